@@ -1,0 +1,315 @@
+"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, dmonitor.conf.
+
+Every function returns what is right and appends a Problem for what is not, so that one bad file never costs
+another its test or its mail. Nothing here is written, run or resolved; `audit` looks further.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from dmonitor import names, protocol
+from dmonitor.model import Node, Test
+
+Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
+
+DEFAULT_DIRECTORY = Path("/etc/dmonitor")
+_FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read
+
+
+class Severity(enum.Enum):
+    """An ERROR is something that does not do what it was written for; a WARNING is only suspicious."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake of the operator's: where it is, and what is wrong with it."""
+
+    severity: Severity
+    path: Path
+    text: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = names.printable(str(self.path)) + (f":{self.line}" if self.line else "")
+        return f"{self.severity.value}: {place}: {self.text}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """dmonitor.conf, each with its default; dmonitor.conf(5) has the table."""
+
+    quorum: int = 2
+    confirm: int = 1
+    listen: tuple[str, ...] = ()
+    port: int = protocol.PORT
+    sender: str = "dmonitor"
+    sendmail: str = "/usr/sbin/sendmail"
+    concurrency: int = 500
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Config:
+    """All that an operator configured; `problems` has what could not be used.
+
+    Where something could not even be looked at, the rest is not `complete`: what is missing may well be there.
+    """
+
+    directory: Path
+    settings: Settings
+    nodes: tuple[Node, ...]
+    tests: Tests
+    addresses: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    complete: bool = True
+
+    def plugin(self, test: Test) -> Path:
+        return self.directory / "plugins" / test.plugin
+
+
+class _Problems(list[Problem]):
+    """What was found, in order."""
+
+    unreadable = False
+
+    def error(self, path: Path, text: str, line: int | None = None) -> None:
+        self.append(Problem(Severity.ERROR, path, text, line))
+
+    def warning(self, path: Path, text: str, line: int | None = None) -> None:
+        self.append(Problem(Severity.WARNING, path, text, line))
+
+    def failed(self, path: Path, error: OSError) -> None:
+        self.unreadable = True
+        self.error(path, error.strerror or str(error))
+
+
+def load(directory: Path) -> Config:
+    """Read everything below DIRECTORY; what cannot be read is a problem, never an exception."""
+    problems = _Problems()
+    settings = _settings(directory / "dmonitor.conf", problems)
+    nodes = _nodes(directory / "nodes.txt", problems)
+    problems.unreadable = False  # what matters is whether a test or an address that is not found is gone
+    tests = _tests(directory / "hosts.d", problems)
+    addresses = _addresses(directory / "alert.d", problems)
+    return Config(directory, settings, nodes, tests, addresses, tuple(problems), not problems.unreadable)
+
+
+def line_of(directory: Path, node: str) -> int | None:
+    """Return the number of NODE's line in nodes.txt."""
+    lines = _read(directory / "nodes.txt", _Problems())
+    return next((number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None)
+
+
+def load_tests(directory: Path) -> Tests:
+    """Read hosts.d alone, for a daemon that is asked about a test."""
+    return _tests(directory / "hosts.d", _Problems())
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _quoted(name: str) -> str:
+    return f"'{names.printable(name)}'"
+
+
+def _read(path: Path, problems: _Problems) -> list[str]:
+    """Return the lines of a text file; an absent or unreadable one is a problem, and has none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_FILE_LIMIT).splitlines()
+    except OSError as error:
+        problems.failed(path, error)
+        return []
+
+
+def _entries(directory: Path, problems: _Problems) -> list[str]:
+    """Return the names in DIRECTORY that count, in order."""
+    try:
+        return sorted(name for name in os.listdir(directory) if not names.is_passed_over(name))
+    except OSError as error:
+        problems.failed(directory, error)
+        return []
+
+
+# dmonitor.conf
+
+
+def _settings(path: Path, problems: _Problems) -> Settings:
+    if not os.path.lexists(path):
+        return Settings()
+    values: dict[str, int | str | tuple[str, ...]] = {}
+    for number, line in enumerate(_read(path, problems), 1):
+        line = line.strip()
+        if not line or line[0] in "#;" or line == "[dmonitor]":
+            continue
+        key, is_set, value = (part.strip() for part in line.partition("="))
+        if not is_set:
+            problems.error(path, f"{_quoted(line)} is not KEY = VALUE", number)
+        elif key not in _SETTINGS:
+            problems.error(path, f"unknown key {_quoted(key)}{did_you_mean(key, _SETTINGS)}", number)
+        else:
+            field, read = _SETTINGS[key]
+            if field in values:
+                problems.warning(path, f"{key} is set twice; the last line counts", number)
+            try:
+                values[field] = read(value)
+            except ValueError as error:
+                problems.error(path, f"{key} = {names.printable(value)}: {error}; the default is used", number)
+    return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+            raise ValueError(f"not a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _listen(value: str) -> tuple[str, ...]:
+    import ipaddress
+
+    addresses = tuple(value.replace(",", " ").split())
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(f"{_quoted(address)} is not an IPv4 or IPv6 address") from None
+    return addresses
+
+
+def _sender(value: str) -> str:
+    if not names.is_address(value):
+        raise ValueError("not a mail address")
+    return value
+
+
+def _program(value: str) -> str:
+    if not value.startswith("/") or not value.isprintable():
+        raise ValueError("not an absolute path")
+    return value
+
+
+_SETTINGS: dict[str, tuple[str, Callable[[str], int | str | tuple[str, ...]]]] = {
+    "quorum": ("quorum", _whole(1, 100)),
+    "confirm": ("confirm", _whole(1, 100)),
+    "listen": ("listen", _listen),
+    "port": ("port", _whole(1, 65535)),
+    "from": ("sender", _sender),
+    "sendmail": ("sendmail", _program),
+    "concurrency": ("concurrency", _whole(1, 10_000)),
+}
+
+
+# nodes.txt
+
+
+def _nodes(path: Path, problems: _Problems) -> tuple[Node, ...]:
+    nodes: dict[str, Node] = {}
+    for number, line in enumerate(_read(path, problems), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        name, site = words[0], words[1] if len(words) > 1 else words[0]
+        if not names.is_node(name):
+            problems.error(path, f"{_quoted(name)} is not a host name or an address", number)
+        elif not names.is_site(site) and site != name:
+            problems.error(path, f"{_quoted(site)} is not a site: letters, digits and . _ - only", number)
+        elif len(words) > 2:
+            problems.error(path, f"{_quoted(words[2])} behind the site: a line reads NODE [SITE]", number)
+        elif name in nodes:
+            problems.warning(path, f"{name} is listed twice; the first line counts", number)
+        else:
+            nodes[name] = Node(name, site)
+    return tuple(nodes.values())
+
+
+# hosts.d
+
+
+def _tests(directory: Path, problems: _Problems) -> dict[Test, Mapping[str, str] | None]:
+    tests: dict[Test, Mapping[str, str] | None] = {}
+    for host in _entries(directory, problems):
+        path = directory / host
+        if names.is_reserved_host(host):
+            problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
+        elif not names.is_host(host):
+            problems.error(path, f"{_quoted(host)} is not a host name: ASCII letters, digits and . _ - : only, no space")
+        elif not path.is_dir():
+            problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
+        else:
+            tests.update(_tests_of(path, problems))
+    return tests
+
+
+def _tests_of(path: Path, problems: _Problems) -> dict[Test, Mapping[str, str] | None]:
+    tests: dict[Test, Mapping[str, str] | None] = {}
+    for name in _entries(path, problems):
+        file = path / name
+        if not names.is_test(name):
+            problems.error(file, f"{_quoted(name)} is not a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -")
+            continue
+        try:
+            status = os.stat(file)
+        except FileNotFoundError:
+            problems.error(file, "a dangling link: a test is a file, empty or with KEY=VALUE lines")
+            continue
+        except OSError as error:
+            problems.failed(file, error)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            problems.error(file, "not a file: a test is a file, empty or with KEY=VALUE lines")
+            continue
+        suffix = name.partition(":")[2]
+        defaults = {"PORT": suffix} if suffix.isdigit() else {}
+        tests[Test(path.name, name)] = _parameters(file, defaults, problems) if status.st_size else defaults
+    return tests
+
+
+def _parameters(path: Path, defaults: dict[str, str], problems: _Problems) -> dict[str, str] | None:
+    """Read a test's KEY=VALUE lines, which become its plugin's environment; None when one of them is wrong."""
+    parameters = dict(defaults)
+    mistakes = len(problems)
+    for number, line in enumerate(_read(path, problems), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, is_set, value = (part.strip() for part in line.partition("="))
+        if not is_set or not names.is_parameter(key):
+            problems.error(path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals", number)
+        elif names.is_loader_variable(key):
+            problems.error(path, f"{key} would change what the plugin runs, not what it tests", number)
+        elif not value.isprintable():
+            problems.error(path, f"{key} has unprintable characters in its value", number)
+        else:
+            parameters[key] = value
+    return parameters if len(problems) == mistakes else None
+
+
+# alert.d
+
+
+def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
+    addresses = []
+    for name in _entries(directory, problems):
+        path = directory / name
+        if not names.is_address(name):
+            problems.error(path, f"{_quoted(name)} is not a mail address")
+        elif not path.is_file():
+            problems.error(path, "not a file: touch one that is named like the address")
+        else:
+            addresses.append(name)
+    return tuple(addresses)

@@ -1,0 +1,120 @@
+"""One instance at a time: a kernel lock decides, a pidfile informs.
+
+The pidfiles of `lockfile` stay behind after a kill -9, and breaking them is a race that lets two in. So the
+decision is a flock on a guard file that is never removed; under it the pidfile is only written for people and
+init scripts, and a left-over one is broken without risk. The guard also says who holds it, so that a holder
+that hangs can be told from another process with the same number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from pathlib import Path
+
+from lockfile import LockError, UnlockError
+from lockfile.pidlockfile import PIDLockFile
+
+
+class Busy(Exception):
+    """Somebody else holds the lock; `pid` is who, 0 where that cannot be proved, `age` for how many seconds it runs."""
+
+    def __init__(self, pid: int, age: float) -> None:
+        super().__init__(f"held by pid {pid} for {age:.0f} s" if pid else "held by another process")
+        self.pid = pid
+        self.age = age
+
+
+class Lock:
+    """The lock NAME in DIRECTORY; it goes with the process that holds it, however that ends."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._guard_path = directory / f"{name}.lock"
+        self.pidfile = directory / f"{name}.pid"
+        self._guard = -1
+        self._owner = 0
+
+    def take(self) -> None:
+        """Take the lock now; raise Busy when it is held, OSError when the guard cannot be opened."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        while self._guard < 0:
+            guard = os.open(self._guard_path, flags, 0o640)
+            try:
+                fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(guard, 64, 0)
+                os.close(guard)
+                raise Busy(*_identify(holder)) from None
+            if _is_file(guard, self._guard_path):
+                self._guard = guard
+            else:
+                os.close(guard)  # somebody replaced the file between the two calls: try the one that is there now
+
+    def state(self) -> None:
+        """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle."""
+        self._owner = os.getpid()
+        try:
+            os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)}".ljust(63).encode() + b"\n", 0)
+            pidfile = PIDLockFile(str(self.pidfile))
+            pidfile.break_lock()
+            pidfile.acquire(timeout=0)
+        except (OSError, LockError):
+            self.pidfile.unlink(missing_ok=True)  # an empty pidfile misleads
+
+    def fileno(self) -> int:
+        return self._guard
+
+    def release(self) -> None:
+        """Let go, in the process that stated itself only; the guard file stays."""
+        if self._guard >= 0 and self._owner == os.getpid():
+            try:
+                PIDLockFile(str(self.pidfile)).release()
+            except (OSError, LockError, UnlockError):
+                pass
+            os.close(self._guard)
+            self._guard = -1
+
+
+def end(pid: int) -> None:
+    """Kill a holder that Busy named, and wait up to two seconds until it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and _start_time(pid):
+            time.sleep(0.02)
+    finally:
+        os.close(descriptor)
+
+
+def _identify(holder: bytes) -> tuple[int, float]:
+    """Return pid and age of the process that wrote HOLDER, if it still is that process, else (0, 0)."""
+    words = holder.split()
+    if len(words) != 2 or not (words[0].isdigit() and words[1].isdigit()):
+        return 0, 0.0
+    pid, start = int(words[0]), int(words[1])
+    if not start or _start_time(pid) != start:
+        return 0, 0.0
+    return pid, time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")
+
+
+def _start_time(pid: int) -> int:
+    """Return when PID started, in clock ticks since boot, or 0 when there is no such process (or only its zombie)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] == b"Z" else int(fields[19])
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

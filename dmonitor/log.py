@@ -1,0 +1,78 @@
+"""One event a line, to syslog and, where asked for, to stderr: `event key=value key="quoted value"`.
+
+Texts from plugins and peers are escaped here, so that nobody forges a line. What is worth an event is the
+callers' business.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import syslog
+
+from dmonitor import names
+
+_PLAIN = re.compile(r"[^\s\"=\\]+")
+_to_stderr = False
+_verbose = False
+_program = "dmonitor"
+
+Value = str | int | float | None
+
+
+def start(program: str, *, to_stderr: bool = False, verbose: bool = False) -> None:
+    """Log as PROGRAM, facility daemon; debug events only where VERBOSE."""
+    global _to_stderr, _verbose, _program
+    _program, _to_stderr, _verbose = program, to_stderr, verbose
+    syslog.openlog(program, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+
+
+def restart() -> None:
+    """Let go of the connection to syslog that was inherited from another process."""
+    syslog.closelog()
+    syslog.openlog(_program, syslog.LOG_PID, syslog.LOG_DAEMON)
+
+
+def debug(event: str, **facts: Value) -> None:
+    """Log what only a person who looks for a fault wants to see."""
+    if _verbose:
+        _write(syslog.LOG_DEBUG, event, facts)
+
+
+def info(event: str, **facts: Value) -> None:
+    """Log a transition, and what led to it."""
+    _write(syslog.LOG_INFO, event, facts)
+
+
+def warning(event: str, **facts: Value) -> None:
+    """Log what an operator should mend one day."""
+    _write(syslog.LOG_WARNING, event, facts)
+
+
+def error(event: str, **facts: Value) -> None:
+    """Log what keeps this node from a part of its work."""
+    _write(syslog.LOG_ERR, event, facts)
+
+
+def complain(text: str) -> None:
+    """Say TEXT to the person at the terminal, or to cron, which mails it."""
+    print(f"{_program}: {names.printable(text, 2000)}", file=sys.stderr)
+
+
+def line(event: str, facts: dict[str, Value]) -> str:
+    """Return the event as it is logged; facts that are None are left out."""
+    return " ".join([event, *(f"{key.rstrip('_')}={_value(value)}" for key, value in facts.items() if value is not None)])
+
+
+def _value(value: Value) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    text = names.printable(str(value), 1000)
+    return text if _PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _write(priority: int, event: str, facts: dict[str, Value]) -> None:
+    text = line(event, facts)
+    syslog.syslog(priority, text)
+    if _to_stderr:
+        print(f"{_program}: {text}", file=sys.stderr, flush=True)

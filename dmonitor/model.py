@@ -1,0 +1,168 @@
+"""The words of dmonitor as values: tests, results, answers, votes, verdicts, incidents.
+
+Pure data, shared by every other module. Nothing here decides, reads or sends anything.
+Times named `at`, `began`, `closed` or `now` are seconds since the epoch; durations and ages are seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Outcome(enum.Enum):
+    """What one run of one plugin said (rule R1)."""
+
+    OK = "OK"
+    FAIL = "FAIL"
+    TIMEOUT = "TIMEOUT"
+    UNKNOWN = "UNKNOWN"
+
+
+class Vote(enum.Enum):
+    """What a result or an answer counts as (rule R2)."""
+
+    FAILING = "failing"
+    PASSING = "passing"
+    ABSTAIN = "abstain"
+
+
+class Verdict(enum.Enum):
+    """What this node concludes about a test (rule R3)."""
+
+    UP = "UP"
+    DOWN = "DOWN"
+    LOCAL = "LOCAL"
+    UNCONFIRMED = "UNCONFIRMED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Kind(enum.Enum):
+    """Which of an incident's two notifications: the one that opens it, or the one that closes it."""
+
+    ALERT = "alert"
+    RECOVERY = "recovery"
+
+
+_VOTES = {Outcome.OK: Vote.PASSING, Outcome.FAIL: Vote.FAILING, Outcome.TIMEOUT: Vote.FAILING, Outcome.UNKNOWN: Vote.ABSTAIN}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class Test:
+    """One HOST/NAME: a file in hosts.d."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    host: str
+    name: str
+
+    @property
+    def plugin(self) -> str:
+        """The file name of the plugin that runs it; what follows a colon only tells two tests apart."""
+        return "check_" + self.name.partition(":")[0]
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one test on one node: outcome, one printable line, seconds it took."""
+
+    outcome: Outcome
+    text: str = ""
+    duration: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """One line of nodes.txt; `site` is the node's name when the line names none."""
+
+    name: str
+    site: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What one node sees for one test: this node's own result, or a peer's answer to our question.
+
+    `node_id` is empty as long as the node has not stated one. Without a result there is no answer, and
+    `reason` says why. `age` is seconds between the end of the run and its arrival here.
+    """
+
+    node: Node
+    node_id: str = ""
+    result: Result | None = None
+    age: float = 0.0
+    reason: str = ""
+
+    @property
+    def vote(self) -> Vote:
+        return _VOTES[self.result.outcome] if self.result else Vote.ABSTAIN
+
+    @property
+    def seen(self) -> str:
+        """In one word what the node sees: an outcome, or `no-answer`."""
+        return self.result.outcome.value if self.result else "no-answer"
+
+    @property
+    def text(self) -> str:
+        """The plugin's line, or why there is no answer."""
+        return self.result.text if self.result else self.reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and the evidence for it: own answer first, then every other node once."""
+
+    verdict: Verdict
+    quorum: int
+    answers: tuple[Answer, ...]
+    failing: frozenset[str] = frozenset()  # sites
+    passing: frozenset[str] = frozenset()  # sites
+
+    def nodes(self, vote: Vote) -> list[str]:
+        """Name the nodes that cast VOTE."""
+        return [answer.node.name for answer in self.answers if answer.vote is vote]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Incident:
+    """From the first DOWN verdict of a test until its recovery (rule R4).
+
+    `opening` and `closing` are the judgements that opened and closed it; `failed` says for each site that
+    voted failing when last heard, at what time that was. `removed` is set where the operator took the test away.
+    """
+
+    id: str
+    test: Test
+    began: float
+    opening: Judgement
+    failed: tuple[tuple[str, float], ...] = ()
+    closed: float | None = None
+    closing: Judgement | None = None
+    removed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """What is remembered of a test from round to round.
+
+    `own` is what this node's own plugin said last; `downs` the number of DOWN verdicts in a row, as far as it matters.
+    """
+
+    verdict: Verdict = Verdict.UP
+    own: Outcome = Outcome.OK
+    since: float = 0.0
+    downs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notification:
+    """An alert or a recovery that is owed to one address since `since`, refused `refusals` times."""
+
+    kind: Kind
+    incident: Incident
+    address: str
+    since: float = 0.0
+    refusals: int = 0

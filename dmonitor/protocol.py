@@ -1,0 +1,207 @@
+"""The lines that nodes exchange on port 2929: bytes to values and values to bytes.
+
+Pure: no socket, no clock. dmonitor-protocol(7) is the norm; its transcripts are this module's tests.
+Whatever arrives, nothing but ProtocolError is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from dmonitor import names
+from dmonitor.model import Outcome, Result, Test
+
+VERSION = 1
+PORT = 2929
+QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
+ANSWER_LIMIT = 4_000  # bytes of a line that a caller reads
+BUSY = "busy"
+NOT_CONFIGURED = "not-configured"
+
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {"TIMEMOUT": Outcome.TIMEOUT}  # the original's spelling
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PLAIN = re.compile(rb"[^!-$&-~]")  # what must be escaped: everything but printable ASCII, and '%' itself
+_PLAIN_TEXT = re.compile(rb"[^ -$&-~]")
+_KEY = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
+_REASON = re.compile(r"[a-z][a-z-]{0,31}", re.ASCII)
+
+
+class ProtocolError(Exception):
+    """A line that is not of the protocol; its text says why, and is safe to show."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Greeting:
+    """The daemon's first line: who answers here."""
+
+    name: str
+    node_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """What do you see for this test?"""
+
+    test: Test
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Quit:
+    """The caller is done."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply:
+    """What the daemon sees; `age` in seconds since the run ended.
+
+    `reason` says why a result is UNKNOWN without a run: `not-configured` or `busy`.
+    """
+
+    test: Test
+    result: Result
+    age: float = 0.0
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """The daemon's word that it could make nothing of a line."""
+
+    reason: str
+    text: str = ""
+
+
+class Lines:
+    """Cut a stream of bytes into lines without their end; no line is longer than `limit` bytes with it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the lines that DATA completes; raise ProtocolError once one grows over the limit."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if any(len(line) >= self._limit for line in (*lines, self._rest)):
+            raise ProtocolError(f"a line of over {self._limit} bytes")
+        return [line.removesuffix(b"\r") for line in lines]
+
+
+def write(message: Greeting | Question | Quit | Reply | Refusal) -> bytes:
+    """Return the line, with its end, that says MESSAGE."""
+    match message:
+        case Greeting():
+            words = ["dmonitor", str(VERSION), _fact("name", message.name), _fact("id", message.node_id)]
+        case Question():
+            words = ["test", str(message.test)]
+        case Quit():
+            words = ["quit"]
+        case Reply():
+            words = ["answer", str(message.test), message.result.outcome.value]
+            words += [_fact("reason", message.reason)] if message.reason else []
+            words += [f"age={message.age:.1f}", f"duration={message.result.duration:.3f}"]
+            words += _text(message.result.text)
+        case Refusal():
+            words = ["error", message.reason, *_text(message.text)]
+    return " ".join(words).encode("ascii") + b"\n"
+
+
+def read_request(line: bytes) -> Question | Quit:
+    """Return what a caller's LINE asks."""
+    words, _ = _split(line)
+    match words:
+        case ["quit"]:
+            return Quit()
+        case ["test", name]:
+            return Question(_test(name))
+        case ["test", *_]:
+            raise ProtocolError("a question reads: test HOST/NAME")
+        case [word, *_]:
+            raise ProtocolError(f"unknown word {names.printable(word, 32)}; a question reads: test HOST/NAME")
+    raise ProtocolError("an empty line; a question reads: test HOST/NAME")
+
+
+def read_greeting(line: bytes) -> Greeting:
+    """Return who greets; a version other than ours is an error that says so."""
+    words, facts = _split(line)
+    match words:
+        case ["dmonitor", version]:
+            if version != str(VERSION):
+                raise ProtocolError(f"protocol version {names.printable(version, 16)}, and we speak {VERSION}")
+        case _:
+            raise ProtocolError("no dmonitor greeting")
+    name, node_id = facts.get("name", ""), facts.get("id", "")
+    if not names.is_node(name) or not names.is_node_id(node_id):
+        raise ProtocolError("a greeting without a proper name and id")
+    return Greeting(name, node_id)
+
+
+def read_reply(line: bytes) -> Reply | Refusal:
+    """Return what a daemon answers."""
+    words, facts = _split(line)
+    text = names.printable(facts.get("text", ""))
+    match words:
+        case ["answer", name, outcome]:
+            if outcome not in _OUTCOMES:
+                raise ProtocolError(f"unknown result {names.printable(outcome, 32)}")
+            result = Result(_OUTCOMES[outcome], text, _number(facts, "duration"))
+            reason = facts.get("reason", "")
+            if reason and not _REASON.fullmatch(reason):
+                raise ProtocolError("a reason that is no word")
+            return Reply(_test(name), result, _number(facts, "age"), reason)
+        case ["error", reason] if _REASON.fullmatch(reason):
+            return Refusal(reason, text)
+    raise ProtocolError("neither an answer nor an error")
+
+
+def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
+    """Cut a line into its leading words and the facts behind them; a fact nobody knows does no harm."""
+    if not all(0x20 <= byte < 0x7F for byte in line):
+        raise ProtocolError("bytes that are not printable ASCII")
+    head, text_follows, text = (b" " + line).partition(b" text=")
+    words: list[str] = []
+    facts = {"text": _unescape(text)} if text_follows else {}
+    for word in head.split():
+        key, is_fact, value = word.partition(b"=")
+        if not is_fact:
+            if facts.keys() - {"text"}:
+                raise ProtocolError("a word behind the facts")
+            words.append(word.decode("ascii"))
+            continue
+        name = key.decode("ascii")
+        if not _KEY.fullmatch(name) or name in facts:
+            raise ProtocolError("a fact that is not key=value, or one that comes twice")
+        facts[name] = _unescape(value)
+    return words, facts
+
+
+def _unescape(value: bytes) -> str:
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), value).decode("utf-8", "replace")
+
+
+def _fact(key: str, value: str) -> str:
+    return f"{key}=" + _escape(_PLAIN, value)
+
+
+def _text(text: str) -> list[str]:
+    """The last fact of a line: it alone may hold spaces, and it runs to the end of the line."""
+    return ["text=" + _escape(_PLAIN_TEXT, text)] if text else []
+
+
+def _escape(pattern: re.Pattern[bytes], value: str) -> str:
+    return pattern.sub(lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")).decode("ascii")
+
+
+def _test(name: str) -> Test:
+    host, _, test = name.partition("/")
+    if not names.is_host(host) or not names.is_test(test):
+        raise ProtocolError("no HOST/NAME that could be a test")
+    return Test(host, test)
+
+
+def _number(facts: dict[str, str], key: str) -> float:
+    value = facts.get(key, "0")
+    if not _NUMBER.fullmatch(value):
+        raise ProtocolError(f"{key} is not a number of seconds")
+    return float(value)

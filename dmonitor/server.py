@@ -1,0 +1,273 @@
+"""Answer the peers: who may ask, who waits for which run, what is remembered for how long (rules R3, R8).
+
+The daemon's heart, without its start and its signals. A question is answered by membership in this node's own
+tests; nothing else that a caller sends is run, kept or made part of a path. One run serves all who ask for the
+same test while it lasts, and for MEMORY seconds after. No caller can make another wait: every socket is
+non-blocking, every conversation ends by itself, and what one may send or leave unread is limited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dmonitor import config, log, protocol, resolve
+from dmonitor.model import Outcome, Result, Test
+from dmonitor.runner import MISTAKEN, Runner
+
+MEMORY = 5.0  # seconds for which a result is given out again
+CALLERS = 256  # conversations at a time
+CALLERS_EACH = 16  # conversations at a time with one address
+CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
+ERRORS_LIMIT = 10  # lines of one conversation that make no sense
+_UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before its questions wait
+_LIST_AGE = 1.0  # seconds for which the list of tests is believed
+_NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Caller:
+    """One conversation."""
+
+    connection: socket.socket
+    address: str
+    until: float
+    lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.QUESTION_LIMIT))
+    unsent: bytes = b""
+    errors: int = 0
+    waiting: int = 0  # answers that it is still owed
+    leaving: bool = False  # ends once it has all its answers
+
+
+class Server:
+    """Serve the sockets LISTENERS from SELECTOR's loop, in the name NAME and with the id NODE_ID.
+
+    `tick` must be called at the times that `pause` says. The DIRECTORY of the configuration is looked at again
+    when a question comes; the addresses of nodes are given by `admit`.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        runner: Runner,
+        listeners: Iterable[socket.socket],
+        directory: Path,
+        greeting: protocol.Greeting,
+        concurrency: int,
+    ) -> None:
+        self._selector = selector
+        self._runner = runner
+        self._listeners = list(listeners)
+        self._directory = directory
+        self._greeting = protocol.write(greeting)
+        self._concurrency = concurrency
+        self._admitted: frozenset[str] = frozenset()
+        self._callers: dict[_Caller, None] = {}  # in the order they came, which is that of their ends
+        self._flights: dict[Test, list[_Caller]] = {}
+        self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended
+        self._tests: config.Tests = {}
+        self._tests_read = float("-inf")
+        self._noted: dict[str, float] = {}
+        for listener in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
+
+    def admit(self, addresses: Iterable[resolve.Address]) -> None:
+        """Let in callers from ADDRESSES only, from now on."""
+        self._admitted = frozenset(str(address) for address in addresses)
+
+    def pause(self) -> float | None:
+        """Return seconds until `tick` is due; None when nobody is there and nothing is remembered."""
+        due = [caller.until for caller in self._callers][:1]
+        due += [ended + MEMORY for _, ended in self._memory.values()][:1]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def tick(self) -> None:
+        """End what has lasted too long, forget what is too old."""
+        now = time.monotonic()
+        for caller in [caller for caller in self._callers if caller.until <= now]:
+            log.debug("caller-ended", address=caller.address, reason="over its time")
+            self._drop(caller)
+        for test in [test for test, (_, ended) in self._memory.items() if ended + MEMORY <= now]:
+            del self._memory[test]
+
+    def close(self) -> None:
+        for caller in list(self._callers):
+            self._drop(caller)
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+
+    # Conversations.
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[], None]:
+        return lambda: self._accept(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, source = listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._note("descriptors", "no-descriptor", reason=error.strerror)
+                for caller in list(self._callers)[:1]:
+                    self._drop(caller)
+            return
+        address = str(resolve.normal(source[0]))
+        if address not in self._admitted:
+            self._note(address, "stranger", address=address)
+            connection.close()
+            return
+        mine = [caller for caller in self._callers if caller.address == address]
+        if len(mine) >= CALLERS_EACH or len(self._callers) >= CALLERS:
+            self._note(address, "too-many-callers", address=address, theirs=len(mine), all_=len(self._callers))
+            self._drop(mine[0] if mine else next(iter(self._callers)))  # the oldest: it has had its time
+        connection.setblocking(False)
+        caller = _Caller(connection, address, time.monotonic() + CONVERSATION_LIMIT)
+        self._callers[caller] = None
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(caller))
+        self._send(caller, self._greeting)
+
+    def _serve(self, caller: _Caller) -> None:
+        self._send(caller, b"")
+        if caller not in self._callers or len(caller.unsent) > _UNREAD_LIMIT:
+            return
+        try:
+            data = caller.connection.recv(1 << 14)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            caller.leaving = True
+            self._selector.unregister(caller.connection)
+            self._send(caller, b"")
+            return
+        try:
+            for line in caller.lines.feed(data):
+                self._line(caller, line)
+        except protocol.ProtocolError as error:
+            self._refuse(caller, error)
+            caller.leaving = True
+        self._send(caller, b"")
+
+    def _line(self, caller: _Caller, line: bytes) -> None:
+        if caller.leaving:
+            return
+        try:
+            request = protocol.read_request(line)
+        except protocol.ProtocolError as error:
+            self._refuse(caller, error)
+            return
+        match request:
+            case protocol.Quit():
+                caller.leaving = True
+            case protocol.Question(test):
+                self._question(caller, test)
+
+    def _refuse(self, caller: _Caller, error: protocol.ProtocolError) -> None:
+        caller.errors += 1
+        self._note("error " + caller.address, "garbage", address=caller.address, reason=str(error))
+        self._send(caller, protocol.write(protocol.Refusal("malformed", str(error))))
+        if caller.errors >= ERRORS_LIMIT:
+            caller.leaving = True
+
+    def _send(self, caller: _Caller, data: bytes) -> None:
+        """Send DATA behind what is still unsent, as far as the socket takes it; end a conversation that is over."""
+        if caller not in self._callers:
+            return
+        caller.unsent += data
+        try:
+            while caller.unsent:
+                caller.unsent = caller.unsent[caller.connection.send(caller.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(caller)
+            return
+        if caller.leaving and not caller.unsent and not caller.waiting:
+            self._drop(caller)
+            return
+        self._watch(caller)
+
+    def _watch(self, caller: _Caller) -> None:
+        """Wait for what can be used: questions while there is room for answers, and room while there is none."""
+        events = 0
+        if not caller.leaving and len(caller.unsent) <= _UNREAD_LIMIT:
+            events |= selectors.EVENT_READ
+        if caller.unsent:
+            events |= selectors.EVENT_WRITE
+        registered = self._selector.get_map().get(caller.connection)
+        if registered is None and events:
+            self._selector.register(caller.connection, events, lambda: self._serve(caller))
+        elif registered is not None and not events:
+            self._selector.unregister(caller.connection)
+        elif registered is not None and registered.events != events:
+            self._selector.modify(caller.connection, events, registered.data)
+
+    def _drop(self, caller: _Caller) -> None:
+        if self._callers.pop(caller, 0) == 0:
+            return
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(caller.connection)
+        caller.connection.close()
+
+    # Questions.
+
+    def _question(self, caller: _Caller, test: Test) -> None:
+        now = time.monotonic()
+        if test in self._memory and self._memory[test][1] + MEMORY > now:
+            result, ended = self._memory[test]
+            self._send(caller, protocol.write(protocol.Reply(test, result, now - ended)))
+            return
+        tests = self._current_tests(now)
+        if test in self._flights:
+            caller.waiting += 1
+            self._flights[test].append(caller)
+        elif test not in tests:
+            log.info("not-configured", address=caller.address, test=str(test))
+            self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
+        elif len(self._flights) >= self._concurrency:
+            self._note("busy", "busy", running=len(self._flights))
+            self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.BUSY)
+        elif (parameters := tests[test]) is None:
+            self._answer([caller], test, MISTAKEN)
+        else:
+            caller.waiting += 1
+            self._flights[test] = [caller]
+            log.debug("asked", address=caller.address, test=str(test))
+            self._runner.submit(test, self._directory / "plugins" / test.plugin, parameters, self._landed)
+
+    def _landed(self, test: Test, result: Result) -> None:
+        self._memory.pop(test, None)
+        self._memory[test] = (result, time.monotonic())
+        waiting = self._flights.pop(test)
+        log.debug("ran", test=str(test), result=result.outcome.value, seconds=result.duration, text=result.text)
+        for caller in waiting:
+            caller.waiting -= 1
+        self._answer(waiting, test, result)
+
+    def _answer(self, callers: list[_Caller], test: Test, result: Result, reason: str = "") -> None:
+        line = protocol.write(protocol.Reply(test, result, 0.0, reason))
+        for caller in callers:
+            self._send(caller, line)
+
+    def _current_tests(self, now: float) -> config.Tests:
+        if now - self._tests_read > _LIST_AGE:
+            self._tests = config.load_tests(self._directory)
+            self._tests_read = time.monotonic()
+        return self._tests
+
+    def _note(self, subject: str, event: str, **facts: log.Value) -> None:
+        """Log what a caller can cause as often as it likes at most once a minute for each SUBJECT."""
+        now = time.monotonic()
+        if now - self._noted.get(subject, float("-inf")) < _NOTE_EVERY:
+            return
+        self._noted = {known: at for known, at in self._noted.items() if now - at < _NOTE_EVERY}
+        if len(self._noted) < 1000:
+            self._noted[subject] = now
+            log.warning(event, **facts)

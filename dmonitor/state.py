@@ -1,0 +1,284 @@
+"""What outlives a round: the node's id, each test's standing, incidents, and the outbox (rules R4, R6).
+
+The only module that touches the database. A round's changes and the notifications they owe are one transaction,
+synced to disk before it returns; a notification leaves the outbox only in `told`. What any of it means is
+decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dmonitor import names
+from dmonitor.incident import Step
+from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Standing, Test, Verdict
+
+DEFAULT_DIRECTORY = Path("/var/lib/dmonitor")
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE standing (
+    host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL, since REAL NOT NULL,
+    downs INTEGER NOT NULL, PRIMARY KEY (host, name)
+) WITHOUT ROWID;
+CREATE TABLE incident (
+    id TEXT PRIMARY KEY, host TEXT NOT NULL, name TEXT NOT NULL, began REAL NOT NULL, opening TEXT NOT NULL,
+    failed TEXT NOT NULL, closed REAL, closing TEXT, removed INTEGER NOT NULL DEFAULT 0,
+    alert_told REAL, recovery_told REAL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX one_open ON incident (host, name) WHERE closed IS NULL;
+CREATE TABLE outbox (
+    incident TEXT NOT NULL REFERENCES incident (id), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
+    refusals INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (incident, kind, address)
+) WITHOUT ROWID;
+"""
+_INCIDENT = "incident.id, incident.host, incident.name, began, opening, failed, closed, closing, removed"
+
+
+class StateError(Exception):
+    """The state cannot be used; the text names the file and the reason."""
+
+
+def node_id(directory: Path) -> str:
+    """Return this node's id, made and stored the first time anybody asks; raise StateError when that fails."""
+    path = directory / "node-id"
+    try:
+        try:
+            known = path.read_text("ascii").strip()
+            if names.is_node_id(known):
+                return known
+            raise StateError(f"{path}: not a node id; remove the file to get a new one")
+        except FileNotFoundError:
+            pass
+        draft = directory / f".node-id.{os.getpid()}"
+        try:
+            with open(draft, "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(12) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # checker and daemon may both be first: one of them wins
+                os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def fresh_id() -> str:
+    """Return an id for an incident that may open."""
+    return secrets.token_hex(8)
+
+
+class State:
+    """The database in DIRECTORY; every method raises StateError when it cannot do its work."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        self._path = directory / "state.db"
+        with self._named():
+            if read_only:
+                self._db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+            else:
+                self._db = sqlite3.connect(self._path, timeout=5, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise StateError(f"{self._path}: written by a newer dmonitor (schema {version}, this one knows {_VERSION})")
+            if version < _VERSION and not read_only:
+                with self._transaction():
+                    for statement in _SCHEMA.split(";\n"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def close(self) -> None:
+        with self._named():
+            self._db.close()
+
+    def standings(self) -> dict[Test, Standing]:
+        with self._named():
+            rows = self._db.execute("SELECT host, name, verdict, own, since, downs FROM standing").fetchall()
+            return {Test(host, name): Standing(Verdict(verdict), Outcome(own), *rest) for host, name, verdict, own, *rest in rows}
+
+    def open_incidents(self) -> dict[Test, Incident]:
+        with self._named():
+            rows = self._db.execute(f"SELECT {_INCIDENT} FROM incident WHERE closed IS NULL").fetchall()
+            return {incident.test: incident for incident in map(_incident, rows)}
+
+    def record(
+        self, steps: Iterable[Step], addresses: Sequence[str], removed: Iterable[Incident], gone: Iterable[Test], now: float
+    ) -> None:
+        """Store a round's STEPS, and in the same transaction what they owe to each of ADDRESSES.
+
+        GONE are tests that the operator took away, whose standing is forgotten; REMOVED the incidents that were
+        closed for that, which owe nothing any more.
+        """
+        with self._named(), self._transaction():
+            for step in steps:
+                if step.changed:
+                    standing = step.standing
+                    row = (
+                        *dataclasses.astuple(step.test),
+                        standing.verdict.value,
+                        standing.own.value,
+                        standing.since,
+                        standing.downs,
+                    )
+                    self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", row)
+                if step.incident:
+                    self._put(step.incident)
+                    if step.owes:
+                        self._owe(step.incident, step.owes, addresses, now)
+            for incident in removed:
+                self._put(incident)
+                self._db.execute("DELETE FROM outbox WHERE incident = ?", (incident.id,))
+            self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", map(dataclasses.astuple, gone))
+
+    def owe_untold(self, addresses: Sequence[str], now: float) -> None:
+        """Owe to ADDRESSES what open incidents owe to nobody: they opened while there was no address."""
+        with self._named():
+            rows = self._db.execute(
+                f"SELECT {_INCIDENT} FROM incident WHERE closed IS NULL AND alert_told IS NULL"
+                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.incident = incident.id)"
+            ).fetchall()
+            if rows and addresses:
+                with self._transaction():
+                    for incident in map(_incident, rows):
+                        self._owe(incident, Kind.ALERT, addresses, now)
+
+    def outbox(self) -> list[Notification]:
+        """Return all that is owed, the longest owed first."""
+        with self._named():
+            rows = self._db.execute(
+                f"SELECT kind, address, since, refusals, {_INCIDENT} FROM outbox JOIN incident ON incident.id = outbox.incident"
+                " ORDER BY since, incident.host, incident.name, kind"
+            ).fetchall()
+            return [
+                Notification(Kind(kind), _incident(row), address, since, refusals)
+                for kind, address, since, refusals, *row in rows
+            ]
+
+    def told(self, notifications: Iterable[Notification], now: float) -> None:
+        """Take NOTIFICATIONS out of the outbox: the MTA has them."""
+        with self._named(), self._transaction():
+            for notification in notifications:
+                column = "alert_told" if notification.kind is Kind.ALERT else "recovery_told"
+                self._db.execute(
+                    f"UPDATE incident SET {column} = coalesce({column}, ?) WHERE id = ?", (now, notification.incident.id)
+                )
+            self._drop(notifications)
+
+    def refused(self, notifications: Iterable[Notification]) -> None:
+        """Count one more refusal of each of NOTIFICATIONS; they stay in the outbox."""
+        with self._named(), self._transaction():
+            for notification in notifications:
+                self._db.execute(
+                    "UPDATE outbox SET refusals = refusals + 1 WHERE incident = ? AND kind = ? AND address = ?",
+                    _key(notification),
+                )
+
+    def drop(self, notifications: Iterable[Notification]) -> None:
+        """Take NOTIFICATIONS out of the outbox untold: the operator took their address away."""
+        with self._named(), self._transaction():
+            self._drop(notifications)
+
+    def _drop(self, notifications: Iterable[Notification]) -> None:
+        for notification in notifications:
+            self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", _key(notification))
+
+    def _put(self, incident: Incident) -> None:
+        self._db.execute(
+            "INSERT INTO incident (id, host, name, began, opening, failed, closed, closing, removed)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+            " failed = excluded.failed, closed = excluded.closed, closing = excluded.closing, removed = excluded.removed",
+            (
+                incident.id,
+                incident.test.host,
+                incident.test.name,
+                incident.began,
+                _to_json(incident.opening),
+                json.dumps(incident.failed),
+                incident.closed,
+                _to_json(incident.closing) if incident.closing else None,
+                incident.removed,
+            ),
+        )
+
+    def _owe(self, incident: Incident, kind: Kind, addresses: Sequence[str], now: float) -> None:
+        """Owe KIND to ADDRESSES; a recovery only to those who were or will be told of the incident."""
+        if kind is Kind.RECOVERY:
+            told = self._db.execute("SELECT alert_told FROM incident WHERE id = ?", (incident.id,)).fetchone()[0]
+            owed = self._db.execute("SELECT address FROM outbox WHERE incident = ? AND kind = 'alert'", (incident.id,))
+            waiting = {address for (address,) in owed}
+            addresses = [address for address in addresses if told is not None or address in waiting]
+        rows = [(incident.id, kind.value, address, now) for address in addresses]
+        self._db.executemany("INSERT OR IGNORE INTO outbox (incident, kind, address, since) VALUES (?, ?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            raise StateError(f"{self._path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _key(notification: Notification) -> tuple[str, str, str]:
+    return notification.incident.id, notification.kind.value, notification.address
+
+
+def _incident(row: Sequence[Any]) -> Incident:
+    id_, host, name, began, opening, failed, closed, closing, removed = row
+    return Incident(
+        id_,
+        Test(host, name),
+        began,
+        _from_json(opening),
+        tuple((site, at) for site, at in json.loads(failed)),
+        closed,
+        _from_json(closing) if closing else None,
+        bool(removed),
+    )
+
+
+def _to_json(judgement: Judgement) -> str:
+    def plain(value: object) -> object:
+        return sorted(value) if isinstance(value, frozenset) else getattr(value, "value", None)
+
+    return json.dumps(dataclasses.asdict(judgement), default=plain)
+
+
+def _from_json(text: str) -> Judgement:
+    value = json.loads(text)
+    answers = tuple(
+        Answer(
+            Node(**answer["node"]),
+            answer["node_id"],
+            Result(Outcome(answer["result"]["outcome"]), answer["result"]["text"], answer["result"]["duration"])
+            if answer["result"]
+            else None,
+            answer["age"],
+            answer["reason"],
+        )
+        for answer in value["answers"]
+    )
+    return Judgement(
+        Verdict(value["verdict"]), value["quorum"], answers, frozenset(value["failing"]), frozenset(value["passing"])
+    )

@@ -1,0 +1,39 @@
+"""Who we run as: root becomes user `dmonitor`, failing that `nobody`, before any state is touched.
+
+It changes users, and makes a state directory that is not there yet; it knows nothing of what is kept in it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+NAMES = ("dmonitor", "nobody")
+
+
+class NoUser(Exception):
+    """None of the users that dmonitor runs as exists."""
+
+
+def find() -> pwd.struct_passwd:
+    """Return the user to become: the first of NAMES that exists."""
+    for name in NAMES:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise NoUser(f"none of the users {', '.join(NAMES)} exists")
+
+
+def become(state: Path) -> None:
+    """Give up root for good, where we have it; first make the directory STATE, if it is missing, for who we become."""
+    if os.geteuid() != 0:
+        return
+    who = find()
+    if not state.exists():
+        state.mkdir(mode=0o750)
+        os.chown(state, who.pw_uid, who.pw_gid)
+    os.initgroups(who.pw_name, who.pw_gid)
+    os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
+    os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)

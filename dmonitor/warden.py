@@ -1,0 +1,288 @@
+"""The process that starts plugins, ends them at their limit, and kills what they leave (promise 6).
+
+`runner` forks it and says why it is a process of its own. Nothing else starts plugins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import pwd
+import resource
+import selectors
+import signal
+import socket
+import time
+from collections import deque
+
+from dmonitor import log, names, processes, result
+from dmonitor.model import Outcome
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SWEEP = 0.2  # seconds between two looks for strays, while there are children
+_FILE_SIZE = 1_000_000  # bytes
+_DESCRIPTORS = 256
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGALRM)
+
+
+def main(requests: socket.socket, concurrency: int, limit: float) -> None:
+    """Be the warden; never return."""
+    status = os.EX_SOFTWARE
+    try:
+        log.restart()
+        os.setsid()  # a Ctrl-C or a hang-up at the program's terminal is the program's to deal with
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        kept = fcntl.fcntl(requests.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        os.dup2(kept, 3, inheritable=False)
+        os.closerange(4, 1 << 30)
+        Warden(socket.socket(fileno=3), concurrency, limit).run()
+        status = os.EX_OK
+    except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
+        log.error("warden-failed", reason=repr(error))
+    finally:
+        os._exit(status)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Run:
+    """A plugin that runs: its process, the pipe it writes to, and what came out so far."""
+
+    number: str
+    pid: int
+    mark: int
+    began: float
+    stdout: int
+    stderr: int
+    output: bytes = b""
+
+
+class Warden:
+    """Starts plugins on request, ends them at their limit, and kills what they leave."""
+
+    def __init__(self, requests: socket.socket, concurrency: int, limit: float) -> None:
+        self._requests = requests
+        self._concurrency = concurrency
+        self._limit = limit
+        self._rest = b""
+        self._queue: deque[list[bytes]] = deque()
+        self._running: dict[int, _Run] = {}  # by pid, in the order they began, which is that of their limits
+        self._dying: set[int] = set()  # pids that were killed and are not reaped yet
+        self._answers = b""
+        self._marks = 0
+        self._scratch = bytearray(1 << 16)
+        self._next_sweep = 0.0
+        self._environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": _home()}
+
+    def run(self) -> None:
+        """Serve until the program closes its end or dies; then end everything."""
+        processes.become_subreaper()
+        self._limits()
+        self._selector = selectors.DefaultSelector()
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in _DEFAULT_SIGNALS:
+            signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) else signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._selector.register(self._requests, selectors.EVENT_READ, self._request)
+        self._selector.register(woken, selectors.EVENT_READ, lambda: os.read(woken, 4096))
+        self._open = True
+        while self._open:
+            for key, _ in self._selector.select(self._pause()):
+                if isinstance(key.data, _Run):
+                    self._drain(key.data)
+                else:
+                    key.data()
+            self._collect()
+            self._enforce()
+            while self._queue and len(self._running) < self._concurrency:
+                self._begin(*self._queue.popleft())
+            self._answer()
+        for run in self._running.values():
+            processes.kill_group(run.pid)
+        processes.kill_all(lambda pid: True)
+
+    def _limits(self) -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, hard))
+        _, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        own = self._concurrency * 2 + 64
+        self._soft = own if self._hard == resource.RLIM_INFINITY else min(self._hard, own)
+        self._soft = max(self._soft, _DESCRIPTORS)
+        self._concurrency = max(1, min(self._concurrency, (self._soft - 64) // 2))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
+
+    def _pause(self) -> float | None:
+        """Return how long nothing will have to be done, in seconds; None: until something happens."""
+        if not self._running and not self._dying:
+            return _SWEEP if processes.has_children() else None
+        now = time.monotonic()
+        until = self._next_sweep
+        for run in self._running.values():
+            until = min(until, run.began + self._limit)
+            break
+        return max(0.0, until - now)
+
+    def _request(self) -> None:
+        try:
+            data = self._requests.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return  # it was writable
+        if not data:
+            self._open = False
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._queue.extend(line.split(b"\0") for line in lines)
+
+    def _begin(self, number: bytes, plugin: bytes, host: bytes, *parameters: bytes) -> None:
+        self._marks += 1
+        began = time.monotonic()
+        descriptors: list[int] = []
+        try:
+            descriptors += os.pipe()
+            descriptors.append(os.memfd_create("stderr", os.MFD_CLOEXEC))
+            read, write, stderr = descriptors
+            os.set_blocking(read, False)
+            mark = processes.mark(self._marks)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, self._hard))
+            try:
+                pid = os.posix_spawn(
+                    plugin,
+                    [plugin, host],
+                    self._environment | dict(part.decode("utf-8", "surrogateescape").split("=", 1) for part in parameters),
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, write, 1),
+                        (os.POSIX_SPAWN_DUP2, stderr, 2),
+                    ],
+                    setsid=True,
+                    setsigdef=_DEFAULT_SIGNALS,
+                    setsigmask=(),
+                )
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
+                processes.mark(0)
+        except OSError as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(plugin, error))
+            return
+        os.close(write)
+        run = _Run(number.decode(), pid, mark, began, read, stderr)
+        self._running[pid] = run
+        self._selector.register(read, selectors.EVENT_READ, run)
+
+    def _drain(self, run: _Run) -> bool:
+        """Take one helping of a plugin's output, keep its beginning; say whether more may be there."""
+        try:
+            count = os.readv(run.stdout, [self._scratch])
+        except BlockingIOError:
+            return False
+        if count == 0:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(run.stdout)
+            return False
+        wanted = result.OUTPUT_LIMIT - len(run.output)
+        if wanted > 0:
+            run.output += self._scratch[: min(wanted, count)]
+        return True
+
+    def _collect(self) -> None:
+        """Reap every child that has died; the direct ones give a result."""
+        while True:
+            try:
+                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if dead is None:
+                return
+            pid = dead.si_pid
+            run = self._running.pop(pid, None)
+            if run:
+                processes.kill_group(pid)  # while the zombie still keeps the number
+            _, status = os.waitpid(pid, 0)
+            self._dying.discard(pid)
+            if run:
+                self._end(run, status)
+
+    def _end(self, run: _Run, status: int) -> None:
+        while len(run.output) < result.OUTPUT_LIMIT and b"\n" not in run.output and self._drain(run):
+            pass
+        complaint = os.pread(run.stderr, result.OUTPUT_LIMIT, 0) if not run.output.strip() else b""
+        self._close(run)
+        outcome, text = result.classify(status, run.output, complaint)
+        self._say(run.number, outcome, time.monotonic() - run.began, text)
+
+    def _enforce(self) -> None:
+        """End what is over its limit, and the strays of what has ended."""
+        now = time.monotonic()
+        for run in list(self._running.values()):
+            if run.began + self._limit > now:
+                break
+            del self._running[run.pid]
+            self._dying.add(run.pid)
+            processes.kill_group(run.pid)
+            self._close(run)
+            said = result.first_line(run.output)
+            text = f"not ended after {self._limit:g} s" + (f", it had said: {said}" if said else "")
+            self._say(run.number, Outcome.TIMEOUT, now - run.began, text)
+            self._next_sweep = 0.0
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP
+            marks = {run.mark for run in self._running.values()}
+            for pid in processes.children():
+                if pid not in self._running and processes.mark_of(pid) not in marks:
+                    processes.kill(pid)
+
+    def _close(self, run: _Run) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(run.stdout)
+        os.close(run.stdout)
+        os.close(run.stderr)
+
+    def _say(self, number: str, outcome: Outcome, duration: float, text: str) -> None:
+        self._answers += f"{number}\0{outcome.value}\0{duration:.6f}\0{text}\n".encode("utf-8", "replace")
+
+    def _answer(self) -> None:
+        """Send what the program takes now; the rest when it has read that, for it may be busy sending to us."""
+        if not self._answers:
+            return
+        try:
+            self._answers = self._answers[self._requests.send(self._answers, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._open = False
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._answers else 0)
+        self._selector.modify(self._requests, events, self._request)
+
+
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return "/"
+
+
+def _why_not(plugin: bytes, error: OSError) -> str:
+    path = names.printable(os.fsdecode(plugin))
+    match error.errno:
+        case errno.ENOENT if not os.path.lexists(plugin):
+            return f"no plugin {path}"
+        case errno.ENOENT if not os.path.exists(plugin):
+            return f"plugin {path} is a dangling link"
+        case errno.ENOENT:
+            return f"plugin {path} names an interpreter that does not exist"
+        case errno.EACCES:
+            return f"plugin {path} is not executable"
+        case errno.ENOEXEC:
+            return f"plugin {path} is not executable: neither a program nor a script with a #! line"
+    return f"plugin {path} cannot be started: {error.strerror}"
