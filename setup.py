@@ -1,0 +1,20 @@
+"""Package dmonitor for pip and for Debian's dh-python."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+version = re.search(r'__version__ = "(.+)"', Path("dmonitor/__init__.py").read_text(encoding="utf-8"))
+
+setup(
+    name="dmonitor",
+    version=version[1],
+    description="Distributed monitor that mails only what at least two nodes see",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=["dmonitor"],
+    scripts=["bin/dmonitor-check", "bin/dmonitord"],
+    python_requires=">=3.11",
+    install_requires=["python-daemon>=2.3", "lockfile>=0.12"],
+)
