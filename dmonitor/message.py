@@ -26,13 +26,13 @@ def compose(
     """
     news = _News(notifications)
     body = [*_summary(news), *_details(news, now, zone), *_lateness(notifications, now, zone), *_footer(node)]
-    return _mail(notifications[0].address, news.subject(), body, sender=sender, node=node, now=now)
+    return _mail(notifications[0].address, news.subject(), body, sender=sender, node=node, date=_local(now, zone))
 
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to ADDRESS."""
     body = [f"This is a test of dmonitor on {node}: alerts reach this address.", "Nothing is down."]
-    return _mail(address, f"TEST dmonitor on {node}", body, sender=sender, node=node, now=now)
+    return _mail(address, f"TEST dmonitor on {node}", body, sender=sender, node=node, date=_local(now, None))
 
 
 class _News:
@@ -83,7 +83,8 @@ def _summary(news: _News) -> list[str]:
 def _details(news: _News, now: float, zone: datetime.tzinfo | None) -> list[str]:
     lines = []
     for incident in news.down:
-        lines += [f"{incident.test} is DOWN since {_when(incident.began, zone)}, {_span(now - incident.began)} ago.", ""]
+        ago = f", {_span(now - incident.began)} ago" if now - incident.began >= LATE else ""
+        lines += [f"{incident.test} is DOWN since {_when(incident.began, zone)}{ago}.", ""]
         lines += [*_evidence(incident.opening), "", _rule(incident.opening), ""]
     for incident in news.up:
         end = incident.closed if incident.closed is not None else now
@@ -107,7 +108,8 @@ def _evidence(judgement: Judgement) -> list[str]:
 def _view(answer: Answer) -> str:
     if answer.result is None:
         return f"no answer: {answer.reason}"
-    return f"{answer.seen:<7}  {answer.text}" + (f" ({answer.result.duration:.1f} s)" if answer.result.duration >= 0.05 else "")
+    duration = f"({answer.result.duration:.1f} s)" if answer.result.duration >= 0.05 and answer.seen != "TIMEOUT" else ""
+    return " ".join(filter(None, (f"{answer.seen:<8}", answer.text, duration)))
 
 
 def _rule(judgement: Judgement) -> str:
@@ -132,14 +134,14 @@ def _footer(node: str) -> list[str]:
     ]
 
 
-def _mail(address: str, subject: str, body: Sequence[str], *, sender: str, node: str, now: float) -> bytes:
+def _mail(address: str, subject: str, body: Sequence[str], *, sender: str, node: str, date: datetime.datetime) -> bytes:
     mail = email.message.EmailMessage()
     user, _, domain = sender.partition("@")
     mail["From"] = email.headerregistry.Address(f"dmonitor on {node}", user, domain)
     user, _, domain = address.partition("@")
     mail["To"] = email.headerregistry.Address("", user, domain)
     mail["Subject"] = subject
-    mail["Date"] = email.utils.format_datetime(datetime.datetime.fromtimestamp(now, datetime.UTC))
+    mail["Date"] = email.utils.format_datetime(date)
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content("\n".join(body) + "\n")
     return mail.as_bytes()
@@ -161,4 +163,8 @@ def _span(seconds: float) -> str:
 
 
 def _when(at: float, zone: datetime.tzinfo | None) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone(zone).strftime("%a %d %b %Y %H:%M:%S %z")
+    return _local(at, zone).strftime("%a %d %b %Y %H:%M:%S %z")
+
+
+def _local(at: float, zone: datetime.tzinfo | None) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone(zone)

@@ -26,6 +26,7 @@ CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
 CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
 ERRORS_LIMIT = 10  # lines of one conversation that make no sense
+_HELPING = 1_000  # bytes of questions that are taken before the next caller's turn
 _UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before its questions wait
 _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
@@ -137,7 +138,7 @@ class Server:
         if caller not in self._callers or len(caller.unsent) > _UNREAD_LIMIT:
             return
         try:
-            data = caller.connection.recv(1 << 14)
+            data = caller.connection.recv(_HELPING)
         except BlockingIOError:
             return
         except OSError:

@@ -43,7 +43,7 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
 def _one_for_each_node(own: Answer, answers: Iterable[Answer]) -> list[Answer]:
     """Drop our own echo and all but one answer of every node id; silent lines of a node that was heard go too."""
     heard: dict[str, Answer] = {}
-    for answer in sorted(answers, key=lambda a: (_PRECEDENCE[a.vote], a.node.site, a.node.name)):
+    for answer in sorted(answers, key=lambda a: (_PRECEDENCE[a.vote], a.node.site, a.node.name, a.seen, a.text)):
         if answer.node_id != own.node_id:
             heard.setdefault(answer.node_id or "silent " + answer.node.name, answer)
-    return sorted(heard.values(), key=lambda answer: answer.node.name)
+    return sorted(heard.values(), key=lambda answer: (answer.node.name, answer.node_id))

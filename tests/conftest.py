@@ -1,0 +1,35 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_nodes import LocalNode, Place
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """A directory that all users may read, with the programs in it."""
+    with tempfile.TemporaryDirectory(prefix="dmonitor-test.") as directory:
+        yield Place(Path(directory))
+
+
+@pytest.fixture
+def port() -> int:
+    """A TCP port that is free on 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def three(place: Place, port: int) -> list[LocalNode]:
+    """Three nodes that list each other; the first has an address."""
+    addresses = ["127.0.0.31", "127.0.0.32", "127.0.0.33"]
+    nodes = [LocalNode(place, address, addresses, port=port) for address in addresses]
+    nodes[0].mail()
+    return nodes

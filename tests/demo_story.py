@@ -1,0 +1,196 @@
+"""The story that `sh demo` tells: three real nodes, a real target, a sendmail that shows what it gets.
+
+Exit status 0 only if exactly the expected mails came.
+"""
+
+from __future__ import annotations
+
+import email.message
+import http.server
+import socketserver
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+from local_nodes import ADDRESS, LocalNode, Place, running
+
+NODES = {"127.0.0.11": "oslo", "127.0.0.12": "paris", "127.0.0.13": "rome"}
+TARGET = "127.0.0.21"
+HTTP, SSH = 8029, 8022
+
+# A plugin is any program that prints OK or FAIL. These two are Python, so that the demo needs nothing installed.
+PLUGINS = {
+    "http": """
+        import os, sys, http.client
+        try:
+            connection = http.client.HTTPConnection(sys.argv[1], int(os.environ["PORT"]), 8, (os.environ["SOURCE"], 0))
+            connection.request("GET", "/")
+            print("OK" if (status := connection.getresponse().status) < 400 else "FAIL", "HTTP status", status)
+        except OSError as error:
+            print("FAIL", error.strerror or error)
+        except http.client.HTTPException as error:
+            print("FAIL", error)
+        """,
+    "ssh": """
+        import os, sys, socket
+        try:
+            with socket.create_connection((sys.argv[1], int(os.environ["PORT"])), 8, (os.environ["SOURCE"], 0)) as connection:
+                banner = connection.recv(100).decode("ascii", "replace").strip()
+            print("OK" if banner.startswith("SSH-2.0-") else "FAIL", banner or "closed without a greeting")
+        except OSError as error:
+            print("FAIL", error.strerror or error)
+        """,
+}
+
+
+class Target:
+    """A host with a web server and something like an SSH daemon, and a firewall that can shut single callers out."""
+
+    def __init__(self) -> None:
+        self.blocked: set[str] = set()
+        target = self
+
+        class Web(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.client_address[0] not in target.blocked:
+                    self.send_response(200)
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Ssh(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                if self.client_address[0] not in target.blocked:
+                    self.request.sendall(b"SSH-2.0-demo\r\n")
+
+        self._kinds = ((HTTP, Web), (SSH, Ssh))
+        self._servers: list[socketserver.ThreadingTCPServer] = []
+
+    def start(self) -> None:
+        for port, handler in self._kinds:
+            server = socketserver.ThreadingTCPServer((TARGET, port), handler, bind_and_activate=False)
+            server.allow_reuse_address = True
+            server.daemon_threads = True
+            server.server_bind()
+            server.server_activate()
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            self._servers.append(server)
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+        self._servers.clear()
+
+
+def make_nodes(place: Place) -> list[LocalNode]:
+    nodes = [LocalNode(place, address, list(NODES)) for address in NODES]
+    for node in nodes:
+        for name, port in (("http", HTTP), ("ssh", SSH)):
+            node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
+            node.plugin(name, PLUGINS[name], sys.executable)
+    nodes[0].mail()  # as yet each node that has an address mails: one has it
+    return nodes
+
+
+def round_on_each(nodes: list[LocalNode]) -> str:
+    """Run a round on each node, one after the other; return what the first one logged."""
+    logs = [node.round() for node in nodes]
+    return logs[0]
+
+
+def table(node: LocalNode) -> None:
+    """Show who sees what."""
+    print(textwrap.indent(node.run("dmonitor-check", "--dry-run").stdout, "    "))
+
+
+def pass_time() -> None:
+    """Wait until no node remembers an answer any more; between two rounds of cron that is always so."""
+    time.sleep(5.2)
+
+
+def chapter(title: str) -> None:
+    print(f"\n== {title}", flush=True)
+
+
+def lines_about(log: str, *events: str) -> None:
+    for line in log.splitlines():
+        if line.partition(": ")[2].startswith(events):
+            print("    " + line)
+
+
+def show(mails: list[email.message.EmailMessage]) -> None:
+    for mail in mails:
+        print(textwrap.indent(str(mail), "    | ", lambda line: True))
+
+
+def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
+    """Play the story."""
+    oslo = nodes[0]
+    names = ", ".join(f"{name} ({address})" for address, name in NODES.items())
+    print(f"Three nodes on this machine: {names}; each tests {TARGET}, a web server and something like an SSH daemon.")
+    chapter("All is up: a round on each node says nothing, and mails nothing")
+    target.start()
+    round_on_each(nodes)
+    table(oslo)
+    print(f"    mails so far: {len(place.mails())}")
+
+    chapter("The target shuts oslo out: oslo alone sees it fail. No mail, and the log says why")
+    target.blocked.add(oslo.address)
+    lines_about(round_on_each(nodes), "asked test", "answer", "verdict")
+    table(oslo)
+    print(f"    mails so far: {len(place.mails())}")
+    target.blocked.clear()
+
+    chapter("The target is really down: two nodes agree, and oslo, which has an address in alert.d, mails")
+    pass_time()
+    target.stop()
+    lines_about(round_on_each(nodes), "verdict", "incident", "handed-over")
+    seen = len(place.mails())
+    show(place.mails())
+
+    chapter("A minute later it is still down: nothing more is mailed")
+    round_on_each(nodes)
+    table(oslo)
+    print(f"    mails so far: {len(place.mails())}")
+
+    chapter("It is back: one mail says so")
+    pass_time()
+    target.start()
+    lines_about(round_on_each(nodes), "verdict", "incident", "handed-over")
+    show(place.mails()[seen:])
+
+
+def main() -> int:
+    """Tell the story in a temporary directory; return 0 if it went as it should."""
+    began = time.monotonic()
+    target = Target()
+    with tempfile.TemporaryDirectory(prefix="dmonitor-demo.") as directory:
+        place = Place(Path(directory))
+        nodes = make_nodes(place)
+        try:
+            with running(nodes):
+                tell(place, nodes, target)
+        except AssertionError as error:
+            print(f"dmonitor demo: FAILED: {error}", file=sys.stderr)
+            return 1
+        finally:
+            target.stop()
+        came = [(str(mail["To"]), str(mail["Subject"])) for mail in place.mails()]
+    expected = [(ADDRESS, f"DOWN 2 tests on {TARGET}"), (ADDRESS, f"UP 2 tests on {TARGET}")]
+    chapter(f"Mails that came: {len(came)}, in {time.monotonic() - began:.0f} s")
+    for address, subject in came:
+        print(f"    {address}: {subject}")
+    if came != expected:
+        print(f"dmonitor demo: FAILED: expected exactly {expected}", file=sys.stderr)
+        return 1
+    print("dmonitor demo: as it should be: one mail when it went down, one when it came back, none for what one node alone saw.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""What the scenarios in this directory share: the lab, counted checks, installing by hand, reading journals and mails.
+
+A scenario is a program that plays a story on real Debian systems, which `lab` boots on this machine. It shows what
+it sees, counts its checks, and ends with a line `N passed, N failed`. LAB_SUITE chooses the Debian release.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import functools
+import io
+import os
+import re
+import signal
+import subprocess
+import tarfile
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+from typing import TypeVar
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# What a person types to install dmonitor by hand: the README's block, word by word.
+(INSTALL,) = re.findall(r"^<!-- install -->\n```sh\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S)
+PACKAGES = " ".join(re.findall(r"^apt-get install -y (.+)$", INSTALL, re.M)).split()
+
+_Found = TypeVar("_Found")
+_FACT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+_EVENT = re.compile(r" (dmonitor-check|dmonitord)\[\d+\]: (\S+)(.*)")
+_SESSION = re.compile(r" CRON\[(\d+)\]: pam_unix\(cron:session\): session (opened|closed) for user dmonitor\b")
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Failed(Exception):
+    """The story cannot go on."""
+
+
+class Checks:
+    """Counts what holds and what does not, and prints each."""
+
+    def __init__(self) -> None:
+        self.passed = self.failed = 0
+
+    def __call__(self, holds: object, what: str, otherwise: object = "") -> None:
+        """Count WHAT as passed if it HOLDS; if not, print what was the case OTHERWISE."""
+        if holds:
+            self.passed += 1
+            print(f"ok    {what}", flush=True)
+        else:
+            self.failed += 1
+            print(f"FAIL  {what}" + (f"; but: {otherwise}" if otherwise != "" else ""), flush=True)
+
+
+class Lab:
+    """The nodes, through the script `lab`."""
+
+    def __init__(self, name: str) -> None:
+        # The nodes have no package source: what the README installs is part of their base, and apt finds it there.
+        defaults = {"LAB_NAME": name, "LAB_SUITE": "bookworm"}
+        self._environment = defaults | os.environ | {"LAB_PKGS": ",".join(PACKAGES)}
+        self.suite = self._environment["LAB_SUITE"]
+
+    def call(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> tuple[int, bytes, str]:
+        """Run `lab ARGUMENTS`; return its exit status, its output, and its complaints (with the output) if it failed."""
+        command = [str(CHECKOUT / "tests/lab/lab"), *arguments]
+        pipe = subprocess.PIPE
+        # A process group of its own: a Ctrl-C reaches only this program, which then ends `lab` in good order.
+        with subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, process_group=0) as process:
+            try:
+                out, complaints = process.communicate(stdin, limit)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGTERM)
+                try:
+                    process.communicate(timeout=30)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise Failed(f"lab {' '.join(arguments)}: not ended after {limit:g} s") from None
+                raise
+        return process.returncode, out, (out + complaints).decode(errors="replace") if process.returncode else ""
+
+    def do(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> bytes:
+        """Run `lab ARGUMENTS`, which must succeed; return its output."""
+        status, out, complaints = self.call(*arguments, stdin=stdin, limit=limit)
+        if status:
+            raise Failed(f"lab {' '.join(arguments)}: exit {status}\n{textwrap.indent(complaints, '      ')}")
+        return out
+
+    def run(self, node: str, *command: str, stdin: bytes = b"") -> str:
+        """Run COMMAND on NODE, as root; it must succeed; return its output."""
+        return self.do("exec", node, *command, stdin=stdin).decode(errors="replace")
+
+
+def play(name: str, count: int, story: Callable[[Lab, Checks], None]) -> int:
+    """Boot COUNT nodes, tell STORY on them, and take them down, whatever happened; return the exit status."""
+    lab, check = Lab(name), Checks()
+    if lab.call("status")[0] == 0:
+        print(f"the lab {name} is up already; `LAB_NAME={name} tests/lab/lab down` ends what an earlier run left")
+        return 1
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        chapter(f"{count} nodes boot: {lab.suite} (the first time, their base is built: a minute)")
+        print(lab.do("up", str(count), limit=600).decode(), end="")
+        story(lab, check)
+    except Failed as error:
+        check(False, f"the story ends here: {error}")
+    except KeyboardInterrupt:
+        check(False, "interrupted")
+    finally:
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_IGN)
+        status, _, complaints = lab.call("down", limit=120)
+        check(status == 0, "the nodes are gone, with all they left", complaints)
+    print(f"{check.passed} passed, {check.failed} failed")
+    return 1 if check.failed else 0
+
+
+def chapter(title: str) -> None:
+    print(f"\n== {title}", flush=True)
+
+
+def show(lines: Iterable[object], margin: str = "      ") -> None:
+    for line in lines:
+        print(textwrap.indent(str(line), margin, lambda line: True), flush=True)
+
+
+def until(find: Callable[[], _Found], seconds: float) -> _Found:
+    """Call FIND until what it returns is true, for SECONDS at the most; return what it returned last."""
+    end = time.monotonic() + seconds
+    while not (found := find()) and time.monotonic() < end:
+        time.sleep(0.5)
+    return found
+
+
+def install(lab: Lab, node: str) -> None:
+    """Copy the checkout to NODE, and run the README's installation block there."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(CHECKOUT, arcname=".", filter=_wanted)
+    lab.run(node, "mkdir", "/root/dmonitor")
+    lab.run(node, "tar", "-x", "--no-same-owner", "-C", "/root/dmonitor", stdin=packed.getvalue())
+    lab.run(node, "sh", "-c", "cd /root/dmonitor && exec sh -e", stdin=INSTALL.encode())
+
+
+def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(member.name).name in (".git", ".venv", "__pycache__") else member
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line that dmonitor logged; `number` is that of the line in the journal it was found in."""
+
+    number: int
+    name: str
+    facts: dict[str, str]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Journal:
+    """What dmonitor, cron and postfix's pickup logged on one node, as it is now."""
+
+    def __init__(self, lab: Lab, node: str) -> None:
+        programs = [f"--identifier={name}" for name in ("dmonitor-check", "dmonitord", "CRON", "postfix/pickup")]
+        self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "-o", "short-iso-precise", *programs).splitlines()
+
+    def events(self, name: str = "", since: int = 0, **facts: str) -> list[Event]:
+        """Return the events called NAME (or all), from line SINCE on, in which these FACTS stand."""
+        found = []
+        for number, text in enumerate(self.lines[since:], since):
+            if (match := _EVENT.search(text)) and name in ("", match[2]):
+                event = Event(number, match[2], {key: value.strip('"') for key, value in _FACT.findall(match[3])}, text)
+                if facts.items() <= event.facts.items():
+                    found.append(event)
+        return found
+
+    def rounds(self, since: int = 0) -> list[str]:
+        """Return the pids of the rounds that cron began and ended from line SINCE on."""
+        sessions = [match.groups() for line in self.lines[since:] if (match := _SESSION.search(line))]
+        return [pid for pid, what in sessions if what == "closed" and (pid, "opened") in sessions]
+
+
+def a_round(lab: Lab, nodes: Sequence[str]) -> None:
+    """Wait until each of NODES has begun and ended a round."""
+    since = {node: len(Journal(lab, node).lines) for node in nodes}
+
+    def waiting() -> list[str]:
+        return [node for node in nodes if not Journal(lab, node).rounds(since[node])]
+
+    if not until(lambda: not waiting(), 125):
+        raise Failed(f"cron ran no round in two minutes on {', '.join(waiting())}")
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail in a mailbox, and when it came."""
+
+    came: float
+    message: EmailMessage
+
+    @property
+    def subject(self) -> str:
+        return str(self.message["Subject"])
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
+def mails(lab: Lab, node: str, home: str) -> list[Mail]:
+    """Return the mails in the mailbox below HOME on NODE, oldest first."""
+    script = 'cd "$1/Maildir/new" 2>/dev/null || exit 0; exec tar -c --format=posix .'
+    packed = lab.do("exec", node, "sh", "-c", script, "sh", home)
+    if not packed:
+        return []
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        files = [(float(member.mtime), file.read()) for member in archive if (file := archive.extractfile(member))]
+    return [Mail(came, email.message_from_bytes(content, policy=email.policy.default)) for came, content in sorted(files)]
+
+
+def deliver(lab: Lab, nodes: Sequence[str]) -> None:
+    """Wait until no mail is under way on NODES any more."""
+    for node in nodes:
+        if not until(functools.partial(_queue_is_empty, lab, node), 60):
+            raise Failed(f"mail is stuck in the queue of {node}:\n{lab.run(node, 'postqueue', '-p')}")
+
+
+def _queue_is_empty(lab: Lab, node: str) -> bool:
+    return "Mail queue is empty" in lab.run(node, "postqueue", "-p")

@@ -1,0 +1,170 @@
+"""Real nodes on loopback addresses of this machine, for the demo and the tests: trees, programs, a sendmail.
+
+Works as any user. Root's programs become another user, so everything lies in a directory that all may read, with
+a copy of the package, and what the programs write belongs to who they become.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import email.message
+import email.policy
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+ADDRESS = "oncall@example.com"
+_SENDMAIL = """#!/bin/sh
+# A stand-in for sendmail: keeps the mail, and its arguments, where they are found.
+umask 000
+draft=$(mktemp {0}/.draft.XXXXXX) && {{ echo "X-Arguments: $*"; cat; }} >"$draft" && mv "$draft" {0}/$(date +%s%N)-$$
+"""
+
+
+def run_as() -> pwd.struct_passwd:
+    """Return the user that the programs become here."""
+    if os.geteuid():
+        return pwd.getpwuid(os.geteuid())
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("dmonitor")
+    return pwd.getpwnam("nobody")
+
+
+class Place:
+    """A directory with a copy of the programs, a mailbox, and a sendmail that delivers there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.chmod(0o755)
+        shutil.copytree(CHECKOUT / "dmonitor", directory / "dmonitor", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(CHECKOUT / "bin", directory / "bin")
+        self.mailbox = self.writable("mail")
+        self.sendmail = self.program("sendmail", _SENDMAIL.format(self.mailbox))
+
+    def writable(self, name: str) -> Path:
+        """Make a directory that the programs may write to."""
+        path = self.directory / name
+        path.mkdir(parents=True)
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+        return path
+
+    def program(self, name: str, code: str) -> Path:
+        path = self.directory / name
+        path.write_text(code)
+        path.chmod(0o755)
+        return path
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def mails(self) -> list[email.message.EmailMessage]:
+        files = sorted(path for path in self.mailbox.iterdir() if not path.name.startswith("."))
+        return [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in files]
+
+    def subjects(self) -> list[str]:
+        return [str(mail["Subject"]) for mail in self.mails()]
+
+
+class LocalNode:
+    """A node at ADDRESS: its configuration, its state, and its two programs."""
+
+    def __init__(self, place: Place, address: str, nodes: Sequence[str], *, port: int = 2929, conf: str = "") -> None:
+        self.place = place
+        self.address = address
+        self.port = port
+        self.config = place.directory / address
+        for name in ("hosts.d", "alert.d", "plugins"):
+            (self.config / name).mkdir(parents=True)
+        self.state = place.writable(f"{address}-state")
+        (self.config / "nodes.txt").write_text("".join(f"{node}\n" for node in nodes))
+        settings = f"listen = {address}\nport = {port}\nsendmail = {place.sendmail}\n{conf}"
+        (self.config / "dmonitor.conf").write_text(settings)
+
+    def test(self, name: str, content: str = "") -> Path:
+        """Make the test HOST/NAME."""
+        path = self.config / "hosts.d" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return path
+
+    def plugin(self, name: str, code: str, interpreter: str = "/bin/sh") -> Path:
+        path = self.config / "plugins" / f"check_{name}"
+        path.write_text(f"#!{interpreter}\n" + textwrap.dedent(code).lstrip())
+        path.chmod(0o755)
+        return path
+
+    def mail(self, address: str = ADDRESS) -> None:
+        """Make ADDRESS one that is mailed."""
+        (self.config / "alert.d" / address).touch()
+
+    def command(self, program: str, *options: str) -> list[str]:
+        script = self.place.directory / "bin" / program
+        return [sys.executable, str(script), "--config", str(self.config), "--state", str(self.state), *options]
+
+    def run(self, program: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(program, *options),
+            env=self.place.environment(),
+            text=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=58,
+            cwd="/",
+            check=False,
+        )
+
+    def popen(self, program: str, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(program, *options),
+            env=self.place.environment(),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+        )
+
+    def round(self) -> str:
+        """Run a round; return what it logged. AssertionError unless it ended with 0."""
+        ran = self.run("dmonitor-check", "--verbose")
+        assert ran.returncode == 0, f"dmonitor-check on {self.address} ended with {ran.returncode}:\n{ran.stderr}"
+        return ran.stderr
+
+    @property
+    def daemon_pid(self) -> int:
+        return int((self.state / "dmonitord.pid").read_text())
+
+    def start(self) -> None:
+        started = self.run("dmonitord")
+        assert started.returncode == 0, f"dmonitord on {self.address} ended with {started.returncode}: {started.stderr}"
+
+    def stop(self) -> None:
+        """End the daemon, if it runs, and wait until it is gone."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = self.daemon_pid
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(500):
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z":
+                    break  # gone, but for a slow init
+                time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def running(nodes: Sequence[LocalNode]) -> Iterator[None]:
+    """Have the daemons of NODES running."""
+    try:
+        for node in nodes:
+            node.start()
+        yield
+    finally:
+        for node in nodes:
+            node.stop()

@@ -1,0 +1,69 @@
+"""Who is who in nodes.txt, and names that do not resolve or hang."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+
+import pytest
+
+from dmonitor import cluster, resolve
+from dmonitor.model import Node
+
+
+def nodes(*names: str) -> list[Node]:
+    return [Node(name, name) for name in names]
+
+
+def test_nodes_on_one_machine_are_told_apart_by_listen() -> None:
+    around = cluster.look_around(nodes("127.0.0.11", "127.0.0.12", "127.0.0.13"), ["127.0.0.12"])
+    assert around.me.name == "127.0.0.12" and around.listed
+    assert [peer.node.name for peer in around.peers] == ["127.0.0.11", "127.0.0.13"]
+    assert {str(address) for address in around.addresses} == {"127.0.0.11", "127.0.0.12", "127.0.0.13"}
+
+
+def test_a_name_for_loopback_is_this_machine() -> None:
+    """Debian's /etc/hosts has the own name at 127.0.1.1."""
+    around = cluster.look_around(nodes("192.0.2.1", "127.0.1.1", "localhost"), [])
+    assert around.me.name == "127.0.1.1"
+    assert [peer.node.name for peer in around.peers] == ["192.0.2.1"]
+
+
+def test_not_listed() -> None:
+    around = cluster.look_around(nodes("192.0.2.1"), [])
+    assert not around.listed and around.me == cluster.stand_in()
+
+
+def test_an_address_of_ours_is_recognised_without_a_packet() -> None:
+    assert resolve.is_own(ipaddress.ip_address("127.0.0.1"))
+    assert not resolve.is_own(ipaddress.ip_address("192.0.2.1"))
+    assert not resolve.is_own(ipaddress.ip_address("2001:db8::1"))
+
+
+def test_addresses_are_normal() -> None:
+    assert str(resolve.normal("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert str(resolve.normal("fe80::1%eth0")) == "fe80::1"
+    assert resolve.normal("2001:DB8:0::1") == resolve.normal("2001:db8::1")
+    with pytest.raises(ValueError):
+        resolve.normal("localhost")
+
+
+def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def slow(name: str, *arguments: object, **named: object) -> object:
+        if name == "hangs.example":
+            time.sleep(2)
+        if name.endswith(".example"):
+            raise socket.gaierror(-2, "Name or service not known")
+        return real(name, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    began = time.monotonic()
+    found = resolve.look_up_all(["hangs.example", "gone.example", "localhost", "192.0.2.7"], 0.5)
+    assert time.monotonic() - began < 1
+    assert found["hangs.example"] == ((), "no answer from the resolver within 0.5 s")
+    assert found["gone.example"] == ((), "Name or service not known")
+    assert ipaddress.ip_address("127.0.0.1") in found["localhost"][0] or ipaddress.ip_address("::1") in found["localhost"][0]
+    assert found["192.0.2.7"] == ((ipaddress.ip_address("192.0.2.7"),), "")

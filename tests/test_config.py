@@ -1,0 +1,188 @@
+"""Reading what an operator touches: what is right is used, what is wrong is named, and costs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmonitor import config
+from dmonitor.config import Config, Settings
+from dmonitor.model import Node, Test
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("hosts.d/www.example.com", "alert.d", "plugins"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "hosts.d/www.example.com/http").touch()
+    (tmp_path / "alert.d/root").touch()
+    (tmp_path / "nodes.txt").write_text("oslo\nparis\n")
+    return tmp_path
+
+
+def problems(configuration: Config) -> list[str]:
+    return [str(problem).replace(str(configuration.directory) + "/", "") for problem in configuration.problems]
+
+
+def test_a_good_tree(tree: Path) -> None:
+    loaded = config.load(tree)
+    assert loaded.problems == () and loaded.complete
+    assert loaded.settings == Settings()
+    assert loaded.nodes == (Node("oslo", "oslo"), Node("paris", "paris"))
+    assert loaded.tests == {Test("www.example.com", "http"): {}}
+    assert loaded.addresses == ("root",)
+    assert loaded.plugin(Test("www.example.com", "http:8080")) == tree / "plugins" / "check_http"
+
+
+def test_settings(tree: Path) -> None:
+    (tree / "dmonitor.conf").write_text(
+        "# comment\n[dmonitor]\nquorum=3\nconfirm = 2\nlisten = 10.0.0.1, ::1\nport = 3929\nfrom = monitor@example.com\n"
+        "sendmail = /usr/lib/sendmail\nconcurrency = 10\n"
+    )
+    loaded = config.load(tree)
+    assert loaded.problems == ()
+    assert loaded.settings == Settings(3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("qorum = 3", "unknown key 'qorum'; did you mean quorum?"),
+        ("xyzzy = 3", "unknown key 'xyzzy'"),
+        ("quorum = two", "quorum = two: not a whole number from 1 to 100; the default is used"),
+        ("quorum = 0", "quorum = 0: not a whole number from 1 to 100; the default is used"),
+        ("port = 70000", "port = 70000: not a whole number from 1 to 65535; the default is used"),
+        ("quorum", "'quorum' is not KEY = VALUE"),
+        ("listen = everywhere", "listen = everywhere: 'everywhere' is not an IPv4 or IPv6 address; the default is used"),
+        ("from = a b", "from = a b: not a mail address; the default is used"),
+        ("sendmail = sendmail", "sendmail = sendmail: not an absolute path; the default is used"),
+        ("[server]", "'[server]' is not KEY = VALUE"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_line_and_costs_no_other(tree: Path, line: str, complaint: str) -> None:
+    (tree / "dmonitor.conf").write_text(f"\nconfirm = 2\n{line}\nconcurrency = 7\n")
+    loaded = config.load(tree)
+    assert problems(loaded) == [f"error: dmonitor.conf:3: {complaint}"]
+    assert loaded.settings == Settings(confirm=2, concurrency=7)
+
+
+def test_nodes(tree: Path) -> None:
+    (tree / "nodes.txt").write_text(
+        "# all of them\noslo.example.com\nparis hetzner # rack 4\n\n2001:db8::1\thetzner\n-o x\nrome a b\nparis ovh\nlyon $(id)\nfoo_bar\n"
+    )
+    loaded = config.load(tree)
+    assert loaded.nodes == (
+        Node("oslo.example.com", "oslo.example.com"),
+        Node("paris", "hetzner"),
+        Node("2001:db8::1", "hetzner"),
+        Node("foo_bar", "foo_bar"),
+    )
+    assert problems(loaded) == [
+        "error: nodes.txt:6: '-o' is not a host name or an address",
+        "error: nodes.txt:7: 'b' behind the site: a line reads NODE [SITE]",
+        "warning: nodes.txt:8: paris is listed twice; the first line counts",
+        "error: nodes.txt:9: '$(id)' is not a site: letters, digits and . _ - only",
+    ]
+
+
+def test_odd_names_in_hosts_d(tree: Path) -> None:
+    hosts = tree / "hosts.d"
+    for name in ("a b", "-oProxyCommand=x", "a\nb", "node", ".git", "old~", "ok"):
+        (hosts / name).mkdir()
+    (hosts / "ok/ssh").touch()
+    (hosts / "ok/bad name").touch()
+    (hosts / "ok/http.dpkg-old").touch()
+    (hosts / "ok/directory").mkdir()
+    (hosts / "ok/dangling").symlink_to("/nonexistent")
+    (hosts / "file").touch()
+    loaded = config.load(tree)
+    assert set(loaded.tests) == {Test("ok", "ssh"), Test("www.example.com", "http")}
+    assert problems(loaded) == [
+        "error: hosts.d/-oProxyCommand=x: '-oProxyCommand=x' is not a host name: ASCII letters, digits and . _ - : only, no space",
+        "error: hosts.d/a\\nb: 'a\\nb' is not a host name: ASCII letters, digits and . _ - : only, no space",
+        "error: hosts.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
+        "error: hosts.d/file: not a directory: a host is a directory, its tests are the files in it",
+        "error: hosts.d/node: the host name 'node' is reserved for dmonitor's own nodes",
+        "error: hosts.d/ok/bad name: 'bad name' is not a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -",
+        "error: hosts.d/ok/dangling: a dangling link: a test is a file, empty or with KEY=VALUE lines",
+        "error: hosts.d/ok/directory: not a file: a test is a file, empty or with KEY=VALUE lines",
+    ]
+    assert loaded.complete, "what is wrong here hides no test that may be there"
+
+
+def test_parameters(tree: Path) -> None:
+    host = tree / "hosts.d/www.example.com"
+    (host / "http").write_text("# the shop\nURL = https://shop.example.com/a=b\n\nPORT=443\n")
+    (host / "tcp:25").touch()
+    (host / "tcp:smtp").touch()
+    (host / "tcp:26").write_text("PORT=27\n")
+    assert config.load(tree).tests == {
+        Test("www.example.com", "http"): {"URL": "https://shop.example.com/a=b", "PORT": "443"},
+        Test("www.example.com", "tcp:25"): {"PORT": "25"},
+        Test("www.example.com", "tcp:26"): {"PORT": "27"},
+        Test("www.example.com", "tcp:smtp"): {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("port=80", "'port=80' is not KEY=VALUE, the key in capitals"),
+        ("PORT", "'PORT' is not KEY=VALUE, the key in capitals"),
+        ("LD_PRELOAD=/tmp/x.so", "LD_PRELOAD would change what the plugin runs, not what it tests"),
+        ("PATH=/tmp", "PATH would change what the plugin runs, not what it tests"),
+        ("URL=a\x07b", "URL has unprintable characters in its value"),
+    ],
+)
+def test_a_test_with_a_mistake_in_its_file_cannot_be_run(tree: Path, line: str, complaint: str) -> None:
+    """It would test something else than what was meant, and might say OK."""
+    host = tree / "hosts.d/www.example.com"
+    (host / "ssh").write_text(f"TIMEOUT=5\n{line}\n")
+    loaded = config.load(tree)
+    assert loaded.tests == {Test("www.example.com", "http"): {}, Test("www.example.com", "ssh"): None}
+    assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
+
+
+def test_addresses(tree: Path) -> None:
+    for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
+        (tree / "alert.d" / name).touch()
+    (tree / "alert.d/dir").mkdir()
+    loaded = config.load(tree)
+    assert loaded.addresses == ("a@example.com", "root")
+    assert problems(loaded) == [
+        "error: alert.d/${run{x}}@y: '${run{x}}@y' is not a mail address",
+        "error: alert.d/-f: '-f' is not a mail address",
+        "error: alert.d/a b: 'a b' is not a mail address",
+        "error: alert.d/dir: not a file: touch one that is named like the address",
+    ]
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_removed(tree: Path) -> None:
+    (tree / "alert.d").rename(tree / "elsewhere")
+    loaded = config.load(tree)
+    assert not loaded.complete and loaded.addresses == ()
+    assert problems(loaded) == ["error: alert.d: No such file or directory"]
+
+
+def test_an_empty_directory_is_complete(tmp_path: Path) -> None:
+    assert not config.load(tmp_path).complete
+    (tmp_path / "hosts.d").mkdir()
+    (tmp_path / "alert.d").mkdir()
+    assert config.load(tmp_path).complete
+
+
+def test_the_shipped_examples_are_right() -> None:
+    etc = Path(__file__).parents[1] / "etc"
+    shipped = (etc / "dmonitor.conf").read_text().replace("# ", "")
+    values = dict(line.split(" =", 1) for line in shipped.splitlines() if " =" in line)
+    defaults = Settings()
+    assert {key: value.strip() for key, value in values.items()} == {
+        "quorum": str(defaults.quorum),
+        "confirm": str(defaults.confirm),
+        "listen": "",
+        "port": str(defaults.port),
+        "from": defaults.sender,
+        "sendmail": defaults.sendmail,
+        "concurrency": str(defaults.concurrency),
+    }

@@ -1,0 +1,329 @@
+"""The daemon, as a process and over its port: as a person with nc, a peer, or somebody worse would meet it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hostile import plant, strays
+from local_nodes import LocalNode, Place, run_as, running
+
+from dmonitor import protocol, server
+
+ADDRESS = "127.0.0.35"
+
+
+@pytest.fixture
+def node(place: Place, port: int) -> LocalNode:
+    made = LocalNode(place, ADDRESS, [ADDRESS, "127.0.0.36"], port=port)
+    made.plugin("ok", "echo OK $1")
+    made.plugin("slow", "sleep 0.5; echo FAIL $$ slow")
+    made.plugin("counted", f"echo x >>{made.state}/runs; sleep 0.3; echo OK")
+    for name in ("ok", "slow", "counted"):
+        made.test(f"www.example.com/{name}")
+    return made
+
+
+@pytest.fixture
+def started(node: LocalNode) -> Iterator[LocalNode]:
+    with running([node]):
+        yield node
+
+
+class Caller:
+    """Somebody who has connected."""
+
+    def __init__(self, node: LocalNode, source: str = ADDRESS) -> None:
+        self.socket = socket.create_connection((node.address, node.port), 5, (source, 0))
+        self.file = self.socket.makefile("rb")
+
+    def read(self) -> str:
+        return self.file.readline().decode().rstrip("\n")
+
+    def say(self, line: str | bytes) -> None:
+        self.socket.sendall(line if isinstance(line, bytes) else line.encode() + b"\n")
+
+    def ask(self, line: str | bytes) -> str:
+        self.say(line)
+        return self.read()
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def __enter__(self) -> Caller:
+        self.greeting = self.read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def greeted(node: LocalNode, source: str) -> bool:
+    """Say whether a caller from SOURCE is let in."""
+    caller = Caller(node, source)
+    try:
+        return caller.read().startswith("dmonitor")
+    except ConnectionError:
+        return False
+    finally:
+        caller.close()
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def test_greeting_question_answer_garbage(started: LocalNode) -> None:
+    """Must show 5, with a socket in place of nc."""
+    with Caller(started) as caller:
+        node_id = (started.state / "node-id").read_text().strip()
+        assert caller.greeting == f"dmonitor 1 name={ADDRESS} id={node_id}"
+        assert re.fullmatch(
+            r"answer www.example.com/ok OK age=0.0 duration=0.\d{3} text=www.example.com", caller.ask("test www.example.com/ok")
+        )
+        assert caller.ask("what?") == "error malformed text=unknown word what?; a question reads: test HOST/NAME"
+        assert caller.ask(b"\xff\xfe\x00\n") == "error malformed text=bytes that are not printable ASCII"
+        assert caller.ask("test www.example.com/ok\r").startswith("answer www.example.com/ok OK age=")
+        caller.say("quit")
+        assert caller.read() == ""
+
+
+def test_half_closed_as_by_a_pipe_into_nc(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        caller.say("test www.example.com/slow")
+        caller.socket.shutdown(socket.SHUT_WR)
+        assert caller.read().startswith("answer www.example.com/slow FAIL")
+        assert caller.read() == ""
+
+
+def test_only_own_tests_are_run(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        for name in ("www.example.com/other", "other/ok", "www.example.com/ok:1"):
+            assert caller.ask(f"test {name}") == f"answer {name} UNKNOWN reason=not-configured age=0.0 duration=0.000"
+        for name in ("../../bin/sh", "www.example.com/../ok", "-x/ok", "node/oslo", "www.example.com/", "/ok"):
+            assert caller.ask(f"test {name}").startswith("error malformed")
+
+
+def test_a_test_that_is_touched_is_known_at_once(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        assert "not-configured" in caller.ask("test new.example.com/ok")
+        started.test("new.example.com/ok")
+        time.sleep(server._LIST_AGE)
+        assert caller.ask("test new.example.com/ok").startswith("answer new.example.com/ok OK")
+
+
+def test_mistakes_in_a_tests_file(started: LocalNode) -> None:
+    started.test("www.example.com/ok:bad", "port=1\n")
+    with Caller(started) as caller:
+        assert "UNKNOWN" in caller.ask("test www.example.com/ok:bad")
+
+
+def test_answers_come_as_they_are_ready(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        caller.say(b"test www.example.com/slow\ntest www.example.com/ok\n")
+        assert caller.read().startswith("answer www.example.com/ok OK")
+        assert caller.read().startswith("answer www.example.com/slow FAIL")
+
+
+def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
+    callers = [Caller(started) for _ in range(10)]
+    for caller in callers:
+        caller.read()
+        caller.say("test www.example.com/counted")
+    assert all(caller.read().startswith("answer www.example.com/counted OK age=0.0") for caller in callers)
+    time.sleep(0.3)
+    remembered = callers[0].ask("test www.example.com/counted")
+    assert 0.3 <= float(remembered.partition("age=")[2].split()[0]) < server.MEMORY
+    for caller in callers:
+        caller.close()
+    assert (started.state / "runs").read_text() == "x\n"
+
+
+def test_memory_ends_after_five_seconds(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        caller.ask("test www.example.com/counted")
+        time.sleep(server.MEMORY + 0.1)
+        assert "age=0.0" in caller.ask("test www.example.com/counted")
+    assert (started.state / "runs").read_text() == "x\nx\n"
+
+
+def test_a_stranger_gets_not_a_byte(started: LocalNode) -> None:
+    stranger = Caller(started, "127.0.0.99")
+    with contextlib.suppress(ConnectionError):
+        stranger.say("test www.example.com/counted")
+        assert stranger.read() == ""
+    stranger.close()
+    assert not (started.state / "runs").exists()
+
+
+def test_sighup_reads_nodes_again(started: LocalNode) -> None:
+    assert not greeted(started, "127.0.0.37")
+    with open(started.config / "nodes.txt", "a") as file:
+        file.write("127.0.0.37\n")
+    os.kill(started.daemon_pid, signal.SIGHUP)
+    wait_until(lambda: greeted(started, "127.0.0.37"))
+
+
+def test_a_slow_reader_a_dripper_and_a_flood_delay_nobody(started: LocalNode) -> None:
+    bad = [Caller(started) for _ in range(8)]
+    for caller in bad[:4]:
+        caller.socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # never reads an answer
+                caller.socket.send(b"test www.example.com/ok\n" * 1000)
+    for caller in bad[4:]:
+        caller.say(b"test www.exam")
+    with Caller(started, "127.0.0.36") as honest:
+        honest.ask("test www.example.com/ok")
+        began = time.monotonic()
+        for _ in range(20):
+            assert honest.ask("test www.example.com/ok").startswith("answer")
+        assert time.monotonic() - began < 0.5
+    for caller in bad:
+        caller.close()
+
+
+def test_limits_on_lines_errors_and_callers(started: LocalNode) -> None:
+    before = descriptors(started.daemon_pid)
+    with Caller(started) as caller:
+        assert caller.ask(b"x" * 1100 + b"\n") == f"error malformed text=a line of over {protocol.QUESTION_LIMIT} bytes"
+        assert caller.read() == ""
+    with Caller(started) as caller:
+        for _ in range(server.ERRORS_LIMIT):
+            assert caller.ask("?").startswith("error")
+        assert caller.read() == ""
+    crowd = [Caller(started) for _ in range(server.CALLERS_EACH + 5)]
+    assert [caller.read()[:8] for caller in crowd[:5]] == ["dmonitor"] * 5
+    assert crowd[0].read() == "", "the oldest had to go"
+    assert crowd[-1].read().startswith("dmonitor")
+    with Caller(started, "127.0.0.36") as honest:
+        assert honest.ask("test www.example.com/ok").startswith("answer")
+    for caller in crowd:
+        caller.close()
+    wait_until(lambda: descriptors(started.daemon_pid) <= before)
+
+
+def test_sigterm_ends_it_with_0(node: LocalNode) -> None:
+    daemon = node.popen("dmonitord", "--foreground")
+    assert daemon.stderr
+    assert daemon.stderr.readline().startswith("dmonitord: started name=127.0.0.35 ")
+    with Caller(node) as caller:
+        assert caller.greeting
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(5) == 0
+    assert "stopped" in daemon.stderr.read()
+    assert not (node.state / "dmonitord.pid").exists()
+    daemon.stderr.close()
+    daemon.stdout and daemon.stdout.close()
+
+
+def test_it_runs_as_the_right_user_detached(started: LocalNode) -> None:
+    status = Path(f"/proc/{started.daemon_pid}/status").read_text()
+    assert status.partition("Uid:")[2].split()[:4] == [str(run_as().pw_uid)] * 4
+    assert Path(f"/proc/{started.daemon_pid}/cwd").readlink() == Path("/")
+    fields = Path(f"/proc/{started.daemon_pid}/stat").read_text().rpartition(") ")[2].split()
+    assert fields[4] == "0", "it has no terminal"
+    owners = {path.name: path.stat().st_uid for path in started.state.iterdir()}
+    assert set(owners.values()) == {run_as().pw_uid}
+
+
+def test_a_second_one_says_so(started: LocalNode) -> None:
+    second = started.run("dmonitord")
+    assert second.returncode == os.EX_TEMPFAIL
+    assert second.stderr.startswith(f"dmonitord: another one runs: held by pid {started.daemon_pid} for ")
+
+
+def test_a_port_in_use_says_so_before_it_detaches(node: LocalNode) -> None:
+    with socket.create_server((node.address, node.port)):
+        failed = node.run("dmonitord")
+    assert (failed.returncode, failed.stderr) == (
+        os.EX_TEMPFAIL,
+        f"dmonitord: unable to start: [Errno 98] {node.address} port {node.port}: Address already in use\n",
+    )
+
+
+def test_no_state_directory_says_so(node: LocalNode) -> None:
+    node.state = node.state / "a" / "b"
+    failed = node.run("dmonitord")
+    assert failed.returncode == os.EX_TEMPFAIL
+    assert "No such file or directory" in failed.stderr or "Permission denied" in failed.stderr
+
+
+def test_kill_9_is_followed_by_a_clean_start(node: LocalNode) -> None:
+    node.plugin("hangs", "setsid sleep 987 & sleep 987")
+    node.test("www.example.com/hangs")
+    node.start()
+    pid = node.daemon_pid
+    with Caller(node) as caller:
+        caller.say("test www.example.com/hangs")
+        wait_until(lambda: len(strays()) == 2)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not strays(), 1.0)
+    with running([node]):
+        assert node.daemon_pid != pid
+        with Caller(node) as caller:
+            assert caller.ask("test www.example.com/ok").startswith("answer")
+
+
+def test_hostile_plugins_through_the_daemon(node: LocalNode) -> None:
+    """One run of each; tests/scenarios/hostile runs each twenty times."""
+    expected = plant(node.config / "plugins")
+    for name in expected:
+        node.test(f"www.example.com/{name}")
+    with running([node]), Caller(node) as caller:
+        caller.socket.settimeout(15)
+        for name in expected:
+            caller.say(f"test www.example.com/{name}")
+        answers = dict(caller.read().split(" ", 2)[1:] for _ in expected)
+        for name, (outcome, _) in expected.items():
+            assert answers[f"www.example.com/{name}"].startswith(outcome.value), name
+        wait_until(lambda: not strays(), 1.0)
+
+
+def test_ipv6(place: Place, port: int) -> None:
+    node = LocalNode(place, "::1", ["::1"], port=port)
+    node.plugin("ok", "echo OK")
+    node.test("www.example.com/ok")
+    with running([node]), socket.create_connection(("::1", port), 5) as connection:
+        connection.sendall(b"test www.example.com/ok\nquit\n")
+        assert b"answer www.example.com/ok OK" in b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_both_families_without_listen(place: Place, port: int) -> None:
+    node = LocalNode(place, "127.0.0.1", ["127.0.0.1", "::1"], port=port)
+    (node.config / "dmonitor.conf").write_text(f"port = {port}\n")
+    with running([node]):
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port), 5) as connection:
+                assert connection.recv(100).startswith(b"dmonitor 1 ")
+
+
+def test_it_stays_small(started: LocalNode) -> None:
+    with Caller(started) as caller:
+        caller.ask("test www.example.com/ok")
+    status = Path(f"/proc/{started.daemon_pid}/status").read_text()
+    assert int(status.partition("VmRSS:")[2].split()[0]) < 32_000  # kB
+
+
+@pytest.mark.parametrize("program", ["dmonitord", "dmonitor-check"])
+def test_version_and_usage(program: str, node: LocalNode) -> None:
+    assert re.fullmatch(program + r" \d+\.\d+\.\d+\n", node.run(program, "--version").stdout)
+    wrong = node.run(program, "--nonsense")
+    assert wrong.returncode == os.EX_USAGE and wrong.stderr.endswith(f"{program}: unrecognized arguments: --nonsense\n")
+    assert isinstance(wrong, subprocess.CompletedProcess)

@@ -1,0 +1,103 @@
+"""The import rules of doc/design.md: the middle is pure, the edges are few, and imports run one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "dmonitor"
+MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+
+PURE = {"model", "names", "protocol", "verdict", "incident", "message", "result"}
+# What a pure module may use of the standard library: nothing with a clock, a socket, a file or a process in it.
+# `os` is there for wait statuses and exit codes, `signal` for the names of signals; their functions are listed below.
+PURE_LIBRARY = {"__future__", "collections", "dataclasses", "datetime", "email", "enum", "os", "re", "signal", "typing"}
+PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}
+# Who alone may import what.
+ONLY = {
+    "daemon": {"dmonitord"},
+    "lockfile": {"lock"},
+    "sqlite3": {"state"},
+    "subprocess": {"notifier"},
+    "multiprocessing": set(),
+    "dmonitor.warden": {"runner"},
+    "dmonitor.runner": {"round", "server", "dmonitord"},
+    "dmonitor.notifier": {"round", "check"},
+    "dmonitor.state": {"round", "check", "dmonitord", "options"},
+    "dmonitor.peers": {"round"},
+    "dmonitor.server": {"dmonitord"},
+}
+# Functions that start a process, and who alone may call them.
+STARTERS = {"posix_spawn", "posix_spawnp", "fork", "forkpty", "system", "popen", "execv", "execve", "Popen"}
+MAY_START = {"warden": {"posix_spawn"}, "runner": {"fork"}, "notifier": {"Popen"}, "dmonitord": {"fork"}}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "dmonitor":
+            found |= {f"dmonitor.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def own(tree: ast.AST) -> set[str]:
+    return {name.removeprefix("dmonitor.") for name in imports(tree) if name.startswith("dmonitor.")} & MODULES.keys()
+
+
+def test_pure_modules_import_only_what_is_pure() -> None:
+    for name in PURE:
+        for imported in imports(MODULES[name]):
+            if imported.startswith("dmonitor."):
+                assert imported.removeprefix("dmonitor.") in PURE, f"{name} imports {imported}"
+            else:
+                assert imported.partition(".")[0] in PURE_LIBRARY, f"{name} imports {imported}"
+
+
+def test_pure_modules_call_nothing_of_os_but_the_wait_status() -> None:
+    for name in PURE:
+        used = {
+            node.attr
+            for node in ast.walk(MODULES[name])
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+        }
+        assert used <= PURE_OS, name
+        opened = [
+            node for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open"
+        ]
+        assert not opened, name
+
+
+def test_edges_are_few() -> None:
+    for name, tree in MODULES.items():
+        for imported in imports(tree):
+            for subject, allowed in ONLY.items():
+                if imported == subject or imported.startswith(subject + "."):
+                    assert name in allowed, f"{name} imports {imported}"
+
+
+def test_few_start_processes() -> None:
+    for name, tree in MODULES.items():
+        called = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)} & STARTERS
+        assert called <= MAY_START.get(name, set()), name
+
+
+def test_imports_run_one_way() -> None:
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in order:
+            for imported in own(MODULES[name]):
+                visit(imported, (*path, name))
+            order.append(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+def test_one_person_reads_it_in_an_afternoon() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in PACKAGE.glob("*.py")) < 4000

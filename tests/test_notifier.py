@@ -1,0 +1,73 @@
+"""Handing mails to sendmail: what it said is reported, and none waits for another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from dmonitor import notifier
+
+
+def sendmail(directory: Path, code: str) -> str:
+    path = directory / "sendmail"
+    path.write_text("#!/bin/sh\n" + code)
+    path.chmod(0o755)
+    return str(path)
+
+
+def send(program: str, *addresses: str, patience: float = 30.0) -> dict[str, notifier.Delivery]:
+    mails = {address: f"to {address}\n.\nend\n".encode() for address in addresses}
+    return notifier.send(mails, sendmail=program, sender="dmonitor", patience=patience)
+
+
+def test_arguments_and_content(tmp_path: Path) -> None:
+    program = sendmail(
+        tmp_path, f'echo "$*" >{tmp_path}/arguments; cat >{tmp_path}/mail; env | sort >{tmp_path}/env; echo queued\n'
+    )
+    assert send(program, "root") == {"root": notifier.Delivery(True, "queued")}
+    assert (tmp_path / "arguments").read_text() == "-oi -f dmonitor -- root\n"
+    assert (tmp_path / "mail").read_text() == "to root\n.\nend\n"
+    assert "HOME" not in (tmp_path / "env").read_text()
+
+
+@pytest.mark.parametrize(("code", "said"), [("echo no room >&2; exit 75", "sendmail: exit 75: no room"), ("exit 1", "sendmail: exit 1"), ("kill -9 $$", "sendmail: died of signal 9")])  # fmt: skip
+def test_a_refusal_says_why(tmp_path: Path, code: str, said: str) -> None:
+    assert send(sendmail(tmp_path, code), "root")["root"] == notifier.Delivery(False, said)
+
+
+def test_no_sendmail(tmp_path: Path) -> None:
+    assert send(str(tmp_path / "none"), "root")["root"] == notifier.Delivery(False, f"{tmp_path}/none: No such file or directory")
+
+
+def test_one_that_hangs_is_ended_and_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier, "LIMIT", 1.2)
+    program = sendmail(
+        tmp_path, f'case "$5" in slow*) echo $$ >{tmp_path}/pid; sleep 60 & sleep 60 ;; *) date +%s.%N >{tmp_path}/"$5" ;; esac\n'
+    )
+    began = time.time()
+    done = send(program, "slow1", "quick", "slow2")
+    assert list(done) == ["slow1", "quick", "slow2"]
+    assert done["slow1"] == notifier.Delivery(False, "sendmail did not end in time")
+    assert done["quick"].taken
+    assert float((tmp_path / "quick").read_text()) - began < 1
+    assert time.time() - began < 3
+    group = int((tmp_path / "pid").read_text())
+    assert not Path(f"/proc/{group}").exists()
+
+
+def test_more_than_run_at_once(tmp_path: Path) -> None:
+    done = send(sendmail(tmp_path, "cat >/dev/null"), *(f"user{number}" for number in range(50)))
+    assert all(delivery.taken for delivery in done.values()) and len(done) == 50
+
+
+def test_no_time_left(tmp_path: Path) -> None:
+    assert send(sendmail(tmp_path, "exit 0"), "root", patience=0.5)["root"] == notifier.Delivery(
+        False, "no time left in this round"
+    )
+
+
+def test_a_flood_of_output_does_no_harm(tmp_path: Path) -> None:
+    done = send(sendmail(tmp_path, "head -c 3000000 /dev/zero | tr '\\0' x; exit 75"), "root")["root"]
+    assert not done.taken and len(done.text) < 400

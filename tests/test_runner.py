@@ -1,0 +1,228 @@
+"""Rule R1 and promise 6: what becomes of plugins, good ones and hostile ones, and of what they leave."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hostile import HOSTILE, plant, strays
+
+from dmonitor import processes, result, warden
+from dmonitor.model import Outcome, Result, Test
+from dmonitor.runner import Runner
+
+LIMIT = 1.5
+Run = Callable[..., dict[str, Result]]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+class Bench:
+    """A runner, its loop, and a directory of plugins."""
+
+    def __init__(self, plugins: Path) -> None:
+        self.plugins = plugins
+        self.selector = selectors.DefaultSelector()
+        self.runner = Runner(self.selector, 100, LIMIT)
+        self.results: dict[str, Result] = {}
+        self.finished: dict[str, float] = {}
+
+    def submit(self, *names: str, parameters: dict[str, str] | None = None) -> None:
+        for name in names:
+            self.runner.submit(Test("www.example.com", name), self.plugins / f"check_{name}", parameters or {}, self._done)
+
+    def _done(self, test: Test, result: Result) -> None:
+        self.results[test.name] = result
+        self.finished[test.name] = time.monotonic()
+
+    def loop(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.runner.pending:
+            assert time.monotonic() < deadline
+            for key, _ in self.selector.select(1):
+                key.data()
+
+    def write(self, name: str, code: str) -> str:
+        path = self.plugins / f"check_{name}"
+        path.write_text("#!/bin/sh\n" + code)
+        path.chmod(0o755)
+        return name
+
+    def run(self, code: str, parameters: dict[str, str] | None = None) -> Result:
+        self.submit(self.write("it", code), parameters=parameters)
+        self.loop()
+        return self.results["it"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.runner.close()
+    made.selector.close()
+
+
+def test_what_a_plugin_gets(bench: Bench) -> None:
+    said = bench.run('echo OK $# "$1" $(pwd) $(ulimit -c) $(ulimit -f) $(ulimit -n) $(tty)').text
+    assert said == f"1 www.example.com / 0 {1_000_000 // 512} 256 not a tty"
+
+
+def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    said = bench.run('echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")', {"PORT": "80", "URL": "http://a/b=c d"}).text
+    assert said == f"HOME={warden._home()} LC_ALL=C.UTF-8 PATH={warden.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+
+
+def test_signals_are_as_a_program_expects(bench: Bench) -> None:
+    said = bench.run("echo OK $(grep -E '^Sig(Blk|Ign)' /proc/self/status)").text.split()
+    assert [said[0], said[2]] == ["SigBlk:", "SigIgn:"]
+    assert [int(mask, 16) & 0x7FFFFFFF for mask in (said[1], said[3])] == [0, 0]  # above are the C library's own
+
+
+def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
+    assert bench.run("echo OK $(ls /proc/self/fd | tr '\\n' ' ')").text in ("0 1 2 3", "0 1 2")
+
+
+@pytest.fixture(scope="module")
+def hostile_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]:
+    bench = Bench(tmp_path_factory.mktemp("plugins"))
+    expected = plant(bench.plugins)
+    bench.submit(*expected)
+    bench.loop()
+    wait_until(lambda: not strays(), 1.0)
+    took = max(result.duration for result in bench.results.values())
+    bench.runner.close()
+    return bench.results, expected, took
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "dangling", "missing", "directory"])
+def test_hostile(name: str, hostile_results) -> None:  # type: ignore[no-untyped-def]
+    results, expected, _ = hostile_results
+    outcome, text = expected[name]
+    assert results[name].outcome is outcome
+    assert text in results[name].text
+    assert results[name].text.isprintable()
+
+
+def test_there_are_thirty() -> None:
+    assert len(HOSTILE) >= 30
+
+
+def test_the_limit_holds(hostile_results) -> None:  # type: ignore[no-untyped-def]
+    *_, took = hostile_results
+    assert LIMIT <= took < LIMIT + 1
+
+
+def test_a_slow_plugin_delays_no_other(bench: Bench) -> None:
+    for name in ("slow1", "slow2"):
+        bench.write(name, "exec sleep 60")
+    bench.write("quick", "echo OK")
+    began = time.monotonic()
+    bench.submit("slow1", "slow2", "quick")
+    bench.loop()
+    assert bench.finished["quick"] - began < 1 < bench.finished["slow1"] - began
+
+
+def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+    """Some plugins start a tunnel in the background, in a session of its own, and use it."""
+    bench.write(
+        "tunnel", f"(setsid sh -c 'sleep 0.7; echo used >{tmp_path}/used; sleep 987' &)\nsleep 1\necho OK $(cat {tmp_path}/used)"
+    )
+    bench.write("other", "setsid sleep 987 & sleep 0.2; echo OK")
+    bench.submit("tunnel", "other")
+    bench.loop()
+    assert bench.results["tunnel"] == Result(Outcome.OK, "used", bench.results["tunnel"].duration)
+    wait_until(lambda: not strays(), 1.0)
+
+
+def test_a_killed_warden_leaves_nothing_and_is_replaced(bench: Bench) -> None:
+    bench.write("hangs", "setsid sleep 987 & sleep 987")
+    bench.write("quick", "echo OK")
+    bench.submit("hangs")
+    wait_until(lambda: len(strays()) == 2, 1.0)
+    os.kill(bench.runner._warden, signal.SIGKILL)
+    bench.loop()
+    assert bench.results["hangs"].outcome is Outcome.UNKNOWN
+    assert not strays()
+    bench.submit("quick")
+    bench.loop()
+    assert bench.results["quick"].outcome is Outcome.OK
+
+
+def test_a_killed_program_leaves_nothing(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        bench = Bench(tmp_path)
+        bench.submit(bench.write("hangs", "setsid sleep 987 & sleep 987"))
+        time.sleep(60)
+        os._exit(1)
+    wait_until(lambda: len(strays()) == 2, 2.0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_until(lambda: not strays(), 1.0)
+
+
+def test_many_results_at_once(bench: Bench) -> None:
+    """More than fits the socket in either direction; a warden that waited for us while we write would hang."""
+    bench.write("quick", "echo OK " + "x" * 280)
+    done: list[Result] = []
+    for _ in range(2000):
+        bench.runner.submit(
+            Test("h", "quick"), bench.plugins / "check_quick", {"FILL": "y" * 500}, lambda _, got: done.append(got)
+        )
+    bench.loop()
+    assert [got.outcome for got in done] == [Outcome.OK] * 2000
+
+
+def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
+    bench.write("quick", "echo OK")
+    bench.write("stray", "setsid sleep 987 & echo OK")
+
+    def look() -> tuple[int, int]:
+        bench.submit(*["quick"] * 50, *["stray"] * 5)
+        bench.loop()
+        wait_until(lambda: not strays(), 1.0)
+        status = Path(f"/proc/{bench.runner._warden}/status").read_text()
+        resident = int(status.partition("VmRSS:")[2].split()[0])
+        return len(os.listdir(f"/proc/{bench.runner._warden}/fd")), resident
+
+    look()
+    descriptors, resident = look()
+    for _ in range(10):
+        after = look()
+    assert after[0] == descriptors
+    assert after[1] - resident < 1000  # kB
+
+
+def test_marks() -> None:
+    assert processes.mark_of(os.getpid()) is None
+    mark = processes.mark(7)
+    try:
+        assert processes.mark_of(os.getpid()) == mark
+    finally:
+        processes.mark(0)
+    assert processes.mark_of(os.getpid()) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "outcome", "text"),
+    [
+        (b"OK\n", Outcome.OK, ""),
+        (b"OK - load 0.1\nmore", Outcome.OK, "- load 0.1"),
+        (b"  FAIL   two  words ", Outcome.FAIL, "two words"),
+        (b"UNKNOWN no tool", Outcome.UNKNOWN, "no tool"),
+        (b"CRITICAL x", Outcome.UNKNOWN, "says neither OK nor FAIL: CRITICAL x (exit 0)"),
+    ],
+)
+def test_classify(output: bytes, outcome: Outcome, text: str) -> None:
+    assert result.classify(0, output) == (outcome, text)

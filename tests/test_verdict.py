@@ -1,0 +1,138 @@
+"""Rules R2 and R3: every combination for three nodes, and what must hold for any."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmonitor import verdict
+from dmonitor.model import Answer, Node, Outcome, Result, Verdict, Vote
+
+SEEN = [*Outcome, None]  # None: no answer
+
+
+def answer(name: str, seen: Outcome | None, *, site: str = "", node_id: str = "") -> Answer:
+    node = Node(name, site or name)
+    if seen is None:
+        return Answer(node, node_id, reason="timed out")
+    return Answer(node, node_id or f"id-of-{name}", Result(seen))
+
+
+def decide(own: Outcome, *others: Outcome | None, quorum: int = 2, incident_open: bool = False) -> Verdict:
+    answers = [answer(f"peer{number}", seen) for number, seen in enumerate(others)]
+    return verdict.decide(answer("me", own), answers, quorum, incident_open=incident_open).verdict
+
+
+def by_the_book(seen: tuple[Outcome | None, ...], quorum: int, incident_open: bool) -> Verdict:
+    """Rule R3, once more, as DESIGN puts it."""
+    failing = sum(word in (Outcome.FAIL, Outcome.TIMEOUT) for word in seen)
+    somebody_passes = Outcome.OK in seen
+    if seen[0] is Outcome.OK and not incident_open:
+        return Verdict.UP
+    if failing >= quorum:
+        return Verdict.DOWN
+    if seen[0] in (Outcome.FAIL, Outcome.TIMEOUT):
+        return Verdict.LOCAL if somebody_passes else Verdict.UNCONFIRMED
+    if seen[0] is Outcome.UNKNOWN and not somebody_passes:
+        return Verdict.UNKNOWN
+    return Verdict.UP
+
+
+def test_every_combination_for_three_nodes() -> None:
+    count = 0
+    for own, *others in itertools.product(Outcome, SEEN, SEEN):
+        for quorum, incident_open in itertools.product((1, 2, 3), (False, True)):
+            found = decide(own, *others, quorum=quorum, incident_open=incident_open)
+            assert found is by_the_book((own, *others), quorum, incident_open), (own, others, quorum, incident_open)
+            count += 1
+    assert count == 4 * 5 * 5 * 3 * 2
+
+
+def test_words() -> None:
+    assert decide(Outcome.FAIL, Outcome.FAIL, Outcome.OK) is Verdict.DOWN
+    assert decide(Outcome.TIMEOUT, Outcome.FAIL) is Verdict.DOWN
+    assert decide(Outcome.FAIL, Outcome.OK, None) is Verdict.LOCAL
+    assert decide(Outcome.FAIL, None, Outcome.UNKNOWN) is Verdict.UNCONFIRMED
+    assert decide(Outcome.FAIL) is Verdict.UNCONFIRMED
+    assert decide(Outcome.UNKNOWN, Outcome.FAIL, Outcome.FAIL) is Verdict.DOWN
+    assert decide(Outcome.UNKNOWN, None) is Verdict.UNKNOWN
+    assert decide(Outcome.UNKNOWN, Outcome.OK) is Verdict.UP
+
+
+def test_who_must_be_asked() -> None:
+    for seen in Outcome:
+        assert verdict.must_ask(answer("me", seen), incident_open=True)
+        assert verdict.must_ask(answer("me", seen), incident_open=False) == (seen is not Outcome.OK)
+
+
+def test_a_node_does_not_agree_with_itself() -> None:
+    echo = answer("me-by-another-name", Outcome.FAIL, node_id="id-of-me")
+    judged = verdict.decide(answer("me", Outcome.FAIL), [echo], 2, incident_open=False)
+    assert judged.verdict is Verdict.UNCONFIRMED
+    assert len(judged.answers) == 1
+
+
+def test_a_peer_under_two_names_votes_once() -> None:
+    twice = [answer("paris", Outcome.FAIL, node_id="x"), answer("paris.example.com", Outcome.FAIL, node_id="x")]
+    own = answer("me", Outcome.UNKNOWN)
+    assert verdict.decide(own, twice, 2, incident_open=False).verdict is Verdict.UNKNOWN
+    assert verdict.decide(own, [*twice, answer("rome", Outcome.FAIL)], 2, incident_open=False).verdict is Verdict.DOWN
+
+
+def test_two_nodes_of_one_site_are_one() -> None:
+    own = answer("me", Outcome.FAIL, site="rack")
+    neighbour = answer("neighbour", Outcome.FAIL, site="rack")
+    judged = verdict.decide(own, [neighbour], 2, incident_open=False)
+    assert judged.verdict is Verdict.UNCONFIRMED
+    assert judged.failing == {"rack"}
+    assert verdict.decide(own, [neighbour, answer("rome", Outcome.TIMEOUT)], 2, incident_open=False).verdict is Verdict.DOWN
+
+
+ANSWERS = st.lists(
+    st.builds(
+        lambda name, seen, site, node_id: answer(name, seen, site=site, node_id=node_id),
+        st.sampled_from(["a", "b", "c", "d"]),
+        st.sampled_from(SEEN),
+        st.sampled_from(["", "s1", "s2"]),
+        st.sampled_from(["", "id-of-me", "id1", "id2"]),
+    ),
+    max_size=6,
+)
+OWN = st.builds(lambda seen: answer("me", seen), st.sampled_from(list(Outcome)))
+
+
+@given(OWN, ANSWERS, st.randoms(), st.booleans())
+def test_order_does_not_matter(own: Answer, answers: list[Answer], random, incident_open: bool) -> None:  # type: ignore[no-untyped-def]
+    shuffled = list(answers)
+    random.shuffle(shuffled)
+    assert verdict.decide(own, answers, 2, incident_open=incident_open) == verdict.decide(
+        own, shuffled, 2, incident_open=incident_open
+    )
+
+
+@given(OWN, ANSWERS, st.booleans())
+def test_a_duplicate_does_not_count(own: Answer, answers: list[Answer], incident_open: bool) -> None:
+    once = verdict.decide(own, answers, 2, incident_open=incident_open)
+    assert once == verdict.decide(own, answers + answers, 2, incident_open=incident_open)
+    ids = [found.node_id for found in once.answers if found.node_id]
+    assert len(ids) == len(set(ids))
+
+
+@given(OWN, ANSWERS)
+def test_one_more_failing_vote_never_retracts(own: Answer, answers: list[Answer]) -> None:
+    before = verdict.decide(own, answers, 2, incident_open=True)
+    after = verdict.decide(own, [*answers, answer("e", Outcome.FAIL)], 2, incident_open=True)
+    assert after.failing == before.failing | {"e"}
+    if before.verdict is Verdict.DOWN:
+        assert after.verdict is Verdict.DOWN
+
+
+@given(OWN, ANSWERS, st.integers(2, 4), st.booleans())
+def test_no_lone_alert(own: Answer, answers: list[Answer], quorum: int, incident_open: bool) -> None:
+    judged = verdict.decide(own, answers, quorum, incident_open=incident_open)
+    if judged.verdict is Verdict.DOWN:
+        sites = {found.node.site for found in judged.answers if found.vote is Vote.FAILING}
+        assert len(sites) >= quorum
+        assert len({found.node_id for found in judged.answers if found.vote is Vote.FAILING}) >= quorum
