@@ -10,16 +10,19 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmonitor import cluster, config, log
+from dmonitor import cluster, config, log, user
 from dmonitor.config import Config, Problem, Severity, did_you_mean
 from dmonitor.model import Test
 
 
-def report(directory: Path) -> int:
-    """Print what is wrong below DIRECTORY to stderr, one line for each; return 0, or 78 if anything is an error."""
+def report(directory: Path, state: Path) -> int:
+    """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error."""
     configuration = config.load(directory)
     around = cluster.look_around(configuration.nodes, configuration.settings.listen)
     problems = [*configuration.problems, *examine(configuration, around)]
+    if not os.access(state, os.W_OK | os.X_OK):
+        reason = f"not writable for user {user.name()}" if state.exists() else "does not exist; root's first round makes it"
+        problems.append(Problem(Severity.ERROR, state, f"{reason}: no incident can be remembered"))
     for problem in problems:
         log.complain(str(problem))
     errors = sum(problem.severity is Severity.ERROR for problem in problems)

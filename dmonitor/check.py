@@ -11,10 +11,10 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from dmonitor import cluster, config, lock, log, options, round, state, user
-from dmonitor.model import Incident, Judgement, Test
+from dmonitor import cluster, config, lock, log, program, round, state, user
+from dmonitor.model import Judgement, Test
 
 PROGRAM = "dmonitor-check"
 _OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
@@ -24,30 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _parse(arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
-    try:
-        user.become(chosen.state)
-        if chosen.check_config:
-            from dmonitor import audit
+    os.umask(0o027)
+    return program.guard(lambda: _run(chosen))
 
-            return audit.report(chosen.config)
-        if chosen.test_alert:
-            return _test_alert(chosen)
-        if chosen.dry_run:
-            return _dry_run(chosen)
+
+def _run(chosen: Namespace) -> int:
+    if chosen.check_config or chosen.test_alert or chosen.dry_run:
+        user.become()
+    else:
+        user.become(chosen.state)
         return _round(chosen)
-    except user.NoUser as error:
-        log.complain(f"unable to give up root: {error}")
-        return os.EX_NOUSER
-    except (state.StateError, OSError) as error:
-        log.error("round-failed", reason=str(error))
-        log.complain(f"unable to complete the round: {error}")
-        return os.EX_TEMPFAIL
-    except KeyboardInterrupt:
-        return os.EX_TEMPFAIL
+    if chosen.check_config:
+        from dmonitor import audit
+
+        return audit.report(chosen.config, chosen.state)
+    return _test_alert(chosen) if chosen.test_alert else _dry_run(chosen)
 
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
-    parser = options.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
+    parser = program.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-n", "--dry-run", action="store_true", help="test and ask, print who sees what; tell and store nothing")
     what.add_argument("-t", "--check-config", action="store_true", help="say what is wrong with the configuration")
@@ -106,19 +101,19 @@ def _load(chosen: Namespace) -> config.Config:
     return configuration
 
 
+def _load_aloud(chosen: Namespace) -> config.Config:
+    """Read the configuration for a person at a terminal."""
+    configuration = config.load(chosen.config)
+    for problem in configuration.problems:
+        log.complain(str(problem))
+    return configuration
+
+
 def _dry_run(chosen: Namespace) -> int:
     """Test and ask, print who sees what; change nothing."""
     began = time.monotonic()
-    configuration = _load(chosen)
-    for problem in configuration.problems:
-        log.complain(str(problem))
-    incidents: Mapping[Test, Incident] = {}
-    try:
-        node_id = state.node_id(chosen.state)
-        incidents = state.State(chosen.state, read_only=True).open_incidents()
-    except state.StateError as error:
-        log.complain(f"going on as if no incident were open: unable to read the state: {error}")
-        node_id = state.fresh_id()
+    configuration = _load_aloud(chosen)
+    node_id, incidents = state.peek(chosen.state)
     observation = round.observe(configuration, node_id, incidents, began)
     faulthandler.cancel_dump_traceback_later()
     for test, judgement in observation.judgements.items():
@@ -146,7 +141,7 @@ def _test_alert(chosen: Namespace) -> int:
     """Mail each address a test; say what sendmail answered."""
     from dmonitor import message, notifier
 
-    configuration = _load(chosen)
+    configuration = _load_aloud(chosen)
     if not configuration.addresses:
         log.complain(f"nobody to mail: {configuration.directory / 'alert.d'} names no address")
         return os.EX_CONFIG

@@ -46,12 +46,16 @@ def stand_in() -> Node:
     return Node(name, name) if names.is_node(name) else Node("localhost", "localhost")
 
 
-def look_around(nodes: Sequence[Node], listen: Iterable[str], patience: float = PATIENCE) -> Cluster:
+def look_around(nodes: Sequence[Node], listen: Iterable[str], before: Cluster | None = None) -> Cluster:
     """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
 
-    With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart.
+    With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart. A peer
+    whose name does not resolve now keeps the addresses it had BEFORE.
     """
-    found = resolve.look_up_all((node.name for node in nodes), patience)
+    found = resolve.look_up_all((node.name for node in nodes), PATIENCE)
+    for peer in before.peers if before else ():
+        if peer.addresses and not found.get(peer.node.name, ((), ""))[0]:
+            found[peer.node.name] = peer.addresses, ""
     bound = [resolve.normal(address) for address in listen]
     shared = any(address.is_loopback for address in bound)
 

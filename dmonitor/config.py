@@ -109,9 +109,17 @@ def line_of(directory: Path, node: str) -> int | None:
     return next((number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None)
 
 
-def load_tests(directory: Path) -> Tests:
-    """Read hosts.d alone, for a daemon that is asked about a test."""
-    return _tests(directory / "hosts.d", _Problems())
+def load_settings(directory: Path) -> tuple[Settings, list[Problem]]:
+    """Read dmonitor.conf alone, with its errors."""
+    problems = _Problems()
+    settings = _settings(directory / "dmonitor.conf", problems)
+    return settings, [problem for problem in problems if problem.severity is Severity.ERROR]
+
+
+def load_tests(directory: Path) -> tuple[Tests, list[Problem]]:
+    """Read hosts.d alone, for a daemon that is asked about a test; what is wrong there comes with it."""
+    problems = _Problems()
+    return _tests(directory / "hosts.d", problems), problems
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -164,9 +172,10 @@ def _settings(path: Path, problems: _Problems) -> Settings:
             if field in values:
                 problems.warning(path, f"{key} is set twice; the last line counts", number)
             try:
+                values.pop(field, None)
                 values[field] = read(value)
             except ValueError as error:
-                problems.error(path, f"{key} = {names.printable(value)}: {error}; the default is used", number)
+                problems.error(path, f"{key} = {names.printable(value)}: {error}", number)
     return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
 
 

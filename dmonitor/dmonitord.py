@@ -13,41 +13,48 @@ import selectors
 import signal
 import socket
 import sys
+import threading
+import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from dmonitor import cluster, config, lock, log, options, protocol, resolve, state, user
+from dmonitor import cluster, config, lock, log, program, protocol, state, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 
 PROGRAM = "dmonitord"
 _DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
 _BACKLOG = 128
+_LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because of strangers
+_LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    parser = options.parser(PROGRAM, "Answer the peers: what does this node see?")
+    parser = program.parser(PROGRAM, "Answer the peers: what does this node see?")
     parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
     chosen = parser.parse_args(arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose or chosen.foreground, verbose=chosen.verbose)
     os.umask(0o027)
+    return program.guard(lambda: _start(chosen))
+
+
+def _start(chosen: Namespace) -> int:
+    user.become(chosen.state)
+    settings, problems = config.load_settings(chosen.config)
+    if problems:
+        for problem in problems:
+            log.complain(str(problem))
+        return os.EX_CONFIG  # a default in place of a mistake could open the port to where it should be closed
+    node_id = state.node_id(chosen.state)
+    own = lock.Lock(chosen.state, PROGRAM)
     try:
-        user.become(chosen.state)
-        settings = config.load(chosen.config).settings
-        node_id = state.node_id(chosen.state)
-        own = lock.Lock(chosen.state, PROGRAM)
         own.take()
-        listeners = _listen(settings)
-    except user.NoUser as error:
-        log.complain(f"unable to give up root: {error}")
-        return os.EX_NOUSER
     except lock.Busy as error:
         log.complain(f"another one runs: {error}")
         return os.EX_TEMPFAIL
-    except (state.StateError, OSError) as error:
-        log.complain(f"unable to start: {error}")
-        return os.EX_TEMPFAIL
+    listeners = _listen(settings)
     if chosen.foreground:
         return _serve(chosen, settings, node_id, own, listeners)
     return _detach(chosen, settings, node_id, own, listeners)
@@ -76,7 +83,7 @@ def _listen(settings: config.Settings) -> list[socket.socket]:
             if address == "::" and address in wildcards and listeners:
                 listener.close()
                 continue
-            raise OSError(error.errno, f"{address} port {settings.port}: {error.strerror}") from None
+            raise OSError(error.errno, error.strerror, f"{address} port {settings.port}") from None
         listeners.append(listener)
     return listeners
 
@@ -98,7 +105,8 @@ def _detach(chosen: Namespace, settings: config.Settings, node_id: str, own: loc
     try:
         os.close(report)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limit = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        wanted = max(_DESCRIPTORS, 4 * settings.concurrency)
+        limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         import daemon
 
@@ -134,24 +142,21 @@ def _serve(
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        nodes = config.load(chosen.config).nodes
-        around = cluster.look_around(nodes, settings.listen)
-        greeting = protocol.Greeting(around.me.name, node_id)
-        server = Server(selector, runner, listeners, chosen.config, greeting, settings.concurrency)
-        server.admit(_admitted(around))
+        door = _Door(selector, chosen.config, settings)
+        greeting = protocol.Greeting(door.around.me.name, node_id)
+        server = Server(selector, runner, listeners, chosen.config, greeting, settings.concurrency, door.knock)
+        door.open(server)
         if reporting is not None:
             os.write(reporting, b"ready")
             os.close(reporting)
-        log.info("started", name=around.me.name, id=node_id, port=settings.port, peers=len(around.peers))
+        log.info("started", name=door.around.me.name, id=node_id, port=settings.port, peers=len(door.around.peers))
         while signal.SIGTERM not in caught:
             for key, _ in selector.select(server.pause()):
                 key.data()
             server.tick()
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
-                around = cluster.look_around(config.load(chosen.config).nodes, settings.listen)
-                server.admit(_admitted(around))
-                log.info("reloaded", peers=len(around.peers))
+                door.look()
         server.close()
         runner.close()
         log.info("stopped")
@@ -159,11 +164,62 @@ def _serve(
     return os.EX_OK
 
 
-def _admitted(around: cluster.Cluster) -> list[resolve.Address]:
-    for peer in around.peers:
-        if not peer.addresses:
-            log.warning("unresolved", peer=peer.node.name, reason=peer.reason)
-    return around.addresses
+class _Door:
+    """Who is let in: the addresses of the nodes, looked up again when that may help, without anybody waiting for it."""
+
+    def __init__(self, selector: selectors.BaseSelector, directory: Path, settings: config.Settings) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._found, self._finder = socket.socketpair()
+        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
+        selector.register(self._found, selectors.EVENT_READ, self._arrived)
+        self.around = self._next = self._look_around(None)
+        self._looked = time.monotonic()
+
+    def open(self, server: Server) -> None:
+        """Let SERVER know who may call, now and whenever that changes."""
+        self._server = server
+        self._admit()
+
+    def knock(self) -> None:
+        """Look again because a stranger came, unless the last look was a short while ago."""
+        resolved = all(peer.addresses for peer in self.around.peers)
+        if time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
+            self.look()
+
+    def look(self) -> None:
+        """Read nodes.txt and look its names up, in a thread of its own."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread.start()
+
+    def _look(self) -> None:
+        self._next = self._look_around(self.around)
+        self._finder.send(b".")
+
+    def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
+        loaded = config.load(self._directory)
+        for problem in loaded.problems:
+            log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
+        if before and not loaded.nodes and loaded.problems:
+            return before  # an unreadable nodes.txt shuts nobody out
+        return cluster.look_around(loaded.nodes, self._settings.listen, before)
+
+    def _arrived(self) -> None:
+        self._found.recv(16)
+        self._thread = None
+        self._looked = time.monotonic()
+        self.around = self._next
+        self._admit()
+        log.info("nodes-read", peers=len(self.around.peers))
+
+    def _admit(self) -> None:
+        for peer in self.around.peers:
+            if not peer.addresses:
+                log.warning("unresolved", peer=peer.node.name, reason=peer.reason)
+        if self._server:
+            self._server.admit(self.around.addresses)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import re
 # The first character is alphanumeric: a host called -oProxyCommand=… would become somebody's option.
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}", re.ASCII)
 _TEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", re.ASCII)
-_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII)
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _NODE_ID = re.compile(r"[a-z0-9]{8,64}", re.ASCII)
 # Narrower than RFC 5321 on purpose: some mail systems expand ${…} in an address, or take a leading '-' as an option.
 _ADDRESS = re.compile(
@@ -25,7 +25,7 @@ _LOADERS = re.compile(r"PATH|IFS|ENV|HOME|SHELLOPTS|BASH.*|LC_.*|LANG.*|LD_.*|GC
 _RESERVED_HOST = "node"
 _LEFT_OVER = re.compile(r"\..*|.*(?:~|\.bak|\.swp)|.*\.dpkg-.*", re.DOTALL)
 
-TEXT_LIMIT = 300  # characters of a plugin's line that are kept
+TEXT_LIMIT = 240  # characters of a plugin's line that are kept: escaped at worst, they fit a line of the protocol
 
 
 def is_passed_over(name: str) -> bool:

@@ -21,7 +21,7 @@ from dmonitor.cluster import Peer
 from dmonitor.model import Answer, Node, Result, Test
 
 CONNECT_LIMIT = 3.0  # seconds, for each address of a peer
-GREETING_LIMIT = 5.0  # seconds from the first packet to the peer's greeting
+GREETING_LIMIT = 5.0  # seconds from the connection to the peer's greeting
 ANSWER_LIMIT = 15.0  # seconds from the question, or from the greeting if that came later
 
 
@@ -189,7 +189,7 @@ class Asker:
     def _put(self, peer: _Peer, test: Test) -> None:
         peer.asked[test] = time.monotonic() + ANSWER_LIMIT
         peer.unsent += protocol.write(protocol.Question(test))
-        log.debug("asked", peer=peer.node.name, test=str(test))
+        log.debug("question", peer=peer.node.name, test=str(test))
         self._flush(peer)
 
     def _flush(self, peer: _Peer) -> None:
@@ -208,7 +208,7 @@ class Asker:
 
     def _answered(self, peer: _Peer, reply: protocol.Reply | protocol.Refusal) -> None:
         if isinstance(reply, protocol.Refusal):
-            log.warning("refused", peer=peer.node.name, reason=reply.reason, text=reply.text)
+            log.warning("question-refused", peer=peer.node.name, reason=reply.reason, text=reply.text)
             self._end(peer, f"it refused a question: {reply.reason}")
         elif reply.test not in peer.asked:
             log.debug("unasked", peer=peer.node.name, test=str(reply.test))

@@ -115,6 +115,8 @@ def read_request(line: bytes) -> Question | Quit:
             return Quit()
         case ["test", name]:
             return Question(_test(name))
+        case ["quit", *_]:
+            raise ProtocolError("quit stands alone")
         case ["test", *_]:
             raise ProtocolError("a question reads: test HOST/NAME")
         case [word, *_]:

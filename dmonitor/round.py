@@ -166,7 +166,7 @@ def _tally(judgement: Judgement) -> dict[str, log.Value]:
         "quorum": judgement.quorum,
         "failing": ",".join(judgement.nodes(Vote.FAILING)) or None,
         "passing": ",".join(judgement.nodes(Vote.PASSING)) or None,
-        "silent": ",".join(judgement.nodes(Vote.ABSTAIN)) or None,
+        "abstaining": ",".join(judgement.nodes(Vote.ABSTAIN)) or None,
     }
 
 

@@ -47,10 +47,10 @@ class _Caller:
 
 
 class Server:
-    """Serve the sockets LISTENERS from SELECTOR's loop, in the name NAME and with the id NODE_ID.
+    """Serve the sockets LISTENERS from SELECTOR's loop, and greet callers with GREETING.
 
     `tick` must be called at the times that `pause` says. The DIRECTORY of the configuration is looked at again
-    when a question comes; the addresses of nodes are given by `admit`.
+    when a question comes; the addresses of nodes are given by `admit`, and STRANGER is called when another one came.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Server:
         directory: Path,
         greeting: protocol.Greeting,
         concurrency: int,
+        stranger: Callable[[], None],
     ) -> None:
         self._selector = selector
         self._runner = runner
@@ -68,6 +69,7 @@ class Server:
         self._directory = directory
         self._greeting = protocol.write(greeting)
         self._concurrency = concurrency
+        self._stranger = stranger
         self._admitted: frozenset[str] = frozenset()
         self._callers: dict[_Caller, None] = {}  # in the order they came, which is that of their ends
         self._flights: dict[Test, list[_Caller]] = {}
@@ -121,6 +123,7 @@ class Server:
         address = str(resolve.normal(source[0]))
         if address not in self._admitted:
             self._note(address, "stranger", address=address)
+            self._stranger()
             connection.close()
             return
         mine = [caller for caller in self._callers if caller.address == address]
@@ -215,6 +218,8 @@ class Server:
             return
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(caller.connection)
+        with contextlib.suppress(OSError):  # what is left unread would make the close a reset, and that undo our last line
+            caller.connection.recv(1 << 16)
         caller.connection.close()
 
     # Questions.
@@ -230,7 +235,7 @@ class Server:
             caller.waiting += 1
             self._flights[test].append(caller)
         elif test not in tests:
-            log.info("not-configured", address=caller.address, test=str(test))
+            self._note(f"{caller.address} {test}", "not-configured", address=caller.address, test=str(test))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
         elif len(self._flights) >= self._concurrency:
             self._note("busy", "busy", running=len(self._flights))
@@ -240,7 +245,7 @@ class Server:
         else:
             caller.waiting += 1
             self._flights[test] = [caller]
-            log.debug("asked", address=caller.address, test=str(test))
+            log.debug("question", address=caller.address, test=str(test))
             self._runner.submit(test, self._directory / "plugins" / test.plugin, parameters, self._landed)
 
     def _landed(self, test: Test, result: Result) -> None:
@@ -259,7 +264,9 @@ class Server:
 
     def _current_tests(self, now: float) -> config.Tests:
         if now - self._tests_read > _LIST_AGE:
-            self._tests = config.load_tests(self._directory)
+            self._tests, problems = config.load_tests(self._directory)
+            for problem in problems:
+                self._note(str(problem.path), "misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
             self._tests_read = time.monotonic()
         return self._tests
 

@@ -50,13 +50,8 @@ def node_id(directory: Path) -> str:
     """Return this node's id, made and stored the first time anybody asks; raise StateError when that fails."""
     path = directory / "node-id"
     try:
-        try:
-            known = path.read_text("ascii").strip()
-            if names.is_node_id(known):
-                return known
-            raise StateError(f"{path}: not a node id; remove the file to get a new one")
-        except FileNotFoundError:
-            pass
+        if (known := _known_id(path)) is not None:
+            return known
         draft = directory / f".node-id.{os.getpid()}"
         try:
             with open(draft, "w", encoding="ascii") as file:
@@ -67,9 +62,27 @@ def node_id(directory: Path) -> str:
                 os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-        return path.read_text("ascii").strip()
+        return _known_id(path) or ""
     except (OSError, UnicodeError) as error:
         raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _known_id(path: Path) -> str | None:
+    try:
+        known = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return None
+    if not names.is_node_id(known):
+        raise StateError(f"{path}: not a node id; remove the file to get a new one")
+    return known
+
+
+def peek(directory: Path) -> tuple[str, dict[Test, Incident]]:
+    """Return id and open incidents without making or changing anything; what is not there yet has a stand-in."""
+    known = _known_id(directory / "node-id")
+    if not (directory / "state.db").exists():
+        return known or fresh_id(), {}
+    return known or fresh_id(), State(directory, read_only=True).open_incidents()
 
 
 def fresh_id() -> str:

@@ -26,14 +26,22 @@ def find() -> pwd.struct_passwd:
     raise NoUser(f"none of the users {', '.join(NAMES)} exists")
 
 
-def become(state: Path) -> None:
+def become(state: Path | None = None) -> None:
     """Give up root for good, where we have it; first make the directory STATE, if it is missing, for who we become."""
     if os.geteuid() != 0:
         return
     who = find()
-    if not state.exists():
+    if state and not state.exists():
         state.mkdir(mode=0o750)
         os.chown(state, who.pw_uid, who.pw_gid)
     os.initgroups(who.pw_name, who.pw_gid)
     os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
     os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
+
+
+def name() -> str:
+    """Return the name of the user that this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

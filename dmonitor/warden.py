@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import gc
 import os
 import pwd
 import resource
@@ -16,6 +17,7 @@ import selectors
 import signal
 import socket
 import time
+import traceback
 from collections import deque
 
 from dmonitor import log, names, processes, result
@@ -26,6 +28,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SWEEP = 0.2  # seconds between two looks for strays, while there are children
 _FILE_SIZE = 1_000_000  # bytes
 _DESCRIPTORS = 256
+# posix_spawn takes only descriptors below the limit that the plugin is to have: its output is put here before.
+_STDOUT_SLOT, _STDERR_SLOT = 4, 5
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGALRM)
 
 
@@ -33,19 +37,23 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
     """Be the warden; never return."""
     status = os.EX_SOFTWARE
     try:
+        gc.freeze()  # what the program left to be collected would close descriptors by numbers that are ours now
         log.restart()
         os.setsid()  # a Ctrl-C or a hang-up at the program's terminal is the program's to deal with
         os.chdir("/")
+        os.umask(0o022)
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
+        for descriptor in (0, 1):
             os.dup2(null, descriptor)
         kept = fcntl.fcntl(requests.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
         os.dup2(kept, 3, inheritable=False)
-        os.closerange(4, 1 << 30)
+        for slot in (_STDOUT_SLOT, _STDERR_SLOT):
+            os.dup2(null, slot, inheritable=False)
+        os.closerange(6, 1 << 30)
         Warden(socket.socket(fileno=3), concurrency, limit).run()
         status = os.EX_OK
     except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
-        log.error("warden-failed", reason=repr(error))
+        log.error("warden-failed", reason="".join(traceback.format_exception(error))[-900:])
     finally:
         os._exit(status)
 
@@ -151,6 +159,8 @@ class Warden:
             descriptors.append(os.memfd_create("stderr", os.MFD_CLOEXEC))
             read, write, stderr = descriptors
             os.set_blocking(read, False)
+            for descriptor, slot in ((write, _STDOUT_SLOT), (stderr, _STDERR_SLOT)):
+                os.dup2(descriptor, slot, inheritable=False)
             mark = processes.mark(self._marks)
             resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, self._hard))
             try:
@@ -160,8 +170,8 @@ class Warden:
                     self._environment | dict(part.decode("utf-8", "surrogateescape").split("=", 1) for part in parameters),
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, write, 1),
-                        (os.POSIX_SPAWN_DUP2, stderr, 2),
+                        (os.POSIX_SPAWN_DUP2, _STDOUT_SLOT, 1),
+                        (os.POSIX_SPAWN_DUP2, _STDERR_SLOT, 2),
                     ],
                     setsid=True,
                     setsigdef=_DEFAULT_SIGNALS,

@@ -33,3 +33,9 @@ def three(place: Place, port: int) -> list[LocalNode]:
     nodes = [LocalNode(place, address, addresses, port=port) for address in addresses]
     nodes[0].mail()
     return nodes
+
+
+@pytest.fixture(autouse=True)
+def show_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what the package logs in this process on stderr, where pytest shows it of a test that fails."""
+    monkeypatch.setattr("dmonitor.log._to_stderr", True)

@@ -96,6 +96,11 @@ class LocalNode:
         path.write_text(content)
         return path
 
+    def configure(self, lines: str) -> None:
+        """Add LINES to dmonitor.conf."""
+        with open(self.config / "dmonitor.conf", "a") as file:
+            file.write(lines)
+
     def plugin(self, name: str, code: str, interpreter: str = "/bin/sh") -> Path:
         path = self.config / "plugins" / f"check_{name}"
         path.write_text(f"#!{interpreter}\n" + textwrap.dedent(code).lstrip())

@@ -254,8 +254,16 @@ def test_a_port_in_use_says_so_before_it_detaches(node: LocalNode) -> None:
         failed = node.run("dmonitord")
     assert (failed.returncode, failed.stderr) == (
         os.EX_TEMPFAIL,
-        f"dmonitord: unable to start: [Errno 98] {node.address} port {node.port}: Address already in use\n",
+        f"dmonitord: unable to go on: {node.address} port {node.port}: Address already in use\n",
     )
+
+
+def test_a_mistake_in_its_settings_says_so(node: LocalNode) -> None:
+    """Going on with a default could open the port to where it should be closed."""
+    node.configure("listen = 127.0.0\n")
+    failed = node.run("dmonitord")
+    assert failed.returncode == os.EX_CONFIG
+    assert failed.stderr.endswith("listen = 127.0.0: '127.0.0' is not an IPv4 or IPv6 address\n")
 
 
 def test_no_state_directory_says_so(node: LocalNode) -> None:

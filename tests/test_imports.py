@@ -23,7 +23,7 @@ ONLY = {
     "dmonitor.warden": {"runner"},
     "dmonitor.runner": {"round", "server", "dmonitord"},
     "dmonitor.notifier": {"round", "check"},
-    "dmonitor.state": {"round", "check", "dmonitord", "options"},
+    "dmonitor.state": {"round", "check", "dmonitord", "program"},
     "dmonitor.peers": {"round"},
     "dmonitor.server": {"dmonitord"},
 }

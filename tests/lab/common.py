@@ -6,6 +6,7 @@ it sees, counts its checks, and ends with a line `N passed, N failed`. LAB_SUITE
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import functools
@@ -45,14 +46,15 @@ class Checks:
     def __init__(self) -> None:
         self.passed = self.failed = 0
 
-    def __call__(self, holds: object, what: str, otherwise: object = "") -> None:
-        """Count WHAT as passed if it HOLDS; if not, print what was the case OTHERWISE."""
+    def __call__(self, holds: object, what: str, *instead: object) -> None:
+        """Count WHAT as passed if it HOLDS; if not, show what was the case INSTEAD."""
         if holds:
             self.passed += 1
             print(f"ok    {what}", flush=True)
         else:
             self.failed += 1
-            print(f"FAIL  {what}" + (f"; but: {otherwise}" if otherwise != "" else ""), flush=True)
+            print(f"FAIL  {what}" + ("; instead:" if instead else ""), flush=True)
+            show(instead)
 
 
 class Lab:
@@ -65,7 +67,7 @@ class Lab:
         self.suite = self._environment["LAB_SUITE"]
 
     def call(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> tuple[int, bytes, str]:
-        """Run `lab ARGUMENTS`; return its exit status, its output, and its complaints (with the output) if it failed."""
+        """Run `lab ARGUMENTS`; return its exit status, its output, and its complaints, or all it said if it failed."""
         command = [str(CHECKOUT / "tests/lab/lab"), *arguments]
         pipe = subprocess.PIPE
         # A process group of its own: a Ctrl-C reaches only this program, which then ends `lab` in good order.
@@ -73,7 +75,8 @@ class Lab:
             try:
                 out, complaints = process.communicate(stdin, limit)
             except BaseException as error:
-                os.killpg(process.pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
                 try:
                     process.communicate(timeout=30)
                 except subprocess.TimeoutExpired:
@@ -81,7 +84,8 @@ class Lab:
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise Failed(f"lab {' '.join(arguments)}: not ended after {limit:g} s") from None
                 raise
-        return process.returncode, out, (out + complaints).decode(errors="replace") if process.returncode else ""
+        said = out + complaints if process.returncode else complaints
+        return process.returncode, out, said.decode(errors="replace")
 
     def do(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> bytes:
         """Run `lab ARGUMENTS`, which must succeed; return its output."""
@@ -103,22 +107,31 @@ def play(name: str, count: int, story: Callable[[Lab, Checks], None]) -> int:
         return 1
     for number in _STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _stop)
     try:
         chapter(f"{count} nodes boot: {lab.suite} (the first time, their base is built: a minute)")
         print(lab.do("up", str(count), limit=600).decode(), end="")
         story(lab, check)
     except Failed as error:
-        check(False, f"the story ends here: {error}")
+        check(False, "the story goes on", error)
     except KeyboardInterrupt:
-        check(False, "interrupted")
+        check(False, "the story goes on", "interrupted")
     finally:
-        for number in _STOPS:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_stops()
         status, _, complaints = lab.call("down", limit=120)
         check(status == 0, "the nodes are gone, with all they left", complaints)
     print(f"{check.passed} passed, {check.failed} failed")
     return 1 if check.failed else 0
+
+
+def _stop(*_: object) -> None:
+    _ignore_stops()  # once is enough: the nodes are taken down now
+    raise KeyboardInterrupt
+
+
+def _ignore_stops() -> None:
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def chapter(title: str) -> None:
@@ -134,18 +147,23 @@ def until(find: Callable[[], _Found], seconds: float) -> _Found:
     """Call FIND until what it returns is true, for SECONDS at the most; return what it returned last."""
     end = time.monotonic() + seconds
     while not (found := find()) and time.monotonic() < end:
-        time.sleep(0.5)
+        time.sleep(1)
     return found
 
 
 def install(lab: Lab, node: str) -> None:
     """Copy the checkout to NODE, and run the README's installation block there."""
+    lab.run(node, "mkdir", "/root/dmonitor")
+    lab.run(node, "tar", "-x", "--no-same-owner", "-C", "/root/dmonitor", stdin=_checkout())
+    lab.run(node, "sh", "-c", "cd /root/dmonitor && exec sh -e", stdin=INSTALL.encode())
+
+
+@functools.cache
+def _checkout() -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.add(CHECKOUT, arcname=".", filter=_wanted)
-    lab.run(node, "mkdir", "/root/dmonitor")
-    lab.run(node, "tar", "-x", "--no-same-owner", "-C", "/root/dmonitor", stdin=packed.getvalue())
-    lab.run(node, "sh", "-c", "cd /root/dmonitor && exec sh -e", stdin=INSTALL.encode())
+    return packed.getvalue()
 
 
 def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -166,11 +184,11 @@ class Event:
 
 
 class Journal:
-    """What dmonitor, cron and postfix's pickup logged on one node, as it is now."""
+    """What dmonitor, cron and postfix's pickup have logged on one node."""
 
-    def __init__(self, lab: Lab, node: str) -> None:
-        programs = [f"--identifier={name}" for name in ("dmonitor-check", "dmonitord", "CRON", "postfix/pickup")]
-        self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "-o", "short-iso-precise", *programs).splitlines()
+    def __init__(self, lab: Lab, node: str, *options: str) -> None:
+        options += tuple(f"--identifier={name}" for name in ("dmonitor-check", "dmonitord", "CRON", "postfix/pickup"))
+        self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "--output=short-iso-precise", *options).splitlines()
 
     def events(self, name: str = "", since: int = 0, **facts: str) -> list[Event]:
         """Return the events called NAME (or all), from line SINCE on, in which these FACTS stand."""

@@ -1,0 +1,71 @@
+"""What the programs share: options that mean the same everywhere, and what becomes of an error nobody foresaw."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dmonitor import __version__, log, user
+from dmonitor.config import DEFAULT_DIRECTORY
+from dmonitor.state import DEFAULT_DIRECTORY as DEFAULT_STATE
+from dmonitor.state import StateError
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that ends with the usage status of sysexits.h."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser that knows --config, --state, --verbose and --version."""
+    result = _Parser(prog=program, description=description, allow_abbrev=False)
+    add: Any = result.add_argument
+    add("--config", metavar="DIR", type=_directory, default=DEFAULT_DIRECTORY, help="default: %(default)s")
+    add("--state", metavar="DIR", type=_directory, default=DEFAULT_STATE, help="default: %(default)s")
+    add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return result
+
+
+def _directory(text: str) -> Path:
+    path = Path(text).absolute()
+    if not str(path).isprintable():
+        raise argparse.ArgumentTypeError("unprintable characters in a path")
+    return path
+
+
+def guard(main: Callable[[], int]) -> int:
+    """Return what MAIN returns; where it fails, say why, and return the status of sysexits.h for that."""
+    try:
+        return main()
+    except user.NoUser as error:
+        return _failed("unable to give up root", str(error), os.EX_NOUSER)
+    except StateError as error:
+        return _failed("unable to use the state", str(error), os.EX_TEMPFAIL)
+    except OSError as error:
+        return _failed("unable to go on", reason(error), os.EX_TEMPFAIL)
+    except KeyboardInterrupt:
+        return os.EX_TEMPFAIL
+    except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
+        traceback.print_exc()
+        return _failed("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
+
+
+def reason(error: OSError) -> str:
+    """Return what a system call said, and about which file."""
+    what = error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, str | bytes) else what
+
+
+def _failed(what: str, why: str, status: int) -> int:
+    log.error("failed", what=what, reason=why)
+    log.complain(f"{what}: {why}")
+    return status

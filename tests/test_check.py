@@ -1,0 +1,370 @@
+"""dmonitor-check as a process, with real daemons as peers and a sendmail that shows what it gets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hostile import plant, strays
+from local_nodes import ADDRESS, LocalNode, Place, run_as, running
+
+from dmonitor import server
+from dmonitor.state import State
+
+TEST = "www.example.com/web"
+TOLD = {"asked", "answer", "verdict", "incident-opened", "incident-closed", "handed-over"}  # what info shows
+
+
+def prepare(nodes: list[LocalNode]) -> None:
+    """Give each node the test, whose plugin says what a file beside it says."""
+    for node in nodes:
+        node.test(TEST)
+        node.plugin("web", f"cat {node.config}/sees")
+        sees(node, "OK fine")
+
+
+def sees(node: LocalNode, text: str) -> None:
+    (node.config / "sees").write_text(text + "\n")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(node: LocalNode) -> Iterator[subprocess.Popen[str]]:
+    """Have a round running; end it if it still does afterwards."""
+    with node.popen("dmonitor-check") as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def forget() -> None:
+    """Let the daemons forget what they have answered."""
+    time.sleep(server.MEMORY + 0.1)
+
+
+def events(log: str) -> list[str]:
+    """Return the events of a log, without pids, times and ids."""
+    found = re.sub(r" (incident|age|seconds|id)=\S+", "", log)
+    return [line.removeprefix("dmonitor-check: ") for line in found.splitlines()]
+
+
+def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    first = three[0]
+    quiet = first.run("dmonitor-check")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    with running(three[1:]):
+        for node in three:
+            sees(node, "FAIL no route")
+        sees(three[2], "OK fine")
+        opened = events(first.round())
+        assert [event for event in opened if event.split()[0] in TOLD] == [
+            f"asked test={TEST} peers=127.0.0.32,127.0.0.33",
+            f'answer test={TEST} node=127.0.0.32 sees=FAIL text="no route"',
+            f"answer test={TEST} node=127.0.0.33 sees=OK text=fine",
+            f'verdict test={TEST} verdict=DOWN was=UP votes=2 quorum=2 failing=127.0.0.31,127.0.0.32 passing=127.0.0.33 text="no route"',
+            f"incident-opened test={TEST} votes=2 quorum=2 failing=127.0.0.31,127.0.0.32 passing=127.0.0.33",
+            f"handed-over address={ADDRESS} kind=alert test={TEST}",
+        ]
+        assert place.subjects() == [f"DOWN {TEST} (2 of 3 nodes)"]
+        first.round()
+        assert len(place.mails()) == 1, "one mail when it opens, not one a minute"
+        for node in three:
+            sees(node, "OK back")
+        forget()
+        assert "incident-closed" in first.round()
+        assert place.subjects()[1].startswith(f"UP {TEST} (was DOWN ")
+        first.round()
+        assert len(place.mails()) == 2
+    assert place.mails()[0]["X-Arguments"] == f"-oi -f dmonitor -- {ADDRESS}"
+
+
+def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    sees(three[0], "FAIL no route")
+    with running(three[1:]):
+        log = three[0].round()
+    assert "verdict=LOCAL was=UP votes=1 quorum=2 failing=127.0.0.31 passing=127.0.0.32,127.0.0.33" in log
+    assert place.mails() == []
+
+
+def test_nobody_could_say_otherwise(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    sees(three[0], "FAIL no route")
+    log = three[0].round()
+    assert "verdict=UNCONFIRMED was=UP votes=1 quorum=2 failing=127.0.0.31 abstaining=127.0.0.32,127.0.0.33" in log
+    assert 'node=127.0.0.32 sees=no-answer text="connection refused"' in log
+    assert place.mails() == []
+
+
+def test_a_node_does_not_agree_with_itself(place: Place, port: int) -> None:
+    """Its own daemon answers under a name that nodes.txt lists as somebody else's."""
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"], port=port)
+    node.mail()
+    prepare([node])
+    echo = LocalNode(place, "127.0.0.32", ["127.0.0.31", "127.0.0.32"], port=port)
+    prepare([echo])
+    sees(echo, "FAIL no route")
+    node.round()
+    sees(node, "FAIL no route")
+    (echo.state / "node-id").write_text((node.state / "node-id").read_text())
+    with running([echo]):
+        log = node.round()
+    assert "verdict=UNCONFIRMED" in log
+    assert place.mails() == []
+
+
+def test_confirm(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    three[0].configure("confirm = 2\n")
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        three[0].round()
+        assert place.mails() == []
+        three[0].round()
+    assert len(place.mails()) == 1
+
+
+def test_a_refused_mail_is_owed_until_it_is_taken(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    sendmail = place.sendmail.read_text()
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        place.program("sendmail", "#!/bin/sh\necho disk full >&2; exit 75\n")
+        refused = three[0].run("dmonitor-check", "-v")
+        assert refused.returncode == os.EX_TEMPFAIL
+        assert "refused address=oncall@example.com kind=alert" in refused.stderr
+        assert 'reason="sendmail: exit 75: disk full"' in refused.stderr
+        place.program("sendmail", sendmail)
+        three[0].round()
+        assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+        three[0].round()
+        assert len(place.mails()) == 1
+
+
+def test_an_address_that_is_removed_drops_what_it_was_owed(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        sendmail = place.sendmail.read_text()
+        place.program("sendmail", "#!/bin/sh\nexit 75\n")
+        three[0].run("dmonitor-check")
+        place.program("sendmail", sendmail)
+        (three[0].config / "alert.d" / ADDRESS).rename(three[0].config / "alert.d" / "other@example.com")
+        log = three[0].round()
+    assert "address-removed address=oncall@example.com owed=1" in log
+    assert [mail["To"] for mail in place.mails()] in ([], ["other@example.com"])
+
+
+def test_a_removed_test_closes_its_incident_without_a_mail(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        three[0].round()
+        (three[0].config / "hosts.d" / TEST).unlink()
+        assert f"test-removed test={TEST} incident=" in three[0].round()
+        assert len(place.mails()) == 1
+        three[0].test(TEST)
+        assert "incident-opened" in three[0].round(), "it is another incident"
+        assert len(place.mails()) == 2
+
+
+def test_hosts_that_cannot_be_read_are_not_taken_for_removed(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    hosts = three[0].config / "hosts.d"
+    with running(three[1:]):
+        three[0].round()
+        hosts.rename(three[0].config / "elsewhere")
+        assert "test-removed" not in three[0].round()
+        (three[0].config / "elsewhere").rename(hosts)
+        assert "incident-opened" not in three[0].round()
+    assert len(place.mails()) == 1
+
+
+def test_one_bad_file_costs_nothing_else(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    first = three[0]
+    (first.config / "hosts.d" / "a b").mkdir()
+    (first.config / "alert.d" / "${run{x}}@y").touch()
+    (first.config / "alert.d" / "second@example.com").touch()
+    first.test("www.example.com/nonesuch")
+    first.test("www.example.com/web:bad", "port=80\n")
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        log = first.round()
+    assert sorted(mail["To"] for mail in place.mails()) == [ADDRESS, "second@example.com"]
+    assert "misconfigured" in log and "'a b' is not a host name" in log
+    assert f'untestable test=www.example.com/nonesuch text="no plugin {first.config}/plugins/check_nonesuch"' in log
+    assert "untestable test=www.example.com/web:bad" in log
+
+
+def test_dry_run_tells_and_stores_nothing(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    sees(three[2], "OK fine")
+    with running(three[1:2]):
+        dry = three[0].run("dmonitor-check", "--dry-run")
+    assert dry.returncode == 0
+    assert re.sub(r"\d\.\d\d s", "0.00 s", dry.stdout) == (
+        "www.example.com/web  DOWN: 2 sites failing, quorum 2\n"
+        "    127.0.0.31  FAIL        0.00 s  no route\n"
+        "    127.0.0.32  FAIL        0.00 s  no route\n"
+        "    127.0.0.33  no-answer           connection refused\n"
+    )
+    assert place.mails() == []
+    assert list(three[0].state.iterdir()) == []
+    assert dry.stderr == ""
+
+
+def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].plugin("web", "sleep 2; echo OK")
+    with started(three[0]) as busy:
+        wait_until((three[0].state / "check.pid").exists)
+        second = three[0].run("dmonitor-check", "-v")
+        assert second.returncode == os.EX_TEMPFAIL and "round-skipped" in second.stderr
+        assert three[0].run("dmonitor-check", "-n").returncode == 0
+        assert busy.wait(10) == 0
+
+
+def test_test_alert(three: list[LocalNode], place: Place) -> None:
+    sent = three[0].run("dmonitor-check", "--test-alert")
+    assert (sent.returncode, sent.stdout) == (0, f"{ADDRESS}: taken by {place.sendmail}\n")
+    assert place.subjects() == ["TEST dmonitor on 127.0.0.31"]
+    place.program("sendmail", "#!/bin/sh\necho no such user >&2; exit 67\n")
+    refused = three[0].run("dmonitor-check", "--test-alert")
+    assert (refused.returncode, refused.stdout) == (os.EX_TEMPFAIL, f"{ADDRESS}: not taken: sendmail: exit 67: no such user\n")
+    nobody = three[1].run("dmonitor-check", "--test-alert")
+    assert nobody.returncode == os.EX_CONFIG and "names no address" in nobody.stderr
+
+
+def test_a_broken_database_is_said(three: list[LocalNode]) -> None:
+    prepare(three)
+    (three[0].state / "state.db").write_bytes(b"garbage" * 10_000)
+    os.chown(three[0].state / "state.db", run_as().pw_uid, run_as().pw_gid)
+    broken = three[0].run("dmonitor-check")
+    assert broken.returncode == os.EX_TEMPFAIL
+    assert broken.stderr == f"dmonitor-check: unable to use the state: {three[0].state}/state.db: file is not a database\n"
+
+
+def test_state_belongs_to_who_runs_it(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()
+    assert {path.stat().st_uid for path in three[0].state.iterdir()} == {run_as().pw_uid}
+
+
+def test_200_passing_tests_leave_no_output_and_ask_no_peer(three: list[LocalNode]) -> None:
+    """Must show 7. A peer that is asked would log it."""
+    prepare(three)
+    for number in range(200):
+        for node in three:
+            node.test(f"host{number}.example.com/web")
+    log = three[1].config / "log"
+    with log.open("w") as file:
+        command = three[1].command("dmonitord", "--foreground", "-v")
+        daemon = subprocess.Popen(command, env=three[1].place.environment(), stderr=file)
+    try:
+        wait_until(lambda: "started" in log.read_text())
+        quiet = three[0].run("dmonitor-check")
+        assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+        assert "question" not in log.read_text()
+        sees(three[0], "FAIL")
+        three[0].run("dmonitor-check")
+        assert log.read_text().count("question address=127.0.0.31") == 201, "it would have been seen"
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
+def test_a_quiet_round_writes_nothing(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()
+    database = three[0].state / "state.db"
+    before = database.read_bytes()
+    three[0].round()
+    assert database.read_bytes() == before
+    assert not (three[0].state / "state.db-wal").exists()
+
+
+def test_hostile_plugins_through_the_checker(three: list[LocalNode]) -> None:
+    """One run of each; tests/scenarios/hostile runs each twenty times."""
+    expected = plant(three[0].config / "plugins")
+    for name in expected:
+        three[0].test(f"www.example.com/{name}")
+    dry = three[0].run("dmonitor-check", "-n").stdout
+    assert not strays()
+    seen = dict(re.findall(r"^www.example.com/(\S+)  .*\n    127.0.0.31  (\S+)", dry, re.MULTILINE))
+    assert seen == {name: outcome.value for name, (outcome, _) in expected.items()}
+
+
+def test_kill_9_leaves_nothing_and_the_next_round_runs(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].plugin("web", "setsid sleep 987 & sleep 987")
+    with started(three[0]) as running_round:
+        wait_until(lambda: len(strays()) == 2)
+        running_round.send_signal(signal.SIGKILL)
+    wait_until(lambda: not strays(), 1.0)
+    three[0].plugin("web", "echo OK")
+    three[0].round()
+
+
+def test_a_round_that_hangs_is_ended_by_the_next(three: list[LocalNode], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dmonitor import check, lock
+
+    prepare(three)
+    three[0].plugin("web", "sleep 8; echo OK")
+    with started(three[0]) as hung:
+        own = lock.Lock(three[0].state, "check")
+        wait_until((three[0].state / "check.pid").exists)
+        monkeypatch.setattr(check, "_OVERDUE", 0.0)
+        check._take(own)
+        own.state()
+        assert hung.wait(2) == -signal.SIGKILL
+        own.release()
+
+
+def test_an_incident_survives_everything_in_between(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        three[0].round()
+        before = State(three[0].state, read_only=True).open_incidents()
+        assert len(before) == 1
+        three[0].round()
+        after = State(three[0].state, read_only=True).open_incidents()
+    (first,), (second,) = before.values(), after.values()
+    assert (first.id, first.began, first.opening) == (second.id, second.began, second.opening)
+    assert Path(three[0].state / "state.db").stat().st_size < 100_000
+
+
+def test_pip_install_works(place: Place) -> None:
+    """What setup.py names is there: the package, and both programs."""
+    import ast
+
+    tree = ast.parse((Path(__file__).parents[1] / "setup.py").read_text())
+    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup")
+    scripts = next(ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "scripts")
+    assert all((place.directory / script).exists() for script in scripts)
