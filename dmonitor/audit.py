@@ -100,4 +100,6 @@ def _nodes(configuration: Config, around: cluster.Cluster) -> Iterator[Problem]:
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:
         which = ", ".join(sorted(sites))
-        yield Problem(Severity.ERROR, path, f"{len(sites)} sites ({which}) and quorum = {quorum}: no test can ever be DOWN")
+        yield Problem(
+            Severity.ERROR, path, f"{_count(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN"
+        )

@@ -1,0 +1,111 @@
+"""dmonitor-check -t: every mistake with its file, its line, and what to do about it (must show 6)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from local_nodes import LocalNode, Place
+
+
+@pytest.fixture
+def node(place: Place) -> LocalNode:
+    made = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32", "127.0.0.33"])
+    for name in ("http", "https", "ssh"):
+        made.plugin(name, "echo OK")
+    made.test("www.example.com/http")
+    made.mail()
+    return made
+
+
+def complaints(node: LocalNode) -> tuple[int, list[str]]:
+    """Return the exit status of -t, and what it says, paths cut to what is below the directories."""
+    ran = node.run("dmonitor-check", "--check-config")
+    assert ran.stdout == ""
+    said = ran.stderr.replace(f"{node.config}/", "").replace(f"{node.place.directory}/", "")
+    return ran.returncode, [line.removeprefix("dmonitor-check: ") for line in said.splitlines()]
+
+
+def test_all_well(node: LocalNode) -> None:
+    status, said = complaints(node)
+    assert (status, said) == (0, ["127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: all well"])
+    assert list(node.state.iterdir()) == [], "it changes nothing"
+
+
+def test_every_mistake(node: LocalNode) -> None:
+    """The tree of the issue: each mistake is found, with its file, and its line where it has one."""
+    node.test("www.example.com/htp")
+    node.test("www.example.com/ssh")
+    (node.config / "plugins/check_ssh").chmod(0o644)
+    node.test("www.example.com/smtp")
+    (node.config / "plugins/check_smtp").symlink_to("/nonexistent/check_smtp")
+    node.test("www.example.com/ftp")
+    (node.config / "plugins/check_ftp").mkdir()
+    (node.config / "alert.d/on call@example.com").touch()
+    (node.config / "hosts.d/bad host").mkdir()
+    (node.config / "hosts.d/node").mkdir()
+    node.configure("qorum = 2\nconfirm = often\nquorum = 4\nsendmail = /nonexistent/sendmail\n")
+    (node.config / "nodes.txt").write_text("127.0.0.31 a\n127.0.0.32 b\n# comment\nnosuchhost.invalid c\n")
+    status, said = complaints(node)
+    assert status == os.EX_CONFIG
+    unresolved = [line for line in said if line.startswith("error: nodes.txt:4: nosuchhost.invalid: its name does not resolve: ")]
+    assert len(unresolved) == 1
+    assert [line for line in said if line not in unresolved] == [
+        "error: dmonitor.conf:4: unknown key 'qorum'; did you mean quorum?",
+        "error: dmonitor.conf:5: confirm = often: not a whole number from 1 to 100",
+        "warning: dmonitor.conf:7: sendmail is set twice; the last line counts",
+        "error: hosts.d/bad host: 'bad host' is not a host name: ASCII letters, digits and . _ - : only, no space",
+        "error: hosts.d/node: the host name 'node' is reserved for dmonitor's own nodes",
+        "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address",
+        "error: plugins/check_ftp: not a file, needed for www.example.com/ftp",
+        "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
+        "error: plugins/check_smtp: a dangling link to /nonexistent/check_smtp, needed for www.example.com/smtp",
+        "error: plugins/check_ssh: not executable, needed for www.example.com/ssh; chmod +x would make it so",
+        "error: nodes.txt: 3 sites (a, b, c) and quorum = 4: no test can ever be DOWN",
+        "error: /nonexistent/sendmail: sendmail does not exist: no mail can leave; install a mail transport agent",
+        "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 1 warning",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "complaint"),
+    [
+        ("", "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert"),
+        ("127.0.0.31\n", "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert"),
+        ("127.0.0.31 x\n127.0.0.32 x\n", "error: nodes.txt: 1 site (x) and quorum = 2: no test can ever be DOWN"),
+    ],
+)
+def test_what_can_never_alert(node: LocalNode, nodes: str, complaint: str) -> None:
+    (node.config / "nodes.txt").write_text(nodes)
+    status, said = complaints(node)
+    assert status == os.EX_CONFIG and said[0] == complaint and len(said) == 2
+
+
+def test_no_address(node: LocalNode) -> None:
+    next((node.config / "alert.d").iterdir()).unlink()
+    assert complaints(node)[1][0] == "error: alert.d: no address: nobody will ever be mailed"
+
+
+def test_a_node_that_is_not_listed_is_warned(node: LocalNode) -> None:
+    (node.config / "nodes.txt").write_text("127.0.0.32\n127.0.0.33\n")
+    status, said = complaints(node)
+    assert status == 0
+    assert said[0].startswith("warning: nodes.txt: no line is this machine's (")
+
+
+def test_nothing_there_at_all(node: LocalNode) -> None:
+    node.config = node.config / "nonexistent"
+    node.state = node.state / "nonexistent"
+    status, said = complaints(node)
+    assert status == os.EX_CONFIG
+    assert any(line.startswith("error: hosts.d: No such file") for line in said)
+    assert any("no incident can be remembered" in line for line in said)
+
+
+def test_unreadable(node: LocalNode) -> None:
+    """As root, the check looks with the eyes of the user that rounds run as."""
+    (node.config / "nodes.txt").chmod(0)
+    if os.geteuid() == 0:
+        assert complaints(node)[1][0] == "error: nodes.txt: Permission denied"
+    (node.config / "nodes.txt").unlink()
+    assert complaints(node)[1][0] == "error: nodes.txt: No such file or directory"

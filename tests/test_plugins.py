@@ -1,0 +1,152 @@
+"""The plugins that come with dmonitor, as far as they need no server: the wrapper, and what a missing tool says."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+
+def run(*command: str, **environment: str) -> str:
+    """Return what a plugin prints, in an environment like the warden's."""
+    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"} | environment
+    ran = subprocess.run(
+        [str(PLUGINS / command[0]), *command[1:]], env=variables, capture_output=True, text=True, timeout=10, check=False
+    )
+    assert ran.stderr == ""
+    return ran.stdout
+
+
+def wrap(code: str, *options: str) -> str:
+    return run("wrap", *options, "some-package", "sh", "-c", code)
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "said"),
+    [
+        ("echo SSH OK; echo more", (), "OK SSH OK\n"),
+        ("echo ' OK - database'", (), "OK  OK - database\n"),
+        ("echo HTTP WARNING 404; exit 1", (), "FAIL HTTP WARNING 404\n"),
+        ("echo connection refused >&2; exit 2", (), "FAIL connection refused\n"),
+        ("echo Usage: this; exit 3", (), "UNKNOWN Usage: this\n"),
+        ("exit 2", (), "FAIL sh ended with status 2\n"),
+        ("exit 7", (), "UNKNOWN sh ended with status 7\n"),
+        ("exit 7", ("-u", "2 3"), "FAIL sh ended with status 7\n"),
+        ("exit 3", ("-u", "2 3"), "UNKNOWN sh ended with status 3\n"),
+        ("exit 126", ("-u", "2"), "UNKNOWN sh ended with status 126\n"),
+        ("exit 139", ("-u", "2"), "UNKNOWN sh ended with status 139\n"),
+        ("cat", (), "OK \n"),
+    ],
+)
+def test_wrap(code: str, options: tuple[str, ...], said: str) -> None:
+    assert wrap(code, *options) == said
+
+
+def test_a_missing_tool_names_its_package() -> None:
+    assert (
+        run("wrap", "some-package", "no-such-tool-anywhere")
+        == "UNKNOWN no-such-tool-anywhere is not installed: apt install some-package\n"
+    )
+
+
+@pytest.mark.parametrize("plugin", sorted(path.name for path in PLUGINS.glob("check_*")))
+def test_each_says_what_it_needs_when_it_is_missing(plugin: str, tmp_path: Path) -> None:
+    """In a PATH with a shell and nothing else: never OK, never FAIL."""
+    tools, plugins = tmp_path / "tools", tmp_path / "plugins"
+    tools.mkdir()
+    plugins.mkdir()
+    for tool in ("sh", "getent"):
+        (tools / tool).symlink_to(f"/usr/bin/{tool}")
+    for name in ("wrap", plugin):
+        (plugins / name).write_text((PLUGINS / name).read_text().replace("/usr/lib/nagios/plugins", "/nonexistent"))
+        (plugins / name).chmod(0o755)
+    said = subprocess.run(
+        [str(plugins / plugin), "127.0.0.1"],
+        env={"PATH": str(tools), "PORT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    ).stdout
+    assert re.fullmatch(r"UNKNOWN \S+ is not installed: apt install (\S+)\n", said)
+    assert said.split()[-1] in (PLUGINS / plugin).read_text().split("\n")[1], "and the comment at its head names it too"
+
+
+@pytest.mark.parametrize("plugin", sorted(path.name for path in PLUGINS.iterdir()))
+def test_each_can_be_run_and_tells_what_it_needs(plugin: str) -> None:
+    path = PLUGINS / plugin
+    assert os.access(path, os.X_OK)
+    head = path.read_text().splitlines()
+    assert head[0] == "#!/bin/sh"
+    assert head[1].startswith("# " + plugin.removeprefix("check_"))
+    if plugin != "wrap":
+        assert "eeds the package" in " ".join(head[:3])
+
+
+def serve(behaviour: Callable[[socket.socket], None]) -> tuple[socket.socket, str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                behaviour(connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener, str(listener.getsockname()[1])
+
+
+def has(program: str) -> bool:
+    return any(
+        os.access(Path(directory) / program, os.X_OK) for directory in ("/usr/bin", "/usr/sbin", "/usr/lib/nagios/plugins")
+    )
+
+
+def answer_http(status: str) -> Callable[[socket.socket], None]:
+    def behave(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(f"HTTP/1.0 {status}\r\n\r\nhello".encode())
+
+    return behave
+
+
+TOOLS = {"http": "curl", "ssh": "check_ssh", "tcp": "check_tcp", "smtp": "check_smtp"}
+CASES = [
+    ("http", answer_http("200 OK"), "OK 200 in "),
+    ("http", answer_http("404 Not Found"), "FAIL curl: (22)"),
+    ("http", answer_http("503 Unavailable"), "FAIL curl: (22)"),
+    ("http", None, "FAIL curl: (7)"),
+    ("ssh", lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "OK SSH OK"),
+    ("ssh", lambda connection: connection.sendall(b"220 mail\r\n"), "FAIL"),
+    ("ssh", None, "FAIL connect to address"),
+    ("tcp", lambda connection: connection.close(), "OK TCP OK"),
+    ("tcp", None, "FAIL connect to address"),
+    ("smtp", lambda connection: (connection.sendall(b"220 mail\r\n"), connection.recv(99), connection.sendall(b"250 x\r\n"), connection.recv(99)), "OK SMTP OK"),
+    ("smtp", None, "FAIL connect to address"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("plugin", "behaviour", "said"), [case for case in CASES if has(TOOLS[case[0]])])
+def test_good_and_bad(plugin: str, behaviour: Callable[[socket.socket], None] | None, said: str) -> None:
+    """Where the tool is installed, which is everywhere in .ci/run."""
+    if behaviour:
+        listener, port = serve(behaviour)
+    else:
+        listener = socket.socket()  # bound, and not listening: refused
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    try:
+        assert run(f"check_{plugin}", "127.0.0.1", PORT=port).startswith(said)
+    finally:
+        listener.close()
