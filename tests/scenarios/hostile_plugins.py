@@ -2,7 +2,7 @@
 """Thirty and more hostile plugins, twenty runs each, through dmonitor-check and through dmonitord.
 
 Each run must give the right result, and leave nothing running a second after its limit; memory and descriptors
-stay flat. hostile [RUNS]
+stay flat. hostile_plugins.py [RUNS]
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """kill -9 of dmonitor-check at 300 random moments, and of dmonitord at 100.
 
 The next round must always run, two must never run at once, and nothing a killed one started may go on. While
-rounds are killed, others are started all the time, as an impatient cron would. kill-9 [ROUNDS [DAEMONS [SEED]]]
+rounds are killed, others are started all the time, as an impatient cron would. kill_9.py [ROUNDS [DAEMONS [SEED]]]
 """
 
 from __future__ import annotations
