@@ -81,14 +81,13 @@ def _take(own: lock.Lock) -> None:
 def _locked_round(chosen: Namespace, began: float) -> int:
     configuration = _load(chosen)
     node_id = state.node_id(chosen.state)
-    store = state.State(chosen.state)
-    standings, incidents = store.standings(), store.open_incidents()
-    observation = round.observe(configuration, node_id, incidents, began)
-    now = time.time()
-    steps = round.conclude(observation, standings, incidents, confirm=configuration.settings.confirm, now=now)
-    round.record(store, configuration, steps, standings, incidents, now)
-    all_told = round.tell(store, configuration, observation.me, now, began + round.HANDED_OVER_BY - time.monotonic())
-    store.close()
+    with state.State(chosen.state) as store:
+        standings, incidents = store.standings(), store.open_incidents()
+        observation = round.observe(configuration, node_id, incidents, began)
+        now = time.time()
+        steps = round.conclude(observation, standings, incidents, confirm=configuration.settings.confirm, now=now)
+        round.record(store, configuration, steps, standings, incidents, now)
+        all_told = round.tell(store, configuration, observation.me, now, began + round.HANDED_OVER_BY - time.monotonic())
     faulthandler.cancel_dump_traceback_later()
     log.debug("round-finished", tests=len(steps), seconds=time.monotonic() - began)
     return os.EX_OK if all_told else os.EX_TEMPFAIL

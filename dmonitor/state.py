@@ -82,7 +82,8 @@ def peek(directory: Path) -> tuple[str, dict[Test, Incident]]:
     known = _known_id(directory / "node-id")
     if not (directory / "state.db").exists():
         return known or fresh_id(), {}
-    return known or fresh_id(), State(directory, read_only=True).open_incidents()
+    with State(directory, read_only=True) as state:
+        return known or fresh_id(), state.open_incidents()
 
 
 def fresh_id() -> str:
@@ -96,24 +97,33 @@ class State:
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._path = directory / "state.db"
         with self._named():
-            if read_only:
-                self._db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            else:
-                self._db = sqlite3.connect(self._path, timeout=5, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > _VERSION:
-                raise StateError(f"{self._path}: written by a newer dmonitor (schema {version}, this one knows {_VERSION})")
-            if version < _VERSION and not read_only:
-                with self._transaction():
-                    for statement in _SCHEMA.split(";\n"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def close(self) -> None:
-        with self._named():
+            uri = self._path.absolute().as_uri() + ("?mode=ro" if read_only else "")
+            self._db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
+        try:
+            with self._named():
+                self._prepare(read_only)
+        except StateError:
             self._db.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise StateError(f"{self._path}: written by a newer dmonitor (schema {version}, this one knows {_VERSION})")
+        if version < _VERSION and not read_only:
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
 
     def standings(self) -> dict[Test, Standing]:
         with self._named():

@@ -15,8 +15,7 @@ import pytest
 from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
-from dmonitor import server
-from dmonitor.state import State
+from dmonitor import server, state
 
 TEST = "www.example.com/web"
 TOLD = {"asked", "answer", "verdict", "incident-opened", "incident-closed", "handed-over"}  # what info shows
@@ -351,10 +350,10 @@ def test_an_incident_survives_everything_in_between(three: list[LocalNode], plac
         sees(node, "FAIL no route")
     with running(three[1:]):
         three[0].round()
-        before = State(three[0].state, read_only=True).open_incidents()
+        _, before = state.peek(three[0].state)
         assert len(before) == 1
         three[0].round()
-        after = State(three[0].state, read_only=True).open_incidents()
+        _, after = state.peek(three[0].state)
     (first,), (second,) = before.values(), after.values()
     assert (first.id, first.began, first.opening) == (second.id, second.began, second.opening)
     assert Path(three[0].state / "state.db").stat().st_size < 100_000

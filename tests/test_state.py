@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,17 @@ from dmonitor.model import Answer, Incident, Kind, Node, Outcome, Result, Standi
 from dmonitor.state import State, StateError
 
 TEST = Test("www.example.com", "http")
+
+
+@pytest.fixture(autouse=True)
+def close_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close whatever a test opened."""
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: opened.append(connect(*args, **named)) or opened[-1])
+    yield
+    for connection in opened:
+        connection.close()
 
 
 def step(now: float, seen: Outcome, opened: Incident | None = None, test: Test = TEST) -> Step:
@@ -32,7 +44,6 @@ def test_an_incident_comes_back_as_it_was(tmp_path: Path) -> None:
     opened = step(1000.5, Outcome.FAIL)
     store = State(tmp_path)
     record(store, opened, now=1000.5)
-    store.close()
     again = State(tmp_path)
     assert again.open_incidents() == {TEST: opened.incident}
     assert again.standings() == {TEST: Standing(Verdict.DOWN, Outcome.FAIL, 1000.5, 1)}
@@ -115,10 +126,10 @@ def test_a_broken_database_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
-    State(tmp_path).close()
+    with State(tmp_path):
+        pass
     with sqlite3.connect(tmp_path / "state.db") as db:
         db.execute("PRAGMA user_version = 99")
-    db.close()
     with pytest.raises(StateError, match="newer dmonitor"):
         State(tmp_path)
 
@@ -127,12 +138,12 @@ def test_read_only_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StateError):
         State(tmp_path, read_only=True)
     assert list(tmp_path.iterdir()) == []
-    State(tmp_path).close()
+    with State(tmp_path):
+        pass
     reader = State(tmp_path, read_only=True)
     assert reader.open_incidents() == {}
     with pytest.raises(StateError, match="readonly"):
         record(reader, step(0.0, Outcome.FAIL))
-    reader.close()
 
 
 def test_node_id_is_made_once(tmp_path: Path) -> None:
