@@ -14,7 +14,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from dmonitor import cluster, config, lock, log, program, round, state, user
-from dmonitor.model import Judgement, Test
+from dmonitor.model import Judgement, Test, Vote
 
 PROGRAM = "dmonitor-check"
 _OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
@@ -124,8 +124,8 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     """Return the lines that a dry run prints for one test: the verdict, then what each node sees."""
     verdict = judgement.verdict.value
     if len(judgement.answers) > 1:
-        places = "site" if len(judgement.failing) == 1 else "sites"
-        verdict += f": {len(judgement.failing)} {places} failing, quorum {judgement.quorum}"
+        count = len(judgement.sites(Vote.FAILING))
+        verdict += f": {count} {'site' if count == 1 else 'sites'} failing, quorum {judgement.quorum}"
     if incident_open:
         verdict += ", incident open"
     width = max(len(answer.node.name) for answer in judgement.answers)

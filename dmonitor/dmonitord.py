@@ -7,6 +7,7 @@ and the last process of the classic start reports through a pipe to the first.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import resource
 import selectors
@@ -54,41 +55,38 @@ def _start(chosen: Namespace) -> int:
     except lock.Busy as error:
         log.complain(f"another one runs: {error}")
         return os.EX_TEMPFAIL
-    listeners = _listen(settings)
-    if chosen.foreground:
-        return _serve(chosen, settings, node_id, own, listeners)
-    return _detach(chosen, settings, node_id, own, listeners)
+    ready = _Ready(chosen.config, settings, node_id, own, _listen(settings))
+    return _serve(ready) if chosen.foreground else _detach(ready)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+    """What a daemon has taken before it detaches, so that a start that fails can say so."""
+
+    directory: Path
+    settings: config.Settings
+    node_id: str
+    own: lock.Lock
+    listeners: list[socket.socket]
 
 
 def _listen(settings: config.Settings) -> list[socket.socket]:
     """Bind the addresses of the setting `listen`, or every one of both families."""
-    wildcards = () if settings.listen else ("0.0.0.0", "::")
-    listeners: list[socket.socket] = []
-    for address in settings.listen or wildcards:
+    listeners = []
+    for address in settings.listen or ("0.0.0.0", "::"):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            listener = socket.socket(family, socket.SOCK_STREAM)
-        except OSError:
-            if address in wildcards:
-                continue  # a machine without this family
-            raise
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.setblocking(False)
-        try:
-            listener.bind((address, settings.port))
-            listener.listen(_BACKLOG)
+            listener = socket.create_server((address, settings.port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            if address == "::" and address in wildcards and listeners:
-                listener.close()
-                continue
-            raise OSError(error.errno, error.strerror, f"{address} port {settings.port}") from None
+            if address == "::" and not settings.listen:
+                continue  # a machine without IPv6
+            raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {settings.port}") from None
+        listener.setblocking(False)
         listeners.append(listener)
     return listeners
 
 
-def _detach(chosen: Namespace, settings: config.Settings, node_id: str, own: lock.Lock, listeners: list[socket.socket]) -> int:
+def _detach(ready: _Ready) -> int:
     """Leave a daemon behind, and return once it serves, or has failed to."""
     report, reporting = os.pipe()
     first = os.fork()
@@ -105,7 +103,7 @@ def _detach(chosen: Namespace, settings: config.Settings, node_id: str, own: loc
     try:
         os.close(report)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = max(_DESCRIPTORS, 4 * settings.concurrency)
+        wanted = max(_DESCRIPTORS, 4 * ready.settings.concurrency)
         limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         import daemon
@@ -116,11 +114,11 @@ def _detach(chosen: Namespace, settings: config.Settings, node_id: str, own: loc
             umask=0o027,
             initgroups=False,  # root was given up before the port was bound
             signal_map={},  # `_serve` has its own handlers
-            files_preserve=[*listeners, own.fileno(), reporting],
+            files_preserve=[*ready.listeners, ready.own.fileno(), reporting],
         )
         context.open()
         log.restart()
-        status = _serve(chosen, settings, node_id, own, listeners, reporting)
+        status = _serve(ready, reporting)
     except Exception as error:  # noqa: BLE001 - whatever it is, the first process is told
         log.error("start-failed", reason=repr(error))
         with contextlib.suppress(OSError):
@@ -129,27 +127,21 @@ def _detach(chosen: Namespace, settings: config.Settings, node_id: str, own: loc
         os._exit(status)
 
 
-def _serve(
-    chosen: Namespace,
-    settings: config.Settings,
-    node_id: str,
-    own: lock.Lock,
-    listeners: list[socket.socket],
-    reporting: int | None = None,
-) -> int:
+def _serve(ready: _Ready, reporting: int | None = None) -> int:
     """Answer until SIGTERM; return 0."""
-    own.state()
+    settings = ready.settings
+    ready.own.state()
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        door = _Door(selector, chosen.config, settings)
-        greeting = protocol.Greeting(door.around.me.name, node_id)
-        server = Server(selector, runner, listeners, chosen.config, greeting, settings.concurrency, door.knock)
+        door = _Door(selector, ready.directory, settings)
+        greeting = protocol.Greeting(door.around.me.name, ready.node_id)
+        server = Server(selector, runner, ready.listeners, ready.directory, greeting, settings.concurrency, door.knock)
         door.open(server)
         if reporting is not None:
             os.write(reporting, b"ready")
             os.close(reporting)
-        log.info("started", name=door.around.me.name, id=node_id, port=settings.port, peers=len(door.around.peers))
+        log.info("started", name=door.around.me.name, id=ready.node_id, port=settings.port, peers=len(door.around.peers))
         while signal.SIGTERM not in caught:
             for key, _ in selector.select(server.pause()):
                 key.data()
@@ -160,7 +152,7 @@ def _serve(
         server.close()
         runner.close()
         log.info("stopped")
-        own.release()
+        ready.own.release()
     return os.EX_OK
 
 

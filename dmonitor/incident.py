@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict
+from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, Vote
 
 MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
 
@@ -43,7 +43,7 @@ def advance(
         opened = Incident(fresh_id, test, now, judgement, _remember((), judgement, now))
         return Step(test, standing, opened, Kind.ALERT, changed=True)
     failed = _remember(incident.failed, judgement, now)
-    if len(failed) < judgement.quorum and judgement.passing:
+    if len(failed) < judgement.quorum and judgement.sites(Vote.PASSING):
         closed = dataclasses.replace(incident, failed=failed, closed=now, closing=judgement)
         return Step(test, standing, closed, Kind.RECOVERY, changed=True)
     return Step(test, standing, dataclasses.replace(incident, failed=failed), changed=changed)
@@ -63,5 +63,5 @@ def _remember(failed: tuple[tuple[str, float], ...], judgement: Judgement, now: 
     kept = {site: min(at, now) for site, at in failed if now - at < MEMORY}
     for site in {answer.node.site for answer in judgement.answers if answer.result is not None}:
         kept.pop(site, None)
-    kept.update(dict.fromkeys(judgement.failing, now))
+    kept.update(dict.fromkeys(judgement.sites(Vote.FAILING), now))
     return tuple(sorted(kept.items()))

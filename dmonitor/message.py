@@ -114,7 +114,7 @@ def _view(answer: Answer) -> str:
 
 def _rule(judgement: Judgement) -> str:
     places = "sites" if any(answer.node.site != answer.node.name for answer in judgement.answers) else "nodes"
-    return f"{judgement.quorum} {places} needed, {len(judgement.failing)} saw it."
+    return f"{judgement.quorum} {places} needed, {len(judgement.sites(Vote.FAILING))} saw it."
 
 
 def _lateness(notifications: Sequence[Notification], now: float, zone: datetime.tzinfo | None) -> list[str]:

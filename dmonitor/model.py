@@ -118,12 +118,14 @@ class Judgement:
     verdict: Verdict
     quorum: int
     answers: tuple[Answer, ...]
-    failing: frozenset[str] = frozenset()  # sites
-    passing: frozenset[str] = frozenset()  # sites
 
     def nodes(self, vote: Vote) -> list[str]:
         """Name the nodes that cast VOTE."""
         return [answer.node.name for answer in self.answers if answer.vote is vote]
+
+    def sites(self, vote: Vote) -> set[str]:
+        """Name the sites in which a node casts VOTE."""
+        return {answer.node.site for answer in self.answers if answer.vote is vote}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _age(answer: Answer) -> float | None:
 
 def _tally(judgement: Judgement) -> dict[str, log.Value]:
     return {
-        "votes": len(judgement.failing),
+        "votes": len(judgement.sites(Vote.FAILING)),
         "quorum": judgement.quorum,
         "failing": ",".join(judgement.nodes(Vote.FAILING)) or None,
         "passing": ",".join(judgement.nodes(Vote.PASSING)) or None,

@@ -8,7 +8,6 @@ decided elsewhere.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import secrets
@@ -146,14 +145,8 @@ class State:
         with self._named(), self._transaction():
             for step in steps:
                 if step.changed:
-                    standing = step.standing
-                    row = (
-                        *dataclasses.astuple(step.test),
-                        standing.verdict.value,
-                        standing.own.value,
-                        standing.since,
-                        standing.downs,
-                    )
+                    now_is = step.standing
+                    row = (*_name(step.test), now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
                     self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", row)
                 if step.incident:
                     self._put(step.incident)
@@ -162,7 +155,7 @@ class State:
             for incident in removed:
                 self._put(incident)
                 self._db.execute("DELETE FROM outbox WHERE incident = ?", (incident.id,))
-            self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", map(dataclasses.astuple, gone))
+            self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", map(_name, gone))
 
     def owe_untold(self, addresses: Sequence[str], now: float) -> None:
         """Owe to ADDRESSES what open incidents owe to nobody: they opened while there was no address."""
@@ -222,15 +215,8 @@ class State:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
             " failed = excluded.failed, closed = excluded.closed, closing = excluded.closing, removed = excluded.removed",
             (
-                incident.id,
-                incident.test.host,
-                incident.test.name,
-                incident.began,
-                _to_json(incident.opening),
-                json.dumps(incident.failed),
-                incident.closed,
-                _to_json(incident.closing) if incident.closing else None,
-                incident.removed,
+                *(incident.id, *_name(incident.test), incident.began, _to_json(incident.opening), json.dumps(incident.failed)),
+                *(incident.closed, _to_json(incident.closing) if incident.closing else None, incident.removed),
             ),
         )
 
@@ -263,45 +249,34 @@ class State:
         self._db.execute("COMMIT")
 
 
+def _name(test: Test) -> tuple[str, str]:
+    return test.host, test.name
+
+
 def _key(notification: Notification) -> tuple[str, str, str]:
     return notification.incident.id, notification.kind.value, notification.address
 
 
 def _incident(row: Sequence[Any]) -> Incident:
     id_, host, name, began, opening, failed, closed, closing, removed = row
-    return Incident(
-        id_,
-        Test(host, name),
-        began,
-        _from_json(opening),
-        tuple((site, at) for site, at in json.loads(failed)),
-        closed,
-        _from_json(closing) if closing else None,
-        bool(removed),
-    )
+    sites = tuple((site, at) for site, at in json.loads(failed))
+    after = _from_json(closing) if closing else None
+    return Incident(id_, Test(host, name), began, _from_json(opening), sites, closed, after, bool(removed))
 
 
 def _to_json(judgement: Judgement) -> str:
-    def plain(value: object) -> object:
-        return sorted(value) if isinstance(value, frozenset) else getattr(value, "value", None)
+    def row(answer: Answer) -> list[object]:
+        ran = answer.result
+        seen = [ran.outcome.value, ran.text, ran.duration] if ran else None
+        return [answer.node.name, answer.node.site, answer.node_id, seen, answer.age, answer.reason]
 
-    return json.dumps(dataclasses.asdict(judgement), default=plain)
+    return json.dumps([judgement.verdict.value, judgement.quorum, list(map(row, judgement.answers))])
 
 
 def _from_json(text: str) -> Judgement:
-    value = json.loads(text)
-    answers = tuple(
-        Answer(
-            Node(**answer["node"]),
-            answer["node_id"],
-            Result(Outcome(answer["result"]["outcome"]), answer["result"]["text"], answer["result"]["duration"])
-            if answer["result"]
-            else None,
-            answer["age"],
-            answer["reason"],
-        )
-        for answer in value["answers"]
+    verdict, quorum, rows = json.loads(text)
+    answers = (
+        Answer(Node(name, site), node_id, Result(Outcome(seen[0]), *seen[1:]) if seen else None, age, reason)
+        for name, site, node_id, seen, age, reason in rows
     )
-    return Judgement(
-        Verdict(value["verdict"]), value["quorum"], answers, frozenset(value["failing"]), frozenset(value["passing"])
-    )
+    return Judgement(Verdict(verdict), quorum, tuple(answers))

@@ -25,19 +25,19 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     Failing votes are counted in distinct sites.
     """
     counted = (own, *_one_for_each_node(own, answers))
-    failing = frozenset(answer.node.site for answer in counted if answer.vote is Vote.FAILING)
-    passing = frozenset(answer.node.site for answer in counted if answer.vote is Vote.PASSING)
+    votes = [answer.vote for answer in counted]
+    failing = {answer.node.site for answer in counted if answer.vote is Vote.FAILING}
     if not must_ask(own, incident_open=incident_open):
         verdict = Verdict.UP
     elif len(failing) >= quorum:
         verdict = Verdict.DOWN
     elif own.vote is Vote.FAILING:
-        verdict = Verdict.LOCAL if passing else Verdict.UNCONFIRMED
-    elif own.vote is Vote.ABSTAIN and not passing:
+        verdict = Verdict.LOCAL if Vote.PASSING in votes else Verdict.UNCONFIRMED
+    elif own.vote is Vote.ABSTAIN and Vote.PASSING not in votes:
         verdict = Verdict.UNKNOWN
     else:
         verdict = Verdict.UP
-    return Judgement(verdict, quorum, counted, failing, passing)
+    return Judgement(verdict, quorum, counted)
 
 
 def _one_for_each_node(own: Answer, answers: Iterable[Answer]) -> list[Answer]:

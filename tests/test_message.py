@@ -19,9 +19,7 @@ ZONE = datetime.timezone(datetime.timedelta(hours=1))
 
 
 def judged(verdict: Verdict, *answers: Answer, quorum: int = 2) -> Judgement:
-    failing = frozenset(a.node.site for a in answers if a.seen in ("FAIL", "TIMEOUT"))
-    passing = frozenset(a.node.site for a in answers if a.seen == "OK")
-    return Judgement(verdict, quorum, answers, failing, passing)
+    return Judgement(verdict, quorum, answers)
 
 
 def sees(name: str, outcome: Outcome | None, text: str, *, site: str = "", duration: float = 0.2) -> Answer:

@@ -86,7 +86,7 @@ def test_two_nodes_of_one_site_are_one() -> None:
     neighbour = answer("neighbour", Outcome.FAIL, site="rack")
     judged = verdict.decide(own, [neighbour], 2, incident_open=False)
     assert judged.verdict is Verdict.UNCONFIRMED
-    assert judged.failing == {"rack"}
+    assert judged.sites(Vote.FAILING) == {"rack"}
     assert verdict.decide(own, [neighbour, answer("rome", Outcome.TIMEOUT)], 2, incident_open=False).verdict is Verdict.DOWN
 
 
@@ -124,7 +124,7 @@ def test_a_duplicate_does_not_count(own: Answer, answers: list[Answer], incident
 def test_one_more_failing_vote_never_retracts(own: Answer, answers: list[Answer]) -> None:
     before = verdict.decide(own, answers, 2, incident_open=True)
     after = verdict.decide(own, [*answers, answer("e", Outcome.FAIL)], 2, incident_open=True)
-    assert after.failing == before.failing | {"e"}
+    assert after.sites(Vote.FAILING) == before.sites(Vote.FAILING) | {"e"}
     if before.verdict is Verdict.DOWN:
         assert after.verdict is Verdict.DOWN
 
