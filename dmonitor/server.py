@@ -25,6 +25,7 @@ MEMORY = 5.0  # seconds for which a result is given out again
 CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
 CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
+WAITING_LIMIT = 20_000  # answers that a caller may wait for at a time
 ERRORS_LIMIT = 10  # lines of one conversation that make no sense
 _HELPING = 1_000  # bytes of questions that are taken before the next caller's turn
 _UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before its questions wait
@@ -128,7 +129,7 @@ class Server:
             return
         mine = [caller for caller in self._callers if caller.address == address]
         if len(mine) >= CALLERS_EACH or len(self._callers) >= CALLERS:
-            self._note(address, "too-many-callers", address=address, theirs=len(mine), all_=len(self._callers))
+            self._note(address, "too-many-callers", address=address, theirs=len(mine), in_all=len(self._callers))
             self._drop(mine[0] if mine else next(iter(self._callers)))  # the oldest: it has had its time
         connection.setblocking(False)
         caller = _Caller(connection, address, time.monotonic() + CONVERSATION_LIMIT)
@@ -148,7 +149,6 @@ class Server:
             data = b""
         if not data:
             caller.leaving = True
-            self._selector.unregister(caller.connection)
             self._send(caller, b"")
             return
         try:
@@ -231,13 +231,13 @@ class Server:
             self._send(caller, protocol.write(protocol.Reply(test, result, now - ended)))
             return
         tests = self._current_tests(now)
-        if test in self._flights:
+        if test in self._flights and caller.waiting < WAITING_LIMIT:
             caller.waiting += 1
             self._flights[test].append(caller)
         elif test not in tests:
             self._note(f"{caller.address} {test}", "not-configured", address=caller.address, test=str(test))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
-        elif len(self._flights) >= self._concurrency:
+        elif len(self._flights) >= self._concurrency or caller.waiting >= WAITING_LIMIT:
             self._note("busy", "busy", running=len(self._flights))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.BUSY)
         elif (parameters := tests[test]) is None:
