@@ -9,10 +9,14 @@ from __future__ import annotations
 import datetime
 import email.headerregistry
 import email.message
+import email.policy
 import email.utils
 from collections.abc import Iterable, Sequence
 
 from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Vote
+
+# Lines may be long: a mail that is not encoded can be read in a log, a queue or a mailbox as it is.
+_POLICY = email.policy.default.clone(max_line_length=990)
 
 LATE = 120.0  # seconds after which a mail says that it is late
 
@@ -94,7 +98,7 @@ def _details(news: _News, now: float, zone: datetime.tzinfo | None) -> list[str]
             "",
         ]
         if incident.closing:
-            lines += ["Now:", *_evidence(incident.closing)]
+            lines += ["Now:", *_evidence(incident.closing), ""]
         lines += ["When it went down:", *_evidence(incident.opening), ""]
     return lines
 
@@ -135,7 +139,7 @@ def _footer(node: str) -> list[str]:
 
 
 def _mail(address: str, subject: str, body: Sequence[str], *, sender: str, node: str, date: datetime.datetime) -> bytes:
-    mail = email.message.EmailMessage()
+    mail = email.message.EmailMessage(_POLICY)
     user, _, domain = sender.partition("@")
     mail["From"] = email.headerregistry.Address(f"dmonitor on {node}", user, domain)
     user, _, domain = address.partition("@")
