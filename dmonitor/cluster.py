@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dmonitor import names, resolve
 from dmonitor.model import Node
@@ -32,12 +32,7 @@ class Cluster:
     me: Node
     peers: tuple[Peer, ...]
     listed: bool
-    own_addresses: tuple[resolve.Address, ...]
-
-    @property
-    def addresses(self) -> list[resolve.Address]:
-        """All addresses of all nodes, ours included: who may call."""
-        return [*self.own_addresses, *(address for peer in self.peers for address in peer.addresses)]
+    found: Mapping[str, tuple[resolve.Address, ...]]  # the addresses of every node, ours included, by name
 
 
 def stand_in() -> Node:
@@ -49,13 +44,13 @@ def stand_in() -> Node:
 def look_around(nodes: Sequence[Node], listen: Iterable[str], before: Cluster | None = None) -> Cluster:
     """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
 
-    With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart. A peer
+    With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart. A node
     whose name does not resolve now keeps the addresses it had BEFORE.
     """
     found = resolve.look_up_all((node.name for node in nodes), PATIENCE)
-    for peer in before.peers if before else ():
-        if peer.addresses and not found.get(peer.node.name, ((), ""))[0]:
-            found[peer.node.name] = peer.addresses, ""
+    for name, addresses in before.found.items() if before else ():
+        if name in found and not found[name][0]:
+            found[name] = addresses, ""
     bound = [resolve.normal(address) for address in listen]
     shared = any(address.is_loopback for address in bound)
 
@@ -63,13 +58,13 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], before: Cluster | 
         return address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
 
     own: list[Node] = []
-    own_addresses: list[resolve.Address] = []
     peers = []
     for node in nodes:
         addresses, reason = found[node.name]
         if any(map(is_mine, addresses)):
             own.append(node)
-            own_addresses += addresses
         else:
             peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
-    return Cluster(own[0] if own else stand_in(), tuple(peers), bool(own), tuple(own_addresses))
+    return Cluster(
+        own[0] if own else stand_in(), tuple(peers), bool(own), {name: addresses for name, (addresses, _) in found.items()}
+    )

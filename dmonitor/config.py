@@ -132,14 +132,29 @@ def _quoted(name: str) -> str:
     return f"'{names.printable(name)}'"
 
 
-def _read(path: Path, problems: _Problems) -> list[str]:
-    """Return the lines of a text file; an absent or unreadable one is a problem, and has none."""
+def _read(path: Path, problems: _Problems, *, optional: bool = False) -> list[str]:
+    """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(_FILE_LIMIT).splitlines()
     except OSError as error:
-        problems.failed(path, error)
+        if not (optional and isinstance(error, FileNotFoundError)):
+            problems.failed(path, error)
         return []
+
+
+def _kind(path: Path, problems: _Problems) -> int | None:
+    """Return what PATH is, links followed, as the type bits of its mode: 0 for a dangling link, None if it is not there.
+
+    What cannot be looked at is a problem, and None.
+    """
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return 0 if os.path.lexists(path) else None
+    except OSError as error:
+        problems.failed(path, error)
+        return None
 
 
 def _entries(directory: Path, problems: _Problems) -> list[str]:
@@ -155,10 +170,8 @@ def _entries(directory: Path, problems: _Problems) -> list[str]:
 
 
 def _settings(path: Path, problems: _Problems) -> Settings:
-    if not os.path.lexists(path):
-        return Settings()
     values: dict[str, int | str | tuple[str, ...]] = {}
-    for number, line in enumerate(_read(path, problems), 1):
+    for number, line in enumerate(_read(path, problems, optional=True), 1):
         line = line.strip()
         if not line or line[0] in "#;" or line == "[dmonitor]":
             continue
@@ -257,10 +270,10 @@ def _tests(directory: Path, problems: _Problems) -> dict[Test, Mapping[str, str]
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
         elif not names.is_host(host):
             problems.error(path, f"{_quoted(host)} is not a host name: ASCII letters, digits and . _ - : only, no space")
-        elif not path.is_dir():
-            problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
-        else:
+        elif (kind := _kind(path, problems)) == stat.S_IFDIR:
             tests.update(_tests_of(path, problems))
+        elif kind is not None:
+            problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
     return tests
 
 
@@ -271,20 +284,15 @@ def _tests_of(path: Path, problems: _Problems) -> dict[Test, Mapping[str, str] |
         if not names.is_test(name):
             problems.error(file, f"{_quoted(name)} is not a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -")
             continue
-        try:
-            status = os.stat(file)
-        except FileNotFoundError:
+        kind = _kind(file, problems)
+        if kind == stat.S_IFREG:
+            suffix = name.partition(":")[2]
+            tests[Test(path.name, name)] = _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
+        elif kind == 0:
             problems.error(file, "a dangling link: a test is a file, empty or with KEY=VALUE lines")
-            continue
-        except OSError as error:
-            problems.failed(file, error)
-            continue
-        if not stat.S_ISREG(status.st_mode):
+            tests[Test(path.name, name)] = None  # it is still meant to be there, and its incident goes on
+        elif kind is not None:
             problems.error(file, "not a file: a test is a file, empty or with KEY=VALUE lines")
-            continue
-        suffix = name.partition(":")[2]
-        defaults = {"PORT": suffix} if suffix.isdigit() else {}
-        tests[Test(path.name, name)] = _parameters(file, defaults, problems) if status.st_size else defaults
     return tests
 
 
@@ -317,8 +325,8 @@ def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
         path = directory / name
         if not names.is_address(name):
             problems.error(path, f"{_quoted(name)} is not a mail address")
-        elif not path.is_file():
-            problems.error(path, "not a file: touch one that is named like the address")
-        else:
+        elif (kind := _kind(path, problems)) == stat.S_IFREG:
             addresses.append(name)
+        elif kind is not None:
+            problems.error(path, "not a file: touch one that is named like the address")
     return tuple(addresses)

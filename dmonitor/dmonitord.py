@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import io
 import os
 import resource
 import selectors
@@ -78,7 +80,7 @@ def _listen(settings: config.Settings) -> list[socket.socket]:
         try:
             listener = socket.create_server((address, settings.port), family=family, backlog=_BACKLOG)
         except OSError as error:
-            if address == "::" and not settings.listen:
+            if address == "::" and not settings.listen and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 continue  # a machine without IPv6
             raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {settings.port}") from None
         listener.setblocking(False)
@@ -89,9 +91,10 @@ def _listen(settings: config.Settings) -> list[socket.socket]:
 def _detach(ready: _Ready) -> int:
     """Leave a daemon behind, and return once it serves, or has failed to."""
     report, reporting = os.pipe()
+    reporter = io.FileIO(reporting, "wb")
     first = os.fork()
     if first:
-        os.close(reporting)
+        reporter.close()
         os.waitpid(first, 0)
         with open(report, "rb") as pipe:
             said = pipe.read()
@@ -114,20 +117,20 @@ def _detach(ready: _Ready) -> int:
             umask=0o027,
             initgroups=False,  # root was given up before the port was bound
             signal_map={},  # `_serve` has its own handlers
-            files_preserve=[*ready.listeners, ready.own.fileno(), reporting],
+            files_preserve=[*ready.listeners, ready.own.fileno(), reporter],
         )
         context.open()
         log.restart()
-        status = _serve(ready, reporting)
+        status = _serve(ready, reporter)
     except Exception as error:  # noqa: BLE001 - whatever it is, the first process is told
         log.error("start-failed", reason=repr(error))
-        with contextlib.suppress(OSError):
-            os.write(reporting, str(error).encode())
+        if not reporter.closed:
+            reporter.write(str(error).encode())
     finally:
         os._exit(status)
 
 
-def _serve(ready: _Ready, reporting: int | None = None) -> int:
+def _serve(ready: _Ready, reporter: io.FileIO | None = None) -> int:
     """Answer until SIGTERM; return 0."""
     settings = ready.settings
     ready.own.state()
@@ -138,9 +141,9 @@ def _serve(ready: _Ready, reporting: int | None = None) -> int:
         greeting = protocol.Greeting(door.around.me.name, ready.node_id)
         server = Server(selector, runner, ready.listeners, ready.directory, greeting, settings.concurrency, door.knock)
         door.open(server)
-        if reporting is not None:
-            os.write(reporting, b"ready")
-            os.close(reporting)
+        if reporter:
+            reporter.write(b"ready")
+            reporter.close()
         log.info("started", name=door.around.me.name, id=ready.node_id, port=settings.port, peers=len(door.around.peers))
         while signal.SIGTERM not in caught:
             for key, _ in selector.select(server.pause()):
@@ -164,6 +167,7 @@ class _Door:
         self._settings = settings
         self._found, self._finder = socket.socketpair()
         self._thread: threading.Thread | None = None
+        self._again = False  # somebody wanted a look while one was under way
         self._server: Server | None = None
         selector.register(self._found, selectors.EVENT_READ, self._arrived)
         self.around = self._next = self._look_around(None)
@@ -182,19 +186,22 @@ class _Door:
 
     def look(self) -> None:
         """Read nodes.txt and look its names up, in a thread of its own."""
-        if self._thread is None:
+        self._again = self._thread is not None
+        if not self._again:
             self._thread = threading.Thread(target=self._look, daemon=True)
             self._thread.start()
 
     def _look(self) -> None:
-        self._next = self._look_around(self.around)
-        self._finder.send(b".")
+        try:
+            self._next = self._look_around(self.around)
+        finally:
+            self._finder.send(b".")
 
     def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
         loaded = config.load(self._directory)
         for problem in loaded.problems:
             log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
-        if before and not loaded.nodes and loaded.problems:
+        if before and not loaded.nodes and any(problem.path.name == "nodes.txt" for problem in loaded.problems):
             return before  # an unreadable nodes.txt shuts nobody out
         return cluster.look_around(loaded.nodes, self._settings.listen, before)
 
@@ -205,13 +212,15 @@ class _Door:
         self.around = self._next
         self._admit()
         log.info("nodes-read", peers=len(self.around.peers))
+        if self._again:
+            self.look()
 
     def _admit(self) -> None:
         for peer in self.around.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)
         if self._server:
-            self._server.admit(self.around.addresses)
+            self._server.admit(address for addresses in self.around.found.values() for address in addresses)
 
 
 @contextlib.contextmanager

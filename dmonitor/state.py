@@ -68,7 +68,7 @@ def node_id(directory: Path) -> str:
 
 def _known_id(path: Path) -> str | None:
     try:
-        known = path.read_text("ascii").strip()
+        known = path.read_text("ascii", "replace").strip()
     except FileNotFoundError:
         return None
     if not names.is_node_id(known):
@@ -96,7 +96,9 @@ class State:
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._path = directory / "state.db"
         with self._named():
-            uri = self._path.absolute().as_uri() + ("?mode=ro" if read_only else "")
+            uri = self._path.absolute().as_uri()
+            if read_only:  # a reader of a closed database in WAL mode would write, but for `immutable`
+                uri += "?mode=ro" + ("" if self._path.with_name("state.db-wal").exists() else "&immutable=1")
             self._db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
         try:
             with self._named():

@@ -20,7 +20,7 @@ def test_nodes_on_one_machine_are_told_apart_by_listen() -> None:
     around = cluster.look_around(nodes("127.0.0.11", "127.0.0.12", "127.0.0.13"), ["127.0.0.12"])
     assert around.me.name == "127.0.0.12" and around.listed
     assert [peer.node.name for peer in around.peers] == ["127.0.0.11", "127.0.0.13"]
-    assert {str(address) for address in around.addresses} == {"127.0.0.11", "127.0.0.12", "127.0.0.13"}
+    assert {str(address) for (address,) in around.found.values()} == {"127.0.0.11", "127.0.0.12", "127.0.0.13"}
 
 
 def test_a_name_for_loopback_is_this_machine() -> None:
@@ -67,3 +67,12 @@ def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["gone.example"] == ((), "Name or service not known")
     assert ipaddress.ip_address("127.0.0.1") in found["localhost"][0] or ipaddress.ip_address("::1") in found["localhost"][0]
     assert found["192.0.2.7"] == ((ipaddress.ip_address("192.0.2.7"),), "")
+
+
+def test_the_last_good_addresses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cluster.look_around(nodes("localhost", "127.0.0.12"), ["127.0.0.12"])
+    monkeypatch.setattr(resolve, "look_up", lambda name: ((), "the resolver is away"))
+    after = cluster.look_around(nodes("localhost", "127.0.0.12", "new"), ["127.0.0.12"], before)
+    assert after.me == before.me
+    assert after.peers[0] == before.peers[0]
+    assert after.peers[1] == cluster.Peer(Node("new", "new"), (), "its name does not resolve: the resolver is away")

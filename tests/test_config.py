@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_odd_names_in_hosts_d(tree: Path) -> None:
     (hosts / "ok/dangling").symlink_to("/nonexistent")
     (hosts / "file").touch()
     loaded = config.load(tree)
-    assert set(loaded.tests) == {Test("ok", "ssh"), Test("www.example.com", "http")}
+    assert loaded.tests == {Test("ok", "ssh"): {}, Test("www.example.com", "http"): {}, Test("ok", "dangling"): None}
     assert problems(loaded) == [
         "error: hosts.d/-oProxyCommand=x: '-oProxyCommand=x' is not a host name: ASCII letters, digits and . _ - : only, no space",
         "error: hosts.d/a\\nb: 'a\\nb' is not a host name: ASCII letters, digits and . _ - : only, no space",
@@ -186,3 +187,19 @@ def test_the_shipped_examples_are_right() -> None:
         "sendmail": defaults.sendmail,
         "concurrency": str(defaults.concurrency),
     }
+
+
+def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that may be listed and not entered, as anybody but root would see it."""
+    (tree / "hosts.d/other").mkdir()
+    real = os.stat
+
+    def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
+        if str(path).endswith(("/other", "/root", "dmonitor.conf")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    loaded = config.load(tree)
+    assert problems(loaded) == ["error: hosts.d/other: Permission denied", "error: alert.d/root: Permission denied"]
+    assert set(loaded.tests) == {Test("www.example.com", "http")} and not loaded.complete

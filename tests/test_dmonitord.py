@@ -180,6 +180,27 @@ def test_sighup_reads_nodes_again(started: LocalNode) -> None:
     wait_until(lambda: greeted(started, "127.0.0.37"))
 
 
+def test_sighup_keeps_the_nodes_when_they_cannot_be_read(started: LocalNode) -> None:
+    (started.config / "nodes.txt").rename(started.config / "elsewhere")
+    for _ in range(3):
+        os.kill(started.daemon_pid, signal.SIGHUP)
+        time.sleep(0.1)
+    assert greeted(started, ADDRESS)
+    (started.config / "nodes.txt").write_text("127.0.0.38\n")
+    os.kill(started.daemon_pid, signal.SIGHUP)
+    wait_until(lambda: greeted(started, "127.0.0.38"))
+    assert not greeted(started, ADDRESS)
+
+
+def test_hosts_that_cannot_be_read_end_nothing(started: LocalNode) -> None:
+    (started.config / "hosts.d").chmod(0o744)
+    with Caller(started) as caller:
+        assert caller.ask("test www.example.com/ok").startswith("answer www.example.com/ok")
+        (started.config / "hosts.d").chmod(0o755)
+        time.sleep(server._LIST_AGE)
+        assert "OK" in caller.ask("test www.example.com/ok")
+
+
 def test_a_slow_reader_a_dripper_and_a_flood_delay_nobody(started: LocalNode) -> None:
     bad = [Caller(started) for _ in range(8)]
     for caller in bad[:4]:
