@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmonitor import cluster, config, log, user
+from dmonitor import cluster, config, log, names, user
 from dmonitor.config import Config, Problem, Severity, did_you_mean
 from dmonitor.model import Test
 
@@ -18,10 +18,12 @@ from dmonitor.model import Test
 def report(directory: Path, state: Path) -> int:
     """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error."""
     configuration = config.load(directory)
-    around = cluster.look_around(configuration.nodes, configuration.settings.listen)
+    around = cluster.look_around(configuration.nodes, configuration.settings.listen, {})
     problems = [*configuration.problems, *examine(configuration, around)]
     if not os.access(state, os.W_OK | os.X_OK):
-        reason = f"not writable for user {user.name()}" if state.exists() else "does not exist; root's first round makes it"
+        reason = (
+            f"not writable for user {user.name()}" if os.path.exists(state) else "does not exist; root's first round makes it"
+        )
         problems.append(Problem(Severity.ERROR, state, f"{reason}: no incident can be remembered"))
     for problem in problems:
         log.complain(str(problem))
@@ -51,8 +53,8 @@ def examine(configuration: Config, around: cluster.Cluster) -> Iterator[Problem]
     if not configuration.addresses:
         yield Problem(Severity.ERROR, directory / "alert.d", "no address: nobody will ever be mailed")
     sendmail = Path(configuration.settings.sendmail)
-    if not os.access(sendmail, os.X_OK):
-        reason = "is not executable" if sendmail.exists() else "does not exist"
+    if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
+        reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
         yield Problem(Severity.ERROR, sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent")
 
 
@@ -73,6 +75,21 @@ def _plugin(configuration: Config, test: Test) -> Iterator[Problem]:
         yield Problem(Severity.ERROR, plugin, f"not a file, needed for {test}")
     elif not os.access(plugin, os.X_OK):
         yield Problem(Severity.ERROR, plugin, f"not executable, needed for {test}; chmod +x would make it so")
+    elif reason := _cannot_start(plugin):
+        yield Problem(Severity.ERROR, plugin, f"{reason}, needed for {test}")
+
+
+def _cannot_start(plugin: Path) -> str:
+    """Say why the kernel would not start PLUGIN, an executable file, or nothing."""
+    try:
+        with open(plugin, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return ""  # it may be executed all the same
+    if head.startswith(b"#!"):
+        interpreter = os.fsdecode(head[2:].split(b"\n")[0].split()[0]) if head[2:].split() else ""
+        return "" if os.access(interpreter, os.X_OK) else f"its interpreter '{names.printable(interpreter)}' does not exist"
+    return "" if head.startswith(b"\x7fELF") else "neither a program nor a script with a #! line"
 
 
 def _listing(directory: Path) -> list[str]:

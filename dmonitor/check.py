@@ -6,6 +6,7 @@ sysexits.h: 0 the round was completed, whatever it found; 64 usage; 70 a bug; 75
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import os
 import sys
@@ -83,7 +84,10 @@ def _locked_round(chosen: Namespace, began: float) -> int:
     node_id = state.node_id(chosen.state)
     with state.State(chosen.state) as store:
         standings, incidents = store.standings(), store.open_incidents()
-        observation = round.observe(configuration, node_id, incidents, began)
+        if not configuration.complete:  # whoever cannot be found may well be there
+            configuration = dataclasses.replace(configuration, addresses=store.addresses(configuration.addresses))
+        observation = round.observe(configuration, node_id, incidents, store.lookups(), began)
+        store.remember(configuration.addresses, observation.found)
         now = time.time()
         steps = round.conclude(observation, standings, incidents, confirm=configuration.settings.confirm, now=now)
         round.record(store, configuration, steps, standings, incidents, now)
@@ -113,7 +117,7 @@ def _dry_run(chosen: Namespace) -> int:
     began = time.monotonic()
     configuration = _load_aloud(chosen)
     node_id, incidents = state.peek(chosen.state)
-    observation = round.observe(configuration, node_id, incidents, began)
+    observation = round.observe(configuration, node_id, incidents, {}, began)
     faulthandler.cancel_dump_traceback_later()
     for test, judgement in observation.judgements.items():
         print("\n".join(_describe(test, judgement, test in incidents)))
@@ -145,12 +149,12 @@ def _test_alert(chosen: Namespace) -> int:
         log.complain(f"nobody to mail: {configuration.directory / 'alert.d'} names no address")
         return os.EX_CONFIG
     settings = configuration.settings
-    me = cluster.look_around(configuration.nodes, settings.listen).me
+    me = cluster.look_around(configuration.nodes, settings.listen, {}).me
     mails = {
         address: message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
         for address in configuration.addresses
     }
-    deliveries = notifier.send(mails, sendmail=settings.sendmail, sender=settings.sender, patience=60)
+    deliveries = notifier.send(mails, lambda *_: None, sendmail=settings.sendmail, sender=settings.sender, patience=60)
     for address, delivery in deliveries.items():
         outcome = f"taken by {settings.sendmail}" if delivery.taken else "not taken"
         print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))

@@ -32,39 +32,40 @@ class Cluster:
     me: Node
     peers: tuple[Peer, ...]
     listed: bool
-    found: Mapping[str, tuple[resolve.Address, ...]]  # the addresses of every node, ours included, by name
+    found: Mapping[str, tuple[str, ...]]  # the addresses of every node, ours included, by name
 
 
-def stand_in() -> Node:
-    """Return a node named like this host, for one that is in no nodes.txt."""
-    name = socket.gethostname()
-    return Node(name, name) if names.is_node(name) else Node("localhost", "localhost")
-
-
-def look_around(nodes: Sequence[Node], listen: Iterable[str], before: Cluster | None = None) -> Cluster:
+def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str, Sequence[str]]) -> Cluster:
     """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
 
     With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart. A node
-    whose name does not resolve now keeps the addresses it had BEFORE.
+    whose name does not resolve now keeps the addresses that are KNOWN from before.
     """
     found = resolve.look_up_all((node.name for node in nodes), PATIENCE)
-    for name, addresses in before.found.items() if before else ():
-        if name in found and not found[name][0]:
-            found[name] = addresses, ""
+    for name, (addresses, _) in found.items():
+        if not addresses and known.get(name):
+            found[name] = tuple(map(resolve.normal, known[name])), ""
     bound = [resolve.normal(address) for address in listen]
     shared = any(address.is_loopback for address in bound)
+    hostname = socket.gethostname()
 
-    def is_mine(address: resolve.Address) -> bool:
-        return address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
+    def is_mine(node: Node) -> bool:
+        return node.name == hostname or any(
+            address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
+            for address in found[node.name][0]
+        )
 
-    own: list[Node] = []
+    own = [node for node in nodes if is_mine(node)]
     peers = []
     for node in nodes:
         addresses, reason = found[node.name]
-        if any(map(is_mine, addresses)):
-            own.append(node)
-        else:
+        if node not in own:
             peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
-    return Cluster(
-        own[0] if own else stand_in(), tuple(peers), bool(own), {name: addresses for name, (addresses, _) in found.items()}
-    )
+    me = own[0] if own else _stand_in(hostname, nodes)
+    return Cluster(me, tuple(peers), bool(own), {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()})
+
+
+def _stand_in(hostname: str, nodes: Sequence[Node]) -> Node:
+    """Return a node named like this host. Where lines name sites nobody knows ours, and its vote must not make a new one."""
+    name = hostname if names.is_node(hostname) else "localhost"
+    return Node(name, "" if any(node.site != node.name for node in nodes) else name)

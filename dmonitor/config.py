@@ -273,6 +273,7 @@ def _tests(directory: Path, problems: _Problems) -> dict[Test, Mapping[str, str]
         elif (kind := _kind(path, problems)) == stat.S_IFDIR:
             tests.update(_tests_of(path, problems))
         elif kind is not None:
+            problems.unreadable |= kind == 0
             problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
     return tests
 
@@ -328,5 +329,6 @@ def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
         elif (kind := _kind(path, problems)) == stat.S_IFREG:
             addresses.append(name)
         elif kind is not None:
+            problems.unreadable |= kind == 0
             problems.error(path, "not a file: touch one that is named like the address")
     return tuple(addresses)

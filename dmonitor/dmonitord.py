@@ -203,7 +203,7 @@ class _Door:
             log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
         if before and not loaded.nodes and any(problem.path.name == "nodes.txt" for problem in loaded.problems):
             return before  # an unreadable nodes.txt shuts nobody out
-        return cluster.look_around(loaded.nodes, self._settings.listen, before)
+        return cluster.look_around(loaded.nodes, self._settings.listen, before.found if before else {})
 
     def _arrived(self) -> None:
         self._found.recv(16)

@@ -43,7 +43,7 @@ def advance(
         opened = Incident(fresh_id, test, now, judgement, _remember((), judgement, now))
         return Step(test, standing, opened, Kind.ALERT, changed=True)
     failed = _remember(incident.failed, judgement, now)
-    if len(failed) < judgement.quorum and judgement.sites(Vote.PASSING):
+    if len(failed) < judgement.quorum and judgement.nodes(Vote.PASSING):
         closed = dataclasses.replace(incident, failed=failed, closed=now, closing=judgement)
         return Step(test, standing, closed, Kind.RECOVERY, changed=True)
     return Step(test, standing, dataclasses.replace(incident, failed=failed), changed=changed)

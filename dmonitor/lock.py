@@ -8,6 +8,7 @@ that hangs can be told from another process with the same number.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -61,7 +62,8 @@ class Lock:
             pidfile.break_lock()
             pidfile.acquire(timeout=0)
         except (OSError, LockError):
-            self.pidfile.unlink(missing_ok=True)  # an empty pidfile misleads
+            with contextlib.suppress(OSError):
+                self.pidfile.unlink()  # an empty pidfile misleads
 
     def fileno(self) -> int:
         return self._guard

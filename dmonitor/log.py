@@ -6,6 +6,7 @@ callers' business.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import syslog
@@ -56,7 +57,7 @@ def error(event: str, **facts: Value) -> None:
 
 def complain(text: str) -> None:
     """Say TEXT to the person at the terminal, or to cron, which mails it."""
-    print(f"{_program}: {names.printable(text, 2000)}", file=sys.stderr)
+    _print(names.printable(text, 2000))
 
 
 def line(event: str, facts: dict[str, Value]) -> str:
@@ -75,4 +76,9 @@ def _write(priority: int, event: str, facts: dict[str, Value]) -> None:
     text = line(event, facts)
     syslog.syslog(priority, text)
     if _to_stderr:
+        _print(text)
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
         print(f"{_program}: {text}", file=sys.stderr, flush=True)

@@ -76,7 +76,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Node:
-    """One line of nodes.txt; `site` is the node's name when the line names none."""
+    """One line of nodes.txt; `site` is the node's name when the line names none, and empty where nobody knows it."""
 
     name: str
     site: str
@@ -124,8 +124,8 @@ class Judgement:
         return [answer.node.name for answer in self.answers if answer.vote is vote]
 
     def sites(self, vote: Vote) -> set[str]:
-        """Name the sites in which a node casts VOTE."""
-        return {answer.node.site for answer in self.answers if answer.vote is vote}
+        """Name the sites in which a node casts VOTE; one that nobody knows is no site."""
+        return {answer.node.site for answer in self.answers if answer.vote is vote} - {""}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Asker:
         self._sources = [resolve.normal(address) for address in listen]
         self._port = port
         self._answers: dict[Test, dict[Node, Answer]] = {}
+        self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
 
     def ask(self, test: Test) -> None:
         """Ask every peer about TEST, once."""
@@ -103,7 +104,7 @@ class Asker:
                 case _Stage.CONNECTING if now >= peer.deadline:
                     self._next_address(peer, "connection timed out")
                 case _Stage.GREETING if now >= peer.deadline:
-                    self._end(peer, "connected, but no greeting")
+                    self._give_up(peer, "connected, but no greeting")
                 case _Stage.TALKING:
                     for test in [test for test, until in peer.asked.items() if now >= until]:
                         self._no_answer(peer, test, "no answer in time")
@@ -125,10 +126,11 @@ class Asker:
         address = peer.addresses.pop(0)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         peer.stage = _Stage.CONNECTING
+        peer.lines = protocol.Lines(protocol.ANSWER_LIMIT)
         peer.deadline = time.monotonic() + CONNECT_LIMIT
-        peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
-        connection.setblocking(False)
         try:
+            peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
+            connection.setblocking(False)
             for source in self._sources:
                 if source.version == address.version and not source.is_unspecified:
                     connection.bind((str(source), 0))
@@ -142,7 +144,8 @@ class Asker:
         self._selector.register(connection, selectors.EVENT_WRITE, lambda: self._connected(peer))
 
     def _connected(self, peer: _Peer) -> None:
-        assert peer.connection is not None
+        if peer.connection is None:
+            return
         failed = peer.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failed:
             self._next_address(peer, os.strerror(failed).lower())
@@ -152,7 +155,6 @@ class Asker:
         self._selector.modify(peer.connection, selectors.EVENT_READ, lambda: self._readable(peer))
 
     def _readable(self, peer: _Peer) -> None:
-        assert peer.connection is not None
         self._flush(peer)
         if peer.connection is None:
             return
@@ -161,11 +163,11 @@ class Asker:
         except BlockingIOError:
             return
         except OSError as error:
-            self._end(peer, _strerror(error))
+            self._give_up(peer, _strerror(error))
             return
         if not data:
             hint = "; is our address in its nodes.txt?" if peer.stage is _Stage.GREETING else ""
-            self._end(peer, "it closed the connection" + hint)
+            self._give_up(peer, "it closed the connection" + hint)
             return
         try:
             for line in peer.lines.feed(data):
@@ -174,12 +176,15 @@ class Asker:
                 elif peer.stage is _Stage.TALKING:
                     self._answered(peer, protocol.read_reply(line))
         except protocol.ProtocolError as error:
-            self._end(peer, f"it does not speak our protocol: {error}")
+            self._give_up(peer, f"it does not speak our protocol: {error}")
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
         peer.node_id = greeting.node_id
         if greeting.node_id == self._own_id:
-            self._end(peer, "it is this node itself")
+            reason = "it is this node itself, or has a copy of its id"
+            log.warning("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
+            self.echo = peer.node
+            self._end(peer, reason)
             return
         log.debug("greeted", peer=peer.node.name, name=greeting.name, id=greeting.node_id)
         peer.stage = _Stage.TALKING
@@ -225,6 +230,13 @@ class Asker:
     def _answer(self, peer: _Peer, answer: Answer, test: Test) -> None:
         peer.asked.pop(test, None)
         self._answers[test][peer.node] = answer
+
+    def _give_up(self, peer: _Peer, reason: str) -> None:
+        """Try the next address of a peer that has not greeted yet; one that has is over."""
+        if peer.stage is _Stage.GREETING:
+            self._next_address(peer, reason)
+        else:
+            self._end(peer, reason)
 
     def _end(self, peer: _Peer, reason: str) -> None:
         if peer.stage is _Stage.OVER:

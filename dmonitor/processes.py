@@ -37,7 +37,7 @@ def children() -> list[int]:
 def mark(number: int) -> int:
     """Mark this process, and so what it starts from now on, with NUMBER, or with none for 0; return the mark."""
     _, hard = resource.getrlimit(_RLIMIT_LOCKS)
-    value = _MARK + number % (1 << 32) if number else hard
+    value = _MARK + number % (1 << 32) if number and hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(_RLIMIT_LOCKS, (value, hard))
     return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -44,6 +45,7 @@ def _directory(text: str) -> Path:
 
 def guard(main: Callable[[], int]) -> int:
     """Return what MAIN returns; where it fails, say why, and return the status of sysexits.h for that."""
+    _open_standard_streams()
     try:
         return main()
     except user.NoUser as error:
@@ -57,6 +59,20 @@ def guard(main: Callable[[], int]) -> int:
     except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
         traceback.print_exc()
         return _failed("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
+
+
+def _open_standard_streams() -> None:
+    """Open what whoever started us left closed: a file of ours must not get its number. No character may fail to print."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for as long as we run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def reason(error: OSError) -> str:

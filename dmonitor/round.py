@@ -32,18 +32,22 @@ HARD_LIMIT = 55.0
 _NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency")
 
 
+Known = Mapping[str, Sequence[str]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observation:
     """What a round has seen: a judgement for each test, and who we are in nodes.txt."""
 
     me: Node
     judgements: Mapping[Test, Judgement]
+    found: Mapping[str, tuple[str, ...]]  # the addresses of the nodes, by name
 
 
 class _Observer:
     """Runs all tests and asks the peers about those that fail, as soon as each fails."""
 
-    def __init__(self, config: Config, node_id: str, incidents: Mapping[Test, Incident], began: float) -> None:
+    def __init__(self, config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float) -> None:
         self._config = config
         self._node_id = node_id
         self._incidents = incidents
@@ -52,7 +56,7 @@ class _Observer:
         self._runner = runner.Runner(self._selector, config.settings.concurrency)
         # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
         # has to wait until the runner has forked.
-        faulthandler.dump_traceback_later(began + HARD_LIMIT - time.monotonic(), exit=True)
+        faulthandler.dump_traceback_later(began + HARD_LIMIT - time.monotonic(), exit=True, file=2)
         self._results: dict[Test, Result] = {}
         for test, parameters in config.tests.items():
             if parameters is None:
@@ -60,9 +64,9 @@ class _Observer:
             else:
                 self._runner.submit(test, config.plugin(test), parameters, self._result)
         settings = config.settings
-        around = cluster.look_around(config.nodes, settings.listen)  # may take a while; the plugins run meanwhile
-        self.me = around.me
-        self._asker = peers.Asker(self._selector, around.peers, node_id, settings.listen, settings.port)
+        self.around = cluster.look_around(config.nodes, settings.listen, known)  # may take a while; the plugins run meanwhile
+        self.me = self.around.me
+        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings.listen, settings.port)
 
     def run(self) -> Mapping[Test, Judgement]:
         for test in list(self._results):
@@ -74,6 +78,8 @@ class _Observer:
         while self._asker.pending and self._loop(ANSWERS_BY):
             pass
         self._asker.close()
+        if not self.around.listed and self._asker.echo:
+            self.me = self._asker.echo
         return {test: self._judge(test) for test in self._config.tests}
 
     def close(self) -> None:
@@ -111,15 +117,16 @@ class _Observer:
         return verdict.decide(self._own(test), answers, self._config.settings.quorum, incident_open=test in self._incidents)
 
 
-def observe(config: Config, node_id: str, incidents: Mapping[Test, Incident], began: float) -> Observation:
+def observe(config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float) -> Observation:
     """Run every test, ask the peers about those that fail or have an open incident in INCIDENTS, and judge.
 
-    BEGAN is when the round began, on the monotonic clock; the last answer is waited for until ANSWERS_BY. From now
-    on this process ends at HARD_LIMIT, unless faulthandler.cancel_dump_traceback_later is called before.
+    KNOWN are the nodes' addresses when they were last found. BEGAN is when the round began, on the monotonic clock;
+    the last answer is waited for until ANSWERS_BY. From now on this process ends at HARD_LIMIT, unless
+    faulthandler.cancel_dump_traceback_later is called before.
     """
-    observer = _Observer(config, node_id, incidents, began)
+    observer = _Observer(config, node_id, incidents, known, began)
     try:
-        return Observation(judgements=observer.run(), me=observer.me)
+        return Observation(judgements=observer.run(), me=observer.me, found=observer.around.found)
     finally:
         observer.close()
 
@@ -215,13 +222,14 @@ def tell(state: State, config: Config, me: Node, now: float, patience: float) ->
         address: message.compose(notifications, sender=settings.sender, node=me.name, now=now)
         for address, notifications in by_address.items()
     }
-    deliveries = notifier.send(mails, sendmail=settings.sendmail, sender=settings.sender, patience=patience)
-    for address, delivery in deliveries.items():
+
+    def done(address: str, delivery: Delivery) -> None:
         _log_delivery(by_address[address], delivery)
         if delivery.taken:
             state.told(by_address[address], now)
-        else:
-            state.refused(by_address[address])
+
+    state.attempt(owed)  # a disk that is too full for this could not hold "told" either, and would mail every minute
+    deliveries = notifier.send(mails, done, sendmail=settings.sendmail, sender=settings.sender, patience=patience)
     return all(delivery.taken for delivery in deliveries.values())
 
 

@@ -18,6 +18,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from dmonitor import log, processes, warden
 from dmonitor.model import Outcome, Result, Test
 
 LIMIT = 10.0  # seconds a plugin may run
+
+_EARLY = 1.0  # seconds; a warden that dies sooner, several times in a row, cannot live here
+_EARLY_DEATHS = 3
 
 MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
 _LOST = Result(Outcome.UNKNOWN, "the process that runs the plugins was killed")
@@ -44,10 +48,12 @@ class Runner:
         self._limit = limit
         self._waiting: dict[int, tuple[Test, Done]] = {}
         self._number = 0
+        self._early_deaths = 0
         processes.become_subreaper()
         self._start()
 
     def _start(self) -> None:
+        self._started = time.monotonic()
         self._socket, theirs = socket.socketpair()
         self._warden = os.fork()
         if self._warden == 0:
@@ -92,6 +98,9 @@ class Runner:
     def _replace(self) -> None:
         """Clear up after a warden that was killed: its plugins die, their tests are UNKNOWN, another one starts."""
         log.error("warden-lost", tests=self.pending)
+        self._early_deaths = self._early_deaths + 1 if time.monotonic() - self._started < _EARLY else 0
+        if self._early_deaths >= _EARLY_DEATHS:
+            raise OSError(0, "the process that runs the plugins keeps dying")
         self._selector.unregister(self._socket)
         self._socket.close()
         self._bury()

@@ -25,9 +25,9 @@ MEMORY = 5.0  # seconds for which a result is given out again
 CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
 CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
-WAITING_LIMIT = 20_000  # answers that a caller may wait for at a time
 ERRORS_LIMIT = 10  # lines of one conversation that make no sense
 _HELPING = 1_000  # bytes of questions that are taken before the next caller's turn
+_QUEUE = 4  # tests that may wait or run, as a multiple of those that may run; past that the daemon is busy
 _UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before its questions wait
 _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
@@ -41,7 +41,7 @@ class _Caller:
     address: str
     until: float
     lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.QUESTION_LIMIT))
-    unsent: bytes = b""
+    unsent: bytearray = dataclasses.field(default_factory=bytearray)
     errors: int = 0
     waiting: int = 0  # answers that it is still owed
     leaving: bool = False  # ends once it has all its answers
@@ -73,7 +73,7 @@ class Server:
         self._stranger = stranger
         self._admitted: frozenset[str] = frozenset()
         self._callers: dict[_Caller, None] = {}  # in the order they came, which is that of their ends
-        self._flights: dict[Test, list[_Caller]] = {}
+        self._flights: dict[Test, set[_Caller]] = {}
         self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended
         self._tests: config.Tests = {}
         self._tests_read = float("-inf")
@@ -81,9 +81,9 @@ class Server:
         for listener in self._listeners:
             self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
 
-    def admit(self, addresses: Iterable[resolve.Address]) -> None:
-        """Let in callers from ADDRESSES only, from now on."""
-        self._admitted = frozenset(str(address) for address in addresses)
+    def admit(self, addresses: Iterable[str]) -> None:
+        """Let in callers from ADDRESSES, in their normal form, and from nowhere else from now on."""
+        self._admitted = frozenset(addresses)
 
     def pause(self) -> float | None:
         """Return seconds until `tick` is due; None when nobody is there and nothing is remembered."""
@@ -138,8 +138,8 @@ class Server:
         self._send(caller, self._greeting)
 
     def _serve(self, caller: _Caller) -> None:
-        self._send(caller, b"")
-        if caller not in self._callers or len(caller.unsent) > _UNREAD_LIMIT:
+        self._flush(caller)
+        if caller not in self._callers or caller.leaving or len(caller.unsent) > _UNREAD_LIMIT:
             return
         try:
             data = caller.connection.recv(_HELPING)
@@ -149,7 +149,7 @@ class Server:
             data = b""
         if not data:
             caller.leaving = True
-            self._send(caller, b"")
+            self._flush(caller)
             return
         try:
             for line in caller.lines.feed(data):
@@ -157,7 +157,7 @@ class Server:
         except protocol.ProtocolError as error:
             self._refuse(caller, error)
             caller.leaving = True
-        self._send(caller, b"")
+        self._flush(caller)
 
     def _line(self, caller: _Caller, line: bytes) -> None:
         if caller.leaving:
@@ -181,13 +181,18 @@ class Server:
             caller.leaving = True
 
     def _send(self, caller: _Caller, data: bytes) -> None:
-        """Send DATA behind what is still unsent, as far as the socket takes it; end a conversation that is over."""
+        """Send DATA, behind what is still unsent."""
+        caller.unsent += data
+        if len(caller.unsent) == len(data):  # else the loop will say when there is room
+            self._flush(caller)
+
+    def _flush(self, caller: _Caller) -> None:
+        """Send what the socket takes; end a conversation that is over."""
         if caller not in self._callers:
             return
-        caller.unsent += data
         try:
             while caller.unsent:
-                caller.unsent = caller.unsent[caller.connection.send(caller.unsent) :]
+                del caller.unsent[: caller.connection.send(caller.unsent)]
         except BlockingIOError:
             pass
         except OSError:
@@ -231,22 +236,27 @@ class Server:
             self._send(caller, protocol.write(protocol.Reply(test, result, now - ended)))
             return
         tests = self._current_tests(now)
-        if test in self._flights and caller.waiting < WAITING_LIMIT:
-            caller.waiting += 1
-            self._flights[test].append(caller)
+        if test in self._flights:
+            self._board(caller, test)
         elif test not in tests:
-            self._note(f"{caller.address} {test}", "not-configured", address=caller.address, test=str(test))
+            self._note("not-configured " + caller.address, "not-configured", address=caller.address, test=str(test))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
-        elif len(self._flights) >= self._concurrency or caller.waiting >= WAITING_LIMIT:
+        elif len(self._flights) >= _QUEUE * self._concurrency:
             self._note("busy", "busy", running=len(self._flights))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.BUSY)
         elif (parameters := tests[test]) is None:
             self._answer([caller], test, MISTAKEN)
         else:
-            caller.waiting += 1
-            self._flights[test] = [caller]
+            self._flights[test] = set()
+            self._board(caller, test)
             log.debug("question", address=caller.address, test=str(test))
             self._runner.submit(test, self._directory / "plugins" / test.plugin, parameters, self._landed)
+
+    def _board(self, caller: _Caller, test: Test) -> None:
+        """Have CALLER wait for the run of TEST, once, however often it asks."""
+        if caller not in self._flights[test]:
+            self._flights[test].add(caller)
+            caller.waiting += 1
 
     def _landed(self, test: Test, result: Result) -> None:
         self._memory.pop(test, None)
@@ -257,7 +267,7 @@ class Server:
             caller.waiting -= 1
         self._answer(waiting, test, result)
 
-    def _answer(self, callers: list[_Caller], test: Test, result: Result, reason: str = "") -> None:
+    def _answer(self, callers: Iterable[_Caller], test: Test, result: Result, reason: str = "") -> None:
         line = protocol.write(protocol.Reply(test, result, 0.0, reason))
         for caller in callers:
             self._send(caller, line)

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ CREATE TABLE incident (
     alert_told REAL, recovery_told REAL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX one_open ON incident (host, name) WHERE closed IS NULL;
+CREATE TABLE address (address TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE lookup (node TEXT NOT NULL, address TEXT NOT NULL, PRIMARY KEY (node, address)) WITHOUT ROWID;
 CREATE TABLE outbox (
     incident TEXT NOT NULL REFERENCES incident (id), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
     refusals INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (incident, kind, address)
@@ -136,6 +138,31 @@ class State:
             rows = self._db.execute(f"SELECT {_INCIDENT} FROM incident WHERE closed IS NULL").fetchall()
             return {incident.test: incident for incident in map(_incident, rows)}
 
+    def addresses(self, also: Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the addresses that were last found in alert.d, and those of ALSO."""
+        with self._named():
+            return tuple(sorted({address for (address,) in self._db.execute("SELECT address FROM address")}.union(also)))
+
+    def lookups(self) -> dict[str, list[str]]:
+        """Return the addresses that each node's name was last found to have."""
+        found: dict[str, list[str]] = {}
+        with self._named():
+            for node, address in self._db.execute("SELECT node, address FROM lookup"):
+                found.setdefault(node, []).append(address)
+        return found
+
+    def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
+        """Keep what was found, for a time when it cannot be; write only what is new."""
+        rows = {(node, address) for node, found in lookups.items() for address in found}
+        known = {(node, address) for node, found in self.lookups().items() for address in found}
+        if rows == known and set(addresses) == set(self.addresses()):
+            return
+        with self._named(), self._transaction():
+            self._db.execute("DELETE FROM lookup")
+            self._db.executemany("INSERT INTO lookup VALUES (?, ?)", rows)
+            self._db.execute("DELETE FROM address")
+            self._db.executemany("INSERT INTO address VALUES (?)", [(address,) for address in addresses])
+
     def record(
         self, steps: Iterable[Step], addresses: Sequence[str], removed: Iterable[Incident], gone: Iterable[Test], now: float
     ) -> None:
@@ -193,8 +220,8 @@ class State:
                 )
             self._drop(notifications)
 
-    def refused(self, notifications: Iterable[Notification]) -> None:
-        """Count one more refusal of each of NOTIFICATIONS; they stay in the outbox."""
+    def attempt(self, notifications: Iterable[Notification]) -> None:
+        """Count one more refusal of each of NOTIFICATIONS, before they are handed over: until they are told, they are refused."""
         with self._named(), self._transaction():
             for notification in notifications:
                 self._db.execute(

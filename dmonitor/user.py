@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 NAMES = ("dmonitor", "nobody")
@@ -32,11 +33,23 @@ def become(state: Path | None = None) -> None:
         return
     who = find()
     if state and not state.exists():
-        state.mkdir(mode=0o750)
-        os.chown(state, who.pw_uid, who.pw_gid)
+        _make(state, who)
     os.initgroups(who.pw_name, who.pw_gid)
     os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
     os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
+
+
+def _make(state: Path, who: pwd.struct_passwd) -> None:
+    """Make the directory STATE for WHO, whole or not at all: several programs may be first at the same time."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{state.name}.", dir=state.parent))
+    os.chmod(draft, 0o750)
+    os.chown(draft, who.pw_uid, who.pw_gid)
+    try:
+        draft.rename(state)
+    except OSError:
+        draft.rmdir()
+        if not state.is_dir():
+            raise
 
 
 def name() -> str:

@@ -26,7 +26,7 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     """
     counted = (own, *_one_for_each_node(own, answers))
     votes = [answer.vote for answer in counted]
-    failing = {answer.node.site for answer in counted if answer.vote is Vote.FAILING}
+    failing = Judgement(Verdict.UNKNOWN, quorum, counted).sites(Vote.FAILING)
     if not must_ask(own, incident_open=incident_open):
         verdict = Verdict.UP
     elif len(failing) >= quorum:

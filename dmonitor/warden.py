@@ -122,9 +122,9 @@ class Warden:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, hard))
         _, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        own = self._concurrency * 2 + 64
-        self._soft = own if self._hard == resource.RLIM_INFINITY else min(self._hard, own)
-        self._soft = max(self._soft, _DESCRIPTORS)
+        self._soft = max(self._concurrency * 2 + 64, _DESCRIPTORS)
+        if self._hard != resource.RLIM_INFINITY:
+            self._soft = min(self._soft, self._hard)
         self._concurrency = max(1, min(self._concurrency, (self._soft - 64) // 2))
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
 
@@ -162,7 +162,7 @@ class Warden:
             for descriptor, slot in ((write, _STDOUT_SLOT), (stderr, _STDERR_SLOT)):
                 os.dup2(descriptor, slot, inheritable=False)
             mark = processes.mark(self._marks)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, self._hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
             try:
                 pid = os.posix_spawn(
                     plugin,

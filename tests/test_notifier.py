@@ -19,7 +19,10 @@ def sendmail(directory: Path, code: str) -> str:
 
 def send(program: str, *addresses: str, patience: float = 30.0) -> dict[str, notifier.Delivery]:
     mails = {address: f"to {address}\n.\nend\n".encode() for address in addresses}
-    return notifier.send(mails, sendmail=program, sender="dmonitor", patience=patience)
+    told: dict[str, notifier.Delivery] = {}
+    done = notifier.send(mails, told.__setitem__, sendmail=program, sender="dmonitor", patience=patience)
+    assert told == done
+    return done
 
 
 def test_arguments_and_content(tmp_path: Path) -> None:

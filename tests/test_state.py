@@ -57,7 +57,7 @@ def test_told_is_told_once_for_each_address(tmp_path: Path) -> None:
     record(store, opened, addresses=("a@x", "b@x"))
     first, second = store.outbox()
     store.told([first], 5.0)
-    store.refused([second])
+    store.attempt([second])
     assert [(owed.address, owed.refusals) for owed in store.outbox()] == [("b@x", 1)]
     record(store, step(60.0, Outcome.FAIL, opened.incident), addresses=("a@x", "b@x"), now=60.0)
     assert len(store.outbox()) == 1, "a round that changes nothing owes nothing"

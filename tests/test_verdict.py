@@ -90,6 +90,14 @@ def test_two_nodes_of_one_site_are_one() -> None:
     assert verdict.decide(own, [neighbour, answer("rome", Outcome.TIMEOUT)], 2, incident_open=False).verdict is Verdict.DOWN
 
 
+def test_a_site_that_nobody_knows_is_no_second_site() -> None:
+    """Our own line is not recognised: we may well be in the same site as the neighbour."""
+    own = Answer(Node("me", ""), "id-of-me", Result(Outcome.FAIL))
+    assert verdict.decide(own, [answer("a", Outcome.FAIL, site="paris")], 2, incident_open=False).verdict is Verdict.UNCONFIRMED
+    two = [answer("a", Outcome.FAIL, site="paris"), answer("b", Outcome.FAIL, site="rome")]
+    assert verdict.decide(own, two, 2, incident_open=False).verdict is Verdict.DOWN
+
+
 ANSWERS = st.lists(
     st.builds(
         lambda name, seen, site, node_id: answer(name, seen, site=site, node_id=node_id),
