@@ -188,8 +188,9 @@ class Asker:
             return
         log.debug("greeted", peer=peer.node.name, name=greeting.name, id=greeting.node_id)
         peer.stage = _Stage.TALKING
-        for test in peer.asked:
-            self._put(peer, test)
+        for test in list(peer.asked):
+            if peer.stage is _Stage.TALKING:  # the one before may have found it gone
+                self._put(peer, test)
 
     def _put(self, peer: _Peer, test: Test) -> None:
         peer.asked[test] = time.monotonic() + ANSWER_LIMIT

@@ -16,6 +16,7 @@ from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
 from dmonitor import server, state
+from dmonitor.state import State
 
 TEST = "www.example.com/web"
 TOLD = {"asked", "answer", "verdict", "incident-opened", "incident-closed", "handed-over"}  # what info shows
@@ -198,6 +199,92 @@ def test_hosts_that_cannot_be_read_are_not_taken_for_removed(three: list[LocalNo
         (three[0].config / "elsewhere").rename(hosts)
         assert "incident-opened" not in three[0].round()
     assert len(place.mails()) == 1
+
+
+def test_what_is_away_for_a_moment_is_not_removed(three: list[LocalNode], place: Place) -> None:
+    """hosts.d and alert.d may hold links to a share; in the closing round nobody can be found to mail."""
+    prepare(three)
+    first = three[0]
+    share = first.config / "share"
+    share.mkdir()
+    (share / ADDRESS).touch()
+    (first.config / "alert.d" / ADDRESS).unlink()
+    (first.config / "alert.d" / ADDRESS).symlink_to(share / ADDRESS)
+    (first.config / "hosts.d" / "www.example.com").rename(share / "host")
+    (first.config / "hosts.d" / "www.example.com").symlink_to(share / "host")
+    for node in three:
+        sees(node, "FAIL no route")
+    with running(three[1:]):
+        first.round()
+        share.rename(first.config / "away")
+        assert "test-removed" not in first.round()
+        (first.config / "away").rename(share)
+        for node in three:
+            sees(node, "OK back")
+        forget()
+        (share / ADDRESS).unlink()
+        assert "handed-over address=oncall@example.com kind=recovery" in first.round()
+    assert [subject[:4] for subject in place.subjects()] == ["DOWN", "UP w"]
+
+
+def test_a_node_that_cannot_find_its_own_line_is_no_second_site(place: Place, port: int) -> None:
+    """Both are in paris; that our own name does not resolve must not make two sites of it."""
+    nodes = ["node-a.invalid paris", "127.0.0.32 paris"]
+    first, second = (LocalNode(place, address, nodes, port=port) for address in ("127.0.0.31", "127.0.0.32"))
+    first.mail()
+    prepare([first, second])
+    sees(first, "FAIL no route")
+    sees(second, "FAIL no route")
+    with second.config.joinpath("nodes.txt").open("a") as file:
+        file.write("127.0.0.31 paris\n")
+    with running([second]):
+        log = first.round()
+    assert "verdict=UNCONFIRMED was=UP votes=1 quorum=2" in log
+    assert place.mails() == []
+
+
+def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()
+    store = State(three[0].state)
+    with store:
+        assert store.lookups() == {node.address: [node.address] for node in three}
+
+
+def test_nobody_is_mailed_every_minute_because_told_cannot_be_stored(
+    three: list[LocalNode], place: Place, tmp_path: Path
+) -> None:
+    """The attempt is stored before the mail is handed over; where that fails, it is not."""
+    prepare(three)
+    for node in three:
+        sees(node, "FAIL no route")
+    code = (place.directory / "dmonitor" / "state.py").read_text()
+    assert code.count('"UPDATE outbox SET refusals') == 1
+    with running(three[1:]):
+        (place.directory / "dmonitor" / "state.py").write_text(
+            code.replace('"UPDATE outbox SET refusals', '"UPDATE full SET refusals')
+        )
+        for _ in range(2):
+            assert three[0].run("dmonitor-check").returncode == os.EX_TEMPFAIL
+        assert place.mails() == []
+        (place.directory / "dmonitor" / "state.py").write_text(code)
+        three[0].round()
+    assert len(place.mails()) == 1
+
+
+def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
+    """Root's first programs all find no state directory."""
+    for number in range(5):
+        node = LocalNode(place, f"127.0.0.{70 + number}", ["127.0.0.99"], port=port)
+        node.state.rmdir()
+        node.state.parent.chmod(0o777 if os.geteuid() else 0o755)
+        if os.geteuid():
+            node.state.mkdir()  # nobody but root makes it
+        starts = [node.popen("dmonitor-check") for _ in range(4)]
+        for start in starts:
+            out, complaint = start.communicate()
+            assert start.returncode in (os.EX_OK, os.EX_TEMPFAIL) and (out, complaint) == ("", ""), complaint
+        assert node.state.stat().st_uid == run_as().pw_uid
 
 
 def test_one_bad_file_costs_nothing_else(three: list[LocalNode], place: Place) -> None:

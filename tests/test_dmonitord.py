@@ -220,6 +220,77 @@ def test_a_slow_reader_a_dripper_and_a_flood_delay_nobody(started: LocalNode) ->
         caller.close()
 
 
+def test_the_same_question_a_million_times(started: LocalNode) -> None:
+    """Asked again while its run is in flight: one caller cannot make the daemon owe it a million answers."""
+    started.plugin("slow", "sleep 2; echo OK " + "x" * 230)
+    with Caller(started) as flood, Caller(started, "127.0.0.36") as honest:
+        flood.socket.settimeout(0.2)
+        sent, end = 0, time.monotonic() + 1.5
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < end:
+                sent += flood.socket.send(b"test www.example.com/slow\n" * 100)
+        assert sent > 1_000_000
+        time.sleep(1.0)
+        began = time.monotonic()
+        assert honest.ask("test www.example.com/ok").startswith("answer")
+        assert time.monotonic() - began < 0.5
+        status = Path(f"/proc/{started.daemon_pid}/status").read_text()
+        assert int(status.partition("VmRSS:")[2].split()[0]) < 32_000  # kB
+
+
+def test_half_closed_with_answers_unread_and_one_still_owed(started: LocalNode) -> None:
+    caller = socket.socket()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    caller.bind((ADDRESS, 0))
+    caller.settimeout(5)
+    caller.connect((started.address, started.port))
+    with caller:
+        caller.sendall(b"test www.example.com/ok\n")
+        time.sleep(0.3)
+        caller.sendall(b"test www.example.com/slow\n" + b"test www.example.com/ok\n" * 7000)
+        caller.shutdown(socket.SHUT_WR)
+        time.sleep(1.0)
+        data = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert data.count(b"\nanswer www.example.com/ok OK") == 7001
+    assert data.count(b"\nanswer www.example.com/slow FAIL") == 1
+    with Caller(started) as after:
+        assert after.ask("test www.example.com/ok").startswith("answer")
+
+
+def test_closed_standard_streams(node: LocalNode) -> None:
+    for closed in ("<&-", "2>&-", "<&- >&- 2>&-"):
+        for program, options in (("dmonitor-check", ""), ("dmonitord", "")):
+            command = " ".join(node.command(program)) + f" {options} {closed}"
+            ran = subprocess.run(["sh", "-c", command], env=node.place.environment(), timeout=20, check=False)
+            assert ran.returncode == 0, (program, closed)
+        node.stop()
+
+
+def test_a_log_that_nobody_reads_ends_nothing(node: LocalNode) -> None:
+    daemon = node.popen("dmonitord", "--foreground")
+    assert daemon.stderr and daemon.stdout and "started" in daemon.stderr.readline()
+    daemon.stderr.close()
+    assert not greeted(node, "127.0.0.99"), "which is logged"
+    assert greeted(node, ADDRESS)
+    daemon.terminate()
+    assert daemon.wait(5) == 0
+    daemon.stdout.close()
+
+
+def test_few_descriptors(node: LocalNode) -> None:
+    """Below what a plugin is given; the daemon gets along with what there is."""
+    command = "ulimit -n 100; exec " + " ".join(node.command("dmonitord"))
+    ran = subprocess.run(
+        ["sh", "-c", command], env=node.place.environment(), capture_output=True, text=True, timeout=20, check=False
+    )
+    try:
+        assert (ran.returncode, ran.stderr) == (0, "")
+        with Caller(node) as caller:
+            assert caller.ask("test www.example.com/ok").startswith("answer www.example.com/ok OK")
+    finally:
+        node.stop()
+
+
 def test_limits_on_lines_errors_and_callers(started: LocalNode) -> None:
     before = descriptors(started.daemon_pid)
     with Caller(started) as caller:

@@ -234,3 +234,52 @@ def test_a_thousand_questions_on_one_connection(fakes: Fakes) -> None:
     fakes.add("good", good())
     answers, _ = ask(fakes, *(Test(f"host{number}", "ssh") for number in range(1000)))
     assert answers["good"].result
+
+
+def test_a_family_that_the_kernel_lacks_costs_only_its_address(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ipv6.disable=1, a socket for an IPv6 address cannot even be made."""
+    fakes.add("both", good())
+    peer = fakes.peers.pop()
+    fakes.peers.append(Peer(peer.node, (resolve.normal("::1"), *peer.addresses)))
+    fakes.peers.append(Peer(Node("only6", "only6"), (resolve.normal("::1"),)))
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *arguments: int, **named: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, *arguments, **named)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    answers, _ = ask(fakes, SSH)
+    assert answers["both"].result
+    assert answers["only6"].reason == "address family not supported by protocol"
+
+
+def test_the_next_address_is_tried_after_one_without_a_greeting(fakes: Fakes) -> None:
+    """A peer that hangs up at the address it does not know us from may know the other."""
+    fakes.add("deaf", lambda connection: None)
+    fakes.add("good", good())
+    deaf, fine = fakes.peers.pop(0), fakes.peers.pop(0)
+    fakes.peers.append(Peer(fine.node, (*deaf.addresses, *fine.addresses)))
+    answers, _ = ask(fakes, SSH)
+    assert answers["good"].result
+
+
+def test_a_peer_that_resets_while_it_is_asked_more(fakes: Fakes) -> None:
+    """Its readiness is reported in the same turn of the loop in which a question finds it gone."""
+    fakes.add("resets", drop_after_question)
+    with selectors.DefaultSelector() as selector:
+        asker = peers.Asker(selector, fakes.peers, "own-id", (), fakes.port)
+        asker.ask(SSH)
+        deadline = time.monotonic() + 5
+        asked = 0
+        while asker.pending:
+            assert time.monotonic() < deadline
+            ready = selector.select(asker.pause())
+            for number in range(50 if asked < 2000 else 0):
+                asker.ask(Test("host", f"t{asked + number}"))
+            asked += 50
+            for key, _ in ready:
+                key.data()
+            asker.tick()
+        asker.close()

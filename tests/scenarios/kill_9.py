@@ -59,14 +59,13 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
             wrong.append(f"kill {number}: left running: {strays()}")
         for left in node.state.glob("inside.*"):
             left.rmdir()
-        if number % 10 == 0:
-            after = node.run("dmonitor-check", "-v")
-            if after.returncode != 0:
-                wrong.append(f"kill {number}: the next round ended with {after.returncode}: {after.stderr[-300:]}")
-            finished += 1
+        after = node.run("dmonitor-check", "-v")
+        if after.returncode != 0:
+            wrong.append(f"kill {number}: the next round ended with {after.returncode}: {after.stderr[-300:]}")
+        finished += 1
     if doubled(node):
         wrong.append("two rounds at once: " + (node.state / "doubled").read_text())
-    print(f"      {2 * count} rounds killed, {finished} let live and ended well, {len(wrong)} things went wrong")
+    print(f"      {2 * count} rounds killed, {finished} let live in between, {len(wrong)} things went wrong")
     return wrong
 
 
@@ -99,15 +98,14 @@ def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
         starting.communicate()
         if not gone_within(1.0):
             wrong.append(f"kill {number}: left running: {strays()}")
-        if number % 10 == 0:
-            try:
-                node.start()
-                if not ask(node).startswith("answer 1/quick OK"):
-                    wrong.append(f"kill {number}: the next daemon gave no answer")
-            except (AssertionError, OSError) as error:
-                wrong.append(f"kill {number}: the next daemon: {error}")
-            finally:
-                node.stop()
+        try:
+            node.start()
+            if not ask(node).startswith("answer 1/quick OK"):
+                wrong.append(f"kill {number}: the next daemon gave no answer")
+        except (AssertionError, OSError) as error:
+            wrong.append(f"kill {number}: the next daemon: {error}")
+        finally:
+            node.stop()
     print(f"      {count} daemons killed, {len(wrong)} things went wrong")
     return wrong
 
