@@ -7,6 +7,7 @@ callers' business.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import syslog
@@ -34,27 +35,6 @@ def restart() -> None:
     syslog.openlog(_program, syslog.LOG_PID, syslog.LOG_DAEMON)
 
 
-def debug(event: str, **facts: Value) -> None:
-    """Log what only a person who looks for a fault wants to see."""
-    if _verbose:
-        _write(syslog.LOG_DEBUG, event, facts)
-
-
-def info(event: str, **facts: Value) -> None:
-    """Log a transition, and what led to it."""
-    _write(syslog.LOG_INFO, event, facts)
-
-
-def warning(event: str, **facts: Value) -> None:
-    """Log what an operator should mend one day."""
-    _write(syslog.LOG_WARNING, event, facts)
-
-
-def error(event: str, **facts: Value) -> None:
-    """Log what keeps this node from a part of its work."""
-    _write(syslog.LOG_ERR, event, facts)
-
-
 def complain(text: str) -> None:
     """Say TEXT to the person at the terminal, or to cron, which mails it."""
     _print(names.printable(text, 2000))
@@ -62,7 +42,7 @@ def complain(text: str) -> None:
 
 def line(event: str, facts: dict[str, Value]) -> str:
     """Return the event as it is logged; facts that are None are left out."""
-    return " ".join([event, *(f"{key.rstrip('_')}={_value(value)}" for key, value in facts.items() if value is not None)])
+    return " ".join([event, *(f"{key}={_value(value)}" for key, value in facts.items() if value is not None)])
 
 
 def _value(value: Value) -> str:
@@ -72,11 +52,19 @@ def _value(value: Value) -> str:
     return text if _PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _write(priority: int, event: str, facts: dict[str, Value]) -> None:
+def _write(priority: int, event: str, /, **facts: Value) -> None:
+    if priority == syslog.LOG_DEBUG and not _verbose:
+        return
     text = line(event, facts)
     syslog.syslog(priority, text)
     if _to_stderr:
         _print(text)
+
+
+debug = functools.partial(_write, syslog.LOG_DEBUG)  # what only a person who looks for a fault wants to see
+info = functools.partial(_write, syslog.LOG_INFO)  # a transition, and what led to it
+warning = functools.partial(_write, syslog.LOG_WARNING)  # what an operator should mend one day
+error = functools.partial(_write, syslog.LOG_ERR)  # what keeps this node from a part of its work
 
 
 def _print(text: str) -> None:

@@ -132,7 +132,7 @@ def _lateness(notifications: Sequence[Notification], now: float, zone: datetime.
 
 def _footer(node: str) -> list[str]:
     return [
-        f"Sent by dmonitor on {node}. To look further, on any node:",
+        f"Sent by dmonitor on {node}. To look further, on any node, as root:",
         "  dmonitor-check --dry-run      who sees what now; changes nothing",
         "  journalctl -t dmonitor-check  what was seen, asked and decided",
     ]
