@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import sys
 import syslog
@@ -68,5 +69,8 @@ error = functools.partial(_write, syslog.LOG_ERR)  # what keeps this node from a
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+    try:
         print(f"{_program}: {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # nobody reads it any more; what is left in its buffer must not spoil our exit status
+        with contextlib.suppress(OSError), open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)

@@ -30,7 +30,7 @@ _FILE_SIZE = 1_000_000  # bytes
 _DESCRIPTORS = 256
 # posix_spawn takes only descriptors below the limit that the plugin is to have: its output is put here before.
 _STDOUT_SLOT, _STDERR_SLOT = 4, 5
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGALRM)
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def main(requests: socket.socket, concurrency: int, limit: float) -> None:
@@ -94,9 +94,9 @@ class Warden:
         self._limits()
         self._selector = selectors.DefaultSelector()
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in _DEFAULT_SIGNALS:
-            signal.signal(number, signal.SIG_IGN if number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) else signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        ignored = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)  # the program's end is ours
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._selector.register(self._requests, selectors.EVENT_READ, self._request)
@@ -174,7 +174,7 @@ class Warden:
                         (os.POSIX_SPAWN_DUP2, _STDERR_SLOT, 2),
                     ],
                     setsid=True,
-                    setsigdef=_DEFAULT_SIGNALS,
+                    setsigdef=_SIGNALS,
                     setsigmask=(),
                 )
             finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.message
 import http.server
+import os
 import socketserver
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def make_nodes(place: Place) -> list[LocalNode]:
     for node in nodes:
         for name, port in (("http", HTTP), ("ssh", SSH)):
             node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
-            node.plugin(name, PLUGINS[name], sys.executable)
+            node.plugin(name, PLUGINS[name], os.path.realpath(sys.executable))
     nodes[0].mail()  # as yet each node that has an address mails: one has it
     return nodes
 

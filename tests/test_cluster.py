@@ -12,6 +12,14 @@ from dmonitor import cluster, resolve
 from dmonitor.model import Node
 
 
+@pytest.fixture(autouse=True)
+def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the name localhost resolve, which a minimal system may not know."""
+    real = resolve.look_up
+    known = ((ipaddress.ip_address("127.0.0.1"),), "")
+    monkeypatch.setattr(resolve, "look_up", lambda name: known if name == "localhost" else real(name))
+
+
 def nodes(*names: str) -> list[Node]:
     return [Node(name, name) for name in names]
 
@@ -65,7 +73,7 @@ def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 1
     assert found["hangs.example"] == ((), "no answer from the resolver within 0.5 s")
     assert found["gone.example"] == ((), "Name or service not known")
-    assert ipaddress.ip_address("127.0.0.1") in found["localhost"][0] or ipaddress.ip_address("::1") in found["localhost"][0]
+    assert found["localhost"] == ((ipaddress.ip_address("127.0.0.1"),), "")
     assert found["192.0.2.7"] == ((ipaddress.ip_address("192.0.2.7"),), "")
 
 
