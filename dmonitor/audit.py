@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmonitor import cluster, config, log, names, user
+from dmonitor import cluster, config, lock, log, names, user
 from dmonitor.config import Config, Problem, Severity, did_you_mean
 from dmonitor.model import Test
 
@@ -20,6 +20,8 @@ def report(directory: Path, state: Path) -> int:
     configuration = config.load(directory)
     around = cluster.look_around(configuration.nodes, configuration.settings.listen, {})
     problems = [*configuration.problems, *examine(configuration, around)]
+    if not lock.is_held(state, "dmonitord"):
+        problems.append(Problem(Severity.WARNING, state, "dmonitord does not run on this node: its peers get no answer"))
     if not os.access(state, os.W_OK | os.X_OK):
         reason = (
             f"not writable for user {user.name()}" if os.path.exists(state) else "does not exist; root's first round makes it"
@@ -51,7 +53,7 @@ def examine(configuration: Config, around: cluster.Cluster) -> Iterator[Problem]
     if not configuration.tests:
         yield Problem(Severity.WARNING, directory / "hosts.d", "nothing to test: no HOST/TEST file")
     if not configuration.addresses:
-        yield Problem(Severity.ERROR, directory / "alert.d", "no address: nobody will ever be mailed")
+        yield Problem(Severity.ERROR, directory / "alert.d", "no address: this node will never mail anybody")
     sendmail = Path(configuration.settings.sendmail)
     if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
@@ -73,8 +75,9 @@ def _plugin(configuration: Config, test: Test) -> Iterator[Problem]:
         return
     if not stat.S_ISREG(status.st_mode):
         yield Problem(Severity.ERROR, plugin, f"not a file, needed for {test}")
-    elif not os.access(plugin, os.X_OK):
-        yield Problem(Severity.ERROR, plugin, f"not executable, needed for {test}; chmod +x would make it so")
+    elif not os.access(plugin, os.X_OK | os.R_OK):
+        what = "readable" if os.access(plugin, os.X_OK) else "executable"
+        yield Problem(Severity.ERROR, plugin, f"not {what} for user {user.name()}, needed for {test}; chmod 755 would make it so")
     elif reason := _cannot_start(plugin):
         yield Problem(Severity.ERROR, plugin, f"{reason}, needed for {test}")
 

@@ -117,7 +117,9 @@ def _dry_run(chosen: Namespace) -> int:
     began = time.monotonic()
     configuration = _load_aloud(chosen)
     node_id, incidents = state.peek(chosen.state)
-    observation = round.observe(configuration, node_id, incidents, {}, began)
+    if not configuration.tests:
+        log.complain(f"nothing to test: no HOST/TEST in {configuration.directory / 'hosts.d'}")
+    observation = round.observe(configuration, node_id, incidents, {}, began, ask_all=True)
     faulthandler.cancel_dump_traceback_later()
     for test, judgement in observation.judgements.items():
         print("\n".join(_describe(test, judgement, test in incidents)))
@@ -156,7 +158,7 @@ def _test_alert(chosen: Namespace) -> int:
     }
     deliveries = notifier.send(mails, lambda *_: None, sendmail=settings.sendmail, sender=settings.sender, patience=60)
     for address, delivery in deliveries.items():
-        outcome = f"taken by {settings.sendmail}" if delivery.taken else "not taken"
+        outcome = f"taken by {settings.sendmail}: now look into the mailbox" if delivery.taken else "not taken"
         print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))
         log.info("test-alert", address=address, taken="yes" if delivery.taken else "no", text=delivery.text or None)
     return os.EX_OK if all(delivery.taken for delivery in deliveries.values()) else os.EX_TEMPFAIL

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from dmonitor import names, protocol
+from dmonitor import names, protocol, user
 from dmonitor.model import Node, Test
 
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
@@ -89,7 +89,8 @@ class _Problems(list[Problem]):
 
     def failed(self, path: Path, error: OSError) -> None:
         self.unreadable = True
-        self.error(path, error.strerror or str(error))
+        who = f" for user {user.name()}" if isinstance(error, PermissionError) else ""
+        self.error(path, (error.strerror or str(error)) + who)
 
 
 def load(directory: Path) -> Config:
@@ -247,7 +248,7 @@ def _nodes(path: Path, problems: _Problems) -> tuple[Node, ...]:
             continue
         name, site = words[0], words[1] if len(words) > 1 else words[0]
         if not names.is_node(name):
-            problems.error(path, f"{_quoted(name)} is not a host name or an address", number)
+            problems.error(path, f"{_quoted(name)} is not a host name or an address; a line reads NODE [SITE]", number)
         elif not names.is_site(site) and site != name:
             problems.error(path, f"{_quoted(site)} is not a site: letters, digits and . _ - only", number)
         elif len(words) > 2:
@@ -307,7 +308,8 @@ def _parameters(path: Path, defaults: dict[str, str], problems: _Problems) -> di
             continue
         key, is_set, value = (part.strip() for part in line.partition("="))
         if not is_set or not names.is_parameter(key):
-            problems.error(path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals", number)
+            hint = f"; did you mean {line.replace(key, key.upper(), 1)}?" if is_set and names.is_parameter(key.upper()) else ""
+            problems.error(path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals{hint}", number)
         elif names.is_loader_variable(key):
             problems.error(path, f"{key} would change what the plugin runs, not what it tests", number)
         elif not value.isprintable():

@@ -55,7 +55,7 @@ def _start(chosen: Namespace) -> int:
     try:
         own.take()
     except lock.Busy as error:
-        log.complain(f"another one runs: {error}")
+        log.complain(f"another one runs already: {error}")
         return os.EX_TEMPFAIL
     ready = _Ready(chosen.config, settings, node_id, own, _listen(settings))
     return _serve(ready) if chosen.foreground else _detach(ready)
@@ -167,6 +167,8 @@ class _Door:
         self._settings = settings
         self._found, self._finder = socket.socketpair()
         self._thread: threading.Thread | None = None
+        self._version = (0, 0, 0)
+        self._changed()
         self._again = False  # somebody wanted a look while one was under way
         self._server: Server | None = None
         selector.register(self._found, selectors.EVENT_READ, self._arrived)
@@ -179,10 +181,18 @@ class _Door:
         self._admit()
 
     def knock(self) -> None:
-        """Look again because a stranger came, unless the last look was a short while ago."""
+        """Look again because a stranger came, if nodes.txt has changed or the last look was a while ago."""
         resolved = all(peer.addresses for peer in self.around.peers)
-        if time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
+        if self._changed() or time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
             self.look()
+
+    def _changed(self) -> bool:
+        """Say whether nodes.txt is another one than when this was last asked."""
+        before = self._version
+        with contextlib.suppress(OSError):
+            status = os.stat(self._directory / "nodes.txt")
+            self._version = (status.st_mtime_ns, status.st_ino, status.st_size)
+        return self._version != before
 
     def look(self) -> None:
         """Read nodes.txt and look its names up, in a thread of its own."""

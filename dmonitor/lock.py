@@ -23,7 +23,7 @@ class Busy(Exception):
     """Somebody else holds the lock; `pid` is who, 0 where that cannot be proved, `age` for how many seconds it runs."""
 
     def __init__(self, pid: int, age: float) -> None:
-        super().__init__(f"held by pid {pid} for {age:.0f} s" if pid else "held by another process")
+        super().__init__(f"pid {pid}, since {age:.0f} s" if pid else "another process")
         self.pid = pid
         self.age = age
 
@@ -77,6 +77,18 @@ class Lock:
                 pass
             os.close(self._guard)
             self._guard = -1
+
+
+def is_held(directory: Path, name: str) -> bool:
+    """Say whether somebody holds the lock, without taking it."""
+    try:
+        with open(directory / f"{name}.lock", "rb") as guard:
+            fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def end(pid: int) -> None:

@@ -35,7 +35,7 @@ def compose(
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to ADDRESS."""
-    body = [f"This is a test of dmonitor on {node}: alerts reach this address.", "Nothing is down."]
+    body = [f"This is a test: if you can read it, the alerts of dmonitor on {node} reach you.", "", *_footer(node)]
     return _mail(address, f"TEST dmonitor on {node}", body, sender=sender, node=node, date=_local(now, None))
 
 
@@ -64,7 +64,10 @@ class _News:
 
 def _count(incidents: Sequence[Incident]) -> str:
     hosts = {incident.test.host for incident in incidents}
-    return f"{len(incidents)} tests on " + (f"{len(hosts)} hosts" if len(hosts) > 1 else hosts.pop())
+    if len(hosts) > 1:
+        return f"{len(incidents)} tests on {len(hosts)} hosts"
+    tests = ", ".join(incident.test.name for incident in incidents)
+    return f"{len(incidents)} tests on {hosts.pop()}" + (f": {tests}" if len(tests) <= 40 else "")
 
 
 def _share(judgement: Judgement) -> str:
@@ -112,7 +115,7 @@ def _evidence(judgement: Judgement) -> list[str]:
 def _view(answer: Answer) -> str:
     if answer.result is None:
         return f"no answer: {answer.reason}"
-    duration = f"({answer.result.duration:.1f} s)" if answer.result.duration >= 0.05 and answer.seen != "TIMEOUT" else ""
+    duration = f"({answer.result.duration:.1f} s)" if answer.result.duration >= 1 and answer.seen != "TIMEOUT" else ""
     return " ".join(filter(None, (f"{answer.seen:<8}", answer.text, duration)))
 
 

@@ -221,7 +221,8 @@ class Asker:
         elif reply.reason == protocol.BUSY:
             self._no_answer(peer, reply.test, "it is busy")
         else:
-            text = reply.result.text or reply.reason
+            lacks = f"it has no such test ({reply.reason})" if reply.reason == protocol.NOT_CONFIGURED else reply.reason
+            text = reply.result.text or lacks
             result = Result(reply.result.outcome, text, reply.result.duration)
             self._answer(peer, Answer(peer.node, peer.node_id, result, reply.age), reply.test)
 

@@ -78,6 +78,8 @@ def _open_standard_streams() -> None:
 def reason(error: OSError) -> str:
     """Return what a system call said, and about which file."""
     what = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        what += f" for user {user.name()}" + ("; root may" if os.geteuid() and user.name() not in user.NAMES else "")
     return f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, str | bytes) else what
 
 

@@ -25,6 +25,8 @@ def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcom
     if word == "UNKNOWN" and text:
         return Outcome.UNKNOWN, text.strip()
     reason = f"says neither OK nor FAIL: {words}" if words else "said nothing"
+    if word.strip(":-,.").upper() in ("OK", "FAIL"):
+        reason = f"the first word must be OK or FAIL, and is '{word}': {words}"
     if not words and (said := first_line(complaint)):
         reason += f"; stderr: {said}"
     return Outcome.UNKNOWN, f"{reason} (exit {os.WEXITSTATUS(status)})"

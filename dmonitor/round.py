@@ -31,7 +31,6 @@ HARD_LIMIT = 55.0
 
 _NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency")
 
-
 Known = Mapping[str, Sequence[str]]
 
 
@@ -47,7 +46,10 @@ class Observation:
 class _Observer:
     """Runs all tests and asks the peers about those that fail, as soon as each fails."""
 
-    def __init__(self, config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float) -> None:
+    def __init__(
+        self, config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float, ask_all: bool
+    ) -> None:
+        self._ask_all = ask_all
         self._config = config
         self._node_id = node_id
         self._incidents = incidents
@@ -106,7 +108,7 @@ class _Observer:
         self._ask(test)
 
     def _ask(self, test: Test) -> None:
-        if verdict.must_ask(self._own(test), incident_open=test in self._incidents):
+        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._incidents):
             self._asker.ask(test)
 
     def _own(self, test: Test) -> Answer:
@@ -117,14 +119,16 @@ class _Observer:
         return verdict.decide(self._own(test), answers, self._config.settings.quorum, incident_open=test in self._incidents)
 
 
-def observe(config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float) -> Observation:
-    """Run every test, ask the peers about those that fail or have an open incident in INCIDENTS, and judge.
+def observe(
+    config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float, *, ask_all: bool = False
+) -> Observation:
+    """Run every test, ask the peers about those that fail or have an open incident in INCIDENTS, or all, and judge.
 
     KNOWN are the nodes' addresses when they were last found. BEGAN is when the round began, on the monotonic clock;
     the last answer is waited for until ANSWERS_BY. From now on this process ends at HARD_LIMIT, unless
     faulthandler.cancel_dump_traceback_later is called before.
     """
-    observer = _Observer(config, node_id, incidents, known, began)
+    observer = _Observer(config, node_id, incidents, known, began, ask_all)
     try:
         return Observation(judgements=observer.run(), me=observer.me, found=observer.around.found)
     finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from local_nodes import ADDRESS, LocalNode, Place, running
 
-NODES = {"127.0.0.11": "oslo", "127.0.0.12": "paris", "127.0.0.13": "rome"}
+NODES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 TARGET = "127.0.0.21"
 HTTP, SSH = 8029, 8022
 
@@ -106,6 +106,7 @@ def round_on_each(nodes: list[LocalNode]) -> str:
 
 def table(node: LocalNode) -> None:
     """Show who sees what."""
+    print(f"    $ dmonitor-check --dry-run      # on {node.address}")
     print(textwrap.indent(node.run("dmonitor-check", "--dry-run").stdout, "    "))
 
 
@@ -119,9 +120,11 @@ def chapter(title: str) -> None:
 
 
 def lines_about(log: str, *events: str) -> None:
+    print(f"    The log of a round on {next(iter(NODES))}:\n")
     for line in log.splitlines():
         if line.partition(": ")[2].startswith(events):
-            print("    " + line)
+            print(textwrap.fill(line, 118, initial_indent="    ", subsequent_indent=" " * 20, break_on_hyphens=False))
+    print()
 
 
 def expect(place: Place, *subjects: str) -> None:
@@ -134,37 +137,39 @@ def expect(place: Place, *subjects: str) -> None:
 
 def show(mails: list[email.message.EmailMessage]) -> None:
     for mail in mails:
+        del mail["X-Arguments"]  # our sendmail's note of how it was called
         print(textwrap.indent(str(mail), "    | ", lambda line: True))
 
 
 def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
     """Play the story."""
-    oslo, down = nodes[0], f"DOWN 2 tests on {TARGET}"
-    names = ", ".join(f"{name} ({address})" for address, name in NODES.items())
-    print(f"Three nodes on this machine: {names}; each tests {TARGET}, a web server and something like an SSH daemon.")
+    first, down = nodes[0], f"DOWN 2 tests on {TARGET}: http, ssh"
+    print(
+        f"Three nodes on this machine: {', '.join(NODES)}. Each tests {TARGET}: a web server, and something like an SSH daemon."
+    )
     chapter("All is up: a round on each node says nothing, and mails nothing")
     target.start()
     round_on_each(nodes)
-    table(oslo)
+    table(first)
     expect(place)
 
-    chapter("The target shuts oslo out: oslo alone sees it fail. No mail, and the log says why")
-    target.blocked.add(oslo.address)
+    chapter(f"The target shuts {first.address} out, which alone sees it fail. No mail, and the log says why")
+    target.blocked.add(first.address)
     lines_about(round_on_each(nodes), "asked test", "answer", "verdict")
-    table(oslo)
+    table(first)
     expect(place)
     target.blocked.clear()
 
-    chapter("The target is really down: two nodes agree, and oslo, which has an address in alert.d, mails")
+    chapter(f"The target is really down: the nodes agree, and {first.address}, which has an address in alert.d, mails")
     pass_time()
     target.stop()
-    lines_about(round_on_each(nodes), "verdict", "incident", "handed-over")
+    lines_about(round_on_each(nodes), "asked test", "answer", "verdict", "incident", "handed-over")
     show(place.mails())
     expect(place, down)
 
-    chapter("A minute later it is still down: nothing more is mailed")
+    chapter("Another round, and it is still down: nothing more is mailed")
     round_on_each(nodes)
-    table(oslo)
+    table(first)
     expect(place, down)
 
     chapter("It is back: one mail says so")
@@ -172,7 +177,7 @@ def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
     target.start()
     lines_about(round_on_each(nodes), "verdict", "incident", "handed-over")
     show(place.mails()[1:])
-    expect(place, down, f"UP 2 tests on {TARGET}")
+    expect(place, down, f"UP 2 tests on {TARGET}: http, ssh")
 
 
 def main() -> int:
@@ -186,8 +191,11 @@ def main() -> int:
             with running(nodes):
                 tell(place, nodes, target)
         except AssertionError as error:
-            print(f"dmonitor demo: FAILED: {error}", file=sys.stderr)
+            hint = "; does dmonitor run on this machine already?" if "Address already in use" in str(error) else ""
+            print(f"dmonitor demo: FAILED: {str(error).strip()}{hint}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            return 130
         finally:
             target.stop()
     print(f"\nThat took {time.monotonic() - began:.0f} s.")

@@ -61,7 +61,7 @@ HOSTILE = {
     "no-newline": Hostile(SH + "printf OK", OK),
     "empty": Hostile(SH, UNKNOWN, "said nothing"),
     "only-newline": Hostile(SH + "echo; echo OK", UNKNOWN, "said nothing"),
-    "lower-case": Hostile(SH + "echo ok", UNKNOWN, "says neither OK nor FAIL: ok"),
+    "lower-case": Hostile(SH + "echo ok", UNKNOWN, "and is 'ok'"),
     "ok-glued": Hostile(SH + "echo OKAY", UNKNOWN, "OKAY"),
     "fails-with-ok": Hostile(SH + "echo OK so it says; exit 2", OK, "so it says"),
     "stderr-only": Hostile(SH + "echo no route >&2; exit 3", UNKNOWN, "stderr: no route (exit 3)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from local_nodes import LocalNode, Place
+from local_nodes import LocalNode, Place, run_as, running
 
 
 @pytest.fixture
@@ -22,14 +22,20 @@ def complaints(node: LocalNode) -> tuple[int, list[str]]:
     """Return the exit status of -t, and what it says, paths cut to what is below the directories."""
     ran = node.run("dmonitor-check", "--check-config")
     assert ran.stdout == ""
-    said = ran.stderr.replace(f"{node.config}/", "").replace(f"{node.place.directory}/", "")
+    warning = f"dmonitor-check: warning: {node.state}: dmonitord does not run on this node: its peers get no answer\n"
+    said = ran.stderr.replace(warning, "").replace(f"{node.config}/", "").replace(f"{node.place.directory}/", "")
     return ran.returncode, [line.removeprefix("dmonitor-check: ") for line in said.splitlines()]
 
 
 def test_all_well(node: LocalNode) -> None:
     status, said = complaints(node)
-    assert (status, said) == (0, ["127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: all well"])
+    assert (status, said) == (0, ["127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 1 warning"])
     assert list(node.state.iterdir()) == [], "it changes nothing"
+
+
+def test_all_well_once_the_daemon_runs(node: LocalNode) -> None:
+    with running([node]):
+        assert node.run("dmonitor-check", "-t").stderr.endswith(", 1 address: all well\n")
 
 
 def test_every_mistake(node: LocalNode) -> None:
@@ -60,10 +66,10 @@ def test_every_mistake(node: LocalNode) -> None:
         "error: plugins/check_ftp: not a file, needed for www.example.com/ftp",
         "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
         "error: plugins/check_smtp: a dangling link to /nonexistent/check_smtp, needed for www.example.com/smtp",
-        "error: plugins/check_ssh: not executable, needed for www.example.com/ssh; chmod +x would make it so",
+        f"error: plugins/check_ssh: not executable for user {run_as().pw_name}, needed for www.example.com/ssh; chmod 755 would make it so",
         "error: nodes.txt: 3 sites (a, b, c) and quorum = 4: no test can ever be DOWN",
         "error: /nonexistent/sendmail: sendmail does not exist: no mail can leave; install a mail transport agent",
-        "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 1 warning",
+        "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 2 warnings",
     ]
 
 
@@ -83,7 +89,7 @@ def test_what_can_never_alert(node: LocalNode, nodes: str, complaint: str) -> No
 
 def test_no_address(node: LocalNode) -> None:
     next((node.config / "alert.d").iterdir()).unlink()
-    assert complaints(node)[1][0] == "error: alert.d: no address: nobody will ever be mailed"
+    assert complaints(node)[1][0] == "error: alert.d: no address: this node will never mail anybody"
 
 
 def test_a_node_that_is_not_listed_is_warned(node: LocalNode) -> None:
@@ -106,6 +112,6 @@ def test_unreadable(node: LocalNode) -> None:
     """As root, the check looks with the eyes of the user that rounds run as."""
     (node.config / "nodes.txt").chmod(0)
     if os.geteuid() == 0:
-        assert complaints(node)[1][0] == "error: nodes.txt: Permission denied"
+        assert complaints(node)[1][0] == f"error: nodes.txt: Permission denied for user {run_as().pw_name}"
     (node.config / "nodes.txt").unlink()
     assert complaints(node)[1][0] == "error: nodes.txt: No such file or directory"

@@ -324,6 +324,20 @@ def test_dry_run_tells_and_stores_nothing(three: list[LocalNode], place: Place) 
     assert dry.stderr == ""
 
 
+def test_dry_run_asks_about_what_passes_too(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[1].plugin("web", "echo OK fine")
+    (three[1].config / "hosts.d" / TEST).unlink()
+    with running(three[1:2]):
+        dry = three[0].run("dmonitor-check", "--dry-run").stdout
+    assert re.sub(r"\d\.\d\d s", "0.00 s", dry) == (
+        "www.example.com/web  UP: 0 sites failing, quorum 2\n"
+        "    127.0.0.31  OK          0.00 s  fine\n"
+        "    127.0.0.32  UNKNOWN     0.00 s  it has no such test (not-configured)\n"
+        "    127.0.0.33  no-answer           connection refused\n"
+    )
+
+
 def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> None:
     prepare(three)
     three[0].plugin("web", "sleep 2; echo OK")
@@ -337,7 +351,7 @@ def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> 
 
 def test_test_alert(three: list[LocalNode], place: Place) -> None:
     sent = three[0].run("dmonitor-check", "--test-alert")
-    assert (sent.returncode, sent.stdout) == (0, f"{ADDRESS}: taken by {place.sendmail}\n")
+    assert (sent.returncode, sent.stdout) == (0, f"{ADDRESS}: taken by {place.sendmail}: now look into the mailbox\n")
     assert place.subjects() == ["TEST dmonitor on 127.0.0.31"]
     place.program("sendmail", "#!/bin/sh\necho no such user >&2; exit 67\n")
     refused = three[0].run("dmonitor-check", "--test-alert")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor import config
+from dmonitor import config, user
 from dmonitor.config import Config, Settings
 from dmonitor.model import Node, Test
 
@@ -80,7 +80,7 @@ def test_nodes(tree: Path) -> None:
         Node("foo_bar", "foo_bar"),
     )
     assert problems(loaded) == [
-        "error: nodes.txt:6: '-o' is not a host name or an address",
+        "error: nodes.txt:6: '-o' is not a host name or an address; a line reads NODE [SITE]",
         "error: nodes.txt:7: 'b' behind the site: a line reads NODE [SITE]",
         "warning: nodes.txt:8: paris is listed twice; the first line counts",
         "error: nodes.txt:9: '$(id)' is not a site: letters, digits and . _ - only",
@@ -129,7 +129,7 @@ def test_parameters(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("port=80", "'port=80' is not KEY=VALUE, the key in capitals"),
+        ("port=80", "'port=80' is not KEY=VALUE, the key in capitals; did you mean PORT=80?"),
         ("PORT", "'PORT' is not KEY=VALUE, the key in capitals"),
         ("LD_PRELOAD=/tmp/x.so", "LD_PRELOAD would change what the plugin runs, not what it tests"),
         ("PATH=/tmp", "PATH would change what the plugin runs, not what it tests"),
@@ -201,5 +201,8 @@ def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(tree: Path, mon
 
     monkeypatch.setattr(os, "stat", stat)
     loaded = config.load(tree)
-    assert problems(loaded) == ["error: hosts.d/other: Permission denied", "error: alert.d/root: Permission denied"]
+    assert problems(loaded) == [
+        f"error: hosts.d/other: Permission denied for user {user.name()}",
+        f"error: alert.d/root: Permission denied for user {user.name()}",
+    ]
     assert set(loaded.tests) == {Test("www.example.com", "http")} and not loaded.complete

@@ -172,6 +172,13 @@ def test_a_stranger_gets_not_a_byte(started: LocalNode) -> None:
     assert not (started.state / "runs").exists()
 
 
+def test_a_node_that_was_added_is_let_in_without_a_signal(started: LocalNode) -> None:
+    assert not greeted(started, "127.0.0.37")
+    with open(started.config / "nodes.txt", "a") as file:
+        file.write("127.0.0.37\n")
+    wait_until(lambda: greeted(started, "127.0.0.37"))
+
+
 def test_sighup_reads_nodes_again(started: LocalNode) -> None:
     assert not greeted(started, "127.0.0.37")
     with open(started.config / "nodes.txt", "a") as file:
@@ -338,7 +345,7 @@ def test_it_runs_as_the_right_user_detached(started: LocalNode) -> None:
 def test_a_second_one_says_so(started: LocalNode) -> None:
     second = started.run("dmonitord")
     assert second.returncode == os.EX_TEMPFAIL
-    assert second.stderr.startswith(f"dmonitord: another one runs: held by pid {started.daemon_pid} for ")
+    assert second.stderr.startswith(f"dmonitord: another one runs already: pid {started.daemon_pid}, since ")
 
 
 def test_a_port_in_use_says_so_before_it_detaches(node: LocalNode) -> None:

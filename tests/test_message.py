@@ -124,7 +124,7 @@ def test_a_hundred_nodes_and_a_long_name() -> None:
 def test_the_test_mail() -> None:
     mail = read(message.compose_test("root", sender="dmonitor", node="oslo", now=BEGAN))
     assert mail["Subject"] == "TEST dmonitor on oslo"
-    assert "Nothing is down." in mail.get_content()
+    assert "alerts of dmonitor on oslo reach you" in mail.get_content()
 
 
 @pytest.mark.parametrize(

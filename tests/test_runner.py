@@ -270,6 +270,8 @@ def test_marks() -> None:
         (b"OK - load 0.1\nmore", Outcome.OK, "- load 0.1"),
         (b"  FAIL   two  words ", Outcome.FAIL, "two words"),
         (b"UNKNOWN no tool", Outcome.UNKNOWN, "no tool"),
+        (b"ok fine", Outcome.UNKNOWN, "the first word must be OK or FAIL, and is 'ok': ok fine (exit 0)"),
+        (b"OK: fine", Outcome.UNKNOWN, "the first word must be OK or FAIL, and is 'OK:': OK: fine (exit 0)"),
         (b"CRITICAL x", Outcome.UNKNOWN, "says neither OK nor FAIL: CRITICAL x (exit 0)"),
     ],
 )
