@@ -76,7 +76,7 @@ def _take(own: lock.Lock) -> None:
             raise
         log.error("round-hung", pid=busy.pid, seconds=int(busy.age))
         lock.end(busy.pid)
-        own.take()
+        own.take(patience=2)
 
 
 def _locked_round(chosen: Namespace, began: float) -> int:

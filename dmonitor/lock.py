@@ -37,8 +37,9 @@ class Lock:
         self._guard = -1
         self._owner = 0
 
-    def take(self) -> None:
-        """Take the lock now; raise Busy when it is held, OSError when the guard cannot be opened."""
+    def take(self, patience: float = 0.0) -> None:
+        """Take the lock, within PATIENCE seconds; raise Busy when it is held, OSError when the guard cannot be opened."""
+        deadline = time.monotonic() + patience
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while self._guard < 0:
             guard = os.open(self._guard_path, flags, 0o640)
@@ -47,6 +48,9 @@ class Lock:
             except BlockingIOError:
                 holder = os.pread(guard, 64, 0)
                 os.close(guard)
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
                 raise Busy(*_identify(holder)) from None
             if _is_file(guard, self._guard_path):
                 self._guard = guard
@@ -92,18 +96,9 @@ def is_held(directory: Path, name: str) -> bool:
 
 
 def end(pid: int) -> None:
-    """Kill a holder that Busy named, and wait up to two seconds until it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline and _start_time(pid):
-            time.sleep(0.02)
-    finally:
-        os.close(descriptor)
+    """Kill a holder that Busy named; the lock is free once all of its threads are gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _identify(holder: bytes) -> tuple[int, float]:
