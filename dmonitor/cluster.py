@@ -49,11 +49,11 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str
     shared = any(address.is_loopback for address in bound)
     hostname = socket.gethostname()
 
+    def is_ours(address: resolve.Address) -> bool:
+        return address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
+
     def is_mine(node: Node) -> bool:
-        return node.name == hostname or any(
-            address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
-            for address in found[node.name][0]
-        )
+        return node.name == hostname or any(map(is_ours, found[node.name][0]))
 
     own = [node for node in nodes if is_mine(node)]
     peers = []

@@ -210,7 +210,8 @@ class Asker:
             self._end(peer, _strerror(error))
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.unsent else 0)
-        self._selector.modify(peer.connection, events, lambda: self._readable(peer))
+        if self._selector.get_key(peer.connection).events != events:
+            self._selector.modify(peer.connection, events, lambda: self._readable(peer))
 
     def _answered(self, peer: _Peer, reply: protocol.Reply | protocol.Refusal) -> None:
         if isinstance(reply, protocol.Refusal):

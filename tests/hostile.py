@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from pathlib import Path
 
 from dmonitor.model import Outcome
@@ -105,3 +106,11 @@ def strays() -> list[str]:
         if state != "Z" and (MARK in command or "sleep 987" in command or command.startswith("yes")):
             found.append(f"{pid} {command}")
     return found
+
+
+def gone_within(seconds: float) -> bool:
+    """Wait up to SECONDS for the strays to be gone; say whether they are."""
+    deadline = time.monotonic() + seconds
+    while strays() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not strays()

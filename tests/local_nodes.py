@@ -18,7 +18,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
@@ -28,6 +28,14 @@ _SENDMAIL = """#!/bin/sh
 umask 000
 draft=$(mktemp {0}/.draft.XXXXXX) && {{ echo "X-Arguments: $*"; cat; }} >"$draft" && mv "$draft" {0}/$(date +%s%N)-$$
 """
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for CONDITION to come true; AssertionError unless it does within SECONDS."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
 
 
 def run_as() -> pwd.struct_passwd:

@@ -8,12 +8,12 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile import plant, strays
-from local_nodes import ADDRESS, LocalNode, Place, run_as, running
+from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import server, state
 from dmonitor.state import State
@@ -32,13 +32,6 @@ def prepare(nodes: list[LocalNode]) -> None:
 
 def sees(node: LocalNode, text: str) -> None:
     (node.config / "sees").write_text(text + "\n")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

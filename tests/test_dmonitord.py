@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile import plant, strays
-from local_nodes import LocalNode, Place, run_as, running
+from local_nodes import LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import protocol, server
 
@@ -65,13 +65,6 @@ class Caller:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def greeted(node: LocalNode, source: str) -> bool:

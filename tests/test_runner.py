@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hostile import HOSTILE, plant, strays
+from local_nodes import wait_until
 
 from dmonitor import processes, result, warden
 from dmonitor.model import Outcome, Result, Test
@@ -19,13 +20,6 @@ from dmonitor.runner import Runner
 
 LIMIT = 1.5
 Run = Callable[..., dict[str, Result]]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 class Bench:

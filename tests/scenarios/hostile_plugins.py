@@ -17,19 +17,12 @@ from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from hostile import plant, strays
+from hostile import gone_within, plant
 from local_nodes import LocalNode, Place, running
 
 from dmonitor import server
 
 ADDRESS, PORT = "127.0.0.61", 3961
-
-
-def gone_within(seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while strays() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not strays()
 
 
 def family_of(pid: int) -> list[int]:

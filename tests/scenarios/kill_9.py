@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from hostile import strays
+from hostile import gone_within, strays
 from local_nodes import LocalNode, Place
 
 ADDRESS, PORT = "127.0.0.62", 3962
@@ -32,13 +32,6 @@ sleep 0.$1
 rmdir {0}/inside.$PPID
 echo OK
 """
-
-
-def gone_within(seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while strays() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not strays()
 
 
 def doubled(node: LocalNode) -> bool:
