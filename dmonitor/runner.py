@@ -1,7 +1,7 @@
 """Run plugins, many at a time, each under its limit, and leave nothing of them behind (rule R1, promise 6).
 
-Checker and daemon share it, and nobody else starts plugins. They are not children of the program
-but of its *warden*, a process forked from it early on:
+Checker and daemon share it, and nothing else starts plugins. The plugins are not children of the program but of
+its *warden*, a process forked from it early on:
 
     program  --run-->  warden  --posix_spawn-->  plugins, each a session of its own
              <-result-
