@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def report(directory: Path, state: Path) -> int:
         f"{_count(len(hosts), 'host')}, {_count(len(configuration.tests), 'test')}, {_count(len(configuration.nodes), 'node')}"
         f" (this one is {around.me.name}), {_count(len(configuration.addresses), 'address', 'es')}"
     )
+    holding = sum(silence.until is None or silence.until > time.time() for silence in configuration.silences)
+    what += f", {_count(holding, 'silence')}" if holding else ""
     outcome = f"{_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}" if problems else "all well"
     log.complain(f"{directory}: {what}: {outcome}")
     return os.EX_CONFIG if errors else os.EX_OK
@@ -54,6 +57,10 @@ def examine(configuration: Config, around: cluster.Cluster) -> Iterator[Problem]
         yield Problem(Severity.WARNING, directory / "hosts.d", "nothing to test: no HOST/TEST file")
     if not configuration.addresses:
         yield Problem(Severity.ERROR, directory / "alert.d", "no address: this node will never mail anybody")
+    for silence in configuration.silences:
+        if silence.until is not None and silence.until <= time.time():
+            ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(silence.until))
+            yield Problem(Severity.WARNING, directory / "silence.d" / silence.host / silence.name, f"ended on {ended}; remove it")
     sendmail = Path(configuration.settings.sendmail)
     if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"

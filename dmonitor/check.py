@@ -12,10 +12,14 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from dmonitor import cluster, config, lock, log, program, round, state, user
-from dmonitor.model import Judgement, Test, Vote
+from dmonitor import cluster, config, lock, log, observer, program, protocol, round, state, user
+from dmonitor.model import Judgement, Notification, Test, Vote
+
+if TYPE_CHECKING:
+    from dmonitor import notifier
 
 PROGRAM = "dmonitor-check"
 _OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
@@ -33,7 +37,7 @@ def _run(chosen: Namespace) -> int:
     if chosen.check_config or chosen.test_alert or chosen.dry_run:
         user.become()
     else:
-        user.become(chosen.state)
+        user.become(chosen.state, chosen.run)
         return _round(chosen)
     if chosen.check_config:
         from dmonitor import audit
@@ -44,11 +48,12 @@ def _run(chosen: Namespace) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = program.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
+    parser.add_argument("--once", action="store_true", help="greet the peers once, and do not stay for what they find")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-n", "--dry-run", action="store_true", help="test and ask, print who sees what; tell and store nothing")
     what.add_argument("-t", "--check-config", action="store_true", help="say what is wrong with the configuration")
     what.add_argument("--test-alert", action="store_true", help="mail every address a test; say what sendmail answered")
-    return parser.parse_args(arguments)
+    return program.parse(parser, arguments)
 
 
 def _round(chosen: Namespace) -> int:
@@ -81,20 +86,107 @@ def _take(own: lock.Lock) -> None:
 
 def _locked_round(chosen: Namespace, began: float) -> int:
     configuration = _load(chosen)
-    node_id = state.node_id(chosen.state)
-    with state.State(chosen.state) as store:
-        standings, incidents = store.standings(), store.open_incidents()
+    with state.State(chosen.state, chosen.run) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
             configuration = dataclasses.replace(configuration, addresses=store.addresses(configuration.addresses))
-        observation = round.observe(configuration, node_id, incidents, store.lookups(), began)
-        store.remember(configuration.addresses, observation.found)
-        now = time.time()
-        steps = round.conclude(observation, standings, incidents, confirm=configuration.settings.confirm, now=now)
-        round.record(store, configuration, steps, standings, incidents, now)
-        all_told = round.tell(store, configuration, observation.me, now, began + round.HANDED_OVER_BY - time.monotonic())
+        all_told = _Driver(chosen, configuration, store, began).drive()
     faulthandler.cancel_dump_traceback_later()
-    log.debug("round-finished", tests=len(steps), seconds=time.monotonic() - began)
+    log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
     return os.EX_OK if all_told else os.EX_TEMPFAIL
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clock:
+    """The clocks of one round that began at BEGAN, monotonic."""
+
+    began: float
+    now: Callable[[], float]
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+
+class _Driver:
+    """Does in earnest what the script of `round` wants done."""
+
+    def __init__(self, chosen: Namespace, configuration: config.Config, store: state.State, began: float) -> None:
+        self._config, self._store = configuration, store
+        self._clock = _Clock(began, store.clock.now)
+        node_id, settings = state.node_id(chosen.state), configuration.settings
+        self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock)
+        store.remember(configuration.addresses, self._observer.around.found)
+        self._setup = round.Setup(
+            node_id,
+            frozenset(configuration.tests),
+            protocol.digest(configuration.tests),
+            configuration.addresses,
+            tuple(store.from_wall(silence) for silence in configuration.silences),
+            frozenset(node.name for node in configuration.nodes),
+            configuration.complete,
+            settings.confirm,
+            settings.flapping,
+            settings.remind,
+            chosen.once,
+        )
+        self._deliveries: Iterator[tuple[str, notifier.Delivery]] = iter(())
+        self._mails: Mapping[str, Sequence[Notification]] = {}
+        self._me = ""
+
+    def drive(self) -> bool:
+        """Take the round; return whether all that was handed over was taken."""
+        course = round.course(self._setup, self._store.books(), self._clock, _note, state.fresh_id)
+        came = None
+        try:
+            while True:
+                came = self._do(course.send(came))
+        except StopIteration as end:
+            return bool(end.value)
+        finally:
+            self._observer.close()
+
+    def _do(self, effect: round.Effect) -> object:
+        match effect:
+            case round.Observe():
+                seen = self._observer.observe(effect)
+                self._me = seen.me.name
+                return seen
+            case round.Greet():
+                return self._observer.greet(effect)
+            case round.Save():
+                return self._store.save(effect)
+            case round.Wait(seconds):
+                time.sleep(seconds)
+            case round.HandOver(mails):
+                self._hand_over(mails)
+            case round.Next():
+                return self._next()
+        return None
+
+    def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
+        from dmonitor import message, notifier
+
+        sender, shift = self._config.settings.sender, self._store.clock.to_wall()
+        composed = {
+            address: message.compose(message.moved(owed, shift), sender=sender, node=self._me, now=time.time())
+            for address, owed in mails.items()
+        }
+        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        self._mails = mails
+        self._deliveries = notifier.send(composed, sendmail=self._config.settings.sendmail, sender=sender, patience=patience)
+
+    def _next(self) -> tuple[str, bool] | None:
+        for address, delivery in self._deliveries:
+            event, write = ("handed-over", log.info) if delivery.taken else ("refused", log.error)
+            for owed in self._mails[address]:
+                known = owed.incident
+                kind, reason = owed.kind.value, delivery.text or None
+                write(event, address=address, kind=kind, test=str(known.test), incident=known.id, reason=reason)
+            return address, delivery.taken
+        return None
+
+
+def _note(level: str, event: str, /, **facts: log.Value) -> None:
+    {"debug": log.debug, "info": log.info, "warning": log.warning, "error": log.error}[level](event, **facts)
 
 
 def _load(chosen: Namespace) -> config.Config:
@@ -116,13 +208,18 @@ def _dry_run(chosen: Namespace) -> int:
     """Test and ask, print who sees what; change nothing."""
     began = time.monotonic()
     configuration = _load_aloud(chosen)
-    node_id, incidents = state.peek(chosen.state)
+    node_id, incidents = state.peek(chosen.state, chosen.run)
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory / 'hosts.d'}")
-    observation = round.observe(configuration, node_id, incidents, {}, began, ask_all=True)
+    eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), ask_all=True)
+    open_tests = frozenset(known.test for known in incidents if known.is_open)
+    try:
+        observation = eyes.observe(round.Observe(open_tests, tuple(incidents)))
+    finally:
+        eyes.close()
     faulthandler.cancel_dump_traceback_later()
     for test, judgement in observation.judgements.items():
-        print("\n".join(_describe(test, judgement, test in incidents)))
+        print("\n".join(_describe(test, judgement, test in open_tests)))
     return os.EX_OK
 
 
@@ -156,7 +253,7 @@ def _test_alert(chosen: Namespace) -> int:
         address: message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
         for address in configuration.addresses
     }
-    deliveries = notifier.send(mails, lambda *_: None, sendmail=settings.sendmail, sender=settings.sender, patience=60)
+    deliveries = dict(notifier.send(mails, sendmail=settings.sendmail, sender=settings.sender, patience=60))
     for address, delivery in deliveries.items():
         outcome = f"taken by {settings.sendmail}: now look into the mailbox" if delivery.taken else "not taken"
         print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))

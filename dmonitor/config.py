@@ -1,4 +1,4 @@
-"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, dmonitor.conf.
+"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, silence.d, dmonitor.conf.
 
 Every function returns what is right and appends a Problem for what is not, so that one bad file never costs
 another its test or its mail. Nothing here is written, run or resolved; `audit` looks further.
@@ -11,11 +11,11 @@ import difflib
 import enum
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from dmonitor import names, protocol, user
-from dmonitor.model import Node, Test
+from dmonitor.model import Node, Silence, Test
 
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
 
@@ -55,6 +55,8 @@ class Settings:
     sender: str = "dmonitor"
     sendmail: str = "/usr/sbin/sendmail"
     concurrency: int = 500
+    flapping: bool = True
+    remind: float = 0.0  # seconds between reminders; 0 is never
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Config:
     addresses: tuple[str, ...]
     problems: tuple[Problem, ...]
     complete: bool = True
+    silences: tuple[Silence, ...] = ()  # `until` in seconds since the epoch; those that ended, too
 
     def plugin(self, test: Test) -> Path:
         return self.directory / "plugins" / test.plugin
@@ -101,7 +104,9 @@ def load(directory: Path) -> Config:
     problems.unreadable = False  # what matters is whether a test or an address that is not found is gone
     tests = _tests(directory / "hosts.d", problems)
     addresses = _addresses(directory / "alert.d", problems)
-    return Config(directory, settings, nodes, tests, addresses, tuple(problems), not problems.unreadable)
+    complete = not problems.unreadable
+    silences = tuple(_silences(directory / "silence.d", tests if complete else None, nodes, problems))
+    return Config(directory, settings, nodes, tests, addresses, tuple(problems), complete, silences)
 
 
 def line_of(directory: Path, node: str) -> int | None:
@@ -121,6 +126,11 @@ def load_tests(directory: Path) -> tuple[Tests, list[Problem]]:
     """Read hosts.d alone, for a daemon that is asked about a test; what is wrong there comes with it."""
     problems = _Problems()
     return _tests(directory / "hosts.d", problems), problems
+
+
+def load_silences(directory: Path) -> list[Silence]:
+    """Read silence.d alone, for a daemon that is greeted; what is wrong there is the checker's to say."""
+    return list(_silences(directory / "silence.d", None, (), _Problems()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -158,20 +168,23 @@ def _kind(path: Path, problems: _Problems) -> int | None:
         return None
 
 
-def _entries(directory: Path, problems: _Problems) -> list[str]:
-    """Return the names in DIRECTORY that count, in order."""
+def _entries(directory: Path, problems: _Problems, *, optional: bool = False) -> list[str]:
+    """Return the names in DIRECTORY that count, in order; one that is absent and not OPTIONAL is a problem."""
     try:
         return sorted(name for name in os.listdir(directory) if not names.is_passed_over(name))
     except OSError as error:
-        problems.failed(directory, error)
+        if not (optional and isinstance(error, FileNotFoundError)):
+            problems.failed(directory, error)
         return []
 
 
 # dmonitor.conf
 
+_Value = int | float | str | tuple[str, ...]
+
 
 def _settings(path: Path, problems: _Problems) -> Settings:
-    values: dict[str, int | str | tuple[str, ...]] = {}
+    values: dict[str, _Value] = {}
     for number, line in enumerate(_read(path, problems, optional=True), 1):
         line = line.strip()
         if not line or line[0] in "#;" or line == "[dmonitor]":
@@ -226,7 +239,23 @@ def _program(value: str) -> str:
     return value
 
 
-_SETTINGS: dict[str, tuple[str, Callable[[str], int | str | tuple[str, ...]]]] = {
+def _switch(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise ValueError("neither on nor off")
+    return value == "on"
+
+
+def _remind(value: str) -> float:
+    for unit, seconds in (("min", 60), ("h", 3600), ("d", 86400)):
+        number = value.removesuffix(unit).rstrip()
+        if value.endswith(unit) and number.isascii() and number.isdigit() and 600 <= int(number) * seconds <= 365 * 86400:
+            return float(int(number) * seconds)
+    if value != "off":
+        raise ValueError("neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
+    return 0.0
+
+
+_SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "quorum": ("quorum", _whole(1, 100)),
     "confirm": ("confirm", _whole(1, 100)),
     "listen": ("listen", _listen),
@@ -234,6 +263,8 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], int | str | tuple[str, ...]]]] =
     "from": ("sender", _sender),
     "sendmail": ("sendmail", _program),
     "concurrency": ("concurrency", _whole(1, 10_000)),
+    "flapping": ("flapping", _switch),
+    "remind": ("remind", _remind),
 }
 
 
@@ -334,3 +365,42 @@ def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
             problems.unreadable |= kind == 0
             problems.error(path, "not a file: touch one that is named like the address")
     return tuple(addresses)
+
+
+# silence.d
+
+
+def _silences(directory: Path, tests: Tests | None, nodes: Iterable[Node], problems: _Problems) -> Iterator[Silence]:
+    """Yield the silences of files HOST and HOST/TEST; one that fits none of TESTS, where these are known, is suspicious."""
+    hosts: dict[str, list[str]] = {"node": [node.name for node in nodes]}
+    for test in tests or ():
+        hosts.setdefault(test.host, []).append(test.name)
+    for host in _entries(directory, problems, optional=True):
+        path = directory / host
+        files = []
+        if not names.is_host(host) and not names.is_reserved_host(host):
+            problems.error(path, f"{_quoted(host)} is not a host name: ASCII letters, digits and . _ - : only, no space")
+        elif (kind := _kind(path, problems)) == stat.S_IFDIR:
+            files = [(path / name, name, _kind(path / name, problems)) for name in _entries(path, problems, optional=True)]
+        elif kind is not None:
+            files = [(path, "", kind)]
+        for file, name, kind in files:
+            where = "node in nodes.txt" if name and host == "node" else "test in hosts.d" if name else "host in hosts.d"
+            known = hosts.get(host, []) if name else list(hosts)
+            if name and not (names.is_node(name) if host == "node" else names.is_test(name)):
+                problems.error(file, f"{_quoted(name)} cannot be a {where}")
+            elif kind not in (stat.S_IFREG, None):
+                problems.error(file, "not a file: touch HOST, or HOST/TEST")
+            elif kind is not None:
+                if tests is not None and file.name not in known:
+                    problems.warning(file, f"silences nothing: no such {where}{did_you_mean(file.name, known)}")
+                yield from _silence(file, host, name)
+
+
+def _silence(path: Path, host: str, name: str) -> Iterator[Silence]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return  # removed this very moment
+    # A touch without a time sets both alike; the margin is for a file server whose clock is not ours.
+    yield Silence(host, name, status.st_mtime if status.st_mtime > status.st_ctime + 1 else None)

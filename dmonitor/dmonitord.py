@@ -22,7 +22,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dmonitor import cluster, config, lock, log, program, protocol, state, user
+from dmonitor import cluster, config, lock, log, program, protocol, round, state, user
+from dmonitor.model import Incident, Presence, Statement
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 
@@ -37,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     parser = program.parser(PROGRAM, "Answer the peers: what does this node see?")
     parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
-    chosen = parser.parse_args(arguments)
+    chosen = program.parse(parser, arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose or chosen.foreground, verbose=chosen.verbose)
     os.umask(0o027)
     return program.guard(lambda: _start(chosen))
 
 
 def _start(chosen: Namespace) -> int:
-    user.become(chosen.state)
+    user.become(chosen.state, chosen.run)
     settings, problems = config.load_settings(chosen.config)
     if problems:
         for problem in problems:
@@ -57,7 +58,7 @@ def _start(chosen: Namespace) -> int:
     except lock.Busy as error:
         log.complain(f"another one runs already: {error}")
         return os.EX_TEMPFAIL
-    ready = _Ready(chosen.config, settings, node_id, own, _listen(settings))
+    ready = _Ready(chosen.config, chosen.state, chosen.run, settings, node_id, own, _listen(settings))
     return _serve(ready) if chosen.foreground else _detach(ready)
 
 
@@ -66,6 +67,8 @@ class _Ready:
     """What a daemon has taken before it detaches, so that a start that fails can say so."""
 
     directory: Path
+    state: Path
+    run: Path | None
     settings: config.Settings
     node_id: str
     own: lock.Lock
@@ -139,7 +142,8 @@ def _serve(ready: _Ready, reporter: io.FileIO | None = None) -> int:
         runner = Runner(selector, settings.concurrency)
         door = _Door(selector, ready.directory, settings)
         greeting = protocol.Greeting(door.around.me.name, ready.node_id)
-        server = Server(selector, runner, ready.listeners, ready.directory, greeting, settings.concurrency, door.knock)
+        facts = _Facts(ready, greeting)
+        server = Server(selector, runner, ready.listeners, ready.directory, greeting, facts, settings.concurrency, door.knock)
         door.open(server)
         if reporter:
             reporter.write(b"ready")
@@ -157,6 +161,39 @@ def _serve(ready: _Ready, reporter: io.FileIO | None = None) -> int:
         log.info("stopped")
         ready.own.release()
     return os.EX_OK
+
+
+class _Facts:
+    """What this node states, from the checker's books and the silences as they are now."""
+
+    def __init__(self, ready: _Ready, greeting: protocol.Greeting) -> None:
+        self._ready, self._greeting = ready, greeting
+
+    def statement(self) -> tuple[Statement, float]:
+        with self._store() as store:
+            silences = config.load_silences(self._ready.directory)
+            if store is None:
+                presence = Presence(self._greeting.name, self._greeting.node_id, time.time(), stores=False)
+                return round.state_of(round.Own(), [], silences, presence, presence.at), presence.at
+            now, own = store.clock.now(), store.own()
+            silences = [store.from_wall(silence) for silence in silences]
+            presence = own.presence(self._greeting.name, self._greeting.node_id, now, stores=not store.failed)
+            return round.state_of(own, store.incidents(), silences, presence, now), now
+
+    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
+        with self._store() as store:
+            found = [known for known in store.recall([incident_id]) if not known.removed] if store else []
+            return (found[0] if found else None), store.clock.now() if store else time.time()
+
+    @contextlib.contextmanager
+    def _store(self) -> Iterator[state.State | None]:
+        """Open the checker's state for reading, afresh, for it may have been replaced; None where that is not possible."""
+        try:
+            with state.State(self._ready.state, self._ready.run, read_only=True) as store:
+                yield store
+        except state.StateError as error:
+            log.debug("state-unreadable", reason=str(error))
+            yield None
 
 
 class _Door:

@@ -9,6 +9,7 @@ that hangs can be told from another process with the same number.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -42,7 +43,12 @@ class Lock:
         deadline = time.monotonic() + patience
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while self._guard < 0:
-            guard = os.open(self._guard_path, flags, 0o640)
+            try:
+                guard = os.open(self._guard_path, flags, 0o640)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                guard = os.open(self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # it locks as well
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -6,19 +6,30 @@ elsewhere. Written for a tired person with a phone: what is down comes first, ev
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import datetime
 import email.headerregistry
 import email.message
 import email.policy
 import email.utils
-from collections.abc import Iterable, Sequence
+import hashlib
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Vote
+from dmonitor.incident import STEADY, WINDOW
+from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Test, Verdict, Vote
 
 # Lines may be long: a mail that is not encoded can be read in a log, a queue or a mailbox as it is.
 _POLICY = email.policy.default.clone(max_line_length=990)
 
 LATE = 120.0  # seconds after which a mail says that it is late
+_DOMAIN = "dmonitor.invalid"  # whichever node speaks, a mail has the same Message-ID, and a mailbox drops the double
+_LINE, _HOSTS, _DETAILED = 200, 40, 20  # a summary's characters in a line, and its lines; tests whose evidence is shown
+_THREADED, _ROOTS = 20, 40  # incidents, and their ids, that a mail may refer to; more are no thread
+
+_ORDER = ("DOWN", "STILL", "FLAPPING", "STEADY", "UP")  # the first word of a story's state, the most urgent first
 
 
 def compose(
@@ -28,46 +39,121 @@ def compose(
 
     ZONE is the time zone that times are shown in; None is the machine's.
     """
-    news = _News(notifications)
-    body = [*_summary(news), *_details(news, now, zone), *_lateness(notifications, now, zone), *_footer(node)]
-    return _mail(notifications[0].address, news.subject(), body, sender=sender, node=node, date=_local(now, zone))
+    stories = _stories(notifications)
+    shown = _chosen(stories)
+    body = [*_summary(stories), *(line for story in shown for line in _section(story, now, zone))]
+    if len(shown) < len(stories):
+        body += [f"… and {len(stories) - len(shown)} more; on any node: dmonitor-check --dry-run", ""]
+    body += [*_lateness(notifications, now, zone), *_footer(node)]
+    address, threads = notifications[0].address, _threads(notifications)
+    return _mail(address, _subject(stories, now), body, threads, sender=sender, node=node, date=_local(now, zone))
+
+
+def moved(notifications: Iterable[Notification], by: float) -> list[Notification]:
+    """Return NOTIFICATIONS with all their times BY seconds later: from a node's clock to that on the wall."""
+
+    def later(what: Incident) -> Incident:
+        closed = None if what.closed is None else what.closed + by
+        return dataclasses.replace(what, began=what.began + by, closed=closed, held=what.held + by)
+
+    return [dataclasses.replace(each, incident=later(each.incident), since=each.since + by) for each in notifications]
 
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to ADDRESS."""
     body = [f"This is a test: if you can read it, the alerts of dmonitor on {node} reach you.", "", *_footer(node)]
-    return _mail(address, f"TEST dmonitor on {node}", body, sender=sender, node=node, date=_local(now, None))
+    return _mail(address, f"TEST dmonitor on {node}", body, {}, sender=sender, node=node, date=_local(now, None))
 
 
-class _News:
-    """What is to be told: `down` incidents that are open, `up` those that are over."""
+def _threads(notifications: Sequence[Notification]) -> Mapping[str, str]:
+    """Return the headers by which a mailbox knows a double, and what else was mailed about the same incidents.
 
-    def __init__(self, notifications: Iterable[Notification]) -> None:
-        incidents = {notification.incident.id: notification.incident for notification in notifications}
-        recovered = {notification.incident.id for notification in notifications if notification.kind is Kind.RECOVERY}
-        ordered = sorted(incidents.values(), key=lambda incident: (incident.test, incident.began))
-        self.up = [incident for incident in ordered if incident.closed is not None or incident.id in recovered]
-        self.down = [incident for incident in ordered if incident not in self.up]
-
-    def subject(self) -> str:
-        parts = []
-        if len(self.down) == 1:
-            parts.append(f"DOWN {self.down[0].test} ({_share(self.down[0].opening)})")
-        elif self.down:
-            parts.append(f"DOWN {_count(self.down)}")
-        if len(self.up) == 1:
-            parts.append(f"UP {self.up[0].test} (was DOWN {_lasted(self.up[0])})")
-        elif self.up:
-            parts.append(f"UP {_count(self.up)}")
-        return ", ".join(parts)
+    Each incident's mails refer to a root that never existed, one for each of its ids: whichever it was mailed under.
+    """
+    told = sorted(f"{n.incident.id} {n.kind.value} {n.incident.reminded * (n.kind is Kind.REMINDER)}" for n in notifications)
+    digest = hashlib.sha256("\n".join([notifications[0].address, *told]).encode()).hexdigest()[:32]
+    headers = {"Message-ID": f"<{digest}@{_DOMAIN}>"}
+    incidents = {notification.incident.id: notification.incident for notification in notifications}
+    roots = [f"<incident-{known}@{_DOMAIN}>" for known in sorted({known for one in incidents.values() for known in one.ids})]
+    if len(incidents) <= _THREADED and len(roots) <= _ROOTS:
+        headers |= dict.fromkeys(("In-Reply-To", "References"), " ".join(roots))
+    return headers
 
 
-def _count(incidents: Sequence[Incident]) -> str:
-    hosts = {incident.test.host for incident in incidents}
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Story:
+    """What is to be told about one test: its state, the incident that says so, and the others, in order."""
+
+    state: str
+    main: Incident
+    others: Sequence[Incident]
+
+    @property
+    def test(self) -> Test:
+        return self.main.test
+
+
+def _stories(notifications: Sequence[Notification]) -> list[_Story]:
+    """Make one story of all that is owed about a test, the most urgent first: what is down now outdoes what is over."""
+    found: dict[Test, dict[str, Incident]] = {}
+    alerts = {notification.incident.id for notification in notifications if notification.kind is Kind.ALERT}
+    for notification in sorted(notifications, key=lambda notification: notification.incident.began):
+        found.setdefault(notification.incident.test, {})[notification.incident.id] = notification.incident
+    stories = []
+    for incidents in found.values():
+        ranked = [(_state(incident, alerts), incident) for incident in incidents.values()]
+        # What is open, the most urgent first; of what is over, how it ended last.
+        state, main = min(ranked, key=lambda pair: (min(_rank(pair[0]), 3), -(pair[1].closed or pair[1].began)))
+        stories.append(_Story(state, main, [incident for incident in incidents.values() if incident is not main]))
+    return sorted(stories, key=lambda story: (_rank(story.state), story.state, story.test))
+
+
+def _rank(state: str) -> int:
+    return _ORDER.index(state.split()[0])
+
+
+def _state(incident: Incident, alerts: set[str]) -> str:
+    """Say in a word or two how the test of INCIDENT is, as far as INCIDENT knows; ALERTS are the ids whose alert is owed."""
+    if not incident.flapping:
+        return "UP" if incident.closed is not None else "DOWN" if incident.id in alerts else "STILL DOWN"
+    if incident.closed is None:
+        return "FLAPPING"
+    verdict = incident.closing.verdict if incident.closing else None
+    return f"STEADY {'UP' if verdict is Verdict.LOCAL else verdict.value}" if verdict else "STEADY"
+
+
+def _subject(stories: Sequence[_Story], now: float) -> str:
+    states: dict[str, list[_Story]] = {}
+    for story in stories:
+        states.setdefault(story.state, []).append(story)
+    return ", ".join(_headline(some[0], now) if len(some) == 1 else f"{state} {_count(some)}" for state, some in states.items())
+
+
+def _headline(story: _Story, now: float) -> str:
+    incident, (word, _, rest) = story.main, story.state.partition(" ")
+    share = f" ({_share(incident.opening)})" if incident.opening else ""
+    match word:
+        case "DOWN":
+            return f"DOWN {story.test}{share}"
+        case "STILL":
+            return f"STILL DOWN {story.test}{share} for {_span(now - incident.began)}"
+        case "FLAPPING":
+            return f"FLAPPING {story.test} ({_changes(incident)})"
+        case "STEADY":
+            return f"STEADY {story.test}" + (f": {rest}" if rest else "")
+    return f"UP {story.test} (was DOWN {_lasted(incident)})"
+
+
+def _changes(incident: Incident) -> str:
+    return f"{incident.flapping} changes in {_span(WINDOW)}"
+
+
+def _count(stories: Sequence[_Story]) -> str:
+    hosts = {story.test.host for story in stories}
     if len(hosts) > 1:
-        return f"{len(incidents)} tests on {len(hosts)} hosts"
-    tests = ", ".join(incident.test.name for incident in incidents)
-    return f"{len(incidents)} tests on {hosts.pop()}" + (f": {tests}" if len(tests) <= 40 else "")
+        return f"{len(stories)} tests on {len(hosts)} hosts"
+    tests = ", ".join(story.test.name for story in stories)
+    return f"{len(stories)} tests on {hosts.pop()}" + (f": {tests}" if len(tests) <= 40 else "")
 
 
 def _share(judgement: Judgement) -> str:
@@ -75,40 +161,71 @@ def _share(judgement: Judgement) -> str:
     return f"{len(judgement.nodes(Vote.FAILING))} of {len(judgement.answers)} nodes"
 
 
-def _summary(news: _News) -> list[str]:
+def _summary(stories: Sequence[_Story]) -> list[str]:
     """List hosts and their tests, where there is more than one."""
-    if len(news.down) + len(news.up) < 2:
+    if len(stories) < 2:
         return []
+    hosts: dict[tuple[str, str], list[str]] = {}
+    for story in stories:
+        hosts.setdefault((story.state, story.test.host), []).append(story.test.name)
+    width = max(len(state) for state, _ in hosts)
     lines = []
-    for word, incidents in (("DOWN", news.down), ("UP", news.up)):
-        for host in dict.fromkeys(incident.test.host for incident in incidents):
-            tests = [incident.test.name for incident in incidents if incident.test.host == host]
-            lines.append(f"{word:<4} {host}: {', '.join(tests)}")
+    for (state, host), tests in list(hosts.items())[:_HOSTS]:
+        line = f"{state:<{width}} {host}: " + (f"{len(tests)} tests: " if len(tests) > 3 else "")
+        room = max(10, _LINE - len(line))
+        lines.append(line + textwrap.shorten(", ".join(tests), room, placeholder=" …", break_on_hyphens=False))
+    if rest := list(hosts.values())[_HOSTS:]:
+        lines.append(f"… and {len(rest)} more hosts with {sum(map(len, rest))} tests")
     return [*lines, ""]
 
 
-def _details(news: _News, now: float, zone: datetime.tzinfo | None) -> list[str]:
-    lines = []
-    for incident in news.down:
-        ago = f", {_span(now - incident.began)} ago" if now - incident.began >= LATE else ""
-        lines += [f"{incident.test} is DOWN since {_when(incident.began, zone)}{ago}.", ""]
-        lines += [*_evidence(incident.opening), "", _rule(incident.opening), ""]
-    for incident in news.up:
-        end = incident.closed if incident.closed is not None else now
-        lines += [
-            f"{incident.test} is UP again since {_when(end, zone)}.",
-            f"It was DOWN from {_when(incident.began, zone)} for {_lasted(incident)}.",
-            "",
-        ]
-        if incident.closing:
-            lines += ["Now:", *_evidence(incident.closing), ""]
-        lines += ["When it went down:", *_evidence(incident.opening), ""]
-    return lines
+def _chosen(stories: Sequence[_Story]) -> list[_Story]:
+    """Choose whose evidence is shown: every host has its turn before any has a second."""
+    turns: collections.defaultdict[str, Iterator[int]] = collections.defaultdict(itertools.count)
+    order = sorted((next(turns[story.test.host]), place) for place, story in enumerate(stories))
+    return [stories[place] for place in sorted(place for _, place in order[:_DETAILED])]
 
 
-def _evidence(judgement: Judgement) -> list[str]:
+def _section(story: _Story, now: float, zone: datetime.tzinfo | None) -> list[str]:
+    """Tell one test's story: how it is, how it was before, and who saw what."""
+    main, state, test = story.main, story.state, story.test
+    began, over = _when(main.began, zone), main.closed is not None
+    since = f"since {began}" + (f", {_span(now - main.began)} ago" if now - main.began >= LATE else "")
+    order = [*story.others, main]
+    past = [_past(one, after, zone) for one, after in itertools.pairwise(order) if one.closed is not None]
+    evidence = ["", *_evidence(main.closing if over else main.opening)]
+    if state == "UP":
+        lead = [f"{test} is UP again since {_when(main.closed or now, zone)}.", f"It was DOWN from {began} for {_lasted(main)}."]
+        evidence = ["", "When it came back:", *_evidence(main.closing), "", "When it went down:", *_evidence(main.opening)]
+    elif main.flapping and over:
+        lead = [f"{test} is {state.replace(' ', ': ')}, without a change for {_span(STEADY)}.", _past(main, main, zone)]
+    elif main.flapping:
+        lead = [f"{test} is FLAPPING {since}: {_changes(main)}."]
+    else:
+        lead = [f"{test} is {state} {since}."]
+        evidence[1:1] = ["When it went down:"] if state == "STILL DOWN" else []
+        evidence += ["", _rule(main.opening)] if main.opening else []
+    for incident in order:
+        if incident.flapping and incident.closed is None:
+            changes = "" if incident is main else f"It is flapping: {_changes(incident)}. "
+            until = f"until it has been steady for {_span(STEADY)}"
+            evidence += ["", f"{changes}dmonitor is quiet about its changes {until}, and then mails how it is."]
+    return [*lead, *past, *evidence, ""]
+
+
+def _past(incident: Incident, following: Incident, zone: datetime.tzinfo | None) -> str:
+    """Say from when to when an incident was that is over, and until when the test was UP then."""
+    what, end = "flapping" if incident.flapping else "DOWN", incident.closed or incident.began
+    was_up = following.began > end and not incident.flapping and not following.flapping
+    until = f", then UP until {_when(following.began, zone)}" if was_up else ""
+    return f"It had been {what} from {_when(incident.began, zone)} to {_when(end, zone)}{until}."
+
+
+def _evidence(judgement: Judgement | None) -> list[str]:
     """Give each node's view a line."""
-    width = max(len(answer.node.name) for answer in judgement.answers)
+    if judgement is None:
+        return ["  who saw what is not known on this node, which only heard of it"]
+    width = max((len(answer.node.name) for answer in judgement.answers), default=0)
     return [f"  {answer.node.name:<{width}}  {_view(answer)}".rstrip() for answer in judgement.answers]
 
 
@@ -141,7 +258,16 @@ def _footer(node: str) -> list[str]:
     ]
 
 
-def _mail(address: str, subject: str, body: Sequence[str], *, sender: str, node: str, date: datetime.datetime) -> bytes:
+def _mail(
+    address: str,
+    subject: str,
+    body: Sequence[str],
+    threads: Mapping[str, str],
+    *,
+    sender: str,
+    node: str,
+    date: datetime.datetime,
+) -> bytes:
     mail = email.message.EmailMessage(_POLICY)
     user, _, domain = sender.partition("@")
     mail["From"] = email.headerregistry.Address(f"dmonitor on {node}", user, domain)
@@ -149,6 +275,8 @@ def _mail(address: str, subject: str, body: Sequence[str], *, sender: str, node:
     mail["To"] = email.headerregistry.Address("", user, domain)
     mail["Subject"] = subject
     mail["Date"] = email.utils.format_datetime(date)
+    for header, value in threads.items():
+        mail[header] = value
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content("\n".join(body) + "\n")
     return mail.as_bytes()
@@ -159,8 +287,9 @@ def _lasted(incident: Incident) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Return a duration in the two units that matter."""
+    """Return a duration in the two units that matter; beside hours, seconds do not."""
     left = max(0, round(seconds))
+    left -= left % 60 if left >= 3600 else 0
     units: list[str] = []
     for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, length)

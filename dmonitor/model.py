@@ -38,9 +38,10 @@ class Verdict(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """Which of an incident's two notifications: the one that opens it, or the one that closes it."""
+    """Which of an incident's notifications: the one that opens it, one that says it lasts, or the one that closes it."""
 
     ALERT = "alert"
+    REMINDER = "reminder"
     RECOVERY = "recovery"
 
 
@@ -132,18 +133,36 @@ class Judgement:
 class Incident:
     """From the first DOWN verdict of a test until its recovery (rule R4).
 
-    `opening` and `closing` are the judgements that opened and closed it; `failed` says for each site that
-    voted failing when last heard, at what time that was. `removed` is set where the operator took the test away.
+    It *is* the set of ids it was opened under, in order; the smallest is shown. `opening` and `closing` are the
+    judgements that opened and closed it, None where they were only heard of; `failed` says for each site that voted
+    failing when last heard, at what time that was. With `flapping`, the number of changes, it is not about a test that
+    fails but about one that changes too often. `alert` and `recovery` name the node that handed that notification
+    over, `reminded` counts reminders. `void`: closed in silence, owes nothing. `held` is since when this node has
+    held what it owes now. `removed`: the operator took the test away here, which is nobody else's business.
     """
 
-    id: str
+    ids: tuple[str, ...]
     test: Test
     began: float
-    opening: Judgement
+    opening: Judgement | None = None
     failed: tuple[tuple[str, float], ...] = ()
     closed: float | None = None
     closing: Judgement | None = None
+    flapping: int = 0
+    alert: str = ""
+    recovery: str = ""
+    reminded: int = 0
+    void: bool = False
+    held: float = 0.0
     removed: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.ids[0]
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed is None and not self.removed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,10 +180,56 @@ class Standing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notification:
-    """An alert or a recovery that is owed to one address since `since`, refused `refusals` times."""
+    """A notification that is owed to one address since `since`, refused `refusals` times."""
 
     kind: Kind
     incident: Incident
     address: str
     since: float = 0.0
     refusals: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Silence:
+    """An operator's word that a host, or the one test `name` of it, may not notify: until `until`, None until it is removed."""
+
+    host: str
+    name: str = ""
+    until: float | None = None
+
+    def covers(self, test: Test, now: float) -> bool:
+        return self.host == test.host and self.name in ("", test.name) and (self.until is None or now < self.until)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Presence:
+    """What a node states of itself, at the moment `at` (rules R5, R7).
+
+    `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
+    mail; `stores`: what it tells would not be forgotten; `refused` counts hand-overs refused in a row; `tests` is the
+    digest of the tests it has.
+    """
+
+    name: str
+    node_id: str
+    at: float
+    interval: int = 1
+    finished: float = float("-inf")
+    speaks: bool = False
+    stores: bool = True
+    refused: int = 0
+    tests: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Statement:
+    """What a peer's greeting says: itself, whom it greeted in its last round, its silences and incidents.
+
+    `tests` are those it has, None where its digest is ours or they are not known.
+    """
+
+    presence: Presence
+    heard: tuple[Presence, ...] = ()
+    silences: tuple[Silence, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    tests: frozenset[Test] | None = None

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 from dmonitor import names
 
@@ -36,40 +36,31 @@ class _Sendmail:
     until: float
 
 
-def send(
-    mails: Mapping[str, bytes], done: Callable[[str, Delivery], None], *, sendmail: str, sender: str, patience: float
-) -> dict[str, Delivery]:
-    """Hand each address its mail, all at the same time; return what became of each, and call DONE as soon as that is known.
+def send(mails: Mapping[str, bytes], *, sendmail: str, sender: str, patience: float) -> Iterator[tuple[str, Delivery]]:
+    """Hand each address its mail, all at the same time; yield each address and what became of it, as soon as that is known.
 
-    Nothing runs on when this returns, after LIMIT seconds for each batch and PATIENCE seconds for all at the most.
+    Nothing runs on at the end, after LIMIT seconds for each batch and PATIENCE seconds for all at the most.
     """
     end = time.monotonic() + patience
     waiting = list(mails)
     running: dict[str, _Sendmail] = {}
-    deliveries: dict[str, Delivery] = {}
-
-    def settle(address: str, delivery: Delivery) -> None:
-        deliveries[address] = delivery
-        done(address, delivery)
-
     while waiting or running:
         while waiting and len(running) < _AT_ONCE:
             address = waiting.pop(0)
             left = min(LIMIT, end - time.monotonic())
             if left < 1:
-                settle(address, Delivery(False, "no time left in this round"))
+                yield address, Delivery(False, "no time left in this round")
                 continue
             try:
                 running[address] = _start(sendmail, sender, address, mails[address], left)
             except OSError as error:
-                settle(address, Delivery(False, f"{sendmail}: {error.strerror}"))
+                yield address, Delivery(False, f"{sendmail}: {error.strerror}")
         for address, attempt in list(running.items()):
             if attempt.process.poll() is not None or time.monotonic() >= attempt.until:
                 del running[address]
-                settle(address, _finish(attempt))
+                yield address, _finish(attempt)
         if running:
             time.sleep(0.01)
-    return {address: deliveries[address] for address in mails}
 
 
 def _start(sendmail: str, sender: str, address: str, mail: bytes, limit: float) -> _Sendmail:

@@ -1,8 +1,8 @@
-"""Ask the peers what they see: one connection to each in a round, many questions on it (rules R3, R10).
+"""Ask the peers what they see and what they know: one connection to each, many questions on it (rules R3, R7, R10).
 
 A failed peer is a value, an Answer without a result and with the reason; nothing here raises for it. All peers
 are asked at the same time, each against deadlines of its own, so that no peer delays another's answer. What the
-answers mean is `verdict`'s business.
+answers mean is `verdict`'s business, and what the statements mean is `incident`'s and `speaking`'s.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dmonitor import log, protocol, resolve
 from dmonitor.cluster import Peer
-from dmonitor.model import Answer, Node, Result, Test
+from dmonitor.model import Answer, Incident, Node, Result, Statement, Test
 
 CONNECT_LIMIT = 3.0  # seconds, for each address of a peer
-GREETING_LIMIT = 5.0  # seconds from the connection to the peer's greeting
+GREETING_LIMIT = 5.0  # seconds from the connection to the peer's greeting, and again from `greet` to its whole statement
+STATEMENT_LIMIT = 2_000_000  # bytes of a statement, in which a line counts for _LINE at least
+_LINE = 100
 ANSWER_LIMIT = 15.0  # seconds from the question, or from the greeting if that came later
 
 
@@ -38,31 +40,53 @@ class _Peer:
     """One line of nodes.txt that is not ours, and how far we are with it."""
 
     node: Node
+    found: tuple[resolve.Address, ...]
     stage: _Stage = _Stage.IDLE
-    addresses: list[resolve.Address] = dataclasses.field(default_factory=list)
+    addresses: list[resolve.Address] = dataclasses.field(default_factory=list)  # that are still to be tried
     connection: socket.socket | None = None
     deadline: float = 0.0  # of the stage before TALKING
     lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.ANSWER_LIMIT))
     unsent: bytes = b""
+    name: str = ""  # as it states it
     node_id: str = ""
     reason: str = ""  # why it is OVER
     asked: dict[Test, float] = dataclasses.field(default_factory=dict)  # until when an answer counts
+    greet_by: float = 0.0  # until when its statement counts; 0 when none is wanted
+    awaited: list[protocol.Request] = dataclasses.field(default_factory=list)  # whose replies of several lines have not ended
+    reply: list[bytes] = dataclasses.field(default_factory=list)  # the first of them, as far as it has come
+    began: float = 0.0  # when it began to come, on the caller's clock
+    size: int = 0  # of the whole statement so far
+    statement: Statement | None = None  # as far as it has come
+    incidents: dict[str, Incident] = dataclasses.field(default_factory=dict)  # its incidents, by their smallest ids
 
 
 class Asker:
     """Ask PEERS, from within SELECTOR's loop; `tick` must be called at the times that `pause` says.
 
-    LISTEN gives the source addresses of questions, as strings: nodes that share a machine need them.
+    LISTEN gives the source addresses of questions, as strings: nodes that share a machine need them. DIGEST is that of
+    our tests; the times in `statements`, which has what each node id stated last, are on CLOCK.
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, peers: Sequence[Peer], own_id: str, listen: Sequence[str], port: int
+        self,
+        selector: selectors.BaseSelector,
+        peers: Sequence[Peer],
+        own_id: str,
+        listen: Sequence[str],
+        port: int,
+        digest: str = "",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._selector = selector
-        self._peers = [_Peer(peer.node, addresses=list(peer.addresses), reason=peer.reason) for peer in peers]
+        self._peers = [_Peer(peer.node, peer.addresses, reason=peer.reason) for peer in peers]
         self._own_id = own_id
         self._sources = [resolve.normal(address) for address in listen]
         self._port = port
+        self._digest = digest
+        self._clock = clock
+        self._is_known: Callable[[str], bool] = lambda _: True
+        self._open: list[tuple[str, ...]] = []
+        self.statements: dict[str, Statement] = {}
         self._answers: dict[Test, dict[Node, Answer]] = {}
         self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
 
@@ -75,11 +99,28 @@ class Asker:
             peer.asked[test] = time.monotonic() + ANSWER_LIMIT
             match peer.stage:
                 case _Stage.IDLE:
-                    self._next_address(peer, peer.reason)
+                    self._connect(peer)
                 case _Stage.TALKING:
                     self._put(peer, test)
                 case _Stage.OVER:
                     self._no_answer(peer, test, peer.reason)
+
+    def greet(self, is_known: Callable[[str], bool], open_ids: Iterable[tuple[str, ...]]) -> None:
+        """Have every peer make a statement, with the evidence for incidents of which no id IS_KNOWN.
+
+        What it knows of those OPEN_IDS that it does not list is asked, too. A peer that could not be talked to is
+        tried again; so is one whose last statement is still due, for it may be stuck.
+        """
+        self._is_known, self._open = is_known, list(open_ids)
+        for peer in self._peers:
+            if peer.greet_by or peer.node_id == self._own_id:
+                continue
+            peer.greet_by = float("inf")
+            match peer.stage:
+                case _Stage.TALKING if not peer.awaited:
+                    self._put_greet(peer)
+                case _Stage.IDLE | _Stage.OVER | _Stage.TALKING:
+                    self._connect(peer)
 
     def answers(self, test: Test) -> list[Answer]:
         """Return what is known of TEST so far, an Answer for each peer that has given one or never will."""
@@ -90,10 +131,16 @@ class Asker:
         """Whether an answer may still come."""
         return any(peer.asked for peer in self._peers)
 
+    @property
+    def greeting(self) -> bool:
+        """Whether a statement may still come."""
+        return any(peer.greet_by for peer in self._peers)
+
     def pause(self) -> float | None:
         """Return seconds until `tick` is due; None when nothing is awaited."""
         due = [peer.deadline for peer in self._peers if peer.stage not in (_Stage.IDLE, _Stage.TALKING, _Stage.OVER)]
         due += [min(peer.asked.values()) for peer in self._peers if peer.stage is _Stage.TALKING and peer.asked]
+        due += [peer.greet_by for peer in self._peers if peer.stage is _Stage.TALKING and peer.greet_by]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def tick(self) -> None:
@@ -108,6 +155,8 @@ class Asker:
                 case _Stage.TALKING:
                     for test in [test for test, until in peer.asked.items() if now >= until]:
                         self._no_answer(peer, test, "no answer in time")
+                    if 0 < peer.greet_by <= now:
+                        self._no_statement(peer, "no statement in time")
 
     def close(self, reason: str = "the round is over") -> None:
         """End every conversation; what has not been answered is not answered for REASON."""
@@ -116,6 +165,11 @@ class Asker:
                 with contextlib.suppress(OSError):
                     peer.connection.send(protocol.write(protocol.Quit()))
             self._end(peer, reason)
+
+    def _connect(self, peer: _Peer) -> None:
+        """Begin with the first of the peer's addresses."""
+        peer.stage, peer.addresses = _Stage.IDLE, list(peer.found)
+        self._next_address(peer, peer.reason)
 
     def _next_address(self, peer: _Peer, reason: str) -> None:
         """Try the peer's next address; without any left it is over, for REASON."""
@@ -173,13 +227,15 @@ class Asker:
             for line in peer.lines.feed(data):
                 if peer.stage is _Stage.GREETING:
                     self._greeted(peer, protocol.read_greeting(line))
+                elif peer.stage is _Stage.TALKING and peer.awaited and not line.lstrip().startswith((b"answer ", b"error ")):
+                    self._stated(peer, line)
                 elif peer.stage is _Stage.TALKING:
                     self._answered(peer, protocol.read_reply(line))
         except protocol.ProtocolError as error:
             self._give_up(peer, f"it does not speak our protocol: {error}")
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
-        peer.node_id = greeting.node_id
+        peer.name, peer.node_id = greeting.name, greeting.node_id
         if greeting.node_id == self._own_id:
             reason = "it is this node itself, or has a copy of its id"
             log.warning("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
@@ -188,14 +244,24 @@ class Asker:
             return
         log.debug("greeted", peer=peer.node.name, name=greeting.name, id=greeting.node_id)
         peer.stage = _Stage.TALKING
+        if peer.greet_by:
+            self._put_greet(peer)
         for test in list(peer.asked):
             if peer.stage is _Stage.TALKING:  # the one before may have found it gone
                 self._put(peer, test)
 
     def _put(self, peer: _Peer, test: Test) -> None:
         peer.asked[test] = time.monotonic() + ANSWER_LIMIT
-        peer.unsent += protocol.write(protocol.Question(test))
         log.debug("question", peer=peer.node.name, test=str(test))
+        self._say(peer, [protocol.Question(test)])
+
+    def _put_greet(self, peer: _Peer) -> None:
+        peer.greet_by = time.monotonic() + GREETING_LIMIT
+        peer.awaited, peer.size = [protocol.Greet()], 0
+        self._say(peer, peer.awaited)
+
+    def _say(self, peer: _Peer, requests: Iterable[protocol.Request]) -> None:
+        peer.unsent += b"".join(map(protocol.write, requests))
         self._flush(peer)
 
     def _flush(self, peer: _Peer) -> None:
@@ -213,10 +279,53 @@ class Asker:
         if self._selector.get_key(peer.connection).events != events:
             self._selector.modify(peer.connection, events, lambda: self._readable(peer))
 
+    def _stated(self, peer: _Peer, line: bytes) -> None:
+        """Take a LINE of the reply that is awaited first; one that comes too late is only counted."""
+        peer.size += max(len(line), _LINE)
+        if peer.size > STATEMENT_LIMIT:
+            self._end(peer, "its statement has no end")
+        elif line.strip().partition(b" ")[0] != b"end":
+            if not peer.reply:
+                peer.began = self._clock()
+            if peer.greet_by:
+                peer.reply.append(line)
+        else:
+            request, lines, peer.reply = peer.awaited.pop(0), peer.reply, []
+            if peer.greet_by:
+                self._replied(peer, request, lines)
+
+    def _replied(self, peer: _Peer, request: protocol.Request, lines: list[bytes]) -> None:
+        if isinstance(request, protocol.Greet):
+            peer.statement = protocol.read_statement(lines, protocol.Greeting(peer.name, peer.node_id), peer.began)
+            peer.incidents = {incident.id: incident for incident in peer.statement.incidents}
+            listed = {known for incident in peer.statement.incidents for known in incident.ids}
+            unknown = [incident.id for incident in peer.incidents.values() if not any(map(self._is_known, incident.ids))]
+            missing = [min(ids) for ids in self._open if listed.isdisjoint(ids)]
+            peer.awaited += map(protocol.Inquire, (*unknown, *missing))
+            peer.awaited += [protocol.ListTests()] if peer.statement.presence.tests != self._digest else []
+            self._say(peer, peer.awaited)
+        elif isinstance(request, protocol.ListTests) and peer.statement:
+            peer.statement = dataclasses.replace(peer.statement, tests=protocol.read_tests(lines))
+        elif incident := protocol.read_incident(lines, peer.began):
+            peer.incidents[incident.id] = incident
+        if not peer.awaited and peer.statement:
+            self.statements[peer.node_id] = dataclasses.replace(peer.statement, incidents=tuple(peer.incidents.values()))
+            peer.greet_by = 0.0
+
+    def _no_statement(self, peer: _Peer, reason: str) -> None:
+        """Want no statement of PEER's any more, if one was wanted."""
+        if peer.greet_by:
+            log.debug("not-greeted", peer=peer.node.name, reason=reason)
+        peer.greet_by, peer.reply, peer.statement, peer.incidents = 0.0, [], None, {}
+
     def _answered(self, peer: _Peer, reply: protocol.Reply | protocol.Refusal) -> None:
         if isinstance(reply, protocol.Refusal):
             log.warning("question-refused", peer=peer.node.name, reason=reply.reason, text=reply.text)
-            self._end(peer, f"it refused a question: {reply.reason}")
+            if not peer.awaited:
+                self._end(peer, f"it refused a question: {reply.reason}")
+            else:  # an older one, which cannot state anything
+                del peer.awaited[0]
+                self._no_statement(peer, f"it refused to: {reply.reason}")
         elif reply.test not in peer.asked:
             log.debug("unasked", peer=peer.node.name, test=str(reply.test))
         elif reply.reason == protocol.BUSY:
@@ -247,6 +356,7 @@ class Asker:
         self._hang_up(peer)
         peer.stage = _Stage.OVER
         peer.reason = reason
+        self._no_statement(peer, reason)
         for test in list(peer.asked):
             self._no_answer(peer, test, reason)
 
@@ -256,6 +366,7 @@ class Asker:
                 self._selector.unregister(peer.connection)
             peer.connection.close()
             peer.connection = None
+        peer.unsent, peer.awaited, peer.reply = b"", [], []
 
 
 def _strerror(error: OSError) -> str:

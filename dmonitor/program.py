@@ -7,14 +7,14 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dmonitor import __version__, log, user
 from dmonitor.config import DEFAULT_DIRECTORY
 from dmonitor.state import DEFAULT_DIRECTORY as DEFAULT_STATE
-from dmonitor.state import StateError
+from dmonitor.state import DEFAULT_RUN, StateError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,9 +31,18 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     add: Any = result.add_argument
     add("--config", metavar="DIR", type=_directory, default=DEFAULT_DIRECTORY, help="default: %(default)s")
     add("--state", metavar="DIR", type=_directory, default=DEFAULT_STATE, help="default: %(default)s")
+    add("--run", metavar="DIR", type=_directory, help=f"for when the state cannot be written; default: {DEFAULT_RUN}")
     add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return result
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options chosen; a state of its own does not share the run directory of the usual one."""
+    chosen = parser.parse_args(arguments)
+    if chosen.run is None and chosen.state == DEFAULT_STATE:
+        chosen.run = DEFAULT_RUN
+    return chosen
 
 
 def _directory(text: str) -> Path:

@@ -1,177 +1,441 @@
-"""One round: run the tests, ask the peers, conclude, record, tell (the one way through of doc/design.md).
+"""A round as a script: observe, hear, conclude, store, tell (the one way through of doc/design.md; rules R4, R5, R6, R9).
 
-`observe` finds out, `conclude` turns that into steps, `record` stores them, `tell` hands over what is owed. Each
-can be called without the next, which is what a dry run does. Options, locks and users are `check`'s.
+Pure: `course` is a generator that says what is to be done (an Effect) and is given what came of it; clock and log are
+passed in. `check` does it in earnest, the simulator of tests/simulation in a virtual world. What must outlive a crash
+is stored by a Save before the next effect; a Save is one transaction.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
-import selectors
-import time
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol
 
-from dmonitor import cluster, incident, log, peers, runner, verdict
-from dmonitor.config import Config
-from dmonitor.incident import Step
-from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Standing, Test, Vote
-from dmonitor.state import State, fresh_id
+from dmonitor import incident, speaking, verdict
+from dmonitor.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Presence,
+    Silence,
+    Standing,
+    Statement,
+    Test,
+    Vote,
+)
 
-if TYPE_CHECKING:
-    from dmonitor.notifier import Delivery
+GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
+GREET_EVERY = 10.0  # seconds
+_BEGINS = 6  # rounds of which the beginnings are kept
 
-# Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
-OWN_RESULTS_BY = 30.0
-ANSWERS_BY = 45.0
-HANDED_OVER_BY = 54.0
-HARD_LIMIT = 55.0
 
-_NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency")
+@dataclasses.dataclass(frozen=True, slots=True)
+class Own:
+    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address."""
 
-Known = Mapping[str, Sequence[str]]
+    begins: tuple[float, ...] = ()
+    finished: float = float("-inf")
+    refused: int = 0
+    speaks: bool = False
+    heard: tuple[Presence, ...] = ()
+
+    def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
+        every = speaking.interval(self.begins)
+        return Presence(name, node_id, now, every, self.finished, self.speaks, stores, self.refused, tests)
+
+
+def state_of(own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float) -> Statement:
+    """Return what a node's greeting states, given what it remembers."""
+    listed = tuple(known for known in incidents if not known.removed)
+    return Statement(presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed)
+
+
+@dataclasses.dataclass(slots=True)
+class Books:
+    """All that a node remembers; `recall` finds incidents that are long over by their ids."""
+
+    own: Own
+    standings: Mapping[Test, Standing]
+    incidents: Sequence[Incident]  # open, owing, or closed lately
+    outbox: Sequence[Notification]  # told by this node, and not yet taken for that address
+    silences: Mapping[str, Sequence[Silence]]  # what peers said last, by node name
+    recall: Callable[[Iterable[str]], Iterable[Incident]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setup:
+    """What the round needs to know of the configuration, and who we are; times are of this node's clock."""
+
+    node_id: str
+    tests: frozenset[Test]
+    digest: str
+    addresses: tuple[str, ...]
+    silences: tuple[Silence, ...] = ()
+    nodes: frozenset[str] = frozenset()
+    complete: bool = True
+    confirm: int = 1
+    flapping: bool = True
+    remind: float = 0.0
+    once: bool = False  # greet once, and do not stay for what the others find
+
+
+# Effects, with what is sent back for each.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observe:
+    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation."""
+
+    open: frozenset[Test]
+    incidents: tuple[Incident, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Greet:
+    """Greet all peers again -> the statements of this round by node id; INCIDENTS are those known here."""
+
+    incidents: tuple[Incident, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Save:
+    """Store all of this, or none -> whether it is stored for good."""
+
+    own: Own | None = None
+    standings: Mapping[Test, Standing] = dataclasses.field(default_factory=dict)
+    gone: frozenset[Test] = frozenset()
+    incidents: tuple[Incident, ...] = ()
+    outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
+    settled: tuple[Notification, ...] = ()  # out of the outbox
+    silences: Mapping[str, Sequence[Silence]] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HandOver:
+    """Start to hand each address its one mail -> None."""
+
+    mails: Mapping[str, Sequence[Notification]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Next:
+    """Wait for the MTA -> the next address and whether its mail was taken, or None after the last."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """Let SECONDS pass -> None."""
+
+    seconds: float
+
+
+Effect = Observe | Greet | Save | HandOver | Next | Wait
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observation:
-    """What a round has seen: a judgement for each test, and who we are in nodes.txt."""
+    """What a round has seen: a judgement for each test, who we are in nodes.txt, and what the peers state."""
 
     me: Node
     judgements: Mapping[Test, Judgement]
-    found: Mapping[str, tuple[str, ...]]  # the addresses of the nodes, by name
+    statements: Mapping[str, Statement]
+    peers: int
 
 
-class _Observer:
-    """Runs all tests and asks the peers about those that fail, as soon as each fails."""
+class Clock(Protocol):
+    """`now` is this node's clock, in seconds; `elapsed` counts from the beginning of the round."""
 
-    def __init__(
-        self, config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float, ask_all: bool
-    ) -> None:
-        self._ask_all = ask_all
-        self._config = config
-        self._node_id = node_id
-        self._incidents = incidents
-        self._began = began
-        self._selector = selectors.DefaultSelector()
-        self._runner = runner.Runner(self._selector, config.settings.concurrency)
-        # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
-        # has to wait until the runner has forked.
-        faulthandler.dump_traceback_later(began + HARD_LIMIT - time.monotonic(), exit=True, file=2)
-        self._results: dict[Test, Result] = {}
-        for test, parameters in config.tests.items():
-            if parameters is None:
-                self._results[test] = runner.MISTAKEN
-            else:
-                self._runner.submit(test, config.plugin(test), parameters, self._result)
-        settings = config.settings
-        self.around = cluster.look_around(config.nodes, settings.listen, known)  # may take a while; the plugins run meanwhile
-        self.me = self.around.me
-        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings.listen, settings.port)
+    def now(self) -> float: ...
+    def elapsed(self) -> float: ...
 
-    def run(self) -> Mapping[Test, Judgement]:
-        for test in list(self._results):
-            self._ask(test)
-        while self._runner.pending and self._loop(OWN_RESULTS_BY):
-            pass
-        for test in self._config.tests.keys() - self._results.keys():
-            self._result(test, _NOT_RUN)
-        while self._asker.pending and self._loop(ANSWERS_BY):
-            pass
-        self._asker.close()
-        if not self.around.listed and self._asker.echo:
-            self.me = self._asker.echo
-        return {test: self._judge(test) for test in self._config.tests}
 
-    def close(self) -> None:
-        """End whatever still runs; no plugin outlives this."""
-        self._runner.close()
-        self._selector.close()
+class Note(Protocol):
+    """Log an event at `debug`, `info`, `warning` or `error`."""
 
-    def _loop(self, by: float) -> bool:
-        """Do what is ready, or wait for it; say whether there is time left."""
-        left = self._began + by - time.monotonic()
-        if left <= 0:
-            return False
-        pause = self._asker.pause()
-        for key, _ in self._selector.select(left if pause is None else min(left, pause)):
-            key.data()
-        self._asker.tick()
-        return True
+    def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
 
-    def _result(self, test: Test, result: Result) -> None:
-        if test in self._results:
+
+Course = Generator[Effect, Any, bool]
+
+
+def course(setup: Setup, books: Books, clock: Clock, note: Note, fresh_id: Callable[[], str]) -> Course:
+    """Take one round; return whether all that was handed over was taken."""
+    return _Round(setup, books, clock, note, fresh_id).run()
+
+
+class _Round:
+    def __init__(self, setup: Setup, books: Books, clock: Clock, note: Note, fresh_id: Callable[[], str]) -> None:
+        self._setup, self._books, self._clock, self._note, self._fresh_id = setup, books, clock, note, fresh_id
+        self._ledger = incident.Ledger(books.incidents, books.recall)
+        self._outbox = {_key(left): left for left in books.outbox}
+        begins = (*books.own.begins, clock.now())[-_BEGINS:]
+        self._own = dataclasses.replace(books.own, begins=begins, speaks=bool(setup.addresses))
+        self._silences = {name: said for name, said in books.silences.items() if name in setup.nodes}
+        self._statements: Mapping[str, Statement] = {}
+        self._tried: set[tuple[str, Kind, str]] = set()  # what was handed over in this round, whatever came of it
+        self._stored = self._all_taken = True
+        self._said = ""
+
+    def run(self) -> Course:
+        open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
+        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
+        self._me = seen.me
+        self._greeted_at = 0.0
+        self._hear(seen.statements)
+        standings = self._conclude(seen.judgements, open_before)
+        gone = self._forget_removed()
+        self._flap(seen.judgements)
+        dropped = self._drop_removed()
+        probe = self._own if self._holds_untold() else None  # whether it can be stored matters for who speaks
+        yield from self._save(own=probe, standings=standings, gone=gone, settled=dropped)
+        yield from self._tell(seen.peers)
+        heard = tuple(statement.presence for statement in self._statements.values())
+        yield from self._save(own=dataclasses.replace(self._own, finished=self._clock.now(), heard=heard))
+        return self._all_taken
+
+    def _save(self, **what: Any) -> Generator[Effect, Any, None]:
+        """Store WHAT, with the incidents that have changed; nothing, where there is nothing."""
+        now = self._clock.now()
+        for known in list(self._ledger.changed.values()):
+            if known.closed is not None and not known.void and Kind.ALERT in incident.owed(known) and self._silenced(known, now):
+                self._ledger.put(dataclasses.replace(known, void=True))
+                self._note("info", "void", test=str(known.test), incident=known.id)
+        if self._silences != self._books.silences:
+            what["silences"] = self._books.silences = self._silences
+        if self._ledger.changed or any(what.values()):
+            changed, self._ledger.changed = tuple(self._ledger.changed.values()), {}
+            self._stored = yield Save(incidents=changed, **what)
+
+    def _hear(self, statements: Mapping[str, Statement]) -> None:
+        """Take in what the peers state: their silences, and their incidents, closed ones first."""
+        now = self._clock.now()
+        self._statements = statements
+        self._silences = self._silences | {known.presence.name: known.silences for known in statements.values()}
+        for heard in sorted(chain.from_iterable(s.incidents for s in statements.values()), key=lambda heard: heard.is_open):
+            if heard.test in self._setup.tests:
+                self._ledger.meet(heard, now)
+        for met in self._ledger.changed.values():
+            state, by = "open" if met.is_open else "closed", {"alert": met.alert or None, "recovery": met.recovery or None}
+            self._note("info", "incident-heard", test=str(met.test), incident=met.id, state=state, **by)
+
+    def _silenced(self, what: Incident, now: float) -> bool:
+        """Say whether an operator's silence of any node covers an incident; or, where it is not one itself, flapping."""
+        if not what.flapping and self._ledger.open_for(what.test, flapping=True):
+            return True
+        return any(known.covers(what.test, now) for known in chain(self._setup.silences, *self._silences.values()))
+
+    def _conclude(self, judgements: Mapping[Test, Judgement], open_before: Mapping[Test, Incident]) -> dict[Test, Standing]:
+        """Take every test a step further; return the standings that are not what they were."""
+        now, changed = self._clock.now(), {}
+        for test, judgement in judgements.items():
+            before, known = self._books.standings.get(test, Standing()), self._ledger.open_for(test)
+            asked = verdict.must_ask(judgement.answers[0], incident_open=test in open_before)
+            closed_elsewhere = known is None and test in open_before
+            standing, after = incident.advance(
+                test,
+                before,
+                known if asked else None,
+                judgement,
+                confirm=self._setup.confirm,
+                now=now,
+                fresh_id="" if closed_elsewhere or not asked else self._fresh_id(),
+            )
+            if standing != before:
+                changed[test] = standing
+            _log_judgement(self._note, test, before, standing, judgement)
+            if closed_elsewhere:
+                (elsewhere,) = self._ledger.find(open_before[test].ids[:1])
+                if asked and not elsewhere.closing:
+                    self._ledger.put(dataclasses.replace(elsewhere, closing=judgement))
+                self._note("info", "incident-closed-elsewhere", test=str(test), incident=open_before[test].id)
+            if after is not None and after != known:
+                self._ledger.put(after)
+                _log_incident(self._note, known, after, judgement)
+        return changed
+
+    def _forget_removed(self) -> frozenset[Test]:
+        """Close the incidents of tests that the operator took away; return those tests."""
+        if not self._setup.complete:
+            return frozenset()
+        gone = set(self._books.standings.keys() - self._setup.tests)
+        for known in list(self._ledger):
+            if known.test not in self._setup.tests and (known.is_open or incident.owed(known)):
+                gone.add(known.test)
+                self._ledger.put(incident.remove(known))
+                self._note("info", "incident-removed", test=str(known.test), incident=known.id)
+        for test in sorted(gone):
+            self._note("info", "test-removed", test=str(test))
+        return frozenset(gone)
+
+    def _flap(self, judgements: Mapping[Test, Judgement]) -> None:
+        """Begin or end the flapping of tests."""
+        by_test: dict[Test, list[Incident]] = {}
+        for known in self._ledger:
+            by_test.setdefault(known.test, []).append(known)
+        for test, incidents in by_test.items():
+            if test not in judgements:
+                continue
+            turn = incident.flap(test, incidents, judgements[test], self._clock.now(), self._fresh_id())
+            if turn and (self._setup.flapping or not turn.is_open):
+                self._ledger.put(turn)
+                self._note("info", "flapping" if turn.is_open else "steady", test=str(test), incident=turn.id)
+
+    def _drop_removed(self) -> tuple[Notification, ...]:
+        """Drop from the outbox what is owed to addresses that the operator took away, or about tests that he did."""
+        if not self._setup.complete:
+            return ()
+        dropped = [
+            left
+            for left in self._outbox.values()
+            if left.address not in self._setup.addresses or left.incident.test not in self._setup.tests
+        ]
+        for left in dropped:
+            del self._outbox[_key(left)]
+            why = "address-removed" if left.address not in self._setup.addresses else "owed-for-removed-test"
+            self._note("info", why, address=left.address, test=str(left.incident.test), kind=left.kind.value)
+        return tuple(dropped)
+
+    # Telling.
+
+    def _tell(self, peers: int) -> Generator[Effect, Any, None]:
+        """Hand over what is ours to say; the first node, and whoever holds something untold, stays and greets again."""
+        while True:
+            yield from self._hand_over()
+            elapsed = self._clock.elapsed()
+            if self._setup.once or not peers or not (self._is_first() or self._holds_untold()):
+                return
+            pause = max(0.0, self._greeted_at + GREET_EVERY - elapsed)
+            if elapsed + pause > GREET_UNTIL:
+                return
+            yield Wait(pause)
+            self._greeted_at = self._clock.elapsed()
+            self._hear((yield Greet(tuple(self._ledger))))
+            yield from self._save()
+
+    def _present(self) -> Presence:
+        own, setup = self._own, self._setup
+        return own.presence(self._me.name, setup.node_id, self._clock.now(), tests=setup.digest, stores=self._stored)
+
+    def _is_first(self) -> bool:
+        me = self._present()
+        return speaking.choose(me, speaking.candidates(me, self._statements.values()), self._clock.now()).speaker == me
+
+    def _holds_untold(self) -> bool:
+        now, mine = self._clock.now(), self._setup.tests
+        return any(incident.owed(known) and known.test in mine and not self._silenced(known, now) for known in self._ledger)
+
+    def _due(self) -> list[tuple[Incident, tuple[Kind, ...]]]:
+        """Return what is this node's to tell now."""
+        me, now, due = self._present(), self._clock.now(), []
+        peers = speaking.candidates(me, self._statements.values())
+        for known in self._ledger:
+            kinds = incident.owed(known)
+            if incident.is_reminder_due(known, self._setup.remind, now):
+                kinds = (Kind.REMINDER,)
+            if not kinds or known.test not in self._setup.tests or self._silenced(known, now):
+                continue
+            choice = speaking.choose(me, peers, now, known)
+            if choice.reason != self._said:
+                self._said = choice.reason
+                self._note("info", "speaker", reason=choice.reason, incident=known.id)
+            if choice.speaker == me:
+                due.append((known, kinds))
+            elif choice.speaker is None and not self._setup.addresses:
+                self._note("warning", "no-address", test=str(known.test), reason="nobody can be mailed: alert.d names no address")
+        return due
+
+    def _hand_over(self) -> Generator[Effect, Any, None]:
+        """Hand over what is due, with what is left in the outbox; each address gets one mail, and each is tried once a round."""
+        due, refused, now = self._due(), self._own.refused, self._clock.now()
+        owed = [
+            Notification(kind, known, address, now if kind is Kind.REMINDER else known.held, refused)
+            for address in self._setup.addresses
+            for known, kinds in due
+            if not any((known.id, kind, address) in self._tried for kind in kinds)  # no recovery without its refused alert
+            for kind in kinds
+        ]
+        left_over = [
+            dataclasses.replace(left, incident=self._ledger.find(left.incident.ids)[0]) for left in self._outbox.values()
+        ]
+        self._outbox = {_key(left): left for left in left_over}
+        mails: dict[str, list[Notification]] = {}
+        for each in (*owed, *(left for left in left_over if not self._silenced(left.incident, now))):
+            if _key(each) not in self._tried:
+                mails.setdefault(each.address, []).append(each)
+        self._tried |= {_key(each) for mail in mails.values() for each in mail}
+        if not mails:
             return
-        self._results[test] = result
-        log.debug("ran", test=str(test), result=result.outcome.value, seconds=result.duration, text=result.text)
-        self._ask(test)
+        telling = {address for address, mail in mails.items() if any(_key(each) not in self._outbox for each in mail)}
+        untaken = dict(mails)
+        yield HandOver(mails)
+        while (came := (yield Next())) is not None:
+            address, taken = came
+            self._all_taken &= taken
+            if taken:
+                del untaken[address]
+                yield from self._taken(mails[address], untaken)
+            elif left := [each for each in mails[address] if _key(each) in self._outbox]:
+                yield from self._save(outbox=self._owe(dataclasses.replace(each, refusals=each.refusals + 1) for each in left))
+        # What was only left over moves nobody in the order: it must not change but by the hand-overs of the first.
+        count = refused if not telling else refused + 1 if telling <= untaken.keys() else 0
+        if count != refused:
+            self._own = dataclasses.replace(self._own, refused=count)
+            yield from self._save(own=self._own)
 
-    def _ask(self, test: Test) -> None:
-        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._incidents):
-            self._asker.ask(test)
+    def _taken(self, mail: Sequence[Notification], untaken: Mapping[str, Sequence[Notification]]) -> Generator[Effect, Any, None]:
+        """Store that MAIL was taken: what it told is told, and owed by this node to those who have not got it yet."""
+        told: dict[str, list[Kind]] = {}
+        for each in mail:
+            if self._outbox.pop(_key(each), None) is None:
+                told.setdefault(each.incident.id, []).append(each.kind)
+        for known in self._ledger.find(told):
+            self._ledger.put(incident.told(known, told[known.id], self._me.name, self._clock.now(), self._setup.remind))
+        owe = self._owe(each for other in untaken.values() for each in other if each.incident.id in told)
+        yield from self._save(outbox=owe, settled=tuple(mail))
 
-    def _own(self, test: Test) -> Answer:
-        return Answer(self.me, self._node_id, self._results[test])
-
-    def _judge(self, test: Test) -> Judgement:
-        answers = self._asker.answers(test)
-        return verdict.decide(self._own(test), answers, self._config.settings.quorum, incident_open=test in self._incidents)
-
-
-def observe(
-    config: Config, node_id: str, incidents: Mapping[Test, Incident], known: Known, began: float, *, ask_all: bool = False
-) -> Observation:
-    """Run every test, ask the peers about those that fail or have an open incident in INCIDENTS, or all, and judge.
-
-    KNOWN are the nodes' addresses when they were last found. BEGAN is when the round began, on the monotonic clock;
-    the last answer is waited for until ANSWERS_BY. From now on this process ends at HARD_LIMIT, unless
-    faulthandler.cancel_dump_traceback_later is called before.
-    """
-    observer = _Observer(config, node_id, incidents, known, began, ask_all)
-    try:
-        return Observation(judgements=observer.run(), me=observer.me, found=observer.around.found)
-    finally:
-        observer.close()
-
-
-def conclude(
-    observation: Observation, standings: Mapping[Test, Standing], incidents: Mapping[Test, Incident], *, confirm: int, now: float
-) -> list[Step]:
-    """Take every test a step further, and log what changes."""
-    steps = []
-    for test, judgement in observation.judgements.items():
-        before = standings.get(test, Standing())
-        step = incident.advance(test, before, incidents.get(test), judgement, confirm=confirm, now=now, fresh_id=fresh_id())
-        steps.append(step)
-        _log_step(step, before, judgement)
-    return steps
+    def _owe(self, notifications: Iterable[Notification]) -> tuple[Notification, ...]:
+        owed = tuple(notifications)
+        self._outbox |= {_key(each): each for each in owed}
+        return owed
 
 
-def _log_step(step: Step, before: Standing, judgement: Judgement) -> None:
-    test, own = str(step.test), judgement.answers[0]
-    moved = step.standing.verdict is not before.verdict or step.standing.own is not before.own
-    tell = log.info if moved else log.debug
-    if moved and step.standing.own is Outcome.UNKNOWN:
-        log.warning("untestable", test=test, text=own.text)
+def _key(notification: Notification) -> tuple[str, Kind, str]:
+    return notification.incident.id, notification.kind, notification.address
+
+
+def _log_judgement(note: Note, test: Test, before: Standing, after: Standing, judgement: Judgement) -> None:
+    own = judgement.answers[0]
+    moved = after.verdict is not before.verdict or after.own is not before.own
+    level = "info" if moved else "debug"
+    if moved and after.own is Outcome.UNKNOWN:
+        note("warning", "untestable", test=str(test), text=own.text)
     if len(judgement.answers) > 1 or moved:
         if len(judgement.answers) > 1:
-            tell("asked", test=test, peers=",".join(answer.node.name for answer in judgement.answers[1:]))
+            note(level, "asked", test=str(test), peers=",".join(answer.node.name for answer in judgement.answers[1:]))
         for answer in judgement.answers[1:]:
-            tell("answer", test=test, node=answer.node.name, sees=answer.seen, age=_age(answer), text=answer.text)
-        tell("verdict", test=test, verdict=judgement.verdict.value, was=before.verdict.value, **_tally(judgement), text=own.text)
-    if step.owes is Kind.ALERT and step.incident:
-        log.info("incident-opened", test=test, incident=step.incident.id, **_tally(judgement))
-    elif step.owes is Kind.RECOVERY and step.incident:
-        lasted = (step.incident.closed or 0.0) - step.incident.began
-        log.info("incident-closed", test=test, incident=step.incident.id, seconds=round(lasted), **_tally(judgement))
+            note(level, "answer", test=str(test), node=answer.node.name, sees=answer.seen, age=_age(answer), text=answer.text)
+        was = before.verdict.value
+        note(level, "verdict", test=str(test), verdict=judgement.verdict.value, was=was, **_tally(judgement), text=own.text)
+
+
+def _log_incident(note: Note, before: Incident | None, after: Incident, judgement: Judgement) -> None:
+    if before is None:
+        note("info", "incident-opened", test=str(after.test), incident=after.id, **_tally(judgement))
+    elif after.closed is not None:
+        lasted = round(after.closed - after.began)
+        note("info", "incident-closed", test=str(after.test), incident=after.id, seconds=lasted, **_tally(judgement))
 
 
 def _age(answer: Answer) -> float | None:
     return answer.age if answer.result else None
 
 
-def _tally(judgement: Judgement) -> dict[str, log.Value]:
+def _tally(judgement: Judgement) -> dict[str, str | int | None]:
     return {
         "votes": len(judgement.sites(Vote.FAILING)),
         "quorum": judgement.quorum,
@@ -179,72 +443,3 @@ def _tally(judgement: Judgement) -> dict[str, log.Value]:
         "passing": ",".join(judgement.nodes(Vote.PASSING)) or None,
         "abstaining": ",".join(judgement.nodes(Vote.ABSTAIN)) or None,
     }
-
-
-def record(
-    state: State,
-    config: Config,
-    steps: Sequence[Step],
-    standings: Mapping[Test, Standing],
-    incidents: Mapping[Test, Incident],
-    now: float,
-) -> None:
-    """Store STEPS with what they owe; forget tests that the operator took away, and close their incidents."""
-    gone = (standings.keys() | incidents.keys()) - config.tests.keys() if config.complete else set()
-    for test in sorted(gone):
-        log.info("test-removed", test=str(test), incident=incidents[test].id if test in incidents else None)
-    removed = [incident.remove(incidents[test], now) for test in gone if test in incidents]
-    news = [step for step in steps if step.changed or step.incident]
-    if news or gone:
-        state.record(news, config.addresses, removed, gone, now)
-    if not config.addresses and any(step.owes for step in steps):
-        log.warning("no-address", reason=f"nobody can be mailed: {config.directory / 'alert.d'} names no address")
-
-
-def tell(state: State, config: Config, me: Node, now: float, patience: float) -> bool:
-    """Hand over all that is owed, each address its one mail; say whether the MTA took everything.
-
-    Which node speaks for an incident (rule R5) is to be asked here, before anything is handed over; as yet each
-    node tells what it records.
-    """
-    state.owe_untold(config.addresses, now)
-    owed = state.outbox()
-    if not owed:
-        return True
-    from dmonitor import message, notifier
-
-    if config.complete:
-        dropped = [notification for notification in owed if notification.address not in config.addresses]
-        state.drop(dropped)
-        for address in sorted({notification.address for notification in dropped}):
-            log.info("address-removed", address=address, owed=sum(notification.address == address for notification in dropped))
-        owed = [notification for notification in owed if notification not in dropped]
-    owed.sort(key=lambda notification: notification.address)
-    by_address = {address: list(group) for address, group in groupby(owed, lambda notification: notification.address)}
-    settings = config.settings
-    mails = {
-        address: message.compose(notifications, sender=settings.sender, node=me.name, now=now)
-        for address, notifications in by_address.items()
-    }
-
-    def done(address: str, delivery: Delivery) -> None:
-        _log_delivery(by_address[address], delivery)
-        if delivery.taken:
-            state.told(by_address[address], now)
-
-    state.attempt(owed)  # a disk that is too full for this could not hold "told" either, and would mail every minute
-    deliveries = notifier.send(mails, done, sendmail=settings.sendmail, sender=settings.sender, patience=patience)
-    return all(delivery.taken for delivery in deliveries.values())
-
-
-def _log_delivery(notifications: Sequence[Notification], delivery: Delivery) -> None:
-    event, write = ("handed-over", log.info) if delivery.taken else ("refused", log.error)
-    for notification in notifications:
-        write(
-            event,
-            address=notification.address,
-            kind=notification.kind.value,
-            test=str(notification.incident.test),
-            incident=notification.incident.id,
-            reason=delivery.text or None,
-        )

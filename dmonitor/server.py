@@ -14,11 +14,13 @@ import errno
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 from dmonitor import config, log, protocol, resolve
-from dmonitor.model import Outcome, Result, Test
+from dmonitor.model import Incident, Outcome, Result, Statement, Test
 from dmonitor.runner import MISTAKEN, Runner
 
 MEMORY = 5.0  # seconds for which a result is given out again
@@ -41,14 +43,23 @@ class _Caller:
     address: str
     until: float
     lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.QUESTION_LIMIT))
+    unheard: deque[bytes] = dataclasses.field(default_factory=deque)  # lines that wait for room, or for the others' turn
     unsent: bytearray = dataclasses.field(default_factory=bytearray)
     errors: int = 0
     waiting: int = 0  # answers that it is still owed
     leaving: bool = False  # ends once it has all its answers
 
 
+class Facts(Protocol):
+    """What this node states, each with `now` on the clock of its times; an incident that is not known is None. Never raises."""
+
+    def statement(self) -> tuple[Statement, float]: ...
+
+    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]: ...
+
+
 class Server:
-    """Serve the sockets LISTENERS from SELECTOR's loop, and greet callers with GREETING.
+    """Serve the sockets LISTENERS from SELECTOR's loop, and greet callers with GREETING and, where they ask, with FACTS.
 
     `tick` must be called at the times that `pause` says. The DIRECTORY of the configuration is looked at again
     when a question comes; the addresses of nodes are given by `admit`, and STRANGER is called when another one came.
@@ -61,6 +72,7 @@ class Server:
         listeners: Iterable[socket.socket],
         directory: Path,
         greeting: protocol.Greeting,
+        facts: Facts,
         concurrency: int,
         stranger: Callable[[], None],
     ) -> None:
@@ -69,6 +81,7 @@ class Server:
         self._listeners = list(listeners)
         self._directory = directory
         self._greeting = protocol.write(greeting)
+        self._facts = facts
         self._concurrency = concurrency
         self._stranger = stranger
         self._admitted: frozenset[str] = frozenset()
@@ -141,37 +154,50 @@ class Server:
         self._flush(caller)
         if caller not in self._callers or caller.leaving or len(caller.unsent) > _UNREAD_LIMIT:
             return
+        if not caller.unheard:
+            self._hear(caller)
+        while caller.unheard and not caller.leaving and len(caller.unsent) <= _UNREAD_LIMIT:
+            if self._line(caller, caller.unheard.popleft()):
+                break
+        self._flush(caller)
+
+    def _hear(self, caller: _Caller) -> None:
+        """Read some lines of CALLER's."""
         try:
             data = caller.connection.recv(_HELPING)
         except BlockingIOError:
             return
         except OSError:
             data = b""
-        if not data:
-            caller.leaving = True
-            self._flush(caller)
-            return
         try:
-            for line in caller.lines.feed(data):
-                self._line(caller, line)
+            caller.unheard += caller.lines.feed(data)
         except protocol.ProtocolError as error:
             self._refuse(caller, error)
             caller.leaving = True
-        self._flush(caller)
+        caller.leaving |= not data
 
-    def _line(self, caller: _Caller, line: bytes) -> None:
-        if caller.leaving:
-            return
+    def _line(self, caller: _Caller, line: bytes) -> bool:
+        """Serve one LINE; say whether that was so much work that it is the others' turn now."""
         try:
             request = protocol.read_request(line)
         except protocol.ProtocolError as error:
             self._refuse(caller, error)
-            return
+            return False
         match request:
             case protocol.Quit():
                 caller.leaving = True
             case protocol.Question(test):
                 self._question(caller, test)
+            case protocol.Greet():
+                statement, now = self._facts.statement()
+                tests = protocol.digest(self._current_tests(time.monotonic()))
+                presence = dataclasses.replace(statement.presence, tests=tests)
+                self._send(caller, protocol.write_statement(dataclasses.replace(statement, presence=presence), now))
+            case protocol.ListTests():
+                self._send(caller, protocol.write_tests(self._current_tests(time.monotonic())))
+            case protocol.Inquire(incident_id):
+                self._send(caller, protocol.write_incident(*self._facts.incident(incident_id)))
+        return not isinstance(request, protocol.Quit | protocol.Question)
 
     def _refuse(self, caller: _Caller, error: protocol.ProtocolError) -> None:
         caller.errors += 1
@@ -208,7 +234,7 @@ class Server:
         events = 0
         if not caller.leaving and len(caller.unsent) <= _UNREAD_LIMIT:
             events |= selectors.EVENT_READ
-        if caller.unsent:
+        if caller.unsent or (caller.unheard and not caller.leaving):
             events |= selectors.EVENT_WRITE
         registered = self._selector.get_map().get(caller.connection)
         if registered is None and events:

@@ -1,46 +1,68 @@
-"""What outlives a round: the node's id, each test's standing, incidents, and the outbox (rules R4, R6).
+"""What outlives a round: the node's id, and the books with incidents and outbox (rules R4, R6).
 
-The only module that touches the database. A round's changes and the notifications they owe are one transaction,
-synced to disk before it returns; a notification leaves the outbox only in `told`. What any of it means is
-decided elsewhere.
+The only module that touches the database. What a Save says is one transaction, synced to disk before it returns. Where
+that fails, a stand-in in memory goes on: a database in the run directory, which takes over until the state can be
+written again. What any of it means is decided elsewhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import secrets
+import shutil
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmonitor import names
-from dmonitor.incident import Step
-from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Standing, Test, Verdict
+from dmonitor import incident, log, names
+from dmonitor.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Presence,
+    Result,
+    Silence,
+    Standing,
+    Test,
+    Verdict,
+)
+from dmonitor.round import Books, Own, Save
 
 DEFAULT_DIRECTORY = Path("/var/lib/dmonitor")
-_VERSION = 1
+DEFAULT_RUN = Path("/run/dmonitor")
+_VERSION = 2
 _SCHEMA = """
+CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (
     host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL, since REAL NOT NULL,
     downs INTEGER NOT NULL, PRIMARY KEY (host, name)
 ) WITHOUT ROWID;
 CREATE TABLE incident (
-    id TEXT PRIMARY KEY, host TEXT NOT NULL, name TEXT NOT NULL, began REAL NOT NULL, opening TEXT NOT NULL,
-    failed TEXT NOT NULL, closed REAL, closing TEXT, removed INTEGER NOT NULL DEFAULT 0,
-    alert_told REAL, recovery_told REAL
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX one_open ON incident (host, name) WHERE closed IS NULL;
-CREATE TABLE address (address TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE lookup (node TEXT NOT NULL, address TEXT NOT NULL, PRIMARY KEY (node, address)) WITHOUT ROWID;
+    number INTEGER PRIMARY KEY, host TEXT NOT NULL, name TEXT NOT NULL, began REAL NOT NULL, opening TEXT,
+    failed TEXT NOT NULL, closed REAL, closing TEXT, flapping INTEGER NOT NULL, alert TEXT NOT NULL, recovery TEXT NOT NULL,
+    reminded INTEGER NOT NULL, void INTEGER NOT NULL, held REAL NOT NULL, removed INTEGER NOT NULL
+);
+CREATE TABLE known (id TEXT PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incident (number)) WITHOUT ROWID;
+CREATE INDEX known_incident ON known (incident);
+CREATE INDEX alive ON incident (closed, recovery);
 CREATE TABLE outbox (
-    incident TEXT NOT NULL REFERENCES incident (id), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
-    refusals INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (incident, kind, address)
+    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
+    refusals INTEGER NOT NULL, PRIMARY KEY (incident, kind, address)
 ) WITHOUT ROWID;
 """
-_INCIDENT = "incident.id, incident.host, incident.name, began, opening, failed, closed, closing, removed"
+_COLUMNS = "host, name, began, opening, failed, closed, closing, flapping, alert, recovery, reminded, void, held, removed"
+_INCIDENT = f"SELECT number, {_COLUMNS} FROM incident"
+_NEVER = float("-inf")
 
 
 class StateError(Exception):
@@ -78,13 +100,13 @@ def _known_id(path: Path) -> str | None:
     return known
 
 
-def peek(directory: Path) -> tuple[str, dict[Test, Incident]]:
-    """Return id and open incidents without making or changing anything; what is not there yet has a stand-in."""
+def peek(directory: Path, run: Path | None = None) -> tuple[str, list[Incident]]:
+    """Return id and incidents without making or changing anything; what is not there yet has a stand-in."""
     known = _known_id(directory / "node-id")
-    if not (directory / "state.db").exists():
-        return known or fresh_id(), {}
-    with State(directory, read_only=True) as state:
-        return known or fresh_id(), state.open_incidents()
+    if not any(each and (each / "state.db").exists() for each in (directory, run)):
+        return known or fresh_id(), []
+    with State(directory, run, read_only=True) as state:
+        return known or fresh_id(), state.incidents()
 
 
 def fresh_id() -> str:
@@ -92,35 +114,122 @@ def fresh_id() -> str:
     return secrets.token_hex(8)
 
 
+class Clock:
+    """This node's clock: seconds since the epoch, more or less; it never goes back, and nobody can set it.
+
+    The monotonic clock of this boot, OFFSET later.
+    """
+
+    def __init__(self, offset: float) -> None:
+        self.offset = offset
+
+    def now(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) + self.offset
+
+    def to_wall(self) -> float:
+        """Return what to add to a time of this clock for a time of the wall clock."""
+        return time.time() - self.now()
+
+
 class State:
-    """The database in DIRECTORY; every method raises StateError when it cannot do its work."""
+    """The database in DIRECTORY, or the one in RUN that stands in for it; StateError where not even reading is possible.
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+    `failed` says why the state cannot be written, and is empty while it can.
+    """
+
+    def __init__(self, directory: Path, run: Path | None = None, *, read_only: bool = False) -> None:
         self._path = directory / "state.db"
+        self._substitute = run / "state.db" if run else None
+        self.failed = ""
         with self._named():
-            uri = self._path.absolute().as_uri()
-            if read_only:  # a reader of a closed database in WAL mode would write, but for `immutable`
-                uri += "?mode=ro" + ("" if self._path.with_name("state.db-wal").exists() else "&immutable=1")
-            self._db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
-        try:
-            with self._named():
-                self._prepare(read_only)
-        except StateError:
-            self._db.close()
-            raise
+            if read_only:
+                there = self._substitute if self._substitute and self._substitute.exists() else self._path
+                self.failed = "" if there is self._path else "see what the checker logs"
+                self._db = _connect_reading(there)
+            else:
+                self._open()
+            memo = self._memo("clock", ["", 0.0])
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+            last = self._memo("own", {}).get("finished") or 0.0
+            fresh = max(time.time(), last) - time.clock_gettime(time.CLOCK_BOOTTIME)
+            self.clock = Clock(memo[1] if memo[0] == boot else fresh)
+            self._clock_memo = [boot, self.clock.offset]
 
-    def _prepare(self, read_only: bool) -> None:
-        if not read_only:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _VERSION:
-            raise StateError(f"{self._path}: written by a newer dmonitor (schema {version}, this one knows {_VERSION})")
-        if version < _VERSION and not read_only:
-            with self._transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+    def _open(self) -> None:
+        """Open the database for writing; where that fails, what stands in for it."""
+        try:
+            try:
+                self._db = _open_whole(self._path)
+            except sqlite3.Error as error:
+                if not _is_broken(error):
+                    raise
+                _set_aside(self._path, str(error))
+                self._db = _open_whole(self._path)
+            self._take_back()
+        except (sqlite3.Error, OSError) as error:
+            self._stand_in(error, None)
+
+    def _take_back(self) -> None:
+        """Store what stood in meanwhile; where that began as no copy, only the incidents that it learnt of."""
+        if self._substitute is None or not self._substitute.exists():
+            return
+        try:
+            with contextlib.closing(_open_whole(self._substitute)) as other:
+                own, self._db = self._db, other
+                incidents = self._incidents("", ()) if self._memo("partial", False) else None
+                self._db = own
+                if incidents is None:
+                    other.backup(own)
+                with _transaction(own):
+                    for each in incidents or ():
+                        self._put(each)
+        except sqlite3.Error as error:
+            if not _is_broken(error):
+                raise
+            log.error("database-broken", path=str(self._substitute), reason=str(error))
+        _remove(self._substitute)
+        log.info("stored-again", path=str(self._path))
+
+    def _stand_in(self, error: Exception, before: sqlite3.Connection | None) -> None:
+        """Go on with a copy in the run directory, failing that in memory only."""
+        again = self._substitute is not None and self._substitute.exists()
+        before = before or (None if again else self._copy())
+        for place in (self._substitute, None):
+            try:
+                if place is None:
+                    self._db = _connect("file::memory:")
+                elif again:
+                    self._db = _open_whole(place)
+                    break
+                else:
+                    self._db = _connect(place.absolute().as_uri())
+                if before:
+                    before.backup(self._db)
+                _prepare(self._db)
+                if not before:
+                    self._put_memos({"partial": True})
+                break
+            except sqlite3.Error as broken:
+                if again and place and _is_broken(broken):
+                    _remove(place)
+        self.failed = f"{self._path}: {error}"
+        log.error("not-stored", path=str(self._path), reason=str(error), instead=str(place or "memory"))
+        if not again:
+            log.complain(f"unable to write {self.failed}; going on without")
+
+    def _copy(self) -> sqlite3.Connection | None:
+        """Return a copy in memory of what can be read; on a full disk sqlite has no room beside the database even for that."""
+        room = self._substitute.parent if self._substitute and self._substitute.parent.is_dir() else None
+        with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
+            copy = Path(directory, "state.db")
+            for suffix in ("", "-wal"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(self._path.with_name("state.db" + suffix), copy.with_name("state.db" + suffix))
+            with contextlib.closing(_open_whole(copy)) as db:
+                memory = _connect("file::memory:")
+                db.backup(memory)
+                return memory
+        return None
 
     def __enter__(self) -> State:
         return self
@@ -128,136 +237,149 @@ class State:
     def __exit__(self, *_: object) -> None:
         self._db.close()
 
-    def standings(self) -> dict[Test, Standing]:
-        with self._named():
-            rows = self._db.execute("SELECT host, name, verdict, own, since, downs FROM standing").fetchall()
-            return {Test(host, name): Standing(Verdict(verdict), Outcome(own), *rest) for host, name, verdict, own, *rest in rows}
+    def _memo(self, key: str, default: Any) -> Any:
+        row = self._db.execute("SELECT value FROM memo WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else default
 
-    def open_incidents(self) -> dict[Test, Incident]:
+    def books(self) -> Books:
+        """Return all that is remembered: of the incidents those that are open, owe something, or were closed lately."""
         with self._named():
-            rows = self._db.execute(f"SELECT {_INCIDENT} FROM incident WHERE closed IS NULL").fetchall()
-            return {incident.test: incident for incident in map(_incident, rows)}
+            own = self._memo("own", {})
+            rows = self._db.execute("SELECT host, name, verdict, own, since, downs FROM standing").fetchall()
+            said = {name: tuple(Silence(*row) for row in rows) for name, rows in self._memo("silences", {}).items()}
+            return Books(
+                _own(own),
+                {Test(host, name): Standing(Verdict(verdict), Outcome(seen), *rest) for host, name, verdict, seen, *rest in rows},
+                self.incidents(),
+                self._outbox(),
+                said,
+                self.recall,
+            )
+
+    def from_wall(self, silence: Silence) -> Silence:
+        """Return SILENCE with its end on this node's clock."""
+        return silence if silence.until is None else dataclasses.replace(silence, until=silence.until - self.clock.to_wall())
+
+    def own(self) -> Own:
+        with self._named():
+            return _own(self._memo("own", {}))
+
+    def incidents(self) -> list[Incident]:
+        """Return the incidents that are open, owe something, or were closed lately."""
+        with self._named():
+            lately = self.clock.now() - incident.LISTED
+            found = self._incidents(" WHERE NOT removed AND (closed IS NULL OR recovery = '' OR closed > ?)", (lately,))
+            return [known for known in found if known.is_open or (known.closed or 0.0) > lately or incident.owed(known)]
+
+    def recall(self, ids: Iterable[str]) -> list[Incident]:
+        """Return the incidents that were ever known under one of IDS."""
+        wanted = json.dumps(list(ids))
+        chosen = " WHERE number IN (SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?)))"
+        with self._named():
+            return self._incidents(chosen, (wanted,))
+
+    def _incidents(self, where: str, values: Sequence[object]) -> list[Incident]:
+        rows = self._db.execute(_INCIDENT + where, values).fetchall()
+        ids: dict[int, list[str]] = {}
+        wanted = json.dumps([row[0] for row in rows])
+        for known, number in self._db.execute(
+            "SELECT id, incident FROM known WHERE incident IN (SELECT value FROM json_each(?)) ORDER BY id", (wanted,)
+        ):
+            ids.setdefault(number, []).append(known)
+        return [_incident(ids[number], row) for number, *row in rows]
+
+    def _outbox(self) -> list[Notification]:
+        rows = self._db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since").fetchall()
+        found = []
+        for number, kind, *rest in rows:
+            (known,) = self._incidents(" WHERE number = ?", (number,))
+            found.append(Notification(Kind(kind), known, *rest))
+        return found
 
     def addresses(self, also: Iterable[str] = ()) -> tuple[str, ...]:
         """Return the addresses that were last found in alert.d, and those of ALSO."""
         with self._named():
-            return tuple(sorted({address for (address,) in self._db.execute("SELECT address FROM address")}.union(also)))
+            return tuple(sorted({*self._memo("addresses", []), *also}))
 
     def lookups(self) -> dict[str, list[str]]:
         """Return the addresses that each node's name was last found to have."""
-        found: dict[str, list[str]] = {}
         with self._named():
-            for node, address in self._db.execute("SELECT node, address FROM lookup"):
-                found.setdefault(node, []).append(address)
-        return found
+            found: dict[str, list[str]] = self._memo("lookups", {})
+            return found
 
     def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
         """Keep what was found, for a time when it cannot be; write only what is new."""
-        rows = {(node, address) for node, found in lookups.items() for address in found}
-        known = {(node, address) for node, found in self.lookups().items() for address in found}
-        if rows == known and set(addresses) == set(self.addresses()):
-            return
-        with self._named(), self._transaction():
-            self._db.execute("DELETE FROM lookup")
-            self._db.executemany("INSERT INTO lookup VALUES (?, ?)", rows)
-            self._db.execute("DELETE FROM address")
-            self._db.executemany("INSERT INTO address VALUES (?)", [(address,) for address in addresses])
-
-    def record(
-        self, steps: Iterable[Step], addresses: Sequence[str], removed: Iterable[Incident], gone: Iterable[Test], now: float
-    ) -> None:
-        """Store a round's STEPS, and in the same transaction what they owe to each of ADDRESSES.
-
-        GONE are tests that the operator took away, whose standing is forgotten; REMOVED the incidents that were
-        closed for that, which owe nothing any more.
-        """
-        with self._named(), self._transaction():
-            for step in steps:
-                if step.changed:
-                    now_is = step.standing
-                    row = (*_name(step.test), now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
-                    self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", row)
-                if step.incident:
-                    self._put(step.incident)
-                    if step.owes:
-                        self._owe(step.incident, step.owes, addresses, now)
-            for incident in removed:
-                self._put(incident)
-                self._db.execute("DELETE FROM outbox WHERE incident = ?", (incident.id,))
-            self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", map(_name, gone))
-
-    def owe_untold(self, addresses: Sequence[str], now: float) -> None:
-        """Owe to ADDRESSES what open incidents owe to nobody: they opened while there was no address."""
+        found = {"addresses": sorted(addresses), "lookups": {name: sorted(where) for name, where in sorted(lookups.items())}}
         with self._named():
-            rows = self._db.execute(
-                f"SELECT {_INCIDENT} FROM incident WHERE closed IS NULL AND alert_told IS NULL"
-                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.incident = incident.id)"
-            ).fetchall()
-            if rows and addresses:
-                with self._transaction():
-                    for incident in map(_incident, rows):
-                        self._owe(incident, Kind.ALERT, addresses, now)
+            news = {key: value for key, value in found.items() if value != self._memo(key, None)}
+        if news:
+            self._write(lambda: self._put_memos(news))
 
-    def outbox(self) -> list[Notification]:
-        """Return all that is owed, the longest owed first."""
-        with self._named():
-            rows = self._db.execute(
-                f"SELECT kind, address, since, refusals, {_INCIDENT} FROM outbox JOIN incident ON incident.id = outbox.incident"
-                " ORDER BY since, incident.host, incident.name, kind"
-            ).fetchall()
-            return [
-                Notification(Kind(kind), _incident(row), address, since, refusals)
-                for kind, address, since, refusals, *row in rows
-            ]
+    def save(self, what: Save) -> bool:
+        """Store WHAT in one transaction; return whether it is on disk, or only in what stands in for it."""
+        self._write(lambda: self._put_all(what))
+        return not self.failed
 
-    def told(self, notifications: Iterable[Notification], now: float) -> None:
-        """Take NOTIFICATIONS out of the outbox: the MTA has them."""
-        with self._named(), self._transaction():
-            for notification in notifications:
-                column = "alert_told" if notification.kind is Kind.ALERT else "recovery_told"
-                self._db.execute(
-                    f"UPDATE incident SET {column} = coalesce({column}, ?) WHERE id = ?", (now, notification.incident.id)
-                )
-            self._drop(notifications)
+    def _write(self, put: Any) -> None:
+        try:
+            with _transaction(self._db):
+                put()
+        except sqlite3.Error as error:
+            if self.failed:  # not even the stand-in can be written: what can be done is done in memory
+                self._substitute = None
+            self._stand_in(error, self._db)
+            with self._named(), _transaction(self._db):
+                put()
 
-    def attempt(self, notifications: Iterable[Notification]) -> None:
-        """Count one more refusal of each of NOTIFICATIONS, before they are handed over: until they are told, they are refused."""
-        with self._named(), self._transaction():
-            for notification in notifications:
-                self._db.execute(
-                    "UPDATE outbox SET refusals = refusals + 1 WHERE incident = ? AND kind = ? AND address = ?",
-                    _key(notification),
-                )
+    def _put_memos(self, memos: Mapping[str, object]) -> None:
+        self._db.executemany("REPLACE INTO memo VALUES (?, ?)", [(key, json.dumps(value)) for key, value in memos.items()])
 
-    def drop(self, notifications: Iterable[Notification]) -> None:
-        """Take NOTIFICATIONS out of the outbox untold: the operator took their address away."""
-        with self._named(), self._transaction():
-            self._drop(notifications)
+    def _put_all(self, what: Save) -> None:
+        if what.own:
+            self._put_memos({"own": _to_memo(what.own), "clock": self._clock_memo})
+        if what.silences is not None:
+            self._put_memos({"silences": {name: [dataclasses.astuple(s) for s in said] for name, said in what.silences.items()}})
+        for test, now_is in what.standings.items():
+            standing = (test.host, test.name, now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
+            self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", standing)
+        gone = [(test.host, test.name) for test in what.gone]
+        self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", gone)
+        for known in what.incidents:
+            self._put(known)
+        for each in what.outbox:
+            left = (self._number(each.incident), each.kind.value, each.address, each.since, each.refusals)
+            self._db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", left)
+        for each in what.settled:
+            gone_out = (self._number(each.incident), each.kind.value, each.address)
+            self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", gone_out)
 
-    def _drop(self, notifications: Iterable[Notification]) -> None:
-        for notification in notifications:
-            self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", _key(notification))
+    def _number(self, what: Incident) -> int | None:
+        row = self._db.execute("SELECT incident FROM known WHERE id = ?", (what.id,)).fetchone()
+        return row[0] if row else None
 
-    def _put(self, incident: Incident) -> None:
-        self._db.execute(
-            "INSERT INTO incident (id, host, name, began, opening, failed, closed, closing, removed)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-            " failed = excluded.failed, closed = excluded.closed, closing = excluded.closing, removed = excluded.removed",
-            (
-                *(incident.id, *_name(incident.test), incident.began, _to_json(incident.opening), json.dumps(incident.failed)),
-                *(incident.closed, _to_json(incident.closing) if incident.closing else None, incident.removed),
+    def _put(self, what: Incident) -> None:
+        """Store WHAT in place of every incident that it shares an id with."""
+        marks = ", ".join("?" * len(what.ids))
+        olds = self._db.execute(f"SELECT DISTINCT incident FROM known WHERE id IN ({marks}) ORDER BY 1", what.ids).fetchall()
+        number = olds[0][0] if olds else None
+        row = (
+            *(number, what.test.host, what.test.name, what.began, _to_json(what.opening), json.dumps(what.failed), what.closed),
+            *(
+                _to_json(what.closing),
+                what.flapping,
+                what.alert,
+                what.recovery,
+                what.reminded,
+                what.void,
+                what.held,
+                what.removed,
             ),
         )
-
-    def _owe(self, incident: Incident, kind: Kind, addresses: Sequence[str], now: float) -> None:
-        """Owe KIND to ADDRESSES; a recovery only to those who were or will be told of the incident."""
-        if kind is Kind.RECOVERY:
-            told = self._db.execute("SELECT alert_told FROM incident WHERE id = ?", (incident.id,)).fetchone()[0]
-            owed = self._db.execute("SELECT address FROM outbox WHERE incident = ? AND kind = 'alert'", (incident.id,))
-            waiting = {address for (address,) in owed}
-            addresses = [address for address in addresses if told is not None or address in waiting]
-        rows = [(incident.id, kind.value, address, now) for address in addresses]
-        self._db.executemany("INSERT OR IGNORE INTO outbox (incident, kind, address, since) VALUES (?, ?, ?, ?)", rows)
+        number = self._db.execute(f"REPLACE INTO incident (number, {_COLUMNS}) VALUES ({', '.join('?' * 15)})", row).lastrowid
+        for (old,) in olds[1:]:
+            self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))
+            self._db.execute("DELETE FROM incident WHERE number = ?", (old,))
+        self._db.executemany("REPLACE INTO known VALUES (?, ?)", [(known, number) for known in what.ids])
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -266,43 +388,113 @@ class State:
         except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{self._path}: {error}") from error
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
 
 
-def _name(test: Test) -> tuple[str, str]:
-    return test.host, test.name
+def _connect_reading(path: Path) -> sqlite3.Connection:
+    """Connect to a database that may be closed: in WAL mode a reader would write then, but for `immutable`."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.with_name("state.db-wal").stat().st_size:
+            return _connect(path.absolute().as_uri() + "?mode=ro")
+    return _connect(path.absolute().as_uri() + "?mode=ro&immutable=1")
 
 
-def _key(notification: Notification) -> tuple[str, str, str]:
-    return notification.incident.id, notification.kind.value, notification.address
+def _open_whole(path: Path) -> sqlite3.Connection:
+    """Open a database for writing; raise what is wrong with it, if it is broken."""
+    db = _connect(path.absolute().as_uri())
+    try:
+        _prepare(db)
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
-def _incident(row: Sequence[Any]) -> Incident:
-    id_, host, name, began, opening, failed, closed, closing, removed = row
+def _is_broken(error: sqlite3.Error) -> bool:
+    """Say whether ERROR is about what a database holds; one of ours about that has no code of sqlite's."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    """Keep a broken database under another name."""
+    aside = time.strftime(f"{path.name}.broken-%Y%m%dT%H%M%S")
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(path.with_name(aside + suffix))
+    log.error("database-broken", path=str(path), reason=reason, kept_as=str(path.with_name(aside)))
+    log.complain(f"{path} is broken ({reason}); kept as {aside}, and a new one begun")
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make a database ready for writing."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _VERSION):
+        raise StateError(f"state.db: written by another dmonitor (schema {version}, this one knows {_VERSION})")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    if not version:
+        with _transaction(db):
+            for statement in _SCHEMA.split(";\n"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
+            db.execute("ROLLBACK")
+        raise
+
+
+def _own(memo: Mapping[str, Any]) -> Own:
+    if not memo:
+        return Own()
+    rows: list[list[Any]] = [[_NEVER if value is None else value for value in row] for row in memo["heard"]]
+    heard = tuple(Presence(*row) for row in rows)
+    finished = _NEVER if memo["finished"] is None else memo["finished"]
+    return Own(tuple(memo["begins"]), finished, memo["refused"], memo["speaks"], heard)
+
+
+def _to_memo(own: Own) -> dict[str, object]:
+    memo = dataclasses.asdict(own)
+    memo["heard"] = [[None if value == _NEVER else value for value in dataclasses.astuple(other)] for other in own.heard]
+    return memo | {"finished": None if own.finished == _NEVER else own.finished}
+
+
+def _incident(ids: Sequence[str], row: Sequence[Any]) -> Incident:
+    host, name, began, opening, failed, closed, closing, flapping, alert, recovery, reminded, void, held, removed = row
     sites = tuple((site, at) for site, at in json.loads(failed))
-    after = _from_json(closing) if closing else None
-    return Incident(id_, Test(host, name), began, _from_json(opening), sites, closed, after, bool(removed))
+    facts = (flapping, alert, recovery, reminded, bool(void), held, bool(removed))
+    return Incident(tuple(ids), Test(host, name), began, _from_json(opening), sites, closed, _from_json(closing), *facts)
 
 
-def _to_json(judgement: Judgement) -> str:
+def _to_json(judgement: Judgement | None) -> str | None:
     def row(answer: Answer) -> list[object]:
         ran = answer.result
         seen = [ran.outcome.value, ran.text, ran.duration] if ran else None
         return [answer.node.name, answer.node.site, answer.node_id, seen, answer.age, answer.reason]
 
-    return json.dumps([judgement.verdict.value, judgement.quorum, list(map(row, judgement.answers))])
+    return json.dumps([judgement.verdict.value, judgement.quorum, list(map(row, judgement.answers))]) if judgement else None
 
 
-def _from_json(text: str) -> Judgement:
+def _from_json(text: str | None) -> Judgement | None:
+    if not text:
+        return None
     verdict, quorum, rows = json.loads(text)
     answers = (
         Answer(Node(name, site), node_id, Result(Outcome(seen[0]), *seen[1:]) if seen else None, age, reason)

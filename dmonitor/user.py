@@ -27,28 +27,29 @@ def find() -> pwd.struct_passwd:
     raise NoUser(f"none of the users {', '.join(NAMES)} exists")
 
 
-def become(state: Path | None = None) -> None:
-    """Give up root for good, where we have it; first make the directory STATE, if it is missing, for who we become."""
+def become(*directories: Path | None) -> None:
+    """Give up root for good, where we have it; first make those of DIRECTORIES that are missing, for who we become."""
     if os.geteuid() != 0:
         return
     who = find()
-    if state and not state.exists():
-        _make(state, who)
+    for directory in directories:
+        if directory and not directory.exists():
+            _make(directory, who)
     os.initgroups(who.pw_name, who.pw_gid)
     os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
     os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
 
 
-def _make(state: Path, who: pwd.struct_passwd) -> None:
-    """Make the directory STATE for WHO, whole or not at all: several programs may be first at the same time."""
-    draft = Path(tempfile.mkdtemp(prefix=f".{state.name}.", dir=state.parent))
+def _make(directory: Path, who: pwd.struct_passwd) -> None:
+    """Make DIRECTORY for WHO, whole or not at all: several programs may be first at the same time."""
+    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     os.chmod(draft, 0o750)
     os.chown(draft, who.pw_uid, who.pw_gid)
     try:
-        draft.rename(state)
+        draft.rename(directory)
     except OSError:
         draft.rmdir()
-        if not state.is_dir():
+        if not directory.is_dir():
             raise
 
 

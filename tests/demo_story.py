@@ -94,7 +94,7 @@ def make_nodes(place: Place) -> list[LocalNode]:
         for name, port in (("http", HTTP), ("ssh", SSH)):
             node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
             node.plugin(name, PLUGINS[name], os.path.realpath(sys.executable))
-    nodes[0].mail()  # as yet each node that has an address mails: one has it
+        node.mail()  # on every node the same address; one mail all the same
     return nodes
 
 
@@ -120,7 +120,7 @@ def chapter(title: str) -> None:
 
 
 def lines_about(log: str, *events: str) -> None:
-    print(f"    The log of a round on {next(iter(NODES))}:\n")
+    print("    The log of its round:\n")
     for line in log.splitlines():
         if line.partition(": ")[2].startswith(events):
             print(textwrap.fill(line, 118, initial_indent="    ", subsequent_indent=" " * 20, break_on_hyphens=False))
@@ -160,10 +160,10 @@ def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
     expect(place)
     target.blocked.clear()
 
-    chapter(f"The target is really down: the nodes agree, and {first.address}, which has an address in alert.d, mails")
+    chapter("The target is really down: the nodes agree, and the first of them mails; all have the same address in alert.d")
     pass_time()
     target.stop()
-    lines_about(round_on_each(nodes), "asked test", "answer", "verdict", "incident", "handed-over")
+    lines_about(round_on_each(nodes), "asked test", "answer", "verdict", "incident", "speaker", "handed-over")
     show(place.mails())
     expect(place, down)
 
@@ -172,10 +172,17 @@ def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
     table(first)
     expect(place, down)
 
-    chapter("It is back: one mail says so")
+    chapter(f"It is back; but {first.address} cannot mail, for its sendmail refuses: the next node says it")
     pass_time()
     target.start()
-    lines_about(round_on_each(nodes), "verdict", "incident", "handed-over")
+    first.configure(
+        f"sendmail = {place.program('refuses', '#!/bin/sh' + chr(10) + 'echo no room in the queue; exit 75' + chr(10))}\n"
+    )
+    refused = first.run("dmonitor-check", "--verbose", "--once").stderr
+    lines_about(refused, "verdict", "incident", "speaker", "refused")
+    expect(place, down)
+    lines_about(nodes[1].round(), "incident", "speaker", "handed-over")
+    nodes[2].round()
     show(place.mails()[1:])
     expect(place, down, f"UP 2 tests on {TARGET}: http, ssh")
 
@@ -199,7 +206,9 @@ def main() -> int:
         finally:
             target.stop()
     print(f"\nThat took {time.monotonic() - began:.0f} s.")
-    print("dmonitor demo: as it should be: one mail when it went down, one when it came back, none for what one node alone saw.")
+    print(
+        "dmonitor demo: as it should be: three nodes, one mail when it went down, one when it came back, none for what one alone saw."
+    )
     return 0
 
 

@@ -89,6 +89,7 @@ class LocalNode:
         self.place = place
         self.address = address
         self.port = port
+        self.also: tuple[str, ...] = ()  # options that both programs get
         self.config = place.directory / address
         for name in ("hosts.d", "alert.d", "plugins"):
             (self.config / name).mkdir(parents=True)
@@ -121,7 +122,7 @@ class LocalNode:
 
     def command(self, program: str, *options: str) -> list[str]:
         script = self.place.directory / "bin" / program
-        return [sys.executable, str(script), "--config", str(self.config), "--state", str(self.state), *options]
+        return [sys.executable, str(script), "--config", str(self.config), "--state", str(self.state), *self.also, *options]
 
     def run(self, program: str, *options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -148,7 +149,7 @@ class LocalNode:
 
     def round(self) -> str:
         """Run a round; return what it logged. AssertionError unless it ended with 0."""
-        ran = self.run("dmonitor-check", "--verbose")
+        ran = self.run("dmonitor-check", "--verbose", "--once")
         assert ran.returncode == 0, f"dmonitor-check on {self.address} ended with {ran.returncode}:\n{ran.stderr}"
         return ran.stderr
 

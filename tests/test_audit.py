@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from local_nodes import LocalNode, Place, run_as, running
@@ -115,3 +116,20 @@ def test_unreadable(node: LocalNode) -> None:
         assert complaints(node)[1][0] == f"error: nodes.txt: Permission denied for user {run_as().pw_name}"
     (node.config / "nodes.txt").unlink()
     assert complaints(node)[1][0] == "error: nodes.txt: No such file or directory"
+
+
+def test_silences_are_counted_and_those_that_ended_are_named(node: LocalNode) -> None:
+    silence = node.config / "silence.d"
+    silence.mkdir()
+    (silence / "www.example.com").touch()
+    assert complaints(node)[1] == [
+        "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address, 1 silence: 0 errors, 1 warning"
+    ]
+    ends = time.time() + 2
+    os.utime(silence / "www.example.com", (ends, ends))
+    time.sleep(2.1)
+    ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(ends))
+    assert complaints(node)[1] == [
+        f"warning: silence.d/www.example.com: ended on {ended}; remove it",
+        "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 2 warnings",
+    ]

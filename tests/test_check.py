@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import server, state
+from dmonitor.round import Own
 from dmonitor.state import State
 
 TEST = "www.example.com/web"
@@ -30,8 +32,31 @@ def prepare(nodes: list[LocalNode]) -> None:
         sees(node, "OK fine")
 
 
+def living(nodes: list[LocalNode]) -> None:
+    """Prepare NODES, and have the first finish a round: one that never did does not speak."""
+    prepare(nodes)
+    nodes[0].round()
+
+
 def sees(node: LocalNode, text: str) -> None:
     (node.config / "sees").write_text(text + "\n")
+
+
+def all_see(nodes: list[LocalNode], text: str) -> None:
+    for node in nodes:
+        sees(node, text)
+
+
+@contextlib.contextmanager
+def with_sendmail(place: Place, code: str) -> Iterator[None]:
+    """Have a sendmail with CODE in place of the usual one, which is `exec usual "$@"` there."""
+    usual = place.sendmail.read_text()
+    place.program("usual", usual)
+    place.program("sendmail", "#!/bin/sh\n" + code.replace("usual", f"{place.directory}/usual"))
+    try:
+        yield
+    finally:
+        place.program("sendmail", usual)
 
 
 @contextlib.contextmanager
@@ -58,11 +83,10 @@ def events(log: str) -> list[str]:
 def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
     prepare(three)
     first = three[0]
-    quiet = first.run("dmonitor-check")
+    quiet = first.run("dmonitor-check", "--once")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     with running(three[1:]):
-        for node in three:
-            sees(node, "FAIL no route")
+        all_see(three, "FAIL no route")
         sees(three[2], "OK fine")
         opened = events(first.round())
         assert [event for event in opened if event.split()[0] in TOLD] == [
@@ -76,8 +100,7 @@ def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
         assert place.subjects() == [f"DOWN {TEST} (2 of 3 nodes)"]
         first.round()
         assert len(place.mails()) == 1, "one mail when it opens, not one a minute"
-        for node in three:
-            sees(node, "OK back")
+        all_see(three, "OK back")
         forget()
         assert "incident-closed" in first.round()
         assert place.subjects()[1].startswith(f"UP {TEST} (was DOWN ")
@@ -122,10 +145,9 @@ def test_a_node_does_not_agree_with_itself(place: Place, port: int) -> None:
 
 
 def test_confirm(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
+    living(three)
     three[0].configure("confirm = 2\n")
-    for node in three:
-        sees(node, "FAIL no route")
+    all_see(three, "FAIL no route")
     with running(three[1:]):
         three[0].round()
         assert place.mails() == []
@@ -134,46 +156,63 @@ def test_confirm(three: list[LocalNode], place: Place) -> None:
 
 
 def test_a_refused_mail_is_owed_until_it_is_taken(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
-    sendmail = place.sendmail.read_text()
-    for node in three:
-        sees(node, "FAIL no route")
+    living(three)
+    all_see(three, "FAIL no route")
     with running(three[1:]):
-        place.program("sendmail", "#!/bin/sh\necho disk full >&2; exit 75\n")
-        refused = three[0].run("dmonitor-check", "-v")
+        with with_sendmail(place, "echo disk full >&2; exit 75\n"):
+            refused = three[0].run("dmonitor-check", "-v", "--once")
         assert refused.returncode == os.EX_TEMPFAIL
-        assert "refused address=oncall@example.com kind=alert" in refused.stderr
+        assert f"refused address={ADDRESS} kind=alert" in refused.stderr
         assert 'reason="sendmail: exit 75: disk full"' in refused.stderr
-        place.program("sendmail", sendmail)
+        assert own(three[0]).refused == 1
         three[0].round()
         assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+        assert own(three[0]).refused == 0
         three[0].round()
         assert len(place.mails()) == 1
 
 
-def test_an_address_that_is_removed_drops_what_it_was_owed(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
-    for node in three:
-        sees(node, "FAIL no route")
+def own(node: LocalNode) -> Own:
+    with State(node.state, read_only=True) as store:
+        return store.own()
+
+
+def test_one_address_that_is_refused_is_tried_again_alone(three: list[LocalNode], place: Place) -> None:
+    living(three)
+    three[0].mail("full@example.com")
+    all_see(three, "FAIL no route")
     with running(three[1:]):
-        sendmail = place.sendmail.read_text()
-        place.program("sendmail", "#!/bin/sh\nexit 75\n")
-        three[0].run("dmonitor-check")
-        place.program("sendmail", sendmail)
+        with with_sendmail(place, 'case "$5" in full*) exit 75 ;; esac; exec usual "$@"\n'):
+            for _ in range(2):
+                assert three[0].run("dmonitor-check", "--once").returncode == os.EX_TEMPFAIL
+        assert [mail["To"] for mail in place.mails()] == [ADDRESS]
+        assert own(three[0]).refused == 0, "the MTA takes mails"
+        three[0].round()
+        three[0].round()
+    assert [mail["To"] for mail in place.mails()] == [ADDRESS, "full@example.com"]
+
+
+def test_an_address_that_is_removed_drops_what_it_was_owed(three: list[LocalNode], place: Place) -> None:
+    living(three)
+    three[0].mail("second@example.com")
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with with_sendmail(place, f'case "$5" in {ADDRESS}) exit 75 ;; esac; exec usual "$@"\n'):
+            three[0].run("dmonitor-check", "--once")
         (three[0].config / "alert.d" / ADDRESS).rename(three[0].config / "alert.d" / "other@example.com")
         log = three[0].round()
-    assert "address-removed address=oncall@example.com owed=1" in log
-    assert [mail["To"] for mail in place.mails()] in ([], ["other@example.com"])
+    assert f"address-removed address={ADDRESS} test={TEST} kind=alert" in log
+    assert [mail["To"] for mail in place.mails()] == ["second@example.com"]
 
 
 def test_a_removed_test_closes_its_incident_without_a_mail(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
-    for node in three:
-        sees(node, "FAIL no route")
+    living(three)
+    all_see(three, "FAIL no route")
     with running(three[1:]):
         three[0].round()
         (three[0].config / "hosts.d" / TEST).unlink()
-        assert f"test-removed test={TEST} incident=" in three[0].round()
+        log = three[0].round()
+        assert f"incident-removed test={TEST} incident=" in log and f"test-removed test={TEST}" in log
         assert len(place.mails()) == 1
         three[0].test(TEST)
         assert "incident-opened" in three[0].round(), "it is another incident"
@@ -181,9 +220,8 @@ def test_a_removed_test_closes_its_incident_without_a_mail(three: list[LocalNode
 
 
 def test_hosts_that_cannot_be_read_are_not_taken_for_removed(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
-    for node in three:
-        sees(node, "FAIL no route")
+    living(three)
+    all_see(three, "FAIL no route")
     hosts = three[0].config / "hosts.d"
     with running(three[1:]):
         three[0].round()
@@ -196,7 +234,7 @@ def test_hosts_that_cannot_be_read_are_not_taken_for_removed(three: list[LocalNo
 
 def test_what_is_away_for_a_moment_is_not_removed(three: list[LocalNode], place: Place) -> None:
     """hosts.d and alert.d may hold links to a share; in the closing round nobody can be found to mail."""
-    prepare(three)
+    living(three)
     first = three[0]
     share = first.config / "share"
     share.mkdir()
@@ -205,15 +243,13 @@ def test_what_is_away_for_a_moment_is_not_removed(three: list[LocalNode], place:
     (first.config / "alert.d" / ADDRESS).symlink_to(share / ADDRESS)
     (first.config / "hosts.d" / "www.example.com").rename(share / "host")
     (first.config / "hosts.d" / "www.example.com").symlink_to(share / "host")
-    for node in three:
-        sees(node, "FAIL no route")
+    all_see(three, "FAIL no route")
     with running(three[1:]):
         first.round()
         share.rename(first.config / "away")
         assert "test-removed" not in first.round()
         (first.config / "away").rename(share)
-        for node in three:
-            sees(node, "OK back")
+        all_see(three, "OK back")
         forget()
         (share / ADDRESS).unlink()
         assert "handed-over address=oncall@example.com kind=recovery" in first.round()
@@ -244,25 +280,73 @@ def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> N
         assert store.lookups() == {node.address: [node.address] for node in three}
 
 
-def test_nobody_is_mailed_every_minute_because_told_cannot_be_stored(
-    three: list[LocalNode], place: Place, tmp_path: Path
-) -> None:
-    """The attempt is stored before the mail is handed over; where that fails, it is not."""
+def test_a_state_that_cannot_be_written_stops_no_mail_and_repeats_none(three: list[LocalNode], place: Place) -> None:
+    """What is told is kept in the run directory until the state can be written again."""
+    run = place.writable("run")
+
+    def check() -> str:
+        ran = three[0].run("dmonitor-check", "-v", "--once", "--run", str(run))
+        assert ran.returncode == os.EX_OK
+        return ran.stderr
+
+    prepare(three)
+    check()
+    all_see(three, "FAIL no route")
+    database = three[0].state / "state.db"
+    with running(three[1:]):
+        database.chmod(0o444)
+        said = check()
+        assert f"not-stored path={database}" in said
+        assert f"unable to write {database}: attempt to write a readonly database" in said
+        for _ in range(2):
+            said = check()
+            assert f"not-stored path={database}" in said
+            assert "unable to write" not in said, "once is enough for cron to mail"
+        assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+        for path in three[0].state.glob("state.db*"):  # what sqlite made beside it has the same mode
+            path.chmod(0o640)
+        assert f"stored-again path={database}" in check()
+        assert list(run.iterdir()) == []
+        all_see(three, "OK back")
+        forget()
+        check()
+    assert [subject[:4] for subject in place.subjects()] == ["DOWN", "UP w"]
+
+
+def test_the_first_living_node_mails_and_the_others_record(three: list[LocalNode], place: Place) -> None:
+    """Must show R5 with real processes: each has an address, and each finds out for itself."""
     prepare(three)
     for node in three:
-        sees(node, "FAIL no route")
-    code = (place.directory / "dmonitor" / "state.py").read_text()
-    assert code.count('"UPDATE outbox SET refusals') == 1
-    with running(three[1:]):
-        (place.directory / "dmonitor" / "state.py").write_text(
-            code.replace('"UPDATE outbox SET refusals', '"UPDATE full SET refusals')
-        )
-        for _ in range(2):
-            assert three[0].run("dmonitor-check").returncode == os.EX_TEMPFAIL
+        node.mail()
+    with running(three):
+        for node in three:
+            node.round()
+        all_see(three, "FAIL no route")
+        assert 'speaker reason="127.0.0.31 speaks: first of 3 living"' in three[2].round()
         assert place.mails() == []
-        (place.directory / "dmonitor" / "state.py").write_text(code)
-        three[0].round()
-    assert len(place.mails()) == 1
+        log = three[0].round()
+        assert "incident-heard" in log and f"handed-over address={ADDRESS} kind=alert" in log
+        for node in three[1:]:
+            assert "alert=127.0.0.31" in node.round()
+        all_see(three, "OK back")
+        forget()
+        for node in reversed(three):
+            node.round()
+    assert [subject[:4] for subject in place.subjects()] == ["DOWN", "UP w"]
+    assert {mail["X-Arguments"] for mail in place.mails()} == {f"-oi -f dmonitor -- {ADDRESS}"}
+
+
+def test_the_first_node_stays_for_what_the_others_find(three: list[LocalNode], place: Place) -> None:
+    prepare(three)
+    with running(three):
+        for node in three:
+            node.round()
+        with started(three[0]):
+            wait_until((three[0].state / "check.pid").exists)
+            time.sleep(1)
+            all_see(three, "FAIL no route")
+            assert "incident-opened" in three[1].round()
+            wait_until(lambda: place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"], 12)
 
 
 def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
@@ -281,15 +365,14 @@ def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
 
 
 def test_one_bad_file_costs_nothing_else(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
+    living(three)
     first = three[0]
     (first.config / "hosts.d" / "a b").mkdir()
     (first.config / "alert.d" / "${run{x}}@y").touch()
     (first.config / "alert.d" / "second@example.com").touch()
     first.test("www.example.com/nonesuch")
     first.test("www.example.com/web:bad", "port=80\n")
-    for node in three:
-        sees(node, "FAIL no route")
+    all_see(three, "FAIL no route")
     with running(three[1:]):
         log = first.round()
     assert sorted(mail["To"] for mail in place.mails()) == [ADDRESS, "second@example.com"]
@@ -300,8 +383,7 @@ def test_one_bad_file_costs_nothing_else(three: list[LocalNode], place: Place) -
 
 def test_dry_run_tells_and_stores_nothing(three: list[LocalNode], place: Place) -> None:
     prepare(three)
-    for node in three:
-        sees(node, "FAIL no route")
+    all_see(three, "FAIL no route")
     sees(three[2], "OK fine")
     with running(three[1:2]):
         dry = three[0].run("dmonitor-check", "--dry-run")
@@ -353,13 +435,20 @@ def test_test_alert(three: list[LocalNode], place: Place) -> None:
     assert nobody.returncode == os.EX_CONFIG and "names no address" in nobody.stderr
 
 
-def test_a_broken_database_is_said(three: list[LocalNode]) -> None:
+def test_a_broken_database_is_said_and_kept(three: list[LocalNode]) -> None:
     prepare(three)
-    (three[0].state / "state.db").write_bytes(b"garbage" * 10_000)
-    os.chown(three[0].state / "state.db", run_as().pw_uid, run_as().pw_gid)
-    broken = three[0].run("dmonitor-check")
-    assert broken.returncode == os.EX_TEMPFAIL
-    assert broken.stderr == f"dmonitor-check: unable to use the state: {three[0].state}/state.db: file is not a database\n"
+    database = three[0].state / "state.db"
+    database.write_bytes(b"garbage" * 10_000)
+    os.chown(database, run_as().pw_uid, run_as().pw_gid)
+    broken = three[0].run("dmonitor-check", "--once")
+    (kept,) = three[0].state.glob("state.db.broken-*")
+    assert (broken.returncode, broken.stderr) == (
+        os.EX_OK,
+        f"dmonitor-check: {database} is broken (file is not a database); kept as {kept.name}, and a new one begun\n",
+    )
+    assert kept.read_bytes() == b"garbage" * 10_000
+    again = three[0].run("dmonitor-check", "--once")
+    assert (again.returncode, again.stderr) == (os.EX_OK, "")
 
 
 def test_state_belongs_to_who_runs_it(three: list[LocalNode]) -> None:
@@ -380,24 +469,31 @@ def test_200_passing_tests_leave_no_output_and_ask_no_peer(three: list[LocalNode
         daemon = subprocess.Popen(command, env=three[1].place.environment(), stderr=file)
     try:
         wait_until(lambda: "started" in log.read_text())
-        quiet = three[0].run("dmonitor-check")
+        quiet = three[0].run("dmonitor-check", "--once")
         assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
         assert "question" not in log.read_text()
         sees(three[0], "FAIL")
-        three[0].run("dmonitor-check")
+        three[0].run("dmonitor-check", "--once")
         assert log.read_text().count("question address=127.0.0.31") == 201, "it would have been seen"
     finally:
         daemon.terminate()
         daemon.wait(10)
 
 
-def test_a_quiet_round_writes_nothing(three: list[LocalNode]) -> None:
+def test_a_quiet_round_writes_only_that_it_was(three: list[LocalNode]) -> None:
+    def content() -> dict[str, list[tuple[object, ...]]]:
+        with contextlib.closing(sqlite3.connect(database.as_uri() + "?immutable=1", uri=True)) as db:
+            tables = {name: f"SELECT * FROM {name}" for name in ("standing", "incident", "known", "outbox", "memo")}
+            tables["memo"] += " WHERE key != 'own'"
+            return {name: db.execute(query).fetchall() for name, query in tables.items()}
+
     prepare(three)
     three[0].round()
     database = three[0].state / "state.db"
-    before = database.read_bytes()
+    before, size, begins = content(), database.stat().st_size, own(three[0]).begins
     three[0].round()
-    assert database.read_bytes() == before
+    assert (content(), database.stat().st_size) == (before, size)
+    assert own(three[0]).begins[:-1] == begins
     assert not (three[0].state / "state.db-wal").exists()
 
 
@@ -439,16 +535,14 @@ def test_a_round_that_hangs_is_ended_by_the_next(three: list[LocalNode], monkeyp
 
 
 def test_an_incident_survives_everything_in_between(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
-    for node in three:
-        sees(node, "FAIL no route")
+    living(three)
+    all_see(three, "FAIL no route")
     with running(three[1:]):
         three[0].round()
-        _, before = state.peek(three[0].state)
-        assert len(before) == 1
+        _, (first,) = state.peek(three[0].state)
         three[0].round()
-        _, after = state.peek(three[0].state)
-    (first,), (second,) = before.values(), after.values()
+        _, (second,) = state.peek(three[0].state)
+    assert first.alert == "127.0.0.31"
     assert (first.id, first.began, first.opening) == (second.id, second.began, second.opening)
     assert Path(three[0].state / "state.db").stat().st_size < 100_000
 

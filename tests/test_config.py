@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from dmonitor import config, user
 from dmonitor.config import Config, Settings
-from dmonitor.model import Node, Test
+from dmonitor.model import Node, Silence, Test
 
 
 @pytest.fixture
@@ -39,11 +40,22 @@ def test_a_good_tree(tree: Path) -> None:
 def test_settings(tree: Path) -> None:
     (tree / "dmonitor.conf").write_text(
         "# comment\n[dmonitor]\nquorum=3\nconfirm = 2\nlisten = 10.0.0.1, ::1\nport = 3929\nfrom = monitor@example.com\n"
-        "sendmail = /usr/lib/sendmail\nconcurrency = 10\n"
+        "sendmail = /usr/lib/sendmail\nconcurrency = 10\nflapping = off\nremind = 4h\n"
     )
     loaded = config.load(tree)
     assert loaded.problems == ()
-    assert loaded.settings == Settings(3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10)
+    assert loaded.settings == Settings(
+        3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10, False, 14_400.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("off", 0), ("10min", 600), ("90 min", 5400), ("1d", 86_400), ("365d", 31_536_000)]
+)
+def test_remind(tree: Path, value: str, seconds: float) -> None:
+    (tree / "dmonitor.conf").write_text(f"remind = {value}\n")
+    loaded = config.load(tree)
+    assert loaded.problems == () and loaded.settings == Settings(remind=seconds) and isinstance(loaded.settings.remind, float)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,11 @@ def test_settings(tree: Path) -> None:
         ("listen = everywhere", "listen = everywhere: 'everywhere' is not an IPv4 or IPv6 address"),
         ("from = a b", "from = a b: not a mail address"),
         ("sendmail = sendmail", "sendmail = sendmail: not an absolute path"),
+        ("flapping = yes", "flapping = yes: neither on nor off"),
+        *(
+            (f"remind = {value}", f"remind = {value}: neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
+            for value in ("9min", "366d", "4", "4 hours", "1.5h", "-1d", "min", "on", "٤h", "")
+        ),
         ("[server]", "'[server]' is not KEY = VALUE"),
     ],
 )
@@ -186,6 +203,8 @@ def test_the_shipped_examples_are_right() -> None:
         "from": defaults.sender,
         "sendmail": defaults.sendmail,
         "concurrency": str(defaults.concurrency),
+        "flapping": "on" if defaults.flapping else "off",
+        "remind": str(defaults.remind) if defaults.remind else "off",
     }
 
 
@@ -206,3 +225,91 @@ def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(tree: Path, mon
         f"error: alert.d/root: Permission denied for user {user.name()}",
     ]
     assert set(loaded.tests) == {Test("www.example.com", "http")} and not loaded.complete
+
+
+@pytest.fixture
+def silence(tree: Path) -> Path:
+    (tree / "silence.d/www.example.com").mkdir(parents=True)
+    return tree / "silence.d"
+
+
+def test_no_silences(tree: Path) -> None:
+    assert config.load(tree).silences == ()
+    (tree / "silence.d").mkdir()
+    assert config.load(tree).silences == () and config.load(tree).problems == ()
+
+
+def test_silences(tree: Path, silence: Path) -> None:
+    (tree / "hosts.d/db.example.com").mkdir()
+    (tree / "hosts.d/db.example.com/ping").touch()
+    (silence / "db.example.com").touch()
+    (silence / "www.example.com/http").touch()
+    (silence / "www.example.com/http~").touch()
+    (silence / "node").mkdir()
+    (silence / "node/paris").touch()
+    loaded = config.load(tree)
+    assert loaded.problems == ()
+    assert loaded.silences == (Silence("db.example.com"), Silence("node", "paris"), Silence("www.example.com", "http"))
+    (silence / "node/paris").unlink()
+    (silence / "node").rmdir()
+    (silence / "node").touch()
+    loaded = config.load(tree)
+    assert loaded.problems == () and Silence("node") in loaded.silences
+
+
+def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
+    tree: Path, silence: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after touch, touch -d '+2 hours', and touch -d yesterday; and two hours and a bit after the second."""
+    file, now = silence / "www.example.com/http", time.time()
+    for mtime, until in ((now, None), (now + 0.5, None), (now + 7200, now + 7200), (now - 86_400, None), (0, None)):
+        file.touch()
+        os.utime(file, (mtime, mtime))
+        (found,) = config.load(tree).silences
+        assert found.until == (until and pytest.approx(until, abs=0.001))
+    real = os.stat
+
+    def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
+        found = real(path, *arguments, **named)  # type: ignore[arg-type]
+        return found if path != file else os.stat_result([*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300})
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert config.load(tree).silences == (Silence("www.example.com", "http", now - 100),), "ended, and returned all the same"
+
+
+def test_odd_silences(tree: Path, silence: Path) -> None:
+    for name in ("ww.example.com", "a b", "www.example.com/htp", "www.example.com/a b"):
+        (silence / name).touch()
+    (silence / "www.example.com/directory").mkdir()
+    (silence / "dangling").symlink_to("/nonexistent")
+    (silence / "node").mkdir()
+    (silence / "node/pariss").touch()
+    (silence / "node/-x").touch()
+    loaded = config.load(tree)
+    assert problems(loaded) == [
+        "error: silence.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
+        "error: silence.d/dangling: not a file: touch HOST, or HOST/TEST",
+        "error: silence.d/node/-x: '-x' cannot be a node in nodes.txt",
+        "warning: silence.d/node/pariss: silences nothing: no such node in nodes.txt; did you mean paris?",
+        "warning: silence.d/ww.example.com: silences nothing: no such host in hosts.d; did you mean www.example.com?",
+        "error: silence.d/www.example.com/a b: 'a b' cannot be a test in hosts.d",
+        "error: silence.d/www.example.com/directory: not a file: touch HOST, or HOST/TEST",
+        "warning: silence.d/www.example.com/htp: silences nothing: no such test in hosts.d; did you mean http?",
+    ]
+    assert loaded.silences == (Silence("node", "pariss"), Silence("ww.example.com"), Silence("www.example.com", "htp")), (
+        "peers may have it"
+    )
+    assert loaded.complete, "no silence hides a test or an address"
+
+
+def test_a_silence_d_that_cannot_be_read(tree: Path) -> None:
+    (tree / "silence.d").touch()
+    loaded = config.load(tree)
+    assert problems(loaded) == ["error: silence.d: Not a directory"]
+    assert loaded.silences == () and loaded.complete
+
+
+def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(tree: Path, silence: Path) -> None:
+    (silence / "db.example.com").touch()
+    (tree / "hosts.d").rename(tree / "elsewhere")
+    assert problems(config.load(tree)) == ["error: hosts.d: No such file or directory"]

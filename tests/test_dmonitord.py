@@ -97,6 +97,25 @@ def test_greeting_question_answer_garbage(started: LocalNode) -> None:
         assert caller.read() == ""
 
 
+def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
+    never = r"standing interval=1 address=no stores=(yes|no) refused=0 tests=[0-9a-f]{16}"
+    with Caller(started) as caller:
+        assert re.fullmatch(never, caller.ask("greet")), "no round has finished, and so none is stated"
+    started.round()
+    with Caller(started) as caller:
+        finished = r"standing interval=1 round=\d\.\d address=no stores=yes refused=0 tests=[0-9a-f]{16}"
+        assert re.fullmatch(finished, caller.ask("greet"))
+        assert caller.read() == "end"
+        caller.say("tests")
+        assert [caller.read() for _ in range(4)] == [
+            *(f"has www.example.com/{name}" for name in ("counted", "ok", "slow")),
+            "end",
+        ]
+        assert caller.ask("incident 0123456789ab") == "end"
+        assert caller.ask("incident ../../etc/passwd").startswith("error malformed")
+        assert caller.ask("greet me") == "error malformed text=greet stands alone"
+
+
 def test_half_closed_as_by_a_pipe_into_nc(started: LocalNode) -> None:
     with Caller(started) as caller:
         caller.say("test www.example.com/slow")

@@ -1,111 +1,328 @@
-"""Rule R4, as far as one node goes: when an incident opens, what it remembers, when it closes."""
+"""Rule R4, as values: when an incident opens, what it remembers, whom it meets, when it closes, what it owes, what flaps."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import pytest
+
 from dmonitor import incident, verdict
-from dmonitor.incident import Step
-from dmonitor.model import Answer, Incident, Kind, Node, Outcome, Result, Standing, Test, Verdict
+from dmonitor.incident import Ledger
+from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Outcome, Result, Standing, Test, Verdict
 
 TEST = Test("www.example.com", "http")
+OTHER = Test("www.example.com", "ssh")
 OK, FAIL, UNKNOWN = Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN
+Step = tuple[Standing, Incident | None]
+NEW = (Standing(), None)
+change = dataclasses.replace
 
 
-def look(before: Standing, opened: Incident | None, *seen: Outcome | None, now: float, confirm: int = 1) -> Step:
-    """Take a round in which this node and its peers see SEEN; None is no answer."""
+def judge(*seen: Outcome | None, incident_open: bool = False) -> Judgement:
+    """Return what is concluded where nodes a, b, c see SEEN; None is no answer."""
     answers = [
         Answer(Node(name, name), f"id-{name}", Result(outcome)) if outcome else Answer(Node(name, name))
         for name, outcome in zip("abc", seen, strict=False)
     ]
-    judged = verdict.decide(answers[0], answers[1:], 2, incident_open=opened is not None)
-    return incident.advance(TEST, before, opened, judged, confirm=confirm, now=now, fresh_id="fresh")
+    return verdict.decide(answers[0], answers[1:], 2, incident_open=incident_open)
 
 
-def opened_at(now: float = 1000.0) -> Step:
-    return look(Standing(), None, FAIL, FAIL, OK, now=now)
+def look(before: Step, *seen: Outcome | None, now: float, confirm: int = 1, fresh_id: str = "fresh") -> Step:
+    """Take a round further in which this node and its peers see SEEN."""
+    standing, known = before
+    known = known if known and known.is_open else None
+    judged = judge(*seen, incident_open=known is not None)
+    return incident.advance(TEST, standing, known, judged, confirm=confirm, now=now, fresh_id=fresh_id)
 
 
-def test_down_opens_and_owes_an_alert() -> None:
-    step = opened_at()
-    assert step.incident and step.incident.id == "fresh" and step.incident.began == 1000.0 and step.incident.closed is None
-    assert step.owes is Kind.ALERT
-    assert step.incident.failed == (("a", 1000.0), ("b", 1000.0))
-    assert step.standing.verdict is Verdict.DOWN and step.standing.since == 1000.0
+def closes(before: Step, *seen: Outcome | None, now: float) -> bool:
+    after = look(before, *seen, now=now)[1]
+    assert after
+    return not after.is_open
 
 
-def test_still_down_owes_nothing() -> None:
-    step = look(opened_at().standing, opened_at().incident, FAIL, FAIL, FAIL, now=1060.0)
-    assert step.owes is None
-    assert step.incident and step.incident.closed is None and step.incident.began == 1000.0
-    assert not step.changed
+OPENED = look(NEW, FAIL, FAIL, OK, now=1000.0)
+
+
+def test_down_opens() -> None:
+    standing, known = OPENED
+    assert known and known.ids == ("fresh",) and known.is_open and known.opening
+    assert (known.test, known.began, known.held, known.closed) == (TEST, 1000.0, 1000.0, None)
+    assert known.failed == (("a", 1000.0), ("b", 1000.0))
+    assert (standing.verdict, standing.since) == (Verdict.DOWN, 1000.0)
+
+
+def test_still_down_only_remembers_who_fails() -> None:
+    standing, known = look(OPENED, FAIL, FAIL, FAIL, now=1060.0)
+    assert known == change(OPENED[1], failed=(("a", 1060.0), ("b", 1060.0), ("c", 1060.0)))
+    assert standing == OPENED[0]
 
 
 def test_local_and_unconfirmed_open_nothing() -> None:
-    assert look(Standing(), None, FAIL, OK, None, now=1.0).incident is None
-    assert look(Standing(), None, FAIL, None, None, now=1.0).incident is None
+    assert look(NEW, FAIL, OK, None, now=1.0)[1] is None
+    assert look(NEW, FAIL, None, None, now=1.0)[1] is None
 
 
-def test_recovery_closes_and_owes() -> None:
-    step = look(opened_at().standing, opened_at().incident, OK, OK, OK, now=1060.0)
-    assert step.owes is Kind.RECOVERY
-    assert step.incident and step.incident.closed == 1060.0 and step.incident.closing
-    assert step.standing.verdict is Verdict.UP
+def test_without_an_id_nothing_opens() -> None:
+    """Nor does it in the round in which a peer said that ours is closed."""
+    standing, known = look(NEW, FAIL, FAIL, now=1.0, fresh_id="")
+    assert known is None and standing.verdict is Verdict.DOWN
+    assert look((standing, None), FAIL, FAIL, now=61.0)[1], "in the next round it does"
+
+
+def test_recovery_closes() -> None:
+    standing, known = look(OPENED, OK, OK, OK, now=1060.0)
+    assert known and (known.closed, known.held, known.began) == (1060.0, 1060.0, 1000.0)
+    assert known.closing and known.closing.verdict is Verdict.UP and standing.verdict is Verdict.UP
 
 
 def test_one_lost_answer_is_no_recovery() -> None:
     """b failed when last heard, and is silent now: with a it still makes two."""
-    step = look(opened_at().standing, opened_at().incident, FAIL, None, OK, now=1060.0)
-    assert step.owes is None and step.incident and step.incident.closed is None
-    assert step.incident.failed == (("a", 1060.0), ("b", 1000.0))
+    known = look(OPENED, FAIL, None, OK, now=1060.0)[1]
+    assert known and known.is_open and known.failed == (("a", 1060.0), ("b", 1000.0))
 
 
-def test_two_lost_answers_are_no_recovery_either_for_five_minutes() -> None:
-    before = opened_at()
-    for now, closes in ((1060.0, False), (1299.0, False), (1300.0, True)):
-        step = look(before.standing, before.incident, None or UNKNOWN, None, OK, now=now)
-        # a says UNKNOWN, which is an answer: only b is remembered, and that is less than the quorum
-        assert (step.owes is Kind.RECOVERY) or not closes
-    quiet = Standing(Verdict.DOWN, FAIL, 1000.0, 1)
-    assert before.incident
-    three = look(quiet, before.incident, FAIL, FAIL, FAIL, now=1000.0).incident
-    assert look(quiet, three, OK, None, None, now=1299.0).owes is None
-    assert look(quiet, three, OK, None, None, now=1300.0).owes is Kind.RECOVERY
+@pytest.mark.parametrize(("now", "over"), [(1060.0, False), (1299.9, False), (1300.0, True)])
+def test_silent_sites_count_for_five_minutes(now: float, over: bool) -> None:
+    all_failed = look(NEW, FAIL, FAIL, FAIL, now=1000.0)
+    assert closes(all_failed, OK, None, None, now=now) is over
+    assert closes(OPENED, UNKNOWN, None, OK, now=now), "UNKNOWN is an answer: only b is remembered, which is no quorum"
 
 
 def test_nobody_passes_is_no_recovery() -> None:
-    before = opened_at()
-    assert look(before.standing, before.incident, UNKNOWN, None, None, now=9000.0).owes is None
+    assert not closes(OPENED, UNKNOWN, None, None, now=9000.0)
 
 
 def test_a_clock_set_back_makes_memory_no_longer_than_five_minutes() -> None:
-    before = look(Standing(), None, FAIL, FAIL, FAIL, now=10_000.0)
-    step = look(before.standing, before.incident, OK, None, None, now=100.0)
-    assert step.owes is None and step.incident
-    assert look(step.standing, step.incident, OK, None, None, now=399.0).owes is None
-    assert look(step.standing, step.incident, OK, None, None, now=400.0).owes is Kind.RECOVERY
+    step = look(look(NEW, FAIL, FAIL, FAIL, now=10_000.0), OK, None, None, now=100.0)
+    assert step[1] and step[1].is_open
+    assert not closes(step, OK, None, None, now=399.0)
+    assert closes(step, OK, None, None, now=400.0)
 
 
 def test_confirm_asks_for_rounds_in_a_row() -> None:
-    first = look(Standing(), None, FAIL, FAIL, now=0.0, confirm=3)
-    second = look(first.standing, None, FAIL, FAIL, now=60.0, confirm=3)
-    assert (first.incident, second.incident) == (None, None)
-    assert look(second.standing, None, FAIL, FAIL, now=120.0, confirm=3).owes is Kind.ALERT
-    interrupted = look(second.standing, None, FAIL, OK, now=120.0, confirm=3)
-    assert look(interrupted.standing, None, FAIL, FAIL, now=180.0, confirm=3).incident is None
+    first = look(NEW, FAIL, FAIL, now=0.0, confirm=3)
+    second = look(first, FAIL, FAIL, now=60.0, confirm=3)
+    assert (first[1], second[1]) == (None, None)
+    assert look(second, FAIL, FAIL, now=120.0, confirm=3)[1]
+    interrupted = look(second, FAIL, OK, now=120.0, confirm=3)
+    assert look(interrupted, FAIL, FAIL, now=180.0, confirm=3)[1] is None
 
 
 def test_a_quiet_round_changes_nothing() -> None:
-    step = look(Standing(), None, OK, now=5.0)
-    assert not step.changed and step.standing == Standing()
+    assert look(NEW, OK, now=5.0) == NEW
 
 
 def test_what_this_node_cannot_tell_is_a_change() -> None:
     """Peers pass, so the verdict is UP as before; that our own plugin is broken must not be silent."""
-    step = look(Standing(), None, UNKNOWN, OK, now=5.0)
-    assert step.changed and step.standing.verdict is Verdict.UP and step.standing.own is UNKNOWN
+    standing, known = look(NEW, UNKNOWN, OK, now=5.0)
+    assert standing != Standing() and (standing.verdict, standing.own, known) == (Verdict.UP, UNKNOWN, None)
 
 
-def test_a_removed_test_closes_its_incident() -> None:
-    before = opened_at().incident
-    assert before
-    gone = incident.remove(before, 1030.0)
-    assert gone.removed and gone.closed == 1030.0 and gone.closing is None
+# Whom it meets.
+
+
+def known(*ids: str, **facts: object) -> Incident:
+    """Return an open incident of TEST that began at 100 and is held since 200, with FACTS."""
+    return Incident(**{"ids": ids, "test": TEST, "began": 100.0, "held": 200.0, **facts})  # type: ignore[arg-type]
+
+
+def met(ours: Sequence[Incident], *heard: Incident, past: Sequence[Incident] = (), now: float = 500.0) -> Ledger:
+    """Return the ledger of OURS after it has met what was HEARD; PAST is what it can recall."""
+    ledger = Ledger(ours, lambda ids: [each for each in past if not set(ids).isdisjoint(each.ids)])
+    for each in heard:
+        ledger.meet(each, now)
+    return ledger
+
+
+def test_open_incidents_of_one_test_are_one() -> None:
+    ledger = met([known("b"), known("z", test=OTHER)], known("c", began=90.0), known("a", "d", began=150.0))
+    united = ledger.open_for(TEST)
+    assert united and (united.ids, united.id, united.began) == (("a", "b", "c", "d"), "a", 90.0)
+    assert [each.ids for each in ledger] == [united.ids, ("z",)]
+    assert list(ledger.changed.values()) == [united]
+    assert united.held == 200.0, "we have held what it owes since then"
+
+
+def test_flapping_and_the_incident_itself_are_two() -> None:
+    ledger = met([known("a")], known("f", flapping=7))
+    assert {each.ids for each in ledger} == {("a",), ("f",)}
+    assert ledger.open_for(TEST).ids == ("a",) and ledger.open_for(TEST, flapping=True).ids == ("f",)  # type: ignore[union-attr]
+
+
+def test_whatever_is_heard_is_held() -> None:
+    """Open, closed and owing, or over: the node that knew it may be gone tomorrow."""
+    for heard in (known("a"), known("a", closed=150.0), known("a", closed=150.0, alert="x", recovery="x")):
+        (held,) = met([], heard)
+        assert held == change(heard, held=500.0)
+
+
+def test_a_closed_id_closes_ours() -> None:
+    ledger = met([known("a", "b", alert="me")], known("b", "c", closed=300.0))
+    (closed,) = ledger
+    assert (closed.ids, closed.closed, closed.alert) == (("a", "b", "c"), 300.0, "me")
+    assert ledger.open_for(TEST) is None
+    assert closed.held == 500.0, "it owes something else now"
+
+
+def test_what_is_closed_is_not_met_by_test() -> None:
+    """What a peer closed may be last time's, and ours goes on."""
+    ledger = met([known("n")], known("a", closed=150.0, alert="x"))
+    assert ledger.open_for(TEST) == known("n") and len(list(ledger)) == 2
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_a_closed_id_never_opens_again(recalled: bool) -> None:
+    old = known("a", closed=300.0, alert="me", recovery="me")
+    ledger = met([] if recalled else [old], known("a"), past=[old])
+    assert [each.closed for each in ledger] == [300.0] and ledger.open_for(TEST) is None and not ledger.changed
+
+
+def test_what_a_peer_still_holds_open_is_not_met_by_test_once_we_know_it_closed() -> None:
+    """A 5-minute node with last time's incident, open and told: ours must not become told by it."""
+    old = known("a", closed=300.0, alert="x", recovery="x")
+    ledger = met([known("n", began=400.0)], known("a", alert="x"), past=[old])
+    assert ledger.open_for(TEST) == known("n", began=400.0) and not ledger.changed
+    ledger = met([known("n", began=400.0)], known("a", "b", alert="x"), past=[old])
+    assert ledger.open_for(TEST) == known("n", began=400.0)
+    assert [(each.ids, each.closed) for each in ledger.changed.values()] == [(("a", "b"), 300.0)], "but b is known now"
+
+
+def test_two_of_ours_that_a_peer_knows_as_one_are_united() -> None:
+    ledger = met([known("a", closed=300.0), known("b", began=310.0)], known("a", "b", alert="x", closed=350.0))
+    (united,) = ledger
+    assert (united.ids, united.alert) == (("a", "b"), "x") and not united.is_open
+
+
+def test_facts_are_united() -> None:
+    evidence = judge(FAIL, FAIL)
+    heard = {"alert": "x", "recovery": "y", "void": True, "reminded": 3, "opening": evidence}
+    for key, value in heard.items():
+        (united,) = met([known("a")], known("a", began=99.9, failed=(("c", 240.0),), **{key: value}))
+        assert united == change(known("a"), held=united.held, **{key: value}), "rounded ages and others' votes change nothing"
+    mine = known("a", alert="me", recovery="me", reminded=4, opening=judge(FAIL, FAIL, OK))
+    (united,) = met([mine], known("a", **heard))
+    assert united == change(mine, void=True), "what we know ourselves comes first"
+
+
+def test_rounded_ages_change_nothing() -> None:
+    mine = known("a", "b", closed=300.04, failed=(("a", 250.01),), alert="x")
+    assert not met([mine], known("a", closed=300.0, began=99.9, failed=(("a", 250.0), ("c", 240.0)), alert="x")).changed
+
+
+def test_told_elsewhere_is_held_no_longer() -> None:
+    """`held` is since when we have held what is owed now: from a peer's alert on, that is nothing."""
+    (united,) = met([known("a")], known("a", alert="x"))
+    assert (united.alert, united.held) == ("x", 500.0)
+
+
+def test_a_removed_incident_is_met_as_if_it_had_not_been_closed() -> None:
+    """It was closed for our own reasons; with the test back, what the peers still have open is the incident."""
+    gone = incident.remove(known("a", alert="me"))
+    assert (gone.removed, gone.is_open, incident.owed(gone)) == (True, False, ())
+    (again,) = met([gone], known("a", alert="me"))
+    assert again.is_open and not again.removed and again.alert == "me"
+    ledger = met([gone], known("b"))
+    assert ledger.open_for(TEST).ids == ("b",), "another one is another one"  # type: ignore[union-attr]
+
+
+def test_what_was_closed_before_it_was_removed_stays_closed() -> None:
+    gone = incident.remove(known("a", closed=300.0, alert="me"))
+    assert not [each for each in met([gone], known("a", alert="me")) if each.is_open]
+
+
+def test_find_and_put() -> None:
+    past = known("p", "q", closed=1.0)
+    ledger = met([known("a")], past=[past])
+    assert ledger.find(["q", "a", "nobody"]) == [past, known("a")]
+    ledger.put(known("a", "p", began=50.0))
+    assert [each.ids for each in ledger if each.began == 50.0] == [("a", "p")]
+
+
+# What it owes.
+
+
+@pytest.mark.parametrize(
+    ("closed", "alert", "recovery", "void"), itertools.product((None, 300.0), ("", "x"), ("", "y"), (False, True))
+)
+def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> None:
+    owes = {
+        (None, "", "", False): (Kind.ALERT,),
+        (300.0, "", "", False): (Kind.ALERT, Kind.RECOVERY),
+        (300.0, "x", "", False): (Kind.RECOVERY,),
+        (300.0, "x", "", True): (Kind.RECOVERY,),  # void where it was not known that it was told
+    }
+    what = known("a", closed=closed, alert=alert, recovery=recovery, void=void)
+    assert incident.owed(what) == owes.get((closed, alert, recovery, void), ())
+    assert incident.owed(change(what, removed=True)) == ()
+
+
+def test_told() -> None:
+    alerted = incident.told(known("a"), [Kind.ALERT], "oslo", 700.0)
+    assert (alerted.alert, alerted.recovery, alerted.held, alerted.reminded) == ("oslo", "", 700.0, 0)
+    both = incident.told(known("a", closed=600.0), [Kind.ALERT, Kind.RECOVERY], "oslo", 700.0)
+    assert incident.owed(both) == () and (both.alert, both.recovery) == ("oslo", "oslo")
+    reminded = incident.told(alerted, [Kind.REMINDER], "rome", 3700.0, remind=1800.0)
+    assert (reminded.alert, reminded.reminded) == ("oslo", 2)
+
+
+def test_reminders() -> None:
+    told = known("a", alert="x")
+    for what, remind, now, due in (
+        (told, 1800.0, 1899.9, False),
+        (told, 1800.0, 1900.0, True),
+        (told, 0.0, 99_999.0, False),
+        (change(told, reminded=1), 1800.0, 3699.9, False),
+        (change(told, reminded=1), 1800.0, 3700.0, True),
+        (known("a"), 1800.0, 1900.0, False),
+        (change(told, closed=1500.0), 1800.0, 1900.0, False),
+        (change(told, flapping=7), 1800.0, 1900.0, False),
+    ):
+        assert incident.is_reminder_due(what, remind, now) is due, (what, remind, now)
+    late = incident.told(told, [Kind.ALERT], "x", 1950.0, remind=1800.0)
+    assert not incident.is_reminder_due(late, 1800.0, 1951.0), "an alert that comes late is not reminded of at once"
+
+
+# What flaps.
+
+UP = judge(OK)
+
+
+def changing(*times: float) -> list[Incident]:
+    """Return the incidents that opened and closed at TIMES."""
+    return [known(f"i{at}", began=at, closed=end) for at, end in itertools.zip_longest(times[::2], times[1::2])]
+
+
+def flap(incidents: Sequence[Incident], now: float) -> Incident | None:
+    return incident.flap(TEST, incidents, UP, now, "fresh")
+
+
+def test_seven_changes_in_half_an_hour_begin_it() -> None:
+    seven = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0)
+    begun = flap(changing(*seven), 700.0)
+    assert begun and (begun.ids, begun.flapping, begun.began, begun.is_open, begun.opening) == (("fresh",), 7, 700.0, True, UP)
+    assert incident.owed(begun) == (Kind.ALERT,)
+    assert flap(changing(*seven[1:]), 700.0) is None, "six are not"
+    assert flap(changing(*seven), 1899.9) is not None
+    assert flap(changing(*seven), 1900.0) is None, "the first is half an hour old"
+    assert flap([*changing(*seven[1:]), incident.remove(known("r"))], 700.0) is None, "the operator's doing is none"
+
+
+def test_a_quarter_of_an_hour_without_a_change_ends_it() -> None:
+    episode = known("f", began=700.0, flapping=7)
+    times = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 1000.0)
+    assert flap([episode, *changing(*times)], 1899.9) is None
+    ended = flap([episode, *changing(*times)], 1900.0)
+    assert ended == change(episode, closed=1900.0, closing=UP, held=1900.0)
+    assert flap([episode], 1600.0), "without a change since it began, too"
+
+
+def test_it_does_not_begin_again_at_once() -> None:
+    """The changes before its end are not counted twice."""
+    over = known("f", began=700.0, closed=1000.0, flapping=7)
+    before = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
+    assert flap([over, *changing(*before)], 1001.0) is None
+    assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0)], 1060.0) is None
+    assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0, 1070.0)], 1070.0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import email
 import email.policy
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,13 +40,34 @@ UP = judged(
 )
 
 
-def incident(name: str, *, host: str = "www.example.com", closed: float | None = None, opening: Judgement = DOWN) -> Incident:
-    return Incident(f"id-{host}-{name}", Test(host, name), BEGAN, opening, (), closed, UP if closed else None)
+STILL_DOWN = judged(Verdict.DOWN, sees("oslo", Outcome.FAIL, "connection refused"), sees("paris", Outcome.FAIL, "no route"))
 
 
-def owed(kind: Kind, what: Incident, *, since: float = BEGAN + 3, refusals: int = 0) -> Notification:
-    return Notification(kind, what, "oncall@example.com", since, refusals)
+def incident(
+    name: str,
+    *,
+    host: str = "www.example.com",
+    began: float = BEGAN,
+    closed: float | None = None,
+    opening: Judgement | None = DOWN,
+    closing: Judgement | None = UP,
+    ids: tuple[str, ...] = (),
+    **facts: Any,
+) -> Incident:
+    ids = ids or (f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}",)
+    return Incident(ids, Test(host, name), began, opening, closed=closed, closing=closing if closed else None, **facts)
 
+
+def owed(kind: Kind, what: Incident, *, since: float | None = None, refusals: int = 0) -> Notification:
+    return Notification(kind, what, "oncall@example.com", (what.closed or what.began) + 3 if since is None else since, refusals)
+
+
+HOUR = 3600.0
+FLAPPED = incident("ssh", flapping=7, closed=BEGAN + 2 * HOUR)
+NAMES = [
+    f"{kind}:{which}" for kind in ("certificate", "dns", "http", "smtp", "tcp") for which in ("443", "8080", "eu", "shop", "us")
+]
+MASS = [owed(Kind.ALERT, incident(name, host=f"node{number:02}.example.com")) for number in range(20) for name in NAMES]
 
 CASES = {
     "alert": ([owed(Kind.ALERT, incident("ssh"))], BEGAN + 3),
@@ -60,7 +83,7 @@ CASES = {
     ),
     "late-and-over": (
         [
-            owed(Kind.ALERT, incident("ssh", closed=BEGAN + 7200), refusals=120),
+            owed(Kind.ALERT, incident("ssh", closed=BEGAN + 7200), since=BEGAN + 3, refusals=120),
             owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 7200), since=BEGAN + 7200),
         ],
         BEGAN + 90_000,
@@ -81,6 +104,38 @@ CASES = {
             )
         ],
         BEGAN + 3,
+    ),
+    "reminder": ([owed(Kind.REMINDER, incident("ssh"), since=BEGAN + 4 * HOUR + 37)], BEGAN + 4 * HOUR + 40),
+    "flapping": ([owed(Kind.ALERT, incident("ssh", flapping=7))], BEGAN + 5),
+    "steady-up": (
+        [
+            owed(Kind.RECOVERY, FLAPPED),
+            owed(Kind.RECOVERY, incident("ssh", began=BEGAN - 600, closed=BEGAN + HOUR), since=BEGAN + 7203),
+        ],
+        BEGAN + 7205,
+    ),
+    "steady-down": (
+        [owed(Kind.RECOVERY, incident("ssh", flapping=7, closed=BEGAN + 2 * HOUR, closing=STILL_DOWN))],
+        BEGAN + 7205,
+    ),
+    "steady-and-down": (
+        [
+            owed(Kind.RECOVERY, FLAPPED),
+            owed(Kind.ALERT, incident("ssh", began=BEGAN + 6300, opening=STILL_DOWN), since=BEGAN + 7203),
+        ],
+        BEGAN + 7205,
+    ),
+    "mass": (MASS, BEGAN + 9),
+    "unknown-evidence": (
+        [
+            owed(Kind.ALERT, incident("ssh", opening=None)),
+            owed(Kind.RECOVERY, incident("http", began=BEGAN - 60, closed=BEGAN, opening=None, closing=None)),
+        ],
+        BEGAN + 3,
+    ),
+    "again": (
+        [owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 725)), owed(Kind.ALERT, incident("ssh", began=BEGAN + 820))],
+        BEGAN + 825,
     ),
 }
 
@@ -132,3 +187,111 @@ def test_the_test_mail() -> None:
 )
 def test_span(seconds: float, said: str) -> None:
     assert message._span(seconds) == said
+
+
+def composed(*notifications: Notification, node: str = "oslo", now: float = BEGAN + 10_000) -> email.message.EmailMessage:
+    return read(message.compose(notifications, sender="dmonitor", node=node, now=now, zone=ZONE))
+
+
+def test_a_double_has_the_same_message_id_and_nothing_else_has() -> None:
+    alert = owed(Kind.ALERT, incident("ssh"))
+    again = dataclasses.replace(alert, since=BEGAN + 99, refusals=3, incident=dataclasses.replace(alert.incident, opening=None))
+    told = composed(alert)["Message-ID"]
+    assert composed(again, node="paris", now=BEGAN + 100)["Message-ID"] == told
+    reminder = owed(Kind.REMINDER, incident("ssh"))
+    second = owed(Kind.REMINDER, incident("ssh", reminded=1))
+    other = dataclasses.replace(alert, address="root")
+    assert (
+        len({told, *(composed(one)["Message-ID"] for one in (reminder, second, other, owed(Kind.ALERT, incident("http"))))}) == 5
+    )
+    assert composed(alert, reminder)["Message-ID"] == composed(reminder, alert)["Message-ID"] != told
+
+
+def test_mails_about_one_incident_thread_whichever_of_its_ids_they_were_sent_under() -> None:
+    alert = composed(owed(Kind.ALERT, incident("ssh", ids=("b",))))
+    recovery = composed(owed(Kind.RECOVERY, incident("ssh", ids=("a", "b"), closed=BEGAN + 9)))
+    assert alert["References"] == "<incident-b@dmonitor.invalid>"
+    assert recovery["References"] == "<incident-a@dmonitor.invalid> <incident-b@dmonitor.invalid>"
+    assert recovery["In-Reply-To"] == recovery["References"]
+
+
+def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
+    assert composed(*MASS[:20])["References"].count("@") == 20
+    assert composed(*MASS[:21])["References"] is None
+    assert composed(owed(Kind.ALERT, incident("ssh", ids=tuple(f"{n:02}" for n in range(41)))))["References"] is None
+
+
+@pytest.mark.parametrize(
+    ("notifications", "subject", "line"),
+    [
+        ((owed(Kind.REMINDER, incident("ssh")), owed(Kind.ALERT, incident("ssh"))), "DOWN {} (2 of 3 nodes)", "{} is DOWN since"),
+        (
+            (owed(Kind.REMINDER, incident("ssh")), owed(Kind.REMINDER, incident("http"))),
+            "STILL DOWN 2 tests on www.example.com: http, ssh",
+            "{} is STILL DOWN since",
+        ),
+        (
+            (owed(Kind.ALERT, incident("ssh", flapping=7, began=BEGAN + 60)), owed(Kind.ALERT, incident("ssh"))),
+            "DOWN {} (2 of 3 nodes)",
+            "It is flapping: 7 changes in 30 min. dmonitor is quiet about its changes until",
+        ),
+        (
+            (
+                owed(Kind.ALERT, incident("ssh", flapping=7, began=BEGAN + 60)),
+                owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 50)),
+            ),
+            "FLAPPING {} (7 changes in 30 min)",
+            "It had been DOWN from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 03:12:56 +0100.",
+        ),
+        (
+            (owed(Kind.REMINDER, incident("ssh")), owed(Kind.RECOVERY, FLAPPED)),
+            "STILL DOWN {} (2 of 3 nodes) for 2 h 46 min",
+            "It had been flapping from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 05:12:06 +0100.",
+        ),
+        (
+            (
+                owed(Kind.RECOVERY, dataclasses.replace(FLAPPED, closing=STILL_DOWN)),
+                owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 9000)),
+            ),
+            "UP {} (was DOWN 2 h 30 min)",
+            "It had been flapping from Mon 23 Nov 2026 03:12:06 +0100 to",
+        ),
+        ((owed(Kind.ALERT, FLAPPED),), "STEADY {}: UP", "{} is STEADY: UP, without a change for 15 min."),
+        (
+            (owed(Kind.RECOVERY, dataclasses.replace(FLAPPED, closing=None)),),
+            "STEADY {}",
+            "{} is STEADY, without a change for 15 min.",
+        ),
+        ((owed(Kind.ALERT, incident("ssh", closed=BEGAN + 60)),), "UP {} (was DOWN 1 min)", "{} is UP again since"),
+        (
+            (
+                owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 60)),
+                owed(Kind.RECOVERY, incident("ssh", began=BEGAN + 90, closed=BEGAN + 92)),
+            ),
+            "UP {} (was DOWN 2 s)",
+            "to Mon 23 Nov 2026 03:13:06 +0100, then UP until Mon 23 Nov 2026 03:13:36 +0100.",
+        ),
+        ((owed(Kind.ALERT, incident("ssh", opening=judged(Verdict.DOWN))),), "DOWN {} (0 of 0 nodes)", "{} is DOWN since"),
+    ],
+)
+def test_one_section_for_a_test_whatever_is_owed_about_it(
+    notifications: tuple[Notification, ...], subject: str, line: str
+) -> None:
+    mail = composed(*notifications)
+    assert mail["Subject"] == subject.format("www.example.com/ssh")
+    assert line.format("www.example.com/ssh") in mail.get_content()
+    assert mail.get_content().count("www.example.com/ssh is ") == 1
+
+
+def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> None:
+    crowd = [owed(Kind.ALERT, incident(name, host=f"h{number:02}")) for number in range(45) for name in ("ssh", "http")]
+    crowd += [owed(Kind.RECOVERY, incident(f"{number}" * 60, host="h00", closed=BEGAN + 1)) for number in range(9)]
+    mail = composed(*crowd)
+    lines = mail.get_content().splitlines()
+    assert mail["Subject"] == "DOWN 90 tests on 45 hosts, UP 9 tests on h00"
+    assert lines[0] == "DOWN h00: http, ssh" and lines[39:42] == ["DOWN h39: http, ssh", "… and 6 more hosts with 19 tests", ""]
+    detailed = [line.split(" is ")[0] for line in lines if " is DOWN since" in line]
+    assert detailed == [f"h{number:02}/http" for number in range(20)]
+    assert "… and 79 more; on any node: dmonitor-check --dry-run" in lines
+    lines = composed(*crowd[-9:]).get_content().splitlines()
+    assert lines[0] == f"UP h00: 9 tests: {'0' * 60}, {'1' * 60}, …" and len(lines[0]) <= 200

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from dmonitor import peers, protocol, resolve
+from dmonitor import peers, protocol, resolve, server
 from dmonitor.cluster import Peer
-from dmonitor.model import Answer, Node, Outcome, Result, Test
+from dmonitor.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
 from dmonitor.protocol import Greeting, Reply
 
 SSH, HTTP = Test("www.example.com", "ssh"), Test("www.example.com", "http")
@@ -40,14 +43,16 @@ class Fakes:
             threading.Thread(target=self._serve, args=(listener, behaviour), daemon=True).start()
 
     def _serve(self, listener: socket.socket, behaviour: Behaviour) -> None:
-        try:
-            connection, source = listener.accept()
-            self.sources.append(source[0])
-            with connection:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, source = listener.accept()
+                self.sources.append(source[0])
                 connection.settimeout(10)
-                behaviour(connection)
-        except OSError:
-            pass
+                threading.Thread(target=self._talk, args=(connection, behaviour), daemon=True).start()
+
+    def _talk(self, connection: socket.socket, behaviour: Behaviour) -> None:
+        with connection, contextlib.suppress(OSError):
+            behaviour(connection)
 
     def close(self) -> None:
         self.over.set()
@@ -285,3 +290,351 @@ def test_a_peer_that_resets_while_it_is_asked_more(fakes: Fakes) -> None:
                 key.data()
             asker.tick()
         asker.close()
+
+
+# Statements.
+
+NOW = 1_800_000_000.0
+PARIS = "0123456789ab"
+MINE, THEIRS, CLOSED = (word * 3 for word in ("mine", "theirs", "closed"))
+EVIDENCE = (
+    Answer(Node("rome", "it"), "0r0m0e0r0m0e", Result(Outcome.FAIL, "refused", 0.5), 1.0),
+    Answer(Node("oslo", "no"), reason="silent"),
+)
+INCIDENTS = {
+    MINE: Incident((MINE,), SSH, NOW - 60, alert="rome"),
+    THEIRS: Incident((THEIRS, "theirs" + THEIRS), HTTP, NOW - 30, Judgement(Verdict.DOWN, 2, EVIDENCE)),
+    CLOSED: Incident((CLOSED,), SSH, NOW - 900, closed=NOW - 600, void=True),
+}
+STATEMENT = Statement(
+    Presence("paris", PARIS, NOW, 2, NOW - 23, True, tests=protocol.digest([SSH])),
+    (Presence("rome", "0r0m0e0r0m0e", NOW - 20, finished=NOW - 30, refused=2),),
+    (Silence("db"), Silence("www", "ssh", NOW + 60)),
+    (INCIDENTS[MINE], dataclasses.replace(INCIDENTS[THEIRS], opening=None)),
+)
+DIGEST = STATEMENT.presence.tests
+
+
+class Knows:
+    """A peer with something to say, which remembers what it was asked."""
+
+    def __init__(self, statement: Statement = STATEMENT) -> None:
+        self.statement = statement
+        self.asked: list[str] = []
+        self.conversations = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self.conversations += 1
+        connection.sendall(protocol.write(Greeting("paris", PARIS)))
+        lines = protocol.Lines(1000)
+        while data := connection.recv(4096):
+            for line in lines.feed(data):
+                self.asked.append(line.decode())
+                if line == b"quit":
+                    return
+                connection.sendall(self.reply(protocol.read_request(line)))
+
+    def reply(self, request: protocol.Request) -> bytes:
+        match request:
+            case protocol.Greet():
+                return protocol.write_statement(self.statement, NOW)
+            case protocol.ListTests():
+                return protocol.write_tests([SSH])
+            case protocol.Inquire(incident_id):
+                return protocol.write_incident(INCIDENTS.get(incident_id), NOW)
+            case protocol.Question(test):
+                return protocol.write(Reply(test, Result(Outcome.FAIL, "seen")))
+        return b""
+
+
+@dataclasses.dataclass
+class Talk:
+    """An asker and its loop."""
+
+    fakes: Fakes
+    digest: str = DIGEST
+
+    def __enter__(self) -> Talk:
+        self.selector = selectors.DefaultSelector()
+        self.asker = peers.Asker(self.selector, self.fakes.peers, "own0own0", (), self.fakes.port, self.digest, lambda: NOW)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asker.close()
+        assert not self.asker.greeting and not self.asker.pending
+        assert not self.selector.get_map()
+        self.selector.close()
+
+    def run(self, going_on: Callable[[], bool]) -> float:
+        began = time.monotonic()
+        while going_on():
+            assert time.monotonic() - began < 8
+            for key, _ in self.selector.select(self.asker.pause()):
+                key.data()
+            self.asker.tick()
+        return time.monotonic() - began
+
+    def greet(self, known: tuple[str, ...] = (MINE, THEIRS), mine: tuple[tuple[str, ...], ...] = ()) -> Statement | None:
+        """Greet all peers; return what the one that calls itself paris states."""
+        self.asker.greet(known.__contains__, mine)
+        self.run(lambda: self.asker.greeting)
+        return self.asker.statements.get(PARIS)
+
+
+@pytest.fixture
+def paris(fakes: Fakes) -> Knows:
+    knows = Knows()
+    fakes.add("127.0.0.41", knows)
+    return knows
+
+
+def test_a_statement(fakes: Fakes, paris: Knows) -> None:
+    with Talk(fakes) as talk:
+        assert talk.greet() == STATEMENT
+        assert list(talk.asker.statements) == [PARIS]
+    assert paris.asked[:1] == ["greet"]
+
+
+def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> None:
+    with Talk(fakes) as talk:
+        assert talk.greet(known=("theirs" + THEIRS,)) == STATEMENT
+        assert paris.asked == ["greet", f"incident {MINE}"]
+        stated = talk.greet(known=(MINE,))
+        assert stated and stated.incidents == (INCIDENTS[MINE], INCIDENTS[THEIRS])
+
+
+def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(fakes: Fakes, paris: Knows) -> None:
+    with Talk(fakes) as talk:
+        stated = talk.greet(mine=((CLOSED, "x" + CLOSED), ("unheard0",), ("theirs" + THEIRS,)))
+        assert paris.asked == ["greet", f"incident {CLOSED}", "incident unheard0"]
+        assert stated and stated.incidents == (*STATEMENT.incidents, INCIDENTS[CLOSED])
+
+
+def test_tests_are_asked_for_where_they_differ(fakes: Fakes, paris: Knows) -> None:
+    with Talk(fakes, protocol.digest([])) as talk:
+        assert talk.greet() == dataclasses.replace(STATEMENT, tests=frozenset([SSH]))
+        assert paris.asked == ["greet", "tests"]
+
+
+def test_greeted_again_on_the_same_connection_between_questions(fakes: Fakes, paris: Knows) -> None:
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        assert talk.greet() == STATEMENT
+        paris.statement = dataclasses.replace(STATEMENT, incidents=())
+        talk.asker.ask(HTTP)
+        assert talk.greet() == paris.statement
+        talk.run(lambda: talk.asker.pending)
+        assert all(talk.asker.answers(test)[0].result for test in (SSH, HTTP))
+        assert paris.conversations == 1
+
+
+def test_greeted_again_after_a_lost_connection(fakes: Fakes, paris: Knows) -> None:
+    first = True
+
+    def loses_the_first(connection: socket.socket) -> None:
+        nonlocal first
+        if first:
+            first = False
+            greet(connection, PARIS)
+            connection.recv(5)
+        else:
+            paris(connection)
+
+    fakes.peers.clear()
+    fakes.add("127.0.0.42", loses_the_first, "127.0.0.42")
+    with Talk(fakes) as talk:
+        talk.asker.ask(HTTP)
+        assert talk.greet() is None
+        assert talk.asker.answers(HTTP)[0].reason
+        assert talk.greet() == STATEMENT
+        talk.asker.ask(SSH)
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(SSH)[0].result
+
+
+def test_a_failed_greeting_leaves_the_one_before(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Talk(fakes) as talk:
+        assert talk.greet() == STATEMENT
+        monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
+        assert talk.greet() == STATEMENT
+        assert not talk.asker.pending
+
+
+def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greeted again, it gets another connection, and what is still owed is asked there."""
+    reply = paris.reply
+    slow = True
+
+    def late(request: protocol.Request) -> bytes:
+        if isinstance(request, protocol.Greet) and slow:
+            return b"standing\n"
+        time.sleep(0.2 if isinstance(request, protocol.Question) else 0)
+        return reply(request)
+
+    monkeypatch.setattr(paris, "reply", late)
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        talk.asker.greet(bool, ())
+        assert 0.5 < talk.run(lambda: talk.asker.greeting) < 0.9
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(SSH)[0].result and not talk.asker.statements
+        slow = False
+        talk.asker.ask(HTTP)
+        assert talk.greet() == STATEMENT
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(HTTP)[0].result and paris.conversations == 2
+
+
+def test_a_late_statement_is_passed_over_and_the_next_is_not(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = paris.reply
+    delay = 0.8
+    monkeypatch.setattr(paris, "reply", lambda request: time.sleep(delay) or reply(request))
+    with Talk(fakes) as talk:
+        assert talk.greet() is None
+        delay = 0.0
+        talk.asker.ask(SSH)
+        talk.run(lambda: talk.asker.pending)
+        assert not talk.asker.statements and talk.asker.answers(SSH)[0].result
+        assert talk.greet() == STATEMENT and paris.conversations == 1
+
+
+@pytest.mark.parametrize("line", [b"silence db\n", b"\n", b"silence db text=" + b"x" * 3900 + b"\n"])
+def test_an_endless_statement_is_ended(line: bytes, fakes: Fakes) -> None:
+    def endless(connection: socket.socket) -> None:
+        greet(connection)
+        connection.sendall(b"standing\n")
+        while True:
+            connection.sendall(line * 100)
+
+    fakes.add("endless", endless)
+    fakes.add("good", good("g00dg00d"))
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        talk.greet()
+        talk.run(lambda: talk.asker.pending)
+        answers = {answer.node.name: answer for answer in talk.asker.answers(SSH)}
+        assert answers["endless"].reason == "its statement has no end"
+        assert answers["good"].result and not talk.asker.statements
+
+
+def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = paris.reply
+    error = protocol.write(protocol.Refusal("malformed", "unknown word greet"))
+    monkeypatch.setattr(paris, "reply", lambda request: error if isinstance(request, protocol.Greet) else reply(request))
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        assert talk.greet() is None
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(SSH)[0].result
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(name: str, fakes: Fakes, paris: Knows) -> None:
+    fakes.add(name, BAD[name][0])  # type: ignore[arg-type]
+    with Talk(fakes) as talk:
+        for _ in range(2):
+            talk.asker.ask(SSH)
+            assert talk.greet() == STATEMENT
+            assert list(talk.asker.statements) == [PARIS]
+
+
+def test_this_node_itself_and_a_name_without_an_address_have_no_statement(fakes: Fakes) -> None:
+    fakes.add("echo", good("own0own0"))
+    fakes.peers.append(Peer(Node("gone", "gone"), (), "its name does not resolve"))
+    with Talk(fakes) as talk:
+        for _ in range(3):
+            talk.greet()
+        assert not talk.asker.statements and talk.asker.echo == Node("echo", "echo")
+        assert len(fakes.sources) == 1, "it is called once"
+
+
+# The asker and the server.
+
+
+class FakeFacts:
+    def __init__(self, statement: Statement = STATEMENT) -> None:
+        self.stated = statement
+
+    def statement(self) -> tuple[Statement, float]:
+        return self.stated, NOW
+
+    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
+        return INCIDENTS.get(incident_id), NOW
+
+
+class NoRunner:
+    def submit(self, test: Test, plugin: Path, parameters: dict[str, str], done: Callable[[Test, Result], None]) -> None:
+        done(test, Result(Outcome.FAIL, "seen"))
+
+
+@pytest.fixture
+def daemon(fakes: Fakes, tmp_path: Path) -> Iterator[tuple[server.Server, FakeFacts, selectors.BaseSelector]]:
+    """A server with one test, at the first address of the fakes."""
+    host = tmp_path / "hosts.d" / SSH.host
+    host.mkdir(parents=True)
+    (host / SSH.name).touch()
+    fakes.add("paris", None)
+    listener = socket.create_server((ADDRESSES[0], fakes.port))
+    listener.setblocking(False)
+    selector, facts = selectors.DefaultSelector(), FakeFacts()
+    greeting = Greeting("paris", PARIS)
+    made = server.Server(selector, NoRunner(), [listener], tmp_path, greeting, facts, 5, lambda: None)  # type: ignore[arg-type]
+    made.admit(["127.0.0.1", *ADDRESSES])
+    yield made, facts, selector
+    made.close()
+    selector.close()
+
+
+Daemon = tuple[server.Server, FakeFacts, selectors.BaseSelector]
+
+
+def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
+    made, _, selector = daemon
+    with Talk(fakes, protocol.digest([])) as talk:
+        talk.asker.ask(SSH)
+        talk.asker.greet([MINE].__contains__, [(CLOSED,), ("unheard0",)])
+
+        def serve() -> bool:
+            for key, _ in selector.select(0.01):
+                key.data()
+            made.tick()
+            return talk.asker.greeting or talk.asker.pending
+
+        while serve():
+            for key, _ in talk.selector.select(0.01):
+                key.data()
+            talk.asker.tick()
+        incidents = tuple(INCIDENTS.values())
+        assert talk.asker.statements == {PARIS: dataclasses.replace(STATEMENT, incidents=incidents, tests=frozenset([SSH]))}
+        assert talk.asker.answers(SSH)[0].result == Result(Outcome.FAIL, "seen")
+
+
+def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon) -> None:
+    """Whoever asks for thirty at once and reads none gets them one after the other, and all of them in the end."""
+    made, facts, selector = daemon
+    many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(5000))
+    facts.stated = dataclasses.replace(STATEMENT, incidents=many)
+    size = len(protocol.write_statement(facts.stated, NOW))
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.connect((ADDRESSES[0], fakes.port))
+        caller.sendall(b"greet\n" * 30 + b"test www.example.com/ssh\nquit\n")
+        caller.setblocking(False)
+        for _ in range(500):
+            for key, _ in selector.select(0):
+                key.data()
+        (held,) = made._callers
+        assert len(held.unsent) <= size + server._UNREAD_LIMIT
+        data = bytearray()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for key, _ in selector.select(0.001):
+                key.data()
+            with contextlib.suppress(BlockingIOError):
+                got = caller.recv(1 << 20)
+                data += got
+                if not got:
+                    break
+        assert data.count(b"\nend\n") == 30 and data.endswith(b" text=seen\n") and not made._callers

@@ -1,115 +1,184 @@
-"""What is stored: it comes back as it was, in one piece or not at all."""
+"""What is stored: it comes back as it was, in one piece or not at all, and a state that fails stops nothing (R4, R6)."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import sqlite3
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from dmonitor import state, verdict
-from dmonitor.incident import Step, advance
-from dmonitor.model import Answer, Incident, Kind, Node, Outcome, Result, Standing, Test, Verdict
+from dmonitor import state
+from dmonitor.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Presence,
+    Result,
+    Silence,
+    Standing,
+    Test,
+    Verdict,
+)
+from dmonitor.round import Own, Save
 from dmonitor.state import State, StateError
 
 TEST = Test("www.example.com", "http")
+NOW = time.time()
+change = dataclasses.replace
 
 
 @pytest.fixture(autouse=True)
-def close_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connection]]:
     """Close whatever a test opened."""
-    opened: list[sqlite3.Connection] = []
+    connections: list[sqlite3.Connection] = []
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: opened.append(connect(*args, **named)) or opened[-1])
-    yield
-    for connection in opened:
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: connections.append(connect(*args, **named)) or connections[-1])
+    yield connections
+    for connection in connections:
         connection.close()
 
 
-def step(now: float, seen: Outcome, opened: Incident | None = None, test: Test = TEST) -> Step:
-    own = Answer(Node("oslo", "oslo"), "a" * 24, Result(seen, "täxt", 0.5))
-    peers = [Answer(Node("paris", "fr"), "b" * 24, Result(seen), 1.5), Answer(Node("rome", "rome"), reason="timed out")]
-    judged = verdict.decide(own, peers, 2, incident_open=opened is not None)
-    return advance(test, Standing(), opened, judged, confirm=1, now=now, fresh_id=state.fresh_id())
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory, for what stands in."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
 
 
-def record(store: State, *steps: Step, addresses: tuple[str, ...] = ("root",), now: float = 0.0) -> None:
-    store.record(steps, addresses, (), (), now)
+JUDGED = Judgement(
+    Verdict.DOWN,
+    2,
+    (
+        Answer(Node("oslo", "no"), "a" * 24, Result(Outcome.FAIL, "täxt", 0.5)),
+        Answer(Node("paris", "fr"), "b" * 24, Result(Outcome.TIMEOUT), 1.5),
+        Answer(Node("rome", "rome"), reason="timed out"),
+    ),
+)
 
 
-def test_an_incident_comes_back_as_it_was(tmp_path: Path) -> None:
-    opened = step(1000.5, Outcome.FAIL)
-    store = State(tmp_path)
-    record(store, opened, now=1000.5)
-    again = State(tmp_path)
-    assert again.open_incidents() == {TEST: opened.incident}
-    assert again.standings() == {TEST: Standing(Verdict.DOWN, Outcome.FAIL, 1000.5, 1)}
-    (owed,) = again.outbox()
-    assert (owed.kind, owed.incident, owed.address, owed.since, owed.refusals) == (Kind.ALERT, opened.incident, "root", 1000.5, 0)
+def known(*ids: str, **facts: object) -> Incident:
+    return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 50.5, **facts})  # type: ignore[arg-type]
 
 
-def test_told_is_told_once_for_each_address(tmp_path: Path) -> None:
-    store = State(tmp_path)
-    opened = step(0.0, Outcome.FAIL)
-    record(store, opened, addresses=("a@x", "b@x"))
-    first, second = store.outbox()
-    store.told([first], 5.0)
-    store.attempt([second])
-    assert [(owed.address, owed.refusals) for owed in store.outbox()] == [("b@x", 1)]
-    record(store, step(60.0, Outcome.FAIL, opened.incident), addresses=("a@x", "b@x"), now=60.0)
-    assert len(store.outbox()) == 1, "a round that changes nothing owes nothing"
-    store.owe_untold(("a@x", "b@x", "c@x"), 60.0)
-    assert len(store.outbox()) == 1, "it was told to somebody"
+RICH = known("b", "c", opening=JUDGED, failed=(("fr", NOW - 9.5), ("no", NOW)), alert="oslo", reminded=2, void=True)
+HEARD = (Presence("rome", "r" * 24, NOW, 5, finished=NOW - 7.0, speaks=True, stores=False, refused=2, tests="d" * 16),)
+OWN = Own((NOW - 60.0, NOW), NOW + 9.0, 3, True, (*HEARD, Presence("new", "n" * 24, NOW)))
 
 
-def test_recovery_is_owed_where_the_alert_was_told_or_is_owed(tmp_path: Path) -> None:
-    store = State(tmp_path)
-    opened = step(0.0, Outcome.FAIL)
-    record(store, opened, addresses=("a@x",))
-    closed = step(60.0, Outcome.OK, opened.incident)
-    assert closed.owes is Kind.RECOVERY
-    record(store, closed, addresses=("a@x", "b@x"), now=60.0)
-    assert [(owed.kind, owed.address) for owed in store.outbox()] == [(Kind.ALERT, "a@x"), (Kind.RECOVERY, "a@x")]
-    assert store.open_incidents() == {}
+def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
+    closed = known(
+        "a", test=Test("www.example.com", "ssh"), closed=NOW - 5.0, closing=JUDGED, flapping=7, recovery="x", alert="y"
+    )
+    standings = {TEST: Standing(Verdict.DOWN, Outcome.TIMEOUT, NOW, 2), closed.test: Standing()}
+    left = Notification(Kind.ALERT, RICH, "root", NOW, 2)
+    said = {"rome": (Silence("www.example.com", "http", NOW + 60.0), Silence("www.example.com")), "paris": ()}
+    with State(tmp_path) as store:
+        assert store.save(Save(OWN, standings, incidents=(RICH, closed), outbox=(left,), silences=said))
+        assert store.failed == ""
+    with State(tmp_path) as store:
+        books = store.books()
+        assert (books.own, books.standings, books.silences, books.outbox) == (OWN, standings, said, [left])
+        assert sorted(books.incidents, key=lambda each: each.id) == [closed, RICH]
+        assert store.own() == OWN
 
 
-def test_an_incident_nobody_was_told_of_owes_no_recovery(tmp_path: Path) -> None:
-    store = State(tmp_path)
-    opened = step(0.0, Outcome.FAIL)
-    record(store, opened, addresses=())
-    record(store, step(60.0, Outcome.OK, opened.incident), addresses=("a@x",), now=60.0)
-    assert store.outbox() == []
+def test_nothing_is_known_at_first(tmp_path: Path) -> None:
+    books = State(tmp_path).books()
+    assert (books.own, books.standings, books.silences, books.outbox, books.incidents) == (Own(), {}, {}, [], [])
+    assert list(books.recall(["a"])) == []
 
 
-def test_an_address_that_comes_later_is_told(tmp_path: Path) -> None:
-    store = State(tmp_path)
-    record(store, step(0.0, Outcome.FAIL), addresses=())
-    assert store.outbox() == []
-    store.owe_untold((), 60.0)
-    store.owe_untold(("a@x",), 60.0)
-    store.owe_untold(("a@x",), 120.0)
-    assert [(owed.kind, owed.address, owed.since) for owed in store.outbox()] == [(Kind.ALERT, "a@x", 60.0)]
+_times = st.floats(0, 2e9)
+_names = st.sampled_from(("oslo", "rome", "näme", ""))
+_incidents = st.builds(
+    Incident,
+    st.sets(st.integers(0, 2**32), min_size=1, max_size=4).map(lambda ids: tuple(sorted(f"{each:08x}" for each in ids))),
+    st.just(TEST),
+    _times,
+    st.sampled_from((None, JUDGED)),
+    st.lists(st.tuples(_names, _times), max_size=3).map(tuple),
+    st.none() | _times,
+    st.sampled_from((None, JUDGED)),
+    st.integers(0, 99),
+    _names,
+    _names,
+    st.integers(0, 99),
+    st.booleans(),
+    _times,
+    st.booleans(),
+)  # fmt: skip
 
 
-def test_a_removed_test_owes_nothing_and_is_forgotten(tmp_path: Path) -> None:
-    store = State(tmp_path)
-    opened = step(0.0, Outcome.FAIL)
-    record(store, opened)
-    assert opened.incident
-    store.record((), (), [dataclasses.replace(opened.incident, closed=9.0, removed=True)], [TEST], 9.0)
-    assert (store.outbox(), store.open_incidents(), store.standings()) == ([], {}, {})
+@given(_incidents)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+def test_any_incident_comes_back_by_any_of_its_ids(what: Incident) -> None:
+    with tempfile.TemporaryDirectory() as directory, State(Path(directory)) as store:
+        store.save(Save(incidents=(what,)))
+        assert all(store.recall([known]) == [what] for known in what.ids)
+        assert store.recall([*what.ids, "nobody"]) == [what]
+
+
+def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> None:
+    now, told = state.State(tmp_path).clock.now(), {"alert": "x", "recovery": "x"}
+    matter = {
+        "open": known("open"),
+        "owing": known("owing", closed=now - 90_000.0, alert="x"),
+        "lately": known("lately", closed=now - 3500.0, **told),
+    }
+    over = (
+        known("over", closed=now - 3700.0, **told),
+        known("void", closed=now - 3700.0, void=True),
+        known("removed", closed=now, removed=True),
+    )
+    with State(tmp_path) as store:
+        store.save(Save(incidents=(*matter.values(), *over)))
+        assert {each.id: each for each in store.incidents()} == matter
+        assert [each.id for each in store.recall(["over", "void", "removed"])] == ["over", "void", "removed"], "kept for good"
+
+
+def test_incidents_that_are_united_are_one_row_and_so_is_what_is_owed_for_them(tmp_path: Path) -> None:
+    a, b, c = known("a"), known("b"), known("c")
+    owed = [Notification(Kind.ALERT, each, "root", NOW, number) for number, each in enumerate((a, b))]
+    with State(tmp_path) as store:
+        store.save(Save(incidents=(a, b, c), outbox=(*owed, Notification(Kind.ALERT, b, "other", NOW, 5))))
+        united = known("a", "b", "d", began=NOW - 200.0)
+        store.save(Save(incidents=(united,)))
+        assert sorted(store.incidents(), key=lambda each: each.id) == [united, c]
+        assert [store.recall([each]) for each in ("a", "b", "d")] == [[united]] * 3
+        left = store.books().outbox
+        assert sorted((each.address, each.incident) for each in left) == [("other", united), ("root", united)]
+        store.save(Save(settled=tuple(left)))
+        assert store.books().outbox == []
+
+
+def test_what_is_settled_or_gone_is_forgotten(tmp_path: Path) -> None:
+    with State(tmp_path) as store:
+        left = [Notification(Kind.ALERT, RICH, address, NOW) for address in ("one", "two")]
+        store.save(Save(incidents=(RICH,), standings={TEST: Standing()}, outbox=tuple(left)))
+        store.save(Save(settled=(change(left[0], incident=known("c")),), gone=frozenset([TEST])))
+        assert (store.books().outbox, store.books().standings) == ([left[1]], {})
+        store.save(Save(outbox=(change(left[1], refusals=1),)))
+        assert [each.refusals for each in store.books().outbox] == [1]
 
 
 def test_one_transaction_or_nothing(tmp_path: Path) -> None:
-    """The second incident of the same test breaks a constraint: the first must not stay behind, nor its mail."""
+    """An outbox that names an incident nobody knows breaks a constraint: what was saved with it must not stay behind."""
     store = State(tmp_path)
     with pytest.raises(StateError):
-        record(store, step(0.0, Outcome.FAIL), step(0.0, Outcome.FAIL))
-    assert (store.outbox(), store.open_incidents(), store.standings()) == ([], {}, {})
-    record(store, step(0.0, Outcome.FAIL))
+        store.save(Save(OWN, {TEST: Standing()}, incidents=(RICH,), outbox=(Notification(Kind.ALERT, known("nobody"), "root"),)))
+    with State(tmp_path) as again:
+        assert (again.books().own, again.incidents(), again.books().standings) == (Own(), [], {})
 
 
 def test_commits_are_synced(tmp_path: Path) -> None:
@@ -118,32 +187,285 @@ def test_commits_are_synced(tmp_path: Path) -> None:
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_a_broken_database_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "state.db").write_bytes(b"not a database at all" * 1000)
-    with pytest.raises(StateError, match=r"state\.db"):
-        State(tmp_path)
-    assert (tmp_path / "state.db").read_bytes().startswith(b"not a database")
+def test_addresses_and_lookups_are_remembered(tmp_path: Path) -> None:
+    with State(tmp_path) as store:
+        store.remember(["b@x", "a@x"], {"rome": ["192.0.2.2", "192.0.2.1"]})
+        assert store.addresses(["c@x", "a@x"]) == ("a@x", "b@x", "c@x")
+        assert store.lookups() == {"rome": ["192.0.2.1", "192.0.2.2"]}
+        changes = store._db.total_changes
+        store.remember(["a@x", "b@x"], {"rome": ["192.0.2.1", "192.0.2.2"]})
+        assert store._db.total_changes == changes, "only what is new is written"
 
 
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
-    with State(tmp_path):
-        pass
-    with sqlite3.connect(tmp_path / "state.db") as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StateError, match="newer dmonitor"):
-        State(tmp_path)
+# The clock.
+
+
+@pytest.fixture
+def boot(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | str]:
+    """What the kernel says: this boot's id, seconds since it, and the wall clock."""
+    kernel: dict[str, float | str] = {"id": "one", "up": 1000.0, "wall": NOW}
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, *args: f"{kernel['id']}\n" if path.name == "boot_id" else read(path, *args)
+    )
+    monkeypatch.setattr(time, "clock_gettime", lambda _: kernel["up"])
+    monkeypatch.setattr(time, "time", lambda: kernel["wall"])
+    return kernel
+
+
+def test_nobody_can_set_the_clock(tmp_path: Path, boot: dict[str, float]) -> None:
+    with State(tmp_path) as store:
+        assert store.clock.now() == NOW
+        store.save(Save(own=OWN))
+    boot |= {"up": 1060.0, "wall": NOW - 9_999.0}
+    with State(tmp_path) as store:
+        assert store.clock.now() == NOW + 60.0
+        assert store.clock.to_wall() == pytest.approx(-10_059.0)
+        assert store.from_wall(Silence("h", until=NOW - 9_000.0)) == Silence("h", until=pytest.approx(NOW + 1059.0))
+        assert store.from_wall(Silence("h")) == Silence("h")
+
+
+@pytest.mark.parametrize(("wall", "now"), [(NOW + 600.0, NOW + 600.0), (0.0, NOW + 9.0)])
+def test_it_does_not_go_back_over_a_reboot(tmp_path: Path, boot: dict[str, float | str], wall: float, now: float) -> None:
+    """A machine without a battery wakes up in 1970; what it remembers last is when its last round ended."""
+    with State(tmp_path) as store:
+        store.save(Save(own=OWN))  # finished 9 s after NOW
+    boot |= {"id": "two", "up": 5.0, "wall": wall}
+    with State(tmp_path) as store:
+        assert store.clock.now() == pytest.approx(now)
+        store.save(Save(own=OWN))
+    boot |= {"up": 6.0, "wall": 0.0}
+    with State(tmp_path) as store:
+        assert store.clock.now() == pytest.approx(now + 1.0)
+
+
+# Read only.
 
 
 def test_read_only_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StateError):
         State(tmp_path, read_only=True)
     assert list(tmp_path.iterdir()) == []
+    with State(tmp_path) as store:
+        store.save(Save(incidents=(RICH,)))
+    reader = State(tmp_path, read_only=True)
+    assert reader.incidents() == [RICH]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.db"]
+
+
+def test_it_can_be_read_while_it_is_written(tmp_path: Path) -> None:
+    with State(tmp_path) as store:
+        store.save(Save(incidents=(RICH,)))
+        assert State(tmp_path, read_only=True).incidents() == [RICH]
+
+
+def test_peek(tmp_path: Path, run: Path) -> None:
+    made_up, nothing = state.peek(tmp_path, run)
+    assert len(made_up) == 16 and nothing == [] and [path.name for path in tmp_path.iterdir()] == ["run"]
+    node_id = state.node_id(tmp_path)
+    with State(tmp_path, run) as store:
+        store.save(Save(incidents=(RICH,)))
+    assert state.peek(tmp_path, run) == (node_id, [RICH])
+
+
+# What fails.
+
+
+def test_a_broken_database_is_kept_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr("dmonitor.log._to_stderr", False)
+    monkeypatch.setattr("dmonitor.log.error", lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"))
+    garbage = b"not a database at all" * 1000
+    (tmp_path / "state.db").write_bytes(garbage)
+    with State(tmp_path) as store:
+        assert store.failed == "" and store.save(Save(own=OWN))
+    (kept,) = tmp_path.glob("state.db.broken-*")
+    assert kept.read_bytes() == garbage
+    assert logged == [f"database-broken {kept}"]
+    assert (
+        capsys.readouterr()
+        .err.rstrip()
+        .endswith(f"{tmp_path}/state.db is broken (file is not a database); kept as {kept.name}, and a new one begun")
+    )
+    assert State(tmp_path).own() == OWN
+
+
+def test_a_database_that_turns_out_to_be_broken_later_stops_nothing(tmp_path: Path, run: Path) -> None:
+    """Its first page is sound, and so it opens."""
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+    with (tmp_path / "state.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 20)
+    with State(tmp_path, run) as store:
+        assert store.books().own in (OWN, Own())
+        store.save(Save(own=OWN))
+    with State(tmp_path, run) as store:
+        assert store.own() == OWN
+
+
+def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with State(tmp_path):
         pass
-    reader = State(tmp_path, read_only=True)
-    assert reader.open_incidents() == {}
-    with pytest.raises(StateError, match="readonly"):
-        record(reader, step(0.0, Outcome.FAIL))
+    with sqlite3.connect(tmp_path / "state.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StateError, match="another dmonitor"):
+        State(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if "broken" in path.name] == []
+
+
+def fill(store: State) -> None:
+    """Have no room for a page more in the database that STORE writes."""
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+MUCH = tuple(known(f"i{number}", opening=JUDGED) for number in range(50))
+
+
+def ids(store: State) -> set[str]:
+    return {each.id for each in store.incidents()}
+
+
+def test_a_full_disk_is_stood_in_for_until_there_is_room(tmp_path: Path, run: Path) -> None:
+    with State(tmp_path, run) as store:
+        assert store.save(Save(OWN, incidents=(RICH,)))
+        fill(store)
+        assert not store.save(Save(incidents=MUCH)), "it says so"
+        assert store.failed == f"{tmp_path}/state.db: database or disk is full"
+        assert not store.save(Save(incidents=(known("later"),)))
+        assert ids(store) == {"b", "later", *(each.id for each in MUCH)} and store.own() == OWN
+    assert ids(State(tmp_path, read_only=True)) == {"b"}
+    with State(tmp_path, run) as store:
+        assert store.failed == "" and list(run.iterdir()) == [], "and is stored again"
+        assert ids(store) == {"b", "later", *(each.id for each in MUCH)}
+    assert "later" in ids(State(tmp_path))
+
+
+@pytest.fixture
+def no_state(tmp_path: Path) -> Path:
+    """Where nothing can be opened, not even by root."""
+    (tmp_path / "lib" / "state.db").mkdir(parents=True)
+    return tmp_path / "lib"
+
+
+def test_a_directory_that_cannot_be_written_is_stood_in_for(no_state: Path, run: Path) -> None:
+    with State(no_state, run) as store:
+        assert store.failed == f"{no_state}/state.db: unable to open database file"
+        assert not store.save(Save(OWN, incidents=(RICH,)))
+    with State(no_state, run) as store:
+        assert store.failed and store.incidents() == [RICH] and store.own() == OWN, "told is told once"
+    (no_state / "state.db").rmdir()
+    with State(no_state, run) as store:
+        assert store.failed == "" and store.incidents() == [RICH] and list(run.iterdir()) == []
+        assert store.save(Save(incidents=(known("x"),)))
+    with State(no_state, run) as store:
+        assert ids(store) == {"b", "x"}
+
+
+def test_what_was_written_before_is_in_what_stands_in(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that can be read and not be written."""
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+    connect = state._connect
+    monkeypatch.setattr(state, "_connect", lambda uri: connect(uri if "/run/" in uri or "mode=" in uri else uri + "?mode=ro"))
+    with State(tmp_path, run) as store:
+        assert not store.save(Save(incidents=(known("x"),))) and "readonly" in store.failed
+        assert ids(store) == {"b", "x"} and store.own() == OWN
+    with State(tmp_path, run) as store:
+        assert "readonly" in store.failed and ids(store) == {"b", "x"}
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bool) -> None:
+    """sqlite needs room for state.db-shm even to read; that must not make an empty state of it, now or later."""
+    if crashed and os.fork() == 0:
+        dying = State(tmp_path, run)  # the name keeps it from being closed before the end
+        dying.save(Save(OWN, incidents=(RICH,)))
+        os._exit(0)
+    if crashed:
+        os.wait()
+        assert (tmp_path / "state.db-wal").stat().st_size
+        (tmp_path / "state.db-shm").unlink()
+    else:
+        with State(tmp_path, run) as store:
+            store.save(Save(OWN, incidents=(RICH,)))
+    (tmp_path / "state.db-shm").symlink_to("nowhere")  # sqlite follows no link
+    with State(tmp_path, run) as store:
+        assert store.failed and ids(store) == {"b"} and store.own() == OWN
+        assert not store.save(Save(incidents=(known("x"),)))
+    (tmp_path / "state.db-shm").unlink()
+    with State(tmp_path, run) as store:
+        assert store.failed == "" and ids(store) == {"b", "x"}
+
+
+def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(tmp_path: Path, run: Path) -> None:
+    """It was begun with nothing in it; what the state knows is known again as soon as it can be read."""
+    of_a, of_x = Test("a.example.com", "http"), Test("x.example.com", "http")
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(known("a", test=of_a), known("b", "c"))))
+    (tmp_path / "state.db").rename(tmp_path / "away")
+    (tmp_path / "state.db").mkdir()
+    with State(tmp_path, run) as store:
+        store.save(Save(incidents=(known("b", alert="x"), known("x", test=of_x))))
+    (tmp_path / "state.db").rmdir()
+    (tmp_path / "away").rename(tmp_path / "state.db")
+    with State(tmp_path, run) as store:
+        assert ids(store) == {"a", "b", "x"}
+        (met,) = store.recall(["c"])
+        assert (met.ids, met.alert) == (("b", "c"), "x")
+
+
+@pytest.mark.parametrize("with_run", [False, True])
+def test_without_a_run_directory_it_goes_on_in_memory(no_state: Path, tmp_path: Path, with_run: bool) -> None:
+    with State(no_state, tmp_path / "missing" if with_run else None) as store:
+        assert store.failed and not store.save(Save(OWN, incidents=(RICH,)))
+        assert store.incidents() == [RICH] and store.own() == OWN
+    assert [path.name for path in tmp_path.iterdir()] == ["lib"]
+
+
+def test_a_full_run_directory_is_stood_in_for_by_memory(no_state: Path, run: Path) -> None:
+    with State(no_state, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+        fill(store)
+        assert not store.save(Save(incidents=MUCH))
+        assert ids(store) == {"b", *(each.id for each in MUCH)} and store.own() == OWN
+
+
+def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(tmp_path: Path, run: Path) -> None:
+    """The daemon's greeting is read by others: who cannot store what was told comes last in the order."""
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+        fill(store)
+        store.save(Save(incidents=MUCH))
+    reader = State(tmp_path, run, read_only=True)
+    assert ids(reader) == {"b", *(each.id for each in MUCH)}
+    assert reader.failed
+    assert len(state.peek(tmp_path, run)[1]) == 51
+
+
+def test_peek_finds_what_stands_in_where_there_never_was_a_state(tmp_path: Path, run: Path, no_state: Path) -> None:
+    with State(no_state, run) as store:
+        store.save(Save(incidents=(RICH,)))
+    (no_state / "state.db").rmdir()
+    assert state.peek(no_state, run)[1] == [RICH]
+
+
+def test_a_broken_stand_in_costs_nothing_else(tmp_path: Path, run: Path) -> None:
+    """It must not take the state's place with nothing in it, round after round."""
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+    (run / "state.db").write_bytes(b"not a database at all" * 1000)
+    with State(tmp_path, run) as store:
+        assert store.incidents() == [RICH] and store.own() == OWN
+        assert store.failed == "" and store.save(Save(incidents=(known("x"),)))
+    with State(tmp_path, run) as store:
+        assert ids(store) == {"b", "x"}
+
+
+# The node's id.
 
 
 def test_node_id_is_made_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ it sees, counts its checks, and ends with a line `N passed, N failed`. LAB_SUITE
 from __future__ import annotations
 
 import contextlib
+import datetime
 import email
 import email.policy
 import functools
@@ -204,6 +205,19 @@ class Journal:
         """Return the pids of the rounds that cron began and ended from line SINCE on."""
         sessions = [match.groups() for line in self.lines[since:] if (match := _SESSION.search(line))]
         return [pid for pid, what in sessions if what == "closed" and (pid, "opened") in sessions]
+
+    def durations(self) -> list[float]:
+        """Return how many seconds each of those rounds took, in the order in which they ended."""
+        began: dict[str, datetime.datetime] = {}
+        took = []
+        for line in self.lines:
+            if match := _SESSION.search(line):
+                at = datetime.datetime.fromisoformat(line.split()[0])
+                if match[2] == "opened":
+                    began[match[1]] = at
+                elif match[1] in began:
+                    took.append((at - began[match[1]]).total_seconds())
+        return took
 
 
 def a_round(lab: Lab, nodes: Sequence[str]) -> None:

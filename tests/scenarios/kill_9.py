@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""kill -9 of dmonitor-check at 300 random moments, and of dmonitord at 100.
+"""kill -9 of dmonitor-check at 300 random moments, and of dmonitord at 100; and of rounds that have a result unread.
 
 The next round must always run, two must never run at once, and nothing a killed one started may go on. While
 rounds are killed, others are started all the time, as an impatient cron would. kill_9.py [ROUNDS [DAEMONS [SEED]]]
@@ -7,6 +7,7 @@ rounds are killed, others are started all the time, as an impatient cron would. 
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from hostile import gone_within, strays
-from local_nodes import LocalNode, Place
+from local_nodes import LocalNode, Place, wait_until
 
 ADDRESS, PORT = "127.0.0.62", 3962
 
@@ -60,6 +61,37 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
         wrong.append("two rounds at once: " + (node.state / "doubled").read_text())
     print(f"      {2 * count} rounds killed, {finished} let live in between, {len(wrong)} things went wrong")
     return wrong
+
+
+def kill_busy_rounds(node: LocalNode, count: int, _: random.Random) -> list[str]:
+    """Kill COUNT rounds that were stopped while plugins ran, one of which has said something since."""
+    wrong = []
+    may_end, says, stays = (node.state / name for name in ("may-end", "says", "stays"))
+    for number in range(count):
+        round = node.popen("dmonitor-check")
+        wait_until(lambda: says.exists() and stays.exists() and stays.read_text().endswith("\n"))
+        pid = int(stays.read_text())  # our own: others may run such plugins on this machine
+        round.send_signal(signal.SIGSTOP)
+        may_end.touch()
+        wait_until(lambda: not says.exists())
+        time.sleep(0.2)  # the result is under way
+        round.send_signal(signal.SIGKILL)
+        round.communicate()
+        try:
+            wait_until(lambda pid=pid: not runs(pid), 1.0)
+        except AssertionError:
+            wrong.append(f"kill {number}: left running: plugin {pid}")
+            os.kill(pid, signal.SIGKILL)
+        may_end.unlink()
+        stays.unlink()
+    return wrong
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\x00987")
+    except OSError:
+        return False
 
 
 def ask(node: LocalNode) -> str:
@@ -113,19 +145,26 @@ def main() -> int:
         node.plugin("alone", PLUGIN.format(node.state))
         node.plugin("hangs", "setsid sleep 987 & sleep 987")
         node.plugin("quick", "echo OK")
+        node.plugin("says", f">{node.state}/says; until [ -e {node.state}/may-end ]; do sleep 0.05; done; rm {node.state}/says")
+        node.plugin("stays", f"echo $$ >{node.state}/stays; exec sleep 987")
         node.test("1/alone")
-        for title, play, count in (("dmonitor-check", kill_rounds, rounds), ("dmonitord", kill_daemons, daemons)):
+        plays = (
+            ("dmonitor-check at {} random moments", kill_rounds, rounds, ["hangs", "quick"]),
+            ("dmonitord at {} random moments", kill_daemons, daemons, ["says", "stays"]),
+            ("{} rounds with a result unread", kill_busy_rounds, 3, []),
+        )
+        for title, play, count, more in plays:
             began = time.monotonic()
             wrong = play(node, count, dice)
-            print(
-                f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title} at {count} random moments: {time.monotonic() - began:.0f} s"
-            )
+            print(f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title.format(count)}: {time.monotonic() - began:.0f} s")
             for what in wrong[:10]:
                 print(f"      {what}")
             failed += bool(wrong)
-            node.test("1/hangs")
-            node.test("1/quick")
-    print(f"{2 - failed} passed, {failed} failed")
+            for path in (node.config / "hosts.d/1").iterdir() if "says" in more else ():
+                path.unlink()
+            for name in more:
+                node.test(f"1/{name}")
+    print(f"{len(plays) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -1,0 +1,483 @@
+"""A round as a script, driven by hand: which effects it wants in which order, given what comes of them (R4, R5, R6, R9)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from dmonitor import round, verdict
+from dmonitor.model import (
+    Answer,
+    Incident,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Presence,
+    Result,
+    Silence,
+    Standing,
+    Statement,
+    Test,
+)
+
+TEST = Test("www.example.com", "http")
+NOW = 10_000.0
+ONE, TWO = "one@example.com", "two@example.com"
+ALERT, RECOVERY, REMINDER = Kind.ALERT, Kind.RECOVERY, Kind.REMINDER
+change = dataclasses.replace
+
+
+@dataclasses.dataclass
+class Clock:
+    """A clock that moves while somebody waits, or as a test says."""
+
+    at: float = 5.0
+
+    def now(self) -> float:
+        return NOW + self.at
+
+    def elapsed(self) -> float:
+        return self.at
+
+
+@dataclasses.dataclass
+class Played:
+    """What one round wanted; `steps` has a word for each effect."""
+
+    steps: list[str] = dataclasses.field(default_factory=list)
+    saves: list[round.Save] = dataclasses.field(default_factory=list)
+    mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
+    greeted: list[float] = dataclasses.field(default_factory=list)
+    notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    all_taken: bool = True
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.notes]
+
+    def incident(self, which: str = "new") -> Incident:
+        """Return the incident with this id as it was saved last."""
+        return [known for save in self.saves for known in save.incidents if which in known.ids][-1]
+
+    def own(self) -> round.Own:
+        return [save.own for save in self.saves if save.own][-1]
+
+    def outbox(self, left: Sequence[Notification] = ()) -> dict[tuple[Kind, str, str], int]:
+        """Return what stays in the outbox, where LEFT was in it before, and how often each was refused."""
+        found = {(each.kind, each.incident.id, each.address): each.refusals for each in left}
+        for save in self.saves:
+            for each in save.outbox:
+                found[each.kind, each.incident.id, each.address] = each.refusals
+            for each in save.settled:
+                found.pop((each.kind, each.incident.id, each.address), None)
+        return found
+
+
+def own(**facts: Any) -> round.Own:
+    """Return what a node remembers whose rounds run each minute."""
+    return round.Own(**{"begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)), "finished": NOW - 50.0, "speaks": True, **facts})
+
+
+def states(name: str, *incidents: Incident, silences: tuple[Silence, ...] = (), **facts: Any) -> Statement:
+    """Return what a living peer states, which greeted us; it comes after us in the order unless it says otherwise."""
+    presence = {"name": name, "node_id": f"id-{name}", "at": NOW, "finished": NOW - 20.0, "speaks": True, **facts}
+    return Statement(Presence(**presence), (Presence("me", "id-me", NOW - 20.0),), silences, incidents)
+
+
+def known(*ids: str, **facts: Any) -> Incident:
+    return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 100.0, **facts})
+
+
+DOWN, UP = (Outcome.FAIL, Outcome.FAIL), (Outcome.OK, Outcome.OK)
+Heard = Sequence[Statement]
+
+
+def play(
+    seen: tuple[Outcome, Outcome] | None,
+    *,
+    incidents: Sequence[Incident] = (),
+    heard: Heard | Callable[[float], Heard] = (),
+    outbox: Sequence[Notification] = (),
+    mta: Callable[[str], bool] = lambda _: True,
+    stored: bool = True,
+    clock: Clock | None = None,
+    peers: int = 2,
+    remembered: round.Own | None = None,
+    standings: Mapping[Test, Standing] | None = None,
+    said: Mapping[str, Sequence[Silence]] | None = None,
+    **settings: Any,
+) -> Played:
+    """Take a round in which we and one peer have SEEN this for the test, None where we have no such test."""
+    at, played = clock or Clock(), Played()
+    heard_at = heard if callable(heard) else lambda _: heard
+    standings = {TEST: Standing(verdict.Verdict.UP)} if standings is None else standings
+    books = round.Books(
+        remembered or own(),
+        standings,
+        [each for each in incidents if not each.removed],
+        outbox,
+        said or {},
+        lambda ids: [each for each in incidents if not set(ids).isdisjoint(each.ids)],
+    )
+    setup = round.Setup(
+        **{
+            "node_id": "id-me",
+            "tests": frozenset([TEST] if seen else []),
+            "digest": "d",
+            "addresses": (ONE,),
+            "nodes": frozenset({"me", "peer", "z"}),
+            "once": True,
+            **settings,
+        }
+    )
+    names = itertools.chain(["new"], (f"new{number}" for number in itertools.count(2)))
+    course = round.course(setup, books, at, lambda _, event, /, **facts: played.notes.append((event, facts)), lambda: next(names))
+    came: Any = None
+    results: list[tuple[str, bool]] = []
+    while True:
+        try:
+            effect = course.send(came)
+        except StopIteration as end:
+            played.all_taken = end.value
+            return played
+        came = None
+        played.steps.append(type(effect).__name__)
+        match effect:
+            case round.Observe():
+                judgements = {}
+                if seen:
+                    answers = [
+                        Answer(Node(name, name), f"id-{name}", Result(vote))
+                        for name, vote in zip(("me", "peer"), seen, strict=True)
+                    ]
+                    judgements[TEST] = verdict.decide(answers[0], answers[1:], 2, incident_open=TEST in effect.open)
+                statements = {each.presence.node_id: each for each in heard_at(at.at)}
+                came = round.Observation(Node("me", "me"), judgements, statements, peers)
+            case round.Save():
+                played.saves.append(effect)
+                came = stored
+            case round.HandOver(mails):
+                played.mails.append({to: [(each.kind, each.incident.id) for each in mail] for to, mail in mails.items()})
+                results = [(to, mta(to)) for to in mails]
+            case round.Next():
+                came = results.pop(0) if results else None
+            case round.Wait(seconds):
+                at.at += seconds
+            case round.Greet():
+                played.greeted.append(at.at)
+                came = {each.presence.node_id: each for each in heard_at(at.at)}
+
+
+# The order of effects.
+
+
+def test_a_quiet_round() -> None:
+    quiet = play(UP, heard=[states("peer")], said={"peer": ()})
+    assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
+    assert quiet.own() == round.Own(
+        (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,)
+    ), "that it was, and whom it greeted"
+
+
+def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
+    opened = play(DOWN)
+    assert opened.steps == ["Observe", "Save", "HandOver", "Next", "Save", "Next", "Save"]
+    assert [[known.alert for known in save.incidents] for save in opened.saves] == [[""], ["me"], []]
+    assert opened.mails == [{ONE: [(ALERT, "new")]}]
+    assert opened.incident().opening and opened.all_taken and opened.outbox() == {}
+
+
+def test_nothing_is_told_before_next_says_it_is_taken() -> None:
+    """Whoever is killed here has handed nothing over, as far as he knows: two mails rather than none."""
+    refused = play(DOWN, mta=lambda _: False)
+    assert refused.steps == ["Observe", "Save", "HandOver", "Next", "Next", "Save", "Save"]
+    assert refused.incident().alert == "" and refused.outbox() == {} and not refused.all_taken
+
+
+def test_recovery_and_both_in_one() -> None:
+    assert play(UP, incidents=[known("i", alert="me")]).mails == [{ONE: [(RECOVERY, "i")]}]
+    late = play(UP, incidents=[known("i")])
+    assert late.mails == [{ONE: [(ALERT, "i"), (RECOVERY, "i")]}]
+    assert (late.incident("i").alert, late.incident("i").recovery) == ("me", "me")
+
+
+def test_who_does_not_speak_records() -> None:
+    """The first node's greeting says later that it has told it."""
+    silent = play(DOWN, heard=[states("a")])
+    assert silent.steps == ["Observe", "Save", "Save"] and silent.incident().alert == ""
+    assert ("speaker", {"reason": "a speaks: first of 2 living", "incident": "new"}) in silent.notes
+    told = play(DOWN, incidents=[known("i")], heard=[states("a", known("i", alert="a"))])
+    assert told.mails == [] and told.incident("i").alert == "a"
+
+
+def test_what_is_only_heard_of_is_told_too() -> None:
+    assert play(UP, heard=[states("peer", known("i", closed=NOW - 20.0))]).mails == [{ONE: [(ALERT, "i"), (RECOVERY, "i")]}]
+    other = change(known("i"), test=Test("www.example.com", "ssh"))
+    assert play(UP, heard=[states("peer", other)]).saves[0].incidents == (), "but not what we do not test"
+
+
+def test_a_node_that_never_finished_a_round_does_not_speak() -> None:
+    assert play(DOWN, remembered=round.Own()).mails == []
+
+
+def test_without_an_address() -> None:
+    alone = play(DOWN, addresses=())
+    assert alone.mails == [] and "no-address" in alone.events() and not alone.own().speaks
+    assert "no-address" not in play(DOWN, addresses=(), heard=[states("peer")]).events(), "the peer mails"
+
+
+def test_a_state_that_cannot_be_written() -> None:
+    assert play(DOWN, stored=False).mails == [{ONE: [(ALERT, "new")]}], "there is no other"
+    assert play(DOWN, stored=False, heard=[states("peer")]).mails == [], "the peer can store what it tells"
+
+
+def test_a_state_that_cannot_be_written_is_known_before_anything_is_told() -> None:
+    """Where nothing has changed in this round, too: the peer, who hears of it, speaks as well."""
+    over = known("i", closed=NOW - 60.0)
+    waiting = play(UP, incidents=[over], heard=[states("peer", over)], said={"peer": ()}, stored=False)
+    assert waiting.mails == []
+
+
+# Refusals.
+
+
+def test_an_address_that_is_refused_while_another_is_taken_stays_in_the_outbox() -> None:
+    partly = play(DOWN, addresses=(ONE, TWO), mta=lambda to: to == TWO)
+    assert partly.mails == [{ONE: [(ALERT, "new")], TWO: [(ALERT, "new")]}]
+    assert partly.incident().alert == "me" and partly.outbox() == {(ALERT, "new", ONE): 0} and not partly.all_taken
+    told = next(save for save in partly.saves if any(known.alert for known in save.incidents))
+    assert [each.address for each in told.outbox] == [ONE], "in the transaction that says it is told"
+    assert partly.own().refused == 0
+
+
+def left(what: Incident, kind: Kind = ALERT, address: str = ONE, refusals: int = 0) -> Notification:
+    return Notification(kind, what, address, NOW - 60.0, refusals)
+
+
+def test_what_is_left_over_is_tried_again_alone() -> None:
+    told = known("i", alert="me")
+    for taken in (False, True):
+        again = play(DOWN, incidents=[told], outbox=[left(told)], addresses=(ONE, TWO), mta=lambda _, t=taken: t)  # type: ignore[misc]
+        assert again.mails == [{ONE: [(ALERT, "i")]}]
+        assert again.outbox([left(told)]) == ({} if taken else {(ALERT, "i", ONE): 1})
+        assert again.own().refused == 0, "it moves nobody in the order"
+        assert play(DOWN, incidents=[told], outbox=[left(told)], heard=[states("a")], addresses=(ONE, TWO)).mails == again.mails
+
+
+def test_what_is_left_over_does_not_clear_the_count() -> None:
+    told = known("i", alert="me")
+    assert play(DOWN, incidents=[told], outbox=[left(told)], remembered=own(refused=2)).own().refused == 2
+
+
+def test_what_is_left_over_goes_with_what_is_new_in_one_mail() -> None:
+    told = known("i", alert="me")
+    over = play(UP, incidents=[told], outbox=[left(told)])
+    assert over.mails == [{ONE: [(RECOVERY, "i"), (ALERT, "i")]}]
+    assert over.outbox([left(told)]) == {} and over.incident("i").recovery == "me"
+
+
+@pytest.mark.parametrize(("before", "taken", "after"), [(0, "", 1), (2, "", 3), (2, ONE, 0), (2, ONE + TWO, 0), (0, ONE, 0)])
+def test_hand_overs_refused_in_a_row_are_counted(before: int, taken: str, after: int) -> None:
+    played = play(DOWN, addresses=(ONE, TWO), mta=lambda to: to in taken, remembered=own(refused=before))
+    assert played.own().refused == after
+
+
+def test_a_refused_hand_over_lets_another_speak_the_next_time() -> None:
+    peer = states("peer", refused=0)
+    assert play(DOWN, heard=[peer], remembered=own(refused=1)).mails == []
+    assert play(DOWN, heard=[states("peer", refused=2)], remembered=own(refused=1)).mails
+
+
+# What the operator takes away.
+
+
+@pytest.mark.parametrize("facts", [{}, {"alert": "me"}, {"alert": "me", "closed": NOW - 60.0}])
+def test_a_removed_test(facts: dict[str, Any]) -> None:
+    was = known("i", **facts)
+    removed = play(None, incidents=[was], standings={TEST: Standing(verdict.Verdict.DOWN)}, outbox=[left(was)])
+    assert removed.mails == [] and removed.incident("i").removed and not removed.incident("i").is_open
+    assert removed.saves[0].gone == {TEST} and removed.outbox([left(was)]) == {}
+    assert [event for event in removed.events() if "removed" in event] == [
+        "incident-removed",
+        "test-removed",
+        "owed-for-removed-test",
+    ]
+
+
+def test_a_removed_address() -> None:
+    told = known("i", alert="me")
+    removed = play(DOWN, incidents=[told], outbox=[left(told, address=TWO)])
+    assert removed.mails == [] and removed.outbox([left(told, address=TWO)]) == {}
+    assert ("address-removed", {"address": TWO, "test": str(TEST), "kind": "alert"}) in removed.notes
+
+
+def test_what_cannot_be_read_is_not_removed() -> None:
+    was = known("i", alert="me")
+    away = play(None, incidents=[was], outbox=[left(was, address=TWO)], complete=False)
+    assert not [event for event in away.events() if "removed" in event]
+    assert away.mails == [{TWO: [(ALERT, "i")]}] and away.saves[0].gone == frozenset()
+    assert play(None, incidents=[known("i")], complete=False).mails == [], "and what is untold waits for it"
+
+
+# Silence.
+
+QUIET = Silence(TEST.host)
+
+
+@pytest.mark.parametrize(
+    "quiet", [{"silences": (QUIET,)}, {"heard": [states("peer", silences=(QUIET,))]}, {"said": {"peer": (QUIET,)}}]
+)
+def test_silence_of_ours_or_of_a_peer_heard_now_or_before(quiet: dict[str, Any]) -> None:
+    silent = play(DOWN, **quiet)
+    assert silent.mails == [] and silent.incident().is_open and not silent.incident().void, "it is tested and recorded"
+    over = play(UP, incidents=[known("i")], **quiet)
+    assert over.mails == [] and over.incident("i").void and "void" in over.events()
+    waiting = play(UP, incidents=[known("i", alert="me")], **quiet)
+    assert waiting.mails == [] and not waiting.incident("i").void, "the recovery of what was told waits"
+
+
+def test_when_a_silence_ends_what_is_owed_is_told() -> None:
+    for over in (
+        {"silences": (Silence(TEST.host, TEST.name, NOW),)},
+        {"said": {"peer": (Silence(TEST.host, until=NOW + 4.0),)}},
+        {"said": {"peer": (QUIET,)}, "heard": [states("peer")]},
+        {"said": {"gone": (QUIET,)}},
+        {"silences": (Silence(TEST.host, "ssh"), Silence("example.com"))},
+    ):
+        assert play(DOWN, incidents=[known("i")], **over).mails == [{ONE: [(ALERT, "i")]}], over  # type: ignore[arg-type]
+    assert play(UP, incidents=[known("i", closed=NOW - 60.0, alert="me")]).mails == [{ONE: [(RECOVERY, "i")]}]
+
+
+def test_what_is_void_is_not_told() -> None:
+    heard = [states("peer", known("i", closed=NOW - 20.0, void=True))]
+    assert play(UP, incidents=[known("i", closed=NOW - 30.0)], heard=heard).mails == []
+
+
+def test_what_peers_say_of_silences_is_stored() -> None:
+    assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"z": (QUIET,)}).saves[0].silences == {
+        "peer": (QUIET,),
+        "z": (QUIET,),
+    }
+    assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"peer": (QUIET,)}).saves[0].silences is None, "once"
+
+
+# What flaps, and what lasts.
+
+
+def changing(count: int) -> list[Incident]:
+    """Return told incidents that make COUNT changes within the last minutes."""
+    times = [NOW - 600.0 + 60.0 * number for number in range(count)]
+    pairs = itertools.zip_longest(times[::2], times[1::2])
+    return [known(f"f{at}", began=at, closed=end, alert="me", recovery="me" if end else "") for at, end in pairs]
+
+
+def test_flapping_is_one_mail_and_no_other() -> None:
+    """The seventh change would be a recovery, or an alert: what is mailed is that it flaps."""
+    seventh = play(DOWN, incidents=changing(6))
+    (mail,) = seventh.mails
+    assert {kind for kind, _ in mail[ONE]} == {ALERT} and len(mail[ONE]) == 1
+    (flapping,) = [known for save in seventh.saves for known in save.incidents if known.flapping and known.alert]
+    assert mail == {ONE: [(ALERT, flapping.id)]} and flapping.flapping == 7 and "flapping" in seventh.events()
+    off = play(DOWN, incidents=changing(6), flapping=False)
+    assert [kind for kind, _ in off.mails[0][ONE]] == [ALERT] and "flapping" not in off.events()
+
+
+def test_while_it_flaps_only_the_end_of_that_is_mailed() -> None:
+    episode = known("e", flapping=7, alert="me", began=NOW - 300.0)
+    assert play(DOWN, incidents=[*changing(6), episode]).mails == []
+    steady = change(episode, began=NOW - 1000.0)
+    still = known("s", began=NOW - 2000.0)
+    ended = play(DOWN, incidents=[still, steady])
+    assert ended.mails == [{ONE: [(ALERT, "s"), (RECOVERY, "e")]}], "with how it stands, in one mail"
+    assert ended.incident("e").closed and "steady" in ended.events()
+
+
+def test_reminder() -> None:
+    told = known("i", alert="me", began=NOW - 1800.0)
+    assert play(DOWN, incidents=[told]).mails == []
+    assert play(DOWN, incidents=[change(told, began=NOW - 1700.0)], remind=1800.0).mails == []
+    due = play(DOWN, incidents=[told], remind=1800.0)
+    assert due.mails == [{ONE: [(REMINDER, "i")]}] and due.incident("i").reminded == 1
+    assert play(DOWN, incidents=[due.incident("i")], remind=1800.0).mails == [], "once"
+    assert play(DOWN, incidents=[told], remind=1800.0, heard=[states("peer", change(told, reminded=1))]).mails == []
+
+
+# Closed elsewhere.
+
+
+def test_what_is_closed_elsewhere_opens_no_new_incident_in_that_round() -> None:
+    heard = [states("a", known("i", closed=NOW - 5.0, alert="a", recovery="a"))]
+    told = play(DOWN, incidents=[known("i", alert="a")], heard=heard)
+    assert "incident-closed-elsewhere" in told.events() and "incident-opened" not in told.events() and told.mails == []
+    assert not told.incident("i").is_open
+    again = play(DOWN, incidents=[told.incident("i")], heard=heard)
+    assert "incident-opened" in again.events(), "the next round may open one"
+
+
+def test_what_one_peer_has_closed_is_heard_before_what_another_still_holds_open() -> None:
+    """Last time's incident is new to us; the stale one must not be taken for ours, and close it."""
+    heard = [states("peer", known("i", alert="x")), states("z", known("i", closed=NOW - 50.0, alert="x", recovery="x"))]
+    new = play(DOWN, incidents=[known("n")], heard=[*heard, *reversed(heard)])
+    assert new.mails == [{ONE: [(ALERT, "n")]}] and new.incident("n").is_open
+
+
+def test_two_ids_of_one_incident_are_one_mail() -> None:
+    met = play(DOWN, incidents=[known("j")], heard=[states("peer", known("i"))])
+    assert met.mails == [{ONE: [(ALERT, "i")]}] and met.incident("j").ids == ("i", "j")
+
+
+# Staying, for what the others find.
+
+
+def test_once_is_once() -> None:
+    assert "Wait" not in play(DOWN, heard=[states("a")]).steps
+
+
+def test_the_first_node_stays_and_greets_every_ten_seconds() -> None:
+    stayed = play(UP, heard=[states("peer")], once=False)
+    assert stayed.greeted == [10.0, 20.0, 30.0] and stayed.mails == []
+    assert stayed.own().finished == NOW + 30.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "facts", "why"),
+    [
+        (UP, {"heard": [states("a")]}, "it is not the first"),
+        (DOWN, {"heard": [states("a", known("i", alert="a"))], "incidents": [known("i", alert="a")]}, "nothing is untold"),
+        (DOWN, {"heard": [states("a")], "silences": (QUIET,)}, "what is silenced is not to be told"),
+        (UP, {"peers": 0}, "there is nobody to wait for"),
+        (UP, {"heard": [states("peer")], "clock": Clock(36.1)}, "no greeting begins after second 36"),
+    ],
+)
+def test_who_does_not_stay(seen: tuple[Outcome, Outcome], facts: dict[str, Any], why: str) -> None:
+    assert play(seen, once=False, **facts).greeted == [], why
+
+
+def test_no_greeting_begins_after_second_36() -> None:
+    assert play(UP, heard=[states("peer")], once=False, clock=Clock(36.0)).greeted == [36.0]
+    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.0)).greeted == [16.0, 26.0, 36.0]
+    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.1)).greeted == [16.1, 26.1]
+
+
+def test_who_holds_something_untold_stays_until_it_is_told() -> None:
+    """The first node says at last that it has told it, and the other goes home."""
+    stayed = play(DOWN, once=False, heard=lambda at: [states("a", *([known("new", alert="a")] if at > 15.0 else []))])
+    assert stayed.greeted == [10.0, 20.0] and stayed.mails == [] and stayed.incident().alert == "a"
+
+
+def test_what_the_others_find_is_told_in_the_same_round() -> None:
+    stayed = play(UP, once=False, heard=lambda at: [states("peer", *([known("i")] if at > 15.0 else []))])
+    assert stayed.mails == [{ONE: [(ALERT, "i")]}] and stayed.incident("i").alert == "me"
+    first = stayed.steps.index("HandOver")
+    assert stayed.steps[first - 2 : first] == ["Greet", "Save"], "what was heard is stored before it is told"
+    assert stayed.greeted == [10.0, 20.0, 30.0]
+
+
+def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
+    stayed = play(DOWN, once=False, heard=[states("peer", refused=5)], mta=lambda _: False)
+    assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.greeted == [10.0, 20.0, 30.0]
+    assert stayed.own().refused == 1
