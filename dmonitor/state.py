@@ -219,16 +219,16 @@ class State:
 
     def _copy(self) -> sqlite3.Connection | None:
         """Return a copy in memory of what can be read; on a full disk sqlite has no room beside the database even for that."""
-        room = self._substitute.parent if self._substitute and self._substitute.parent.is_dir() else None
-        with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
-            copy = Path(directory, "state.db")
-            for suffix in ("", "-wal"):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(self._path.with_name("state.db" + suffix), copy.with_name("state.db" + suffix))
-            with contextlib.closing(_open_whole(copy)) as db:
-                memory = _connect("file::memory:")
-                db.backup(memory)
-                return memory
+        for room in ([self._substitute.parent] if self._substitute else []) + [Path(tempfile.gettempdir())]:
+            with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
+                copy = Path(directory, "state.db")
+                for suffix in ("", "-wal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.copyfile(self._path.with_name("state.db" + suffix), copy.with_name("state.db" + suffix))
+                with contextlib.closing(_open_whole(copy)) as db:
+                    memory = _connect("file::memory:")
+                    db.backup(memory)
+                    return memory
         return None
 
     def __enter__(self) -> State:
