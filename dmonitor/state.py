@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -408,7 +409,10 @@ def _open_whole(path: Path) -> sqlite3.Connection:
         _prepare(db)
         (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
-            raise sqlite3.DatabaseError(found)
+            error = sqlite3.DatabaseError(found)
+            code = re.search(r"error code=(\d+)", found)  # a page that could not be read may well be whole
+            error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
+            raise error
     except BaseException:
         db.close()
         raise
@@ -416,8 +420,8 @@ def _open_whole(path: Path) -> sqlite3.Connection:
 
 
 def _is_broken(error: sqlite3.Error) -> bool:
-    """Say whether ERROR is about what a database holds; one of ours about that has no code of sqlite's."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    """Say whether ERROR is about what a database holds."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _set_aside(path: Path, reason: str) -> None:
