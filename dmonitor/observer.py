@@ -39,7 +39,10 @@ class Observer:
         self._runner: runner.Runner | None = runner.Runner(self._selector, config.settings.concurrency)
         # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
         # has to wait until the runner has forked.
-        faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
+        try:
+            faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
+        except RuntimeError as error:  # no thread to be had: the next round ends this one, should it hang
+            log.warning("no-hard-limit", reason=str(error))
         self._results: dict[Test, Result] = {}
         for test, parameters in config.tests.items():
             if parameters is None:

@@ -159,13 +159,7 @@ class State:
     def _open(self) -> None:
         """Open the database for writing; where that fails, what stands in for it."""
         try:
-            try:
-                self._db = _open_whole(self._path)
-            except sqlite3.Error as error:
-                if not _is_broken(error):
-                    raise
-                _set_aside(self._path, str(error))
-                self._db = _open_whole(self._path)
+            self._db = _open_or_set_aside(self._path)
             self._take_back()
         except (sqlite3.Error, OSError) as error:
             self._stand_in(error, None)
@@ -173,6 +167,9 @@ class State:
     def _take_back(self) -> None:
         """Store what stood in meanwhile; where that began as no copy, only the incidents that it learnt of."""
         if self._substitute is None or not self._substitute.exists():
+            return
+        if not self._substitute.stat().st_size:  # there was no room for it
+            _remove(self._substitute)
             return
         try:
             with contextlib.closing(_open_whole(self._substitute)) as other:
@@ -211,7 +208,7 @@ class State:
                     self._put_memos({"partial": True})
                 break
             except sqlite3.Error as broken:
-                if again and place and _is_broken(broken):
+                if place and (not again or _is_broken(broken)):
                     _remove(place)
         self.failed = f"{self._path}: {error}"
         log.error("not-stored", path=str(self._path), reason=str(error), instead=str(place or "memory"))
@@ -417,6 +414,19 @@ def _open_whole(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _open_or_set_aside(path: Path) -> sqlite3.Connection:
+    """Open a database; one that is broken twice is kept under another name: a failed read passes for that, too."""
+    with contextlib.suppress(sqlite3.Error):
+        return _open_whole(path)
+    try:
+        return _open_whole(path)
+    except sqlite3.Error as error:
+        if not _is_broken(error):
+            raise
+        _set_aside(path, str(error))
+        return _open_whole(path)
 
 
 def _is_broken(error: sqlite3.Error) -> bool:

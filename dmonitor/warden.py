@@ -52,6 +52,8 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
         os.closerange(6, 1 << 30)
         Warden(socket.socket(fileno=3), concurrency, limit).run()
         status = os.EX_OK
+    except OSError as error:
+        log.error("warden-failed", reason=repr(error))
     except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
         log.error("warden-failed", reason="".join(traceback.format_exception(error))[-900:])
     finally:
@@ -144,6 +146,8 @@ class Warden:
             data = self._requests.recv(1 << 16, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return  # it was writable
+        except OSError:  # it died, with a result of ours unread
+            data = b""
         if not data:
             self._open = False
             return
