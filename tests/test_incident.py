@@ -245,7 +245,7 @@ def test_find_and_put() -> None:
 
 
 @pytest.mark.parametrize(
-    ("closed", "alert", "recovery", "void"), itertools.product((None, 300.0), ("", "x"), ("", "y"), (False, True))
+    ("closed", "alert", "recovery", "void"), list(itertools.product((None, 300.0), ("", "x"), ("", "y"), (False, True)))
 )
 def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> None:
     owes = {
