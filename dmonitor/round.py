@@ -303,19 +303,20 @@ class _Round:
     # Telling.
 
     def _tell(self, peers: int) -> Generator[Effect, Any, None]:
-        """Hand over what is ours to say; the first node, and whoever holds something untold, stays and greets again."""
-        while True:
+        """Hand over what is ours to say, by what was heard a moment ago."""
+        if self._clock.elapsed() < GREET_EVERY or not self._greets_again(peers):
             yield from self._hand_over()
-            elapsed = self._clock.elapsed()
-            if self._setup.once or not peers or not (self._is_first() or self._holds_untold()):
-                return
-            pause = max(0.0, self._greeted_at + GREET_EVERY - elapsed)
-            if elapsed + pause > GREET_UNTIL:
-                return
-            yield Wait(pause)
+        while self._greets_again(peers):
+            yield Wait(max(0.0, self._greeted_at + GREET_EVERY - self._clock.elapsed()))
             self._greeted_at = self._clock.elapsed()
             self._hear((yield Greet(tuple(self._ledger))))
             yield from self._save()
+            yield from self._hand_over()
+
+    def _greets_again(self, peers: int) -> bool:
+        """Say whether this round greets once more: that of the first node does, and that of who holds something untold."""
+        in_time = max(self._clock.elapsed(), self._greeted_at + GREET_EVERY) <= GREET_UNTIL
+        return in_time and peers > 0 and not self._setup.once and (self._is_first() or self._holds_untold())
 
     def _present(self) -> Presence:
         own, setup = self._own, self._setup

@@ -99,8 +99,8 @@ def _come_before(me: Presence, living: Sequence[Candidate], now: float, incident
 
 def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
     """Return why a peer does not count for INCIDENT; nothing if it does."""
-    # Of one that only a peer has greeted, what it stated then counts: later rounds of it are not heard of so soon.
-    why = _why_silent(peer.presence, now if peer.greeted else peer.presence.at)
+    # What it stated when it was greeted counts: a round that it has finished since is not heard of so soon.
+    why = _why_silent(peer.presence, peer.presence.at)
     if not why and not peer.greeted and now - peer.presence.at > RELAYED:
         why = "not reached"
     if why or incident is None:

@@ -477,6 +477,21 @@ def test_what_the_others_find_is_told_in_the_same_round() -> None:
     assert stayed.greeted == [10.0, 20.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    ("second", "greeted", "mailed"), [(9.0, [10.0, 20.0, 30.0], True), (21.0, [21.0, 31.0], False), (37.0, [], True)]
+)
+def test_who_was_slow_to_see_greets_again_before_it_tells(second: float, greeted: list[float], mailed: bool) -> None:
+    """Plugins that hang make a greeting 20 s old; meanwhile another node may have told it. None begins after second 36."""
+    first = iter([True])
+    played = play(
+        DOWN,
+        once=False,
+        clock=Clock(second),
+        heard=lambda _: [states("peer", *([known("new")] if next(first, False) else [known("new", alert="peer")]))],
+    )
+    assert played.greeted == greeted and bool(played.mails) == mailed
+
+
 def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
     stayed = play(DOWN, once=False, heard=[states("peer", refused=5)], mta=lambda _: False)
     assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.greeted == [10.0, 20.0, 30.0]

@@ -102,6 +102,13 @@ def test_of_a_relayed_node_counts_what_it_stated_then() -> None:
     assert speaker(node("b"), change(relayed, presence=change(relayed.presence, finished=NOW - 230.0)), peer("c")) == "b"
 
 
+def test_of_a_greeted_node_counts_what_it_stated_then() -> None:
+    """It may have finished a round since; who saw its plugins hang for 20 s must not take it for stale."""
+    greeted = peer("a", at=NOW - 20.0, finished=NOW - 130.0)
+    assert speaker(node("b"), greeted) == "a"
+    assert speaker(node("b"), change(greeted, presence=change(greeted.presence, finished=NOW - 141.0))) == "b"
+
+
 def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
     me, seen = node("m"), node("m", at=NOW - 50.0)
     statements = [
