@@ -15,7 +15,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import cluster, config, lock, log, observer, program, protocol, round, state, user
+from dmonitor import cluster, config, lock, log, observer, program, protocol, round, state, user, values
 from dmonitor.model import Judgement, Notification, Test, Vote
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class _Driver:
 
         sender, shift = self._config.settings.sender, self._store.clock.to_wall()
         composed = {
-            address: message.compose(message.moved(owed, shift), sender=sender, node=self._me, now=time.time())
+            address: message.compose(
+                [values.moved(each, lambda at: at + shift) for each in owed], sender=sender, node=self._me, now=time.time()
+            )
             for address, owed in mails.items()
         }
         patience = observer.HANDED_OVER_BY - self._clock.elapsed()

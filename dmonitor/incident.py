@@ -12,6 +12,7 @@ from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, V
 
 MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
 LISTED = 3600.0  # seconds for which a closed incident is still listed, and counted for flapping
+IDS = 256  # of one incident; what would have more is not united, for a peer may make up any number
 CHANGES = 6  # changes of one test that are not yet flapping
 WINDOW = 1800.0  # seconds within which they are counted
 STEADY = 900.0  # seconds without a change after which a test flaps no more
@@ -134,7 +135,7 @@ class Ledger:
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
             met += [ours] if ours and ours not in met else []
         united = _replace(heard, held=now) if not met else _unite(met, heard, now)
-        if united not in met:
+        if united not in met and len(united.ids) <= IDS:
             self.put(united)
 
 

@@ -16,7 +16,7 @@ import email.utils
 import hashlib
 import itertools
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dmonitor.incident import STEADY, WINDOW
 from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Test, Verdict, Vote
@@ -47,16 +47,6 @@ def compose(
     body += [*_lateness(notifications, now, zone), *_footer(node)]
     address, threads = notifications[0].address, _threads(notifications)
     return _mail(address, _subject(stories, now), body, threads, sender=sender, node=node, date=_local(now, zone))
-
-
-def moved(notifications: Iterable[Notification], by: float) -> list[Notification]:
-    """Return NOTIFICATIONS with all their times BY seconds later: from a node's clock to that on the wall."""
-
-    def later(what: Incident) -> Incident:
-        closed = None if what.closed is None else what.closed + by
-        return dataclasses.replace(what, began=what.began + by, closed=closed, held=what.held + by)
-
-    return [dataclasses.replace(each, incident=later(each.incident), since=each.since + by) for each in notifications]
 
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:

@@ -1,13 +1,28 @@
 """The words of dmonitor as values: tests, results, answers, votes, verdicts, incidents.
 
-Pure data, shared by every other module. Nothing here decides, reads or sends anything.
-Times named `at`, `began`, `closed` or `now` are seconds since the epoch; durations and ages are seconds.
+Pure data, shared by every other module. Nothing here decides, reads or sends anything. A Time is in seconds since the
+epoch, other floats are seconds; the types say what the state and a peer may hold (`values`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Annotated
+
+from dmonitor import names
+from dmonitor.values import Time, rule
+
+# What a peer, or the state, may say: the grammar is that of `names`. Where nothing is said, a field has its default, often "".
+NodeName = Annotated[str, rule(names.is_node)]
+NodeId = Annotated[str, rule(names.is_node_id)]
+Subject = Annotated[str, rule(names.is_subject)]
+TestName = Annotated[str, rule(lambda name: names.is_test(name) or names.is_node(name))]
+Site = Annotated[str, rule(lambda name: not name or names.is_site(name) or names.is_node(name))]
+Digest = Annotated[str, rule(names.is_digest)]
+Interval = Annotated[int, rule(bool)]
+Ids = Annotated[tuple[NodeId, ...], rule(bool)]
+Text = Annotated[str, names.printable]
 
 
 class Outcome(enum.Enum):
@@ -54,8 +69,8 @@ class Test:
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    host: str
-    name: str
+    host: Subject
+    name: TestName
 
     @property
     def plugin(self) -> str:
@@ -71,7 +86,7 @@ class Result:
     """One run of one test on one node: outcome, one printable line, seconds it took."""
 
     outcome: Outcome
-    text: str = ""
+    text: Text = ""
     duration: float = 0.0
 
 
@@ -79,8 +94,8 @@ class Result:
 class Node:
     """One line of nodes.txt; `site` is the node's name when the line names none, and empty where nobody knows it."""
 
-    name: str
-    site: str
+    name: NodeName
+    site: Site
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,10 +107,10 @@ class Answer:
     """
 
     node: Node
-    node_id: str = ""
+    node_id: NodeId = ""
     result: Result | None = None
     age: float = 0.0
-    reason: str = ""
+    reason: Text = ""
 
     @property
     def vote(self) -> Vote:
@@ -141,19 +156,19 @@ class Incident:
     held what it owes now. `removed`: the operator took the test away here, which is nobody else's business.
     """
 
-    ids: tuple[str, ...]
+    ids: Ids
     test: Test
-    began: float
+    began: Time
     opening: Judgement | None = None
-    failed: tuple[tuple[str, float], ...] = ()
-    closed: float | None = None
+    failed: tuple[tuple[Site, Time], ...] = ()
+    closed: Time | None = None
     closing: Judgement | None = None
     flapping: int = 0
-    alert: str = ""
-    recovery: str = ""
+    alert: NodeName = ""
+    recovery: NodeName = ""
     reminded: int = 0
     void: bool = False
-    held: float = 0.0
+    held: Time = 0.0
     removed: bool = False
 
     @property
@@ -185,7 +200,7 @@ class Notification:
     kind: Kind
     incident: Incident
     address: str
-    since: float = 0.0
+    since: Time = 0.0
     refusals: int = 0
 
 
@@ -193,9 +208,9 @@ class Notification:
 class Silence:
     """An operator's word that a host, or the one test `name` of it, may not notify: until `until`, None until it is removed."""
 
-    host: str
-    name: str = ""
-    until: float | None = None
+    host: Subject
+    name: TestName = ""
+    until: Time | None = None
 
     def covers(self, test: Test, now: float) -> bool:
         return self.host == test.host and self.name in ("", test.name) and (self.until is None or now < self.until)
@@ -210,15 +225,15 @@ class Presence:
     digest of the tests it has.
     """
 
-    name: str
-    node_id: str
-    at: float
-    interval: int = 1
-    finished: float = float("-inf")
+    name: NodeName
+    node_id: NodeId
+    at: Time
+    interval: Interval = 1
+    finished: Time = float("-inf")
     speaks: bool = False
     stores: bool = True
     refused: int = 0
-    tests: str = ""
+    tests: Digest = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

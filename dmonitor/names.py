@@ -11,6 +11,7 @@ import re
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}", re.ASCII)
 _TEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", re.ASCII)
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _NODE_ID = re.compile(r"[a-z0-9]{8,64}", re.ASCII)
 # Narrower than RFC 5321 on purpose: some mail systems expand ${…} in an address, or take a leading '-' as an option.
 _ADDRESS = re.compile(
@@ -40,6 +41,15 @@ def is_host(name: str) -> bool:
 def is_reserved_host(name: str) -> bool:
     """`node` is kept for the peers themselves, as the tests node/NAME."""
     return name == _RESERVED_HOST
+
+
+def is_subject(name: str) -> bool:
+    """Say whether an incident, or a silence, may be about a test of NAME: a host, or `node`."""
+    return _HOST.fullmatch(name) is not None
+
+
+def is_digest(name: str) -> bool:
+    return _DIGEST.fullmatch(name) is not None
 
 
 def is_node(name: str) -> bool:

@@ -10,15 +10,17 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from dmonitor import names
-from dmonitor.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
+from dmonitor import names, values
+from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test
 
 VERSION = 1
 PORT = 2929
 QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
-ANSWER_LIMIT = 4_000  # bytes of a line that a caller reads
+ANSWER_LIMIT = 100_000  # bytes of a line that a caller reads
 IDS_LIMIT = 32  # ids of an incident that are written; twice as many are read
+SITES_LIMIT = 100  # sites that failed of which is written
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
@@ -29,8 +31,6 @@ _PLAIN_TEXT = re.compile(rb"[^ -$&-~]")
 _KEY = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
 _REASON = re.compile(r"[a-z][a-z-]{0,31}", re.ASCII)
-_DIGEST = re.compile(r"(?:[0-9a-f]{16})?", re.ASCII)
-_LONGEST = 999_999_999.0  # seconds: what a number holds
 
 
 class ProtocolError(Exception):
@@ -196,50 +196,37 @@ def read_reply(line: bytes) -> Reply | Refusal:
     raise ProtocolError("neither an answer nor an error")
 
 
-# Replies of several lines. The values have times on the clock of NOW, the wire has ages.
+# Replies of several lines, most of them a word and a value as JSON (`values`). The values have times on the clock of NOW, the
+# wire has ages.
+
+_SAID = {"standing": Presence, "heard": Presence, "silence": Silence, "incident": Incident}
 
 
-def digest(tests: Iterable[Test]) -> str:
-    """Return 16 hexadecimal digits that are the same only for the same TESTS, in whatever order."""
-    return hashlib.sha256("".join(sorted(f"{test}\n" for test in tests)).encode()).hexdigest()[:16]
+def digest(things: Iterable[object]) -> str:
+    """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
+    return hashlib.sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest()[:16]
 
 
 def write_statement(statement: Statement, now: float) -> bytes:
-    """Return the reply to `greet`; name and id of the node itself, and its tests, are not in it."""
-    return _lines(
-        ["standing", *_standing(statement.presence, now)],
-        *(["heard", p.name, *_facts(id=p.node_id, age=_age(now - p.at)), *_standing(p, now)] for p in statement.heard),
-        *(_silence(silence, now) for silence in statement.silences),
-        *(_incident(incident, now) for incident in statement.incidents),
-    )
+    """Return the reply to `greet`; the node's tests are not in it, and no evidence."""
+    heard = (_say("heard", other, now) for other in statement.heard)
+    silences = (_say("silence", silence, now) for silence in statement.silences)
+    incidents = (_say("incident", _stated(incident), now) for incident in statement.incidents)
+    return _lines(_say("standing", statement.presence, now), *heard, *silences, *incidents)
 
 
 def read_statement(lines: Iterable[bytes], who: Greeting, now: float) -> Statement:
     """Return what the LINES before `end` state, of WHO and by WHO."""
-    presence = None
-    heard, silences, incidents = [], [], []
-    for words, facts in map(_split, lines):
-        match words:
-            case ["standing"]:
-                presence = _read_standing(who.name, who.node_id, facts, 0.0, now)
-            case ["heard", name]:
-                heard.append(_read_standing(name, facts.get("id", ""), facts, _number(facts, "age"), now))
-            case ["silence", name]:
-                test = _subject(name if "/" in name else name + "/all")
-                left = now + _number(facts, "left") if "left" in facts else None
-                silences.append(Silence(test.host, test.name if "/" in name else "", left))
-            case ["incident", name]:
-                incidents.append(_read_incident(name, facts, now))
-            case ["standing" | "heard" | "silence" | "incident" as word, *_]:
-                raise ProtocolError(f"{word} with a word too few or too many")
-    if presence is None:
+    said = _read(lines, now)
+    if not said["standing"]:
         raise ProtocolError("a statement without a standing")
-    return Statement(presence, tuple(heard), tuple(silences), tuple(incidents))
+    presence = dataclasses.replace(said["standing"][-1], node_id=who.node_id, at=now)
+    return Statement(presence, tuple(said["heard"]), tuple(said["silence"]), tuple(said["incident"]))
 
 
 def write_tests(tests: Iterable[Test]) -> bytes:
     """Return the reply to `tests`."""
-    return _lines(*(["has", str(test)] for test in sorted(tests)))
+    return _lines(*(f"has {test}" for test in sorted(tests)))
 
 
 def read_tests(lines: Iterable[bytes]) -> frozenset[Test]:
@@ -251,120 +238,44 @@ def write_incident(incident: Incident | None, now: float) -> bytes:
     """Return the reply to `incident`, with the votes that opened it; an incident that is not known is None."""
     if incident is None:
         return _lines()
-    lines = [_incident(incident, now)]
-    for answer in incident.opening.answers if incident.opening else ():
-        words = ["vote", answer.node.name, *_facts(site=answer.node.site, id=answer.node_id, sees=answer.seen)]
-        words += _facts(age=_age(answer.age), duration=f"{answer.result.duration:.3f}" if answer.result else "")
-        lines.append(words + _text(names.printable(answer.text)))
-    return _lines(*lines)
+    whole = _say("incident", dataclasses.replace(_stated(incident), opening=incident.opening), now)
+    return _lines(whole if len(whole) < ANSWER_LIMIT else _say("incident", _stated(incident), now))
 
 
 def read_incident(lines: Iterable[bytes], now: float) -> Incident | None:
     """Return the incident that the LINES before `end` tell of, with its opening if they have one; None if it is not known."""
-    incident, quorum, answers = None, 0, []
-    for words, facts in map(_split, lines):
-        match words:
-            case ["incident", name]:
-                incident, quorum = _read_incident(name, facts, now), int(_number(facts, "quorum"))
-            case ["vote", name]:
-                answers.append(_read_vote(name, facts))
-            case ["incident" | "vote" as word, *_]:
-                raise ProtocolError(f"{word} with a word too few or too many")
-    if incident is None or not quorum:
-        return incident
-    return dataclasses.replace(incident, opening=Judgement(Verdict.DOWN, quorum, tuple(answers)))
+    incident: Incident | None = next(iter(_read(lines, now)["incident"]), None)
+    return incident
 
 
-def _silence(silence: Silence, now: float) -> list[str]:
-    left = None if silence.until is None else _age(silence.until - now)
-    return ["silence", f"{silence.host}/{silence.name}" if silence.name else silence.host, *_facts(left=left)]
+def _stated(what: Incident) -> Incident:
+    """Return what a statement says of an incident."""
+    latest = sorted(what.failed, key=lambda vote: -vote[1])[:SITES_LIMIT]
+    ids = tuple(sorted(what.ids)[:IDS_LIMIT])
+    return dataclasses.replace(what, ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False)
 
 
-def _standing(presence: Presence, now: float) -> list[str]:
-    finished = None if presence.finished == float("-inf") else _age(now - presence.finished)
-    address, stores = ("yes" if fact else "no" for fact in (presence.speaks, presence.stores))
-    standing = _facts(interval=presence.interval, round=finished, address=address, stores=stores)
-    return standing + _facts(refused=str(presence.refused), tests=presence.tests)
+def _say(word: str, value: object, now: float) -> str:
+    return f"{word} {values.write(_SAID[word], value, lambda at: round(now - at, 3))}"
 
 
-def _read_standing(name: str, node_id: str, facts: dict[str, str], age: float, now: float) -> Presence:
-    if not names.is_node(name) or not names.is_node_id(node_id):
-        raise ProtocolError("a standing without a proper name and id")
-    flags = {key: facts.get(key, default) for key, default in (("address", "no"), ("stores", "yes"))}
-    if not {"yes", "no"}.issuperset(flags.values()) or not _DIGEST.fullmatch(facts.get("tests", "")):
-        raise ProtocolError("a standing with an improper address, stores or tests")
-    return Presence(
-        name,
-        node_id,
-        at=now - age,
-        interval=int(_number(facts, "interval")) or 1,
-        finished=now - _number(facts, "round") if "round" in facts else float("-inf"),
-        speaks=flags["address"] == "yes",
-        stores=flags["stores"] == "yes",
-        refused=int(_number(facts, "refused")),
-        tests=facts.get("tests", ""),
-    )
+def _lines(*lines: str) -> bytes:
+    return "".join(f"{line}\n" for line in (*lines, "end")).encode("ascii")
 
 
-def _incident(incident: Incident, now: float) -> list[str]:
-    closed = None if incident.closed is None else _age(now - incident.closed)
-    words = ["incident", str(incident.test), *_facts(ids=",".join(sorted(incident.ids)[:IDS_LIMIT]))]
-    words += _facts(began=_age(now - incident.began), closed=closed, flapping=incident.flapping)
-    words += _facts(alert=incident.alert, recovery=incident.recovery, reminded=incident.reminded)
-    words += _facts(void=incident.void and "yes", quorum=incident.opening.quorum if incident.opening else 0)
-    latest = sorted(incident.failed, key=lambda vote: -vote[1])
-    failed = ",".join(f"{site}:{_age(now - at)}" for site, at in latest)
-    room = ANSWER_LIMIT - len(" ".join([*words, "failed=\n"]))
-    if len(failed) > room:
-        failed = failed[: room + 1].rpartition(",")[0]
-    return words + _facts(failed=failed)
-
-
-def _read_incident(name: str, facts: dict[str, str], now: float) -> Incident:
-    ids = sorted(set(facts.get("ids", "").split(",")))
-    if len(ids) > 2 * IDS_LIMIT or not all(map(names.is_node_id, ids)) or "began" not in facts:
-        raise ProtocolError("an incident without proper ids and a beginning")
-    if facts.get("void", "yes") != "yes" or not all(names.is_node(facts.get(key, "x")) for key in ("alert", "recovery")):
-        raise ProtocolError("an incident with an improper alert, recovery or void")
-    failed = []
-    for vote in facts["failed"].split(",") if "failed" in facts else ():
-        site, _, age = vote.rpartition(":")
-        failed.append((_site(site), now - _number({"failed": age}, "failed")))
-    return Incident(
-        tuple(ids),
-        _subject(name),
-        now - _number(facts, "began"),
-        failed=tuple(sorted(failed)),
-        closed=now - _number(facts, "closed") if "closed" in facts else None,
-        flapping=int(_number(facts, "flapping")),
-        alert=facts.get("alert", ""),
-        recovery=facts.get("recovery", ""),
-        reminded=int(_number(facts, "reminded")),
-        void="void" in facts,
-    )
-
-
-def _read_vote(name: str, facts: dict[str, str]) -> Answer:
-    node_id, sees, text = facts.get("id", ""), facts.get("sees", ""), names.printable(facts.get("text", ""))
-    if not names.is_node(name) or (node_id and not names.is_node_id(node_id)) or sees not in _OUTCOMES.keys() | {"no-answer"}:
-        raise ProtocolError("a vote without a proper name, id or result")
-    node, age = Node(name, _site(facts["site"]) if "site" in facts else ""), _number(facts, "age")
-    if sees == "no-answer":
-        return Answer(node, node_id, None, age, text)
-    return Answer(node, node_id, Result(_OUTCOMES[sees], text, _number(facts, "duration")), age)
-
-
-def _lines(*lines: list[str]) -> bytes:
-    return "".join(" ".join(words) + "\n" for words in (*lines, ["end"])).encode("ascii")
-
-
-def _facts(**facts: str | int | None) -> list[str]:
-    """Facts with their values; one without is left out, and so is the number 0."""
-    return [_fact(key, str(value)) for key, value in facts.items() if value]
-
-
-def _age(seconds: float) -> str:
-    return f"{min(max(seconds, 0.0), _LONGEST):.1f}"
+def _read(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
+    """Return what LINES say, by their first words; those that nobody knows do no harm. Only a silence is of the future."""
+    found: dict[str, list[Any]] = {word: [] for word in _SAID}
+    clocks = {"silence": lambda age: now - age}
+    for word, _, text in (line.strip().partition(b" ") for line in lines):
+        if (key := word.decode("ascii", "replace")) in _SAID:
+            try:
+                found[key].append(values.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0))))
+            except ValueError as error:
+                raise ProtocolError(names.printable(f"{key}: {error}")) from None
+    if any(len(incident.ids) > 2 * IDS_LIMIT for incident in found["incident"]):
+        raise ProtocolError("an incident with too many ids")
+    return found
 
 
 def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
@@ -410,19 +321,6 @@ def _test(name: str) -> Test:
     if not names.is_host(host) or not names.is_test(test):
         raise ProtocolError("no HOST/NAME that could be a test")
     return Test(host, test)
-
-
-def _subject(name: str) -> Test:
-    """Return what an incident or a silence is about: a test, or a peer as node/NAME."""
-    host, _, node = name.partition("/")
-    return Test(host, node) if names.is_reserved_host(host) and names.is_node(node) else _test(name)
-
-
-def _site(name: str) -> str:
-    """Return a site's name, which is its node's where nodes.txt names none."""
-    if not names.is_site(name) and not names.is_node(name):
-        raise ProtocolError("a site with an improper name")
-    return name
 
 
 def _number(facts: dict[str, str], key: str) -> float:

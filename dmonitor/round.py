@@ -28,6 +28,7 @@ from dmonitor.model import (
     Test,
     Vote,
 )
+from dmonitor.values import Time
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
@@ -36,17 +37,21 @@ _BEGINS = 6  # rounds of which the beginnings are kept
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Own:
-    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address."""
+    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
-    begins: tuple[float, ...] = ()
-    finished: float = float("-inf")
+    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one.
+    """
+
+    begins: tuple[Time, ...] = ()
+    finished: Time = float("-inf")
     refused: int = 0
     speaks: bool = False
     heard: tuple[Presence, ...] = ()
+    name: str = ""
 
     def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
         every = speaking.interval(self.begins)
-        return Presence(name, node_id, now, every, self.finished, self.speaks, stores, self.refused, tests)
+        return Presence(self.name or name, node_id, now, every, self.finished, self.speaks, stores, self.refused, tests)
 
 
 def state_of(own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float) -> Statement:
@@ -147,6 +152,9 @@ class Observation:
     peers: int
 
 
+_Key = tuple[str, Kind, str]  # of a notification: incident, kind, address
+
+
 class Clock(Protocol):
     """`now` is this node's clock, in seconds; `elapsed` counts from the beginning of the round."""
 
@@ -177,7 +185,7 @@ class _Round:
         self._own = dataclasses.replace(books.own, begins=begins, speaks=bool(setup.addresses))
         self._silences = {name: said for name, said in books.silences.items() if name in setup.nodes}
         self._statements: Mapping[str, Statement] = {}
-        self._tried: set[tuple[str, Kind, str]] = set()  # what was handed over in this round, whatever came of it
+        self._tried: set[_Key] = set()  # what was handed over in this round, whatever came of it
         self._stored = self._all_taken = True
         self._said = ""
 
@@ -185,6 +193,7 @@ class _Round:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
         seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
         self._me = seen.me
+        self._own = dataclasses.replace(self._own, name=seen.me.name)
         self._greeted_at = 0.0
         self._hear(seen.statements)
         standings = self._conclude(seen.judgements, open_before)
@@ -353,50 +362,53 @@ class _Round:
     def _hand_over(self) -> Generator[Effect, Any, None]:
         """Hand over what is due, with what is left in the outbox; each address gets one mail, and each is tried once a round."""
         due, refused, now = self._due(), self._own.refused, self._clock.now()
-        owed = [
+        fresh = [
             Notification(kind, known, address, now if kind is Kind.REMINDER else known.held, refused)
             for address in self._setup.addresses
             for known, kinds in due
-            if not any((known.id, kind, address) in self._tried for kind in kinds)  # no recovery without its refused alert
             for kind in kinds
         ]
         left_over = [
             dataclasses.replace(left, incident=self._ledger.find(left.incident.ids)[0]) for left in self._outbox.values()
         ]
         self._outbox = {_key(left): left for left in left_over}
+        untold = {_key(each): each for each in fresh}
         mails: dict[str, list[Notification]] = {}
-        for each in (*owed, *(left for left in left_over if not self._silenced(left.incident, now))):
-            if _key(each) not in self._tried:
+        for each in (*fresh, *(left for left in left_over if not (_key(left) in untold or self._silenced(left.incident, now)))):
+            alert = each.incident.id, Kind.ALERT, each.address
+            is_early = alert in self._tried and alert in untold.keys() | self._outbox.keys()  # no recovery before a refused alert
+            if not is_early and _key(each) not in self._tried:
                 mails.setdefault(each.address, []).append(each)
         self._tried |= {_key(each) for mail in mails.values() for each in mail}
         if not mails:
             return
-        telling = {address for address, mail in mails.items() if any(_key(each) not in self._outbox for each in mail)}
-        untaken = dict(mails)
+        telling = {address for address, mail in mails.items() if any(_key(each) in untold for each in mail)}
+        refusing = set(mails)
         yield HandOver(mails)
         while (came := (yield Next())) is not None:
             address, taken = came
             self._all_taken &= taken
             if taken:
-                del untaken[address]
-                yield from self._taken(mails[address], untaken)
+                refusing.remove(address)
+                yield from self._taken(mails[address], untold)
             elif left := [each for each in mails[address] if _key(each) in self._outbox]:
                 yield from self._save(outbox=self._owe(dataclasses.replace(each, refusals=each.refusals + 1) for each in left))
         # What was only left over moves nobody in the order: it must not change but by the hand-overs of the first.
-        count = refused if not telling else refused + 1 if telling <= untaken.keys() else 0
+        count = refused if not telling else refused + 1 if telling <= refusing else 0
         if count != refused:
             self._own = dataclasses.replace(self._own, refused=count)
             yield from self._save(own=self._own)
 
-    def _taken(self, mail: Sequence[Notification], untaken: Mapping[str, Sequence[Notification]]) -> Generator[Effect, Any, None]:
+    def _taken(self, mail: Sequence[Notification], untold: dict[_Key, Notification]) -> Generator[Effect, Any, None]:
         """Store that MAIL was taken: what it told is told, and owed by this node to those who have not got it yet."""
         told: dict[str, list[Kind]] = {}
         for each in mail:
-            if self._outbox.pop(_key(each), None) is None:
+            self._outbox.pop(_key(each), None)
+            if untold.pop(_key(each), None):
                 told.setdefault(each.incident.id, []).append(each.kind)
         for known in self._ledger.find(told):
             self._ledger.put(incident.told(known, told[known.id], self._me.name, self._clock.now(), self._setup.remind))
-        owe = self._owe(each for other in untaken.values() for each in other if each.incident.id in told)
+        owe = self._owe(each for each in untold.values() if each.kind in told.get(each.incident.id, ()))
         yield from self._save(outbox=owe, settled=tuple(mail))
 
     def _owe(self, notifications: Iterable[Notification]) -> tuple[Notification, ...]:
@@ -405,7 +417,7 @@ class _Round:
         return owed
 
 
-def _key(notification: Notification) -> tuple[str, Kind, str]:
+def _key(notification: Notification) -> _Key:
     return notification.incident.id, notification.kind, notification.address
 
 

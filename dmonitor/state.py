@@ -21,49 +21,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dmonitor import incident, log, names
-from dmonitor.model import (
-    Answer,
-    Incident,
-    Judgement,
-    Kind,
-    Node,
-    Notification,
-    Outcome,
-    Presence,
-    Result,
-    Silence,
-    Standing,
-    Test,
-    Verdict,
-)
+from dmonitor import incident, log, names, values
+from dmonitor.model import Incident, Kind, NodeName, Notification, Outcome, Silence, Standing, Test, Verdict
 from dmonitor.round import Books, Own, Save
+
+_Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 
 DEFAULT_DIRECTORY = Path("/var/lib/dmonitor")
 DEFAULT_RUN = Path("/run/dmonitor")
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (
     host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL, since REAL NOT NULL,
     downs INTEGER NOT NULL, PRIMARY KEY (host, name)
 ) WITHOUT ROWID;
-CREATE TABLE incident (
-    number INTEGER PRIMARY KEY, host TEXT NOT NULL, name TEXT NOT NULL, began REAL NOT NULL, opening TEXT,
-    failed TEXT NOT NULL, closed REAL, closing TEXT, flapping INTEGER NOT NULL, alert TEXT NOT NULL, recovery TEXT NOT NULL,
-    reminded INTEGER NOT NULL, void INTEGER NOT NULL, held REAL NOT NULL, removed INTEGER NOT NULL
-);
+CREATE TABLE incident (number INTEGER PRIMARY KEY, alive INTEGER NOT NULL, closed REAL, value TEXT NOT NULL);
 CREATE TABLE known (id TEXT PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incident (number)) WITHOUT ROWID;
 CREATE INDEX known_incident ON known (incident);
-CREATE INDEX alive ON incident (closed, recovery);
+CREATE INDEX living ON incident (alive, closed);
 CREATE TABLE outbox (
     incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
     refusals INTEGER NOT NULL, PRIMARY KEY (incident, kind, address)
 ) WITHOUT ROWID;
 """
-_COLUMNS = "host, name, began, opening, failed, closed, closing, flapping, alert, recovery, reminded, void, held, removed"
-_INCIDENT = f"SELECT number, {_COLUMNS} FROM incident"
-_NEVER = float("-inf")
 
 
 class StateError(Exception):
@@ -151,8 +132,7 @@ class State:
                 self._open()
             memo = self._memo("clock", ["", 0.0])
             boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-            last = self._memo("own", {}).get("finished") or 0.0
-            fresh = max(time.time(), last) - time.clock_gettime(time.CLOCK_BOOTTIME)
+            fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
             self.clock = Clock(memo[1] if memo[0] == boot else fresh)
             self._clock_memo = [boot, self.clock.offset]
 
@@ -174,7 +154,7 @@ class State:
         try:
             with contextlib.closing(_open_whole(self._substitute)) as other:
                 own, self._db = self._db, other
-                incidents = self._incidents("", ()) if self._memo("partial", False) else None
+                incidents = self._incidents("TRUE", ()) if self._memo("partial", False) else None
                 self._db = own
                 if incidents is None:
                     other.backup(own)
@@ -242,15 +222,13 @@ class State:
     def books(self) -> Books:
         """Return all that is remembered: of the incidents those that are open, owe something, or were closed lately."""
         with self._named():
-            own = self._memo("own", {})
             rows = self._db.execute("SELECT host, name, verdict, own, since, downs FROM standing").fetchall()
-            said = {name: tuple(Silence(*row) for row in rows) for name, rows in self._memo("silences", {}).items()}
             return Books(
-                _own(own),
+                self.own(),
                 {Test(host, name): Standing(Verdict(verdict), Outcome(seen), *rest) for host, name, verdict, seen, *rest in rows},
                 self.incidents(),
                 self._outbox(),
-                said,
+                dict(values.read(_Silences, self._memo("silences", "[]"), own=True)),
                 self.recall,
             )
 
@@ -260,37 +238,30 @@ class State:
 
     def own(self) -> Own:
         with self._named():
-            return _own(self._memo("own", {}))
+            own: Own = values.read(Own, self._memo("own", "{}"), own=True)
+            return own
 
     def incidents(self) -> list[Incident]:
         """Return the incidents that are open, owe something, or were closed lately."""
         with self._named():
-            lately = self.clock.now() - incident.LISTED
-            found = self._incidents(" WHERE NOT removed AND (closed IS NULL OR recovery = '' OR closed > ?)", (lately,))
-            return [known for known in found if known.is_open or (known.closed or 0.0) > lately or incident.owed(known)]
+            return self._incidents("alive OR closed > ?", (self.clock.now() - incident.LISTED,))
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of IDS."""
         wanted = json.dumps(list(ids))
-        chosen = " WHERE number IN (SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?)))"
+        chosen = "number IN (SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?)))"
         with self._named():
             return self._incidents(chosen, (wanted,))
 
-    def _incidents(self, where: str, values: Sequence[object]) -> list[Incident]:
-        rows = self._db.execute(_INCIDENT + where, values).fetchall()
-        ids: dict[int, list[str]] = {}
-        wanted = json.dumps([row[0] for row in rows])
-        for known, number in self._db.execute(
-            "SELECT id, incident FROM known WHERE incident IN (SELECT value FROM json_each(?)) ORDER BY id", (wanted,)
-        ):
-            ids.setdefault(number, []).append(known)
-        return [_incident(ids[number], row) for number, *row in rows]
+    def _incidents(self, where: str, facts: Sequence[object]) -> list[Incident]:
+        rows = self._db.execute(f"SELECT value FROM incident WHERE {where}", facts)
+        return [values.read(Incident, value, own=True) for (value,) in rows]
 
     def _outbox(self) -> list[Notification]:
         rows = self._db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since").fetchall()
         found = []
         for number, kind, *rest in rows:
-            (known,) = self._incidents(" WHERE number = ?", (number,))
+            (known,) = self._incidents("number = ?", (number,))
             found.append(Notification(Kind(kind), known, *rest))
         return found
 
@@ -334,9 +305,9 @@ class State:
 
     def _put_all(self, what: Save) -> None:
         if what.own:
-            self._put_memos({"own": _to_memo(what.own), "clock": self._clock_memo})
+            self._put_memos({"own": values.write(Own, what.own), "clock": self._clock_memo})
         if what.silences is not None:
-            self._put_memos({"silences": {name: [dataclasses.astuple(s) for s in said] for name, said in what.silences.items()}})
+            self._put_memos({"silences": values.write(_Silences, tuple(what.silences.items()))})
         for test, now_is in what.standings.items():
             standing = (test.host, test.name, now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
             self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", standing)
@@ -357,24 +328,16 @@ class State:
 
     def _put(self, what: Incident) -> None:
         """Store WHAT in place of every incident that it shares an id with."""
-        marks = ", ".join("?" * len(what.ids))
-        olds = self._db.execute(f"SELECT DISTINCT incident FROM known WHERE id IN ({marks}) ORDER BY 1", what.ids).fetchall()
-        number = olds[0][0] if olds else None
-        row = (
-            *(number, what.test.host, what.test.name, what.began, _to_json(what.opening), json.dumps(what.failed), what.closed),
-            *(
-                _to_json(what.closing),
-                what.flapping,
-                what.alert,
-                what.recovery,
-                what.reminded,
-                what.void,
-                what.held,
-                what.removed,
-            ),
-        )
-        number = self._db.execute(f"REPLACE INTO incident (number, {_COLUMNS}) VALUES ({', '.join('?' * 15)})", row).lastrowid
-        for (old,) in olds[1:]:
+        shared = "SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self._db.execute(
+            f"SELECT id, incident FROM known WHERE incident IN ({shared})", (json.dumps(what.ids),)
+        ).fetchall()
+        olds = sorted({number for _, number in rows})
+        what = dataclasses.replace(what, ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
+        alive = what.is_open or bool(incident.owed(what))
+        row = (olds[0] if olds else None, alive, None if what.removed else what.closed, values.write(Incident, what))
+        number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
+        for old in olds[1:]:
             self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))
             self._db.execute("DELETE FROM incident WHERE number = ?", (old,))
         self._db.executemany("REPLACE INTO known VALUES (?, ?)", [(known, number) for known in what.ids])
@@ -473,45 +436,3 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
             db.execute("ROLLBACK")
         raise
-
-
-def _own(memo: Mapping[str, Any]) -> Own:
-    if not memo:
-        return Own()
-    rows: list[list[Any]] = [[_NEVER if value is None else value for value in row] for row in memo["heard"]]
-    heard = tuple(Presence(*row) for row in rows)
-    finished = _NEVER if memo["finished"] is None else memo["finished"]
-    return Own(tuple(memo["begins"]), finished, memo["refused"], memo["speaks"], heard)
-
-
-def _to_memo(own: Own) -> dict[str, object]:
-    memo = dataclasses.asdict(own)
-    memo["heard"] = [[None if value == _NEVER else value for value in dataclasses.astuple(other)] for other in own.heard]
-    return memo | {"finished": None if own.finished == _NEVER else own.finished}
-
-
-def _incident(ids: Sequence[str], row: Sequence[Any]) -> Incident:
-    host, name, began, opening, failed, closed, closing, flapping, alert, recovery, reminded, void, held, removed = row
-    sites = tuple((site, at) for site, at in json.loads(failed))
-    facts = (flapping, alert, recovery, reminded, bool(void), held, bool(removed))
-    return Incident(tuple(ids), Test(host, name), began, _from_json(opening), sites, closed, _from_json(closing), *facts)
-
-
-def _to_json(judgement: Judgement | None) -> str | None:
-    def row(answer: Answer) -> list[object]:
-        ran = answer.result
-        seen = [ran.outcome.value, ran.text, ran.duration] if ran else None
-        return [answer.node.name, answer.node.site, answer.node_id, seen, answer.age, answer.reason]
-
-    return json.dumps([judgement.verdict.value, judgement.quorum, list(map(row, judgement.answers))]) if judgement else None
-
-
-def _from_json(text: str | None) -> Judgement | None:
-    if not text:
-        return None
-    verdict, quorum, rows = json.loads(text)
-    answers = (
-        Answer(Node(name, site), node_id, Result(Outcome(seen[0]), *seen[1:]) if seen else None, age, reason)
-        for name, site, node_id, seen, age, reason in rows
-    )
-    return Judgement(Verdict(verdict), quorum, tuple(answers))

@@ -233,6 +233,15 @@ def test_what_was_closed_before_it_was_removed_stays_closed() -> None:
     assert not [each for each in met([gone], known("a", alert="me")) if each.is_open]
 
 
+def test_an_incident_has_no_endless_ids() -> None:
+    """A peer can make up as many as it likes; ours stays what it was."""
+    ledger = met([known("a")])
+    for number in range(100):
+        ids = tuple(sorted(["a", *(f"{number}-{each}" for each in range(60))]))
+        ledger.meet(known(*ids), 200.0)
+    assert "a" in ledger.open_for(TEST).ids and 200 < len(ledger.open_for(TEST).ids) <= incident.IDS  # type: ignore[union-attr]
+
+
 def test_find_and_put() -> None:
     past = known("p", "q", closed=1.0)
     ledger = met([known("a")], past=[past])

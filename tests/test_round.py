@@ -179,7 +179,7 @@ def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
     assert quiet.own() == round.Own(
-        (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,)
+        (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
 
 
@@ -490,6 +490,26 @@ def test_who_was_slow_to_see_greets_again_before_it_tells(second: float, greeted
         heard=lambda _: [states("peer", *([known("new")] if next(first, False) else [known("new", alert="peer")]))],
     )
     assert played.greeted == greeted and bool(played.mails) == mailed
+
+
+def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:
+    """One address took the alert, another refused it; 10 s later a peer has seen the end of it."""
+    early = play(
+        DOWN,
+        once=False,
+        addresses=(ONE, TWO),
+        heard=lambda at: [states("peer", *([known("new", closed=NOW, alert="me")] if at > 15.0 else []))],
+        mta=lambda to: to == ONE,
+    )
+    assert early.mails == [{ONE: [(ALERT, "new")], TWO: [(ALERT, "new")]}, {ONE: [(RECOVERY, "new")]}]
+    assert early.outbox() == {(ALERT, "new", TWO): 1, (RECOVERY, "new", TWO): 0}, "both are owed, and go out together"
+
+
+def test_a_reminder_that_was_refused_is_replaced_by_the_next() -> None:
+    lasting = known("new", alert="me", began=NOW - 8000.0, reminded=1)
+    left = Notification(REMINDER, lasting, ONE, NOW - 4000.0, 3)
+    taken = play(DOWN, incidents=[lasting], outbox=[left], remind=3600.0)
+    assert taken.mails == [{ONE: [(REMINDER, "new")]}] and taken.incident().reminded == 2 and taken.outbox([left]) == {}
 
 
 def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
