@@ -383,7 +383,7 @@ class _Round:
         if not mails:
             return
         telling = {address for address, mail in mails.items() if any(_key(each) in untold for each in mail)}
-        refusing = set(mails)
+        refusing, first = set(mails), self._is_first()
         yield HandOver(mails)
         while (came := (yield Next())) is not None:
             address, taken = came
@@ -393,8 +393,9 @@ class _Round:
                 yield from self._taken(mails[address], untold)
             elif left := [each for each in mails[address] if _key(each) in self._outbox]:
                 yield from self._save(outbox=self._owe(dataclasses.replace(each, refusals=each.refusals + 1) for each in left))
-        # What was only left over moves nobody in the order: it must not change but by the hand-overs of the first.
-        count = refused if not telling else refused + 1 if telling <= refusing else 0
+        # Nobody may move to the front while another hands over: what was only left over moves nobody, and neither does a success
+        # of who speaks only because the first does not count for that incident.
+        count = refused if not telling else refused + 1 if telling <= refusing else 0 if first else refused
         if count != refused:
             self._own = dataclasses.replace(self._own, refused=count)
             yield from self._save(own=self._own)
