@@ -19,8 +19,9 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dmonitor import cluster, config, lock, log, program, protocol, round, state, user
 from dmonitor.model import Incident, Presence, Statement
@@ -28,6 +29,7 @@ from dmonitor.runner import Runner
 from dmonitor.server import Server
 
 PROGRAM = "dmonitord"
+_Fact = TypeVar("_Fact")
 _DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
 _BACKLOG = 128
 _LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because of strangers
@@ -170,30 +172,32 @@ class _Facts:
         self._ready, self._greeting = ready, greeting
 
     def statement(self) -> tuple[Statement, float]:
-        with self._store() as store:
-            silences = config.load_silences(self._ready.directory)
-            if store is None:
-                presence = Presence(self._greeting.name, self._greeting.node_id, time.time(), stores=False)
-                return round.state_of(round.Own(), [], silences, presence, presence.at), presence.at
+        silences, now = config.load_silences(self._ready.directory), time.time()
+        name, node_id = self._greeting.name, self._greeting.node_id
+
+        def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
-            silences = [store.from_wall(silence) for silence in silences]
-            presence = own.presence(self._greeting.name, self._greeting.node_id, now, stores=not store.failed)
-            return round.state_of(own, store.incidents(), silences, presence, now), now
+            presence = own.presence(name, node_id, now, stores=not store.failed)
+            return round.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
+
+        return self._read(read, (round.state_of(round.Own(), [], silences, Presence(name, node_id, now, stores=False), now), now))
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
-        with self._store() as store:
-            found = [known for known in store.recall([incident_id]) if not known.removed] if store else []
-            return (found[0] if found else None), store.clock.now() if store else time.time()
+        def read(store: state.State) -> tuple[Incident | None, float]:
+            found = [known for known in store.recall([incident_id]) if not known.removed]
+            return (found[0] if found else None), store.clock.now()
 
-    @contextlib.contextmanager
-    def _store(self) -> Iterator[state.State | None]:
-        """Open the checker's state for reading, afresh, for it may have been replaced; None where that is not possible."""
+        nothing: tuple[Incident | None, float] = None, time.time()
+        return self._read(read, nothing)
+
+    def _read(self, read: Callable[[state.State], _Fact], otherwise: _Fact) -> _Fact:
+        """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
         try:
             with state.State(self._ready.state, self._ready.run, read_only=True) as store:
-                yield store
+                return read(store)
         except state.StateError as error:
             log.debug("state-unreadable", reason=str(error))
-            yield None
+            return otherwise
 
 
 class _Door:

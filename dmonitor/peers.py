@@ -22,7 +22,8 @@ from dmonitor.model import Answer, Incident, Node, Result, Statement, Test
 
 CONNECT_LIMIT = 3.0  # seconds, for each address of a peer
 GREETING_LIMIT = 5.0  # seconds from the connection to the peer's greeting, and again from `greet` to its whole statement
-STATEMENT_LIMIT = 2_000_000  # bytes of a statement, in which a line counts for _LINE at least
+STATEMENT_LIMIT = 8_000_000  # bytes of a statement, in which a line counts for _LINE at least
+_INQUIRIES = 100  # for one statement: the evidence is for people, and nobody reads more of it
 _LINE = 100
 ANSWER_LIMIT = 15.0  # seconds from the question, or from the greeting if that came later
 
@@ -301,7 +302,7 @@ class Asker:
             listed = {known for incident in peer.statement.incidents for known in incident.ids}
             unknown = [incident.id for incident in peer.incidents.values() if not any(map(self._is_known, incident.ids))]
             missing = [min(ids) for ids in self._open if listed.isdisjoint(ids)]
-            peer.awaited += map(protocol.Inquire, (*unknown, *missing))
+            peer.awaited += map(protocol.Inquire, (*missing, *unknown)[:_INQUIRIES])
             peer.awaited += [protocol.ListTests()] if peer.statement.presence.tests != self._digest else []
             self._say(peer, peer.awaited)
         elif isinstance(request, protocol.ListTests) and peer.statement:

@@ -128,13 +128,27 @@ class State:
                 there = self._substitute if self._substitute and self._substitute.exists() else self._path
                 self.failed = "" if there is self._path else "see what the checker logs"
                 self._db = _connect_reading(there)
+                self._start_clock()
             else:
                 self._open()
-            memo = self._memo("clock", ["", 0.0])
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-            fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
-            self.clock = Clock(memo[1] if memo[0] == boot else fresh)
-            self._clock_memo = [boot, self.clock.offset]
+                try:
+                    with self._named():
+                        self._start_clock()
+                        self.books()
+                except StateError as error:
+                    if isinstance(error.__cause__, sqlite3.Error | OSError):
+                        raise
+                    self._db.close()  # sqlite finds it whole, and yet it is not ours
+                    _set_aside(self._substitute if self.failed and self._substitute else self._path, str(error.__cause__))
+                    self._open()
+                    self._start_clock()
+
+    def _start_clock(self) -> None:
+        memo = self._memo("clock", ["", 0.0])
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.clock = Clock(memo[1] if memo[0] == boot else fresh)
+        self._clock_memo = [boot, self.clock.offset]
 
     def _open(self) -> None:
         """Open the database for writing; where that fails, what stands in for it."""
@@ -145,58 +159,58 @@ class State:
             self._stand_in(error, None)
 
     def _take_back(self) -> None:
-        """Store what stood in meanwhile; where that began as no copy, only the incidents that it learnt of."""
+        """Store what stood in meanwhile; where that began as no copy, only what it learnt."""
         if self._substitute is None or not self._substitute.exists():
             return
-        if not self._substitute.stat().st_size:  # there was no room for it
-            _remove(self._substitute)
-            return
+        own = self._db
         try:
-            with contextlib.closing(_open_whole(self._substitute)) as other:
-                own, self._db = self._db, other
-                incidents = self._incidents("TRUE", ()) if self._memo("partial", False) else None
-                self._db = own
-                if incidents is None:
-                    other.backup(own)
-                with _transaction(own):
-                    for each in incidents or ():
-                        self._put(each)
+            with contextlib.closing(_open_whole(self._substitute)) as self._db:
+                if self._memo("partial", self._memo("clock", None) is None):
+                    learnt = Save(incidents=tuple(self._incidents("TRUE", ())), outbox=tuple(self._outbox()))
+                else:
+                    self._db.backup(own)
+                    learnt = Save()
         except sqlite3.Error as error:
             if not _is_broken(error):
                 raise
             log.error("database-broken", path=str(self._substitute), reason=str(error))
+            learnt = Save()
+        finally:
+            self._db = own
+        with _transaction(own):
+            self._put_all(learnt)
         _remove(self._substitute)
         log.info("stored-again", path=str(self._path))
 
     def _stand_in(self, error: Exception, before: sqlite3.Connection | None) -> None:
-        """Go on with a copy in the run directory, failing that in memory only."""
-        again = self._substitute is not None and self._substitute.exists()
-        before = before or (None if again else self._copy())
-        for place in (self._substitute, None):
+        """Go on with what is in the run directory, with a copy of BEFORE there, or failing that in memory only."""
+        place, again = self._substitute, False
+        if place and place.exists():
             try:
-                if place is None:
-                    self._db = _connect("file::memory:")
-                elif again:
-                    self._db = _open_whole(place)
-                    break
-                else:
-                    self._db = _connect(place.absolute().as_uri())
-                if before:
-                    before.backup(self._db)
-                _prepare(self._db)
-                if not before:
-                    self._put_memos({"partial": True})
-                break
-            except sqlite3.Error as broken:
-                if place and (not again or _is_broken(broken)):
+                self._db, again = _open_whole(place), True
+            except sqlite3.Error as failed:
+                if _is_broken(failed):
                     _remove(place)
+                else:
+                    place = None
+        if not again:
+            self._db = self._in_memory(before)
+            log.complain(f"unable to write {self._path}: {error}; going on without")
+            try:
+                self._db = _written(self._db, place) if place else self._db
+            except (sqlite3.Error, OSError):
+                place = None
         self.failed = f"{self._path}: {error}"
         log.error("not-stored", path=str(self._path), reason=str(error), instead=str(place or "memory"))
-        if not again:
-            log.complain(f"unable to write {self.failed}; going on without")
 
-    def _copy(self) -> sqlite3.Connection | None:
-        """Return a copy in memory of what can be read; on a full disk sqlite has no room beside the database even for that."""
+    def _in_memory(self, before: sqlite3.Connection | None) -> sqlite3.Connection:
+        """Return a copy of BEFORE, failing that of what can be read of the state, failing that an empty one that says so."""
+        memory = _connect("file::memory:")
+        with contextlib.suppress(sqlite3.Error):
+            if before:
+                before.backup(memory)
+                return memory
+        # On a full disk sqlite has no room beside the database even for reading.
         for room in ([self._substitute.parent] if self._substitute else []) + [Path(tempfile.gettempdir())]:
             with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
                 copy = Path(directory, "state.db")
@@ -204,10 +218,12 @@ class State:
                     with contextlib.suppress(FileNotFoundError):
                         shutil.copyfile(self._path.with_name("state.db" + suffix), copy.with_name("state.db" + suffix))
                 with contextlib.closing(_open_whole(copy)) as db:
-                    memory = _connect("file::memory:")
                     db.backup(memory)
                     return memory
-        return None
+        memory = _connect("file::memory:")
+        _prepare(memory)
+        memory.execute("INSERT INTO memo VALUES ('partial', 'true')")
+        return memory
 
     def __enter__(self) -> State:
         return self
@@ -346,7 +362,7 @@ class State:
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{self._path}: {error}") from error
 
 
@@ -395,6 +411,21 @@ def _open_or_set_aside(path: Path) -> sqlite3.Connection:
 def _is_broken(error: sqlite3.Error) -> bool:
     """Say whether ERROR is about what a database holds."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _written(db: sqlite3.Connection, place: Path) -> sqlite3.Connection:
+    """Write DB out to PLACE, whole or not at all, and return it as opened there."""
+    draft = place.with_name(place.name + ".new")
+    try:
+        _remove(draft)
+        with contextlib.closing(_connect(draft.absolute().as_uri())) as copy:
+            db.backup(copy)
+        draft.rename(place)
+        return _open_whole(place)
+    except (sqlite3.Error, OSError):
+        _remove(draft)
+        _remove(place)
+        raise
 
 
 def _set_aside(path: Path, reason: str) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -98,12 +99,13 @@ def test_greeting_question_answer_garbage(started: LocalNode) -> None:
 
 
 def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
-    never = r"standing interval=1 address=no stores=(yes|no) refused=0 tests=[0-9a-f]{16}"
+    who = rf'"name":"{started.address}","node_id":"[0-9a-f]{{24}}","at":0.0'
+    never = rf'standing {{{who},"stores":false,"tests":"[0-9a-f]{{16}}"}}'
     with Caller(started) as caller:
         assert re.fullmatch(never, caller.ask("greet")), "no round has finished, and so none is stated"
     started.round()
     with Caller(started) as caller:
-        finished = r"standing interval=1 round=\d\.\d address=no stores=yes refused=0 tests=[0-9a-f]{16}"
+        finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}"}}'
         assert re.fullmatch(finished, caller.ask("greet"))
         assert caller.read() == "end"
         caller.say("tests")
@@ -114,6 +116,27 @@ def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
         assert caller.ask("incident 0123456789ab") == "end"
         assert caller.ask("incident ../../etc/passwd").startswith("error malformed")
         assert caller.ask("greet me") == "error malformed text=greet stands alone"
+
+
+@pytest.mark.parametrize("damage", ["torn", "away", "nonsense"])
+def test_a_state_that_cannot_be_read_ends_nothing(started: LocalNode, damage: str) -> None:
+    """It says that it cannot remember what it tells, so that another node speaks."""
+    started.round()
+    database = started.state / "state.db"
+    match damage:
+        case "torn":
+            database.write_bytes(database.read_bytes()[:4096] + b"\xff" * 20000)
+        case "away":
+            database.unlink()
+            database.mkdir()
+        case _:
+            with contextlib.closing(sqlite3.connect(database)) as db:
+                db.execute("UPDATE memo SET value = '[[1'")
+                db.commit()
+    with Caller(started) as caller:
+        assert '"stores":false' in caller.ask("greet") and caller.read() == "end"
+        assert caller.ask("incident 0123456789ab") == "end"
+        assert caller.ask("test www.example.com/ok").startswith("answer www.example.com/ok OK")
 
 
 def test_half_closed_as_by_a_pipe_into_nc(started: LocalNode) -> None:

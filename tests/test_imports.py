@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
-PURE = {"model", "names", "protocol", "verdict", "incident", "speaking", "round", "message", "result"}
+PURE = {"model", "names", "protocol", "verdict", "incident", "speaking", "round", "message", "result", "values"}
 # What a pure module may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses and exit codes, `signal` for the names of signals; their functions are listed below.
 PURE_LIBRARY = {
@@ -18,12 +18,16 @@ PURE_LIBRARY = {
     "datetime",
     "email",
     "enum",
+    "functools",
     "hashlib",
     "itertools",
+    "json",
+    "math",
     "textwrap",
     "os",
     "re",
     "signal",
+    "types",
     "typing",
 }
 PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}

@@ -176,7 +176,7 @@ BAD = {
     "no-answer": (no_answer, "no answer in time"),
     "drops": (drop_after_questions, "it closed the connection"),
     "garbage": (garbage_answer, "it does not speak our protocol"),
-    "floods": (flood, "it does not speak our protocol: a line of over 4000 bytes"),
+    "floods": (flood, "it does not speak our protocol: a line of over 100000 bytes"),
     "wrong-test": (wrong_test, "no answer in time"),
     "refuses": (refuses, "it refused a question: malformed"),
 }
@@ -401,6 +401,16 @@ def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> 
         assert paris.asked == ["greet", f"incident {MINE}"]
         stated = talk.greet(known=(MINE,))
         assert stated and stated.incidents == (INCIDENTS[MINE], INCIDENTS[THEIRS])
+
+
+def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris: Knows) -> None:
+    """A statement has to be whole in time; who saw what is only for people."""
+    many = tuple(dataclasses.replace(INCIDENTS[MINE], ids=(f"{number:08}",), opening=None) for number in range(3500))
+    paris.statement = dataclasses.replace(STATEMENT, incidents=many)
+    with Talk(fakes) as talk:
+        stated = talk.greet()
+        assert stated and stated.incidents == many
+        assert len(paris.asked) == 1 + 100
 
 
 def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(fakes: Fakes, paris: Knows) -> None:

@@ -183,6 +183,13 @@ def test_a_quiet_round() -> None:
     ), "that it was, and whom it greeted"
 
 
+def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
+    """The daemon may have begun before nodes.txt was there, and call itself by its host name."""
+    assert play(UP).own().name == "me"
+    assert own(name="me").presence("localhost", "id-me", NOW).name == "me"
+    assert own().presence("localhost", "id-me", NOW).name == "localhost", "until a round knows better"
+
+
 def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
     opened = play(DOWN)
     assert opened.steps == ["Observe", "Save", "HandOver", "Next", "Save", "Next", "Save"]
@@ -490,6 +497,14 @@ def test_who_was_slow_to_see_greets_again_before_it_tells(second: float, greeted
         heard=lambda _: [states("peer", *([known("new")] if next(first, False) else [known("new", alert="peer")]))],
     )
     assert played.greeted == greeted and bool(played.mails) == mailed
+
+
+def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
+    """The first may be handing over just then."""
+    first = dataclasses.replace(states("a", refused=1), tests=frozenset[Test]())
+    spoken = play(DOWN, heard=[first], remembered=own(refused=2))
+    assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.own().refused == 2
+    assert play(DOWN, remembered=own(refused=2)).own().refused == 0, "the first itself"
 
 
 def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:

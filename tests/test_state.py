@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -370,7 +371,9 @@ def test_what_was_written_before_is_in_what_stands_in(tmp_path: Path, run: Path,
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     connect = state._connect
-    monkeypatch.setattr(state, "_connect", lambda uri: connect(uri if "/run/" in uri or "mode=" in uri else uri + "?mode=ro"))
+    monkeypatch.setattr(
+        state, "_connect", lambda uri: connect(uri if "/run/" in uri or "mem" in uri or "mode=" in uri else uri + "?mode=ro")
+    )
     with State(tmp_path, run) as store:
         assert not store.save(Save(incidents=(known("x"),))) and "readonly" in store.failed
         assert ids(store) == {"b", "x"} and store.own() == OWN
@@ -399,6 +402,105 @@ def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bo
     (tmp_path / "state.db-shm").unlink()
     with State(tmp_path, run) as store:
         assert store.failed == "" and ids(store) == {"b", "x"}
+
+
+def away(tmp_path: Path) -> contextlib.AbstractContextManager[None]:
+    """Have the state unreadable for a while."""
+
+    @contextlib.contextmanager
+    def gone() -> Iterator[None]:
+        (tmp_path / "state.db").rename(tmp_path / "away")
+        (tmp_path / "state.db").mkdir()
+        yield
+        (tmp_path / "state.db").rmdir()
+        (tmp_path / "away").rename(tmp_path / "state.db")
+
+    return gone()
+
+
+def test_what_is_left_to_tell_is_taken_back_from_what_stood_in(tmp_path: Path, run: Path) -> None:
+    """One address was told meanwhile, and one refused."""
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(known("a"),)))
+    left = Notification(Kind.ALERT, known("b", alert="oslo"), "two", NOW, 1)
+    with away(tmp_path), State(tmp_path, run) as store:
+        assert not store.save(Save(OWN, incidents=(left.incident,), outbox=(left,)))
+    with State(tmp_path, run) as store:
+        assert ids(store) == {"a", "b"} and store.books().outbox == [left] and not store.failed
+
+
+@pytest.mark.parametrize("step", ["backup", "rename", "_open_whole"])
+def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
+    tmp_path: Path, run: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    class Dying:
+        def backup(self, copy: sqlite3.Connection) -> None:
+            copy.execute("CREATE TABLE memo (key, value)")
+            copy.commit()
+            die()
+
+    with monkeypatch.context() as patched, away(tmp_path):
+        match step:
+            case "backup":
+                written = state._written
+                patched.setattr(state, "_written", lambda _, place: written(Dying(), place))
+            case "rename":
+                patched.setattr(Path, "rename", die)
+            case _:
+                patched.setattr(state, "_open_whole", die)
+        with pytest.raises(Killed):
+            State(tmp_path, run)
+        patched.undo()
+    with State(tmp_path, run) as store:
+        assert ids(store) == {"b"} and store.own() == OWN and not store.failed
+
+
+def test_a_disk_that_dies_in_the_middle_of_a_round(tmp_path: Path, run: Path) -> None:
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+
+        class Dead:
+            def execute(self, *_: object) -> None:
+                raise sqlite3.OperationalError("disk I/O error")
+
+            backup = execute
+
+            def close(self) -> None:
+                pass
+
+        store._db = Dead()  # type: ignore[assignment]
+        assert not store.save(Save(incidents=(known("x"),))) and "disk I/O" in store.failed
+        assert {"b", "x"} == ids(store)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE memo SET value = '[[1' WHERE key = 'own'", "UPDATE memo SET value = '7'", "UPDATE incident SET value = '{}'", "DELETE FROM incident"],
+)  # fmt: skip
+def test_a_database_that_is_whole_and_makes_no_sense_is_set_aside(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = Notification(Kind.ALERT, RICH, "two", NOW, 1)
+    with State(tmp_path) as store:
+        store.save(Save(OWN, incidents=(RICH,), outbox=(left,)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        db.execute(damage)
+        db.commit()
+    with State(tmp_path) as store:
+        assert not store.failed and store.save(Save(OWN, incidents=(known("x"),))) and ids(store) == {"x"}
+    (kept,) = tmp_path.glob("state.db.broken-*")
+    assert f"{tmp_path / 'state.db'} is broken" in capsys.readouterr().err and kept.stat().st_size
+    with State(tmp_path) as store:
+        assert ids(store) == {"x"}
 
 
 def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(tmp_path: Path, run: Path) -> None:
