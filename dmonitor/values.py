@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 Clock = Callable[[float], float]
@@ -33,75 +33,103 @@ def rule(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
 
 def write(kind: Any, value: Any, clock: Clock = float) -> str:
     """Return VALUE, a KIND, as JSON in ASCII; CLOCK moves its times."""
-    return json.dumps(_dump(kind, value, clock), separators=(",", ":"), allow_nan=False)
+    return json.dumps(_dumper(kind)(value, clock), separators=(",", ":"), allow_nan=False)
 
 
 def read(kind: Any, text: str | bytes, clock: Clock = float, *, own: bool = False) -> Any:
     """Return the KIND that TEXT holds, its times moved by CLOCK; ValueError if it holds none. OWN text is of our own grammar."""
     try:
-        return _load(kind, json.loads(text), clock, own)
+        return _loader(kind)(json.loads(text), clock, own)
     except RecursionError:
         raise ValueError("too deep") from None
 
 
 def moved(value: Any, clock: Clock) -> Any:
     """Return the dataclass VALUE with all its times moved by CLOCK."""
-    return _load(type(value), _dump(type(value), value, clock), float, True)
+    kind: Any = type(value)
+    return _loader(kind)(_dumper(kind)(value, clock), float, True)
+
+
+def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
+    """Return name, type and default of each field of a dataclass."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [(field.name, hints[field.name], field.default) for field in dataclasses.fields(kind)]
 
 
 @functools.cache
-def _fields(kind: Hashable) -> tuple[tuple[str, Any, Any], ...]:
-    """Return name, type and default of each field of a dataclass."""
-    hints = get_type_hints(kind, include_extras=True)
-    return tuple((field.name, hints[field.name], field.default) for field in dataclasses.fields(kind))  # type: ignore[arg-type]
-
-
-def _kinds(inner: tuple[Any, ...], count: int) -> tuple[Any, ...]:
-    """Return the types of a tuple's COUNT elements."""
-    return inner[:1] * count if inner[-1] is Ellipsis else inner
-
-
-def _dump(kind: Any, value: Any, clock: Clock) -> Any:
+def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
+    """Return what makes JSON's own types of a KIND."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
-        return clock(value)
+        return lambda value, clock: clock(value)
     if origin is Annotated or origin in (Union, types.UnionType):
-        return None if value is None else _dump(inner[0], value, clock)
+        plain = _dumper(inner[0])
+        return lambda value, clock: None if value is None else plain(value, clock)
     if origin is tuple:
-        return [_dump(each, one, clock) for each, one in zip(_kinds(inner, len(value)), value, strict=True)]
-    if _is_dataclass(kind):
-        rows = ((name, each, getattr(value, name), default) for name, each, default in _fields(kind))
-        return {name: _dump(each, one, clock) for name, each, one, default in rows if one != default}
-    return value.value if isinstance(value, enum.Enum) else value
+        return _tuple_dumper(inner)
+    if dataclasses.is_dataclass(kind):
+        fields = [(name, _dumper(each), default) for name, each, default in _fields(kind)]
+        return lambda value, clock: {
+            name: dump(one, clock) for name, dump, default in fields if (one := getattr(value, name)) != default
+        }
+    return (lambda value, _: value.value) if isinstance(kind, enum.EnumType) else (lambda value, _: value)
 
 
-def _load(kind: Any, data: Any, clock: Clock, own: bool) -> Any:
+def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, Clock], Any]:
+    if inner[-1] is Ellipsis:
+        dump = _dumper(inner[0])
+        return lambda value, clock: [dump(one, clock) for one in value]
+    dumps = list(map(_dumper, inner))
+    return lambda value, clock: [dump(one, clock) for dump, one in zip(dumps, value, strict=True)]
+
+
+@functools.cache
+def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
+    """Return what makes a KIND of JSON's own types."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
-        return clock(_number(data))
+        return lambda data, clock, _: clock(_number(data))
     if origin is Annotated:
-        value = _load(inner[0], data, clock, own)
-        return value if own else inner[1](value)
+        plain = _loader(inner[0])
+        return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))
     if origin in (Union, types.UnionType):
-        return None if data is None else _load(inner[0], data, clock, own)
-    if origin is tuple and isinstance(data, list):
-        return tuple(_load(each, one, clock, own) for each, one in zip(_kinds(inner, len(data)), data, strict=True))
-    if _is_dataclass(kind) and isinstance(data, dict):
-        found = {name: _load(each, data[name], clock, own) for name, each, _ in _fields(kind) if name in data}
-        if missing := [name for name, _, default in _fields(kind) if default is dataclasses.MISSING and name not in found]:
-            raise ValueError(f"no {missing[0]}")
-        return kind(**found)
+        some = _loader(inner[0])
+        return lambda data, clock, own: None if data is None else some(data, clock, own)
+    if origin is tuple:
+        return _tuple_loader(inner)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_loader(kind)
     if isinstance(kind, enum.EnumType):
-        return kind(data)
-    if kind is float and _number(data) >= 0:
-        return float(data)
-    if type(data) is not kind or (kind is int and not 0 <= data < 1e9):
-        raise ValueError(f"improper {data!r:.80}")
-    return data
+        return lambda data, *_: kind(data)
+    proper = {
+        float: lambda data: _number(data) >= 0,
+        int: lambda data: type(data) is int and 0 <= data < 1e9,
+        bool: lambda data: type(data) is bool,
+        str: lambda data: type(data) is str,
+    }[kind]
+    check = rule(proper)
+    return lambda data, *_: check(data)
 
 
-def _is_dataclass(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
+def _tuple_loader(inner: tuple[Any, ...]) -> Callable[[Any, Clock, bool], Any]:
+    is_list = rule(lambda data: isinstance(data, list))
+    if inner[-1] is Ellipsis:
+        load = _loader(inner[0])
+        return lambda data, clock, own: tuple([load(one, clock, own) for one in is_list(data)])
+    loads = list(map(_loader, inner))
+    return lambda data, clock, own: tuple([load(one, clock, own) for load, one in zip(loads, is_list(data), strict=True)])
+
+
+def _dataclass_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
+    loads = [(name, _loader(each)) for name, each, _ in _fields(kind)]
+    needed = {name for name, _, default in _fields(kind) if default is dataclasses.MISSING}
+    is_whole = rule(lambda data: isinstance(data, dict) and needed <= data.keys())
+
+    def load(data: Any, clock: Clock, own: bool) -> Any:
+        is_whole(data)
+        return kind(**{name: each(data[name], clock, own) for name, each in loads if name in data})
+
+    return load
 
 
 def _number(data: Any) -> float:
