@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture
 def port() -> int:
-    """A TCP port that is free on 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free, and that no outgoing connection gets by chance before a test listens there."""
+    for candidate in random.sample(range(20000, 32000), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", candidate))
+            return candidate
+    raise OSError("no free port")
 
 
 @pytest.fixture
