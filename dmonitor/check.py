@@ -85,7 +85,8 @@ def _take(own: lock.Lock) -> None:
 
 
 def _locked_round(chosen: Namespace, began: float) -> int:
-    configuration = _load(chosen)
+    configuration = config.load(chosen.config)
+    config.log_problems(configuration.problems)
     with state.State(chosen.state, chosen.run) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
             configuration = dataclasses.replace(configuration, addresses=store.addresses(configuration.addresses))
@@ -188,14 +189,7 @@ class _Driver:
 
 
 def _note(level: str, event: str, /, **facts: log.Value) -> None:
-    {"debug": log.debug, "info": log.info, "warning": log.warning, "error": log.error}[level](event, **facts)
-
-
-def _load(chosen: Namespace) -> config.Config:
-    configuration = config.load(chosen.config)
-    for problem in configuration.problems:
-        log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
-    return configuration
+    getattr(log, level)(event, **facts)
 
 
 def _load_aloud(chosen: Namespace) -> config.Config:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dmonitor import names, protocol, user
+from dmonitor import log, names, protocol, user
 from dmonitor.model import Node, Silence, Test
 
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
@@ -79,7 +79,7 @@ class Config:
         return self.directory / "plugins" / test.plugin
 
 
-class _Problems(list[Problem]):
+class Problems(list[Problem]):
     """What was found, in order."""
 
     unreadable = False
@@ -98,39 +98,27 @@ class _Problems(list[Problem]):
 
 def load(directory: Path) -> Config:
     """Read everything below DIRECTORY; what cannot be read is a problem, never an exception."""
-    problems = _Problems()
-    settings = _settings(directory / "dmonitor.conf", problems)
+    problems = Problems()
+    settings = load_settings(directory, problems)
     nodes = _nodes(directory / "nodes.txt", problems)
     problems.unreadable = False  # what matters is whether a test or an address that is not found is gone
-    tests = _tests(directory / "hosts.d", problems)
+    tests = load_tests(directory, problems)
     addresses = _addresses(directory / "alert.d", problems)
     complete = not problems.unreadable
-    silences = tuple(_silences(directory / "silence.d", tests if complete else None, nodes, problems))
+    silences = tuple(load_silences(directory, problems, tests if complete else None, nodes))
     return Config(directory, settings, nodes, tests, addresses, tuple(problems), complete, silences)
+
+
+def log_problems(problems: Iterable[Problem]) -> None:
+    """Have syslog say what is wrong."""
+    for problem in problems:
+        log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
 
 
 def line_of(directory: Path, node: str) -> int | None:
     """Return the number of NODE's line in nodes.txt."""
-    lines = _read(directory / "nodes.txt", _Problems())
+    lines = _read(directory / "nodes.txt", Problems())
     return next((number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None)
-
-
-def load_settings(directory: Path) -> tuple[Settings, list[Problem]]:
-    """Read dmonitor.conf alone, with its errors."""
-    problems = _Problems()
-    settings = _settings(directory / "dmonitor.conf", problems)
-    return settings, [problem for problem in problems if problem.severity is Severity.ERROR]
-
-
-def load_tests(directory: Path) -> tuple[Tests, list[Problem]]:
-    """Read hosts.d alone, for a daemon that is asked about a test; what is wrong there comes with it."""
-    problems = _Problems()
-    return _tests(directory / "hosts.d", problems), problems
-
-
-def load_silences(directory: Path) -> list[Silence]:
-    """Read silence.d alone, for a daemon that is greeted; what is wrong there is the checker's to say."""
-    return list(_silences(directory / "silence.d", None, (), _Problems()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -143,7 +131,7 @@ def _quoted(name: str) -> str:
     return f"'{names.printable(name)}'"
 
 
-def _read(path: Path, problems: _Problems, *, optional: bool = False) -> list[str]:
+def _read(path: Path, problems: Problems, *, optional: bool = False) -> list[str]:
     """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -154,7 +142,7 @@ def _read(path: Path, problems: _Problems, *, optional: bool = False) -> list[st
         return []
 
 
-def _kind(path: Path, problems: _Problems) -> int | None:
+def _kind(path: Path, problems: Problems) -> int | None:
     """Return what PATH is, links followed, as the type bits of its mode: 0 for a dangling link, None if it is not there.
 
     What cannot be looked at is a problem, and None.
@@ -168,14 +156,24 @@ def _kind(path: Path, problems: _Problems) -> int | None:
         return None
 
 
-def _entries(directory: Path, problems: _Problems, *, optional: bool = False) -> list[str]:
-    """Return the names in DIRECTORY that count, in order; one that is absent and not OPTIONAL is a problem."""
+def _entries(
+    directory: Path, problems: Problems, is_proper: Callable[[str], object], what: str, *, optional: bool = False
+) -> Iterator[tuple[Path, int]]:
+    """Yield what is in DIRECTORY and counts, in order, each with its `_kind`.
+
+    A name that is not IS_PROPER is a problem, for it is not WHAT; so is a directory that is absent and not OPTIONAL.
+    """
+    listed = []
     try:
-        return sorted(name for name in os.listdir(directory) if not names.is_passed_over(name))
+        listed = sorted(name for name in os.listdir(directory) if not names.is_passed_over(name))
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
             problems.failed(directory, error)
-        return []
+    for name in listed:
+        if not is_proper(name):
+            problems.error(directory / name, f"{_quoted(name)} is not {what}")
+        elif (kind := _kind(directory / name, problems)) is not None:
+            yield directory / name, kind
 
 
 # dmonitor.conf
@@ -183,7 +181,9 @@ def _entries(directory: Path, problems: _Problems, *, optional: bool = False) ->
 _Value = int | float | str | tuple[str, ...]
 
 
-def _settings(path: Path, problems: _Problems) -> Settings:
+def load_settings(directory: Path, problems: Problems) -> Settings:
+    """Read dmonitor.conf; a setting with a mistake in it keeps its default."""
+    path = directory / "dmonitor.conf"
     values: dict[str, _Value] = {}
     for number, line in enumerate(_read(path, problems, optional=True), 1):
         line = line.strip()
@@ -206,13 +206,18 @@ def _settings(path: Path, problems: _Problems) -> Settings:
     return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-            raise ValueError(f"not a whole number from {low} to {high}")
-        return int(value)
+def _checked(is_proper: Callable[[str], object], complaint: str, make: Callable[[str], _Value] = str) -> Callable[[str], _Value]:
+    def read(value: str) -> _Value:
+        if not is_proper(value):
+            raise ValueError(complaint)
+        return make(value)
 
     return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], _Value]:
+    complaint = f"not a whole number from {low} to {high}"
+    return _checked(lambda value: value.isascii() and value.isdigit() and low <= int(value) <= high, complaint, int)
 
 
 def _listen(value: str) -> tuple[str, ...]:
@@ -225,24 +230,6 @@ def _listen(value: str) -> tuple[str, ...]:
         except ValueError:
             raise ValueError(f"{_quoted(address)} is not an IPv4 or IPv6 address") from None
     return addresses
-
-
-def _sender(value: str) -> str:
-    if not names.is_address(value):
-        raise ValueError("not a mail address")
-    return value
-
-
-def _program(value: str) -> str:
-    if not value.startswith("/") or not value.isprintable():
-        raise ValueError("not an absolute path")
-    return value
-
-
-def _switch(value: str) -> bool:
-    if value not in ("on", "off"):
-        raise ValueError("neither on nor off")
-    return value == "on"
 
 
 def _remind(value: str) -> float:
@@ -260,10 +247,10 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "confirm": ("confirm", _whole(1, 100)),
     "listen": ("listen", _listen),
     "port": ("port", _whole(1, 65535)),
-    "from": ("sender", _sender),
-    "sendmail": ("sendmail", _program),
+    "from": ("sender", _checked(names.is_address, "not a mail address")),
+    "sendmail": ("sendmail", _checked(lambda value: value.startswith("/") and value.isprintable(), "not an absolute path")),
     "concurrency": ("concurrency", _whole(1, 10_000)),
-    "flapping": ("flapping", _switch),
+    "flapping": ("flapping", _checked(("on", "off").__contains__, "neither on nor off", "on".__eq__)),
     "remind": ("remind", _remind),
 }
 
@@ -271,7 +258,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
 # nodes.txt
 
 
-def _nodes(path: Path, problems: _Problems) -> tuple[Node, ...]:
+def _nodes(path: Path, problems: Problems) -> tuple[Node, ...]:
     nodes: dict[str, Node] = {}
     for number, line in enumerate(_read(path, problems), 1):
         words = line.partition("#")[0].split()
@@ -294,42 +281,37 @@ def _nodes(path: Path, problems: _Problems) -> tuple[Node, ...]:
 # hosts.d
 
 
-def _tests(directory: Path, problems: _Problems) -> dict[Test, Mapping[str, str] | None]:
+_HOST_NAME = "a host name: ASCII letters, digits and . _ - : only, no space"
+_TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
+
+
+def load_tests(directory: Path, problems: Problems) -> Tests:
+    """Read hosts.d."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for host in _entries(directory, problems):
-        path = directory / host
-        if names.is_reserved_host(host):
+    for path, kind in _entries(directory / "hosts.d", problems, names.is_subject, _HOST_NAME):
+        if path.name == names.NODE:
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
-        elif not names.is_host(host):
-            problems.error(path, f"{_quoted(host)} is not a host name: ASCII letters, digits and . _ - : only, no space")
-        elif (kind := _kind(path, problems)) == stat.S_IFDIR:
-            tests.update(_tests_of(path, problems))
-        elif kind is not None:
+        elif kind != stat.S_IFDIR:
             problems.unreadable |= kind == 0
             problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
+        else:
+            tests.update(_tests_of(path, problems))
     return tests
 
 
-def _tests_of(path: Path, problems: _Problems) -> dict[Test, Mapping[str, str] | None]:
-    tests: dict[Test, Mapping[str, str] | None] = {}
-    for name in _entries(path, problems):
-        file = path / name
-        if not names.is_test(name):
-            problems.error(file, f"{_quoted(name)} is not a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -")
-            continue
-        kind = _kind(file, problems)
+def _tests_of(path: Path, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
+    for file, kind in _entries(path, problems, names.is_test, _TEST_NAME):
         if kind == stat.S_IFREG:
-            suffix = name.partition(":")[2]
-            tests[Test(path.name, name)] = _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
-        elif kind == 0:
-            problems.error(file, "a dangling link: a test is a file, empty or with KEY=VALUE lines")
-            tests[Test(path.name, name)] = None  # it is still meant to be there, and its incident goes on
-        elif kind is not None:
-            problems.error(file, "not a file: a test is a file, empty or with KEY=VALUE lines")
-    return tests
+            suffix = file.name.partition(":")[2]
+            yield Test(path.name, file.name), _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
+        else:
+            what = "not a file" if kind else "a dangling link"
+            problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
+            if not kind:  # it is still meant to be there, and its incident goes on
+                yield Test(path.name, file.name), None
 
 
-def _parameters(path: Path, defaults: dict[str, str], problems: _Problems) -> dict[str, str] | None:
+def _parameters(path: Path, defaults: dict[str, str], problems: Problems) -> dict[str, str] | None:
     """Read a test's KEY=VALUE lines, which become its plugin's environment; None when one of them is wrong."""
     parameters = dict(defaults)
     mistakes = len(problems)
@@ -353,15 +335,12 @@ def _parameters(path: Path, defaults: dict[str, str], problems: _Problems) -> di
 # alert.d
 
 
-def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
+def _addresses(directory: Path, problems: Problems) -> tuple[str, ...]:
     addresses = []
-    for name in _entries(directory, problems):
-        path = directory / name
-        if not names.is_address(name):
-            problems.error(path, f"{_quoted(name)} is not a mail address")
-        elif (kind := _kind(path, problems)) == stat.S_IFREG:
-            addresses.append(name)
-        elif kind is not None:
+    for path, kind in _entries(directory, problems, names.is_address, "a mail address"):
+        if kind == stat.S_IFREG:
+            addresses.append(path.name)
+        else:
             problems.unreadable |= kind == 0
             problems.error(path, "not a file: touch one that is named like the address")
     return tuple(addresses)
@@ -370,31 +349,28 @@ def _addresses(directory: Path, problems: _Problems) -> tuple[str, ...]:
 # silence.d
 
 
-def _silences(directory: Path, tests: Tests | None, nodes: Iterable[Node], problems: _Problems) -> Iterator[Silence]:
+def load_silences(
+    directory: Path, problems: Problems, tests: Tests | None = None, nodes: Iterable[Node] = ()
+) -> Iterator[Silence]:
     """Yield the silences of files HOST and HOST/TEST; one that fits none of TESTS, where these are known, is suspicious."""
-    hosts: dict[str, list[str]] = {"node": [node.name for node in nodes]}
+    hosts: dict[str, list[str]] = {names.NODE: [node.name for node in nodes]}
     for test in tests or ():
         hosts.setdefault(test.host, []).append(test.name)
-    for host in _entries(directory, problems, optional=True):
-        path = directory / host
-        files = []
-        if not names.is_host(host) and not names.is_reserved_host(host):
-            problems.error(path, f"{_quoted(host)} is not a host name: ASCII letters, digits and . _ - : only, no space")
-        elif (kind := _kind(path, problems)) == stat.S_IFDIR:
-            files = [(path / name, name, _kind(path / name, problems)) for name in _entries(path, problems, optional=True)]
-        elif kind is not None:
-            files = [(path, "", kind)]
-        for file, name, kind in files:
-            where = "node in nodes.txt" if name and host == "node" else "test in hosts.d" if name else "host in hosts.d"
-            known = hosts.get(host, []) if name else list(hosts)
-            if name and not (names.is_node(name) if host == "node" else names.is_test(name)):
-                problems.error(file, f"{_quoted(name)} cannot be a {where}")
-            elif kind not in (stat.S_IFREG, None):
+    for path, kind in _entries(directory / "silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
+        what, known, files = "host in hosts.d", list(hosts), [(path, kind)]
+        if kind == stat.S_IFDIR:
+            is_proper, what = (
+                (names.is_node, "node in nodes.txt") if path.name == names.NODE else (names.is_test, "test in hosts.d")
+            )
+            files = list(_entries(path, problems, is_proper, f"a {what}", optional=True))
+            known = hosts.get(path.name, [])
+        for file, kind in files:
+            if kind != stat.S_IFREG:
                 problems.error(file, "not a file: touch HOST, or HOST/TEST")
-            elif kind is not None:
-                if tests is not None and file.name not in known:
-                    problems.warning(file, f"silences nothing: no such {where}{did_you_mean(file.name, known)}")
-                yield from _silence(file, host, name)
+                continue
+            if tests is not None and file.name not in known:
+                problems.warning(file, f"silences nothing: no such {what}{did_you_mean(file.name, known)}")
+            yield from _silence(file, path.name, "" if file == path else file.name)
 
 
 def _silence(path: Path, host: str, name: str) -> Iterator[Silence]:

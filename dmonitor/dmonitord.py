@@ -7,8 +7,8 @@ and the last process of the classic start reports through a pipe to the first.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
+import functools
 import io
 import os
 import resource
@@ -21,15 +21,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from dmonitor import cluster, config, lock, log, program, protocol, round, state, user
-from dmonitor.model import Incident, Presence, Statement
+from dmonitor import cluster, config, lock, log, program, protocol, state, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
+from dmonitor.witness import Witness
 
 PROGRAM = "dmonitord"
-_Fact = TypeVar("_Fact")
 _DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
 _BACKLOG = 128
 _LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because of strangers
@@ -48,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(chosen: Namespace) -> int:
     user.become(chosen.state, chosen.run)
-    settings, problems = config.load_settings(chosen.config)
-    if problems:
-        for problem in problems:
+    problems = config.Problems()
+    settings = config.load_settings(chosen.config, problems)
+    if errors := [problem for problem in problems if problem.severity is config.Severity.ERROR]:
+        for problem in errors:
             log.complain(str(problem))
         return os.EX_CONFIG  # a default in place of a mistake could open the port to where it should be closed
     node_id = state.node_id(chosen.state)
@@ -60,21 +59,9 @@ def _start(chosen: Namespace) -> int:
     except lock.Busy as error:
         log.complain(f"another one runs already: {error}")
         return os.EX_TEMPFAIL
-    ready = _Ready(chosen.config, chosen.state, chosen.run, settings, node_id, own, _listen(settings))
-    return _serve(ready) if chosen.foreground else _detach(ready)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ready:
-    """What a daemon has taken before it detaches, so that a start that fails can say so."""
-
-    directory: Path
-    state: Path
-    run: Path | None
-    settings: config.Settings
-    node_id: str
-    own: lock.Lock
-    listeners: list[socket.socket]
+    listeners = _listen(settings)
+    serve = functools.partial(_serve, chosen, settings, node_id, own, listeners)
+    return serve() if chosen.foreground else _detach(serve, settings.concurrency, [*listeners, own.fileno()])
 
 
 def _listen(settings: config.Settings) -> list[socket.socket]:
@@ -93,8 +80,8 @@ def _listen(settings: config.Settings) -> list[socket.socket]:
     return listeners
 
 
-def _detach(ready: _Ready) -> int:
-    """Leave a daemon behind, and return once it serves, or has failed to."""
+def _detach(serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[socket.socket | int]) -> int:
+    """Leave a daemon behind that will SERVE and has KEPT open what it needs; return once it does, or has failed to."""
     report, reporting = os.pipe()
     reporter = io.FileIO(reporting, "wb")
     first = os.fork()
@@ -111,7 +98,7 @@ def _detach(ready: _Ready) -> int:
     try:
         os.close(report)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = max(_DESCRIPTORS, 4 * ready.settings.concurrency)
+        wanted = max(_DESCRIPTORS, 4 * concurrency)
         limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         import daemon
@@ -122,11 +109,11 @@ def _detach(ready: _Ready) -> int:
             umask=0o027,
             initgroups=False,  # root was given up before the port was bound
             signal_map={},  # `_serve` has its own handlers
-            files_preserve=[*ready.listeners, ready.own.fileno(), reporter],
+            files_preserve=[*kept, reporter],
         )
         context.open()
         log.restart()
-        status = _serve(ready, reporter)
+        status = serve(reporter)
     except Exception as error:  # noqa: BLE001 - whatever it is, the first process is told
         log.error("start-failed", reason=repr(error))
         if not reporter.closed:
@@ -135,22 +122,28 @@ def _detach(ready: _Ready) -> int:
         os._exit(status)
 
 
-def _serve(ready: _Ready, reporter: io.FileIO | None = None) -> int:
+def _serve(
+    chosen: Namespace,
+    settings: config.Settings,
+    node_id: str,
+    own: lock.Lock,
+    listeners: Sequence[socket.socket],
+    reporter: io.FileIO | None = None,
+) -> int:
     """Answer until SIGTERM; return 0."""
-    settings = ready.settings
-    ready.own.state()
+    own.state()
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        door = _Door(selector, ready.directory, settings)
-        greeting = protocol.Greeting(door.around.me.name, ready.node_id)
-        facts = _Facts(ready, greeting)
-        server = Server(selector, runner, ready.listeners, ready.directory, greeting, facts, settings.concurrency, door.knock)
+        door = _Door(selector, chosen.config, settings)
+        greeting = protocol.Greeting(door.around.me.name, node_id)
+        facts = Witness(runner, chosen.config, chosen.state, chosen.run, greeting)
+        server = Server(selector, listeners, greeting, facts, settings.concurrency, door.knock)
         door.open(server)
         if reporter:
             reporter.write(b"ready")
             reporter.close()
-        log.info("started", name=door.around.me.name, id=ready.node_id, port=settings.port, peers=len(door.around.peers))
+        log.info("started", name=greeting.name, id=node_id, port=settings.port, peers=len(door.around.peers))
         while signal.SIGTERM not in caught:
             for key, _ in selector.select(server.pause()):
                 key.data()
@@ -161,43 +154,8 @@ def _serve(ready: _Ready, reporter: io.FileIO | None = None) -> int:
         server.close()
         runner.close()
         log.info("stopped")
-        ready.own.release()
+        own.release()
     return os.EX_OK
-
-
-class _Facts:
-    """What this node states, from the checker's books and the silences as they are now."""
-
-    def __init__(self, ready: _Ready, greeting: protocol.Greeting) -> None:
-        self._ready, self._greeting = ready, greeting
-
-    def statement(self) -> tuple[Statement, float]:
-        silences, now = config.load_silences(self._ready.directory), time.time()
-        name, node_id = self._greeting.name, self._greeting.node_id
-
-        def read(store: state.State) -> tuple[Statement, float]:
-            now, own = store.clock.now(), store.own()
-            presence = own.presence(name, node_id, now, stores=not store.failed)
-            return round.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
-
-        return self._read(read, (round.state_of(round.Own(), [], silences, Presence(name, node_id, now, stores=False), now), now))
-
-    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
-        def read(store: state.State) -> tuple[Incident | None, float]:
-            found = [known for known in store.recall([incident_id]) if not known.removed]
-            return (found[0] if found else None), store.clock.now()
-
-        nothing: tuple[Incident | None, float] = None, time.time()
-        return self._read(read, nothing)
-
-    def _read(self, read: Callable[[state.State], _Fact], otherwise: _Fact) -> _Fact:
-        """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
-        try:
-            with state.State(self._ready.state, self._ready.run, read_only=True) as store:
-                return read(store)
-        except state.StateError as error:
-            log.debug("state-unreadable", reason=str(error))
-            return otherwise
 
 
 class _Door:
@@ -250,8 +208,7 @@ class _Door:
 
     def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
         loaded = config.load(self._directory)
-        for problem in loaded.problems:
-            log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
+        config.log_problems(loaded.problems)
         if before and not loaded.nodes and any(problem.path.name == "nodes.txt" for problem in loaded.problems):
             return before  # an unreadable nodes.txt shuts nobody out
         return cluster.look_around(loaded.nodes, self._settings.listen, before.found if before else {})

@@ -46,13 +46,13 @@ def compose(
         body += [f"… and {len(stories) - len(shown)} more; on any node: dmonitor-check --dry-run", ""]
     body += [*_lateness(notifications, now, zone), *_footer(node)]
     address, threads = notifications[0].address, _threads(notifications)
-    return _mail(address, _subject(stories, now), body, threads, sender=sender, node=node, date=_local(now, zone))
+    return _mail(address, _subject(stories, now), body, threads, sender, node, _local(now, zone))
 
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to ADDRESS."""
     body = [f"This is a test: if you can read it, the alerts of dmonitor on {node} reach you.", "", *_footer(node)]
-    return _mail(address, f"TEST dmonitor on {node}", body, {}, sender=sender, node=node, date=_local(now, None))
+    return _mail(address, f"TEST dmonitor on {node}", body, {}, sender, node, _local(now, None))
 
 
 def _threads(notifications: Sequence[Notification]) -> Mapping[str, str]:
@@ -249,25 +249,15 @@ def _footer(node: str) -> list[str]:
 
 
 def _mail(
-    address: str,
-    subject: str,
-    body: Sequence[str],
-    threads: Mapping[str, str],
-    *,
-    sender: str,
-    node: str,
-    date: datetime.datetime,
+    address: str, subject: str, body: Sequence[str], more: Mapping[str, str], sender: str, node: str, date: datetime.datetime
 ) -> bytes:
     mail = email.message.EmailMessage(_POLICY)
-    user, _, domain = sender.partition("@")
-    mail["From"] = email.headerregistry.Address(f"dmonitor on {node}", user, domain)
-    user, _, domain = address.partition("@")
-    mail["To"] = email.headerregistry.Address("", user, domain)
+    for header, name, mailbox in (("From", f"dmonitor on {node}", sender), ("To", "", address)):
+        mail[header] = email.headerregistry.Address(name, *mailbox.partition("@")[::2])
     mail["Subject"] = subject
     mail["Date"] = email.utils.format_datetime(date)
-    for header, value in threads.items():
+    for header, value in {**more, "Auto-Submitted": "auto-generated"}.items():
         mail[header] = value
-    mail["Auto-Submitted"] = "auto-generated"
     mail.set_content("\n".join(body) + "\n")
     return mail.as_bytes()
 

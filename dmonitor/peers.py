@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dmonitor import log, protocol, resolve
 from dmonitor.cluster import Peer
@@ -61,35 +62,29 @@ class _Peer:
     incidents: dict[str, Incident] = dataclasses.field(default_factory=dict)  # its incidents, by their smallest ids
 
 
+@dataclasses.dataclass(eq=False)
 class Asker:
-    """Ask PEERS, from within SELECTOR's loop; `tick` must be called at the times that `pause` says.
+    """Ask `peers`, from within `selector`'s loop; `tick` must be called at the times that `pause` says.
 
-    LISTEN gives the source addresses of questions, as strings: nodes that share a machine need them. DIGEST is that of
-    our tests; the times in `statements`, which has what each node id stated last, are on CLOCK.
+    `listen` gives the source addresses of questions: nodes that share a machine need them. `digest` is that of our tests;
+    the times in `statements`, which has what each node id stated last, are on `clock`.
     """
 
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        peers: Sequence[Peer],
-        own_id: str,
-        listen: Sequence[str],
-        port: int,
-        digest: str = "",
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._selector = selector
+    selector: selectors.BaseSelector
+    peers: dataclasses.InitVar[Iterable[Peer]]
+    own_id: str
+    listen: Sequence[str]
+    port: int
+    digest: str = ""
+    clock: Callable[[], float] = time.time
+    statements: dict[str, Statement] = dataclasses.field(default_factory=dict, init=False)
+    echo: Node | None = dataclasses.field(default=None, init=False)  # the line of nodes.txt at which our own id answered
+
+    def __post_init__(self, peers: Iterable[Peer]) -> None:
         self._peers = [_Peer(peer.node, peer.addresses, reason=peer.reason) for peer in peers]
-        self._own_id = own_id
-        self._sources = [resolve.normal(address) for address in listen]
-        self._port = port
-        self._digest = digest
-        self._clock = clock
         self._is_known: Callable[[str], bool] = lambda _: True
         self._open: list[tuple[str, ...]] = []
-        self.statements: dict[str, Statement] = {}
         self._answers: dict[Test, dict[Node, Answer]] = {}
-        self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
 
     def ask(self, test: Test) -> None:
         """Ask every peer about TEST, once."""
@@ -114,7 +109,7 @@ class Asker:
         """
         self._is_known, self._open = is_known, list(open_ids)
         for peer in self._peers:
-            if peer.greet_by or peer.node_id == self._own_id:
+            if peer.greet_by or peer.node_id == self.own_id:
                 continue
             peer.greet_by = float("inf")
             match peer.stage:
@@ -139,32 +134,34 @@ class Asker:
 
     def pause(self) -> float | None:
         """Return seconds until `tick` is due; None when nothing is awaited."""
-        due = [peer.deadline for peer in self._peers if peer.stage not in (_Stage.IDLE, _Stage.TALKING, _Stage.OVER)]
-        due += [min(peer.asked.values()) for peer in self._peers if peer.stage is _Stage.TALKING and peer.asked]
-        due += [peer.greet_by for peer in self._peers if peer.stage is _Stage.TALKING and peer.greet_by]
+        due = [until for peer in self._peers for until, _ in self._deadlines(peer)]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def tick(self) -> None:
         """Give up what is over its deadline."""
         now = time.monotonic()
-        for peer in self._peers:
-            match peer.stage:
-                case _Stage.CONNECTING if now >= peer.deadline:
-                    self._next_address(peer, "connection timed out")
-                case _Stage.GREETING if now >= peer.deadline:
-                    self._give_up(peer, "connected, but no greeting")
-                case _Stage.TALKING:
-                    for test in [test for test, until in peer.asked.items() if now >= until]:
-                        self._no_answer(peer, test, "no answer in time")
-                    if 0 < peer.greet_by <= now:
-                        self._no_statement(peer, "no statement in time")
+        for give_up in [give_up for peer in self._peers for until, give_up in self._deadlines(peer) if until <= now]:
+            give_up()
+
+    def _deadlines(self, peer: _Peer) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield until when what is due from PEER is waited for, and what is done then."""
+        match peer.stage:
+            case _Stage.CONNECTING:
+                yield peer.deadline, functools.partial(self._next_address, peer, "connection timed out")
+            case _Stage.GREETING:
+                yield peer.deadline, functools.partial(self._give_up, peer, "connected, but no greeting")
+            case _Stage.TALKING:
+                for test, until in peer.asked.items():
+                    yield until, functools.partial(self._no_answer, peer, test, "no answer in time")
+                if peer.greet_by:
+                    yield peer.greet_by, functools.partial(self._no_statement, peer, "no statement in time")
 
     def close(self, reason: str = "the round is over") -> None:
         """End every conversation; what has not been answered is not answered for REASON."""
         for peer in self._peers:
             if peer.stage is _Stage.TALKING and peer.connection and not peer.unsent:
                 with contextlib.suppress(OSError):
-                    peer.connection.send(protocol.write(protocol.Quit()))
+                    peer.connection.send(protocol.write(protocol.Request("quit")))
             self._end(peer, reason)
 
     def _connect(self, peer: _Peer) -> None:
@@ -186,17 +183,17 @@ class Asker:
         try:
             peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
             connection.setblocking(False)
-            for source in self._sources:
+            for source in map(resolve.normal, self.listen):
                 if source.version == address.version and not source.is_unspecified:
                     connection.bind((str(source), 0))
                     break
-            connection.connect((str(address), self._port))
+            connection.connect((str(address), self.port))
         except BlockingIOError:
             pass
         except OSError as error:
             self._next_address(peer, _strerror(error))
             return
-        self._selector.register(connection, selectors.EVENT_WRITE, lambda: self._connected(peer))
+        self.selector.register(connection, selectors.EVENT_WRITE, lambda: self._connected(peer))
 
     def _connected(self, peer: _Peer) -> None:
         if peer.connection is None:
@@ -207,7 +204,7 @@ class Asker:
             return
         peer.stage = _Stage.GREETING
         peer.deadline = time.monotonic() + GREETING_LIMIT
-        self._selector.modify(peer.connection, selectors.EVENT_READ, lambda: self._readable(peer))
+        self.selector.modify(peer.connection, selectors.EVENT_READ, lambda: self._readable(peer))
 
     def _readable(self, peer: _Peer) -> None:
         self._flush(peer)
@@ -237,7 +234,7 @@ class Asker:
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
         peer.name, peer.node_id = greeting.name, greeting.node_id
-        if greeting.node_id == self._own_id:
+        if greeting.node_id == self.own_id:
             reason = "it is this node itself, or has a copy of its id"
             log.warning("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
             self.echo = peer.node
@@ -258,10 +255,10 @@ class Asker:
 
     def _put_greet(self, peer: _Peer) -> None:
         peer.greet_by = time.monotonic() + GREETING_LIMIT
-        peer.awaited, peer.size = [protocol.Greet()], 0
+        peer.awaited, peer.size = [protocol.Request("greet")], 0
         self._say(peer, peer.awaited)
 
-    def _say(self, peer: _Peer, requests: Iterable[protocol.Request]) -> None:
+    def _say(self, peer: _Peer, requests: Iterable[protocol.Question | protocol.Request]) -> None:
         peer.unsent += b"".join(map(protocol.write, requests))
         self._flush(peer)
 
@@ -277,8 +274,8 @@ class Asker:
             self._end(peer, _strerror(error))
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.unsent else 0)
-        if self._selector.get_key(peer.connection).events != events:
-            self._selector.modify(peer.connection, events, lambda: self._readable(peer))
+        if self.selector.get_key(peer.connection).events != events:
+            self.selector.modify(peer.connection, events, lambda: self._readable(peer))
 
     def _stated(self, peer: _Peer, line: bytes) -> None:
         """Take a LINE of the reply that is awaited first; one that comes too late is only counted."""
@@ -287,7 +284,7 @@ class Asker:
             self._end(peer, "its statement has no end")
         elif line.strip().partition(b" ")[0] != b"end":
             if not peer.reply:
-                peer.began = self._clock()
+                peer.began = self.clock()
             if peer.greet_by:
                 peer.reply.append(line)
         else:
@@ -296,16 +293,16 @@ class Asker:
                 self._replied(peer, request, lines)
 
     def _replied(self, peer: _Peer, request: protocol.Request, lines: list[bytes]) -> None:
-        if isinstance(request, protocol.Greet):
+        if request.word == "greet":
             peer.statement = protocol.read_statement(lines, protocol.Greeting(peer.name, peer.node_id), peer.began)
             peer.incidents = {incident.id: incident for incident in peer.statement.incidents}
             listed = {known for incident in peer.statement.incidents for known in incident.ids}
             unknown = [incident.id for incident in peer.incidents.values() if not any(map(self._is_known, incident.ids))]
             missing = [min(ids) for ids in self._open if listed.isdisjoint(ids)]
-            peer.awaited += map(protocol.Inquire, (*missing, *unknown)[:_INQUIRIES])
-            peer.awaited += [protocol.ListTests()] if peer.statement.presence.tests != self._digest else []
+            peer.awaited += [protocol.Request("incident", known) for known in (*missing, *unknown)[:_INQUIRIES]]
+            peer.awaited += [protocol.Request("tests")] if peer.statement.presence.tests != self.digest else []
             self._say(peer, peer.awaited)
-        elif isinstance(request, protocol.ListTests) and peer.statement:
+        elif request.word == "tests" and peer.statement:
             peer.statement = dataclasses.replace(peer.statement, tests=protocol.read_tests(lines))
         elif incident := protocol.read_incident(lines, peer.began):
             peer.incidents[incident.id] = incident
@@ -364,7 +361,7 @@ class Asker:
     def _hang_up(self, peer: _Peer) -> None:
         if peer.connection is not None:
             with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(peer.connection)
+                self.selector.unregister(peer.connection)
             peer.connection.close()
             peer.connection = None
         peer.unsent, peer.awaited, peer.reply = b"", [], []

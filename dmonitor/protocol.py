@@ -53,25 +53,14 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Greet:
-    """What do you state of yourself, and of what you know?"""
+class Request:
+    """`greet`: what do you state of yourself and of what you know? `tests`: which do you have?
 
+    `incident`: what do you know of the one with this ID, and who saw what when it opened? `quit`: the caller is done.
+    """
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ListTests:
-    """Which tests do you have?"""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Inquire:
-    """What do you know of the incident with this id, and who saw what when it opened?"""
-
-    id: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Quit:
-    """The caller is done."""
+    word: str
+    id: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,9 +84,6 @@ class Refusal:
     text: str = ""
 
 
-Request = Question | Greet | ListTests | Inquire | Quit
-
-
 class Lines:
     """Cut a stream of bytes into lines without their end; no line is longer than `limit` bytes with it."""
 
@@ -113,21 +99,15 @@ class Lines:
         return [line.removesuffix(b"\r") for line in lines]
 
 
-def write(message: Greeting | Request | Reply | Refusal) -> bytes:
+def write(message: Greeting | Question | Request | Reply | Refusal) -> bytes:
     """Return the line, with its end, that says MESSAGE."""
     match message:
         case Greeting():
             words = ["dmonitor", str(VERSION), _fact("name", message.name), _fact("id", message.node_id)]
         case Question():
             words = ["test", str(message.test)]
-        case Greet():
-            words = ["greet"]
-        case ListTests():
-            words = ["tests"]
-        case Inquire():
-            words = ["incident", message.id]
-        case Quit():
-            words = ["quit"]
+        case Request():
+            words = [message.word, message.id] if message.id else [message.word]
         case Reply():
             words = ["answer", str(message.test), message.result.outcome.value]
             words += [_fact("reason", message.reason)] if message.reason else []
@@ -138,20 +118,16 @@ def write(message: Greeting | Request | Reply | Refusal) -> bytes:
     return " ".join(words).encode("ascii") + b"\n"
 
 
-def read_request(line: bytes) -> Request:
+def read_request(line: bytes) -> Question | Request:
     """Return what a caller's LINE asks."""
     words, _ = _split(line)
     match words:
-        case ["quit"]:
-            return Quit()
         case ["test", name]:
             return Question(_test(name))
-        case ["greet"]:
-            return Greet()
-        case ["tests"]:
-            return ListTests()
         case ["incident", incident_id] if names.is_node_id(incident_id):
-            return Inquire(incident_id)
+            return Request("incident", incident_id)
+        case ["quit" | "greet" | "tests" as word]:
+            return Request(word)
         case ["quit" | "greet" | "tests" as word, *_]:
             raise ProtocolError(f"{word} stands alone")
         case ["incident", *_]:

@@ -12,22 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from dmonitor import incident, speaking, verdict
-from dmonitor.model import (
-    Answer,
-    Incident,
-    Judgement,
-    Kind,
-    Node,
-    Notification,
-    Outcome,
-    Presence,
-    Silence,
-    Standing,
-    Statement,
-    Test,
-    Vote,
-)
+from dmonitor import incident, notes, speaking, verdict
+from dmonitor.model import Incident, Judgement, Kind, Node, Notification, Presence, Silence, Standing, Statement, Test
+from dmonitor.notes import Note
 from dmonitor.values import Time
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
@@ -162,12 +149,6 @@ class Clock(Protocol):
     def elapsed(self) -> float: ...
 
 
-class Note(Protocol):
-    """Log an event at `debug`, `info`, `warning` or `error`."""
-
-    def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
-
-
 Course = Generator[Effect, Any, bool]
 
 
@@ -256,7 +237,7 @@ class _Round:
             )
             if standing != before:
                 changed[test] = standing
-            _log_judgement(self._note, test, before, standing, judgement)
+            notes.judgement(self._note, test, before, standing, judgement)
             if closed_elsewhere:
                 (elsewhere,) = self._ledger.find(open_before[test].ids[:1])
                 if asked and not elsewhere.closing:
@@ -264,7 +245,7 @@ class _Round:
                 self._note("info", "incident-closed-elsewhere", test=str(test), incident=open_before[test].id)
             if after is not None and after != known:
                 self._ledger.put(after)
-                _log_incident(self._note, known, after, judgement)
+                notes.incident(self._note, known, after, judgement)
         return changed
 
     def _forget_removed(self) -> frozenset[Test]:
@@ -420,40 +401,3 @@ class _Round:
 
 def _key(notification: Notification) -> _Key:
     return notification.incident.id, notification.kind, notification.address
-
-
-def _log_judgement(note: Note, test: Test, before: Standing, after: Standing, judgement: Judgement) -> None:
-    own = judgement.answers[0]
-    moved = after.verdict is not before.verdict or after.own is not before.own
-    level = "info" if moved else "debug"
-    if moved and after.own is Outcome.UNKNOWN:
-        note("warning", "untestable", test=str(test), text=own.text)
-    if len(judgement.answers) > 1 or moved:
-        if len(judgement.answers) > 1:
-            note(level, "asked", test=str(test), peers=",".join(answer.node.name for answer in judgement.answers[1:]))
-        for answer in judgement.answers[1:]:
-            note(level, "answer", test=str(test), node=answer.node.name, sees=answer.seen, age=_age(answer), text=answer.text)
-        was = before.verdict.value
-        note(level, "verdict", test=str(test), verdict=judgement.verdict.value, was=was, **_tally(judgement), text=own.text)
-
-
-def _log_incident(note: Note, before: Incident | None, after: Incident, judgement: Judgement) -> None:
-    if before is None:
-        note("info", "incident-opened", test=str(after.test), incident=after.id, **_tally(judgement))
-    elif after.closed is not None:
-        lasted = round(after.closed - after.began)
-        note("info", "incident-closed", test=str(after.test), incident=after.id, seconds=lasted, **_tally(judgement))
-
-
-def _age(answer: Answer) -> float | None:
-    return answer.age if answer.result else None
-
-
-def _tally(judgement: Judgement) -> dict[str, str | int | None]:
-    return {
-        "votes": len(judgement.sites(Vote.FAILING)),
-        "quorum": judgement.quorum,
-        "failing": ",".join(judgement.nodes(Vote.FAILING)) or None,
-        "passing": ",".join(judgement.nodes(Vote.PASSING)) or None,
-        "abstaining": ",".join(judgement.nodes(Vote.ABSTAIN)) or None,
-    }

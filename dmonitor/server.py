@@ -1,7 +1,7 @@
 """Answer the peers: who may ask, who waits for which run, what is remembered for how long (rules R3, R8).
 
-The daemon's heart, without its start and its signals. A question is answered by membership in this node's own
-tests; nothing else that a caller sends is run, kept or made part of a path. One run serves all who ask for the
+The daemon's heart, without its start and its signals. A question is answered by membership in what this node tests
+(`witness`); nothing else that a caller sends is run, kept or made part of a path. One run serves all who ask for the
 same test while it lasts, and for MEMORY seconds after. No caller can make another wait: every socket is
 non-blocking, every conversation ends by itself, and what one may send or leave unread is limited.
 """
@@ -11,17 +11,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from dmonitor import config, log, protocol, resolve
+from dmonitor import log, protocol, resolve
 from dmonitor.model import Incident, Outcome, Result, Statement, Test
-from dmonitor.runner import MISTAKEN, Runner
 
 MEMORY = 5.0  # seconds for which a result is given out again
 CALLERS = 256  # conversations at a time
@@ -31,7 +30,6 @@ ERRORS_LIMIT = 10  # lines of one conversation that make no sense
 _HELPING = 1_000  # bytes of questions that are taken before the next caller's turn
 _QUEUE = 4  # tests that may wait or run, as a multiple of those that may run; past that the daemon is busy
 _UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before its questions wait
-_LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
 
 
@@ -51,48 +49,46 @@ class _Caller:
 
 
 class Facts(Protocol):
-    """What this node states, each with `now` on the clock of its times; an incident that is not known is None. Never raises."""
+    """What this node knows; nothing here raises. Times come with `now` on their clock."""
+
+    def tests(self) -> Iterable[Test]:
+        """Return the tests that are configured here."""
+
+    def has(self, test: Test, /) -> bool:
+        """Say whether this node can run TEST: a configured one, or that of a peer."""
+
+    def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
+        """Run TEST; DONE is called with its result, now or later."""
 
     def statement(self) -> tuple[Statement, float]: ...
 
-    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]: ...
+    def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
+        """Return the incident, None if it is not known."""
 
 
+@dataclasses.dataclass(eq=False)
 class Server:
-    """Serve the sockets LISTENERS from SELECTOR's loop, and greet callers with GREETING and, where they ask, with FACTS.
+    """Serve the sockets `listeners` from `selector`'s loop, and greet callers with `greeting`.
 
-    `tick` must be called at the times that `pause` says. The DIRECTORY of the configuration is looked at again
-    when a question comes; the addresses of nodes are given by `admit`, and STRANGER is called when another one came.
+    `tick` must be called at the times that `pause` says. No more than a multiple of `concurrency` tests wait or run. The
+    addresses of nodes are given by `admit`, and `stranger` is called when another one came.
     """
 
-    def __init__(
-        self,
-        selector: selectors.BaseSelector,
-        runner: Runner,
-        listeners: Iterable[socket.socket],
-        directory: Path,
-        greeting: protocol.Greeting,
-        facts: Facts,
-        concurrency: int,
-        stranger: Callable[[], None],
-    ) -> None:
-        self._selector = selector
-        self._runner = runner
-        self._listeners = list(listeners)
-        self._directory = directory
-        self._greeting = protocol.write(greeting)
-        self._facts = facts
-        self._concurrency = concurrency
-        self._stranger = stranger
+    selector: selectors.BaseSelector
+    listeners: Sequence[socket.socket]
+    greeting: protocol.Greeting
+    facts: Facts
+    concurrency: int
+    stranger: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self._admitted: frozenset[str] = frozenset()
         self._callers: dict[_Caller, None] = {}  # in the order they came, which is that of their ends
         self._flights: dict[Test, set[_Caller]] = {}
         self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended
-        self._tests: config.Tests = {}
-        self._tests_read = float("-inf")
         self._noted: dict[str, float] = {}
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, self._acceptor(listener))
+        for listener in self.listeners:
+            self.selector.register(listener, selectors.EVENT_READ, functools.partial(self._accept, listener))
 
     def admit(self, addresses: Iterable[str]) -> None:
         """Let in callers from ADDRESSES, in their normal form, and from nowhere else from now on."""
@@ -116,14 +112,11 @@ class Server:
     def close(self) -> None:
         for caller in list(self._callers):
             self._drop(caller)
-        for listener in self._listeners:
-            self._selector.unregister(listener)
+        for listener in self.listeners:
+            self.selector.unregister(listener)
             listener.close()
 
     # Conversations.
-
-    def _acceptor(self, listener: socket.socket) -> Callable[[], None]:
-        return lambda: self._accept(listener)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -137,7 +130,7 @@ class Server:
         address = str(resolve.normal(source[0]))
         if address not in self._admitted:
             self._note(address, "stranger", address=address)
-            self._stranger()
+            self.stranger()
             connection.close()
             return
         mine = [caller for caller in self._callers if caller.address == address]
@@ -147,8 +140,8 @@ class Server:
         connection.setblocking(False)
         caller = _Caller(connection, address, time.monotonic() + CONVERSATION_LIMIT)
         self._callers[caller] = None
-        self._selector.register(connection, selectors.EVENT_READ, lambda: self._serve(caller))
-        self._send(caller, self._greeting)
+        self.selector.register(connection, selectors.EVENT_READ, lambda: self._serve(caller))
+        self._send(caller, protocol.write(self.greeting))
 
     def _serve(self, caller: _Caller) -> None:
         self._flush(caller)
@@ -184,20 +177,17 @@ class Server:
             self._refuse(caller, error)
             return False
         match request:
-            case protocol.Quit():
+            case protocol.Request("quit"):
                 caller.leaving = True
             case protocol.Question(test):
                 self._question(caller, test)
-            case protocol.Greet():
-                statement, now = self._facts.statement()
-                tests = protocol.digest(self._current_tests(time.monotonic()))
-                presence = dataclasses.replace(statement.presence, tests=tests)
-                self._send(caller, protocol.write_statement(dataclasses.replace(statement, presence=presence), now))
-            case protocol.ListTests():
-                self._send(caller, protocol.write_tests(self._current_tests(time.monotonic())))
-            case protocol.Inquire(incident_id):
-                self._send(caller, protocol.write_incident(*self._facts.incident(incident_id)))
-        return not isinstance(request, protocol.Quit | protocol.Question)
+            case protocol.Request("greet"):
+                self._send(caller, protocol.write_statement(*self.facts.statement()))
+            case protocol.Request("tests"):
+                self._send(caller, protocol.write_tests(self.facts.tests()))
+            case protocol.Request("incident", incident_id):
+                self._send(caller, protocol.write_incident(*self.facts.incident(incident_id)))
+        return isinstance(request, protocol.Request) and request.word != "quit"
 
     def _refuse(self, caller: _Caller, error: protocol.ProtocolError) -> None:
         caller.errors += 1
@@ -236,19 +226,19 @@ class Server:
             events |= selectors.EVENT_READ
         if caller.unsent or (caller.unheard and not caller.leaving):
             events |= selectors.EVENT_WRITE
-        registered = self._selector.get_map().get(caller.connection)
+        registered = self.selector.get_map().get(caller.connection)
         if registered is None and events:
-            self._selector.register(caller.connection, events, lambda: self._serve(caller))
+            self.selector.register(caller.connection, events, lambda: self._serve(caller))
         elif registered is not None and not events:
-            self._selector.unregister(caller.connection)
+            self.selector.unregister(caller.connection)
         elif registered is not None and registered.events != events:
-            self._selector.modify(caller.connection, events, registered.data)
+            self.selector.modify(caller.connection, events, registered.data)
 
     def _drop(self, caller: _Caller) -> None:
         if self._callers.pop(caller, 0) == 0:
             return
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(caller.connection)
+            self.selector.unregister(caller.connection)
         with contextlib.suppress(OSError):  # what is left unread would make the close a reset, and that undo our last line
             caller.connection.recv(1 << 16)
         caller.connection.close()
@@ -261,22 +251,19 @@ class Server:
             result, ended = self._memory[test]
             self._send(caller, protocol.write(protocol.Reply(test, result, now - ended)))
             return
-        tests = self._current_tests(now)
         if test in self._flights:
             self._board(caller, test)
-        elif test not in tests:
+        elif not self.facts.has(test):
             self._note("not-configured " + caller.address, "not-configured", address=caller.address, test=str(test))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
-        elif len(self._flights) >= _QUEUE * self._concurrency:
+        elif len(self._flights) >= _QUEUE * self.concurrency:
             self._note("busy", "busy", running=len(self._flights))
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.BUSY)
-        elif (parameters := tests[test]) is None:
-            self._answer([caller], test, MISTAKEN)
         else:
             self._flights[test] = set()
             self._board(caller, test)
             log.debug("question", address=caller.address, test=str(test))
-            self._runner.submit(test, self._directory / "plugins" / test.plugin, parameters, self._landed)
+            self.facts.run(test, self._landed)
 
     def _board(self, caller: _Caller, test: Test) -> None:
         """Have CALLER wait for the run of TEST, once, however often it asks."""
@@ -297,14 +284,6 @@ class Server:
         line = protocol.write(protocol.Reply(test, result, 0.0, reason))
         for caller in callers:
             self._send(caller, line)
-
-    def _current_tests(self, now: float) -> config.Tests:
-        if now - self._tests_read > _LIST_AGE:
-            self._tests, problems = config.load_tests(self._directory)
-            for problem in problems:
-                self._note(str(problem.path), "misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
-            self._tests_read = time.monotonic()
-        return self._tests
 
     def _note(self, subject: str, event: str, **facts: log.Value) -> None:
         """Log what a caller can cause as often as it likes at most once a minute for each SUBJECT."""

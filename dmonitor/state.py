@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dmonitor import incident, log, names, values
 from dmonitor.model import Incident, Kind, NodeName, Notification, Outcome, Silence, Standing, Test, Verdict
@@ -254,8 +254,7 @@ class State:
 
     def own(self) -> Own:
         with self._named():
-            own: Own = values.read(Own, self._memo("own", "{}"), own=True)
-            return own
+            return cast(Own, values.read(Own, self._memo("own", "{}"), own=True))
 
     def incidents(self) -> list[Incident]:
         """Return the incidents that are open, owe something, or were closed lately."""
@@ -289,8 +288,7 @@ class State:
     def lookups(self) -> dict[str, list[str]]:
         """Return the addresses that each node's name was last found to have."""
         with self._named():
-            found: dict[str, list[str]] = self._memo("lookups", {})
-            return found
+            return cast(dict[str, list[str]], self._memo("lookups", {}))
 
     def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
         """Keep what was found, for a time when it cannot be; write only what is new."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import gc
 import os
@@ -19,8 +18,9 @@ import socket
 import time
 import traceback
 from collections import deque
+from pathlib import Path
 
-from dmonitor import log, names, processes, result
+from dmonitor import log, names, plugin, processes, result
 from dmonitor.model import Outcome
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -134,12 +134,8 @@ class Warden:
         """Return how long nothing will have to be done, in seconds; None: until something happens."""
         if not self._running and not self._dying:
             return _SWEEP if processes.has_children() else None
-        now = time.monotonic()
-        until = self._next_sweep
-        for run in self._running.values():
-            until = min(until, run.began + self._limit)
-            break
-        return max(0.0, until - now)
+        limits = [run.began + self._limit for run in self._running.values()][:1]
+        return max(0.0, min([self._next_sweep, *limits]) - time.monotonic())
 
     def _request(self) -> None:
         try:
@@ -154,7 +150,7 @@ class Warden:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._queue.extend(line.split(b"\0") for line in lines)
 
-    def _begin(self, number: bytes, plugin: bytes, host: bytes, *parameters: bytes) -> None:
+    def _begin(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> None:
         self._marks += 1
         began = time.monotonic()
         descriptors: list[int] = []
@@ -169,8 +165,8 @@ class Warden:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
             try:
                 pid = os.posix_spawn(
-                    plugin,
-                    [plugin, host],
+                    path,
+                    [path, host],
                     self._environment | dict(part.decode("utf-8", "surrogateescape").split("=", 1) for part in parameters),
                     file_actions=[
                         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -187,7 +183,7 @@ class Warden:
         except OSError as error:
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(plugin, error))
+            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(Path(os.fsdecode(path)), error))
             return
         os.close(write)
         run = _Run(number.decode(), pid, mark, began, read, stderr)
@@ -286,17 +282,7 @@ def _home() -> str:
         return "/"
 
 
-def _why_not(plugin: bytes, error: OSError) -> str:
-    path = names.printable(os.fsdecode(plugin))
-    match error.errno:
-        case errno.ENOENT if not os.path.lexists(plugin):
-            return f"no plugin {path}"
-        case errno.ENOENT if not os.path.exists(plugin):
-            return f"plugin {path} is a dangling link"
-        case errno.ENOENT:
-            return f"plugin {path} names an interpreter that does not exist"
-        case errno.EACCES:
-            return f"plugin {path} is not executable"
-        case errno.ENOEXEC:
-            return f"plugin {path} is not executable: neither a program nor a script with a #! line"
-    return f"plugin {path} cannot be started: {error.strerror}"
+def _why_not(path: Path, error: OSError) -> str:
+    if not os.path.lexists(path):
+        return f"no plugin {names.printable(str(path))}"
+    return f"plugin {names.printable(str(path))} {plugin.fault(path) or f'cannot be started: {error.strerror}'}"

@@ -79,7 +79,7 @@ HOSTILE = {
 SPECIAL = {
     "dangling": (UNKNOWN, "is a dangling link"),
     "missing": (UNKNOWN, "no plugin"),
-    "directory": (UNKNOWN, "is not executable"),
+    "directory": (UNKNOWN, "is not a file"),
 }
 
 

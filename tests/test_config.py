@@ -289,10 +289,10 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
     assert problems(loaded) == [
         "error: silence.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
         "error: silence.d/dangling: not a file: touch HOST, or HOST/TEST",
-        "error: silence.d/node/-x: '-x' cannot be a node in nodes.txt",
+        "error: silence.d/node/-x: '-x' is not a node in nodes.txt",
         "warning: silence.d/node/pariss: silences nothing: no such node in nodes.txt; did you mean paris?",
         "warning: silence.d/ww.example.com: silences nothing: no such host in hosts.d; did you mean www.example.com?",
-        "error: silence.d/www.example.com/a b: 'a b' cannot be a test in hosts.d",
+        "error: silence.d/www.example.com/a b: 'a b' is not a test in hosts.d",
         "error: silence.d/www.example.com/directory: not a file: touch HOST, or HOST/TEST",
         "warning: silence.d/www.example.com/htp: silences nothing: no such test in hosts.d; did you mean http?",
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
-PURE = {"model", "names", "protocol", "verdict", "incident", "speaking", "round", "message", "result", "values"}
+PURE = {"model", "names", "notes", "protocol", "verdict", "incident", "speaking", "round", "message", "result", "values"}
 # What a pure module may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses and exit codes, `signal` for the names of signals; their functions are listed below.
 PURE_LIBRARY = {
@@ -39,11 +39,12 @@ ONLY = {
     "subprocess": {"notifier"},
     "multiprocessing": set(),
     "dmonitor.warden": {"runner"},
-    "dmonitor.runner": {"observer", "server", "dmonitord"},
+    "dmonitor.runner": {"observer", "witness", "dmonitord"},
     "dmonitor.observer": {"check"},
     "dmonitor.notifier": {"check"},
-    "dmonitor.state": {"check", "dmonitord", "program"},
-    "dmonitor.peers": {"observer"},
+    "dmonitor.state": {"check", "dmonitord", "program", "witness"},
+    "dmonitor.peers": {"observer", "witness"},
+    "dmonitor.witness": {"dmonitord"},
     "dmonitor.server": {"dmonitord"},
 }
 # Functions that start a process, and who alone may call them.

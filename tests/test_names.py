@@ -74,7 +74,7 @@ def test_an_address_that_could_be_an_order_is_none(name: str) -> None:
 
 def test_node_is_no_host() -> None:
     assert not names.is_host("node")
-    assert names.is_reserved_host("node")
+    assert names.NODE == "node"
     assert names.is_host("node1")
 
 

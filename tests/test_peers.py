@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -336,11 +335,11 @@ class Knows:
 
     def reply(self, request: protocol.Request) -> bytes:
         match request:
-            case protocol.Greet():
+            case protocol.Request("greet"):
                 return protocol.write_statement(self.statement, NOW)
-            case protocol.ListTests():
+            case protocol.Request("tests"):
                 return protocol.write_tests([SSH])
-            case protocol.Inquire(incident_id):
+            case protocol.Request("incident", incident_id):
                 return protocol.write_incident(INCIDENTS.get(incident_id), NOW)
             case protocol.Question(test):
                 return protocol.write(Reply(test, Result(Outcome.FAIL, "seen")))
@@ -476,7 +475,7 @@ def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatc
     slow = True
 
     def late(request: protocol.Request) -> bytes:
-        if isinstance(request, protocol.Greet) and slow:
+        if getattr(request, "word", "") == "greet" and slow:
             return b"standing\n"
         time.sleep(0.2 if isinstance(request, protocol.Question) else 0)
         return reply(request)
@@ -532,7 +531,7 @@ def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
 ) -> None:
     reply = paris.reply
     error = protocol.write(protocol.Refusal("malformed", "unknown word greet"))
-    monkeypatch.setattr(paris, "reply", lambda request: error if isinstance(request, protocol.Greet) else reply(request))
+    monkeypatch.setattr(paris, "reply", lambda request: error if getattr(request, "word", "") == "greet" else reply(request))
     with Talk(fakes) as talk:
         talk.asker.ask(SSH)
         assert talk.greet() is None
@@ -567,6 +566,15 @@ class FakeFacts:
     def __init__(self, statement: Statement = STATEMENT) -> None:
         self.stated = statement
 
+    def tests(self) -> list[Test]:
+        return [SSH]
+
+    def has(self, test: Test, /) -> bool:
+        return test == SSH
+
+    def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
+        done(test, Result(Outcome.FAIL, "seen"))
+
     def statement(self) -> tuple[Statement, float]:
         return self.stated, NOW
 
@@ -574,23 +582,14 @@ class FakeFacts:
         return INCIDENTS.get(incident_id), NOW
 
 
-class NoRunner:
-    def submit(self, test: Test, plugin: Path, parameters: dict[str, str], done: Callable[[Test, Result], None]) -> None:
-        done(test, Result(Outcome.FAIL, "seen"))
-
-
 @pytest.fixture
-def daemon(fakes: Fakes, tmp_path: Path) -> Iterator[tuple[server.Server, FakeFacts, selectors.BaseSelector]]:
+def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.BaseSelector]]:
     """A server with one test, at the first address of the fakes."""
-    host = tmp_path / "hosts.d" / SSH.host
-    host.mkdir(parents=True)
-    (host / SSH.name).touch()
     fakes.add("paris", None)
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    greeting = Greeting("paris", PARIS)
-    made = server.Server(selector, NoRunner(), [listener], tmp_path, greeting, facts, 5, lambda: None)  # type: ignore[arg-type]
+    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, lambda: None)
     made.admit(["127.0.0.1", *ADDRESSES])
     yield made, facts, selector
     made.close()
