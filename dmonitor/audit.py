@@ -7,25 +7,36 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from dmonitor import cluster, config, lock, log, plugin, user
 from dmonitor.config import Config, Problems, Severity, did_you_mean
-from dmonitor.model import Test
+from dmonitor.model import Test, Trouble
+
+_MISTAKES = ("cloned-id", "rehearsal")  # troubles that do not end by themselves
 
 
-def report(directory: Path, state: Path) -> int:
-    """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error."""
+def report(directory: Path, state: Path, troubles: Iterable[Trouble]) -> int:
+    """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error.
+
+    TROUBLES are those that the last round found.
+    """
     configuration = config.load(directory)
     around = cluster.look_around(configuration.nodes, configuration.settings.listen, {})
     problems = Problems(configuration.problems)
     examine(configuration, around, problems)
-    if not lock.is_held(state, "dmonitord"):
+    if lock.holder(state, "dmonitord") is None:
         problems.warning(state, "dmonitord does not run on this node: its peers get no answer")
     if not os.path.exists(state):
         problems.error(state, "does not exist; root's first round makes it: no incident can be remembered")
     elif not os.access(state, os.W_OK | os.X_OK):
         problems.error(state, f"not writable for user {user.name()}: no incident can be remembered")
+    for each in troubles:
+        if each.ended is None:
+            (problems.error if each.kind in _MISTAKES else problems.warning)(
+                state, f"{each.kind}, as of the last round: {each.text}"
+            )
     for problem in problems:
         log.complain(str(problem))
     errors = sum(problem.severity is Severity.ERROR for problem in problems)

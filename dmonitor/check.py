@@ -6,8 +6,10 @@ sysexits.h: 0 the round was completed, whatever it found; 64 usage; 70 a bug; 75
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import faulthandler
+import functools
 import os
 import sys
 import time
@@ -15,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import cluster, config, lock, log, observer, program, protocol, round, state, user, values
+from dmonitor import cluster, config, lock, log, model, observer, program, protocol, round, state, user, values
 from dmonitor.model import Judgement, Notification, Test, Vote
 
 if TYPE_CHECKING:
@@ -42,8 +44,14 @@ def _run(chosen: Namespace) -> int:
     if chosen.check_config:
         from dmonitor import audit
 
-        return audit.report(chosen.config, chosen.state)
+        return audit.report(chosen.config, chosen.state, _troubles(chosen))
     return _test_alert(chosen) if chosen.test_alert else _dry_run(chosen)
+
+
+def _troubles(chosen: Namespace) -> Sequence[model.Trouble]:
+    with contextlib.suppress(state.StateError):  # the next round says so
+        return state.peek(chosen.state, chosen.run)[2].troubles
+    return ()
 
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
@@ -106,6 +114,9 @@ class _Clock:
     def elapsed(self) -> float:
         return time.monotonic() - self.began
 
+    def text(self, at: float) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at - self.now() + time.time()))
+
 
 class _Driver:
     """Does in earnest what the script of `round` wants done."""
@@ -114,16 +125,18 @@ class _Driver:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
         node_id, settings = state.node_id(chosen.state), configuration.settings
-        self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock)
+        own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
+        self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
         store.remember(configuration.addresses, self._observer.around.found)
         self._setup = round.Setup(
             node_id,
-            frozenset(configuration.tests),
+            self._observer.tests,
             protocol.digest(configuration.tests),
             configuration.addresses,
             tuple(store.from_wall(silence) for silence in configuration.silences),
-            frozenset(node.name for node in configuration.nodes),
+            configuration.nodes,
             configuration.complete,
+            settings.quorum,
             settings.confirm,
             settings.flapping,
             settings.remind,
@@ -161,6 +174,8 @@ class _Driver:
                 self._hand_over(mails)
             case round.Next():
                 return self._next()
+            case round.Complain(text):
+                log.complain(text)
         return None
 
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
@@ -204,10 +219,11 @@ def _dry_run(chosen: Namespace) -> int:
     """Test and ask, print who sees what; change nothing."""
     began = time.monotonic()
     configuration = _load_aloud(chosen)
-    node_id, incidents = state.peek(chosen.state, chosen.run)
+    node_id, incidents, _ = state.peek(chosen.state, chosen.run)
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory / 'hosts.d'}")
-    eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), ask_all=True)
+    own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
+    eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), own_run, ask_all=True)
     open_tests = frozenset(known.test for known in incidents if known.is_open)
     try:
         observation = eyes.observe(round.Observe(open_tests, tuple(incidents)))

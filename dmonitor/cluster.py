@@ -33,6 +33,7 @@ class Cluster:
     peers: tuple[Peer, ...]
     listed: bool
     found: Mapping[str, tuple[str, ...]]  # the addresses of every node, ours included, by name
+    here: tuple[resolve.Address, ...]  # those of our own line that this machine has
 
 
 def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str, Sequence[str]]) -> Cluster:
@@ -62,7 +63,9 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str
         if node not in own:
             peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
     me = own[0] if own else _stand_in(hostname, nodes)
-    return Cluster(me, tuple(peers), bool(own), {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()})
+    here = tuple(address for address in found[me.name][0] if is_ours(address)) if own else ()
+    where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
+    return Cluster(me, tuple(peers), bool(own), where, here)
 
 
 def _stand_in(hostname: str, nodes: Sequence[Node]) -> Node:

@@ -101,7 +101,6 @@ def load(directory: Path) -> Config:
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = _nodes(directory / "nodes.txt", problems)
-    problems.unreadable = False  # what matters is whether a test or an address that is not found is gone
     tests = load_tests(directory, problems)
     addresses = _addresses(directory / "alert.d", problems)
     complete = not problems.unreadable

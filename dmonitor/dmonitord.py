@@ -55,7 +55,7 @@ def _start(chosen: Namespace) -> int:
     node_id = state.node_id(chosen.state)
     own = lock.Lock(chosen.state, PROGRAM)
     try:
-        own.take()
+        own.take(patience=0.2)  # longer than anybody looks whether it is taken
     except lock.Busy as error:
         log.complain(f"another one runs already: {error}")
         return os.EX_TEMPFAIL
@@ -136,8 +136,8 @@ def _serve(
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
         door = _Door(selector, chosen.config, settings)
-        greeting = protocol.Greeting(door.around.me.name, node_id)
-        facts = Witness(runner, chosen.config, chosen.state, chosen.run, greeting)
+        greeting = protocol.Greeting(door.around.me.name, node_id, own.run)
+        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, greeting, settings, door.peer)
         server = Server(selector, listeners, greeting, facts, settings.concurrency, door.knock)
         door.open(server)
         if reporter:
@@ -145,8 +145,10 @@ def _serve(
             reporter.close()
         log.info("started", name=greeting.name, id=node_id, port=settings.port, peers=len(door.around.peers))
         while signal.SIGTERM not in caught:
-            for key, _ in selector.select(server.pause()):
+            pauses = [pause for pause in (server.pause(), facts.pause()) if pause is not None]
+            for key, _ in selector.select(min(pauses, default=None)):
                 key.data()
+            facts.tick()
             server.tick()
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
@@ -178,6 +180,13 @@ class _Door:
         """Let SERVER know who may call, now and whenever that changes."""
         self._server = server
         self._admit()
+
+    def peer(self, name: str) -> cluster.Peer | None:
+        """Return the peer NAME; one that is asked for and not known may be new."""
+        found = next((peer for peer in self.around.peers if peer.node.name == name), None)
+        if not found:
+            self.knock()
+        return found
 
     def knock(self) -> None:
         """Look again because a stranger came, if nodes.txt has changed or the last look was a while ago."""

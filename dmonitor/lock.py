@@ -3,7 +3,7 @@
 The pidfiles of `lockfile` stay behind after a kill -9, and breaking them is a race that lets two in. So the
 decision is a flock on a guard file that is never removed; under it the pidfile is only written for people and
 init scripts, and a left-over one is broken without risk. The guard also says who holds it, so that a holder
-that hangs can be told from another process with the same number.
+that hangs can be told from another process with the same number, and one on a cloned disk from the one here.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Lock:
     def __init__(self, directory: Path, name: str) -> None:
         self._guard_path = directory / f"{name}.lock"
         self.pidfile = directory / f"{name}.pid"
+        self.run = os.urandom(8).hex()  # a word for this holder alone
         self._guard = -1
         self._owner = 0
 
@@ -67,7 +68,7 @@ class Lock:
         """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle."""
         self._owner = os.getpid()
         try:
-            os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)}".ljust(63).encode() + b"\n", 0)
+            os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n", 0)
             pidfile = PIDLockFile(str(self.pidfile))
             pidfile.break_lock()
             pidfile.acquire(timeout=0)
@@ -89,16 +90,14 @@ class Lock:
             self._guard = -1
 
 
-def is_held(directory: Path, name: str) -> bool:
-    """Say whether somebody holds the lock, without taking it."""
-    try:
-        with open(directory / f"{name}.lock", "rb") as guard:
+def holder(directory: Path, name: str) -> str | None:
+    """Return the `run` of whoever holds the lock, empty where that is not known, without taking it; None if nobody does."""
+    with contextlib.suppress(OSError), open(directory / f"{name}.lock", "rb") as guard:
+        try:
             fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
+        except BlockingIOError:
+            return b"".join(guard.read(64).split()[2:]).decode("ascii", "replace")
+    return None
 
 
 def end(pid: int) -> None:
@@ -109,10 +108,10 @@ def end(pid: int) -> None:
 
 def _identify(holder: bytes) -> tuple[int, float]:
     """Return pid and age of the process that wrote HOLDER, if it still is that process, else (0, 0)."""
-    words = holder.split()
-    if len(words) != 2 or not (words[0].isdigit() and words[1].isdigit()):
+    words = holder.split()[:2]
+    if len(words) != 2 or not all(map(bytes.isdigit, words)):
         return 0, 0.0
-    pid, start = int(words[0]), int(words[1])
+    pid, start = map(int, words)
     if not start or _start_time(pid) != start:
         return 0, 0.0
     return pid, time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")

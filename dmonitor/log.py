@@ -66,6 +66,7 @@ debug = functools.partial(_write, syslog.LOG_DEBUG)  # what only a person who lo
 info = functools.partial(_write, syslog.LOG_INFO)  # a transition, and what led to it
 warning = functools.partial(_write, syslog.LOG_WARNING)  # what an operator should mend one day
 error = functools.partial(_write, syslog.LOG_ERR)  # what keeps this node from a part of its work
+critical = functools.partial(_write, syslog.LOG_CRIT)  # what keeps this node from seeing or telling
 
 
 def _print(text: str) -> None:

@@ -223,7 +223,8 @@ def _view(answer: Answer) -> str:
     if answer.result is None:
         return f"no answer: {answer.reason}"
     duration = f"({answer.result.duration:.1f} s)" if answer.result.duration >= 1 and answer.seen != "TIMEOUT" else ""
-    return " ".join(filter(None, (f"{answer.seen:<8}", answer.text, duration)))
+    doubt = "(this node suspects itself: most of its tests fail there alone)" if answer.suspect else ""
+    return " ".join(filter(None, (f"{answer.seen:<8}", answer.text, duration, doubt)))
 
 
 def _rule(judgement: Judgement) -> str:

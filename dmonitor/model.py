@@ -23,6 +23,7 @@ Digest = Annotated[str, rule(names.is_digest)]
 Interval = Annotated[int, rule(bool)]
 Ids = Annotated[tuple[NodeId, ...], rule(bool)]
 Text = Annotated[str, names.printable]
+Word = Annotated[str, rule(names.is_word)]
 
 
 class Outcome(enum.Enum):
@@ -81,6 +82,11 @@ class Test:
         return f"{self.host}/{self.name}"
 
 
+def node_test(name: str) -> Test:
+    """Return the test that the node NAME is by itself, for every other node (rule R7)."""
+    return Test(names.NODE, name)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
     """One run of one test on one node: outcome, one printable line, seconds it took."""
@@ -103,7 +109,8 @@ class Answer:
     """What one node sees for one test: this node's own result, or a peer's answer to our question.
 
     `node_id` is empty as long as the node has not stated one. Without a result there is no answer, and
-    `reason` says why. `age` is seconds between the end of the run and its arrival here.
+    `reason` says why. `age` is seconds between the end of the run and its arrival here. `suspect`: most of what that
+    node tests fails there alone.
     """
 
     node: Node
@@ -111,6 +118,7 @@ class Answer:
     result: Result | None = None
     age: float = 0.0
     reason: Text = ""
+    suspect: bool = False
 
     @property
     def vote(self) -> Vote:
@@ -217,12 +225,32 @@ class Silence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What our own daemon and one peer answered about a test that passes here; None where nobody was asked, or it was moot."""
+
+    test: Test
+    own: Answer | None
+    peer: Answer | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a node from seeing or telling, or might (rule R7); `said`: when people were last told."""
+
+    kind: Word
+    text: Text
+    since: Time
+    said: Time = float("-inf")
+    ended: Time | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Presence:
     """What a node states of itself, at the moment `at` (rules R5, R7).
 
     `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
     mail; `stores`: what it tells would not be forgotten; `refused` counts hand-overs refused in a row; `tests` is the
-    digest of the tests it has.
+    digest of the tests it has, `nodes` and `addresses` those of its nodes.txt and alert.d. `troubles`: what ails it now.
     """
 
     name: NodeName
@@ -234,6 +262,9 @@ class Presence:
     stores: bool = True
     refused: int = 0
     tests: Digest = ""
+    nodes: Digest = ""
+    addresses: Digest = ""
+    troubles: Annotated[tuple[Word, ...], rule(lambda words: len(words) <= 20)] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -248,3 +279,20 @@ class Statement:
     silences: tuple[Silence, ...] = ()
     incidents: tuple[Incident, ...] = ()
     tests: frozenset[Test] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contact:
+    """What came of greeting a line of nodes.txt that is not ours: who is there, and what it states; or `reason`, why not.
+
+    `run` is that of the greeting. `unable`: this node, and not the other, is why nothing came of it. `cloned`: another machine
+    answers there with our own id.
+    """
+
+    node: Node
+    node_id: str = ""
+    run: str = ""
+    statement: Statement | None = None
+    reason: str = ""
+    unable: bool = False
+    cloned: bool = False

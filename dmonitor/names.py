@@ -23,6 +23,7 @@ is_subject = _HOST.fullmatch  # what an incident or a silence may be about: a ho
 is_test = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?", re.ASCII).fullmatch
 is_site = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII).fullmatch
 is_digest = re.compile(r"[0-9a-f]{16}", re.ASCII).fullmatch
+is_word = re.compile(r"[a-z][a-z-]{0,31}", re.ASCII).fullmatch  # a reason in an answer, or the kind of a trouble
 is_node_id = re.compile(r"[a-z0-9]{8,64}", re.ASCII).fullmatch
 is_parameter = re.compile(r"[A-Z][A-Z0-9_]{0,63}", re.ASCII).fullmatch
 # An environment variable from which a program loader, a shell or an interpreter would take orders.

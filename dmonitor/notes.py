@@ -11,7 +11,7 @@ from dmonitor.model import Answer, Incident, Judgement, Outcome, Standing, Test,
 
 
 class Note(Protocol):
-    """Log an event at `debug`, `info`, `warning` or `error`."""
+    """Log an event at `debug`, `info`, `warning`, `error` or `critical`."""
 
     def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
 

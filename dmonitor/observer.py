@@ -1,4 +1,4 @@
-"""See for a round: run the tests, greet the peers, ask them about what fails (rules R3, R5, R10).
+"""See for a round: run the tests, greet the peers, ask them about what fails, rehearse (rules R3, R5, R7, R10).
 
 One loop for all of it, which ends by itself. What is seen is a value; what it means is `verdict`'s and `round`'s.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import faulthandler
 import selectors
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from dmonitor import cluster, log, peers, runner, verdict
+from dmonitor import cluster, log, names, peers, result, runner, verdict
 from dmonitor.config import Config
-from dmonitor.model import Answer, Incident, Judgement, Outcome, Result, Statement, Test
+from dmonitor.model import Answer, Contact, Incident, Judgement, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
 from dmonitor.round import Clock, Greet, Observation, Observe
 
@@ -21,6 +21,9 @@ ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
 
+Known = Mapping[str, Sequence[str]]
+Run = Callable[[], str | None]
+
 _NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency")
 
 
@@ -28,12 +31,11 @@ class Observer:
     """The eyes of one round: `observe` first, `greet` as often as need be, `close` in the end.
 
     KNOWN are the nodes' addresses when they were last found. From now on this process ends at HARD_LIMIT, unless
-    faulthandler.cancel_dump_traceback_later is called before. With ASK_ALL the peers are asked about passing tests too.
+    faulthandler.cancel_dump_traceback_later is called before. OWN_RUN is that of our own daemon now. With ASK_ALL the peers are
+    asked about passing tests too, and nothing is rehearsed.
     """
 
-    def __init__(
-        self, config: Config, node_id: str, known: Mapping[str, Sequence[str]], clock: Clock, *, ask_all: bool = False
-    ) -> None:
+    def __init__(self, config: Config, node_id: str, known: Known, clock: Clock, own_run: Run, *, ask_all: bool = False) -> None:
         self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
         self._selector = selectors.DefaultSelector()
         self._runner: runner.Runner | None = runner.Runner(self._selector, config.settings.concurrency)
@@ -52,9 +54,15 @@ class Observer:
         settings = config.settings
         self.around = cluster.look_around(config.nodes, settings.listen, known)  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
+        self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
         self._asker = peers.Asker(
-            self._selector, self.around.peers, node_id, settings.listen, settings.port, digest(config.tests), clock.now
+            self._selector, self.around.peers, node_id, settings.listen, settings.port, digest(config.tests)
         )
+        self._asker.clock, self._asker.own_run, self._asker.heard = clock.now, own_run, self._greeted
+        # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
+        here = self.around.here
+        mirror = [cluster.Peer(self._me, here)] if here else []
+        self._mirror = peers.Asker(self._selector, mirror, "", list(map(str, here)), settings.port)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask about those that fail or are open, and judge; the last answer is waited for until ANSWERS_BY."""
@@ -62,32 +70,64 @@ class Observer:
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
             self._ask(test)
-        while self._runner and self._runner.pending and self._loop(OWN_RESULTS_BY):
+        while (self._running or self._asker.greeting) and self._loop(OWN_RESULTS_BY):
             pass
-        for test in self._config.tests.keys() - self._results.keys():
+        for test in self.tests - self._results.keys():
             self._result(test, _NOT_RUN)
+        rehearsal = None if self._ask_all else self._rehearse(wanted.rehearsed)
         while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
             pass
         self._end_plugins()
         if not self.around.listed and self._asker.echo:
             self._me = self._asker.echo
-        judgements = {test: self._judge(test) for test in self._config.tests}
-        return Observation(self._me, judgements, self._asker.statements, len(self.around.peers))
+        judgements = {test: self._judge(test) for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))}
+        return Observation(self._me, judgements, tuple(self._asker.contacts.values()), rehearsal)
 
-    def greet(self, wanted: Greet) -> Mapping[str, Statement]:
-        """Greet all peers again; return the statements of this round."""
+    def greet(self, wanted: Greet) -> Sequence[Contact]:
+        """Greet all peers again; return what has come of that in this round."""
         self._start_greeting(wanted.incidents)
         while self._asker.greeting and self._loop(ANSWERS_BY):
             pass
-        return self._asker.statements
+        return tuple(self._asker.contacts.values())
+
+    def _rehearse(self, after: str) -> Rehearsal | None:
+        """Ask our own daemon and one peer, both in turn, about the passing test that follows AFTER."""
+        quiet = self._config.tests.keys() - self._open
+        passing = {str(test): test for test in quiet if self._results[test].outcome is Outcome.OK}
+        if not passing:
+            return None
+        name = min((name for name in passing if name > after), default=min(passing))
+        test, stated = passing[name], ((known.node, known.statement) for known in self._asker.contacts.values())
+        reached = [node for node, said in stated if said and (said.tests is None or test in said.tests)]
+        self._mirror.ask(test)
+        if reached:
+            self._asker.ask(test, reached[int(self._clock.now() // 60) % len(reached)])
+        while (self._mirror.pending or self._asker.pending) and self._loop(ANSWERS_BY):
+            pass
+        mine, theirs = ([*asker.answers(test), None][0] for asker in (self._mirror, self._asker))
+        again: list[Result] = []
+        if mine and mine.result and mine.vote is not Vote.PASSING and self._runner:  # or has it begun to fail this very moment?
+            self._runner.submit(
+                test, self._config.plugin(test), self._config.tests[test] or {}, lambda _, result: again.append(result)
+            )
+            while self._running and self._loop(ANSWERS_BY):
+                pass
+            mine = mine if again and again[0].outcome is Outcome.OK else None
+        return Rehearsal(test, mine, theirs)
 
     def close(self) -> None:
         """End whatever still runs; no plugin outlives this."""
         self._end_plugins()
         self._asker.close()
+        self._mirror.close()
         self._selector.close()
 
+    @property
+    def _running(self) -> int:
+        return self._runner.pending if self._runner else 0
+
     def _start_greeting(self, incidents: Sequence[Incident]) -> None:
+        self._greeting_since = self._clock.elapsed()
         known = {known for incident in incidents for known in incident.ids}
         self._asker.greet(known.__contains__, [incident.ids for incident in incidents if incident.is_open])
 
@@ -101,11 +141,16 @@ class Observer:
         left = by - self._clock.elapsed()
         if left <= 0:
             return False
-        pause = self._asker.pause()
-        for key, _ in self._selector.select(left if pause is None else min(left, pause)):
+        pauses = [asker.pause() for asker in (self._asker, self._mirror)]
+        for key, _ in self._selector.select(min([left, *(pause for pause in pauses if pause is not None)])):
             key.data()
         self._asker.tick()
+        self._mirror.tick()
         return True
+
+    def _greeted(self, contact: Contact) -> None:
+        test = node_test(contact.node.name)
+        self._result(test, result.of_contact(contact, self._node_id, self._clock.elapsed() - self._greeting_since))
 
     def _result(self, test: Test, result: Result) -> None:
         if test in self._results:
@@ -122,5 +167,7 @@ class Observer:
         return Answer(self._me, self._node_id, self._results[test])
 
     def _judge(self, test: Test) -> Judgement:
-        quorum = self._config.settings.quorum
-        return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)
+        own, is_open = self._own(test), test in self._open
+        asked = self._ask_all or verdict.must_ask(own, incident_open=is_open)  # else what was answered was a rehearsal
+        answers = self._asker.answers(test) if asked else []
+        return verdict.decide(own, answers, self._config.settings.quorum, incident_open=is_open)

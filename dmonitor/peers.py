@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import errno
 import functools
 import os
 import selectors
@@ -19,14 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dmonitor import log, protocol, resolve
 from dmonitor.cluster import Peer
-from dmonitor.model import Answer, Incident, Node, Result, Statement, Test
+from dmonitor.model import Answer, Contact, Incident, Node, Result, Statement, Test, node_test
 
-CONNECT_LIMIT = 3.0  # seconds, for each address of a peer
-GREETING_LIMIT = 5.0  # seconds from the connection to the peer's greeting, and again from `greet` to its whole statement
+GREETING_LIMIT = 5.0  # seconds for a peer's greeting, shared by its addresses; again from `greet` to its whole statement
 STATEMENT_LIMIT = 8_000_000  # bytes of a statement, in which a line counts for _LINE at least
 _INQUIRIES = 100  # for one statement: the evidence is for people, and nobody reads more of it
 _LINE = 100
 ANSWER_LIMIT = 15.0  # seconds from the question, or from the greeting if that came later
+# What keeps this node from connecting, and says nothing of the peer.
+_OURS = {
+    *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM),
+    *(errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.ENETDOWN),
+}
 
 
 class _Stage(enum.Enum):
@@ -46,11 +51,15 @@ class _Peer:
     stage: _Stage = _Stage.IDLE
     addresses: list[resolve.Address] = dataclasses.field(default_factory=list)  # that are still to be tried
     connection: socket.socket | None = None
-    deadline: float = 0.0  # of the stage before TALKING
+    unable: bool = True  # nothing but our own fault has kept us from it
+    by: float = 0.0  # until when it must have greeted
+    deadline: float = 0.0  # the same for the present address
     lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.ANSWER_LIMIT))
     unsent: bytes = b""
     name: str = ""  # as it states it
     node_id: str = ""
+    run: str = ""
+    cloned: bool = False  # another machine with our own id
     reason: str = ""  # why it is OVER
     asked: dict[Test, float] = dataclasses.field(default_factory=dict)  # until when an answer counts
     greet_by: float = 0.0  # until when its statement counts; 0 when none is wanted
@@ -66,8 +75,9 @@ class _Peer:
 class Asker:
     """Ask `peers`, from within `selector`'s loop; `tick` must be called at the times that `pause` says.
 
-    `listen` gives the source addresses of questions: nodes that share a machine need them. `digest` is that of our tests;
-    the times in `statements`, which has what each node id stated last, are on `clock`.
+    `listen` gives the source addresses of questions: nodes that share a machine need them. `digest` is that of our tests, where
+    it matters who has others. The times in `contacts`, what came of greeting each, are on `clock`; `heard` is told of every
+    one. `own_run` gives that of our own daemon, None if there is none.
     """
 
     selector: selectors.BaseSelector
@@ -77,7 +87,9 @@ class Asker:
     port: int
     digest: str = ""
     clock: Callable[[], float] = time.time
-    statements: dict[str, Statement] = dataclasses.field(default_factory=dict, init=False)
+    own_run: Callable[[], str | None] = lambda: ""
+    heard: Callable[[Contact], None] = lambda _: None
+    contacts: dict[Node, Contact] = dataclasses.field(default_factory=dict, init=False)
     echo: Node | None = dataclasses.field(default=None, init=False)  # the line of nodes.txt at which our own id answered
 
     def __post_init__(self, peers: Iterable[Peer]) -> None:
@@ -86,12 +98,14 @@ class Asker:
         self._open: list[tuple[str, ...]] = []
         self._answers: dict[Test, dict[Node, Answer]] = {}
 
-    def ask(self, test: Test) -> None:
-        """Ask every peer about TEST, once."""
+    def ask(self, test: Test, only: Node | None = None) -> None:
+        """Ask every peer about TEST, or ONLY one, once; none about itself."""
         if test in self._answers:
             return
         self._answers[test] = {}
         for peer in self._peers:
+            if peer.node != (only or peer.node) or test == node_test(peer.node.name):
+                continue
             peer.asked[test] = time.monotonic() + ANSWER_LIMIT
             match peer.stage:
                 case _Stage.IDLE:
@@ -166,7 +180,8 @@ class Asker:
 
     def _connect(self, peer: _Peer) -> None:
         """Begin with the first of the peer's addresses."""
-        peer.stage, peer.addresses = _Stage.IDLE, list(peer.found)
+        peer.stage, peer.addresses, peer.unable = _Stage.IDLE, list(peer.found), True
+        peer.by = time.monotonic() + GREETING_LIMIT
         self._next_address(peer, peer.reason)
 
     def _next_address(self, peer: _Peer, reason: str) -> None:
@@ -179,7 +194,8 @@ class Asker:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         peer.stage = _Stage.CONNECTING
         peer.lines = protocol.Lines(protocol.ANSWER_LIMIT)
-        peer.deadline = time.monotonic() + CONNECT_LIMIT
+        now = time.monotonic()
+        peer.deadline = now + (peer.by - now) / (1 + len(peer.addresses))
         try:
             peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
             connection.setblocking(False)
@@ -191,8 +207,10 @@ class Asker:
         except BlockingIOError:
             pass
         except OSError as error:
+            peer.unable &= error.errno in _OURS
             self._next_address(peer, _strerror(error))
             return
+        peer.unable = False
         self.selector.register(connection, selectors.EVENT_WRITE, lambda: self._connected(peer))
 
     def _connected(self, peer: _Peer) -> None:
@@ -203,7 +221,6 @@ class Asker:
             self._next_address(peer, os.strerror(failed).lower())
             return
         peer.stage = _Stage.GREETING
-        peer.deadline = time.monotonic() + GREETING_LIMIT
         self.selector.modify(peer.connection, selectors.EVENT_READ, lambda: self._readable(peer))
 
     def _readable(self, peer: _Peer) -> None:
@@ -233,11 +250,13 @@ class Asker:
             self._give_up(peer, f"it does not speak our protocol: {error}")
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
-        peer.name, peer.node_id = greeting.name, greeting.node_id
+        peer.name, peer.node_id, peer.run = greeting.name, greeting.node_id, greeting.run
         if greeting.node_id == self.own_id:
-            reason = "it is this node itself, or has a copy of its id"
-            log.warning("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
-            self.echo = peer.node
+            own = self.own_run()
+            peer.cloned = own is None or bool(own and greeting.run and own != greeting.run)
+            reason = "another machine with a copy of this node's id" if peer.cloned else "this node itself"
+            log.debug("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
+            self.echo = self.echo if peer.cloned else peer.node
             self._end(peer, reason)
             return
         log.debug("greeted", peer=peer.node.name, name=greeting.name, id=greeting.node_id)
@@ -300,21 +319,31 @@ class Asker:
             unknown = [incident.id for incident in peer.incidents.values() if not any(map(self._is_known, incident.ids))]
             missing = [min(ids) for ids in self._open if listed.isdisjoint(ids)]
             peer.awaited += [protocol.Request("incident", known) for known in (*missing, *unknown)[:_INQUIRIES]]
-            peer.awaited += [protocol.Request("tests")] if peer.statement.presence.tests != self.digest else []
+            differs = self.digest and peer.statement.presence.tests != self.digest
+            peer.awaited += [protocol.Request("tests")] if differs else []
             self._say(peer, peer.awaited)
         elif request.word == "tests" and peer.statement:
             peer.statement = dataclasses.replace(peer.statement, tests=protocol.read_tests(lines))
         elif incident := protocol.read_incident(lines, peer.began):
             peer.incidents[incident.id] = incident
         if not peer.awaited and peer.statement:
-            self.statements[peer.node_id] = dataclasses.replace(peer.statement, incidents=tuple(peer.incidents.values()))
+            statement = dataclasses.replace(peer.statement, incidents=tuple(peer.incidents.values()))
             peer.greet_by = 0.0
+            self._contact(Contact(peer.node, peer.node_id, peer.run, statement))
 
     def _no_statement(self, peer: _Peer, reason: str) -> None:
         """Want no statement of PEER's any more, if one was wanted."""
-        if peer.greet_by:
-            log.debug("not-greeted", peer=peer.node.name, reason=reason)
+        wanted = bool(peer.greet_by)
         peer.greet_by, peer.reply, peer.statement, peer.incidents = 0.0, [], None, {}
+        if wanted:
+            log.debug("not-greeted", peer=peer.node.name, reason=reason)
+            before = self.contacts.get(peer.node)
+            said = before.statement if before else None  # what it stated in this round still stands
+            self._contact(Contact(peer.node, peer.node_id, peer.run, said, reason, peer.unable, peer.cloned))
+
+    def _contact(self, contact: Contact) -> None:
+        self.contacts[contact.node] = contact
+        self.heard(contact)
 
     def _answered(self, peer: _Peer, reply: protocol.Reply | protocol.Refusal) -> None:
         if isinstance(reply, protocol.Refusal):
@@ -323,6 +352,7 @@ class Asker:
                 self._end(peer, f"it refused a question: {reply.reason}")
             else:  # an older one, which cannot state anything
                 del peer.awaited[0]
+                peer.unable = True
                 self._no_statement(peer, f"it refused to: {reply.reason}")
         elif reply.test not in peer.asked:
             log.debug("unasked", peer=peer.node.name, test=str(reply.test))

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dmonitor import names, values
-from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test
+from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
 
 VERSION = 1
 PORT = 2929
@@ -30,7 +30,6 @@ _PLAIN = re.compile(rb"[^!-$&-~]")  # what must be escaped: everything but print
 _PLAIN_TEXT = re.compile(rb"[^ -$&-~]")
 _KEY = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
-_REASON = re.compile(r"[a-z][a-z-]{0,31}", re.ASCII)
 
 
 class ProtocolError(Exception):
@@ -39,10 +38,11 @@ class ProtocolError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Greeting:
-    """The daemon's first line: who answers here."""
+    """The daemon's first line: who answers here; `run` is a word made at its start, by which two with one id are told apart."""
 
     name: str
     node_id: str
+    run: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,6 +104,7 @@ def write(message: Greeting | Question | Request | Reply | Refusal) -> bytes:
     match message:
         case Greeting():
             words = ["dmonitor", str(VERSION), _fact("name", message.name), _fact("id", message.node_id)]
+            words += [_fact("run", message.run)] if message.run else []
         case Question():
             words = ["test", str(message.test)]
         case Request():
@@ -148,10 +149,10 @@ def read_greeting(line: bytes) -> Greeting:
                 raise ProtocolError(f"protocol version {names.printable(version, 16)}, and we speak {VERSION}")
         case _:
             raise ProtocolError("no dmonitor greeting")
-    name, node_id = facts.get("name", ""), facts.get("id", "")
-    if not names.is_node(name) or not names.is_node_id(node_id):
+    name, node_id, run = (facts.get(key, "") for key in ("name", "id", "run"))
+    if not names.is_node(name) or not names.is_node_id(node_id) or (run and not names.is_node_id(run)):
         raise ProtocolError("a greeting without a proper name and id")
-    return Greeting(name, node_id)
+    return Greeting(name, node_id, run)
 
 
 def read_reply(line: bytes) -> Reply | Refusal:
@@ -164,10 +165,10 @@ def read_reply(line: bytes) -> Reply | Refusal:
                 raise ProtocolError(f"unknown result {names.printable(outcome, 32)}")
             result = Result(_OUTCOMES[outcome], text, _number(facts, "duration"))
             reason = facts.get("reason", "")
-            if reason and not _REASON.fullmatch(reason):
+            if reason and not names.is_word(reason):
                 raise ProtocolError("a reason that is no word")
             return Reply(_test(name), result, _number(facts, "age"), reason)
-        case ["error", reason] if _REASON.fullmatch(reason):
+        case ["error", reason] if names.is_word(reason):
             return Refusal(reason, text)
     raise ProtocolError("neither an answer nor an error")
 
@@ -207,7 +208,10 @@ def write_tests(tests: Iterable[Test]) -> bytes:
 
 def read_tests(lines: Iterable[bytes]) -> frozenset[Test]:
     """Return the tests that the LINES before `end` list."""
-    return frozenset(_test(" ".join(words[1:])) for words, _ in map(_split, lines) if words[:1] == ["has"])
+    tests = frozenset(_test(" ".join(words[1:])) for words, _ in map(_split, lines) if words[:1] == ["has"])
+    if any(test.host == names.NODE for test in tests):
+        raise ProtocolError("a list with a node in it")
+    return tests
 
 
 def write_incident(incident: Incident | None, now: float) -> bytes:
@@ -295,6 +299,8 @@ def _escape(pattern: re.Pattern[bytes], value: str) -> str:
 def _test(name: str) -> Test:
     host, _, test = name.partition("/")
     if not names.is_host(host) or not names.is_test(test):
+        if host == names.NODE and names.is_node(test):
+            return node_test(test)
         raise ProtocolError("no HOST/NAME that could be a test")
     return Test(host, test)
 

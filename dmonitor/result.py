@@ -1,6 +1,6 @@
-"""From what a plugin did to a result (rule R1).
+"""From what a plugin did (rule R1), or what came of greeting a peer (rule R7), to a result.
 
-Pure: a wait status and some bytes in, an outcome and a line of text out.
+Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 
-from dmonitor import names
-from dmonitor.model import Outcome
+from dmonitor import names, speaking
+from dmonitor.model import Contact, Outcome, Result
 
+STALE, STALE_ROUNDS = 300.0, 3  # seconds, at least, and intervals that a peer's last finished round may be old
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that decide
 
 
@@ -30,6 +31,28 @@ def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcom
     if not words and (said := first_line(complaint)):
         reason += f"; stderr: {said}"
     return Outcome.UNKNOWN, f"{reason} (exit {os.WEXITSTATUS(status)})"
+
+
+def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
+    """Say how a peer is: there, and its checker at work? Whatever ails the node that looks, OWN_ID, is no fault of the peer's.
+
+    Of a checker that is late, and not yet stale, nobody can tell: a node that is just back neither passes nor fails before its
+    first round.
+    """
+    if contact.statement is None:
+        outcome = Outcome.OK if contact.node_id == own_id else Outcome.UNKNOWN if contact.unable else Outcome.FAIL
+        return Result(outcome, contact.reason, duration)
+    presence = contact.statement.presence
+    age = presence.at - presence.finished
+    if age <= speaking.limit(presence):
+        return Result(Outcome.OK, "", duration)
+    if age == float("inf"):
+        return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)
+    stale = age > max(STALE, STALE_ROUNDS * 60.0 * presence.interval)
+    text = (
+        f"its daemon answers, but its checker has finished no round for {age / 60:.0f} min, and had one every {presence.interval}"
+    )
+    return Result(Outcome.FAIL if stale else Outcome.UNKNOWN, text, duration)
 
 
 def first_line(output: bytes) -> str:

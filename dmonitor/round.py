@@ -1,4 +1,4 @@
-"""A round as a script: observe, hear, conclude, store, tell (the one way through of doc/design.md; rules R4, R5, R6, R9).
+"""A round as a script: observe, hear, conclude, store, tell (the one way through of doc/design.md; rules R4 to R7, R9).
 
 Pure: `course` is a generator that says what is to be done (an Effect) and is given what came of it; clock and log are
 passed in. `check` does it in earnest, the simulator of tests/simulation in a virtual world. What must outlive a crash
@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from dmonitor import incident, notes, speaking, verdict
-from dmonitor.model import Incident, Judgement, Kind, Node, Notification, Presence, Silence, Standing, Statement, Test
+from dmonitor import incident, model, notes, protocol, speaking, trouble, verdict
+from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Node, Notification, Presence, Silence, Standing, Test
 from dmonitor.notes import Note
 from dmonitor.values import Time
 
@@ -26,7 +26,8 @@ _BEGINS = 6  # rounds of which the beginnings are kept
 class Own:
     """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
-    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one.
+    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
+    the test that was last, `spoilt` says for subjects of rehearsals what was wrong when they last had their turn.
     """
 
     begins: tuple[Time, ...] = ()
@@ -35,16 +36,27 @@ class Own:
     speaks: bool = False
     heard: tuple[Presence, ...] = ()
     name: str = ""
+    nodes: str = ""
+    addresses: str = ""
+    troubles: tuple[model.Trouble, ...] = ()
+    rehearsed: str = ""
+    spoilt: tuple[tuple[str, str], ...] = ()
 
     def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
+        told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
+        told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
         every = speaking.interval(self.begins)
-        return Presence(self.name or name, node_id, now, every, self.finished, self.speaks, stores, self.refused, tests)
+        return Presence(self.name or name, node_id, now, every, stores=stores, tests=tests, **told)
 
 
-def state_of(own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float) -> Statement:
+def state_of(
+    own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float
+) -> model.Statement:
     """Return what a node's greeting states, given what it remembers."""
     listed = tuple(known for known in incidents if not known.removed)
-    return Statement(presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed)
+    return model.Statement(
+        presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -61,15 +73,19 @@ class Books:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setup:
-    """What the round needs to know of the configuration, and who we are; times are of this node's clock."""
+    """What the round needs to know of the configuration, and who we are; times are of this node's clock.
+
+    `tests` has those that nodes are, too; `digest` is of the others.
+    """
 
     node_id: str
     tests: frozenset[Test]
     digest: str
     addresses: tuple[str, ...]
     silences: tuple[Silence, ...] = ()
-    nodes: frozenset[str] = frozenset()
+    nodes: tuple[Node, ...] = ()
     complete: bool = True
+    quorum: int = 2
     confirm: int = 1
     flapping: bool = True
     remind: float = 0.0
@@ -81,15 +97,19 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observe:
-    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation."""
+    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
+
+    The rehearsal is of the test behind the one that was REHEARSED last.
+    """
 
     open: frozenset[Test]
     incidents: tuple[Incident, ...]
+    rehearsed: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Greet:
-    """Greet all peers again -> the statements of this round by node id; INCIDENTS are those known here."""
+    """Greet all peers again -> the Contacts of this round; INCIDENTS are those known here."""
 
     incidents: tuple[Incident, ...]
 
@@ -126,27 +146,35 @@ class Wait:
     seconds: float
 
 
-Effect = Observe | Greet | Save | HandOver | Next | Wait
+@dataclasses.dataclass(frozen=True, slots=True)
+class Complain:
+    """Say TEXT to whoever reads what cron mails -> None."""
+
+    text: str
+
+
+Effect = Observe | Greet | Save | HandOver | Next | Wait | Complain
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observation:
-    """What a round has seen: a judgement for each test, who we are in nodes.txt, and what the peers state."""
+    """What a round has seen: who we are in nodes.txt, a judgement for each test, and what came of greeting the peers."""
 
     me: Node
     judgements: Mapping[Test, Judgement]
-    statements: Mapping[str, Statement]
-    peers: int
+    contacts: Sequence[Contact]
+    rehearsal: model.Rehearsal | None = None
 
 
 _Key = tuple[str, Kind, str]  # of a notification: incident, kind, address
 
 
 class Clock(Protocol):
-    """`now` is this node's clock, in seconds; `elapsed` counts from the beginning of the round."""
+    """`now` is this node's clock, in seconds, `text` one of its times for people; `elapsed` counts from the round's beginning."""
 
     def now(self) -> float: ...
     def elapsed(self) -> float: ...
+    def text(self, at: float, /) -> str: ...
 
 
 Course = Generator[Effect, Any, bool]
@@ -163,27 +191,39 @@ class _Round:
         self._ledger = incident.Ledger(books.incidents, books.recall)
         self._outbox = {_key(left): left for left in books.outbox}
         begins = (*books.own.begins, clock.now())[-_BEGINS:]
-        self._own = dataclasses.replace(books.own, begins=begins, speaks=bool(setup.addresses))
-        self._silences = {name: said for name, said in books.silences.items() if name in setup.nodes}
-        self._statements: Mapping[str, Statement] = {}
+        self._own = dataclasses.replace(
+            books.own,
+            begins=begins,
+            speaks=bool(setup.addresses),
+            nodes=protocol.digest(f"{node.name} {node.site}" for node in setup.nodes),
+            addresses=protocol.digest(setup.addresses),
+        )
+        listed = {node.name for node in setup.nodes}
+        self._silences = {name: said for name, said in books.silences.items() if name in listed}
+        self._contacts: Sequence[Contact] = ()
+        self._statements: Mapping[str, model.Statement] = {}
         self._tried: set[_Key] = set()  # what was handed over in this round, whatever came of it
         self._stored = self._all_taken = True
         self._said = ""
 
     def run(self) -> Course:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
-        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
+        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger), self._own.rehearsed)
         self._me = seen.me
         self._own = dataclasses.replace(self._own, name=seen.me.name)
         self._greeted_at = 0.0
-        self._hear(seen.statements)
-        standings = self._conclude(seen.judgements, open_before)
+        mine = (each.node.name for each in seen.contacts if each.node_id == self._setup.node_id and not each.cloned)
+        self._tests = self._setup.tests - set(map(model.node_test, mine))  # no node has the test of itself
+        self._hear(seen.contacts)
+        judgements = self._marked({test: judged for test, judged in seen.judgements.items() if test in self._tests})
+        standings = self._conclude(judgements, open_before)
         gone = self._forget_removed()
-        self._flap(seen.judgements)
+        self._flap(judgements)
         dropped = self._drop_removed()
         probe = self._own if self._holds_untold() else None  # whether it can be stored matters for who speaks
         yield from self._save(own=probe, standings=standings, gone=gone, settled=dropped)
-        yield from self._tell(seen.peers)
+        yield from self._tell()
+        yield from self._look_at_itself(seen.rehearsal, judgements, standings)
         heard = tuple(statement.presence for statement in self._statements.values())
         yield from self._save(own=dataclasses.replace(self._own, finished=self._clock.now(), heard=heard))
         return self._all_taken
@@ -201,13 +241,14 @@ class _Round:
             changed, self._ledger.changed = tuple(self._ledger.changed.values()), {}
             self._stored = yield Save(incidents=changed, **what)
 
-    def _hear(self, statements: Mapping[str, Statement]) -> None:
+    def _hear(self, contacts: Sequence[Contact]) -> None:
         """Take in what the peers state: their silences, and their incidents, closed ones first."""
         now = self._clock.now()
-        self._statements = statements
+        self._contacts = contacts
+        self._statements = statements = {known.node_id: known.statement for known in contacts if known.statement}
         self._silences = self._silences | {known.presence.name: known.silences for known in statements.values()}
         for heard in sorted(chain.from_iterable(s.incidents for s in statements.values()), key=lambda heard: heard.is_open):
-            if heard.test in self._setup.tests:
+            if heard.test in self._tests:
                 self._ledger.meet(heard, now)
         for met in self._ledger.changed.values():
             state, by = "open" if met.is_open else "closed", {"alert": met.alert or None, "recovery": met.recovery or None}
@@ -218,6 +259,20 @@ class _Round:
         if not what.flapping and self._ledger.open_for(what.test, flapping=True):
             return True
         return any(known.covers(what.test, now) for known in chain(self._setup.silences, *self._silences.values()))
+
+    def _marked(self, judgements: Mapping[Test, Judgement]) -> Mapping[Test, Judgement]:
+        """Mark what those nodes see that suspect themselves."""
+        suspects = {node_id for node_id, said in self._statements.items() if trouble.SUSPECT in said.presence.troubles}
+        if trouble.is_suspect(judgements):
+            suspects.add(self._setup.node_id)
+
+        def marked(answer: Answer) -> Answer:
+            return dataclasses.replace(answer, suspect=True) if answer.node_id in suspects else answer
+
+        return {
+            test: dataclasses.replace(judged, answers=tuple(map(marked, judged.answers))) if suspects else judged
+            for test, judged in judgements.items()
+        }
 
     def _conclude(self, judgements: Mapping[Test, Judgement], open_before: Mapping[Test, Incident]) -> dict[Test, Standing]:
         """Take every test a step further; return the standings that are not what they were."""
@@ -252,9 +307,9 @@ class _Round:
         """Close the incidents of tests that the operator took away; return those tests."""
         if not self._setup.complete:
             return frozenset()
-        gone = set(self._books.standings.keys() - self._setup.tests)
+        gone = set(self._books.standings.keys() - self._tests)
         for known in list(self._ledger):
-            if known.test not in self._setup.tests and (known.is_open or incident.owed(known)):
+            if known.test not in self._tests and (known.is_open or incident.owed(known)):
                 gone.add(known.test)
                 self._ledger.put(incident.remove(known))
                 self._note("info", "incident-removed", test=str(known.test), incident=known.id)
@@ -282,7 +337,7 @@ class _Round:
         dropped = [
             left
             for left in self._outbox.values()
-            if left.address not in self._setup.addresses or left.incident.test not in self._setup.tests
+            if left.address not in self._setup.addresses or left.incident.test not in self._tests
         ]
         for left in dropped:
             del self._outbox[_key(left)]
@@ -292,21 +347,22 @@ class _Round:
 
     # Telling.
 
-    def _tell(self, peers: int) -> Generator[Effect, Any, None]:
+    def _tell(self) -> Generator[Effect, Any, None]:
         """Hand over what is ours to say, by what was heard a moment ago."""
-        if self._clock.elapsed() < GREET_EVERY or not self._greets_again(peers):
+        if self._clock.elapsed() < GREET_EVERY or not self._greets_again():
             yield from self._hand_over()
-        while self._greets_again(peers):
+        while self._greets_again():
             yield Wait(max(0.0, self._greeted_at + GREET_EVERY - self._clock.elapsed()))
             self._greeted_at = self._clock.elapsed()
             self._hear((yield Greet(tuple(self._ledger))))
             yield from self._save()
             yield from self._hand_over()
 
-    def _greets_again(self, peers: int) -> bool:
+    def _greets_again(self) -> bool:
         """Say whether this round greets once more: that of the first node does, and that of who holds something untold."""
         in_time = max(self._clock.elapsed(), self._greeted_at + GREET_EVERY) <= GREET_UNTIL
-        return in_time and peers > 0 and not self._setup.once and (self._is_first() or self._holds_untold())
+        alone = not self._contacts or self._setup.once
+        return in_time and not alone and (self._is_first() or self._holds_untold())
 
     def _present(self) -> Presence:
         own, setup = self._own, self._setup
@@ -317,7 +373,7 @@ class _Round:
         return speaking.choose(me, speaking.candidates(me, self._statements.values()), self._clock.now()).speaker == me
 
     def _holds_untold(self) -> bool:
-        now, mine = self._clock.now(), self._setup.tests
+        now, mine = self._clock.now(), self._tests
         return any(incident.owed(known) and known.test in mine and not self._silenced(known, now) for known in self._ledger)
 
     def _due(self) -> list[tuple[Incident, tuple[Kind, ...]]]:
@@ -328,7 +384,7 @@ class _Round:
             kinds = incident.owed(known)
             if incident.is_reminder_due(known, self._setup.remind, now):
                 kinds = (Kind.REMINDER,)
-            if not kinds or known.test not in self._setup.tests or self._silenced(known, now):
+            if not kinds or known.test not in self._tests or self._silenced(known, now):
                 continue
             choice = speaking.choose(me, peers, now, known)
             if choice.reason != self._said:
@@ -397,6 +453,35 @@ class _Round:
         owed = tuple(notifications)
         self._outbox |= {_key(each): each for each in owed}
         return owed
+
+    # Blindness.
+
+    def _look_at_itself(
+        self, rehearsal: model.Rehearsal | None, judgements: Mapping[Test, Judgement], standings: Mapping[Test, Standing]
+    ) -> Generator[Effect, Any, None]:
+        """Find what troubles this node, log what is new or over, and complain of what is due."""
+        now, own, present = self._clock.now(), self._own, self._present()
+        rehearsed = str(rehearsal.test) if rehearsal else own.rehearsed
+        spoilt, no_daemon = trouble.rehearse(own.spoilt, rehearsal, self._tests)
+        known = {**self._books.standings, **standings}
+        view = trouble.View(
+            *(self._me, present, self._tests, judgements, known, self._contacts, self._setup.quorum, spoilt, no_daemon)
+        )
+        after, complaints = [], []
+        before = {each.kind: each for each in own.troubles}
+        for each in trouble.follow(own.troubles, trouble.find(view, now), now):
+            old, level = before.get(each.kind), "warning" if each.kind in trouble.QUIET else "critical"
+            is_due = trouble.is_due(each, now)
+            if each.ended == now:
+                times = {"since": self._clock.text(each.since), "until": self._clock.text(now)}
+                self._note("warning", "trouble-over", kind=each.kind, **times, seconds=round(now - each.since))
+            elif is_due or (each.ended is None and old and each.since == old.since and each.text != old.text):
+                self._note(level, "trouble", kind=each.kind, text=each.text, since=self._clock.text(each.since))
+            complaints += [each.text] if is_due and level == "critical" else []
+            after.append(dataclasses.replace(each, said=now) if is_due else each)
+        self._own = dataclasses.replace(own, troubles=tuple(after), rehearsed=rehearsed, spoilt=spoilt)
+        if complaints:
+            yield Complain(f"{self._me.name}: {'; '.join(complaints)}")
 
 
 def _key(notification: Notification) -> _Key:

@@ -10,7 +10,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
-from dmonitor.model import Incident, Presence, Statement, Test
+from dmonitor import names
+from dmonitor.model import Incident, Presence, Statement, Test, node_test
 
 GRACE = 60.0  # seconds over its interval for which a node that finished a round counts as living
 RELAYED = 120.0  # seconds for which a peer's word that it greeted another node counts
@@ -105,7 +106,9 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
         why = "not reached"
     if why or incident is None:
         return why
-    if peer.tests is not None and incident.test not in peer.tests:
+    if incident.test == node_test(peer.presence.name):
+        return "is what it is about"
+    if peer.tests is not None and incident.test not in peer.tests and incident.test.host != names.NODE:
         return "lacks the test"
     if now - incident.held >= limit(peer.presence) and peer.ids.isdisjoint(incident.ids):
         return "does not list it"

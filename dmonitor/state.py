@@ -82,13 +82,13 @@ def _known_id(path: Path) -> str | None:
     return known
 
 
-def peek(directory: Path, run: Path | None = None) -> tuple[str, list[Incident]]:
-    """Return id and incidents without making or changing anything; what is not there yet has a stand-in."""
+def peek(directory: Path, run: Path | None = None) -> tuple[str, list[Incident], Own]:
+    """Return id, incidents and rounds without making or changing anything; what is not there yet has a stand-in."""
     known = _known_id(directory / "node-id")
     if not any(each and (each / "state.db").exists() for each in (directory, run)):
-        return known or fresh_id(), []
+        return known or fresh_id(), [], Own()
     with State(directory, run, read_only=True) as state:
-        return known or fresh_id(), state.incidents()
+        return known or fresh_id(), state.incidents(), state.own()
 
 
 def fresh_id() -> str:

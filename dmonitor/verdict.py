@@ -5,9 +5,10 @@ Pure. It counts votes and concludes; what follows from a verdict is `incident`'s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 
-from dmonitor.model import Answer, Judgement, Verdict, Vote
+from dmonitor.model import Answer, Judgement, Node, Verdict, Vote
 
 # When one node is heard twice, what it says counts in this order: doubt never adds a failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
@@ -22,9 +23,11 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     """Conclude from this node's OWN answer and its peers' ANSWERS, in whatever order they came.
 
     A vote belongs to a node id: a node listed twice votes once, and an answer with our own id is none.
-    Failing votes are counted in distinct sites.
+    Failing votes are counted in distinct sites; sites where one node id answers are one.
     """
-    counted = (own, *_one_for_each_node(own, answers))
+    every = (own, *answers)
+    one_site = same_sites((answer.node_id, answer.node.site) for answer in every)
+    counted = tuple(_placed(answer, one_site) for answer in (own, *_one_for_each_node(own, every[1:])))
     votes = [answer.vote for answer in counted]
     failing = Judgement(Verdict.UNKNOWN, quorum, counted).sites(Vote.FAILING)
     if not must_ask(own, incident_open=incident_open):
@@ -38,6 +41,24 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     else:
         verdict = Verdict.UP
     return Judgement(verdict, quorum, counted)
+
+
+def same_sites(places: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return for each site which it is, given PLACES, node ids and the sites they were heard at: a machine is in one of them."""
+    sites: dict[str, set[str]] = {}
+    for node_id, site in places:
+        if node_id and site:
+            sites.setdefault(node_id, set()).add(site)
+    groups: list[set[str]] = []
+    for some in sites.values():
+        if len(some) > 1:
+            groups = [group for group in groups if not group & some] + [some.union(*(group for group in groups if group & some))]
+    return {site: min(group) for group in groups for site in group}
+
+
+def _placed(answer: Answer, one_site: Mapping[str, str]) -> Answer:
+    site = one_site.get(answer.node.site, answer.node.site)
+    return answer if site == answer.node.site else dataclasses.replace(answer, node=Node(answer.node.name, site))
 
 
 def _one_for_each_node(own: Answer, answers: Iterable[Answer]) -> list[Answer]:

@@ -1,16 +1,18 @@
-"""What this node answers with: the tests it has and what they say now, what it remembers, whom it reaches (rules R3, R7).
+"""What this node answers with: what its tests say now, whether a peer is there, what it remembers (rules R3, R7).
 
 The daemon's facts; `server` says who may have them. Nothing here changes anything.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dmonitor import config, log, protocol, round, state
+from dmonitor import cluster, config, log, names, peers, protocol, result, round, state
 from dmonitor.model import Incident, Presence, Statement, Test
 from dmonitor.runner import MISTAKEN, Done, Runner
 
@@ -18,14 +20,25 @@ _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _Fact = TypeVar("_Fact")
 
 
+@dataclasses.dataclass(eq=False)
 class Witness:
-    """What a node called NAME knows whose configuration is in DIRECTORY, and whose state is in STATE, or in RUN.
+    """What a node knows that greets with `greeting`: its configuration is in `directory`, its state in `books` or `stand_in`.
 
-    Plugins are run by RUNNER.
+    Plugins are run by `runner`. A peer is the test node/NAME: `peer` finds it, and it is greeted from within `selector`'s loop;
+    `tick` must be called at the times that `pause` says.
     """
 
-    def __init__(self, runner: Runner, directory: Path, state: Path, run: Path | None, greeting: protocol.Greeting) -> None:
-        self._runner, self._directory, self._state, self._run, self._greeting = runner, directory, state, run, greeting
+    selector: selectors.BaseSelector
+    runner: Runner
+    directory: Path
+    books: Path
+    stand_in: Path | None
+    greeting: protocol.Greeting
+    settings: config.Settings
+    peer: Callable[[str], cluster.Peer | None]
+
+    def __post_init__(self) -> None:
+        self._visits: dict[Test, tuple[peers.Asker, float, Done]] = {}
         self._tests: config.Tests = {}
         self._tests_read = float("-inf")
         self._problems: list[config.Problem] = []
@@ -34,27 +47,52 @@ class Witness:
         """Return the tests that are configured, read again where they were not read a moment ago."""
         if time.monotonic() - self._tests_read > _LIST_AGE:
             problems = config.Problems()
-            self._tests = config.load_tests(self._directory, problems)
+            self._tests = config.load_tests(self.directory, problems)
             if problems != self._problems:
                 config.log_problems(problems)
             self._tests_read, self._problems = time.monotonic(), problems
         return self._tests
 
     def has(self, test: Test, /) -> bool:
-        return test in self.tests()
+        return self.peer(test.name) is not None if test.host == names.NODE else test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
-        """Run the plugin of TEST."""
+        """Run the plugin of TEST, or greet the peer that it is."""
+        if test.host == names.NODE:
+            self._visit(test, done)
+            return
         parameters = self.tests().get(test)
         if parameters is None:
             done(test, MISTAKEN)
         else:
-            self._runner.submit(test, self._directory / "plugins" / test.plugin, parameters, done)
+            self.runner.submit(test, self.directory / "plugins" / test.plugin, parameters, done)
+
+    def _visit(self, test: Test, done: Done) -> None:
+        visited, settings = self.peer(test.name), self.settings
+        asker = peers.Asker(self.selector, [visited] if visited else [], self.greeting.node_id, settings.listen, settings.port)
+        self._visits[test] = asker, time.monotonic(), done
+        asker.greet(lambda _: True, ())
+
+    def pause(self) -> float | None:
+        """Return seconds until `tick` is due; None when no peer is being greeted."""
+        pauses = (asker.pause() if asker.greeting else 0.0 for asker, _, _ in self._visits.values())
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def tick(self) -> None:
+        """Say what came of greeting peers."""
+        for asker, _, _ in self._visits.values():
+            asker.tick()
+        for test, (asker, began, done) in list(self._visits.items()):
+            if not asker.greeting:
+                del self._visits[test]
+                (contact,) = asker.contacts.values()
+                asker.close()
+                done(test, result.of_contact(contact, self.greeting.node_id, time.monotonic() - began))
 
     def statement(self) -> tuple[Statement, float]:
         """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
-        silences, now = list(config.load_silences(self._directory, config.Problems())), time.time()
-        name, node_id, tests = self._greeting.name, self._greeting.node_id, protocol.digest(self.tests())
+        silences, now = list(config.load_silences(self.directory, config.Problems())), time.time()
+        name, node_id, tests = self.greeting.name, self.greeting.node_id, protocol.digest(self.tests())
 
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
@@ -77,7 +115,7 @@ class Witness:
     def _read(self, read: Callable[[state.State], _Fact], otherwise: _Fact) -> _Fact:
         """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
         try:
-            with state.State(self._state, self._run, read_only=True) as store:
+            with state.State(self.books, self.stand_in, read_only=True) as store:
                 return read(store)
         except state.StateError as error:
             log.debug("state-unreadable", reason=str(error))

@@ -187,6 +187,8 @@ def test_an_empty_directory_is_complete(tmp_path: Path) -> None:
     assert not config.load(tmp_path).complete
     (tmp_path / "hosts.d").mkdir()
     (tmp_path / "alert.d").mkdir()
+    assert not config.load(tmp_path).complete, "nodes may be there that cannot be found"
+    (tmp_path / "nodes.txt").touch()
     assert config.load(tmp_path).complete
 
 

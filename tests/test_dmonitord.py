@@ -87,7 +87,7 @@ def test_greeting_question_answer_garbage(started: LocalNode) -> None:
     """Must show 5, with a socket in place of nc."""
     with Caller(started) as caller:
         node_id = (started.state / "node-id").read_text().strip()
-        assert caller.greeting == f"dmonitor 1 name={ADDRESS} id={node_id}"
+        assert re.fullmatch(f"dmonitor 1 name={ADDRESS} id={node_id} run=[0-9a-f]{{16}}", caller.greeting)
         assert re.fullmatch(
             r"answer www.example.com/ok OK age=0.0 duration=0.\d{3} text=www.example.com", caller.ask("test www.example.com/ok")
         )
@@ -105,7 +105,8 @@ def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
         assert re.fullmatch(never, caller.ask("greet")), "no round has finished, and so none is stated"
     started.round()
     with Caller(started) as caller:
-        finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}"}}'
+        more = '"nodes":"[0-9a-f]{16}","addresses":"[0-9a-f]{16}","troubles":\\["no-address","silent"\\]'
+        finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}",{more}}}'
         assert re.fullmatch(finished, caller.ask("greet"))
         assert caller.read() == "end"
         caller.say("tests")
@@ -149,9 +150,9 @@ def test_half_closed_as_by_a_pipe_into_nc(started: LocalNode) -> None:
 
 def test_only_own_tests_are_run(started: LocalNode) -> None:
     with Caller(started) as caller:
-        for name in ("www.example.com/other", "other/ok", "www.example.com/ok:1"):
+        for name in ("www.example.com/other", "other/ok", "www.example.com/ok:1", "node/oslo"):
             assert caller.ask(f"test {name}") == f"answer {name} UNKNOWN reason=not-configured age=0.0 duration=0.000"
-        for name in ("../../bin/sh", "www.example.com/../ok", "-x/ok", "node/oslo", "www.example.com/", "/ok"):
+        for name in ("../../bin/sh", "www.example.com/../ok", "-x/ok", "node/-oslo", "www.example.com/", "/ok"):
             assert caller.ask(f"test {name}").startswith("error malformed")
 
 
@@ -469,3 +470,28 @@ def test_version_and_usage(program: str, node: LocalNode) -> None:
     wrong = node.run(program, "--nonsense")
     assert wrong.returncode == os.EX_USAGE and wrong.stderr.endswith(f"{program}: unrecognized arguments: --nonsense\n")
     assert isinstance(wrong, subprocess.CompletedProcess)
+
+
+def test_a_peer_is_asked_about_by_its_name(node: LocalNode, place: Place) -> None:
+    """The daemon greets it then and there, once for all who ask."""
+    other = LocalNode(place, "127.0.0.36", [ADDRESS, "127.0.0.36"], port=node.port)
+    with running([node]), Caller(node) as caller, Caller(node) as second:
+        refused = "answer node/127.0.0.36 FAIL age=0.0 duration=0.000 text=connection refused"
+        assert re.sub(r"0\.0\d\d", "0.000", caller.ask("test node/127.0.0.36")) == refused
+        assert caller.ask(f"test node/{ADDRESS}").startswith(f"answer node/{ADDRESS} UNKNOWN reason=not-configured"), "itself"
+        assert caller.ask("test node/127.0.0.99").startswith("answer node/127.0.0.99 UNKNOWN reason=not-configured")
+        other.round()
+        with running([other]):
+            time.sleep(server.MEMORY + 0.1)
+            answers = [asker.ask("test node/127.0.0.36") for asker in (caller, second)]
+        assert all(answer.startswith("answer node/127.0.0.36 OK ") for answer in answers), answers
+
+
+def test_a_peer_that_never_greets_keeps_nobody_waiting(node: LocalNode) -> None:
+    with socket.create_server(("127.0.0.36", node.port)), running([node]), Caller(node) as caller, Caller(node) as other:
+        began = time.monotonic()
+        caller.say("test node/127.0.0.36")
+        assert other.ask("test www.example.com/ok").startswith("answer www.example.com/ok OK")
+        assert time.monotonic() - began < 2
+        assert "FAIL" in (answer := caller.read()) and "connected, but no greeting" in answer
+        assert 4 < time.monotonic() - began < 7

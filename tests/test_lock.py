@@ -158,3 +158,16 @@ def test_three_contenders_under_kill_9(tmp_path: Path) -> None:
             contender.wait()
     assert turns > 30
     assert not (tmp_path / "doubled").exists()
+
+
+def test_who_holds_it_can_be_told_without_taking_it(tmp_path: Path) -> None:
+    assert lock.holder(tmp_path, "check") is None, "there is no lock"
+    first = held(tmp_path)
+    assert lock.holder(tmp_path, "check") == first.run and len(first.run) == 16
+    first.release()
+    assert lock.holder(tmp_path, "check") is None, "what the file says was true once"
+    second = held(tmp_path)
+    assert lock.holder(tmp_path, "check") == second.run != first.run
+    os.pwrite(second.fileno(), b"17 4711".ljust(63), 0)
+    assert lock.holder(tmp_path, "check") == "", "an older one does not say"
+    second.release()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import os
 import selectors
 import socket
 import threading
@@ -14,7 +16,21 @@ import pytest
 
 from dmonitor import peers, protocol, resolve, server
 from dmonitor.cluster import Peer
-from dmonitor.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
+from dmonitor.model import (
+    Answer,
+    Contact,
+    Incident,
+    Judgement,
+    Node,
+    Outcome,
+    Presence,
+    Result,
+    Silence,
+    Statement,
+    Test,
+    Verdict,
+    node_test,
+)
 from dmonitor.protocol import Greeting, Reply
 
 SSH, HTTP = Test("www.example.com", "ssh"), Test("www.example.com", "http")
@@ -70,7 +86,10 @@ def fakes(port: int) -> Iterator[Fakes]:
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "GREETING_LIMIT", 0.6)
     monkeypatch.setattr(peers, "ANSWER_LIMIT", 1.0)
-    monkeypatch.setattr(peers, "CONNECT_LIMIT", 0.6)
+
+
+def stated(asker: peers.Asker) -> dict[str, Statement]:
+    return {contact.node_id: contact.statement for contact in asker.contacts.values() if contact.statement}
 
 
 def greet(connection: socket.socket, node_id: str = "0123456789ab") -> None:
@@ -202,7 +221,7 @@ def test_all_are_asked_at_the_same_time(fakes: Fakes) -> None:
 def test_this_node_itself_is_no_peer(fakes: Fakes) -> None:
     fakes.add("echo", good("own-0123456789".replace("-", "")))
     answers, _ = ask(fakes, SSH, own_id="own0123456789")
-    assert answers["echo"].result is None and answers["echo"].reason == "it is this node itself, or has a copy of its id"
+    assert answers["echo"].result is None and answers["echo"].reason == "this node itself"
     assert answers["echo"].node_id == "own0123456789"
 
 
@@ -377,7 +396,7 @@ class Talk:
         """Greet all peers; return what the one that calls itself paris states."""
         self.asker.greet(known.__contains__, mine)
         self.run(lambda: self.asker.greeting)
-        return self.asker.statements.get(PARIS)
+        return stated(self.asker).get(PARIS)
 
 
 @pytest.fixture
@@ -390,7 +409,7 @@ def paris(fakes: Fakes) -> Knows:
 def test_a_statement(fakes: Fakes, paris: Knows) -> None:
     with Talk(fakes) as talk:
         assert talk.greet() == STATEMENT
-        assert list(talk.asker.statements) == [PARIS]
+        assert list(stated(talk.asker)) == [PARIS]
     assert paris.asked[:1] == ["greet"]
 
 
@@ -486,7 +505,7 @@ def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatc
         talk.asker.greet(bool, ())
         assert 0.5 < talk.run(lambda: talk.asker.greeting) < 0.9
         talk.run(lambda: talk.asker.pending)
-        assert talk.asker.answers(SSH)[0].result and not talk.asker.statements
+        assert talk.asker.answers(SSH)[0].result and not stated(talk.asker)
         slow = False
         talk.asker.ask(HTTP)
         assert talk.greet() == STATEMENT
@@ -503,7 +522,7 @@ def test_a_late_statement_is_passed_over_and_the_next_is_not(fakes: Fakes, paris
         delay = 0.0
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
-        assert not talk.asker.statements and talk.asker.answers(SSH)[0].result
+        assert not stated(talk.asker) and talk.asker.answers(SSH)[0].result
         assert talk.greet() == STATEMENT and paris.conversations == 1
 
 
@@ -523,7 +542,7 @@ def test_an_endless_statement_is_ended(line: bytes, fakes: Fakes) -> None:
         talk.run(lambda: talk.asker.pending)
         answers = {answer.node.name: answer for answer in talk.asker.answers(SSH)}
         assert answers["endless"].reason == "its statement has no end"
-        assert answers["good"].result and not talk.asker.statements
+        assert answers["good"].result and not stated(talk.asker)
 
 
 def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
@@ -546,7 +565,7 @@ def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(name: str, fakes
         for _ in range(2):
             talk.asker.ask(SSH)
             assert talk.greet() == STATEMENT
-            assert list(talk.asker.statements) == [PARIS]
+            assert list(stated(talk.asker)) == [PARIS]
 
 
 def test_this_node_itself_and_a_name_without_an_address_have_no_statement(fakes: Fakes) -> None:
@@ -555,7 +574,7 @@ def test_this_node_itself_and_a_name_without_an_address_have_no_statement(fakes:
     with Talk(fakes) as talk:
         for _ in range(3):
             talk.greet()
-        assert not talk.asker.statements and talk.asker.echo == Node("echo", "echo")
+        assert not stated(talk.asker) and talk.asker.echo == Node("echo", "echo")
         assert len(fakes.sources) == 1, "it is called once"
 
 
@@ -616,7 +635,7 @@ def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
                 key.data()
             talk.asker.tick()
         incidents = tuple(INCIDENTS.values())
-        assert talk.asker.statements == {PARIS: dataclasses.replace(STATEMENT, incidents=incidents, tests=frozenset([SSH]))}
+        assert stated(talk.asker) == {PARIS: dataclasses.replace(STATEMENT, incidents=incidents, tests=frozenset([SSH]))}
         assert talk.asker.answers(SSH)[0].result == Result(Outcome.FAIL, "seen")
 
 
@@ -647,3 +666,111 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
                 if not got:
                     break
         assert data.count(b"\nend\n") == 30 and data.endswith(b" text=seen\n") and not made._callers
+
+
+# What came of greeting.
+
+
+def contacts(talk: Talk) -> dict[str, Contact]:
+    return {contact.node.name: contact for contact in talk.asker.contacts.values()}
+
+
+def test_a_contact_says_why_there_is_no_statement(fakes: Fakes, paris: Knows) -> None:
+    fakes.add("refused", None)
+    fakes.add("silent", lambda connection: time.sleep(3))
+    fakes.add("greets-only", no_answer)
+    fakes.peers.append(Peer(Node("gone", "gone"), (), "its name does not resolve"))
+    heard: list[Contact] = []
+    with Talk(fakes) as talk:
+        talk.asker.heard = heard.append
+        talk.greet()
+        found = contacts(talk)
+        talk.greet()
+    assert {name: (each.reason, each.unable, each.statement is not None) for name, each in found.items()} == {
+        "127.0.0.41": ("", False, True),
+        "refused": ("connection refused", False, False),
+        "silent": ("connected, but no greeting", False, False),
+        "greets-only": ("no statement in time", False, False),
+        "gone": ("its name does not resolve", True, False),
+    }
+    assert len(heard) == 10, "each time"
+
+
+def test_what_keeps_this_node_from_calling_is_no_fault_of_the_peers(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    fakes.add("paris", good())
+    with Talk(fakes) as talk:
+        with monkeypatch.context() as patched:
+            patched.setattr(peers.socket, "socket", no_socket)
+            talk.greet()
+        (contact,) = contacts(talk).values()
+    assert contact.unable and contact.reason == "too many open files"
+
+
+def test_what_was_stated_in_this_round_stands(fakes: Fakes) -> None:
+    fakes.add("127.0.0.41", Knows())
+    with Talk(fakes) as talk:
+        assert talk.greet()
+        (peer,) = talk.asker._peers
+        talk.asker._end(peer, "it died")
+        peer.found = (resolve.normal(ADDRESSES[-1]),)
+        talk.greet()
+        (contact,) = contacts(talk).values()
+        assert contact.statement and contact.reason == "connection refused"
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "cloned"),
+    [
+        ("aaaaaaaa", "aaaaaaaa", False),
+        ("aaaaaaaa", "bbbbbbbb", True),
+        (None, "bbbbbbbb", True),
+        ("", "bbbbbbbb", False),
+        ("aaaaaaaa", "", False),
+    ],
+)
+def test_our_own_id_from_another_machine_is_a_clone(fakes: Fakes, own: str | None, theirs: str, cloned: bool) -> None:
+    """`run` tells this machine's daemon from that of one which has a copy of our state."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(protocol.write(Greeting("fake", "own0own0", theirs)))
+        connection.recv(100)
+
+    fakes.add("echo", behave)
+    with Talk(fakes) as talk:
+        talk.asker.own_run = lambda: own
+        talk.greet()
+        (contact,) = contacts(talk).values()
+        assert (contact.node_id, contact.run, contact.cloned, contact.statement) == ("own0own0", theirs, cloned, None)
+        assert (talk.asker.echo is None) is cloned, "its line is not ours"
+
+
+def test_nobody_is_asked_about_itself(fakes: Fakes) -> None:
+    fakes.add("paris", good())
+    fakes.add("rome", good("ba9876543210"))
+    with Talk(fakes) as talk:
+        talk.asker.ask(node_test("rome"))
+        talk.run(lambda: talk.asker.pending)
+        assert [each.node.name for each in talk.asker.answers(node_test("rome"))] == ["paris"]
+
+
+def test_one_alone_may_be_asked(fakes: Fakes) -> None:
+    fakes.add("paris", good())
+    fakes.add("rome", good("ba9876543210"))
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH, Node("rome", "rome"))
+        talk.run(lambda: talk.asker.pending)
+        assert [each.node.name for each in talk.asker.answers(SSH)] == ["rome"]
+
+
+def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
+    """The first two never greet, the third does."""
+    for _ in range(2):
+        fakes.add("silent", lambda connection: time.sleep(3))
+    fakes.add("good", good())
+    addresses = tuple(address for peer in fakes.peers for address in peer.addresses)
+    fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
+    answers, took = ask(fakes, SSH)
+    assert answers["paris"].result and took < 0.6

@@ -19,7 +19,10 @@ from dmonitor.protocol import Greeting, Lines, ProtocolError, Question, Refusal,
 SSH = Test("www.example.com", "ssh")
 MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
 
-GREETINGS = [(Greeting("oslo.example.com", "0123456789ab"), b"dmonitor 1 name=oslo.example.com id=0123456789ab\n")]
+GREETINGS = [
+    (Greeting("oslo.example.com", "0123456789ab"), b"dmonitor 1 name=oslo.example.com id=0123456789ab\n"),
+    (Greeting("oslo", "0123456789ab", "fedcba98"), b"dmonitor 1 name=oslo id=0123456789ab run=fedcba98\n"),
+]
 REQUESTS = [
     (Question(SSH), b"test www.example.com/ssh\n"),
     (Request("quit"), b"quit\n"),
@@ -85,7 +88,7 @@ def test_the_spelling_of_the_original_is_read() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"hello", b"test", b"test x", b"test www/ssh extra", b"test ../../etc/passwd", b"test node/oslo", b"test a/b/c", b"TEST a/b",
+        b"", b"hello", b"test", b"test x", b"test www/ssh extra", b"test ../../etc/passwd", b"test node/-x", b"test node/", b"test a/b/c", b"TEST a/b",
         b"test -o/x", b"test a/\xff", b"test a/b\x00", b"test a/b x=1 c", b"test a/b x=1 x=2", b"test a/b =1", b"quit now",
         b"greet me", b"tests a/b", b"incident", b"incident a/b", b"incident SHOUTED123", b"incident 0123456789ab 0123456789ab",
     ],
@@ -113,7 +116,7 @@ def test_no_greeting(line: bytes) -> None:
     [
         b"", b"answer", b"answer a/b", b"answer a/b GOOD", b"answer a/b ok", b"answer a/b OK age=-1", b"answer a/b OK age=nan",
         b"answer a/b OK age=1e999", b"answer a/b OK age=", b"answer a/b OK duration=99999999999", b"answer a/b OK reason=A", b"error",
-        b"error BAD", b"answer node/b OK",
+        b"error BAD", b"answer node/b_c/d OK",
     ],
 )  # fmt: skip
 def test_no_reply(line: bytes) -> None:

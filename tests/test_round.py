@@ -9,20 +9,23 @@ from typing import Any
 
 import pytest
 
-from dmonitor import round, verdict
+from dmonitor import protocol, round, verdict
 from dmonitor.model import (
     Answer,
+    Contact,
     Incident,
     Kind,
     Node,
     Notification,
     Outcome,
     Presence,
+    Rehearsal,
     Result,
     Silence,
     Standing,
     Statement,
     Test,
+    node_test,
 )
 
 TEST = Test("www.example.com", "http")
@@ -44,6 +47,9 @@ class Clock:
     def elapsed(self) -> float:
         return self.at
 
+    def text(self, at: float) -> str:
+        return f"second {at - NOW:.0f}"
+
 
 @dataclasses.dataclass
 class Played:
@@ -54,6 +60,7 @@ class Played:
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
+    complaints: list[str] = dataclasses.field(default_factory=list)
     all_taken: bool = True
 
     def events(self) -> list[str]:
@@ -92,6 +99,13 @@ def known(*ids: str, **facts: Any) -> Incident:
     return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 100.0, **facts})
 
 
+def contacts(heard: Sequence[Statement], peers: int = 0) -> list[Contact]:
+    """Return what came of greeting PEERS lines of nodes.txt, of which those answered that are HEARD."""
+    lines = [Contact(Node(said.presence.name, said.presence.name), said.presence.node_id, "", said) for said in heard]
+    silent = (Contact(Node(f"silent{number}", f"silent{number}"), reason="refused") for number in itertools.count())
+    return [*lines, *itertools.islice(silent, max(0, peers - len(lines)))]
+
+
 DOWN, UP = (Outcome.FAIL, Outcome.FAIL), (Outcome.OK, Outcome.OK)
 Heard = Sequence[Statement]
 
@@ -106,6 +120,8 @@ def play(
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
+    rehearsal: Rehearsal | None = None,
+    contacts_too: Sequence[Contact] = (),
     remembered: round.Own | None = None,
     standings: Mapping[Test, Standing] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
@@ -129,7 +145,7 @@ def play(
             "tests": frozenset([TEST] if seen else []),
             "digest": "d",
             "addresses": (ONE,),
-            "nodes": frozenset({"me", "peer", "z"}),
+            "nodes": tuple(Node(name, name) for name in ("me", "peer", "z")),
             "once": True,
             **settings,
         }
@@ -145,6 +161,9 @@ def play(
             played.all_taken = end.value
             return played
         came = None
+        if isinstance(effect, round.Complain):
+            played.complaints.append(effect.text)
+            continue
         played.steps.append(type(effect).__name__)
         match effect:
             case round.Observe():
@@ -155,8 +174,9 @@ def play(
                         for name, vote in zip(("me", "peer"), seen, strict=True)
                     ]
                     judgements[TEST] = verdict.decide(answers[0], answers[1:], 2, incident_open=TEST in effect.open)
-                statements = {each.presence.node_id: each for each in heard_at(at.at)}
-                came = round.Observation(Node("me", "me"), judgements, statements, peers)
+                came = round.Observation(
+                    Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too], rehearsal
+                )
             case round.Save():
                 played.saves.append(effect)
                 came = stored
@@ -169,7 +189,7 @@ def play(
                 at.at += seconds
             case round.Greet():
                 played.greeted.append(at.at)
-                came = {each.presence.node_id: each for each in heard_at(at.at)}
+                came = contacts(heard_at(at.at), peers)
 
 
 # The order of effects.
@@ -178,9 +198,11 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    assert quiet.own() == round.Own(
+    kept = change(quiet.own(), nodes="", addresses="", troubles=())
+    assert kept == round.Own(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
+    assert quiet.own().nodes == protocol.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == protocol.digest([ONE])
 
 
 def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
@@ -531,3 +553,84 @@ def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
     stayed = play(DOWN, once=False, heard=[states("peer", refused=5)], mta=lambda _: False)
     assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.greeted == [10.0, 20.0, 30.0]
     assert stayed.own().refused == 1
+
+
+# Blindness (R7).
+
+
+def test_who_hears_nobody_complains_once_an_hour() -> None:
+    first = play(UP)
+    assert first.complaints == [
+        "me: no peer answers (silent0, silent1): nothing that fails here can be confirmed, and nobody is alerted"
+    ]
+    (said,) = (facts for event, facts in first.notes if event == "trouble")
+    assert said == {"kind": "silent", "text": first.complaints[0].removeprefix("me: "), "since": "second 5"}
+    (known,) = first.own().troubles
+    assert (known.kind, known.since, known.said, known.ended) == ("silent", NOW + 5.0, NOW + 5.0, None)
+    for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
+        later = play(UP, clock=Clock(5.0 + seconds), remembered=own(troubles=(known,)))
+        assert len(later.complaints) == complaints and later.events().count("trouble") == complaints, seconds
+        assert later.own().troubles[0].since == known.since
+
+
+def test_what_is_over_is_logged_with_from_when_to_when() -> None:
+    (known,) = play(UP).own().troubles
+    over = play(UP, clock=Clock(605.0), heard=[states("peer"), states("z")], remembered=own(troubles=(known,)))
+    assert over.complaints == []
+    assert [facts for event, facts in over.notes if event == "trouble-over"] == [
+        {"kind": "silent", "since": "second 5", "until": "second 605", "seconds": 600}
+    ]
+    (ended,) = over.own().troubles
+    assert ended.ended == NOW + 605.0
+    again = play(UP, clock=Clock(665.0), remembered=own(troubles=(ended,)))
+    assert again.complaints == [], "not twice in an hour"
+    assert again.own().troubles[0].since == NOW + 665.0
+
+
+def test_a_new_text_is_logged_and_not_complained_of() -> None:
+    (known,) = play(UP, peers=3).own().troubles
+    changed = play(UP, clock=Clock(65.0), peers=2, remembered=own(troubles=(known,)))
+    assert changed.complaints == [] and changed.events().count("trouble") == 1
+
+
+def test_what_ails_a_node_is_stated() -> None:
+    kept = play(UP).own()
+    assert kept.presence("me", "id-me", NOW).troubles == ("silent",)
+    assert (
+        change(kept, troubles=tuple(change(known, ended=NOW) for known in kept.troubles)).presence("me", "x", NOW).troubles == ()
+    )
+
+
+def test_drift_is_a_warning_and_no_complaint() -> None:
+    other = change(states("peer"), tests=frozenset([Test("other", "x")]))
+    drifted = play(UP, heard=[other])
+    assert drifted.complaints == []
+    (said,) = (facts for event, facts in drifted.notes if event == "trouble")
+    assert said["text"] == "peer lacks www.example.com/http; this node lacks other/x, which peer has"
+
+
+def test_what_a_suspect_sees_is_marked() -> None:
+    opened = play(DOWN, heard=[states("peer", troubles=("suspect",))]).incident()
+    assert opened.opening
+    assert [answer.suspect for answer in opened.opening.answers] == [False, True]
+
+
+def test_a_rehearsal_goes_on_where_the_last_one_was() -> None:
+    fail = Answer(Node("me", "me"), "id-me", Result(Outcome.FAIL, "no right"))
+    rehearsed = play(UP, heard=[states("peer")], rehearsal=Rehearsal(TEST, fail, None))
+    assert rehearsed.own().rehearsed == str(TEST)
+    assert rehearsed.own().spoilt[0][0] == str(TEST) and "sees FAIL (no right)" in rehearsed.complaints[0]
+    kept = play(UP, heard=[states("peer")], remembered=rehearsed.own())
+    assert (kept.own().rehearsed, kept.own().spoilt) == (rehearsed.own().rehearsed, rehearsed.own().spoilt)
+    fine = Rehearsal(TEST, change(fail, result=Result(Outcome.OK)), None)
+    assert play(UP, heard=[states("peer")], rehearsal=fine, remembered=kept.own()).own().spoilt == ()
+
+
+def test_no_node_has_the_test_of_itself() -> None:
+    """A line of nodes.txt at which our own daemon answers is none of a peer's."""
+    both = frozenset([TEST, node_test("peer")])
+    about = known("i", test=node_test("peer"))
+    ours = Contact(Node("peer", "peer"), "id-me")
+    assert play(UP, incidents=[about], tests=both, contacts_too=[change(ours, cloned=True)]).incident("i").is_open
+    gone = play(UP, incidents=[about], tests=both, contacts_too=[ours])
+    assert gone.incident("i").removed and "incident-removed" in gone.events()

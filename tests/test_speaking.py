@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmonitor import speaking
-from dmonitor.model import Incident, Presence, Statement, Test
+from dmonitor.model import Incident, Presence, Statement, Test, node_test
 from dmonitor.speaking import Candidate
 
 NOW = 100_000.0
@@ -214,3 +214,14 @@ def test_the_interval_is_measured_in_whole_minutes(begins: list[float], minutes:
 
 def test_limit() -> None:
     assert (speaking.limit(node("a")), speaking.limit(node("a", interval=5))) == (120.0, 360.0)
+
+
+def test_a_node_does_not_speak_of_itself() -> None:
+    """It has no such test; neither while it answers, nor while others have heard of it lately."""
+    about = dataclasses.replace(held(5.0), test=node_test("a"))
+    assert speaker(node("me"), peer("a"), incident=about) == "me"
+    assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
+    assert "a is what it is about" in reason(node("me"), peer("a"), incident=about)
+    assert speaker(node("me"), peer("a", tests=frozenset()), incident=dataclasses.replace(about, test=node_test("b"))) == "a", (
+        "every node has the tests that the others are"
+    )

@@ -144,3 +144,27 @@ def test_no_lone_alert(own: Answer, answers: list[Answer], quorum: int, incident
         sites = {found.node.site for found in judged.answers if found.vote is Vote.FAILING}
         assert len(sites) >= quorum
         assert len({found.node_id for found in judged.answers if found.vote is Vote.FAILING}) >= quorum
+
+
+def test_sites_at_which_one_node_is_heard_are_one() -> None:
+    """A second line of nodes.txt without the site of the first makes no second site."""
+    own = answer("me", Outcome.FAIL, site="here")
+    paris = answer("paris", Outcome.FAIL, site="here", node_id="id-of-paris")
+    alias = answer("alias", Outcome.FAIL, site="alias", node_id="id-of-paris")
+    found = verdict.decide(own, [paris, alias], 2, incident_open=False)
+    assert found.verdict is Verdict.UNCONFIRMED and len(found.sites(Vote.FAILING)) == 1
+    elsewhere = answer("rome", Outcome.FAIL, site="there")
+    found = verdict.decide(own, [paris, alias, elsewhere], 2, incident_open=False)
+    assert found.verdict is Verdict.DOWN and len(found.sites(Vote.FAILING)) == 2
+
+
+def test_our_own_second_line_is_no_second_site_either() -> None:
+    own = answer("me", Outcome.FAIL, site="here")
+    echo = answer("alias", Outcome.FAIL, site="there", node_id="id-of-me")
+    rome = answer("rome", Outcome.FAIL, site="there")
+    assert verdict.decide(own, [echo, rome], 2, incident_open=False).verdict is Verdict.UNCONFIRMED
+
+
+def test_same_sites() -> None:
+    assert verdict.same_sites([("a", "x"), ("b", "y"), ("", "z"), ("", "x"), ("c", "")]) == {}
+    assert verdict.same_sites([("a", "x"), ("a", "y"), ("b", "y"), ("b", "z"), ("c", "q")]) == dict.fromkeys("xyz", "x")

@@ -5,7 +5,7 @@ differ, several tests. `rebooted`: the same, and all nodes reboot between two ro
 links one-way and both ways, partitions, loss, MTAs that refuse, tests that fail for one node alone, silences, crons that
 stop, nodes without the test or an address. `lossy`: a test fails for some and passes for others, and messages get
 lost. `standing`: links that are cut one-way from the beginning to the end. `flapping`: a test that changes too often.
-`reminded`: an incident that lasts, and one whose test is taken away.
+`reminded`: an incident that lasts, and one whose test is taken away. `blind`: a node that is gone, or sees nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from dmonitor import incident
+from dmonitor import incident, names
 from dmonitor.model import Kind, Silence, Test
 
 from .world import SimNode, World
@@ -190,7 +190,7 @@ def _judge_standing(history: History) -> None:
     """Nothing lost, and within the 280 s of promise 4; how many are doubled is counted."""
     world = history.world
     _judge_order(history)
-    _judge_nothing_lost(history)
+    _judge_nothing_lost(history, nodes_last=True)
     for trouble in history.troubles:
         came = [m.at for m in history.world.mails for test, kind, _ in m.told if test == trouble.test and kind is Kind.ALERT]
         if came and world.slowest_mta < 15.0 and min(came) - trouble.began > 280.0:
@@ -396,7 +396,7 @@ def _judge_rough(history: History) -> None:
     world, told = history.world, _told(history)
     real = Counter(trouble.test for trouble in history.troubles if not trouble.nodes)
     for (test, address, kind), count in told.items():
-        if not real[test]:
+        if not real[test] and not (_is_node(test) and world.faults):  # a node's incidents are made by faults alone
             history.wrong.append(f"a lone alert: {kind.value} of {test} to {address}")
         elif count > real[test] + world.faults:
             history.wrong.append(f"{kind.value} of {test} to {address}: {count} copies of {real[test]}, c = {world.faults}")
@@ -404,8 +404,15 @@ def _judge_rough(history: History) -> None:
     _judge_nothing_lost(history)
 
 
-def _judge_nothing_lost(history: History) -> None:
-    """Every incident that any node opened is told to every address, both ends; or it is void, or its like was told."""
+def _is_node(test: Test) -> bool:
+    return test.host == names.NODE
+
+
+def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
+    """Every incident that any node opened is told to every address, both ends; or it is void, or its like was told.
+
+    With NODES_LAST those of nodes have no end, for what made them has none.
+    """
     world = history.world
     told: set[tuple[str, str, Kind]] = {
         (world.root(known), mail.address, kind) for mail in world.mails for _, kind, ids in mail.told for known in ids
@@ -416,12 +423,12 @@ def _judge_nothing_lost(history: History) -> None:
             last = [node.disk.incidents[known] for node in world.nodes for known in opened.ids if known in node.disk.incidents]
             if any(known.void and not known.alert for known in last):
                 continue
-            for kind in _KINDS:
+            for kind in _KINDS[:1] if nodes_last and _is_node(opened.test) else _KINDS:
                 if (root, address, kind) not in told:
                     history.wrong.append(f"{kind.value} of {opened.test} {opened.ids} (opened by {name}) never reached {address}")
     for node in world.nodes:
         for known in node.disk.incidents.values():
-            if known.is_open and known.test in node.tests:
+            if known.is_open and (known.test in node.tests or (_is_node(known.test) and not nodes_last)):
                 history.wrong.append(f"{node.name} still has {known.test} open in the end")
 
 
@@ -489,6 +496,100 @@ def _judge_reminded(history: History) -> None:
                 history.wrong.append(f"alerts, reminders, recoveries of {test} to {address}: {counts}, and {wanted} were right")
 
 
+# Blindness: what a node does not see, and what is not seen of it.
+
+
+def _blind(world: World) -> tuple[list[Trouble], float]:
+    """One node loses its power, its cron, its daemon, its network, or its view of all targets; or its site's only peer."""
+    chance = world.plan
+    _cluster(world, 3)
+    _quick_mta(world)
+    world.slow = 0.0
+    world.topology = scene = chance.choice(("power", "cron", "daemon", "isolated", "targets", "pair", "site"))
+    if scene == "pair":
+        del world.nodes[2:]
+    if scene == "site":
+        del world.nodes[3:]
+    if world.aliases and next(iter(world.aliases.values())) not in [node.name for node in world.nodes]:
+        world.aliases.clear()
+    tests = [Test(f"host{number}", "ssh") for number in range(6)]
+    lost = world.lost = world.nodes[2] if scene == "site" else chance.choice(world.nodes)
+    shares = scene == "site" or (scene != "pair" and chance.random() < 0.3)
+    for place, node in enumerate(world.nodes):
+        node.interval, node.tests = 1, frozenset(tests)
+        node.site = "here" if shares and place < 2 else node.name
+    world.gone = at, until = chance.uniform(100.0, 160.0), chance.uniform(800.0, 1100.0)
+    others = [node for node in world.nodes if node is not lost]
+    everything = [Trouble(test, at, until, frozenset({lost.name})) for test in tests]
+    match scene:
+        case "power" | "pair" | "site":
+            world.at(at, lambda: world.power_cut(lost, until - at))
+        case "cron" | "daemon":
+            world.at(at, lambda: setattr(lost, scene, False))
+            world.at(until, lambda: setattr(lost, scene, True))
+        case "isolated":
+            for node in others:
+                for pair in ((lost.name, node.name), (node.name, lost.name)):
+                    world.at(at, _linker(world, *pair, False))
+                    world.at(until, _linker(world, *pair, True))
+    if scene in ("isolated", "targets"):
+        return everything, 400.0
+    began = at + chance.uniform(60.0, 300.0)
+    return [Trouble(tests[0], began, chance.choice((until - 100.0, until + 200.0))), Trouble(tests[0], until, until)], 400.0
+
+
+def _judge_blind(history: History) -> None:
+    """One mail that the node is gone, and one that it is back, where two sites are left to see it; no other that is not true."""
+    world, lost, told = history.world, history.world.lost, _told(history)
+    others = [node for node in world.nodes if node is not lost]
+    left = {node.site for node in others}
+    wanted: Counter[tuple[Test, str, Kind]] = Counter()
+    lines = [lost.name, *(alias for alias, name in world.aliases.items() if name == lost.name)]
+    for address in others[0].addresses:
+        for kind in _KINDS:
+            if len(left) >= 2 and world.topology != "targets":
+                wanted.update((Test(names.NODE, line), address, kind) for line in lines)
+            real = history.troubles[0]
+            if world.topology not in ("isolated", "targets") and (
+                len(left) >= 2 or world.topology in ("cron", "daemon") or real.ended > world.gone[1]
+            ):
+                wanted.update([(real.test, address, kind)])
+    for key in sorted(wanted.keys() | told.keys(), key=str):
+        if told[key] != wanted[key]:
+            history.wrong.append(f"{key[2].value} of {key[0]} to {key[1]}: {told[key]} times, and {wanted[key]} were right")
+    at = world.gone[0]
+    for key in wanted:
+        came = min(
+            (mail.at for mail in world.mails for test, kind, _ in mail.told if (test, kind) == (key[0], key[2])), default=at
+        )
+        # Whose second line in nodes.txt that is, its peers cannot know: it may keep its rank for a while.
+        limit = (420.0 if world.topology == "cron" else 125.0) + (120.0 if key[0].name == "alias" else 0.0)
+        if key[0].host == names.NODE and key[2] is Kind.ALERT and came - at > limit:
+            history.wrong.append(f"alert of {key[0]} {came - at:.0f} s late")
+    _judge_complaints(history, others, left)
+
+
+def _judge_complaints(history: History, others: list[SimNode], left: set[str]) -> None:
+    """Who is blind says so once within the hour, and has said when it was over; nobody else complains."""
+    world, lost = history.world, history.world.lost
+    heard = {node.name: [text for _, name, text in world.complaints if name == node.name] for node in world.nodes}
+    words = {node.name: [] for node in world.nodes}
+    if world.topology in ("isolated", "targets"):
+        words[lost.name] = ["no peer answers" if world.topology == "isolated" else "most tests fail here"]
+    if len(left) < 2 and world.topology in ("power", "pair", "site", "isolated"):
+        for node in others:
+            words[node.name] = ["no peer answers" if world.topology == "pair" else "quorum = 2"]
+    if len(left) < 2 and world.topology == "daemon":
+        for node in others:
+            words[node.name] = ["quorum = 2"]
+    for name, texts in heard.items():
+        if len(texts) != len(words[name]) or not all(word in text for word, text in zip(words[name], texts, strict=True)):
+            history.wrong.append(f"{name} complained of {texts}, and {words[name]} was right")
+    for node in world.nodes:
+        if any(known.ended is None for known in node.disk.own.troubles):
+            history.wrong.append(f"{node.name} is still troubled in the end: {node.disk.own.troubles}")
+
+
 KINDS = {
     "calm": (_calm, _judge_calm),
     "rebooted": (_rebooted, _judge_calm),
@@ -497,4 +598,5 @@ KINDS = {
     "standing": (_standing, _judge_standing),
     "flapping": (_flapping, _judge_flapping),
     "reminded": (_reminded, _judge_reminded),
+    "blind": (_blind, _judge_blind),
 }

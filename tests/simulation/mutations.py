@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor import incident, speaking, verdict
+from dmonitor import incident, result, speaking, trouble, verdict
 from dmonitor.model import Answer, Incident, Judgement, Verdict
 
 from . import world
@@ -37,8 +37,8 @@ def marks_told_before_sending() -> Iterator[None]:
 
 @contextlib.contextmanager
 def counts_a_peer_twice() -> Iterator[None]:
-    """Every line of nodes.txt votes, not every node id."""
-    with mock.patch.object(verdict, "_one_for_each_node", lambda own, answers: list(answers)):
+    """Every line of nodes.txt votes, and is a site of its own, not every node id."""
+    with counts_every_line_as_a_site(), mock.patch.object(verdict, "_one_for_each_node", lambda own, answers: list(answers)):
         yield
 
 
@@ -156,7 +156,43 @@ def echoes_itself() -> Iterator[None]:
             heard.setdefault(answer.node_id + answer.node.name * (answer.node_id == own.node_id), answer)
         return list(heard.values())
 
-    with mock.patch.object(verdict, "_one_for_each_node", echo):
+    with counts_every_line_as_a_site(), mock.patch.object(verdict, "_one_for_each_node", echo):
+        yield
+
+
+# Blindness (rules R2, R7).
+
+
+@contextlib.contextmanager
+def counts_every_line_as_a_site() -> Iterator[None]:
+    """A node of which a second line of nodes.txt names another site is in two places."""
+    with mock.patch.object(verdict, "same_sites", lambda _: {}):
+        yield
+
+
+@contextlib.contextmanager
+def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
+    """A node that is back passes before its first round, and fails again when its last one gets too old."""
+    with mock.patch.object(speaking, "limit", lambda presence: 300.0), mock.patch.object(speaking, "GRACE", 240.0):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_what_it_complained_of() -> Iterator[None]:
+    with mock.patch.object(trouble, "EVERY", 0.0):
+        yield
+
+
+@contextlib.contextmanager
+def takes_a_connection_for_a_living_checker() -> Iterator[None]:
+    with mock.patch.object(result, "STALE", 1e9), mock.patch.object(speaking, "limit", lambda presence: 1e9):
+        yield
+
+
+@contextlib.contextmanager
+def asks_a_node_about_itself() -> Iterator[None]:
+    """A node speaks of its own incident."""
+    with mock.patch.object(speaking, "node_test", lambda name: None):
         yield
 
 
@@ -171,3 +207,10 @@ EIGHT = (
     oldest_id_wins,
 )
 MORE = (takes_refusals_for_success, forgets_that_nobody_hears_it, waits_for_ever_for_who_does_not_list_it, echoes_itself)
+BLIND = (
+    counts_every_line_as_a_site,
+    takes_a_late_checker_for_a_good_one,
+    forgets_what_it_complained_of,
+    takes_a_connection_for_a_living_checker,
+    asks_a_node_about_itself,
+)

@@ -15,12 +15,14 @@ from . import histories, mutations
 # Where a mutation is found, and how many seeds that may take.
 FOUND_IN = {"forgets_told_on_restart": "rebooted", "mails_on_unconfirmed": "rough", "closes_on_one_lost_answer": "lossy"}
 FOUND_IN |= {"waits_for_ever_for_who_does_not_list_it": "standing"}
+FOUND_IN |= dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind")
+FOUND_IN |= {"takes_a_late_checker_for_a_good_one": "rough"}
 SEEDS = 300
 
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("calm", 150), ("rebooted", 60), ("rough", 150), ("lossy", 60), ("standing", 80)],
+    [("calm", 150), ("rebooted", 60), ("rough", 150), ("lossy", 60), ("standing", 80), ("blind", 140)],
     ids=lambda value: str(value),
 )
 def test_promises(kind: str, count: int) -> None:
@@ -29,7 +31,8 @@ def test_promises(kind: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutation", [m for m in (*mutations.EIGHT, *mutations.MORE) if m is not mutations.forgets_that_nobody_hears_it]
+    "mutation",
+    [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m is not mutations.forgets_that_nobody_hears_it],
 )
 def test_what_is_broken_on_purpose_is_found(mutation: Callable[[], AbstractContextManager[None]]) -> None:
     kind = FOUND_IN.get(mutation.__name__, "calm")

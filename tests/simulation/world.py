@@ -1,4 +1,4 @@
-"""A virtual world for the real decision code: nodes, crons, a network, targets, MTAs, crashes, one clock (rules R2 to R6, R9).
+"""A virtual world for the real decision code: nodes, crons, a network, targets, MTAs, crashes, one clock (rules R2 to R7, R9).
 
 Everything that happens is an event at a virtual time, so that nodes interleave at every message, every write and every
 sendmail. The rounds are `dmonitor.round.course`, with the real verdict, incident and speaking; what is simulated is what
@@ -15,9 +15,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dmonitor import incident, round, verdict
+from dmonitor import incident, result, round, verdict
 from dmonitor.model import (
     Answer,
+    Contact,
     Incident,
     Judgement,
     Kind,
@@ -29,10 +30,13 @@ from dmonitor.model import (
     Silence,
     Statement,
     Test,
+    node_test,
 )
 
 PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = 10.0, 15.0, 5.0, 15.0, 54.0, 55.0
 MEMORY = 5.0  # seconds for which a daemon gives out a result again
+
+Reply = Callable[[float, Any], None]  # after how many seconds what is said
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +114,21 @@ class SimNode:
     disk: Disk = dataclasses.field(default_factory=Disk)
     up: bool = True
     cron: bool = True
+    daemon: bool = True
     epoch: int = 0  # counts crashes: what was begun in an earlier one is lost
     running: bool = False
     silences: tuple[Silence, ...] = ()
     flights: dict[Test, tuple[float, float, Outcome]] = dataclasses.field(default_factory=dict)  # began, ends, outcome
+    visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)  # of the daemon to peers
+
+
+@dataclasses.dataclass
+class Visit:
+    """A daemon's greeting of a peer, for all who ask meanwhile and for a while; `outcome` is None as long as it lasts."""
+
+    at: float
+    waiting: list[Callable[[Outcome], None]] = dataclasses.field(default_factory=list)
+    outcome: Outcome | None = None
 
 
 class World:
@@ -132,11 +147,14 @@ class World:
         self.mta: Callable[[SimNode, str], tuple[float, bool]] = lambda node, address: (0.1, True)
         self.slowest_mta = 0.0
         self.topology = ""
+        self.lost: SimNode  # the node that a history is about, and from when to when
+        self.gone = (0.0, 0.0)
         self.cut: set[tuple[str, str]] = set()  # who cannot connect to whom, as with a firewall on one side
         self.loss = 0.0
         self.delay = 0.01
         self.faults = 0  # crashes, link changes, lost exchanges: c of promise 3
         self.mails: list[Mail] = []
+        self.complaints: list[tuple[float, str, str]] = []  # when, of which node, and what
         self.opened: list[tuple[float, str, Incident]] = []
         self.united: dict[str, str] = {}  # ids that are one incident
         self.trace: list[str] = []
@@ -228,9 +246,9 @@ class World:
     # The network and the daemons.
 
     def exchange(
-        self, source: SimNode, to: SimNode, serve: Callable[[], tuple[float, Any]], got: Callable[[Any], None], limit: float
+        self, source: SimNode, to: SimNode, serve: Callable[[Reply], None], got: Callable[[Any], None], limit: float
     ) -> None:
-        """Have SOURCE ask TO, whose SERVE says after how many seconds it answers what; GOT gets that, or None after LIMIT."""
+        """Have SOURCE ask TO, which is to SERVE: reply what, after how many seconds. GOT gets that, or None after LIMIT."""
         done = [False]
         epoch = source.epoch
 
@@ -251,16 +269,18 @@ class World:
         def arrive() -> None:
             if not to.up:
                 return
+            if not to.daemon:  # refused
+                self.after(self.chance.uniform(0.0, self.delay), lambda: once(None))
+                return
             there = to.epoch
-            seconds, value = serve()
 
-            def answer() -> None:
+            def answer(value: Any) -> None:
                 # A value is looked at when it leaves, not when the question came.
-                if to.up and to.epoch == there and (source.name, to.name) not in self.cut:
+                if to.up and to.daemon and to.epoch == there and (source.name, to.name) not in self.cut:
                     said = value() if callable(value) else value
                     self.after(self.chance.uniform(0.0, self.delay), lambda: once(said))
 
-            self.after(seconds, answer)
+            serve(lambda seconds, value: self.after(seconds, lambda: answer(value)))
 
         self.after(self.chance.uniform(0.0, self.delay), arrive)
 
@@ -288,15 +308,46 @@ class World:
             return PLUGIN_LIMIT, Outcome.TIMEOUT
         return self.chance.uniform(0.05, 2.0), Outcome.FAIL
 
-    def answer(self, node: SimNode, test: Test) -> tuple[float, Any]:
-        """What NODE's daemon says of TEST: one run serves all who ask meanwhile, and for MEMORY seconds."""
+    def answer(self, node: SimNode, test: Test, reply: Reply) -> None:
+        """Have NODE's daemon reply how TEST is: one run serves all who ask meanwhile, and for MEMORY seconds."""
+        if test.host == "node":
+            self._visit(node, test, reply)
+            return
         if test not in node.tests:
-            return 0.0, Result(Outcome.UNKNOWN)
+            reply(0.0, Result(Outcome.UNKNOWN))
+            return
         flight = node.flights.get(test)
         if flight is None or self.now > flight[1] + MEMORY:
             seconds, outcome = self.plugin(node, test)
             node.flights[test] = flight = (self.now, self.now + seconds, outcome)
-        return max(0.0, flight[1] - self.now), Result(flight[2])
+        reply(max(0.0, flight[1] - self.now), Result(flight[2]))
+
+    def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
+        """Have NODE's daemon greet the peer that TEST is."""
+        line = test.name
+        peer = next((peer for peer in self.nodes if peer.name == self.aliases.get(line, line)), None)
+        if peer is None or peer is node:
+            reply(0.0, Result(Outcome.UNKNOWN))
+            return
+        known = node.visits.get(test)
+        if known and known.outcome is None and self.now - known.at <= GREETING_LIMIT:
+            known.waiting.append(lambda outcome: reply(0.0, Result(outcome)))
+            return
+        if known and known.outcome is not None and self.now - known.at <= MEMORY:
+            reply(0.0, Result(known.outcome))
+            return
+        visit = node.visits[test] = Visit(self.now, [lambda outcome: reply(0.0, Result(outcome))])
+
+        def got(presence: Presence | None) -> None:
+            said = Statement(_moved_presence(presence, node.offset - peer.offset)) if presence else None
+            visit.at, visit.outcome = (
+                self.now,
+                result.of_contact(Contact(Node(line, line), peer.node_id, "", said), node.node_id).outcome,
+            )
+            for waiting in visit.waiting:
+                waiting(visit.outcome)
+
+        self.exchange(node, peer, lambda reply: reply(0.001, lambda: self._presence(peer)), got, GREETING_LIMIT)
 
     def fresh_id(self) -> str:
         """Return an id; in no order of time, as real ones are."""
@@ -326,16 +377,17 @@ class Round:
         node.running = True
         setup = round.Setup(
             node_id=node.node_id,
-            tests=node.tests,
+            tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
             digest=str(hash(node.tests)),
             addresses=node.addresses,
             silences=node.silences,
-            nodes=frozenset(peer.name for peer in world.nodes),
+            nodes=tuple(Node(peer.name, peer.site) for peer in world.nodes),
+            quorum=world.quorum,
             **world.settings,
         )
         books = node.disk.books(self.now())
         self.course = round.course(setup, books, self, self._note, world.fresh_id)
-        self.statements: dict[str, Statement] = {}
+        self.contacts: dict[Node, Contact] = {}
         self.results: list[tuple[str, bool]] = []
         self.handing = 0
         self.wants_next = False
@@ -346,6 +398,9 @@ class Round:
 
     def elapsed(self) -> float:
         return self.world.now - self.began
+
+    def text(self, at: float) -> str:
+        return f"{at - self.node.offset:.0f}"
 
     def _note(self, level: str, event: str, /, **facts: object) -> None:
         if self.world.tracing and level != "debug":
@@ -374,7 +429,7 @@ class Round:
             case round.Observe():
                 self._observe(effect)
             case round.Greet():
-                self._greet(effect.incidents, lambda: self.resume(dict(self.statements)))
+                self._greet(effect.incidents, lambda _: None, lambda: self.resume(list(self.contacts.values())))
             case round.Save():
                 self._save(effect)
             case round.Wait(seconds):
@@ -383,6 +438,10 @@ class Round:
                 self._hand_over(mails)
             case round.Next():
                 self._next()
+            case round.Complain(text):
+                self.world.complaints.append((self.world.now, self.node.name, text))
+                self.world.note(self.node.name, "complains", text)
+                self.world.after(0.0, lambda: self.resume(None))
 
     def _save(self, what: round.Save) -> None:
         world = self.world
@@ -397,43 +456,58 @@ class Round:
             return
         world.after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
 
-    def _greet(self, incidents: Sequence[Incident], done: Callable[[], None]) -> None:
+    def _greet(self, incidents: Sequence[Incident], heard: Callable[[Contact], None], done: Callable[[], None]) -> None:
+        """Greet every peer; tell HEARD what came of each of its lines, and DONE that this was all."""
         world, node = self.world, self.node
         wanted = [known.ids for known in incidents if known.is_open]
         waiting = len(world.nodes) - 1
 
-        def got(said: Statement | None) -> None:
-            nonlocal waiting
-            waiting -= 1
-            if said is not None:
-                at = dataclasses.replace(said.presence, at=self.now())
-                self.statements[said.presence.node_id] = dataclasses.replace(said, presence=at)
-            if not waiting and self.alive:
-                done()
+        def getter(peer: SimNode) -> Callable[[Statement | None], None]:
+            def got(said: Statement | None) -> None:
+                nonlocal waiting
+                waiting -= 1
+                if said is not None:
+                    said = dataclasses.replace(said, presence=dataclasses.replace(said.presence, at=self.now()))
+                for line, whose in self._lines() if self.alive else ():
+                    if whose is peer:
+                        before = self.contacts.get(line)
+                        stated = said or (before.statement if before else None)
+                        known_id = peer.node_id if stated else ""
+                        self.contacts[line] = Contact(line, known_id, "", stated, "" if said else "no statement in time")
+                        heard(self.contacts[line])
+                if not waiting and self.alive:
+                    done()
 
+            return got
+
+        for line, whose in self._lines():
+            if whose is node:  # our own daemon, under another name
+                self.contacts[line] = Contact(line, node.node_id)
+                heard(self.contacts[line])
         for peer in world.nodes:
             if peer is not node:
-                world.exchange(node, peer, self._serve_greeting(peer, wanted), got, GREETING_LIMIT)
+                world.exchange(node, peer, self._serve_greeting(peer, wanted), getter(peer), GREETING_LIMIT)
         if not waiting:
             world.after(0.0, done)
 
-    def _serve_greeting(self, peer: SimNode, wanted: Sequence[tuple[str, ...]]) -> Callable[[], tuple[float, Any]]:
-        return lambda: (0.001, lambda: self.world.statement(peer, wanted, self.node))
+    def _serve_greeting(self, peer: SimNode, wanted: Sequence[tuple[str, ...]]) -> Callable[[Reply], None]:
+        return lambda reply: reply(0.001, lambda: self.world.statement(peer, wanted, self.node))
 
     def _observe(self, effect: round.Observe) -> None:
         """Run the plugins, greet meanwhile, ask about each test that fails or is open as soon as its result is there."""
         world, node = self.world, self.node
         me = Node(node.name, node.site)
-        answers: dict[Test, list[Answer]] = {test: [] for test in node.tests}
+        every = sorted(node.tests.union(node_test(line.name) for line, _ in self._lines()))
+        answers: dict[Test, list[Answer]] = {test: [] for test in every}
         own: dict[Test, Answer] = {}
-        waiting = 1 + len(node.tests)
+        waiting = 1 + len(every)
 
         def settle() -> None:
             nonlocal waiting
             waiting -= 1
             if waiting == 0 and self.alive:
-                judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in sorted(node.tests)}
-                self.resume(round.Observation(me, judgements, dict(self.statements), len(world.nodes) - 1))
+                judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in every}
+                self.resume(round.Observation(me, judgements, list(self.contacts.values())))
 
         def ran(test: Test, outcome: Outcome) -> None:
             nonlocal waiting
@@ -442,6 +516,8 @@ class Round:
             own[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own[test], incident_open=test in effect.open):
                 for line, peer in self._lines():
+                    if test == node_test(line.name):
+                        continue
                     waiting += 1
                     world.exchange(
                         node, peer, self._serve(peer, test), self._heard(line, peer, answers[test], settle), ANSWER_LIMIT
@@ -451,7 +527,10 @@ class Round:
         def runner(test: Test, outcome: Outcome) -> Callable[[], None]:
             return lambda: ran(test, outcome)
 
-        self._greet(effect.incidents, settle)
+        def heard(contact: Contact) -> None:
+            ran(node_test(contact.node.name), result.of_contact(contact, node.node_id).outcome)
+
+        self._greet(effect.incidents, heard, settle)
         for test in sorted(node.tests):
             seconds, outcome = world.plugin(node, test)
             world.after(seconds, runner(test, outcome))
@@ -462,8 +541,8 @@ class Round:
         lines = [(Node(peer.name, peer.site), peer) for peer in self.world.nodes if peer is not self.node]
         return lines + [(Node(alias, alias), by_name[name]) for alias, name in self.world.aliases.items()]
 
-    def _serve(self, peer: SimNode, test: Test) -> Callable[[], tuple[float, Any]]:
-        return lambda: self.world.answer(peer, test)
+    def _serve(self, peer: SimNode, test: Test) -> Callable[[Reply], None]:
+        return lambda reply: self.world.answer(peer, test, reply)
 
     def _heard(self, line: Node, peer: SimNode, answers: list[Answer], settle: Callable[[], None]) -> Callable[[Any], None]:
         def got(result: Result | None) -> None:

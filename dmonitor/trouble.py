@@ -1,0 +1,179 @@
+"""What keeps this node from seeing or telling, or may one day (rule R7): from a round's view to troubles, and when they are said.
+
+Pure. A trouble never changes a verdict. Its text names what is wrong and nothing that changes from round to round: a text
+that is new is logged again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from dmonitor import names, verdict
+from dmonitor.model import (
+    Contact,
+    Judgement,
+    Node,
+    Outcome,
+    Presence,
+    Rehearsal,
+    Standing,
+    Test,
+    Trouble,
+    Verdict,
+    Vote,
+    node_test,
+)
+
+EVERY = 3600.0  # seconds after which a trouble that lasts is said again
+LASTING = 3600.0  # seconds after which a test that fails here alone is a trouble
+HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
+SUSPECT = "suspect"
+# Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, or a network
+# that came back in the middle of a round is none.
+PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0, "unanswered": 300.0}
+QUIET = ("drift", "lasting")  # a warning in the log, and no more: nobody is blind
+_NAMED = 10  # of many, in one text
+_ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """What a round has seen of this node, which states `presence`, and of the others.
+
+    `tests` has all that it tests; `spoilt` is what came of rehearsals, `no_daemon` why our own daemon gave no answer to one.
+    """
+
+    me: Node
+    presence: Presence
+    tests: frozenset[Test]
+    judgements: Mapping[Test, Judgement]
+    standings: Mapping[Test, Standing]
+    contacts: Sequence[Contact]
+    quorum: int
+    spoilt: Sequence[tuple[str, str]] = ()
+    no_daemon: str = ""
+
+
+def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
+    """Say whether more than half of the tests fail here while peers pass them, and those are of HOSTS hosts at least."""
+    every = [(test, judged.verdict) for test, judged in judgements.items() if test.host != names.NODE]
+    alone = [test.host for test, concluded in every if concluded is Verdict.LOCAL]
+    return 2 * len(alone) > len(every) and len(set(alone)) >= HOSTS
+
+
+def find(view: View, now: float) -> dict[str, str]:
+    """Return what is wrong, a text for each kind of trouble."""
+    others = [contact for contact in view.contacts if contact.node_id != view.presence.node_id]
+    reached = [contact for contact in others if contact.statement]
+    places = [(view.presence.node_id, view.me.site), *((each.node_id, each.node.site) for each in view.contacts)]
+    one_site = verdict.same_sites(places)
+    sites = {one_site.get(site, site) for site in (view.me.site, *(each.node.site for each in reached))} - {""}
+    unsure = [test for test, judged in view.judgements.items() if judged.answers[0].seen == Outcome.UNKNOWN.value]
+    alone = [test for test, known in view.standings.items() if known.verdict in _ALONE and now - known.since >= LASTING]
+    found: dict[str, str] = {}
+    if not view.tests and not others:
+        return {}  # nothing is configured yet
+    if not view.presence.speaks:
+        found["no-address"] = "alert.d names no address: this node can mail nobody"
+    if not others and view.quorum > 1:
+        found["no-peers"] = "nodes.txt names no other node: nothing that fails here can be confirmed, and nobody is alerted"
+    elif others and not reached:
+        advice = "" if len(others) > 1 else "; with a third node in nodes.txt, the two that are left would go on"
+        silent = _some(contact.node.name for contact in others)
+        found["silent"] = f"no peer answers ({silent}): nothing that fails here can be confirmed, and nobody is alerted{advice}"
+    elif others and len(sites) < view.quorum:
+        found["no-quorum"] = f"no site can be asked but {_some(sites)}, and quorum = {view.quorum}: nobody is alerted"
+    if is_suspect(view.judgements):
+        found[SUSPECT] = "most tests fail here while peers see them pass: it is this node, or its network, that fails"
+    late = [node_test(each.node.name) for each in reached if each.statement and each.statement.presence.finished > float("-inf")]
+    if untestable := [test for test in unsure if test not in late and (reached or test.host != names.NODE)]:
+        found["untestable"] = f"nobody can tell from here how they are: {_some(untestable)}"
+    if view.no_daemon:
+        found["no-daemon"] = f"dmonitord on this node does not answer ({view.no_daemon}): its peers hear nothing from it"
+    for kind, is_test in (("rehearsal", True), ("unanswered", False)):
+        if texts := [text for subject, text in view.spoilt if ("/" in subject) is is_test]:
+            found[kind] = "; ".join(texts[:_NAMED])
+    if clones := list(_clones(view, others)):
+        found["cloned-id"] = f"{'; '.join(clones)}: on all but one of them, stop dmonitord, remove node-id, and start it again"
+    if drift := list(_drift(view, reached)):
+        found["drift"] = "; ".join(drift)
+    if alone:
+        found["lasting"] = f"for over an hour they have failed here, and no other node has seen it: {_some(alone)}"
+    return found
+
+
+def _clones(view: View, others: Iterable[Contact]) -> Iterator[str]:
+    """Name machines that have one node id."""
+    if cloned := [contact.node.name for contact in view.contacts if contact.cloned]:
+        yield f"this node and {_some(cloned)} have one node id"
+    twins: dict[str, dict[str, str]] = {}
+    for contact in others:
+        if contact.run:
+            twins.setdefault(contact.node_id, {})[contact.run] = contact.node.name
+    yield from (f"{_some(runs.values())} have one node id" for runs in twins.values() if len(runs) > 1)
+
+
+def _drift(view: View, reached: Iterable[Contact]) -> Iterator[str]:
+    """Name what other nodes have configured otherwise."""
+    mine, ours = view.presence, {test for test in view.tests if test.host != names.NODE}
+    for contact in reached:
+        if not (said := contact.statement):
+            continue
+        name, theirs, tests = contact.node.name, said.presence, ours if said.tests is None else said.tests
+        if lacks := ours - tests:
+            yield f"{name} lacks {_some(lacks)}"
+        if more := tests - ours:
+            yield f"this node lacks {_some(more)}, which {name} has"
+        if theirs.nodes and theirs.nodes != mine.nodes:
+            yield f"{name} has another nodes.txt"
+        if theirs.addresses and theirs.addresses != mine.addresses:
+            yield f"{name} has other addresses in alert.d"
+
+
+def _some(things: Iterable[object]) -> str:
+    every = sorted(set(map(str, things)))
+    return ", ".join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
+
+
+def rehearse(
+    spoilt: Iterable[tuple[str, str]], rehearsal: Rehearsal | None, tests: frozenset[Test]
+) -> tuple[tuple[tuple[str, str], ...], str]:
+    """Return what is known to spoil an answer, of our own daemon by test and of a peer by name, after one more REHEARSAL.
+
+    The second value is why our own daemon gave no answer.
+    """
+    subjects = {str(test) for test in tests} | {test.name for test in tests if test.host == names.NODE}
+    known, silent = {subject: text for subject, text in spoilt if subject in subjects}, ""
+    if rehearsal and (own := rehearsal.own):
+        silent = "" if own.result else own.reason
+        known.pop(str(rehearsal.test), None)
+        if own.result and own.vote is not Vote.PASSING:
+            told = f"{own.seen} ({own.text})" if own.text else own.seen
+            known[str(rehearsal.test)] = (
+                f"asked about {rehearsal.test}, dmonitord on this node sees {told}, and dmonitor-check sees OK: a false vote;"
+                " does one of them run confined, or as another user?"
+            )
+    if rehearsal and (peer := rehearsal.peer):
+        known.pop(peer.node.name, None)
+        if peer.vote is Vote.ABSTAIN:
+            known[peer.node.name] = f"{peer.node.name} could not tell how {rehearsal.test} is: {peer.text}"
+    return tuple(sorted(known.items())), silent
+
+
+def follow(before: Sequence[Trouble], found: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
+    """Return the troubles there are, and of those that were said and are over what may be said again within EVERY seconds."""
+    said = [known for known in before if known.said > float("-inf") and known.kind not in found]
+    over = [known for known in said if known.ended is None or now - known.said < EVERY]
+    after = [known if known.ended is not None else dataclasses.replace(known, ended=now) for known in over]
+    last = {known.kind: known for known in before}
+    for kind, text in found.items():
+        old = last.get(kind, Trouble(kind, text, now, ended=now))
+        after.append(Trouble(kind, text, now if old.ended is not None else old.since, old.said))
+    return tuple(after)
+
+
+def is_due(trouble: Trouble, now: float) -> bool:
+    """Say whether people have to be told of TROUBLE now."""
+    lasted = trouble.ended is None and now - trouble.since >= PATIENCE.get(trouble.kind, 0.0)
+    return lasted and now - trouble.said >= EVERY

@@ -1,0 +1,57 @@
+"""What came of greeting a peer as a result (rule R7); what plugins say is in test_runner.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmonitor import result
+from dmonitor.model import Contact, Node, Outcome, Presence, Statement
+
+PARIS, NOW = Node("paris", "paris"), 10_000.0
+NEVER = float("inf")
+
+
+def stated(age: float, interval: int) -> Contact:
+    return Contact(PARIS, "id-paris", "", Statement(Presence("paris", "id-paris", NOW, interval, NOW - age)))
+
+
+@pytest.mark.parametrize(
+    ("age", "interval", "outcome"),
+    [
+        (0.0, 1, Outcome.OK),
+        (120.0, 1, Outcome.OK),
+        (120.1, 1, Outcome.UNKNOWN),  # late: it neither passes nor fails
+        (300.0, 1, Outcome.UNKNOWN),
+        (300.1, 1, Outcome.FAIL),
+        (300.1, 2, Outcome.UNKNOWN),
+        (360.1, 2, Outcome.FAIL),
+        (360.0, 5, Outcome.OK),
+        (900.0, 5, Outcome.UNKNOWN),
+        (900.1, 5, Outcome.FAIL),
+        (NEVER, 1, Outcome.UNKNOWN),
+    ],
+)
+def test_the_age_of_its_last_finished_round(age: float, interval: int, outcome: Outcome) -> None:
+    found = result.of_contact(stated(age, interval), "id-oslo", 0.5)
+    assert (found.outcome, found.duration) == (outcome, 0.5)
+    assert bool(found.text) is (outcome is not Outcome.OK)
+
+
+def test_the_text_says_what_is_wrong() -> None:
+    assert result.of_contact(stated(610.0, 1), "x").text == (
+        "its daemon answers, but its checker has finished no round for 10 min, and had one every 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("contact", "outcome"),
+    [
+        (Contact(PARIS, reason="connection refused"), Outcome.FAIL),
+        (Contact(PARIS, "id-paris", reason="no statement in time"), Outcome.FAIL),
+        (Contact(PARIS, reason="too many open files", unable=True), Outcome.UNKNOWN),
+        (Contact(PARIS, "id-oslo", reason="this node itself"), Outcome.OK),
+    ],
+)
+def test_without_a_statement(contact: Contact, outcome: Outcome) -> None:
+    found = result.of_contact(contact, "id-oslo")
+    assert (found.outcome, found.text) == (outcome, contact.reason)

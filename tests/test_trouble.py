@@ -1,0 +1,283 @@
+"""What troubles a node: what is found in a round's view, when it is said, and what a rehearsal leaves (rule R7)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from dmonitor import trouble
+from dmonitor.model import (
+    Answer,
+    Contact,
+    Judgement,
+    Node,
+    Outcome,
+    Presence,
+    Rehearsal,
+    Result,
+    Standing,
+    Statement,
+    Test,
+    Trouble,
+    Verdict,
+    node_test,
+)
+
+NOW = 100_000.0
+OSLO, PARIS, ROME = (Node(name, name) for name in ("oslo", "paris", "rome"))
+WEB, SSH = Test("www", "web"), Test("www", "ssh")
+change = dataclasses.replace
+
+
+def presence(node: Node = OSLO, **facts: Any) -> Presence:
+    return Presence(
+        **{"name": node.name, "node_id": f"id-{node.name}", "at": NOW, "finished": NOW - 9.0, "speaks": True, **facts}
+    )
+
+
+def contact(node: Node, **facts: Any) -> Contact:
+    """Return what came of greeting a NODE that answers."""
+    tests = facts.pop("tests", None)
+    return Contact(node, f"id-{node.name}", "", Statement(presence(node, **facts), tests=tests))
+
+
+def silent(node: Node, reason: str = "connection refused") -> Contact:
+    return Contact(node, reason=reason)
+
+
+def judged(verdict: Verdict = Verdict.UP, own: Outcome = Outcome.OK) -> Judgement:
+    return Judgement(verdict, 2, (Answer(OSLO, "id-oslo", Result(own)),))
+
+
+def view(*contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any) -> trouble.View:
+    judgements = {WEB: judged()} if judgements is None else judgements
+    tests = frozenset({*judgements, *(node_test(each.node.name) for each in contacts)})
+    return trouble.View(
+        **{
+            "me": OSLO,
+            "presence": presence(),
+            "tests": tests,
+            "judgements": judgements,
+            "standings": {},
+            "contacts": contacts,
+            "quorum": 2,
+            **facts,
+        }
+    )
+
+
+def found(*contacts: Contact, **facts: Any) -> dict[str, str]:
+    return trouble.find(view(*contacts, **facts), NOW)
+
+
+GOOD = contact(PARIS), contact(ROME)
+
+
+def test_all_is_well() -> None:
+    assert found(*GOOD) == {}
+    assert found(GOOD[0], silent(ROME)) == {}, "a dead peer is an incident, not this node's own trouble"
+
+
+def test_nothing_is_configured_yet() -> None:
+    assert found(judgements={}, presence=presence(speaks=False)) == {}
+
+
+@pytest.mark.parametrize(
+    ("contacts", "facts", "kind", "text"),
+    [
+        (GOOD, {"presence": presence(speaks=False)}, "no-address", "alert.d names no address"),
+        ((), {}, "no-peers", "nodes.txt names no other node"),
+        ((silent(PARIS), silent(ROME)), {}, "silent", "no peer answers (paris, rome)"),
+        ((silent(PARIS),), {}, "silent", "with a third node in nodes.txt, the two that are left would go on"),
+        (GOOD, {"quorum": 4}, "no-quorum", "no site can be asked but oslo, paris, rome, and quorum = 4"),
+        ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
+        (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
+        (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
+        (GOOD, {"spoilt": [("www/web", "a false vote")]}, "rehearsal", "a false vote"),
+        (GOOD, {"spoilt": [("paris", "paris could not tell")]}, "unanswered", "paris could not tell"),
+        (
+            (contact(PARIS, tests=frozenset([SSH])), GOOD[1]),
+            {},
+            "drift",
+            "paris lacks www/web; this node lacks www/ssh, which paris has",
+        ),
+        (
+            (contact(PARIS, nodes="a" * 16), GOOD[1]),
+            {"presence": presence(nodes="b" * 16)},
+            "drift",
+            "paris has another nodes.txt",
+        ),
+        (
+            (contact(PARIS, addresses="a" * 16), GOOD[1]),
+            {"presence": presence(addresses="b" * 16)},
+            "drift",
+            "paris has other addresses in alert.d",
+        ),
+        ((*GOOD, Contact(Node("copy", "copy"), "id-oslo", cloned=True)), {}, "cloned-id", "this node and copy have one node id"),
+        (
+            (change(GOOD[0], run="aaaaaaaa"), change(GOOD[1], run="bbbbbbbb", node_id="id-paris")),
+            {},
+            "cloned-id",
+            "paris, rome have one node id",
+        ),
+        (
+            GOOD,
+            {"standings": {WEB: Standing(Verdict.LOCAL, Outcome.FAIL, NOW - 3600.0)}},
+            "lasting",
+            "no other node has seen it: www/web",
+        ),
+        (GOOD, {"standings": {WEB: Standing(Verdict.UNCONFIRMED, Outcome.FAIL, NOW - 3600.0)}}, "lasting", "www/web"),
+    ],
+)
+def test_each_trouble_alone(contacts: tuple[Contact, ...], facts: dict[str, Any], kind: str, text: str) -> None:
+    whole = found(*contacts, **facts)
+    assert list(whole) == [kind] and text in whole[kind]
+
+
+@pytest.mark.parametrize(
+    ("contacts", "facts", "why"),
+    [
+        ((), {"quorum": 1}, "one node alone may be all that is wanted"),
+        ((*GOOD, Contact(Node("alias", "alias"), "id-oslo")), {}, "this node itself under another name"),
+        ((change(GOOD[0], run="aaaaaaaa"), change(GOOD[0], node=ROME, run="aaaaaaaa")), {}, "one machine under two names"),
+        (GOOD, {"standings": {WEB: Standing(Verdict.LOCAL, Outcome.FAIL, NOW - 3599.0)}}, "not for an hour yet"),
+        (GOOD, {"standings": {WEB: Standing(Verdict.DOWN, Outcome.FAIL, NOW - 9999.0)}}, "an incident"),
+        (GOOD, {"presence": presence(nodes="a" * 16, addresses="b" * 16)}, "theirs are not known"),
+        (
+            (contact(PARIS, finished=NOW - 200.0), GOOD[1]),
+            {"judgements": {node_test("paris"): judged(own=Outcome.UNKNOWN)}},
+            "a checker that is late will be stale or back",
+        ),
+    ],
+)
+def test_no_trouble(contacts: tuple[Contact, ...], facts: dict[str, Any], why: str) -> None:
+    assert found(*contacts, **facts) == {}, why
+
+
+def test_a_peer_whose_checker_never_ran_is_untestable() -> None:
+    contacts = contact(PARIS, finished=float("-inf")), GOOD[1]
+    assert found(*contacts, judgements={node_test("paris"): judged(own=Outcome.UNKNOWN)})["untestable"].endswith("node/paris")
+
+
+def test_who_hears_nobody_does_not_name_the_nodes_it_cannot_test() -> None:
+    unsure = {node_test("paris"): judged(own=Outcome.UNKNOWN)}
+    assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["silent"]
+
+
+def test_many_are_counted() -> None:
+    many = {Test(f"host{number:02}", "x"): judged(own=Outcome.UNKNOWN) for number in range(25)}
+    assert found(*GOOD, judgements=many)["untestable"].endswith("host09/x and 15 more")
+
+
+def local(failing: int, passing: int, hosts: int) -> dict[Test, Judgement]:
+    verdicts = [Verdict.LOCAL] * failing + [Verdict.UP] * passing
+    return {Test(f"host{number % hosts}", f"t{number}"): judged(verdict) for number, verdict in enumerate(verdicts)}
+
+
+@pytest.mark.parametrize(
+    ("judgements", "suspect"),
+    [
+        (local(5, 4, 9), True),
+        (local(4, 4, 8), False),  # half is not more than half
+        (local(9, 0, 3), False),  # three hosts may have gone from here
+        (local(9, 0, 4), True),
+        ({}, False),
+        ({node_test(f"n{number}"): judged(Verdict.LOCAL) for number in range(9)}, False),
+        ({test: change(each, verdict=Verdict.UNCONFIRMED) for test, each in local(9, 0, 9).items()}, False),
+        ({test: change(each, verdict=Verdict.DOWN) for test, each in local(9, 0, 9).items()}, False),
+    ],
+)
+def test_suspect(judgements: dict[Test, Judgement], suspect: bool) -> None:
+    assert trouble.is_suspect(judgements) is suspect
+    assert ("suspect" in found(*GOOD, judgements=judgements, tests=frozenset([WEB]))) is suspect
+
+
+# When it is said.
+
+
+def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
+    """Return at which of MINUTES, with what was found in each, people are told of what."""
+    told, known = [], ()
+    for minute, now_found in minutes:
+        now, after = NOW + 60.0 * minute, []
+        for each in trouble.follow(known, now_found, now):
+            if trouble.is_due(each, now):
+                told.append((minute, each.kind))
+            after.append(change(each, said=now) if trouble.is_due(each, now) else each)
+        known = tuple(after)
+    return told
+
+
+def test_at_once_and_then_hourly() -> None:
+    silence = {"silent": "no peer answers"}
+    assert said(*((minute, silence) for minute in range(121))) == [(0, "silent"), (60, "silent"), (120, "silent")]
+
+
+def test_what_comes_and_goes_is_not_said_more_often() -> None:
+    silence = {"silent": "no peer answers"}
+    assert said(*((minute, silence if minute % 3 else {}) for minute in range(70))) == [(1, "silent"), (61, "silent")]
+
+
+def test_what_may_be_gone_in_a_minute_has_to_last() -> None:
+    untestable = {"untestable": "www/web"}
+    assert said((0, untestable), (1, untestable), (2, {}), (3, untestable), (7, untestable), (8, untestable)) == [
+        (8, "untestable")
+    ]
+
+
+def test_from_when_to_when() -> None:
+    (began,) = trouble.follow((), {"silent": "no peer answers"}, NOW)
+    assert began == Trouble("silent", "no peer answers", NOW)
+    (lasts,) = trouble.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
+    assert lasts == change(began, text="no peer answers at all")
+    (over,) = trouble.follow([change(lasts, said=NOW)], {}, NOW + 120.0)
+    assert (over.since, over.ended) == (NOW, NOW + 120.0)
+    assert trouble.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
+    assert trouble.follow([over], {}, NOW + 3601.0) == ()
+    (late,) = trouble.follow([change(lasts, said=NOW)], {}, NOW + 3660.0)
+    assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
+    (again,) = trouble.follow([over], {"silent": "x"}, NOW + 600.0)
+    assert (again.since, again.said, again.ended) == (NOW + 600.0, NOW, None)
+    assert trouble.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
+
+
+# Rehearsals.
+
+TESTS = frozenset([WEB, SSH, node_test("paris")])
+
+
+def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
+    return Answer(node, "", Result(outcome, text) if outcome else None, reason="" if outcome else text)
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "subjects", "silent"),
+    [
+        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK), [], ""),
+        (None, None, [], ""),
+        (answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.OK), ["www/web"], ""),
+        (answered(OSLO, Outcome.UNKNOWN), None, ["www/web"], ""),
+        (answered(OSLO, Outcome.TIMEOUT), answered(PARIS, Outcome.FAIL), ["www/web"], ""),  # what a peer sees is no fault of ours
+        (answered(OSLO, None, "refused"), answered(PARIS, None, "no answer in time"), ["paris"], "refused"),
+        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.UNKNOWN, "no plugin"), ["paris"], ""),
+    ],
+)
+def test_rehearsal(own: Answer | None, peer: Answer | None, subjects: list[str], silent: str) -> None:
+    spoilt, no_daemon = trouble.rehearse((), Rehearsal(WEB, own, peer), TESTS)
+    assert ([subject for subject, _ in spoilt], no_daemon) == (subjects, silent)
+    assert all(text for _, text in spoilt)
+
+
+def test_a_rehearsal_stands_until_the_next_of_its_kind() -> None:
+    first, _ = trouble.rehearse(
+        (), Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.UNKNOWN)), TESTS
+    )
+    assert "sees FAIL (no right)" in dict(first)["www/web"]
+    assert trouble.rehearse(first, None, TESTS)[0] == first
+    second, _ = trouble.rehearse(first, Rehearsal(SSH, answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK)), TESTS)
+    assert [subject for subject, _ in second] == ["www/web"], "another test says nothing of this one, but the peer answers"
+    assert trouble.rehearse(second, Rehearsal(WEB, answered(OSLO, Outcome.OK), None), TESTS)[0] == ()
+    assert trouble.rehearse(second, None, TESTS - {WEB})[0] == (), "it is no test any more"
