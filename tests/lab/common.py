@@ -12,6 +12,7 @@ import email
 import email.policy
 import functools
 import io
+import json
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What a person types to install dmonitor by hand: the README's block, word by word.
@@ -266,3 +267,41 @@ def deliver(lab: Lab, nodes: Sequence[str]) -> None:
 
 def _queue_is_empty(lab: Lab, node: str) -> bool:
     return "Mail queue is empty" in lab.run(node, "postqueue", "-p")
+
+
+# What the nodes know.
+
+_PEEK = """
+import json, sqlite3
+db = sqlite3.connect("file:/var/lib/dmonitor/state.db?mode=ro", uri=True)
+own = json.loads(json.loads(db.execute("SELECT value FROM memo WHERE key = 'own'").fetchone()[0]))
+known = [json.loads(value) for (value,) in db.execute("SELECT value FROM incident")]
+holds = [each["test"]["host"] + "/" + each["test"]["name"] for each in known if "closed" not in each and "removed" not in each]
+(owes,) = db.execute("SELECT count(*) FROM outbox").fetchone()
+ails = [each["kind"] for each in own.get("troubles", []) if "ended" not in each]
+print(json.dumps({"refused": own.get("refused", 0), "open": holds, "outbox": owes, "troubles": ails}))
+"""
+
+
+def peek(lab: Lab, node: str) -> dict[str, Any]:
+    """Return what NODE remembers; as its user, for the database's side files must not become root's."""
+    found: dict[str, Any] = json.loads(lab.run(node, "runuser", "-u", "dmonitor", "--", "python3", "-c", _PEEK))
+    return found
+
+
+def since(at: float) -> str:
+    return f"--since=@{int(at)}"
+
+
+def between_rounds() -> None:
+    """Wait for a moment at which no round runs: the first node's ends before second 40 unless much hangs."""
+    until(lambda: 42 <= time.localtime().tm_sec < 54, 65)
+
+
+def subjects(some: Sequence[Mail]) -> list[str]:
+    return [mail.subject for mail in some]
+
+
+def sent_by(mail: Mail) -> str:
+    match = re.search(r"@(\w+)\.lab>", str(mail.message["From"]))
+    return match[1] if match else str(mail.message["From"])
