@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, Vote
 
 MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
-LISTED = 3600.0  # seconds for which a closed incident is still listed, and counted for flapping
+LISTED = 3600.0  # seconds after its last change for which a closed incident is still listed, and counted for flapping
 IDS = 256  # of one incident; what would have more is not united, for a peer may make up any number
 CHANGES = 6  # changes of one test that are not yet flapping
 WINDOW = 1800.0  # seconds within which they are counted
@@ -61,6 +61,11 @@ def _remember(failed: tuple[tuple[str, float], ...], judgement: Judgement, now: 
         kept.pop(site, None)
     kept.update(dict.fromkeys(judgement.sites(Vote.FAILING), now))
     return tuple(sorted(kept.items()))
+
+
+def changed_at(incident: Incident) -> float | None:
+    """Return when a closed INCIDENT changed last: others may have to hear long after its end that it is told."""
+    return None if incident.closed is None or incident.removed else max(incident.closed, incident.held)
 
 
 def owed(incident: Incident) -> tuple[Kind, ...]:

@@ -45,14 +45,12 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
     presence = contact.statement.presence
     age = presence.at - presence.finished
     if age <= speaking.limit(presence):
-        return Result(Outcome.OK, "", duration)
+        return Result(Outcome.OK, f"last round {age:.0f} s ago", duration)
     if age == float("inf"):
         return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)
     stale = age > max(STALE, STALE_ROUNDS * 60.0 * presence.interval)
-    text = (
-        f"its daemon answers, but its checker has finished no round for {age / 60:.0f} min, and had one every {presence.interval}"
-    )
-    return Result(Outcome.FAIL if stale else Outcome.UNKNOWN, text, duration)
+    late = f"its checker has finished no round for {age / 60:.0f} min; they were {presence.interval} min apart"
+    return Result(Outcome.FAIL if stale else Outcome.UNKNOWN, f"its daemon answers, but {late}", duration)
 
 
 def first_line(output: bytes) -> str:

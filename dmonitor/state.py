@@ -349,7 +349,7 @@ class State:
         olds = sorted({number for _, number in rows})
         what = dataclasses.replace(what, ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
         alive = what.is_open or bool(incident.owed(what))
-        row = (olds[0] if olds else None, alive, None if what.removed else what.closed, values.write(Incident, what))
+        row = (olds[0] if olds else None, alive, incident.changed_at(what), values.write(Incident, what))
         number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
         for old in olds[1:]:
             self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))

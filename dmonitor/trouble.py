@@ -79,9 +79,10 @@ def find(view: View, now: float) -> dict[str, str]:
     if not others and view.quorum > 1:
         found["no-peers"] = "nodes.txt names no other node: nothing that fails here can be confirmed, and nobody is alerted"
     elif others and not reached:
-        advice = "" if len(others) > 1 else "; with a third node in nodes.txt, the two that are left would go on"
-        silent = _some(contact.node.name for contact in others)
-        found["silent"] = f"no peer answers ({silent}): nothing that fails here can be confirmed, and nobody is alerted{advice}"
+        found["silent"] = f"no peer answers ({_some(contact.node.name for contact in others)})"
+        if view.quorum > 1:
+            found["silent"] += ": nothing that fails here can be confirmed, and nobody is alerted"
+            found["silent"] += "" if len(others) > 1 else "; with a third node in nodes.txt, the two that are left would go on"
     elif others and len(sites) < view.quorum:
         found["no-quorum"] = f"no site can be asked but {_some(sites)}, and quorum = {view.quorum}: nobody is alerted"
     if is_suspect(view.judgements):

@@ -34,12 +34,12 @@ def stated(age: float, interval: int) -> Contact:
 def test_the_age_of_its_last_finished_round(age: float, interval: int, outcome: Outcome) -> None:
     found = result.of_contact(stated(age, interval), "id-oslo", 0.5)
     assert (found.outcome, found.duration) == (outcome, 0.5)
-    assert bool(found.text) is (outcome is not Outcome.OK)
+    assert found.text == f"last round {age:.0f} s ago" if outcome is Outcome.OK else found.text
 
 
 def test_the_text_says_what_is_wrong() -> None:
     assert result.of_contact(stated(610.0, 1), "x").text == (
-        "its daemon answers, but its checker has finished no round for 10 min, and had one every 1"
+        "its daemon answers, but its checker has finished no round for 10 min; they were 1 min apart"
     )
 
 

@@ -136,10 +136,11 @@ def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> No
         "open": known("open"),
         "owing": known("owing", closed=now - 90_000.0, alert="x"),
         "lately": known("lately", closed=now - 3500.0, **told),
+        "told-late": known("told-late", closed=now - 90_000.0, held=now - 3500.0, **told),  # others have to hear of that
     }
     over = (
-        known("over", closed=now - 3700.0, **told),
-        known("void", closed=now - 3700.0, void=True),
+        known("over", closed=now - 3700.0, held=now - 3700.0, **told),
+        known("void", closed=now - 3700.0, held=now - 3700.0, void=True),
         known("removed", closed=now, removed=True),
     )
     with State(tmp_path) as store:

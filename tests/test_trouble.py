@@ -81,6 +81,10 @@ def test_all_is_well() -> None:
     assert found(GOOD[0], silent(ROME)) == {}, "a dead peer is an incident, not this node's own trouble"
 
 
+def test_who_needs_nobody_does_not_say_that_nobody_is_alerted() -> None:
+    assert found(silent(PARIS), quorum=1) == {"silent": "no peer answers (paris)"}
+
+
 def test_nothing_is_configured_yet() -> None:
     assert found(judgements={}, presence=presence(speaks=False)) == {}
 
@@ -92,6 +96,7 @@ def test_nothing_is_configured_yet() -> None:
         ((), {}, "no-peers", "nodes.txt names no other node"),
         ((silent(PARIS), silent(ROME)), {}, "silent", "no peer answers (paris, rome)"),
         ((silent(PARIS),), {}, "silent", "with a third node in nodes.txt, the two that are left would go on"),
+        ((silent(PARIS),), {"quorum": 1}, "silent", "no peer answers (paris)"),
         (GOOD, {"quorum": 4}, "no-quorum", "no site can be asked but oslo, paris, rome, and quorum = 4"),
         ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
         (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),

@@ -6,6 +6,7 @@ links one-way and both ways, partitions, loss, MTAs that refuse, tests that fail
 stop, nodes without the test or an address. `lossy`: a test fails for some and passes for others, and messages get
 lost. `standing`: links that are cut one-way from the beginning to the end. `flapping`: a test that changes too often.
 `reminded`: an incident that lasts, and one whose test is taken away. `blind`: a node that is gone, or sees nothing.
+`late`: no MTA for more than an hour.
 """
 
 from __future__ import annotations
@@ -135,6 +136,23 @@ def _rebooted(world: World) -> tuple[list[Trouble], float]:
         for _ in range(world.plan.choice((1, 1, 2))):
             world.at(world.plan.uniform(trouble.began, trouble.ended + 60.0), lambda: _reboot_all(world))
     return troubles, settle
+
+
+def _late(world: World) -> tuple[list[Trouble], float]:
+    """No MTA takes anything, from before an incident until more than an hour after its end."""
+    tests = _cluster(world, 2)
+    for node in world.nodes:
+        node.interval = 1
+    until = 500.0 + world.plan.uniform(3000.0, 5000.0)
+    world.slowest_mta = 2.0
+    world.mta = lambda node, address: (world.chance.uniform(0.0, 2.0), world.now > until)
+    return [Trouble(tests[0], 60.0, 60.0 + world.plan.uniform(100.0, 400.0)), Trouble(tests[0], until, until)], 900.0
+
+
+def _judge_late(history: History) -> None:
+    """One mail for each address, that tells both."""
+    history.troubles = history.troubles[:1]
+    _judge_calm(history)
 
 
 def _reboot_all(world: World) -> None:
@@ -599,4 +617,5 @@ KINDS = {
     "flapping": (_flapping, _judge_flapping),
     "reminded": (_reminded, _judge_reminded),
     "blind": (_blind, _judge_blind),
+    "late": (_late, _judge_late),
 }

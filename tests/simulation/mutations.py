@@ -160,6 +160,13 @@ def echoes_itself() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def lists_what_is_over_by_its_end() -> Iterator[None]:
+    """What was told more than an hour after its end is not listed any more, and nobody hears that it was told."""
+    with mock.patch.object(incident, "changed_at", lambda known: known.closed):
+        yield
+
+
 # Blindness (rules R2, R7).
 
 
@@ -206,7 +213,13 @@ EIGHT = (
     closes_on_one_lost_answer,
     oldest_id_wins,
 )
-MORE = (takes_refusals_for_success, forgets_that_nobody_hears_it, waits_for_ever_for_who_does_not_list_it, echoes_itself)
+MORE = (
+    takes_refusals_for_success,
+    forgets_that_nobody_hears_it,
+    waits_for_ever_for_who_does_not_list_it,
+    echoes_itself,
+    lists_what_is_over_by_its_end,
+)
 BLIND = (
     counts_every_line_as_a_site,
     takes_a_late_checker_for_a_good_one,

@@ -16,13 +16,13 @@ from . import histories, mutations
 FOUND_IN = {"forgets_told_on_restart": "rebooted", "mails_on_unconfirmed": "rough", "closes_on_one_lost_answer": "lossy"}
 FOUND_IN |= {"waits_for_ever_for_who_does_not_list_it": "standing"}
 FOUND_IN |= dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind")
-FOUND_IN |= {"takes_a_late_checker_for_a_good_one": "rough"}
+FOUND_IN |= {"takes_a_late_checker_for_a_good_one": "rough", "lists_what_is_over_by_its_end": "late"}
 SEEDS = 300
 
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("calm", 150), ("rebooted", 60), ("rough", 150), ("lossy", 60), ("standing", 80), ("blind", 140)],
+    [("calm", 150), ("rebooted", 60), ("rough", 150), ("lossy", 60), ("standing", 80), ("blind", 140), ("late", 20)],
     ids=lambda value: str(value),
 )
 def test_promises(kind: str, count: int) -> None:

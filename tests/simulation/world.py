@@ -95,7 +95,7 @@ def _is_same(one: Notification, other: Notification) -> bool:
 def _counts(known: Incident, now: float) -> bool:
     if known.removed:
         return False
-    return known.is_open or bool(incident.owed(known)) or (known.closed or 0.0) > now - incident.LISTED
+    return known.is_open or bool(incident.owed(known)) or (incident.changed_at(known) or 0.0) > now - incident.LISTED
 
 
 @dataclasses.dataclass(eq=False)
