@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import cluster, config, lock, log, model, observer, program, protocol, round, state, user, values
+from dmonitor import cluster, config, effects, lock, log, model, observer, program, protocol, round, state, user, values
 from dmonitor.model import Judgement, Notification, Test, Vote
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Driver:
         own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
         self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
         store.remember(configuration.addresses, self._observer.around.found)
-        self._setup = round.Setup(
+        self._setup = effects.Setup(
             node_id,
             self._observer.tests,
             protocol.digest(configuration.tests),
@@ -158,23 +158,23 @@ class _Driver:
         finally:
             self._observer.close()
 
-    def _do(self, effect: round.Effect) -> object:
+    def _do(self, effect: effects.Effect) -> object:
         match effect:
-            case round.Observe():
+            case effects.Observe():
                 seen = self._observer.observe(effect)
                 self._me = seen.me.name
                 return seen
-            case round.Greet():
+            case effects.Greet():
                 return self._observer.greet(effect)
-            case round.Save():
+            case effects.Save():
                 return self._store.save(effect)
-            case round.Wait(seconds):
+            case effects.Wait(seconds):
                 time.sleep(seconds)
-            case round.HandOver(mails):
+            case effects.HandOver(mails):
                 self._hand_over(mails)
-            case round.Next():
+            case effects.Next():
                 return self._next()
-            case round.Complain(text):
+            case effects.Complain(text):
                 log.complain(text)
         return None
 
@@ -226,7 +226,7 @@ def _dry_run(chosen: Namespace) -> int:
     eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), own_run, ask_all=True)
     open_tests = frozenset(known.test for known in incidents if known.is_open)
     try:
-        observation = eyes.observe(round.Observe(open_tests, tuple(incidents)))
+        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents)))
     finally:
         eyes.close()
     faulthandler.cancel_dump_traceback_later()

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor import cluster, log, names, peers, result, runner, verdict
 from dmonitor.config import Config
+from dmonitor.effects import Clock, Greet, Observation, Observe
 from dmonitor.model import Answer, Contact, Incident, Judgement, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
-from dmonitor.round import Clock, Greet, Observation, Observe
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
 OWN_RESULTS_BY = 30.0

@@ -1,8 +1,7 @@
 """A round as a script: observe, hear, conclude, store, tell (the one way through of doc/design.md; rules R4 to R7, R9).
 
 Pure: `course` is a generator that says what is to be done (an Effect) and is given what came of it; clock and log are
-passed in. `check` does it in earnest, the simulator of tests/simulation in a virtual world. What must outlive a crash
-is stored by a Save before the next effect; a Save is one transaction.
+passed in. `check` does it in earnest, the simulator of tests/simulation in a virtual world.
 """
 
 from __future__ import annotations
@@ -10,171 +9,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from dmonitor import incident, model, notes, protocol, speaking, trouble, verdict
-from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Node, Notification, Presence, Silence, Standing, Test
+from dmonitor.effects import Books, Clock, Complain, Effect, Greet, HandOver, Next, Observation, Observe, Save, Setup, Wait
+from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Notification, Presence, Standing, Test
 from dmonitor.notes import Note
-from dmonitor.values import Time
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
 _BEGINS = 6  # rounds of which the beginnings are kept
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Own:
-    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
-
-    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
-    the test that was last, `spoilt` says for subjects of rehearsals what was wrong when they last had their turn.
-    """
-
-    begins: tuple[Time, ...] = ()
-    finished: Time = float("-inf")
-    refused: int = 0
-    speaks: bool = False
-    heard: tuple[Presence, ...] = ()
-    name: str = ""
-    nodes: str = ""
-    addresses: str = ""
-    troubles: tuple[model.Trouble, ...] = ()
-    rehearsed: str = ""
-    spoilt: tuple[tuple[str, str], ...] = ()
-
-    def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
-        told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
-        told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
-        every = speaking.interval(self.begins)
-        return Presence(self.name or name, node_id, now, every, stores=stores, tests=tests, **told)
-
-
-def state_of(
-    own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float
-) -> model.Statement:
-    """Return what a node's greeting states, given what it remembers."""
-    listed = tuple(known for known in incidents if not known.removed)
-    return model.Statement(
-        presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed
-    )
-
-
-@dataclasses.dataclass(slots=True)
-class Books:
-    """All that a node remembers; `recall` finds incidents that are long over by their ids."""
-
-    own: Own
-    standings: Mapping[Test, Standing]
-    incidents: Sequence[Incident]  # open, owing, or closed lately
-    outbox: Sequence[Notification]  # told by this node, and not yet taken for that address
-    silences: Mapping[str, Sequence[Silence]]  # what peers said last, by node name
-    recall: Callable[[Iterable[str]], Iterable[Incident]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setup:
-    """What the round needs to know of the configuration, and who we are; times are of this node's clock.
-
-    `tests` has those that nodes are, too; `digest` is of the others.
-    """
-
-    node_id: str
-    tests: frozenset[Test]
-    digest: str
-    addresses: tuple[str, ...]
-    silences: tuple[Silence, ...] = ()
-    nodes: tuple[Node, ...] = ()
-    complete: bool = True
-    quorum: int = 2
-    confirm: int = 1
-    flapping: bool = True
-    remind: float = 0.0
-    once: bool = False  # greet once, and do not stay for what the others find
-
-
-# Effects, with what is sent back for each.
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Observe:
-    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
-
-    The rehearsal is of the test behind the one that was REHEARSED last.
-    """
-
-    open: frozenset[Test]
-    incidents: tuple[Incident, ...]
-    rehearsed: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Greet:
-    """Greet all peers again -> the Contacts of this round; INCIDENTS are those known here."""
-
-    incidents: tuple[Incident, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Save:
-    """Store all of this, or none -> whether it is stored for good."""
-
-    own: Own | None = None
-    standings: Mapping[Test, Standing] = dataclasses.field(default_factory=dict)
-    gone: frozenset[Test] = frozenset()
-    incidents: tuple[Incident, ...] = ()
-    outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
-    settled: tuple[Notification, ...] = ()  # out of the outbox
-    silences: Mapping[str, Sequence[Silence]] | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class HandOver:
-    """Start to hand each address its one mail -> None."""
-
-    mails: Mapping[str, Sequence[Notification]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Next:
-    """Wait for the MTA -> the next address and whether its mail was taken, or None after the last."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wait:
-    """Let SECONDS pass -> None."""
-
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Complain:
-    """Say TEXT to whoever reads what cron mails -> None."""
-
-    text: str
-
-
-Effect = Observe | Greet | Save | HandOver | Next | Wait | Complain
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Observation:
-    """What a round has seen: who we are in nodes.txt, a judgement for each test, and what came of greeting the peers."""
-
-    me: Node
-    judgements: Mapping[Test, Judgement]
-    contacts: Sequence[Contact]
-    rehearsal: model.Rehearsal | None = None
-
-
 _Key = tuple[str, Kind, str]  # of a notification: incident, kind, address
-
-
-class Clock(Protocol):
-    """`now` is this node's clock, in seconds, `text` one of its times for people; `elapsed` counts from the round's beginning."""
-
-    def now(self) -> float: ...
-    def elapsed(self) -> float: ...
-    def text(self, at: float, /) -> str: ...
 
 
 Course = Generator[Effect, Any, bool]

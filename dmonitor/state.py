@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from dmonitor import incident, log, names, values
+from dmonitor.effects import Books, Own, Save
 from dmonitor.model import Incident, Kind, NodeName, Notification, Outcome, Silence, Standing, Test, Verdict
-from dmonitor.round import Books, Own, Save
 
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dmonitor import cluster, config, log, names, peers, protocol, result, round, state
+from dmonitor import cluster, config, effects, log, names, peers, protocol, result, state
 from dmonitor.model import Incident, Presence, Statement, Test
 from dmonitor.runner import MISTAKEN, Done, Runner
 
@@ -97,10 +97,10 @@ class Witness:
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
             presence = own.presence(name, node_id, now, tests=tests, stores=not store.failed)
-            return round.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
+            return effects.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
 
         alone = Presence(name, node_id, now, tests=tests, stores=False)
-        return self._read(read, (round.state_of(round.Own(), [], silences, alone, now), now))
+        return self._read(read, (effects.state_of(effects.Own(), [], silences, alone, now), now))
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         """Return what is known of an incident."""

@@ -20,7 +20,7 @@ from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import server, state
-from dmonitor.round import Own, Save
+from dmonitor.effects import Own, Save
 from dmonitor.state import State
 
 TEST = "www.example.com/web"

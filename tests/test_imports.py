@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "dmonitor"
 MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
 
 PURE = {
+    "effects",
     "model",
     "names",
     "notes",

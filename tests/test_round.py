@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor import protocol, round, verdict
+from dmonitor import effects, protocol, round, verdict
 from dmonitor.model import (
     Answer,
     Contact,
@@ -56,7 +56,7 @@ class Played:
     """What one round wanted; `steps` has a word for each effect."""
 
     steps: list[str] = dataclasses.field(default_factory=list)
-    saves: list[round.Save] = dataclasses.field(default_factory=list)
+    saves: list[effects.Save] = dataclasses.field(default_factory=list)
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
@@ -70,7 +70,7 @@ class Played:
         """Return the incident with this id as it was saved last."""
         return [known for save in self.saves for known in save.incidents if which in known.ids][-1]
 
-    def own(self) -> round.Own:
+    def own(self) -> effects.Own:
         return [save.own for save in self.saves if save.own][-1]
 
     def outbox(self, left: Sequence[Notification] = ()) -> dict[tuple[Kind, str, str], int]:
@@ -84,9 +84,11 @@ class Played:
         return found
 
 
-def own(**facts: Any) -> round.Own:
+def own(**facts: Any) -> effects.Own:
     """Return what a node remembers whose rounds run each minute."""
-    return round.Own(**{"begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)), "finished": NOW - 50.0, "speaks": True, **facts})
+    return effects.Own(
+        **{"begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)), "finished": NOW - 50.0, "speaks": True, **facts}
+    )
 
 
 def states(name: str, *incidents: Incident, silences: tuple[Silence, ...] = (), **facts: Any) -> Statement:
@@ -122,7 +124,7 @@ def play(
     peers: int = 2,
     rehearsal: Rehearsal | None = None,
     contacts_too: Sequence[Contact] = (),
-    remembered: round.Own | None = None,
+    remembered: effects.Own | None = None,
     standings: Mapping[Test, Standing] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
     **settings: Any,
@@ -131,7 +133,7 @@ def play(
     at, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     standings = {TEST: Standing(verdict.Verdict.UP)} if standings is None else standings
-    books = round.Books(
+    books = effects.Books(
         remembered or own(),
         standings,
         [each for each in incidents if not each.removed],
@@ -139,7 +141,7 @@ def play(
         said or {},
         lambda ids: [each for each in incidents if not set(ids).isdisjoint(each.ids)],
     )
-    setup = round.Setup(
+    setup = effects.Setup(
         **{
             "node_id": "id-me",
             "tests": frozenset([TEST] if seen else []),
@@ -161,12 +163,12 @@ def play(
             played.all_taken = end.value
             return played
         came = None
-        if isinstance(effect, round.Complain):
+        if isinstance(effect, effects.Complain):
             played.complaints.append(effect.text)
             continue
         played.steps.append(type(effect).__name__)
         match effect:
-            case round.Observe():
+            case effects.Observe():
                 judgements = {}
                 if seen:
                     answers = [
@@ -174,20 +176,20 @@ def play(
                         for name, vote in zip(("me", "peer"), seen, strict=True)
                     ]
                     judgements[TEST] = verdict.decide(answers[0], answers[1:], 2, incident_open=TEST in effect.open)
-                came = round.Observation(
+                came = effects.Observation(
                     Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too], rehearsal
                 )
-            case round.Save():
+            case effects.Save():
                 played.saves.append(effect)
                 came = stored
-            case round.HandOver(mails):
+            case effects.HandOver(mails):
                 played.mails.append({to: [(each.kind, each.incident.id) for each in mail] for to, mail in mails.items()})
                 results = [(to, mta(to)) for to in mails]
-            case round.Next():
+            case effects.Next():
                 came = results.pop(0) if results else None
-            case round.Wait(seconds):
+            case effects.Wait(seconds):
                 at.at += seconds
-            case round.Greet():
+            case effects.Greet():
                 played.greeted.append(at.at)
                 came = contacts(heard_at(at.at), peers)
 
@@ -199,7 +201,7 @@ def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
     kept = change(quiet.own(), nodes="", addresses="", troubles=())
-    assert kept == round.Own(
+    assert kept == effects.Own(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
     assert quiet.own().nodes == protocol.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == protocol.digest([ONE])
@@ -250,7 +252,7 @@ def test_what_is_only_heard_of_is_told_too() -> None:
 
 
 def test_a_node_that_never_finished_a_round_does_not_speak() -> None:
-    assert play(DOWN, remembered=round.Own()).mails == []
+    assert play(DOWN, remembered=effects.Own()).mails == []
 
 
 def test_without_an_address() -> None:

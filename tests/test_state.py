@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmonitor import state
+from dmonitor.effects import Own, Save
 from dmonitor.model import (
     Answer,
     Incident,
@@ -31,7 +32,6 @@ from dmonitor.model import (
     Test,
     Verdict,
 )
-from dmonitor.round import Own, Save
 from dmonitor.state import State, StateError
 
 TEST = Test("www.example.com", "http")

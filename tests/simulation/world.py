@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dmonitor import incident, result, round, verdict
+from dmonitor import effects, incident, result, round, verdict
 from dmonitor.model import (
     Answer,
     Contact,
@@ -54,13 +54,13 @@ class Disk:
     """What a node's store holds: only what was saved."""
 
     def __init__(self) -> None:
-        self.own = round.Own()
+        self.own = effects.Own()
         self.standings: dict[Test, Any] = {}
         self.incidents: dict[str, Incident] = {}  # by every id
         self.outbox: dict[tuple[str, Kind, str], Notification] = {}
         self.silences: Mapping[str, Sequence[Silence]] = {}
 
-    def save(self, what: round.Save) -> None:
+    def save(self, what: effects.Save) -> None:
         self.own = what.own or self.own
         self.standings |= what.standings
         for test in what.gone:
@@ -80,8 +80,8 @@ class Disk:
         every = {known.id: known for known in self.incidents.values()}.values()
         return [known for known in every if _counts(known, now)]
 
-    def books(self, now: float) -> round.Books:
-        return round.Books(
+    def books(self, now: float) -> effects.Books:
+        return effects.Books(
             self.own, dict(self.standings), self.living(now), list(self.outbox.values()), self.silences, self.recall
         )
 
@@ -191,7 +191,7 @@ class World:
             step = node.interval * 60.0
             first = self.plan.uniform(0.0, step) if node.phase < 0 else node.phase
             begins = tuple(first - step * back for back in range(5, 0, -1))
-            node.disk.own = round.Own(begins, begins[-1] + 2.0, 0, bool(node.addresses))
+            node.disk.own = effects.Own(begins, begins[-1] + 2.0, 0, bool(node.addresses))
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             heard = tuple(
@@ -291,7 +291,7 @@ class World:
     def statement(self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode) -> Statement:
         """What NODE's daemon states to SOURCE, on whose clock it comes, with what it knows of ids that SOURCE holds."""
         now, disk = self.now + node.offset, node.disk
-        said = round.state_of(disk.own, disk.living(now), node.silences, self._presence(node), now)
+        said = effects.state_of(disk.own, disk.living(now), node.silences, self._presence(node), now)
         listed = {known for each in said.incidents for known in each.ids}
         more = [old for ids in wanted if listed.isdisjoint(ids) for old in disk.recall(ids) if not old.removed]
         # The wire does not carry who saw it come back.
@@ -358,7 +358,7 @@ class World:
             known = parent
         return known
 
-    def saved(self, node: SimNode, what: round.Save) -> None:
+    def saved(self, node: SimNode, what: effects.Save) -> None:
         for each in what.incidents:
             for known in each.ids:
                 if known not in self.united:
@@ -375,7 +375,7 @@ class Round:
         self.world, self.node, self.epoch = world, node, node.epoch
         self.began = world.now
         node.running = True
-        setup = round.Setup(
+        setup = effects.Setup(
             node_id=node.node_id,
             tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
             digest=str(hash(node.tests)),
@@ -426,24 +426,24 @@ class Round:
             self.world.max_elapsed = max(self.world.max_elapsed, self.elapsed())
             return
         match effect:
-            case round.Observe():
+            case effects.Observe():
                 self._observe(effect)
-            case round.Greet():
+            case effects.Greet():
                 self._greet(effect.incidents, lambda _: None, lambda: self.resume(list(self.contacts.values())))
-            case round.Save():
+            case effects.Save():
                 self._save(effect)
-            case round.Wait(seconds):
+            case effects.Wait(seconds):
                 self.world.after(seconds, lambda: self.resume(None))
-            case round.HandOver(mails):
+            case effects.HandOver(mails):
                 self._hand_over(mails)
-            case round.Next():
+            case effects.Next():
                 self._next()
-            case round.Complain(text):
+            case effects.Complain(text):
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
                 self.world.after(0.0, lambda: self.resume(None))
 
-    def _save(self, what: round.Save) -> None:
+    def _save(self, what: effects.Save) -> None:
         world = self.world
         fate = world.chance.random() if world.kill_at_save else 1.0
         if fate < world.kill_at_save / 2:
@@ -493,7 +493,7 @@ class Round:
     def _serve_greeting(self, peer: SimNode, wanted: Sequence[tuple[str, ...]]) -> Callable[[Reply], None]:
         return lambda reply: reply(0.001, lambda: self.world.statement(peer, wanted, self.node))
 
-    def _observe(self, effect: round.Observe) -> None:
+    def _observe(self, effect: effects.Observe) -> None:
         """Run the plugins, greet meanwhile, ask about each test that fails or is open as soon as its result is there."""
         world, node = self.world, self.node
         me = Node(node.name, node.site)
@@ -507,7 +507,7 @@ class Round:
             waiting -= 1
             if waiting == 0 and self.alive:
                 judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in every}
-                self.resume(round.Observation(me, judgements, list(self.contacts.values())))
+                self.resume(effects.Observation(me, judgements, list(self.contacts.values())))
 
         def ran(test: Test, outcome: Outcome) -> None:
             nonlocal waiting
@@ -606,7 +606,7 @@ class Round:
             self.resume(None)
 
 
-def _to_clock(own: round.Own, offset: float) -> round.Own:
+def _to_clock(own: effects.Own, offset: float) -> effects.Own:
     heard = tuple(_moved_presence(other, offset) for other in own.heard)
     begins = tuple(at + offset for at in own.begins)
     return dataclasses.replace(own, begins=begins, finished=own.finished + offset, heard=heard)
