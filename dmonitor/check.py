@@ -49,7 +49,7 @@ def _run(chosen: Namespace) -> int:
 
 
 def _troubles(chosen: Namespace) -> Sequence[model.Trouble]:
-    with contextlib.suppress(state.StateError):  # the next round says so
+    with contextlib.suppress(state.StateError, OSError):  # the next round says so
         return state.peek(chosen.state, chosen.run)[2].troubles
     return ()
 
@@ -128,20 +128,10 @@ class _Driver:
         own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
         self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
         store.remember(configuration.addresses, self._observer.around.found)
-        self._setup = effects.Setup(
-            node_id,
-            self._observer.tests,
-            protocol.digest(configuration.tests),
-            configuration.addresses,
-            tuple(store.from_wall(silence) for silence in configuration.silences),
-            configuration.nodes,
-            configuration.complete,
-            settings.quorum,
-            settings.confirm,
-            settings.flapping,
-            settings.remind,
-            chosen.once,
-        )
+        tests, silences = protocol.digest(configuration.tests), tuple(map(store.from_wall, configuration.silences))
+        addresses, nodes, complete = configuration.addresses, configuration.nodes, configuration.complete
+        rules = (settings.quorum, settings.confirm, settings.flapping, settings.remind, chosen.once)
+        self._setup = effects.Setup(node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules)
         self._deliveries: Iterator[tuple[str, notifier.Delivery]] = iter(())
         self._mails: Mapping[str, Sequence[Notification]] = {}
         self._me = ""
@@ -166,6 +156,8 @@ class _Driver:
                 return seen
             case effects.Greet():
                 return self._observer.greet(effect)
+            case effects.Rehearse():
+                return self._observer.rehearse(effect)
             case effects.Save():
                 return self._store.save(effect)
             case effects.Wait(seconds):

@@ -33,7 +33,7 @@ class Cluster:
     peers: tuple[Peer, ...]
     listed: bool
     found: Mapping[str, tuple[str, ...]]  # the addresses of every node, ours included, by name
-    here: tuple[resolve.Address, ...]  # those of our own line that this machine has
+    here: tuple[resolve.Address, ...]  # those of our own line at which this machine listens
 
 
 def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str, Sequence[str]]) -> Cluster:
@@ -63,7 +63,8 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str
         if node not in own:
             peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
     me = own[0] if own else _stand_in(hostname, nodes)
-    here = tuple(address for address in found[me.name][0] if is_ours(address)) if own else ()
+    everywhere = not bound or any(address.is_unspecified for address in bound)
+    here = tuple(each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)) if own else ()
     where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
     return Cluster(me, tuple(peers), bool(own), where, here)
 

@@ -101,6 +101,7 @@ def load(directory: Path) -> Config:
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = _nodes(directory / "nodes.txt", problems)
+    problems.unreadable &= os.path.lexists(directory / "nodes.txt")  # without it there are no nodes
     tests = load_tests(directory, problems)
     addresses = _addresses(directory / "alert.d", problems)
     complete = not problems.unreadable

@@ -20,7 +20,8 @@ class Own:
     """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
     `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
-    the test that was last, `spoilt` says for subjects of rehearsals what was wrong when they last had their turn.
+    the test whose turn was last, in the `cycle`-th turn of all; `spoilt` has test, peer (or nothing, for our own daemon) and what
+    was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then.
     """
 
     begins: tuple[Time, ...] = ()
@@ -33,13 +34,15 @@ class Own:
     addresses: str = ""
     troubles: tuple[model.Trouble, ...] = ()
     rehearsed: str = ""
-    spoilt: tuple[tuple[str, str], ...] = ()
+    cycle: int = 0
+    spoilt: tuple[tuple[str, str, str], ...] = ()
+    no_daemon: str = ""
 
     def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
         told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
         told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
-        every = speaking.interval(self.begins)
-        return Presence(self.name or name, node_id, now, every, stores=stores, tests=tests, **told)
+        every, rounds = speaking.interval(self.begins), len(self.begins)
+        return Presence(self.name or name, node_id, now, every, stores=stores, tests=tests, rounds=rounds, **told)
 
 
 def state_of(
@@ -90,14 +93,24 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observe:
-    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
-
-    The rehearsal is of the test behind the one that was REHEARSED last.
-    """
+    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation."""
 
     open: frozenset[Test]
     incidents: tuple[Incident, ...]
-    rehearsed: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Ask our own daemon and one peer about a test that passes here -> Rehearsal, None if nothing passes.
+
+    Its turn has the test behind AFTER, which was last; in the CYCLE-th turn of all tests each meets another peer. Or it is TEST
+    with PEER, whose names are given.
+    """
+
+    after: str = ""
+    cycle: int = 0
+    test: str = ""
+    peer: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,7 +159,7 @@ class Complain:
     text: str
 
 
-Effect = Observe | Greet | Save | HandOver | Next | Wait | Complain
+Effect = Observe | Rehearse | Greet | Save | HandOver | Next | Wait | Complain
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -156,7 +169,6 @@ class Observation:
     me: Node
     judgements: Mapping[Test, Judgement]
     contacts: Sequence[Contact]
-    rehearsal: model.Rehearsal | None = None
 
 
 class Clock(Protocol):

@@ -96,7 +96,8 @@ def holder(directory: Path, name: str) -> str | None:
         try:
             fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return b"".join(guard.read(64).split()[2:]).decode("ascii", "replace")
+            said = guard.read(64)
+            return b"".join(said.split()[2:]).decode("ascii", "replace") if _identify(said)[0] else ""
     return None
 
 

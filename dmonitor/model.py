@@ -235,13 +235,17 @@ class Rehearsal:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trouble:
-    """What keeps a node from seeing or telling, or might (rule R7); `said`: when people were last told."""
+    """What keeps a node from seeing or telling, or might (rule R7).
+
+    `said`: when it was last complained of; `logged`: it was since it began.
+    """
 
     kind: Word
     text: Text
     since: Time
     said: Time = float("-inf")
     ended: Time | None = None
+    logged: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -251,6 +255,7 @@ class Presence:
     `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
     mail; `stores`: what it tells would not be forgotten; `refused` counts hand-overs refused in a row; `tests` is the
     digest of the tests it has, `nodes` and `addresses` those of its nodes.txt and alert.d. `troubles`: what ails it now.
+    `rounds`: of how many its interval is measured.
     """
 
     name: NodeName
@@ -264,6 +269,7 @@ class Presence:
     tests: Digest = ""
     nodes: Digest = ""
     addresses: Digest = ""
+    rounds: int = 0
     troubles: Annotated[tuple[Word, ...], rule(lambda words: len(words) <= 20)] = ()
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor import cluster, log, names, peers, result, runner, verdict
 from dmonitor.config import Config
-from dmonitor.effects import Clock, Greet, Observation, Observe
-from dmonitor.model import Answer, Contact, Incident, Judgement, Outcome, Rehearsal, Result, Test, Vote, node_test
+from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
+from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
@@ -28,7 +28,7 @@ _NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests f
 
 
 class Observer:
-    """The eyes of one round: `observe` first, `greet` as often as need be, `close` in the end.
+    """The eyes of one round: `observe` first, `greet` and `rehearse` as often as need be, `close` in the end.
 
     KNOWN are the nodes' addresses when they were last found. From now on this process ends at HARD_LIMIT, unless
     faulthandler.cancel_dump_traceback_later is called before. OWN_RUN is that of our own daemon now. With ASK_ALL the peers are
@@ -74,14 +74,14 @@ class Observer:
             pass
         for test in self.tests - self._results.keys():
             self._result(test, _NOT_RUN)
-        rehearsal = None if self._ask_all else self._rehearse(wanted.rehearsed)
         while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
             pass
-        self._end_plugins()
+        if self._running:
+            self._end_plugins()
         if not self.around.listed and self._asker.echo:
             self._me = self._asker.echo
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))}
-        return Observation(self._me, judgements, tuple(self._asker.contacts.values()), rehearsal)
+        return Observation(self._me, judgements, tuple(self._asker.contacts.values()))
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
         """Greet all peers again; return what has come of that in this round."""
@@ -90,30 +90,41 @@ class Observer:
             pass
         return tuple(self._asker.contacts.values())
 
-    def _rehearse(self, after: str) -> Rehearsal | None:
-        """Ask our own daemon and one peer, both in turn, about the passing test that follows AFTER."""
-        quiet = self._config.tests.keys() - self._open
-        passing = {str(test): test for test in quiet if self._results[test].outcome is Outcome.OK}
-        if not passing:
+    def rehearse(self, wanted: Rehearse) -> Rehearsal | None:
+        """Ask our own daemon and one peer about the test that is WANTED, or has its turn, if it passes here."""
+        passing = sorted(
+            str(test) for test in self._config.tests if self._results[test].outcome is Outcome.OK and test not in self._open
+        )
+        name = wanted.test or min((name for name in passing if name > wanted.after), default=passing[0] if passing else "")
+        if name not in passing:
             return None
-        name = min((name for name in passing if name > after), default=min(passing))
-        test, stated = passing[name], ((known.node, known.statement) for known in self._asker.contacts.values())
-        reached = [node for node, said in stated if said and (said.tests is None or test in said.tests)]
-        self._mirror.ask(test)
-        if reached:
-            self._asker.ask(test, reached[int(self._clock.now() // 60) % len(reached)])
+        test = next(test for test in self._config.tests if str(test) == name)
+        stated = ((known.node, known.statement) for known in self._asker.contacts.values())
+        reached = sorted((node.name, node) for node, said in stated if said and (said.tests is None or test in said.tests))
+        turn = (
+            [(passing.index(name) + wanted.cycle + (name <= wanted.after)) % len(reached)] if reached and not wanted.test else []
+        )
+        only = [reached[place][1] for place in turn] or [node for peer, node in reached if peer == wanted.peer]
+        own, theirs = self._question(self._mirror, test, self._me), self._question(self._asker, test, *only)
         while (self._mirror.pending or self._asker.pending) and self._loop(ANSWERS_BY):
             pass
-        mine, theirs = ([*asker.answers(test), None][0] for asker in (self._mirror, self._asker))
+        mine, peer = own(), theirs()
         again: list[Result] = []
-        if mine and mine.result and mine.vote is not Vote.PASSING and self._runner:  # or has it begun to fail this very moment?
+        if mine and mine.result and mine.vote is not Vote.PASSING and self._runner:  # or has it begun to fail meanwhile?
             self._runner.submit(
                 test, self._config.plugin(test), self._config.tests[test] or {}, lambda _, result: again.append(result)
             )
-            while self._running and self._loop(ANSWERS_BY):
+            while self._running and self._loop(HANDED_OVER_BY):
                 pass
             mine = mine if again and again[0].outcome is Outcome.OK else None
-        return Rehearsal(test, mine, theirs)
+        return Rehearsal(test, mine, peer)
+
+    def _question(self, asker: peers.Asker, test: Test, *nodes: Node) -> Callable[[], Answer | None]:
+        """Have ASKER ask the first of NODES about TEST, again if need be; return what gives the answer, None if moot, later."""
+        asker.forget(test)
+        for node in nodes[:1]:
+            asker.ask(test, node)
+        return lambda: next((answer for answer in asker.answers(test) if answer.reason != peers.IS_BUSY), None)
 
     def close(self) -> None:
         """End whatever still runs; no plugin outlives this."""
@@ -167,7 +178,5 @@ class Observer:
         return Answer(self._me, self._node_id, self._results[test])
 
     def _judge(self, test: Test) -> Judgement:
-        own, is_open = self._own(test), test in self._open
-        asked = self._ask_all or verdict.must_ask(own, incident_open=is_open)  # else what was answered was a rehearsal
-        answers = self._asker.answers(test) if asked else []
-        return verdict.decide(own, answers, self._config.settings.quorum, incident_open=is_open)
+        quorum = self._config.settings.quorum
+        return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)

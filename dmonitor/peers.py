@@ -25,7 +25,9 @@ from dmonitor.model import Answer, Contact, Incident, Node, Result, Statement, T
 GREETING_LIMIT = 5.0  # seconds for a peer's greeting, shared by its addresses; again from `greet` to its whole statement
 STATEMENT_LIMIT = 8_000_000  # bytes of a statement, in which a line counts for _LINE at least
 _INQUIRIES = 100  # for one statement: the evidence is for people, and nobody reads more of it
+IS_BUSY = "it is busy"
 _LINE = 100
+_AGAIN = 1.0  # seconds before a peer that could not be greeted is tried again
 ANSWER_LIMIT = 15.0  # seconds from the question, or from the greeting if that came later
 # What keeps this node from connecting, and says nothing of the peer.
 _OURS = {
@@ -36,6 +38,7 @@ _OURS = {
 
 class _Stage(enum.Enum):
     IDLE = enum.auto()
+    PAUSING = enum.auto()
     CONNECTING = enum.auto()
     GREETING = enum.auto()
     TALKING = enum.auto()
@@ -77,7 +80,8 @@ class Asker:
 
     `listen` gives the source addresses of questions: nodes that share a machine need them. `digest` is that of our tests, where
     it matters who has others. The times in `contacts`, what came of greeting each, are on `clock`; `heard` is told of every
-    one. `own_run` gives that of our own daemon, None if there is none.
+    one. `own_run` gives that of our own daemon, None if there is none. `visiting`: of a statement only the standing matters,
+    and a peer that cannot be greeted is tried again while there is time, for its daemon may just be starting.
     """
 
     selector: selectors.BaseSelector
@@ -89,6 +93,7 @@ class Asker:
     clock: Callable[[], float] = time.time
     own_run: Callable[[], str | None] = lambda: ""
     heard: Callable[[Contact], None] = lambda _: None
+    visiting: bool = False
     contacts: dict[Node, Contact] = dataclasses.field(default_factory=dict, init=False)
     echo: Node | None = dataclasses.field(default=None, init=False)  # the line of nodes.txt at which our own id answered
 
@@ -114,6 +119,10 @@ class Asker:
                     self._put(peer, test)
                 case _Stage.OVER:
                     self._no_answer(peer, test, peer.reason)
+
+    def forget(self, test: Test) -> None:
+        """Let TEST be asked again."""
+        self._answers.pop(test, None)
 
     def greet(self, is_known: Callable[[str], bool], open_ids: Iterable[tuple[str, ...]]) -> None:
         """Have every peer make a statement, with the evidence for incidents of which no id IS_KNOWN.
@@ -160,6 +169,8 @@ class Asker:
     def _deadlines(self, peer: _Peer) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield until when what is due from PEER is waited for, and what is done then."""
         match peer.stage:
+            case _Stage.PAUSING:
+                yield peer.deadline, functools.partial(self._connect, peer)
             case _Stage.CONNECTING:
                 yield peer.deadline, functools.partial(self._next_address, peer, "connection timed out")
             case _Stage.GREETING:
@@ -180,13 +191,17 @@ class Asker:
 
     def _connect(self, peer: _Peer) -> None:
         """Begin with the first of the peer's addresses."""
+        peer.by = peer.by if peer.stage is _Stage.PAUSING else time.monotonic() + GREETING_LIMIT
         peer.stage, peer.addresses, peer.unable = _Stage.IDLE, list(peer.found), True
-        peer.by = time.monotonic() + GREETING_LIMIT
         self._next_address(peer, peer.reason)
 
     def _next_address(self, peer: _Peer, reason: str) -> None:
         """Try the peer's next address; without any left it is over, for REASON."""
         self._hang_up(peer)
+        now = time.monotonic()
+        if not peer.addresses and self.visiting and not peer.unable and now + _AGAIN < peer.by:
+            peer.stage, peer.deadline = _Stage.PAUSING, now + _AGAIN
+            return
         if not peer.addresses:
             self._end(peer, reason)
             return
@@ -194,7 +209,6 @@ class Asker:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         peer.stage = _Stage.CONNECTING
         peer.lines = protocol.Lines(protocol.ANSWER_LIMIT)
-        now = time.monotonic()
         peer.deadline = now + (peer.by - now) / (1 + len(peer.addresses))
         try:
             peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
@@ -304,7 +318,9 @@ class Asker:
         elif line.strip().partition(b" ")[0] != b"end":
             if not peer.reply:
                 peer.began = self.clock()
-            if peer.greet_by:
+            if peer.greet_by and self.visiting:
+                peer.reply = [line] if line.lstrip().startswith(b"standing ") else peer.reply
+            elif peer.greet_by:
                 peer.reply.append(line)
         else:
             request, lines, peer.reply = peer.awaited.pop(0), peer.reply, []
@@ -357,7 +373,7 @@ class Asker:
         elif reply.test not in peer.asked:
             log.debug("unasked", peer=peer.node.name, test=str(reply.test))
         elif reply.reason == protocol.BUSY:
-            self._no_answer(peer, reply.test, "it is busy")
+            self._no_answer(peer, reply.test, IS_BUSY)
         else:
             lacks = f"it has no such test ({reply.reason})" if reply.reason == protocol.NOT_CONFIGURED else reply.reason
             text = reply.result.text or lacks

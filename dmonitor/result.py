@@ -12,6 +12,7 @@ from dmonitor import names, speaking
 from dmonitor.model import Contact, Outcome, Result
 
 STALE, STALE_ROUNDS = 300.0, 3  # seconds, at least, and intervals that a peer's last finished round may be old
+MEASURED = 3  # rounds of which an interval must be measured for that
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that decide
 
 
@@ -48,7 +49,7 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
         return Result(Outcome.OK, f"last round {age:.0f} s ago", duration)
     if age == float("inf"):
         return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)
-    stale = age > max(STALE, STALE_ROUNDS * 60.0 * presence.interval)
+    stale = age > max(STALE, STALE_ROUNDS * 60.0 * presence.interval) and presence.rounds >= MEASURED
     late = f"its checker has finished no round for {age / 60:.0f} min; they were {presence.interval} min apart"
     return Result(Outcome.FAIL if stale else Outcome.UNKNOWN, f"its daemon answers, but {late}", duration)
 

@@ -12,12 +12,28 @@ from itertools import chain
 from typing import Any
 
 from dmonitor import incident, model, notes, protocol, speaking, trouble, verdict
-from dmonitor.effects import Books, Clock, Complain, Effect, Greet, HandOver, Next, Observation, Observe, Save, Setup, Wait
+from dmonitor.effects import (
+    Books,
+    Clock,
+    Complain,
+    Effect,
+    Greet,
+    HandOver,
+    Next,
+    Observation,
+    Observe,
+    Rehearse,
+    Save,
+    Setup,
+    Wait,
+)
 from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Notification, Presence, Standing, Test
 from dmonitor.notes import Note
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
+REHEARSE_AGAIN = 6.0  # seconds between two rehearsals of one test, that the second finds out anew
+REHEARSE_AGAIN_UNTIL = 38.0  # seconds of a round
 _BEGINS = 6  # rounds of which the beginnings are kept
 
 
@@ -38,13 +54,9 @@ class _Round:
         self._ledger = incident.Ledger(books.incidents, books.recall)
         self._outbox = {_key(left): left for left in books.outbox}
         begins = (*books.own.begins, clock.now())[-_BEGINS:]
-        self._own = dataclasses.replace(
-            books.own,
-            begins=begins,
-            speaks=bool(setup.addresses),
-            nodes=protocol.digest(f"{node.name} {node.site}" for node in setup.nodes),
-            addresses=protocol.digest(setup.addresses),
-        )
+        nodes, addresses = protocol.digest(f"{each.name} {each.site}" for each in setup.nodes), protocol.digest(setup.addresses)
+        speaks = bool(setup.addresses)
+        self._own = dataclasses.replace(books.own, begins=begins, speaks=speaks, nodes=nodes, addresses=addresses)
         listed = {node.name for node in setup.nodes}
         self._silences = {name: said for name, said in books.silences.items() if name in listed}
         self._contacts: Sequence[Contact] = ()
@@ -55,7 +67,7 @@ class _Round:
 
     def run(self) -> Course:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
-        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger), self._own.rehearsed)
+        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
         self._me = seen.me
         self._own = dataclasses.replace(self._own, name=seen.me.name)
         self._greeted_at = 0.0
@@ -70,7 +82,7 @@ class _Round:
         probe = self._own if self._holds_untold() else None  # whether it can be stored matters for who speaks
         yield from self._save(own=probe, standings=standings, gone=gone, settled=dropped)
         yield from self._tell()
-        yield from self._look_at_itself(seen.rehearsal, judgements, standings)
+        yield from self._look_at_itself(judgements, standings)
         heard = tuple(statement.presence for statement in self._statements.values())
         yield from self._save(own=dataclasses.replace(self._own, finished=self._clock.now(), heard=heard))
         return self._all_taken
@@ -128,15 +140,9 @@ class _Round:
             before, known = self._books.standings.get(test, Standing()), self._ledger.open_for(test)
             asked = verdict.must_ask(judgement.answers[0], incident_open=test in open_before)
             closed_elsewhere = known is None and test in open_before
-            standing, after = incident.advance(
-                test,
-                before,
-                known if asked else None,
-                judgement,
-                confirm=self._setup.confirm,
-                now=now,
-                fresh_id="" if closed_elsewhere or not asked else self._fresh_id(),
-            )
+            fresh = "" if closed_elsewhere or not asked else self._fresh_id()
+            mine, confirm = known if asked else None, self._setup.confirm
+            standing, after = incident.advance(test, before, mine, judgement, confirm=confirm, now=now, fresh_id=fresh)
             if standing != before:
                 changed[test] = standing
             notes.judgement(self._note, test, before, standing, judgement)
@@ -303,32 +309,54 @@ class _Round:
 
     # Blindness.
 
+    def _rehearse(self) -> Generator[Effect, Any, list[model.Rehearsal]]:
+        """Rehearse what has its turn, once more if it is spoilt, and what has been spoilt longest; return what came of it."""
+        own, done = self._own, []
+        if rehearsal := (yield Rehearse(own.rehearsed, own.cycle)):
+            name, peer = str(rehearsal.test), rehearsal.peer.node.name if rehearsal.peer else ""
+            self._own = dataclasses.replace(own, rehearsed=name, cycle=own.cycle + (name <= own.rehearsed))
+            if trouble.is_spoilt(rehearsal) and self._clock.elapsed() <= REHEARSE_AGAIN_UNTIL:
+                yield Wait(REHEARSE_AGAIN)  # until the daemons have forgotten what they answered
+                done.append((yield Rehearse(test=name, peer=peer)))
+            elif not trouble.is_spoilt(rehearsal):
+                done.append(rehearsal)
+        for name, peer, _ in own.spoilt[:1]:
+            done.append((yield Rehearse(test=name, peer=peer)))
+        return [each for each in done if each]
+
     def _look_at_itself(
-        self, rehearsal: model.Rehearsal | None, judgements: Mapping[Test, Judgement], standings: Mapping[Test, Standing]
+        self, judgements: Mapping[Test, Judgement], standings: Mapping[Test, Standing]
     ) -> Generator[Effect, Any, None]:
         """Find what troubles this node, log what is new or over, and complain of what is due."""
-        now, own, present = self._clock.now(), self._own, self._present()
-        rehearsed = str(rehearsal.test) if rehearsal else own.rehearsed
-        spoilt, no_daemon = trouble.rehearse(own.spoilt, rehearsal, self._tests)
-        known = {**self._books.standings, **standings}
-        view = trouble.View(
-            *(self._me, present, self._tests, judgements, known, self._contacts, self._setup.quorum, spoilt, no_daemon)
-        )
-        after, complaints = [], []
+        rehearsals = yield from self._rehearse()
+        now, own = self._clock.now(), self._own
+        silent = [each.own.reason for each in rehearsals if each.own]
+        spoilt, no_daemon = trouble.rehearse(own.spoilt, rehearsals, judgements), silent[-1] if silent else own.no_daemon
+        concluded, quorum = (self._tests, judgements, {**self._books.standings, **standings}), self._setup.quorum
+        view = trouble.View(self._me, self._present(), *concluded, self._contacts, quorum, spoilt, no_daemon)
         before = {each.kind: each for each in own.troubles}
-        for each in trouble.follow(own.troubles, trouble.find(view, now), now):
-            old, level = before.get(each.kind), "warning" if each.kind in trouble.QUIET else "critical"
-            is_due = trouble.is_due(each, now)
-            if each.ended == now:
-                times = {"since": self._clock.text(each.since), "until": self._clock.text(now)}
-                self._note("warning", "trouble-over", kind=each.kind, **times, seconds=round(now - each.since))
-            elif is_due or (each.ended is None and old and each.since == old.since and each.text != old.text):
-                self._note(level, "trouble", kind=each.kind, text=each.text, since=self._clock.text(each.since))
-            complaints += [each.text] if is_due and level == "critical" else []
-            after.append(dataclasses.replace(each, said=now) if is_due else each)
-        self._own = dataclasses.replace(own, troubles=tuple(after), rehearsed=rehearsed, spoilt=spoilt)
-        if complaints:
-            yield Complain(f"{self._me.name}: {'; '.join(complaints)}")
+        troubles = [
+            self._say(each, before.get(each.kind), now) for each in trouble.follow(own.troubles, trouble.find(view, now), now)
+        ]
+        aloud = [each for each in troubles if each.kind not in trouble.QUIET and trouble.is_serious(each, now)]
+        if any(trouble.is_due(each, now) for each in aloud):
+            yield Complain(f"{self._me.name}: {'; '.join(each.text for each in aloud)}")
+            troubles = [dataclasses.replace(each, said=now) if each in aloud else each for each in troubles]
+        self._own = dataclasses.replace(own, troubles=tuple(troubles), spoilt=spoilt, no_daemon=no_daemon)
+
+    def _say(self, now_is: model.Trouble, before: model.Trouble | None, now: float) -> model.Trouble:
+        """Log a trouble that is new, has another text, or lasts for another hour, and one that is over; return it as logged."""
+        since, quiet = self._clock.text(now_is.since), now_is.kind in trouble.QUIET
+        if now_is.ended == now:
+            seconds, until = round(now - now_is.since), self._clock.text(now)
+            self._note("warning", "trouble-over", kind=now_is.kind, since=since, until=until, seconds=seconds)
+        elif trouble.is_serious(now_is, now):
+            is_new = not now_is.logged or (before and before.text != now_is.text)
+            if is_new or trouble.is_due(now_is, now):
+                self._note("warning" if quiet else "critical", "trouble", kind=now_is.kind, text=now_is.text, since=since)
+            said = now if quiet and trouble.is_due(now_is, now) else now_is.said
+            return dataclasses.replace(now_is, logged=True, said=said)
+        return now_is
 
 
 def _key(notification: Notification) -> _Key:

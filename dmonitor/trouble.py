@@ -24,6 +24,7 @@ from dmonitor.model import (
     Vote,
     node_test,
 )
+from dmonitor.result import MEASURED
 
 EVERY = 3600.0  # seconds after which a trouble that lasts is said again
 LASTING = 3600.0  # seconds after which a test that fails here alone is a trouble
@@ -31,9 +32,10 @@ HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect
 SUSPECT = "suspect"
 # Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, or a network
 # that came back in the middle of a round is none.
-PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0, "unanswered": 300.0}
+PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0}
 QUIET = ("drift", "lasting")  # a warning in the log, and no more: nobody is blind
 _NAMED = 10  # of many, in one text
+Spoilt = tuple[str, str, str]
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
@@ -51,7 +53,7 @@ class View:
     standings: Mapping[Test, Standing]
     contacts: Sequence[Contact]
     quorum: int
-    spoilt: Sequence[tuple[str, str]] = ()
+    spoilt: Sequence[Spoilt] = ()
     no_daemon: str = ""
 
 
@@ -67,16 +69,16 @@ def find(view: View, now: float) -> dict[str, str]:
     others = [contact for contact in view.contacts if contact.node_id != view.presence.node_id]
     reached = [contact for contact in others if contact.statement]
     places = [(view.presence.node_id, view.me.site), *((each.node_id, each.node.site) for each in view.contacts)]
-    one_site = verdict.same_sites(places)
-    sites = {one_site.get(site, site) for site in (view.me.site, *(each.node.site for each in reached))} - {""}
+    sites = set(verdict.place(places, {view.presence.node_id, *(each.node_id for each in reached)}).values())
     unsure = [test for test, judged in view.judgements.items() if judged.answers[0].seen == Outcome.UNKNOWN.value]
-    alone = [test for test, known in view.standings.items() if known.verdict in _ALONE and now - known.since >= LASTING]
+    standings = ((test, known) for test, known in view.standings.items() if test in view.tests)
+    alone = [test for test, known in standings if known.verdict in _ALONE and now - known.since >= LASTING]
     found: dict[str, str] = {}
     if not view.tests and not others:
         return {}  # nothing is configured yet
     if not view.presence.speaks:
         found["no-address"] = "alert.d names no address: this node can mail nobody"
-    if not others and view.quorum > 1:
+    if not others and view.quorum > 1 and not any(contact.cloned for contact in view.contacts):
         found["no-peers"] = "nodes.txt names no other node: nothing that fails here can be confirmed, and nobody is alerted"
     elif others and not reached:
         found["silent"] = f"no peer answers ({_some(contact.node.name for contact in others)})"
@@ -87,14 +89,15 @@ def find(view: View, now: float) -> dict[str, str]:
         found["no-quorum"] = f"no site can be asked but {_some(sites)}, and quorum = {view.quorum}: nobody is alerted"
     if is_suspect(view.judgements):
         found[SUSPECT] = "most tests fail here while peers see them pass: it is this node, or its network, that fails"
-    late = [node_test(each.node.name) for each in reached if each.statement and each.statement.presence.finished > float("-inf")]
+    stated = ((each.node.name, each.statement.presence) for each in reached if each.statement)
+    late = [node_test(name) for name, said in stated if said.finished > float("-inf") and said.rounds >= MEASURED]
     if untestable := [test for test in unsure if test not in late and (reached or test.host != names.NODE)]:
         found["untestable"] = f"nobody can tell from here how they are: {_some(untestable)}"
     if view.no_daemon:
         found["no-daemon"] = f"dmonitord on this node does not answer ({view.no_daemon}): its peers hear nothing from it"
-    for kind, is_test in (("rehearsal", True), ("unanswered", False)):
-        if texts := [text for subject, text in view.spoilt if ("/" in subject) is is_test]:
-            found[kind] = "; ".join(texts[:_NAMED])
+    for kind, theirs in (("rehearsal", False), ("unanswered", True)):
+        if texts := [text for _, peer, text in view.spoilt if bool(peer) is theirs]:
+            found[kind] = _some(texts, "; ")
     if clones := list(_clones(view, others)):
         found["cloned-id"] = f"{'; '.join(clones)}: on all but one of them, stop dmonitord, remove node-id, and start it again"
     if drift := list(_drift(view, reached)):
@@ -132,49 +135,55 @@ def _drift(view: View, reached: Iterable[Contact]) -> Iterator[str]:
             yield f"{name} has other addresses in alert.d"
 
 
-def _some(things: Iterable[object]) -> str:
+def _some(things: Iterable[object], between: str = ", ") -> str:
     every = sorted(set(map(str, things)))
-    return ", ".join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
+    return between.join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
+
+
+def is_spoilt(rehearsal: Rehearsal) -> bool:
+    """Say whether somebody could not tell, or saw otherwise than this node."""
+    own, peer = rehearsal.own, rehearsal.peer
+    return bool((own and own.result and own.vote is not Vote.PASSING) or (peer and peer.vote is Vote.ABSTAIN))
 
 
 def rehearse(
-    spoilt: Iterable[tuple[str, str]], rehearsal: Rehearsal | None, tests: frozenset[Test]
-) -> tuple[tuple[tuple[str, str], ...], str]:
-    """Return what is known to spoil an answer, of our own daemon by test and of a peer by name, after one more REHEARSAL.
+    spoilt: Sequence[Spoilt], rehearsals: Iterable[Rehearsal], judgements: Mapping[Test, Judgement]
+) -> tuple[Spoilt, ...]:
+    """Return test, peer (nothing for our own daemon) and text of what spoils answers, those behind that were rehearsed last.
 
-    The second value is why our own daemon gave no answer.
+    What does not pass here any more is not known to be spoilt.
     """
-    subjects = {str(test) for test in tests} | {test.name for test in tests if test.host == names.NODE}
-    known, silent = {subject: text for subject, text in spoilt if subject in subjects}, ""
-    if rehearsal and (own := rehearsal.own):
-        silent = "" if own.result else own.reason
-        known.pop(str(rehearsal.test), None)
-        if own.result and own.vote is not Vote.PASSING:
-            told = f"{own.seen} ({own.text})" if own.text else own.seen
-            known[str(rehearsal.test)] = (
-                f"asked about {rehearsal.test}, dmonitord on this node sees {told}, and dmonitor-check sees OK: a false vote;"
-                " does one of them run confined, or as another user?"
-            )
-    if rehearsal and (peer := rehearsal.peer):
-        known.pop(peer.node.name, None)
-        if peer.vote is Vote.ABSTAIN:
-            known[peer.node.name] = f"{peer.node.name} could not tell how {rehearsal.test} is: {peer.text}"
-    return tuple(sorted(known.items())), silent
+    passing = {str(test) for test, judged in judgements.items() if judged.answers[0].vote is Vote.PASSING}
+    names_of = {"", *(test.name for test in judgements if test.host == names.NODE)}
+    known = {(test, peer): text for test, peer, text in spoilt if test in passing and peer in names_of}
+    for each in rehearsals:
+        test, own, other = str(each.test), each.own, each.peer
+        if own and own.result and known.pop((test, ""), own) and own.vote is not Vote.PASSING:
+            seen = f"asked about {test}, dmonitord on this node says {own.seen} ({own.text}), and dmonitor-check sees OK"
+            known[test, ""] = f"{seen}, before and after: does one of them run confined, or as another user?"
+        if other and known.pop((test, other.node.name), other) and other.vote is Vote.ABSTAIN:
+            known[test, other.node.name] = f"{other.node.name} cannot tell how {test} is: {other.text}"
+    return tuple((test, peer, text) for (test, peer), text in known.items())
 
 
 def follow(before: Sequence[Trouble], found: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
-    """Return the troubles there are, and of those that were said and are over what may be said again within EVERY seconds."""
-    said = [known for known in before if known.said > float("-inf") and known.kind not in found]
-    over = [known for known in said if known.ended is None or now - known.said < EVERY]
-    after = [known if known.ended is not None else dataclasses.replace(known, ended=now) for known in over]
+    """Return the troubles there are, and of those that are over what was logged and ends now, or was said within the hour."""
+    gone = [known for known in before if known.kind not in found]
+    over = [dataclasses.replace(known, ended=now) for known in gone if known.ended is None and known.logged]
+    over += [known for known in gone if known.ended is not None and now - known.said < EVERY]
     last = {known.kind: known for known in before}
+    there = []
     for kind, text in found.items():
-        old = last.get(kind, Trouble(kind, text, now, ended=now))
-        after.append(Trouble(kind, text, now if old.ended is not None else old.since, old.said))
-    return tuple(after)
+        old = last.get(kind, Trouble(kind, text, now))
+        there.append(dataclasses.replace(old, text=text) if old.ended is None else Trouble(kind, text, now, old.said))
+    return (*over, *there)
+
+
+def is_serious(trouble: Trouble, now: float) -> bool:
+    """Say whether TROUBLE is there, and has lasted long enough to be said."""
+    return trouble.ended is None and now - trouble.since >= PATIENCE.get(trouble.kind, 0.0)
 
 
 def is_due(trouble: Trouble, now: float) -> bool:
     """Say whether people have to be told of TROUBLE now."""
-    lasted = trouble.ended is None and now - trouble.since >= PATIENCE.get(trouble.kind, 0.0)
-    return lasted and now - trouble.said >= EVERY
+    return is_serious(trouble, now) and now - trouble.said >= EVERY

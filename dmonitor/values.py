@@ -10,7 +10,6 @@ import dataclasses
 import enum
 import functools
 import json
-import math
 import types
 from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -133,6 +132,6 @@ def _dataclass_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
 
 
 def _number(data: Any) -> float:
-    if type(data) not in (int, float) or not math.isfinite(data) or abs(data) >= 1e11:
+    if type(data) not in (int, float) or not abs(data) < 1e11:  # nor is what is no number at all
         raise ValueError(f"no number: {data!r:.80}")
     return float(data)

@@ -6,7 +6,7 @@ Pure. It counts votes and concludes; what follows from a verdict is `incident`'s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from dmonitor.model import Answer, Judgement, Node, Verdict, Vote
 
@@ -23,11 +23,13 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     """Conclude from this node's OWN answer and its peers' ANSWERS, in whatever order they came.
 
     A vote belongs to a node id: a node listed twice votes once, and an answer with our own id is none.
-    Failing votes are counted in distinct sites; sites where one node id answers are one.
+    Failing votes are counted in distinct sites; one that is heard at several is at one of them.
     """
     every = (own, *answers)
-    one_site = same_sites((answer.node_id, answer.node.site) for answer in every)
-    counted = tuple(_placed(answer, one_site) for answer in (own, *_one_for_each_node(own, every[1:])))
+    counted = (own, *_one_for_each_node(own, every[1:]))
+    voters = {answer.node_id for answer in counted if answer.vote is Vote.FAILING}
+    placed = place(((answer.node_id, answer.node.site) for answer in every), voters)
+    counted = tuple(_at(answer, placed.get(answer.node_id, answer.node.site)) for answer in counted)
     votes = [answer.vote for answer in counted]
     failing = Judgement(Verdict.UNKNOWN, quorum, counted).sites(Vote.FAILING)
     if not must_ask(own, incident_open=incident_open):
@@ -43,21 +45,22 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     return Judgement(verdict, quorum, counted)
 
 
-def same_sites(places: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return for each site which it is, given PLACES, node ids and the sites they were heard at: a machine is in one of them."""
+def place(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:
+    """Return at which site each of VOTERS counts, by node ids, given all that were HEARD and where.
+
+    A machine is in one place: of several sites at which one id is heard it counts for one that has a vote already.
+    """
     sites: dict[str, set[str]] = {}
-    for node_id, site in places:
-        if node_id and site:
+    for node_id, site in heard:
+        if node_id in voters and site:
             sites.setdefault(node_id, set()).add(site)
-    groups: list[set[str]] = []
-    for some in sites.values():
-        if len(some) > 1:
-            groups = [group for group in groups if not group & some] + [some.union(*(group for group in groups if group & some))]
-    return {site: min(group) for group in groups for site in group}
+    placed: dict[str, str] = {}
+    for node_id, some in sorted(sites.items(), key=lambda pair: (len(pair[1]), pair[0])):
+        placed[node_id] = min(some & set(placed.values()) or some)
+    return placed
 
 
-def _placed(answer: Answer, one_site: Mapping[str, str]) -> Answer:
-    site = one_site.get(answer.node.site, answer.node.site)
+def _at(answer: Answer, site: str) -> Answer:
     return answer if site == answer.node.site else dataclasses.replace(answer, node=Node(answer.node.name, site))
 
 

@@ -133,3 +133,21 @@ def test_silences_are_counted_and_those_that_ended_are_named(node: LocalNode) ->
         f"warning: silence.d/www.example.com: ended on {ended}; remove it",
         "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 2 warnings",
     ]
+
+
+def test_what_the_last_round_found_is_said(node: LocalNode) -> None:
+    node.round()
+    _, said = complaints(node)
+    found = "silent, as of the last round: no peer answers (127.0.0.32, 127.0.0.33)"
+    assert any(line.startswith("warning: ") and found in line for line in said), said
+
+
+def test_a_state_that_cannot_be_read_costs_no_other_finding(node: LocalNode) -> None:
+    node.test("www.example.com/htp")
+    node.round()
+    node.state.chmod(0)
+    try:
+        status, said = complaints(node)
+    finally:
+        node.state.chmod(0o750)
+    assert status == os.EX_CONFIG and any("did you mean http?" in line for line in said)

@@ -187,9 +187,9 @@ def test_an_empty_directory_is_complete(tmp_path: Path) -> None:
     assert not config.load(tmp_path).complete
     (tmp_path / "hosts.d").mkdir()
     (tmp_path / "alert.d").mkdir()
-    assert not config.load(tmp_path).complete, "nodes may be there that cannot be found"
-    (tmp_path / "nodes.txt").touch()
-    assert config.load(tmp_path).complete
+    assert config.load(tmp_path).complete, "without nodes.txt there are no nodes"
+    (tmp_path / "nodes.txt").symlink_to("/nonexistent/nodes.txt")
+    assert not config.load(tmp_path).complete, "there are, and they cannot be found"
 
 
 def test_the_shipped_examples_are_right() -> None:

@@ -774,3 +774,38 @@ def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
     fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
     answers, took = ask(fakes, SSH)
     assert answers["paris"].result and took < 0.6
+
+
+def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is just started again is not gone."""
+    monkeypatch.setattr(peers, "GREETING_LIMIT", 2.0)
+    monkeypatch.setattr(peers, "_AGAIN", 0.2)
+    fakes.peers.append(Peer(Node("paris", "paris"), (resolve.normal(ADDRESSES[0]),)))
+    threading.Timer(0.7, lambda: fakes.add("127.0.0.41", Knows(), ADDRESSES[0])).start()
+    with Talk(fakes) as talk:
+        talk.asker.visiting = True
+        assert talk.greet()
+    with Talk(fakes) as talk:
+        (peer,) = talk.asker._peers[:1]
+        peer.found, talk.asker.visiting = (resolve.normal(ADDRESSES[-1]),), True
+        began = time.monotonic()
+        talk.greet()
+        assert 1.5 < time.monotonic() - began < 2.5
+        assert contacts(talk)["paris"].reason == "connection refused"
+
+
+def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
+    """Whatever a peer states besides; it is a daemon that visits, and its memory is small."""
+
+    def behave(connection: socket.socket) -> None:
+        greet(connection)
+        connection.recv(100)
+        line = b'incident {"ids":["0a0a0a0a"],"test":{"host":"a","name":"b"},"began":7}' + b" " * 5000 + b"\n"
+        standing = b'standing {"name":"paris","node_id":"0123456789ab","at":0,"finished":9}\n'
+        connection.sendall(line * 200 + standing + line * 200 + b"end\n")
+
+    fakes.add("127.0.0.41", behave)
+    with Talk(fakes, digest="") as talk:
+        talk.asker.visiting = True
+        said = talk.greet()
+        assert said and said.incidents == () and said.presence.finished < said.presence.at

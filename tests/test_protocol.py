@@ -409,7 +409,8 @@ BAD_LINES = [
     *((Request("greet"), [STANDING % more]) for more in (
         b',"interval":"x"', b',"interval":0', b',"interval":1.5', b',"finished":"now"', b',"finished":NaN', b',"finished":1e999', b',"finished":null',
         b',"speaks":"yes"', b',"speaks":1', b',"stores":null', b',"refused":-1', b',"refused":true', b',"refused":1e3', b',"tests":"xyz"',
-        b',"tests":"0123456789ABCDEF"', b',"name":"-a"', b',"name":""', b',"name":["x"]', b',"node_id":"x"', b"}", b',"refused":' + b"9" * 5000,
+        b',"tests":"0123456789ABCDEF"', b',"name":"-a"', b',"name":""', b',"name":["x"]', b',"node_id":"x"', b"}", b',"refused":' + b"9" * 5000, b',"finished":' + b"9" * 400,
+        b',"troubles":["Silent"]', b',"troubles":"silent"', b',"troubles":[' + b'"x",' * 20 + b'"x"]', b',"nodes":"x"',
     )),
     *((Request("greet"), [STANDING % b"", line]) for line in (
         b"standing", b"standing now", b"standing {}", b"standing []", b"standing \x00", b"standing " + b"[" * 50_000, b'standing "\xff"', b"standing 7",

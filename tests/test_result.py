@@ -11,8 +11,8 @@ PARIS, NOW = Node("paris", "paris"), 10_000.0
 NEVER = float("inf")
 
 
-def stated(age: float, interval: int) -> Contact:
-    return Contact(PARIS, "id-paris", "", Statement(Presence("paris", "id-paris", NOW, interval, NOW - age)))
+def stated(age: float, interval: int, rounds: int = 3) -> Contact:
+    return Contact(PARIS, "id-paris", "", Statement(Presence("paris", "id-paris", NOW, interval, NOW - age, rounds=rounds)))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,12 @@ def test_the_age_of_its_last_finished_round(age: float, interval: int, outcome: 
     found = result.of_contact(stated(age, interval), "id-oslo", 0.5)
     assert (found.outcome, found.duration) == (outcome, 0.5)
     assert found.text == f"last round {age:.0f} s ago" if outcome is Outcome.OK else found.text
+
+
+def test_an_interval_that_is_not_measured_yet_makes_no_checker_stale() -> None:
+    """A new node whose cron comes every ten minutes."""
+    assert result.of_contact(stated(500.0, 1, 1), "id-oslo").outcome is Outcome.UNKNOWN
+    assert result.of_contact(stated(500.0, 1, 2), "id-oslo").outcome is Outcome.UNKNOWN
 
 
 def test_the_text_says_what_is_wrong() -> None:

@@ -61,6 +61,7 @@ class Played:
     greeted: list[float] = dataclasses.field(default_factory=list)
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
+    rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
     all_taken: bool = True
 
     def events(self) -> list[str]:
@@ -122,7 +123,7 @@ def play(
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
-    rehearsal: Rehearsal | None = None,
+    rehearsals: Sequence[Rehearsal | None] = (),
     contacts_too: Sequence[Contact] = (),
     remembered: effects.Own | None = None,
     standings: Mapping[Test, Standing] | None = None,
@@ -163,6 +164,10 @@ def play(
             played.all_taken = end.value
             return played
         came = None
+        if isinstance(effect, effects.Rehearse):
+            played.rehearsed.append(effect)
+            came = dict(enumerate(rehearsals)).get(len(played.rehearsed) - 1)
+            continue
         if isinstance(effect, effects.Complain):
             played.complaints.append(effect.text)
             continue
@@ -176,9 +181,7 @@ def play(
                         for name, vote in zip(("me", "peer"), seen, strict=True)
                     ]
                     judgements[TEST] = verdict.decide(answers[0], answers[1:], 2, incident_open=TEST in effect.open)
-                came = effects.Observation(
-                    Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too], rehearsal
-                )
+                came = effects.Observation(Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too])
             case effects.Save():
                 played.saves.append(effect)
                 came = stored
@@ -617,15 +620,68 @@ def test_what_a_suspect_sees_is_marked() -> None:
     assert [answer.suspect for answer in opened.opening.answers] == [False, True]
 
 
-def test_a_rehearsal_goes_on_where_the_last_one_was() -> None:
-    fail = Answer(Node("me", "me"), "id-me", Result(Outcome.FAIL, "no right"))
-    rehearsed = play(UP, heard=[states("peer")], rehearsal=Rehearsal(TEST, fail, None))
-    assert rehearsed.own().rehearsed == str(TEST)
-    assert rehearsed.own().spoilt[0][0] == str(TEST) and "sees FAIL (no right)" in rehearsed.complaints[0]
-    kept = play(UP, heard=[states("peer")], remembered=rehearsed.own())
-    assert (kept.own().rehearsed, kept.own().spoilt) == (rehearsed.own().rehearsed, rehearsed.own().spoilt)
-    fine = Rehearsal(TEST, change(fail, result=Result(Outcome.OK)), None)
-    assert play(UP, heard=[states("peer")], rehearsal=fine, remembered=kept.own()).own().spoilt == ()
+OWN_FAILS = Answer(Node("me", "me"), "id-me", Result(Outcome.FAIL, "no right"))
+OWN_PASSES = change(OWN_FAILS, result=Result(Outcome.OK))
+NAME = str(TEST)
+
+
+def test_what_is_spoilt_is_rehearsed_again_before_it_is_named() -> None:
+    bad = Rehearsal(TEST, OWN_FAILS, None)
+    named = play(UP, heard=[states("peer")], rehearsals=[bad, bad])
+    assert named.rehearsed == [effects.Rehearse("", 0), effects.Rehearse(test=NAME)]
+    assert named.steps.count("Wait") == 1, "until the daemon runs the plugin anew"
+    assert (named.own().rehearsed, named.own().cycle, named.own().spoilt[0][:2]) == (NAME, 0, (NAME, ""))
+    assert "dmonitord on this node says FAIL (no right), and dmonitor-check sees OK" in named.complaints[0]
+    for second in (Rehearsal(TEST, OWN_PASSES, None), Rehearsal(TEST, None, None), None):
+        flaked = play(UP, heard=[states("peer")], rehearsals=[bad, second])
+        assert flaked.own().spoilt == () and flaked.complaints == [], "once is no proof"
+
+
+def test_there_may_be_no_time_for_that() -> None:
+    late = play(UP, clock=Clock(38.5), heard=[states("peer")], rehearsals=[Rehearsal(TEST, OWN_FAILS, None)])
+    assert len(late.rehearsed) == 1 and late.own().spoilt == ()
+    assert late.own().rehearsed == NAME, "the next one has its turn"
+
+
+def test_what_is_spoilt_is_rehearsed_in_every_round_until_it_is_not() -> None:
+    spoilt = own(rehearsed=NAME, spoilt=((NAME, "", "a false vote"), (NAME, "peer", "peer cannot tell")))
+    fine = Rehearsal(TEST, OWN_PASSES, None)
+    both = frozenset([TEST, node_test("peer")])
+    mended = play(UP, heard=[states("peer")], remembered=spoilt, rehearsals=[None, fine], tests=both)
+    assert mended.rehearsed == [effects.Rehearse(NAME, 0), effects.Rehearse(test=NAME)]
+    kept = play(UP, heard=[states("peer")], remembered=spoilt, tests=both)
+    assert [each[:2] for each in kept.own().spoilt] == [(NAME, "")], "a test that no round judges is none"
+    assert play(DOWN, heard=[states("peer")], remembered=spoilt).own().spoilt == (), "what fails here is no proof of anything"
+
+
+def test_a_daemon_that_does_not_answer_is_remembered_until_it_does() -> None:
+    silent = Rehearsal(TEST, Answer(Node("me", "me"), reason="connection refused"), None)
+    first = play(UP, heard=[states("peer")], rehearsals=[silent]).own()
+    assert first.no_daemon == "connection refused" and first.troubles[0].kind == "no-daemon"
+    assert play(UP, heard=[states("peer")], remembered=first).own().no_daemon == "connection refused", "nobody was asked"
+    assert (
+        play(UP, heard=[states("peer")], remembered=first, rehearsals=[Rehearsal(TEST, OWN_PASSES, None)]).own().no_daemon == ""
+    )
+
+
+def test_in_the_next_turn_of_all_each_test_meets_another_peer() -> None:
+    again = play(UP, heard=[states("peer")], remembered=own(rehearsed=NAME), rehearsals=[Rehearsal(TEST, OWN_PASSES, None)])
+    assert again.own().cycle == 1
+
+
+def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> None:
+    (known,) = play(UP).own().troubles
+    over = play(UP, clock=Clock(605.0), heard=[states("peer"), states("z")], remembered=own(troubles=(known,))).own()
+    again = play(UP, clock=Clock(665.0), remembered=own(troubles=over.troubles))
+    assert again.events().count("trouble") == 1 and again.complaints == []
+
+
+def test_one_line_says_all_that_lasts() -> None:
+    (known,) = play(UP).own().troubles
+    both = play(UP, clock=Clock(665.0), remembered=own(troubles=(known,)), addresses=())
+    (line,) = both.complaints
+    assert "no peer answers" in line and "alert.d names no address" in line
+    assert {each.said for each in both.own().troubles} == {NOW + 665.0}, "from now on they have one hour"
 
 
 def test_no_node_has_the_test_of_itself() -> None:

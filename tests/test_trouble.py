@@ -34,7 +34,15 @@ change = dataclasses.replace
 
 def presence(node: Node = OSLO, **facts: Any) -> Presence:
     return Presence(
-        **{"name": node.name, "node_id": f"id-{node.name}", "at": NOW, "finished": NOW - 9.0, "speaks": True, **facts}
+        **{
+            "name": node.name,
+            "node_id": f"id-{node.name}",
+            "at": NOW,
+            "finished": NOW - 9.0,
+            "rounds": 6,
+            "speaks": True,
+            **facts,
+        }
     )
 
 
@@ -101,8 +109,8 @@ def test_nothing_is_configured_yet() -> None:
         ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
         (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
         (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
-        (GOOD, {"spoilt": [("www/web", "a false vote")]}, "rehearsal", "a false vote"),
-        (GOOD, {"spoilt": [("paris", "paris could not tell")]}, "unanswered", "paris could not tell"),
+        (GOOD, {"spoilt": [("www/web", "", "a false vote")]}, "rehearsal", "a false vote"),
+        (GOOD, {"spoilt": [("www/web", "paris", "paris could not tell")]}, "unanswered", "paris could not tell"),
         (
             (contact(PARIS, tests=frozenset([SSH])), GOOD[1]),
             {},
@@ -211,6 +219,7 @@ def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
         for each in trouble.follow(known, now_found, now):
             if trouble.is_due(each, now):
                 told.append((minute, each.kind))
+            each = change(each, logged=each.logged or trouble.is_serious(each, now))
             after.append(change(each, said=now) if trouble.is_due(each, now) else each)
         known = tuple(after)
     return told
@@ -238,20 +247,20 @@ def test_from_when_to_when() -> None:
     assert began == Trouble("silent", "no peer answers", NOW)
     (lasts,) = trouble.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
     assert lasts == change(began, text="no peer answers at all")
-    (over,) = trouble.follow([change(lasts, said=NOW)], {}, NOW + 120.0)
+    (over,) = trouble.follow([change(lasts, said=NOW, logged=True)], {}, NOW + 120.0)
     assert (over.since, over.ended) == (NOW, NOW + 120.0)
     assert trouble.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
     assert trouble.follow([over], {}, NOW + 3601.0) == ()
-    (late,) = trouble.follow([change(lasts, said=NOW)], {}, NOW + 3660.0)
+    (late,) = trouble.follow([change(lasts, said=NOW, logged=True)], {}, NOW + 3660.0)
     assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
     (again,) = trouble.follow([over], {"silent": "x"}, NOW + 600.0)
-    assert (again.since, again.said, again.ended) == (NOW + 600.0, NOW, None)
+    assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)
     assert trouble.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
 
 
 # Rehearsals.
 
-TESTS = frozenset([WEB, SSH, node_test("paris")])
+PASSES = {WEB: judged(), SSH: judged(), node_test("paris"): judged()}
 
 
 def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
@@ -259,30 +268,38 @@ def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("own", "peer", "subjects", "silent"),
+    ("own", "peer", "subjects"),
     [
-        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK), [], ""),
-        (None, None, [], ""),
-        (answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.OK), ["www/web"], ""),
-        (answered(OSLO, Outcome.UNKNOWN), None, ["www/web"], ""),
-        (answered(OSLO, Outcome.TIMEOUT), answered(PARIS, Outcome.FAIL), ["www/web"], ""),  # what a peer sees is no fault of ours
-        (answered(OSLO, None, "refused"), answered(PARIS, None, "no answer in time"), ["paris"], "refused"),
-        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.UNKNOWN, "no plugin"), ["paris"], ""),
+        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK), []),
+        (None, None, []),
+        (answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.OK), [""]),
+        (answered(OSLO, Outcome.UNKNOWN), None, [""]),
+        (answered(OSLO, Outcome.TIMEOUT), answered(PARIS, Outcome.FAIL), [""]),  # what a peer sees is no fault of ours
+        (answered(OSLO, None, "refused"), answered(PARIS, None, "no answer in time"), ["paris"]),
+        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.UNKNOWN, "no plugin"), ["paris"]),
     ],
 )
-def test_rehearsal(own: Answer | None, peer: Answer | None, subjects: list[str], silent: str) -> None:
-    spoilt, no_daemon = trouble.rehearse((), Rehearsal(WEB, own, peer), TESTS)
-    assert ([subject for subject, _ in spoilt], no_daemon) == (subjects, silent)
-    assert all(text for _, text in spoilt)
+def test_rehearsal(own: Answer | None, peer: Answer | None, subjects: list[str]) -> None:
+    rehearsal = Rehearsal(WEB, own, peer)
+    assert trouble.is_spoilt(rehearsal) is bool(subjects)
+    spoilt = trouble.rehearse((), [rehearsal], PASSES)
+    assert [(test, who) for test, who, _ in spoilt] == [("www/web", who) for who in subjects]
+    assert all(text for _, _, text in spoilt)
 
 
 def test_a_rehearsal_stands_until_the_next_of_its_kind() -> None:
-    first, _ = trouble.rehearse(
-        (), Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.UNKNOWN)), TESTS
+    first = trouble.rehearse(
+        (), [Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.UNKNOWN))], PASSES
     )
-    assert "sees FAIL (no right)" in dict(first)["www/web"]
-    assert trouble.rehearse(first, None, TESTS)[0] == first
-    second, _ = trouble.rehearse(first, Rehearsal(SSH, answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK)), TESTS)
-    assert [subject for subject, _ in second] == ["www/web"], "another test says nothing of this one, but the peer answers"
-    assert trouble.rehearse(second, Rehearsal(WEB, answered(OSLO, Outcome.OK), None), TESTS)[0] == ()
-    assert trouble.rehearse(second, None, TESTS - {WEB})[0] == (), "it is no test any more"
+    assert [each[:2] for each in first] == [("www/web", ""), ("www/web", "paris")] and "says FAIL (no right)" in first[0][2]
+    assert trouble.rehearse(first, [], PASSES) == first
+    other = Rehearsal(SSH, answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK))
+    assert trouble.rehearse(first, [other], PASSES) == first, "another test says nothing of this one"
+    silent = Rehearsal(WEB, answered(OSLO, None, "refused"), None)
+    assert trouble.rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
+    still = Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), None)
+    assert [each[1] for each in trouble.rehearse(first, [still], PASSES)] == ["paris", ""], "the other has its turn next"
+    fine = Rehearsal(WEB, answered(OSLO, Outcome.OK), None)
+    assert [each[1] for each in trouble.rehearse(first, [fine], PASSES)] == ["paris"]
+    assert trouble.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
+    assert trouble.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"

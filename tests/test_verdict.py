@@ -165,6 +165,18 @@ def test_our_own_second_line_is_no_second_site_either() -> None:
     assert verdict.decide(own, [echo, rome], 2, incident_open=False).verdict is Verdict.UNCONFIRMED
 
 
-def test_same_sites() -> None:
-    assert verdict.same_sites([("a", "x"), ("b", "y"), ("", "z"), ("", "x"), ("c", "")]) == {}
-    assert verdict.same_sites([("a", "x"), ("a", "y"), ("b", "y"), ("b", "z"), ("c", "q")]) == dict.fromkeys("xyz", "x")
+def test_who_is_heard_at_two_sites_moves_nobody_else() -> None:
+    """A clone, or a second line, takes one vote's site, and no site from those that are heard at one alone."""
+    own = answer("me", Outcome.FAIL, site="here")
+    rome = answer("rome", Outcome.FAIL, site="there")
+    twice = [answer("x", seen, site=site, node_id="id-of-x") for site, seen in (("here", Outcome.OK), ("there", Outcome.OK))]
+    assert verdict.decide(own, [rome, *twice], 2, incident_open=False).verdict is Verdict.DOWN
+    copies = [answer("x", Outcome.FAIL, site=site, node_id="id-of-x") for site in ("here", "there")]
+    found = verdict.decide(own, [rome, *copies], 3, incident_open=False)
+    assert found.verdict is Verdict.UNCONFIRMED and found.sites(Vote.FAILING) == {"here", "there"}
+
+
+def test_place() -> None:
+    assert verdict.place([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {"a": "x"}
+    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {"a": "y", "b": "y"}
+    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}

@@ -163,6 +163,7 @@ class World:
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self._ids = itertools.count()
+        self._stripped: dict[int, tuple[Incident, Incident]] = {}
         self.max_elapsed = 0.0
 
     # Time.
@@ -294,11 +295,17 @@ class World:
         said = effects.state_of(disk.own, disk.living(now), node.silences, self._presence(node), now)
         listed = {known for each in said.incidents for known in each.ids}
         more = [old for ids in wanted if listed.isdisjoint(ids) for old in disk.recall(ids) if not old.removed]
-        # The wire does not carry who saw it come back.
-        travels = (each if each.closing is None else dataclasses.replace(each, closing=None) for each in (*said.incidents, *more))
-        said = dataclasses.replace(said, incidents=tuple(travels))
         tests = None if node.tests == source.tests else node.tests
-        return _moved(dataclasses.replace(said, tests=tests), source.offset - node.offset)
+        said = dataclasses.replace(said, incidents=tuple(map(self._on_the_wire, (*said.incidents, *more))), tests=tests)
+        return _moved(said, source.offset - node.offset)
+
+    def _on_the_wire(self, known: Incident) -> Incident:
+        """What travels of an incident: not who saw it come back."""
+        if known.closing is None:
+            return known
+        if self._stripped.get(id(known), (None,))[0] is not known:
+            self._stripped[id(known)] = known, dataclasses.replace(known, closing=None)
+        return self._stripped[id(known)][1]
 
     def plugin(self, node: SimNode, test: Test) -> tuple[float, Outcome]:
         """Run TEST on NODE: seconds it takes, and what comes out."""
@@ -430,6 +437,8 @@ class Round:
                 self._observe(effect)
             case effects.Greet():
                 self._greet(effect.incidents, lambda _: None, lambda: self.resume(list(self.contacts.values())))
+            case effects.Rehearse():  # there is no sandbox in this world
+                self.world.after(0.0, lambda: self.resume(None))
             case effects.Save():
                 self._save(effect)
             case effects.Wait(seconds):
