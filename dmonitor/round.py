@@ -266,10 +266,13 @@ class _Round:
         mails: dict[str, list[Notification]] = {}
         for each in (*fresh, *(left for left in left_over if not (_key(left) in untold or self._silenced(left.incident, now)))):
             alert = each.incident.id, Kind.ALERT, each.address
-            is_early = alert in self._tried and alert in untold.keys() | self._outbox.keys()  # no recovery before a refused alert
-            if not is_early and _key(each) not in self._tried:
+            pending = alert in untold.keys() | self._outbox.keys()
+            is_early = pending and self._was_tried(each, Kind.ALERT)  # no recovery before a refused alert
+            if not is_early and not self._was_tried(each, each.kind):
                 mails.setdefault(each.address, []).append(each)
-        self._tried |= {_key(each) for mail in mails.values() for each in mail}
+        self._tried |= {
+            (known, each.kind, each.address) for mail in mails.values() for each in mail for known in each.incident.ids
+        }
         if not mails:
             return
         telling = {address for address, mail in mails.items() if any(_key(each) in untold for each in mail)}
@@ -289,6 +292,10 @@ class _Round:
         if count != refused:
             self._own = dataclasses.replace(self._own, refused=count)
             yield from self._save(own=self._own)
+
+    def _was_tried(self, each: Notification, kind: Kind) -> bool:
+        """Say whether that was handed over in this round already, under whatever id its incident was known by then."""
+        return any((known, kind, each.address) in self._tried for known in each.incident.ids)
 
     def _taken(self, mail: Sequence[Notification], untold: dict[_Key, Notification]) -> Generator[Effect, Any, None]:
         """Store that MAIL was taken: what it told is told, and owed by this node to those who have not got it yet."""

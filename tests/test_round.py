@@ -560,6 +560,17 @@ def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
     assert stayed.own().refused == 1
 
 
+def test_nor_under_another_id_that_its_incident_has_got_meanwhile() -> None:
+    theirs = known("a0", alert="")
+
+    def heard(second: float) -> list[Statement]:
+        return [states("peer", *([theirs] if second >= 10.0 else []), refused=5)]
+
+    stayed = play(DOWN, once=False, heard=heard, mta=lambda _: False)
+    assert stayed.incident().ids == ("a0", "new")
+    assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.own().refused == 1
+
+
 # Blindness (R7).
 
 

@@ -34,6 +34,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
+from dmonitor import server
+
 TEST = "www.example.com/web"
 YARDS = 2  # that work at the same time, each on addresses and a port of its own
 STALE = 40.0  # seconds for which the good rounds count as the last minute's
@@ -131,6 +133,7 @@ class Yard:
                 copy(directory, kept)
             self.seeded = time.monotonic()
             self.see("FAIL no route")
+            time.sleep(server.MEMORY + 0.1)  # what was rehearsed is forgotten
             return
         for directory, kept in self.kept():
             empty(directory)
