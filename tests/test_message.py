@@ -161,6 +161,26 @@ def test_the_subject_of_the_readme() -> None:
     assert mail["Auto-Submitted"] == "auto-generated"
 
 
+def test_what_a_suspect_node_sees_is_marked() -> None:
+    first, *rest = DOWN.answers
+    doubted = judged(Verdict.DOWN, dataclasses.replace(first, suspect=True), *rest)
+    mail = message.compose(
+        [owed(Kind.ALERT, incident("ssh", opening=doubted))], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE
+    )
+    lines = mail.decode().splitlines()
+    assert "  oslo   FAIL     connection refused (this node suspects itself: most of its tests fail there alone)" in lines
+    assert sum("suspects itself" in line for line in lines) == 1
+
+
+def test_a_node_that_is_gone_reads_like_any_other_test() -> None:
+    text = "its daemon answers, but its checker has finished no round for 6 min; they were 1 min apart"
+    gone = judged(Verdict.DOWN, *(sees(name, Outcome.FAIL, text) for name in ("oslo", "paris")))
+    mail = message.compose(
+        [owed(Kind.ALERT, incident("rome", host="node", opening=gone))], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE
+    ).decode()
+    assert "\nSubject: DOWN node/rome (2 of 2 nodes)\n" in mail and f"\n  paris  FAIL     {text}\n" in mail
+
+
 def test_a_plugin_cannot_write_a_header() -> None:
     odd = judged(Verdict.DOWN, sees("oslo", Outcome.FAIL, "x\\x0aBcc: all@example.com"), sees("paris", Outcome.FAIL, "\u2028x"))
     mail = read(message.compose([owed(Kind.ALERT, incident("ssh", opening=odd))], sender="a@b.example", node="oslo", now=BEGAN))
