@@ -413,8 +413,11 @@ def _judge_rough(history: History) -> None:
     """No lone alert; nothing lost; at most 1 + c copies; a recovery for every alert, and never before one."""
     world, told = history.world, _told(history)
     real = Counter(trouble.test for trouble in history.troubles if not trouble.nodes)
+    real.update(
+        {test for test, _, _ in told if _is_node(test) and world.faults}
+    )  # the incidents of nodes are made by faults alone
     for (test, address, kind), count in told.items():
-        if not real[test] and not (_is_node(test) and world.faults):  # a node's incidents are made by faults alone
+        if not real[test]:
             history.wrong.append(f"a lone alert: {kind.value} of {test} to {address}")
         elif count > real[test] + world.faults:
             history.wrong.append(f"{kind.value} of {test} to {address}: {count} copies of {real[test]}, c = {world.faults}")
