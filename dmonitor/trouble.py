@@ -32,7 +32,7 @@ HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect
 SUSPECT = "suspect"
 # Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, or a network
 # that came back in the middle of a round is none.
-PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0}
+PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0, "unanswered": 300.0}
 QUIET = ("drift", "lasting")  # a warning in the log, and no more: nobody is blind
 _NAMED = 10  # of many, in one text
 Spoilt = tuple[str, str, str]
@@ -151,11 +151,12 @@ def rehearse(
 ) -> tuple[Spoilt, ...]:
     """Return test, peer (nothing for our own daemon) and text of what spoils answers, those behind that were rehearsed last.
 
-    What does not pass here any more is not known to be spoilt.
+    What does not pass here any more is not known to be spoilt, nor is what a peer says that is not well itself.
     """
     passing = {str(test) for test, judged in judgements.items() if judged.answers[0].vote is Vote.PASSING}
-    names_of = {"", *(test.name for test in judgements if test.host == names.NODE)}
-    known = {(test, peer): text for test, peer, text in spoilt if test in passing and peer in names_of}
+    known = {
+        (test, peer): text for test, peer, text in spoilt if test in passing and (not peer or str(node_test(peer)) in passing)
+    }
     for each in rehearsals:
         test, own, other = str(each.test), each.own, each.peer
         if own and own.result and known.pop((test, ""), own) and own.vote is not Vote.PASSING:

@@ -301,5 +301,7 @@ def test_a_rehearsal_stands_until_the_next_of_its_kind() -> None:
     assert [each[1] for each in trouble.rehearse(first, [still], PASSES)] == ["paris", ""], "the other has its turn next"
     fine = Rehearsal(WEB, answered(OSLO, Outcome.OK), None)
     assert [each[1] for each in trouble.rehearse(first, [fine], PASSES)] == ["paris"]
+    gone = PASSES | {node_test("paris"): judged(Verdict.LOCAL, Outcome.FAIL)}
+    assert [each[1] for each in trouble.rehearse(first, [], gone)] == [""], "that peer is gone"
     assert trouble.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
     assert trouble.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"

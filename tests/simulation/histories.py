@@ -6,7 +6,8 @@ links one-way and both ways, partitions, loss, MTAs that refuse, tests that fail
 stop, nodes without the test or an address. `lossy`: a test fails for some and passes for others, and messages get
 lost. `standing`: links that are cut one-way from the beginning to the end. `flapping`: a test that changes too often.
 `reminded`: an incident that lasts, and one whose test is taken away. `blind`: a node that is gone, or sees nothing.
-`late`: no MTA for more than an hour.
+`brief`: a node that is off for some
+minutes. `late`: no MTA for more than an hour.
 """
 
 from __future__ import annotations
@@ -559,6 +560,33 @@ def _blind(world: World) -> tuple[list[Trouble], float]:
     return [Trouble(tests[0], began, chance.choice((until - 100.0, until + 200.0))), Trouble(tests[0], until, until)], 400.0
 
 
+def _brief(world: World) -> tuple[list[Trouble], float]:
+    """A node is off for less time than makes its checker stale, but its cron comes back later than its daemon."""
+    _cluster(world, 3)
+    _quick_mta(world)
+    world.slow = 0.0
+    world.aliases.clear()
+    for node in world.nodes:
+        node.interval = 1
+    world.lost = world.plan.choice(world.nodes)
+    at, length = world.plan.uniform(100.0, 160.0), world.plan.uniform(120.0, 240.0)
+    world.at(at, lambda: world.power_cut(world.lost, length))
+    world.at(at, lambda: setattr(world.lost, "cron", False))
+    world.at(at + length + 150.0, lambda: setattr(world.lost, "cron", True))
+    return [Trouble(Test("host0", "ssh"), at, at)], 900.0
+
+
+def _judge_brief(history: History) -> None:
+    """It is told, to begin and to end, and nothing else is; how many are doubled is counted."""
+    told = _told(history)
+    for address in history.world.nodes[0].addresses:
+        for kind in _KINDS:
+            if not 1 <= told.pop((Test(names.NODE, history.world.lost.name), address, kind), 0) <= 2:
+                history.wrong.append(f"{kind.value} of {history.world.lost.name} to {address}: none, or more than 1 + c")
+    history.wrong += [f"a lone alert: {key}" for key in told]
+    history.doubled = len(history.world.mails) > 2 * len(history.world.nodes[0].addresses)
+
+
 def _judge_blind(history: History) -> None:
     """One mail that the node is gone, and one that it is back, where two sites are left to see it; no other that is not true.
 
@@ -624,5 +652,6 @@ KINDS = {
     "flapping": (_flapping, _judge_flapping),
     "reminded": (_reminded, _judge_reminded),
     "blind": (_blind, _judge_blind),
+    "brief": (_brief, _judge_brief),
     "late": (_late, _judge_late),
 }

@@ -16,13 +16,23 @@ from . import histories, mutations
 FOUND_IN = {"forgets_told_on_restart": "rebooted", "mails_on_unconfirmed": "rough", "closes_on_one_lost_answer": "lossy"}
 FOUND_IN |= {"waits_for_ever_for_who_does_not_list_it": "standing"}
 FOUND_IN |= dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind")
-FOUND_IN |= {"takes_a_late_checker_for_a_good_one": "rough", "lists_what_is_over_by_its_end": "late"}
+FOUND_IN |= {"lists_what_is_over_by_its_end": "late"}
+COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checker_for_a_good_one)  # by tests of their own
 SEEDS = 300
 
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [("calm", 150), ("rebooted", 60), ("rough", 150), ("lossy", 60), ("standing", 80), ("blind", 140), ("late", 20)],
+    [
+        ("calm", 150),
+        ("rebooted", 60),
+        ("rough", 150),
+        ("lossy", 60),
+        ("standing", 80),
+        ("blind", 140),
+        ("late", 20),
+        ("brief", 60),
+    ],
     ids=lambda value: str(value),
 )
 def test_promises(kind: str, count: int) -> None:
@@ -30,10 +40,7 @@ def test_promises(kind: str, count: int) -> None:
     assert not wrong, f"tests/simulation/run.py {kind} SEED shows it: {wrong[:3]}"
 
 
-@pytest.mark.parametrize(
-    "mutation",
-    [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m is not mutations.forgets_that_nobody_hears_it],
-)
+@pytest.mark.parametrize("mutation", [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m not in COUNTED])
 def test_what_is_broken_on_purpose_is_found(mutation: Callable[[], AbstractContextManager[None]]) -> None:
     kind = FOUND_IN.get(mutation.__name__, "calm")
     with mutation():
@@ -52,6 +59,17 @@ def test_a_first_node_that_cannot_be_reached_doubles_next_to_nothing() -> None:
     with mutations.forgets_that_nobody_hears_it():
         doubled, played = _doubled_by_an_unreached_first(80)
     assert doubled >= played * 0.5
+
+
+def test_a_node_that_was_off_for_minutes_is_not_mailed_twice() -> None:
+    """It comes back with an old round, and must not pass before its first new one."""
+
+    def doubled(count: int) -> int:
+        return sum(histories.play(seed, "brief").doubled for seed in range(count))
+
+    assert doubled(100) <= 3
+    with mutations.takes_a_late_checker_for_a_good_one():
+        assert doubled(100) >= 15
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
