@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from dmonitor import names
 from dmonitor.model import Answer, Incident, Judgement, Outcome, Standing, Test, Vote
 
 
@@ -22,7 +23,8 @@ def judgement(note: Note, test: Test, before: Standing, after: Standing, judged:
     moved = after.verdict is not before.verdict or after.own is not before.own
     level = "info" if moved else "debug"
     if moved and after.own is Outcome.UNKNOWN:
-        note("warning", "untestable", test=str(test), text=own.text)
+        # A node that has only just been started is not untestable; if it stays so, that is a trouble.
+        note("info" if test.host == names.NODE else "warning", "untestable", test=str(test), text=own.text)
     if len(judged.answers) > 1 or moved:
         if len(judged.answers) > 1:
             note(level, "asked", test=str(test), peers=",".join(answer.node.name for answer in judged.answers[1:]))
