@@ -41,7 +41,8 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
     first round.
     """
     if contact.statement is None:
-        outcome = Outcome.OK if contact.node_id == own_id else Outcome.UNKNOWN if contact.unable else Outcome.FAIL
+        unsure, ours = contact.unable or contact.cloned, contact.node_id == own_id  # of a clone's checker we hear nothing
+        outcome = Outcome.UNKNOWN if unsure else Outcome.OK if ours else Outcome.FAIL
         return Result(outcome, contact.reason, duration)
     presence = contact.statement.presence
     age = presence.at - presence.finished

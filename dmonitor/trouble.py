@@ -98,9 +98,9 @@ def find(view: View, now: float) -> dict[str, str]:
     for kind, theirs in (("rehearsal", False), ("unanswered", True)):
         if texts := [text for _, peer, text in view.spoilt if bool(peer) is theirs]:
             found[kind] = _some(texts, "; ")
-    if clones := list(_clones(view, others)):
+    if clones := sorted(_clones(view, others)):
         found["cloned-id"] = f"{'; '.join(clones)}: on all but one of them, stop dmonitord, remove node-id, and start it again"
-    if drift := list(_drift(view, reached)):
+    if drift := sorted(_drift(view, reached)):
         found["drift"] = "; ".join(drift)
     if alone:
         found["lasting"] = f"for over an hour they have failed here, and no other node has seen it: {_some(alone)}"

@@ -70,7 +70,7 @@ class Witness:
     def _visit(self, test: Test, done: Done) -> None:
         visited, settings = self.peer(test.name), self.settings
         asker = peers.Asker(self.selector, [visited] if visited else [], self.greeting.node_id, settings.listen, settings.port)
-        asker.visiting = True
+        asker.visiting, asker.own_run = True, lambda: self.greeting.run
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 

@@ -669,6 +669,9 @@ def test_a_cloned_state_is_named_by_both_and_by_who_sees_both(three: list[LocalN
             assert "trouble kind=cloned-id" in log and f"{named} have one node id" in log
             checked = node.run("dmonitor-check", "--check-config")
             assert checked.returncode == os.EX_CONFIG and f"{named} have one node id" in checked.stderr
+        both = (node.run("dmonitor-check", "--dry-run").stdout for node in (three[0], three[2]))
+        for table in both:  # asked about the other, one of them knows only that it has its own id
+            assert "this node itself" not in table
         all_see(three, "FAIL")
         forget()
         assert "verdict=DOWN" in three[0].round(), "it and the third"

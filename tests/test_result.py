@@ -56,6 +56,7 @@ def test_the_text_says_what_is_wrong() -> None:
         (Contact(PARIS, "id-paris", reason="no statement in time"), Outcome.FAIL),
         (Contact(PARIS, reason="too many open files", unable=True), Outcome.UNKNOWN),
         (Contact(PARIS, "id-oslo", reason="this node itself"), Outcome.OK),
+        (Contact(PARIS, "id-oslo", reason="another machine with a copy of this node's id", cloned=True), Outcome.UNKNOWN),
     ],
 )
 def test_without_a_statement(contact: Contact, outcome: Outcome) -> None:

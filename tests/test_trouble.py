@@ -180,6 +180,16 @@ def test_who_hears_nobody_does_not_name_the_nodes_it_cannot_test() -> None:
     assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["silent"]
 
 
+def test_the_order_in_which_peers_answer_changes_no_text() -> None:
+    lacking = contact(PARIS, tests=frozenset()), contact(ROME, tests=frozenset())
+    assert found(*lacking) == found(*reversed(lacking)) != {}
+    twins = [
+        change(contact(Node(name, name)), node_id=f"id-{name[0]}", run=f"{name}{name}")
+        for name in ("a111", "a222", "b111", "b222")
+    ]
+    assert found(*twins)["cloned-id"] == found(*reversed(twins))["cloned-id"]
+
+
 def test_many_are_counted() -> None:
     many = {Test(f"host{number:02}", "x"): judged(own=Outcome.UNKNOWN) for number in range(25)}
     assert found(*GOOD, judgements=many)["untestable"].endswith("host09/x and 15 more")
