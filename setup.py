@@ -14,7 +14,7 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=["dmonitor"],
-    scripts=["bin/dmonitor-check", "bin/dmonitord"],
+    scripts=["bin/dmonitor", "bin/dmonitor-check", "bin/dmonitord"],
     python_requires=">=3.11",
     install_requires=["python-daemon>=2.3", "lockfile>=0.12"],
 )

@@ -23,7 +23,7 @@ def report(directory: Path, state: Path, troubles: Iterable[Trouble]) -> int:
     TROUBLES are those that the last round found.
     """
     configuration = config.load(directory)
-    around = cluster.look_around(configuration.nodes, configuration.settings.listen, {})
+    around = cluster.look_around(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
     examine(configuration, around, problems)
     if lock.holder(state, "dmonitord") is None:
@@ -103,6 +103,9 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
         if not peer.addresses:
             line = config.line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
+    if around.peers and configuration.keys is None:
+        why = "whoever can call from a node's address is believed to be that node; `dmonitor key new` makes one"
+        problems.warning(configuration.directory / "key", f"no key: {why}")
     sites = {around.me.site, *(peer.node.site for peer in around.peers)}
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:

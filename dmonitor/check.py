@@ -252,7 +252,7 @@ def _test_alert(chosen: Namespace) -> int:
         log.complain(f"nobody to mail: {configuration.directory / 'alert.d'} names no address")
         return os.EX_CONFIG
     settings = configuration.settings
-    me = cluster.look_around(configuration.nodes, settings.listen, {}).me
+    me = cluster.look_around(configuration.nodes, settings, {}).me
     mails = {
         address: message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
         for address in configuration.addresses

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dmonitor import names, resolve
+from dmonitor.config import Settings
 from dmonitor.model import Node
 
 PATIENCE = 4.0  # seconds that all names together may take to resolve
@@ -33,22 +34,23 @@ class Cluster:
     peers: tuple[Peer, ...]
     listed: bool
     found: Mapping[str, tuple[str, ...]]  # the addresses of every node, ours included, by name
+    names: frozenset[str]  # of all our own lines, or that of the stand-in
     here: tuple[resolve.Address, ...]  # those of our own line at which this machine listens
 
 
-def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str, Sequence[str]]) -> Cluster:
+def look_around(nodes: Sequence[Node], settings: Settings, known: Mapping[str, Sequence[str]]) -> Cluster:
     """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
 
-    With a loopback address in LISTEN, several nodes share this machine, and only LISTEN tells them apart. A node
-    whose name does not resolve now keeps the addresses that are KNOWN from before.
+    With a loopback address in the setting `listen`, several nodes share this machine, and only that tells them apart. The line of
+    the setting `name` is ours, and names us. A node whose name does not resolve now keeps the addresses KNOWN from before.
     """
     found = resolve.look_up_all((node.name for node in nodes), PATIENCE)
     for name, (addresses, _) in found.items():
         if not addresses and known.get(name):
             found[name] = tuple(map(resolve.normal, known[name])), ""
-    bound = [resolve.normal(address) for address in listen]
+    bound = [resolve.normal(address) for address in settings.listen]
     shared = any(address.is_loopback for address in bound)
-    hostname = socket.gethostname()
+    hostname = settings.name or socket.gethostname()
 
     def is_ours(address: resolve.Address) -> bool:
         return address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
@@ -56,7 +58,7 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str
     def is_mine(node: Node) -> bool:
         return node.name == hostname or any(map(is_ours, found[node.name][0]))
 
-    own = [node for node in nodes if is_mine(node)]
+    own = sorted(filter(is_mine, nodes), key=lambda node: node.name != settings.name)
     peers = []
     for node in nodes:
         addresses, reason = found[node.name]
@@ -66,7 +68,7 @@ def look_around(nodes: Sequence[Node], listen: Iterable[str], known: Mapping[str
     everywhere = not bound or any(address.is_unspecified for address in bound)
     here = tuple(each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)) if own else ()
     where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
-    return Cluster(me, tuple(peers), bool(own), where, here)
+    return Cluster(me, tuple(peers), bool(own), where, frozenset(node.name for node in own or [me]), here)
 
 
 def _stand_in(hostname: str, nodes: Sequence[Node]) -> Node:

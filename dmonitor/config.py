@@ -1,4 +1,4 @@
-"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, silence.d, dmonitor.conf.
+"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, silence.d, dmonitor.conf, key.
 
 Every function returns what is right and appends a Problem for what is not, so that one bad file never costs
 another its test or its mail. Nothing here is written, run or resolved; `audit` looks further.
@@ -17,9 +17,11 @@ from pathlib import Path
 from dmonitor import log, names, protocol, user
 from dmonitor.model import Node, Silence, Test
 
+Keys = tuple[bytes, ...] | None  # the one that is used first; none where what there is cannot be used; None without any
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
 
 DEFAULT_DIRECTORY = Path("/etc/dmonitor")
+KEY_FILES = ("key", "key.old")
 _FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read
 
 
@@ -57,6 +59,7 @@ class Settings:
     concurrency: int = 500
     flapping: bool = True
     remind: float = 0.0  # seconds between reminders; 0 is never
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Config:
     addresses: tuple[str, ...]
     problems: tuple[Problem, ...]
     complete: bool = True
+    keys: Keys = None
     silences: tuple[Silence, ...] = ()  # `until` in seconds since the epoch; those that ended, too
 
     def plugin(self, test: Test) -> Path:
@@ -100,13 +104,14 @@ def load(directory: Path) -> Config:
     """Read everything below DIRECTORY; what cannot be read is a problem, never an exception."""
     problems = Problems()
     settings = load_settings(directory, problems)
-    nodes = _nodes(directory / "nodes.txt", problems)
+    nodes = load_nodes(directory, problems)
     problems.unreadable &= os.path.lexists(directory / "nodes.txt")  # without it there are no nodes
     tests = load_tests(directory, problems)
     addresses = _addresses(directory / "alert.d", problems)
     complete = not problems.unreadable
+    keys = load_keys(directory, problems)
     silences = tuple(load_silences(directory, problems, tests if complete else None, nodes))
-    return Config(directory, settings, nodes, tests, addresses, tuple(problems), complete, silences)
+    return Config(directory, settings, nodes, tests, addresses, tuple(problems), complete, keys, silences)
 
 
 def log_problems(problems: Iterable[Problem]) -> None:
@@ -250,6 +255,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "from": ("sender", _checked(names.is_address, "not a mail address")),
     "sendmail": ("sendmail", _checked(lambda value: value.startswith("/") and value.isprintable(), "not an absolute path")),
     "concurrency": ("concurrency", _whole(1, 10_000)),
+    "name": ("name", _checked(names.is_node, "not a host name or an address")),
     "flapping": ("flapping", _checked(("on", "off").__contains__, "neither on nor off", "on".__eq__)),
     "remind": ("remind", _remind),
 }
@@ -258,7 +264,9 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
 # nodes.txt
 
 
-def _nodes(path: Path, problems: Problems) -> tuple[Node, ...]:
+def load_nodes(directory: Path, problems: Problems) -> tuple[Node, ...]:
+    """Read nodes.txt."""
+    path = directory / "nodes.txt"
     nodes: dict[str, Node] = {}
     for number, line in enumerate(_read(path, problems), 1):
         words = line.partition("#")[0].split()
@@ -330,6 +338,40 @@ def _parameters(path: Path, defaults: dict[str, str], problems: Problems) -> dic
         else:
             parameters[key] = value
     return parameters if len(problems) == mistakes else None
+
+
+# key
+
+
+def load_keys(directory: Path, problems: Problems) -> Keys:
+    """Read the key that the nodes share, and the one before it, which is taken while the key is changed."""
+    there = [key for name in KEY_FILES if (key := load_key(directory / name, problems)) is not None]
+    return tuple(key for key in there if key) if there else None
+
+
+def load_key(path: Path, problems: Problems) -> bytes | None:
+    """Return the key in PATH; None if it is not there, and nothing if it cannot be used, or others may know it."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            key = file.read(_FILE_LIMIT).strip() if stat.S_ISREG(status.st_mode) else b""
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            return None
+        problems.failed(path, error)
+        return b""
+    fault = ""
+    if not stat.S_ISREG(status.st_mode):
+        fault = "it is not a file"
+    elif status.st_uid not in (0, os.geteuid()):
+        fault = f"it belongs to neither root nor {user.name()}"
+    elif status.st_mode & 0o027:
+        fault = f"others could read or write it (mode {status.st_mode & 0o777:o}); chmod 640 would mend that"
+    elif not names.is_key(key):
+        fault = "it is not one word of 32 printable characters at least; `dmonitor key new` makes one"
+    if fault:
+        problems.error(path, f"this key is not used: {fault}")
+    return b"" if fault else key
 
 
 # alert.d

@@ -16,13 +16,10 @@ import selectors
 import signal
 import socket
 import sys
-import threading
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from dmonitor import cluster, config, lock, log, program, protocol, state, user
+from dmonitor import config, door, lock, log, program, protocol, state, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 from dmonitor.witness import Witness
@@ -30,8 +27,6 @@ from dmonitor.witness import Witness
 PROGRAM = "dmonitord"
 _DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
 _BACKLOG = 128
-_LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because of strangers
-_LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = program.parser(PROGRAM, "Answer the peers: what does this node see?")
     parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
     chosen = program.parse(parser, arguments)
-    log.start(PROGRAM, to_stderr=chosen.verbose or chosen.foreground, verbose=chosen.verbose)
+    is_seen = chosen.foreground and "JOURNAL_STREAM" not in os.environ  # else each line would be in the journal twice
+    log.start(PROGRAM, to_stderr=chosen.verbose or is_seen, verbose=chosen.verbose)
     os.umask(0o027)
     return program.guard(lambda: _start(chosen))
 
@@ -48,10 +44,11 @@ def _start(chosen: Namespace) -> int:
     user.become(chosen.state, chosen.run)
     problems = config.Problems()
     settings = config.load_settings(chosen.config, problems)
-    if errors := [problem for problem in problems if problem.severity is config.Severity.ERROR]:
-        for problem in errors:
+    is_wrong = any(problem.severity is config.Severity.ERROR for problem in problems)
+    if config.load_keys(chosen.config, problems) == () or is_wrong:
+        for problem in problems:
             log.complain(str(problem))
-        return os.EX_CONFIG  # a default in place of a mistake could open the port to where it should be closed
+        return os.EX_CONFIG  # a default in place of a mistake could open the port to where, or whom, it should be closed
     node_id = state.node_id(chosen.state)
     own = lock.Lock(chosen.state, PROGRAM)
     try:
@@ -135,15 +132,16 @@ def _serve(
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        door = _Door(selector, chosen.config, settings)
-        greeting = protocol.Greeting(door.around.me.name, node_id, own.run)
-        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, greeting, settings, door.peer)
-        server = Server(selector, listeners, greeting, facts, settings.concurrency, door.knock)
-        door.open(server)
+        who = door.Door(selector, chosen.config, settings)
+        greeting = protocol.Greeting(who.around.me.name, node_id, own.run)
+        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, greeting, settings, who)
+        server = Server(selector, listeners, greeting, facts, settings.concurrency, who)
+        _say_ready()
         if reporter:
             reporter.write(b"ready")
             reporter.close()
-        log.info("started", name=greeting.name, id=node_id, port=settings.port, peers=len(door.around.peers))
+        log.info("started", name=greeting.name, id=node_id, port=settings.port, peers=len(who.around.peers))
+        who.note_keys()
         while signal.SIGTERM not in caught:
             pauses = [pause for pause in (server.pause(), facts.pause()) if pause is not None]
             for key, _ in selector.select(min(pauses, default=None)):
@@ -152,7 +150,7 @@ def _serve(
             server.tick()
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
-                door.look()
+                who.look()
         server.close()
         runner.close()
         log.info("stopped")
@@ -160,84 +158,11 @@ def _serve(
     return os.EX_OK
 
 
-class _Door:
-    """Who is let in: the addresses of the nodes, looked up again when that may help, without anybody waiting for it."""
-
-    def __init__(self, selector: selectors.BaseSelector, directory: Path, settings: config.Settings) -> None:
-        self._directory = directory
-        self._settings = settings
-        self._found, self._finder = socket.socketpair()
-        self._thread: threading.Thread | None = None
-        self._version = (0, 0, 0)
-        self._changed()
-        self._again = False  # somebody wanted a look while one was under way
-        self._server: Server | None = None
-        selector.register(self._found, selectors.EVENT_READ, self._arrived)
-        self.around = self._next = self._look_around(None)
-        self._looked = time.monotonic()
-
-    def open(self, server: Server) -> None:
-        """Let SERVER know who may call, now and whenever that changes."""
-        self._server = server
-        self._admit()
-
-    def peer(self, name: str) -> cluster.Peer | None:
-        """Return the peer NAME; one that is asked for and not known may be new."""
-        found = next((peer for peer in self.around.peers if peer.node.name == name), None)
-        if not found:
-            self.knock()
-        return found
-
-    def knock(self) -> None:
-        """Look again because a stranger came, if nodes.txt has changed or the last look was a while ago."""
-        resolved = all(peer.addresses for peer in self.around.peers)
-        if self._changed() or time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
-            self.look()
-
-    def _changed(self) -> bool:
-        """Say whether nodes.txt is another one than when this was last asked."""
-        before = self._version
-        with contextlib.suppress(OSError):
-            status = os.stat(self._directory / "nodes.txt")
-            self._version = (status.st_mtime_ns, status.st_ino, status.st_size)
-        return self._version != before
-
-    def look(self) -> None:
-        """Read nodes.txt and look its names up, in a thread of its own."""
-        self._again = self._thread is not None
-        if not self._again:
-            self._thread = threading.Thread(target=self._look, daemon=True)
-            self._thread.start()
-
-    def _look(self) -> None:
-        try:
-            self._next = self._look_around(self.around)
-        finally:
-            self._finder.send(b".")
-
-    def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
-        loaded = config.load(self._directory)
-        config.log_problems(loaded.problems)
-        if before and not loaded.nodes and any(problem.path.name == "nodes.txt" for problem in loaded.problems):
-            return before  # an unreadable nodes.txt shuts nobody out
-        return cluster.look_around(loaded.nodes, self._settings.listen, before.found if before else {})
-
-    def _arrived(self) -> None:
-        self._found.recv(16)
-        self._thread = None
-        self._looked = time.monotonic()
-        self.around = self._next
-        self._admit()
-        log.info("nodes-read", peers=len(self.around.peers))
-        if self._again:
-            self.look()
-
-    def _admit(self) -> None:
-        for peer in self.around.peers:
-            if not peer.addresses:
-                log.warning("unresolved", peer=peer.node.name, reason=peer.reason)
-        if self._server:
-            self._server.admit(address for addresses in self.around.found.values() for address in addresses)
+def _say_ready() -> None:
+    """Tell systemd, where it waits for that, that the daemon can answer; see sd_notify(3)."""
+    if path := os.environ.pop("NOTIFY_SOCKET", ""):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+            notified.sendto(b"READY=1", path.replace("@", "\0", 1))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ One loop for all of it, which ends by itself. What is seen is a value; what it m
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import selectors
 from collections.abc import Callable, Mapping, Sequence
@@ -52,17 +53,16 @@ class Observer:
             else:
                 self._runner.submit(test, config.plugin(test), parameters, self._result)
         settings = config.settings
-        self.around = cluster.look_around(config.nodes, settings.listen, known)  # may take a while; the plugins run meanwhile
+        self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
-        self._asker = peers.Asker(
-            self._selector, self.around.peers, node_id, settings.listen, settings.port, digest(config.tests)
-        )
+        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, digest(config.tests))
         self._asker.clock, self._asker.own_run, self._asker.heard = clock.now, own_run, self._greeted
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
         mirror = [cluster.Peer(self._me, here)] if here else []
-        self._mirror = peers.Asker(self._selector, mirror, "", list(map(str, here)), settings.port)
+        as_listed = dataclasses.replace(settings, listen=tuple(map(str, here)))
+        self._mirror = peers.Asker(self._selector, mirror, "", as_listed, config.keys)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask about those that fail or are open, and judge; the last answer is waited for until ANSWERS_BY."""

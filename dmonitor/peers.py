@@ -13,14 +13,17 @@ import enum
 import errno
 import functools
 import os
+import secrets
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-from dmonitor import log, protocol, resolve
+from dmonitor import log, protocol, resolve, seal
 from dmonitor.cluster import Peer
+from dmonitor.config import Keys, Settings
 from dmonitor.model import Answer, Contact, Incident, Node, Result, Statement, Test, node_test
+from dmonitor.wire import Wire
 
 GREETING_LIMIT = 5.0  # seconds for a peer's greeting, shared by its addresses; again from `greet` to its whole statement
 STATEMENT_LIMIT = 8_000_000  # bytes of a statement, in which a line counts for _LINE at least
@@ -53,12 +56,11 @@ class _Peer:
     found: tuple[resolve.Address, ...]
     stage: _Stage = _Stage.IDLE
     addresses: list[resolve.Address] = dataclasses.field(default_factory=list)  # that are still to be tried
-    connection: socket.socket | None = None
+    wire: Wire | None = None
+    seals: list[seal.Seal] = dataclasses.field(default_factory=list)  # one for each key, until it has greeted with one of them
     unable: bool = True  # nothing but our own fault has kept us from it
     by: float = 0.0  # until when it must have greeted
     deadline: float = 0.0  # the same for the present address
-    lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.ANSWER_LIMIT))
-    unsent: bytes = b""
     name: str = ""  # as it states it
     node_id: str = ""
     run: str = ""
@@ -78,17 +80,18 @@ class _Peer:
 class Asker:
     """Ask `peers`, from within `selector`'s loop; `tick` must be called at the times that `pause` says.
 
-    `listen` gives the source addresses of questions: nodes that share a machine need them. `digest` is that of our tests, where
-    it matters who has others. The times in `contacts`, what came of greeting each, are on `clock`; `heard` is told of every
-    one. `own_run` gives that of our own daemon, None if there is none. `visiting`: of a statement only the standing matters,
-    and a peer that cannot be greeted is tried again while there is time, for its daemon may just be starting.
+    The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With `keys`, only who has
+    one of them is heard. `digest` is that of our tests, where it matters who has others. The times in `contacts`, what came of
+    greeting each, are on `clock`; `heard` is told of every one. `own_run` gives that of our own daemon, None if there is none.
+    `visiting`: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
+    for its daemon may just be starting.
     """
 
     selector: selectors.BaseSelector
     peers: dataclasses.InitVar[Iterable[Peer]]
     own_id: str
-    listen: Sequence[str]
-    port: int
+    settings: Settings
+    keys: Keys
     digest: str = ""
     clock: Callable[[], float] = time.time
     own_run: Callable[[], str | None] = lambda: ""
@@ -184,9 +187,10 @@ class Asker:
     def close(self, reason: str = "the round is over") -> None:
         """End every conversation; what has not been answered is not answered for REASON."""
         for peer in self._peers:
-            if peer.stage is _Stage.TALKING and peer.connection and not peer.unsent:
+            if peer.stage is _Stage.TALKING and peer.wire:
+                peer.wire.say(protocol.write(protocol.Request("quit")))
                 with contextlib.suppress(OSError):
-                    peer.connection.send(protocol.write(protocol.Request("quit")))
+                    peer.wire.flush()
             self._end(peer, reason)
 
     def _connect(self, peer: _Peer) -> None:
@@ -205,19 +209,21 @@ class Asker:
         if not peer.addresses:
             self._end(peer, reason)
             return
+        if self.keys == ():
+            self._end(peer, "this node's key cannot be used: see dmonitor-check -t")
+            return
         address = peer.addresses.pop(0)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         peer.stage = _Stage.CONNECTING
-        peer.lines = protocol.Lines(protocol.ANSWER_LIMIT)
         peer.deadline = now + (peer.by - now) / (1 + len(peer.addresses))
         try:
-            peer.connection = connection = socket.socket(family, socket.SOCK_STREAM)
-            connection.setblocking(False)
-            for source in map(resolve.normal, self.listen):
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            peer.wire = wire = Wire(self.selector, connection, protocol.ANSWER_LIMIT, lambda: self._ready(peer))
+            for source in map(resolve.normal, self.settings.listen):
                 if source.version == address.version and not source.is_unspecified:
                     connection.bind((str(source), 0))
                     break
-            connection.connect((str(address), self.port))
+            connection.connect((str(address), self.settings.port))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -225,43 +231,65 @@ class Asker:
             self._next_address(peer, _strerror(error))
             return
         peer.unable = False
-        self.selector.register(connection, selectors.EVENT_WRITE, lambda: self._connected(peer))
+        wire.watch(selectors.EVENT_WRITE)
 
-    def _connected(self, peer: _Peer) -> None:
-        if peer.connection is None:
+    def _ready(self, peer: _Peer) -> None:
+        """Go on with a peer that can be read from, or written to."""
+        if peer.wire is None:
             return
-        failed = peer.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if failed:
-            self._next_address(peer, os.strerror(failed).lower())
-            return
-        peer.stage = _Stage.GREETING
-        self.selector.modify(peer.connection, selectors.EVENT_READ, lambda: self._readable(peer))
-
-    def _readable(self, peer: _Peer) -> None:
+        if peer.stage is _Stage.CONNECTING:
+            if failed := peer.wire.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._next_address(peer, os.strerror(failed).lower())
+                return
+            peer.stage = _Stage.GREETING
         self._flush(peer)
-        if peer.connection is None:
-            return
         try:
-            data = peer.connection.recv(1 << 16)
-        except BlockingIOError:
-            return
+            lines = peer.wire.hear(1 << 16) if peer.wire else []
+            if lines is None:
+                hint = "is its key the same as ours?" if peer.seals else "is our address in its nodes.txt?"
+                self._give_up(peer, "it closed the connection" + (f"; {hint}" if peer.stage is _Stage.GREETING else ""))
+            for line in lines or ():
+                if peer.stage is _Stage.GREETING:
+                    self._greeting(peer, line)
+                elif peer.wire and peer.stage is _Stage.TALKING:
+                    self._line(peer, peer.wire.open(line))
         except OSError as error:
             self._give_up(peer, _strerror(error))
-            return
-        if not data:
-            hint = "; is our address in its nodes.txt?" if peer.stage is _Stage.GREETING else ""
-            self._give_up(peer, "it closed the connection" + hint)
-            return
-        try:
-            for line in peer.lines.feed(data):
-                if peer.stage is _Stage.GREETING:
-                    self._greeted(peer, protocol.read_greeting(line))
-                elif peer.stage is _Stage.TALKING and peer.awaited and not line.lstrip().startswith((b"answer ", b"error ")):
-                    self._stated(peer, line)
-                elif peer.stage is _Stage.TALKING:
-                    self._answered(peer, protocol.read_reply(line))
         except protocol.ProtocolError as error:
             self._give_up(peer, f"it does not speak our protocol: {error}")
+
+    def _greeting(self, peer: _Peer, line: bytes) -> None:
+        """Take what a peer says before it is known who it is: with keys, only what is sealed with one of them."""
+        wire = peer.wire
+        if wire is None:
+            return
+        for each in peer.seals:
+            with contextlib.suppress(seal.Forged):
+                line, wire.seal = each.take(line), each
+        if peer.seals and not wire.seal:
+            raise seal.Forged("a greeting without the right mac")
+        match protocol.read_greeting(line):
+            case protocol.Refusal(_, text) if wire.seal:
+                self._end(peer, text)
+            case protocol.Greeting() as greeting if self.keys is None or wire.seal:
+                self._greeted(peer, greeting)
+            case protocol.Challenge(nonce) if self.keys and not wire.seal:
+                said, peer.seals = seal.hello(self.keys, (nonce, secrets.token_hex(16)), peer.node.name)
+                wire.say(said)
+                self._flush(peer)
+            case protocol.Challenge():
+                peer.unable = self.keys is None
+                self._end(peer, "it wants a key, and this node has none")
+            case protocol.Refusal():
+                raise protocol.ProtocolError("no dmonitor greeting")
+            case _:
+                self._give_up(peer, "it has no key, and this node has one")
+
+    def _line(self, peer: _Peer, line: bytes) -> None:
+        if peer.awaited and not line.lstrip().startswith((b"answer ", b"error ")):
+            self._stated(peer, line)
+        else:
+            self._answered(peer, protocol.read_reply(line))
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
         peer.name, peer.node_id, peer.run = greeting.name, greeting.node_id, greeting.run
@@ -292,23 +320,20 @@ class Asker:
         self._say(peer, peer.awaited)
 
     def _say(self, peer: _Peer, requests: Iterable[protocol.Question | protocol.Request]) -> None:
-        peer.unsent += b"".join(map(protocol.write, requests))
+        if peer.wire:
+            peer.wire.say(b"".join(map(protocol.write, requests)))
         self._flush(peer)
 
     def _flush(self, peer: _Peer) -> None:
         """Send what the socket takes; the rest when it takes more."""
-        if not peer.unsent or peer.connection is None:
+        if peer.wire is None:
             return
         try:
-            peer.unsent = peer.unsent[peer.connection.send(peer.unsent) :]
-        except BlockingIOError:
-            pass
+            peer.wire.flush()
         except OSError as error:
-            self._end(peer, _strerror(error))
+            self._give_up(peer, _strerror(error))
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.unsent else 0)
-        if self.selector.get_key(peer.connection).events != events:
-            self.selector.modify(peer.connection, events, lambda: self._readable(peer))
+        peer.wire.watch(selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.wire.unsent else 0))
 
     def _stated(self, peer: _Peer, line: bytes) -> None:
         """Take a LINE of the reply that is awaited first; one that comes too late is only counted."""
@@ -405,12 +430,9 @@ class Asker:
             self._no_answer(peer, test, reason)
 
     def _hang_up(self, peer: _Peer) -> None:
-        if peer.connection is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                self.selector.unregister(peer.connection)
-            peer.connection.close()
-            peer.connection = None
-        peer.unsent, peer.awaited, peer.reply = b"", [], []
+        if peer.wire is not None:
+            peer.wire.close()
+        peer.wire, peer.seals, peer.awaited, peer.reply = None, [], [], []
 
 
 def _strerror(error: OSError) -> str:

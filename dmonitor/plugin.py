@@ -1,4 +1,4 @@
-"""The file of a plugin: whether it can be started, and if not, why."""
+"""The file of a plugin: whether it may be started, and can be, and if not, why."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ import stat
 from pathlib import Path
 
 from dmonitor import names, user
+
+
+def distrust(path: Path) -> str:
+    """Return why the plugin PATH is not to be run: others than root and we could say what it does. Nothing if it is not there.
+
+    Links are followed. The directory counts like the file: who can write it can put another one there.
+    """
+    for place in (path.parent, path):
+        try:
+            status = os.stat(place)
+        except OSError:
+            return ""
+        where = "" if place is path else f"lies in {names.printable(str(place))}, which "
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{where}belongs to user {status.st_uid}, and not to root or {user.name()}"
+        if status.st_mode & 0o022:
+            return f"{where}can be written by others than its owner; chmod go-w would mend that"
+    return ""
 
 
 def fault(path: Path) -> str:
@@ -19,6 +37,8 @@ def fault(path: Path) -> str:
         return f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(mode):
         return "is not a file"
+    if reason := distrust(path):
+        return reason
     if not os.access(path, os.X_OK | os.R_OK):
         what = "readable" if os.access(path, os.X_OK) else "executable"
         return f"is not {what} for user {user.name()}; chmod 755 would make it so"

@@ -20,6 +20,7 @@ PORT = 2929
 QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
 ANSWER_LIMIT = 100_000  # bytes of a line that a caller reads
 IDS_LIMIT = 32  # ids of an incident that are written; twice as many are read
+SEAL_SIZE = len(" mac=") + 64  # bytes that a seal adds to a line
 SITES_LIMIT = 100  # sites that failed of which is written
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
@@ -38,11 +39,21 @@ class ProtocolError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Greeting:
-    """The daemon's first line: who answers here; `run` is a word made at its start, by which two with one id are told apart."""
+    """Who answers here: the daemon's first line, or, with a key, its first that is sealed.
+
+    `run` is a word made at its start, by which two with one id are told apart.
+    """
 
     name: str
     node_id: str
     run: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Challenge:
+    """The first line of a daemon that has a key, and says no more to who has not: a word that it says only once."""
+
+    nonce: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,12 +110,14 @@ class Lines:
         return [line.removesuffix(b"\r") for line in lines]
 
 
-def write(message: Greeting | Question | Request | Reply | Refusal) -> bytes:
+def write(message: Greeting | Challenge | Question | Request | Reply | Refusal) -> bytes:
     """Return the line, with its end, that says MESSAGE."""
     match message:
         case Greeting():
             words = ["dmonitor", str(VERSION), _fact("name", message.name), _fact("id", message.node_id)]
             words += [_fact("run", message.run)] if message.run else []
+        case Challenge():
+            words = ["dmonitor", str(VERSION), _fact("nonce", message.nonce)]
         case Question():
             words = ["test", str(message.test)]
         case Request():
@@ -140,15 +153,19 @@ def read_request(line: bytes) -> Question | Request:
     raise ProtocolError("an empty line; a question reads: test HOST/NAME")
 
 
-def read_greeting(line: bytes) -> Greeting:
-    """Return who greets; a version other than ours is an error that says so."""
+def read_greeting(line: bytes) -> Greeting | Challenge | Refusal:
+    """Return who greets, what is to be met first, or why nobody does; a version other than ours is an error that says so."""
     words, facts = _split(line)
     match words:
+        case ["error", reason] if names.is_word(reason):
+            return Refusal(reason, names.printable(facts.get("text", "")))
         case ["dmonitor", version]:
             if version != str(VERSION):
                 raise ProtocolError(f"protocol version {names.printable(version, 16)}, and we speak {VERSION}")
         case _:
             raise ProtocolError("no dmonitor greeting")
+    if names.is_nonce(facts.get("nonce", "")):
+        return Challenge(facts["nonce"])
     name, node_id, run = (facts.get(key, "") for key in ("name", "id", "run"))
     if not names.is_node(name) or not names.is_node_id(node_id) or (run and not names.is_node_id(run)):
         raise ProtocolError("a greeting without a proper name and id")
@@ -219,7 +236,7 @@ def write_incident(incident: Incident | None, now: float) -> bytes:
     if incident is None:
         return _lines()
     whole = _say("incident", dataclasses.replace(_stated(incident), opening=incident.opening), now)
-    return _lines(whole if len(whole) < ANSWER_LIMIT else _say("incident", _stated(incident), now))
+    return _lines(whole if len(whole) < ANSWER_LIMIT - SEAL_SIZE else _say("incident", _stated(incident), now))
 
 
 def read_incident(lines: Iterable[bytes], now: float) -> Incident | None:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import errno
 import functools
+import secrets
 import selectors
 import socket
 import time
@@ -19,13 +20,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from dmonitor import log, protocol, resolve
+from dmonitor import log, protocol, resolve, seal
+from dmonitor.door import Door
 from dmonitor.model import Incident, Outcome, Result, Statement, Test
+from dmonitor.wire import Wire
 
 MEMORY = 5.0  # seconds for which a result is given out again
 CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
 CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
+HELLO_LIMIT = 5.0  # seconds for who has to show that he has a key
+LINES_LIMIT = 50_000  # lines of one conversation
 ERRORS_LIMIT = 10  # lines of one conversation that make no sense
 _HELPING = 1_000  # bytes of questions that are taken before the next caller's turn
 _QUEUE = 4  # tests that may wait or run, as a multiple of those that may run; past that the daemon is busy
@@ -37,12 +42,12 @@ _NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
 class _Caller:
     """One conversation."""
 
-    connection: socket.socket
+    wire: Wire
     address: str
     until: float
-    lines: protocol.Lines = dataclasses.field(default_factory=lambda: protocol.Lines(protocol.QUESTION_LIMIT))
+    nonce: str  # of a challenge that it has not met yet
     unheard: deque[bytes] = dataclasses.field(default_factory=deque)  # lines that wait for room, or for the others' turn
-    unsent: bytearray = dataclasses.field(default_factory=bytearray)
+    lines: int = 0
     errors: int = 0
     waiting: int = 0  # answers that it is still owed
     leaving: bool = False  # ends once it has all its answers
@@ -70,8 +75,8 @@ class Facts(Protocol):
 class Server:
     """Serve the sockets `listeners` from `selector`'s loop, and greet callers with `greeting`.
 
-    `tick` must be called at the times that `pause` says. No more than a multiple of `concurrency` tests wait or run. The
-    addresses of nodes are given by `admit`, and `stranger` is called when another one came.
+    `tick` must be called at the times that `pause` says. No more than a multiple of `concurrency` tests wait or run. Who is
+    let in, and has to show which key, is said by `door`.
     """
 
     selector: selectors.BaseSelector
@@ -79,24 +84,19 @@ class Server:
     greeting: protocol.Greeting
     facts: Facts
     concurrency: int
-    stranger: Callable[[], None]
+    door: Door
 
     def __post_init__(self) -> None:
-        self._admitted: frozenset[str] = frozenset()
-        self._callers: dict[_Caller, None] = {}  # in the order they came, which is that of their ends
+        self._callers: dict[_Caller, None] = {}  # in the order they came
         self._flights: dict[Test, set[_Caller]] = {}
         self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended
         self._noted: dict[str, float] = {}
         for listener in self.listeners:
             self.selector.register(listener, selectors.EVENT_READ, functools.partial(self._accept, listener))
 
-    def admit(self, addresses: Iterable[str]) -> None:
-        """Let in callers from ADDRESSES, in their normal form, and from nowhere else from now on."""
-        self._admitted = frozenset(addresses)
-
     def pause(self) -> float | None:
         """Return seconds until `tick` is due; None when nobody is there and nothing is remembered."""
-        due = [caller.until for caller in self._callers][:1]
+        due = [caller.until for caller in self._callers]
         due += [ended + MEMORY for _, ended in self._memory.values()][:1]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -128,51 +128,65 @@ class Server:
                     self._drop(caller)
             return
         address = str(resolve.normal(source[0]))
-        if address not in self._admitted:
-            self._note(address, "stranger", address=address)
-            self.stranger()
+        self.door.knock()
+        if address not in self.door.admitted or self.door.keys == ():
+            is_stranger = address not in self.door.admitted
+            self._note(address, "stranger" if is_stranger else "no-key", address=address)
             connection.close()
             return
-        mine = [caller for caller in self._callers if caller.address == address]
+        self._make_room(address)
+        nonce = secrets.token_hex(16) if self.door.keys else ""
+        until = time.monotonic() + (HELLO_LIMIT if nonce else CONVERSATION_LIMIT)
+        wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
+        caller = _Caller(wire, address, until, nonce)
+        self._callers[caller] = None
+        self._send(caller, protocol.write(protocol.Challenge(nonce) if nonce else self.greeting))
+
+    def _make_room(self, address: str) -> None:
+        """End the oldest conversation of ADDRESS, if it has its share; of who has most, if there are too many in all."""
+        by_address: dict[str, list[_Caller]] = {address: []}
+        for caller in self._callers:
+            by_address.setdefault(caller.address, []).append(caller)
+        mine, crowd = by_address[address], max(by_address.values(), key=len)
         if len(mine) >= CALLERS_EACH or len(self._callers) >= CALLERS:
             self._note(address, "too-many-callers", address=address, theirs=len(mine), in_all=len(self._callers))
-            self._drop(mine[0] if mine else next(iter(self._callers)))  # the oldest: it has had its time
-        connection.setblocking(False)
-        caller = _Caller(connection, address, time.monotonic() + CONVERSATION_LIMIT)
-        self._callers[caller] = None
-        self.selector.register(connection, selectors.EVENT_READ, lambda: self._serve(caller))
-        self._send(caller, protocol.write(self.greeting))
+            self._drop(mine[0] if len(mine) >= CALLERS_EACH else crowd[0])
 
     def _serve(self, caller: _Caller) -> None:
         self._flush(caller)
-        if caller not in self._callers or caller.leaving or len(caller.unsent) > _UNREAD_LIMIT:
+        if caller not in self._callers or caller.leaving or len(caller.wire.unsent) > _UNREAD_LIMIT:
             return
         if not caller.unheard:
             self._hear(caller)
-        while caller.unheard and not caller.leaving and len(caller.unsent) <= _UNREAD_LIMIT:
+        while caller.unheard and not caller.leaving and len(caller.wire.unsent) <= _UNREAD_LIMIT:
             if self._line(caller, caller.unheard.popleft()):
                 break
         self._flush(caller)
 
     def _hear(self, caller: _Caller) -> None:
         """Read some lines of CALLER's."""
+        lines: list[bytes] | None = None
         try:
-            data = caller.connection.recv(_HELPING)
-        except BlockingIOError:
-            return
+            lines = caller.wire.hear(_HELPING)
         except OSError:
-            data = b""
-        try:
-            caller.unheard += caller.lines.feed(data)
+            pass
         except protocol.ProtocolError as error:
             self._refuse(caller, error)
-            caller.leaving = True
-        caller.leaving |= not data
+        caller.unheard += lines or ()
+        caller.leaving |= lines is None
 
     def _line(self, caller: _Caller, line: bytes) -> bool:
         """Serve one LINE; say whether that was so much work that it is the others' turn now."""
+        caller.lines += 1
+        if caller.lines > LINES_LIMIT:
+            self._note("lines " + caller.address, "too-many-lines", address=caller.address)
+            caller.leaving = True
+            return False
         try:
-            request = protocol.read_request(line)
+            if caller.nonce:
+                self._meet(caller, line)
+                return True
+            request = protocol.read_request(caller.wire.open(line))
         except protocol.ProtocolError as error:
             self._refuse(caller, error)
             return False
@@ -189,8 +203,25 @@ class Server:
                 self._send(caller, protocol.write_incident(*self.facts.incident(incident_id)))
         return isinstance(request, protocol.Request) and request.word != "quit"
 
+    def _meet(self, caller: _Caller, line: bytes) -> None:
+        """Hear a hello; to who has no key of ours not a word is said, for who has one we are the node that he calls."""
+        caller.wire.seal, called = seal.met(line, self.door.keys or (), caller.nonce)
+        caller.nonce, caller.until = "", time.monotonic() + CONVERSATION_LIMIT
+        if called in self.door.names:
+            self._send(caller, protocol.write(self.greeting))
+        else:
+            name = f"this node is {self.greeting.name}, and not {called}: see name in dmonitor.conf(5)"
+            self._note("misdirected " + caller.address, "misdirected", address=caller.address, name=called)
+            self._send(caller, protocol.write(protocol.Refusal("misdirected", name)))
+            caller.leaving = True
+
     def _refuse(self, caller: _Caller, error: protocol.ProtocolError) -> None:
+        """Say what is wrong with a line of CALLER's; but nothing to who may not be who he has to be."""
         caller.errors += 1
+        if isinstance(error, seal.Forged) or caller.nonce:
+            self._note("forged " + caller.address, "unauthenticated", address=caller.address, reason=str(error))
+            self._drop(caller)
+            return
         self._note("error " + caller.address, "garbage", address=caller.address, reason=str(error))
         self._send(caller, protocol.write(protocol.Refusal("malformed", str(error))))
         if caller.errors >= ERRORS_LIMIT:
@@ -198,8 +229,9 @@ class Server:
 
     def _send(self, caller: _Caller, data: bytes) -> None:
         """Send DATA, behind what is still unsent."""
-        caller.unsent += data
-        if len(caller.unsent) == len(data):  # else the loop will say when there is room
+        is_next = not caller.wire.unsent  # else the loop will say when there is room
+        caller.wire.say(data)
+        if is_next:
             self._flush(caller)
 
     def _flush(self, caller: _Caller) -> None:
@@ -207,14 +239,11 @@ class Server:
         if caller not in self._callers:
             return
         try:
-            while caller.unsent:
-                del caller.unsent[: caller.connection.send(caller.unsent)]
-        except BlockingIOError:
-            pass
+            caller.wire.flush()
         except OSError:
             self._drop(caller)
             return
-        if caller.leaving and not caller.unsent and not caller.waiting:
+        if caller.leaving and not caller.wire.unsent and not caller.waiting:
             self._drop(caller)
             return
         self._watch(caller)
@@ -222,26 +251,19 @@ class Server:
     def _watch(self, caller: _Caller) -> None:
         """Wait for what can be used: questions while there is room for answers, and room while there is none."""
         events = 0
-        if not caller.leaving and len(caller.unsent) <= _UNREAD_LIMIT:
+        if not caller.leaving and len(caller.wire.unsent) <= _UNREAD_LIMIT:
             events |= selectors.EVENT_READ
-        if caller.unsent or (caller.unheard and not caller.leaving):
+        if caller.wire.unsent or (caller.unheard and not caller.leaving):
             events |= selectors.EVENT_WRITE
-        registered = self.selector.get_map().get(caller.connection)
-        if registered is None and events:
-            self.selector.register(caller.connection, events, lambda: self._serve(caller))
-        elif registered is not None and not events:
-            self.selector.unregister(caller.connection)
-        elif registered is not None and registered.events != events:
-            self.selector.modify(caller.connection, events, registered.data)
+        caller.wire.watch(events)
 
     def _drop(self, caller: _Caller) -> None:
+        caller.leaving = True  # whatever it has said besides is not heard
         if self._callers.pop(caller, 0) == 0:
             return
-        with contextlib.suppress(KeyError, ValueError):
-            self.selector.unregister(caller.connection)
         with contextlib.suppress(OSError):  # what is left unread would make the close a reset, and that undo our last line
-            caller.connection.recv(1 << 16)
-        caller.connection.close()
+            caller.wire.connection.recv(1 << 16)
+        caller.wire.close()
 
     # Questions.
 

@@ -81,7 +81,7 @@ def find(view: View, now: float) -> dict[str, str]:
     if not others and view.quorum > 1 and not any(contact.cloned for contact in view.contacts):
         found["no-peers"] = "nodes.txt names no other node: nothing that fails here can be confirmed, and nobody is alerted"
     elif others and not reached:
-        found["silent"] = f"no peer answers ({_some(contact.node.name for contact in others)})"
+        found["silent"] = f"no peer answers ({_some((f'{each.node.name}: {each.reason}' for each in others), '; ')})"
         if view.quorum > 1:
             found["silent"] += ": nothing that fails here can be confirmed, and nobody is alerted"
             found["silent"] += "" if len(others) > 1 else "; with a third node in nodes.txt, the two that are left would go on"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import gc
 import os
@@ -155,6 +156,8 @@ class Warden:
         began = time.monotonic()
         descriptors: list[int] = []
         try:
+            if plugin.distrust(Path(os.fsdecode(path))):
+                raise PermissionError(errno.EPERM, "not to be trusted")
             descriptors += os.pipe()
             descriptors.append(os.memfd_create("stderr", os.MFD_CLOEXEC))
             read, write, stderr = descriptors

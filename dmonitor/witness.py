@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dmonitor import cluster, config, effects, log, names, peers, protocol, result, state
+from dmonitor import config, door, effects, log, names, peers, protocol, result, state
 from dmonitor.model import Incident, Presence, Statement, Test
 from dmonitor.runner import MISTAKEN, Done, Runner
 
@@ -24,7 +24,7 @@ _Fact = TypeVar("_Fact")
 class Witness:
     """What a node knows that greets with `greeting`: its configuration is in `directory`, its state in `books` or `stand_in`.
 
-    Plugins are run by `runner`. A peer is the test node/NAME: `peer` finds it, and it is greeted from within `selector`'s loop;
+    Plugins are run by `runner`. A peer is the test node/NAME: `door` knows it, and it is greeted from within `selector`'s loop;
     `tick` must be called at the times that `pause` says.
     """
 
@@ -35,7 +35,7 @@ class Witness:
     stand_in: Path | None
     greeting: protocol.Greeting
     settings: config.Settings
-    peer: Callable[[str], cluster.Peer | None]
+    door: door.Door
 
     def __post_init__(self) -> None:
         self._visits: dict[Test, tuple[peers.Asker, float, Done]] = {}
@@ -54,7 +54,7 @@ class Witness:
         return self._tests
 
     def has(self, test: Test, /) -> bool:
-        return self.peer(test.name) is not None if test.host == names.NODE else test in self.tests()
+        return self.door.peer(test.name) is not None if test.host == names.NODE else test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
         """Run the plugin of TEST, or greet the peer that it is."""
@@ -68,8 +68,8 @@ class Witness:
             self.runner.submit(test, self.directory / "plugins" / test.plugin, parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
-        visited, settings = self.peer(test.name), self.settings
-        asker = peers.Asker(self.selector, [visited] if visited else [], self.greeting.node_id, settings.listen, settings.port)
+        visited, settings = self.door.peer(test.name), self.settings
+        asker = peers.Asker(self.selector, [visited] if visited else [], self.greeting.node_id, settings, self.door.keys)
         asker.visiting, asker.own_run = True, lambda: self.greeting.run
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())

@@ -93,6 +93,7 @@ class LocalNode:
         self.config = place.directory / address
         for name in ("hosts.d", "alert.d", "plugins"):
             (self.config / name).mkdir(parents=True)
+        (self.config / "plugins").chmod(0o755)  # whatever the umask: others' plugins are not run
         self.state = place.writable(f"{address}-state")
         (self.config / "nodes.txt").write_text("".join(f"{node}\n" for node in nodes))
         settings = f"listen = {address}\nport = {port}\nsendmail = {place.sendmail}\n{conf}"
@@ -119,6 +120,14 @@ class LocalNode:
     def mail(self, address: str = ADDRESS) -> None:
         """Make ADDRESS one that is mailed."""
         (self.config / "alert.d" / address).touch()
+
+    def key(self, key: str, name: str = "key") -> None:
+        """Make KEY the one that this node shares with others."""
+        draft = self.config / ".key"
+        draft.write_text(key + "\n")
+        draft.chmod(0o640)
+        os.chown(draft, -1, run_as().pw_gid)
+        draft.rename(self.config / name)
 
     def command(self, program: str, *options: str) -> list[str]:
         script = self.place.directory / "bin" / program

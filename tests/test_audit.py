@@ -16,6 +16,7 @@ def node(place: Place) -> LocalNode:
         made.plugin(name, "echo OK")
     made.test("www.example.com/http")
     made.mail()
+    made.key("k" * 32)
     return made
 
 
@@ -88,6 +89,24 @@ def test_what_can_never_alert(node: LocalNode, nodes: str, complaint: str) -> No
     assert status == os.EX_CONFIG and said[0] == complaint and len(said) == 2
 
 
+def test_no_key_is_warned_of_and_a_bad_one_is_an_error(node: LocalNode) -> None:
+    (node.config / "key").chmod(0o644)
+    status, said = complaints(node)
+    assert status == os.EX_CONFIG
+    assert said[0] == "error: key: this key is not used: others could read or write it (mode 644); chmod 640 would mend that"
+    (node.config / "key").unlink()
+    status, said = complaints(node)
+    assert status == 0 and said[0].startswith("warning: key: no key: whoever can call from a node's address is believed to be")
+
+
+def test_plugins_that_others_could_change(node: LocalNode) -> None:
+    (node.config / "plugins/check_http").chmod(0o775)
+    assert complaints(node)[1][0].startswith("error: plugins/check_http: can be written by others than its owner; chmod go-w")
+    (node.config / "plugins/check_http").chmod(0o755)
+    (node.config / "plugins").chmod(0o777)
+    assert complaints(node)[1][0].startswith("error: plugins/check_http: lies in plugins, which can be written by others")
+
+
 def test_no_address(node: LocalNode) -> None:
     next((node.config / "alert.d").iterdir()).unlink()
     assert complaints(node)[1][0] == "error: alert.d: no address: this node will never mail anybody"
@@ -138,7 +157,7 @@ def test_silences_are_counted_and_those_that_ended_are_named(node: LocalNode) ->
 def test_what_the_last_round_found_is_said(node: LocalNode) -> None:
     node.round()
     _, said = complaints(node)
-    found = "silent, as of the last round: no peer answers (127.0.0.32, 127.0.0.33)"
+    found = "silent, as of the last round: no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused)"
     assert any(line.startswith("warning: ") and found in line for line in said), said
 
 

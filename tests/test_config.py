@@ -40,12 +40,12 @@ def test_a_good_tree(tree: Path) -> None:
 def test_settings(tree: Path) -> None:
     (tree / "dmonitor.conf").write_text(
         "# comment\n[dmonitor]\nquorum=3\nconfirm = 2\nlisten = 10.0.0.1, ::1\nport = 3929\nfrom = monitor@example.com\n"
-        "sendmail = /usr/lib/sendmail\nconcurrency = 10\nflapping = off\nremind = 4h\n"
+        "sendmail = /usr/lib/sendmail\nconcurrency = 10\nflapping = off\nremind = 4h\nname = web.example.com\n"
     )
     loaded = config.load(tree)
     assert loaded.problems == ()
     assert loaded.settings == Settings(
-        3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10, False, 14_400.0
+        3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10, False, 14_400.0, "web.example.com"
     )
 
 

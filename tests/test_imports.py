@@ -18,6 +18,7 @@ PURE = {
     "incident",
     "speaking",
     "round",
+    "seal",
     "message",
     "result",
     "trouble",
@@ -34,6 +35,7 @@ PURE_LIBRARY = {
     "enum",
     "functools",
     "hashlib",
+    "hmac",
     "itertools",
     "json",
     "math",
@@ -60,6 +62,8 @@ ONLY = {
     "dmonitor.peers": {"observer", "witness"},
     "dmonitor.witness": {"dmonitord"},
     "dmonitor.server": {"dmonitord"},
+    "dmonitor.wire": {"peers", "server"},
+    "dmonitor.door": {"dmonitord", "server", "witness"},
 }
 # Functions that start a process, and who alone may call them.
 STARTERS = {"posix_spawn", "posix_spawnp", "fork", "forkpty", "system", "popen", "execv", "execve", "Popen"}

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import re
 import selectors
 import socket
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from dmonitor import peers, protocol, resolve, server
 from dmonitor.cluster import Peer
+from dmonitor.config import Keys, Settings
 from dmonitor.model import (
     Answer,
     Contact,
@@ -113,7 +115,7 @@ def ask(fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, .
     """Ask about TESTS; return what each peer answers for the first of them, and the seconds it took."""
     began = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(selector, fakes.peers, own_id, listen, fakes.port)
+        asker = peers.Asker(selector, fakes.peers, own_id, Settings(listen=listen, port=fakes.port), None)
         for test in tests:
             asker.ask(test)
         while asker.pending:
@@ -294,7 +296,7 @@ def test_a_peer_that_resets_while_it_is_asked_more(fakes: Fakes) -> None:
     """Its readiness is reported in the same turn of the loop in which a question finds it gone."""
     fakes.add("resets", drop_after_questions)
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(selector, fakes.peers, "own-id", (), fakes.port)
+        asker = peers.Asker(selector, fakes.peers, "own-id", Settings(port=fakes.port), None)
         asker.ask(SSH)
         deadline = time.monotonic() + 5
         asked = 0
@@ -371,10 +373,12 @@ class Talk:
 
     fakes: Fakes
     digest: str = DIGEST
+    keys: Keys = None
 
     def __enter__(self) -> Talk:
         self.selector = selectors.DefaultSelector()
-        self.asker = peers.Asker(self.selector, self.fakes.peers, "own0own0", (), self.fakes.port, self.digest, lambda: NOW)
+        settings = Settings(port=self.fakes.port)
+        self.asker = peers.Asker(self.selector, self.fakes.peers, "own0own0", settings, self.keys, self.digest, lambda: NOW)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -601,6 +605,15 @@ class FakeFacts:
         return INCIDENTS.get(incident_id), NOW
 
 
+@dataclasses.dataclass
+class FakeDoor:
+    admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
+    names: frozenset[str] = frozenset({"paris"})
+    keys: Keys = None
+
+    def knock(self) -> None: ...
+
+
 @pytest.fixture
 def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.BaseSelector]]:
     """A server with one test, at the first address of the fakes."""
@@ -608,8 +621,7 @@ def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.B
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, lambda: None)
-    made.admit(["127.0.0.1", *ADDRESSES])
+    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, FakeDoor())
     yield made, facts, selector
     made.close()
     selector.close()
@@ -654,7 +666,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
             for key, _ in selector.select(0):
                 key.data()
         (held,) = made._callers
-        assert len(held.unsent) <= size + server._UNREAD_LIMIT
+        assert len(held.wire.unsent) <= size + server._UNREAD_LIMIT
         data = bytearray()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -809,3 +821,259 @@ def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
         talk.asker.visiting = True
         said = talk.greet()
         assert said and said.incidents == () and said.presence.finished < said.presence.at
+
+
+# With a key.
+
+KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
+
+
+def converse(
+    fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
+) -> tuple[Answer, Statement | None, Contact]:
+    """Have a caller with the keys CALLER ask and greet a daemon with the keys CALLED."""
+    made, _, selector = daemon
+    made.door.keys, made.door.names = called, frozenset(names)
+    with Talk(fakes, "", caller) as talk:
+        talk.asker.ask(SSH)
+        talk.asker.greet(bool, ())
+        deadline = time.monotonic() + 5
+        while talk.asker.greeting or talk.asker.pending:
+            assert time.monotonic() < deadline
+            for each in (selector, talk.selector):
+                for key, _ in each.select(0.01):
+                    key.data()
+            made.tick()
+            talk.asker.tick()
+        (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
+        return answer, contact.statement, contact
+
+
+@pytest.mark.parametrize(
+    ("caller", "called"),
+    [((KEY,), (KEY,)), ((KEY, OLD), (OLD,)), ((OLD,), (KEY, OLD)), ((KEY, OLD), (OLD, KEY)), ((KEY, OLD), (KEY, OLD))],
+)
+def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: Daemon) -> None:
+    answer, statement, _ = converse(fakes, daemon, caller, called)
+    assert answer.result == Result(Outcome.FAIL, "seen") and statement == STATEMENT
+
+
+@pytest.mark.parametrize(
+    ("caller", "called", "reason", "unable"),
+    [
+        ((KEY,), (OLD,), "it closed the connection; is its key the same as ours?", False),
+        ((KEY,), None, "it has no key, and this node has one", False),
+        (None, (KEY,), "it wants a key, and this node has none", True),
+        ((), (KEY,), "this node's key cannot be used: see dmonitor-check -t", True),
+        ((), None, "this node's key cannot be used: see dmonitor-check -t", True),
+        ((KEY,), (), "it closed the connection; is our address in its nodes.txt?", False),
+    ],
+)
+def test_without_a_key_in_common(
+    caller: Keys, called: Keys, reason: str, unable: bool, fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Test] = []
+    monkeypatch.setattr(FakeFacts, "run", lambda _, test, done: ran.append(test))
+    answer, statement, contact = converse(fakes, daemon, caller, called)
+    assert (answer.result, answer.reason, statement, contact.unable, ran) == (None, reason, None, unable, [])
+
+
+def test_a_node_that_is_called_by_anothers_name_refuses(fakes: Fakes, daemon: Daemon) -> None:
+    """Whoever leads a caller to another node than it means gets nothing that could be taken for an answer of the one it means."""
+    answer, statement, _ = converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "rome.example.com"))
+    assert answer.result is None and statement is None
+    assert answer.reason == "this node is paris, and not paris: see name in dmonitor.conf(5)"
+    assert converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "paris"))[0].result
+
+
+class Between:
+    """Somebody between caller and daemon who records what both say, and may change it."""
+
+    def __init__(
+        self, target: tuple[str, int], change: Callable[[str, int, bytes], list[bytes]] = lambda _, __, line: [line]
+    ) -> None:
+        self.target, self.change = target, change
+        self.said: list[tuple[str, bytes]] = []
+
+    def __call__(self, connection: socket.socket) -> None:
+        with socket.create_connection(self.target, 5) as onward:
+            numbers = {">": 0, "<": 0}
+            rest = {">": b"", "<": b""}
+            with selectors.DefaultSelector() as selector:
+                selector.register(connection, selectors.EVENT_READ, (">", onward))
+                selector.register(onward, selectors.EVENT_READ, ("<", connection))
+                while True:
+                    for key, _ in selector.select(5):
+                        mark, to = key.data
+                        data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                        if not data:
+                            return
+                        *lines, rest[mark] = (rest[mark] + data).split(b"\n")
+                        for line in lines:
+                            self.said.append((mark, line))
+                            for each in self.change(mark, numbers[mark], line):
+                                to.sendall(each + b"\n")
+                            numbers[mark] += 1
+
+
+@pytest.fixture
+def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
+    """A daemon with the key KEY, on an address of its own and served by a thread; what it ran, and what it noted."""
+    listener = socket.create_server((ADDRESSES[8], fakes.port))
+    listener.setblocking(False)
+    selector, facts, ran, noted = selectors.DefaultSelector(), FakeFacts(), [], {}  # type: ignore[var-annotated]
+
+    def run(test: Test, done: Callable[[Test, Result], None]) -> None:
+        ran.append(test)
+        done(test, Result(Outcome.FAIL, "seen"))
+
+    facts.run = run  # type: ignore[assignment]
+    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, FakeDoor(keys=(KEY,)))
+    made._note = lambda subject, event, **told: noted.setdefault(event, []).append(str(told.get("reason")))  # type: ignore[method-assign]
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            for key, _ in selector.select(0.02):
+                key.data()
+            made.tick()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield (ADDRESSES[8], fakes.port), facts, ran, noted
+    over.set()
+    thread.join()
+    assert not made._callers
+    made.close()
+    selector.close()
+
+
+Keyed = tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]
+
+
+def talk_through(fakes: Fakes, between: Behaviour, name: str = "paris") -> tuple[Answer, Statement | None]:
+    """Ask and greet the node NAME, behind somebody BETWEEN."""
+    fakes.peers.clear()
+    fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
+    with Talk(fakes, "", (KEY,)) as talk:
+        talk.asker.ask(SSH)
+        talk.asker.greet(bool, ())
+        talk.run(lambda: talk.asker.greeting or talk.asker.pending)
+        (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
+        return answer, contact.statement
+
+
+def flip(line: bytes, at: int = 9) -> bytes:
+    changed = bytearray(line)
+    changed[at % len(line)] ^= 1
+    return bytes(changed)
+
+
+CHANGES: dict[str, Callable[[str, int, bytes], list[bytes]]] = {
+    "a bit of the challenge": lambda mark, number, line: [flip(line, -1) if (mark, number) == ("<", 0) else line],
+    "a bit of the hello": lambda mark, number, line: [flip(line) if (mark, number) == (">", 0) else line],
+    "a bit of the greeting": lambda mark, number, line: [flip(line, 20) if (mark, number) == ("<", 1) else line],
+    "a bit of each question": lambda mark, number, line: [flip(line) if mark == ">" and number else line],
+    "a bit of each answer": lambda mark, number, line: [flip(line) if mark == "<" and number > 1 else line],
+    "no seal on a question": lambda mark, number, line: [line.rpartition(b" mac=")[0] if mark == ">" and number else line],
+    "no seal on an answer": lambda mark, number, line: [line.rpartition(b" mac=")[0] if mark == "<" and number > 1 else line],
+    "a longer question": lambda mark, number, line: [line + b"x" if mark == ">" and number else line],
+    "one line more": lambda mark, number, line: [b"greet", line] if mark == ">" and number == 1 else [line],
+    "a question twice": lambda mark, number, line: [line, line] if mark == ">" and number == 1 else [line],
+    "without the first question": lambda mark, number, line: [] if mark == ">" and number == 1 else [line],
+    "a line of an answer twice": lambda mark, number, line: [line, line] if mark == "<" and number == 2 else [line],
+    "without a line of an answer": lambda mark, number, line: [] if mark == "<" and number == 2 else [line],
+    "an open greeting in place of the challenge": lambda mark, number, line: (
+        [b"dmonitor 1 name=paris id=0123456789ab"] if (mark, number) == ("<", 0) else [line]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_was_changed_on_the_way_is_refused(name: str, fakes: Fakes, keyed: Keyed) -> None:
+    target, _, ran, _ = keyed
+    answer, statement = talk_through(fakes, Between(target))
+    assert answer.result and statement == STATEMENT, "it only passes on what was said"
+    ran.clear()
+    answer, statement = talk_through(fakes, Between(target, CHANGES[name]))
+    assert not (answer.result and statement), "one of the two is missing, or both"
+    assert answer.result in (None, Result(Outcome.FAIL, "seen")) and statement in (None, STATEMENT)
+    assert set(ran) <= {SSH}
+    answer, statement = talk_through(fakes, Between(target))
+    assert answer.result and statement == STATEMENT, "and the daemon goes on"
+
+
+def raw(target: tuple[str, int], said: bytes) -> bytes:
+    """Return what the daemon says to who says SAID, and no more."""
+    with socket.create_connection(target, 5) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(1 << 16):
+                heard += data
+        return heard
+
+
+def test_a_recorded_session_is_replayed_reflected_and_relayed(fakes: Fakes, keyed: Keyed) -> None:
+    target, _, ran, noted = keyed
+    between = Between(target)
+    answer, _ = talk_through(fakes, between)
+    assert answer.result and ran == [SSH]
+    asked = b"".join(line + b"\n" for mark, line in between.said if mark == ">")
+    told = b"".join(line + b"\n" for mark, line in between.said if mark == "<")
+    for said in (asked, asked * 2, asked[:-20], asked[40:], told, told + asked, asked.replace(b"hello", b"HELLO")):
+        assert heard_only_a_challenge(raw(target, said))
+    assert ran == [SSH], "nothing of it ran"
+    assert len(noted["unauthenticated"]) == 7
+
+    # To the caller: what the daemon said then, and what the caller says itself.
+    def recorded(connection: socket.socket) -> None:
+        connection.sendall(told)
+        while connection.recv(4096):
+            pass
+
+    def mirror(connection: socket.socket) -> None:
+        connection.sendall(protocol.write(protocol.Challenge("0" * 32)))
+        while data := connection.recv(4096):
+            connection.sendall(data)
+
+    for behaviour in (recorded, mirror):
+        answer, statement = talk_through(fakes, behaviour)
+        assert answer.result is None and statement is None
+        assert answer.reason.startswith("it does not speak our protocol: a greeting without the right mac")
+    # Whoever sits at rome's address asks paris what rome should say.
+    answer, statement = talk_through(fakes, Between(target), name="rome")
+    assert answer.result is None and statement is None and answer.reason.startswith("this node is paris, and not rome")
+    assert ran == [SSH]
+
+
+def heard_only_a_challenge(heard: bytes) -> bool:
+    return re.fullmatch(rb"dmonitor 1 nonce=[0-9a-f]{32}\n", heard) is not None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"test www.example.com/ssh\n",
+        b"greet\n" * 50,
+        b"x" * 5000,
+        b"\xff\n",
+        b"hello paris " + b"0" * 32 + b" mac=" + b"0" * 64 + b"\n",
+    ],
+    ids=["nothing", "a question", "greet", "a long line", "garbage", "a false hello"],
+)
+def test_who_has_no_key_learns_a_version_and_a_nonce(said: bytes, keyed: Keyed) -> None:
+    target, _, ran, _ = keyed
+    first, second = raw(target, said), raw(target, said)
+    assert heard_only_a_challenge(first) and heard_only_a_challenge(second) and first != second
+    assert ran == []
+
+
+def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HELLO_LIMIT", 0.3)
+    began = time.monotonic()
+    with socket.create_connection(keyed[0], 5) as connection:
+        assert connection.recv(1000).startswith(b"dmonitor 1 nonce=")
+        assert connection.recv(1000) == b"" and 0.2 < time.monotonic() - began < 1.0

@@ -90,7 +90,7 @@ def test_all_is_well() -> None:
 
 
 def test_who_needs_nobody_does_not_say_that_nobody_is_alerted() -> None:
-    assert found(silent(PARIS), quorum=1) == {"silent": "no peer answers (paris)"}
+    assert found(silent(PARIS), quorum=1) == {"silent": "no peer answers (paris: connection refused)"}
 
 
 def test_nothing_is_configured_yet() -> None:
@@ -102,9 +102,9 @@ def test_nothing_is_configured_yet() -> None:
     [
         (GOOD, {"presence": presence(speaks=False)}, "no-address", "alert.d names no address"),
         ((), {}, "no-peers", "nodes.txt names no other node"),
-        ((silent(PARIS), silent(ROME)), {}, "silent", "no peer answers (paris, rome)"),
+        ((silent(PARIS), silent(ROME)), {}, "silent", "no peer answers (paris: connection refused; rome: connection refused)"),
         ((silent(PARIS),), {}, "silent", "with a third node in nodes.txt, the two that are left would go on"),
-        ((silent(PARIS),), {"quorum": 1}, "silent", "no peer answers (paris)"),
+        ((silent(PARIS),), {"quorum": 1}, "silent", "no peer answers (paris: connection refused)"),
         (GOOD, {"quorum": 4}, "no-quorum", "no site can be asked but oslo, paris, rome, and quorum = 4"),
         ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
         (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),

@@ -1,0 +1,96 @@
+"""The program dmonitor: what an operator asks for, and says. So far it knows the nodes' key (rule R8).
+
+The only one that makes a key; checker and daemon only read it (`config`).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmonitor import config, log, names, program, user
+
+PROGRAM = "dmonitor"
+_AFTER = """\
+The other nodes need it too, in any order:
+  ssh root@NODE dmonitor key set <{0}
+and when all have it, and there was another one before, each forgets that:
+  ssh root@NODE dmonitor key drop"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    parser = program.parser(PROGRAM, "Look after this node.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
+    what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
+    key.add_argument("what", nargs="?", choices=("new", "set", "drop"), help=what)
+    chosen = program.parse(parser, arguments)
+    log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
+    return program.guard(lambda: _key(chosen))
+
+
+def _key(chosen: Namespace) -> int:
+    path, old = (chosen.config / name for name in config.KEY_FILES)
+    match chosen.what:
+        case "new":
+            return _install(path, old, secrets.token_hex(32).encode())
+        case "set":
+            return _install(path, old, sys.stdin.buffer.read(1 << 16).strip())
+        case "drop":
+            print("the old key is no longer taken" if old.exists() else f"there is no old key: {old} does not exist")
+            old.unlink(missing_ok=True)
+            log.info("old-key-dropped")
+            return os.EX_OK
+    problems = config.Problems()
+    for name, key in ((each, config.load_key(each, problems)) for each in (path, old)):
+        if key:
+            print(f"{hmac.digest(key, b'fingerprint', 'sha256').hex()[:16]}  {name}")
+    for problem in problems:
+        log.complain(str(problem))
+    if not path.exists():
+        print(f"no key: whoever can call from a node's address is believed to be that node; `{PROGRAM} key new` makes one")
+    return os.EX_CONFIG if problems else os.EX_OK
+
+
+def _install(path: Path, old: Path, key: bytes) -> int:
+    """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
+    if not names.is_key(key):
+        log.complain("this is no key: one word of 32 printable characters at least")
+        return os.EX_DATAERR
+    before = config.load_key(path, config.Problems())
+    if before == key:
+        print(f"{path} is this key already")
+        return os.EX_OK
+    if before is not None and old.exists():
+        log.complain(
+            f"unable to change the key: the last change is not finished, for {old} is still taken; see `{PROGRAM} key drop`"
+        )
+        return os.EX_TEMPFAIL
+    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(key + b"\n")
+            file.flush()
+            os.fchown(descriptor, -1, user.find().pw_gid if os.geteuid() == 0 else -1)
+            os.fchmod(descriptor, 0o640)
+            os.fsync(descriptor)
+        if before is not None:
+            path.replace(old)
+        Path(draft).replace(path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    log.info("key-changed")
+    print(f"{path} is written.\n{_AFTER.format(path)}")
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Let a coverage-guided fuzzer (atheris) look for bytes that a target does not bear: run.py TARGET SECONDS [CORPUS].
+
+What it finds of interest is added to CORPUS, which is tests/fuzz/corpus/TARGET unless named. Ends with 0 if nothing broke.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import atheris
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+
+with atheris.instrument_imports(include=["dmonitor"]):
+    from targets import TARGETS
+
+WARM = 2_000  # executions before memory is measured
+_GROWTH = 40  # MB
+
+
+def main() -> None:
+    target, seconds, *more = sys.argv[1:]
+    corpus = Path(more[0]) if more else HERE / "corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    count = warm = 0
+
+    def once(data: bytes) -> None:
+        nonlocal count, warm
+        TARGETS[target](data)
+        count += 1
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        warm = warm or (now if count >= WARM else 0)
+        if warm and now > warm + _GROWTH:
+            raise MemoryError(f"grew from {warm} to {now} MB in {count} executions")
+
+    limits = ["-timeout=5", "-rss_limit_mb=1000", "-max_len=20000", "-print_final_stats=1", f"-max_total_time={seconds}"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={corpus.parent}/", str(corpus)], once)
+    atheris.Fuzz()
+
+
+main()

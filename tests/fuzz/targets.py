@@ -1,0 +1,184 @@
+"""What is fuzzed: everything on port 2929 that reads bytes of somebody else's, each as a function of those bytes.
+
+A target raises nothing for any bytes. `run.py` has a fuzzer find the bytes, tests/test_fuzz.py plays what it has found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+from dmonitor import config, peers, protocol, resolve, seal, server
+from dmonitor.cluster import Peer
+from dmonitor.model import Incident, Node, Outcome, Presence, Result, Statement, Test
+
+KEY, OTHER_KEY = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
+NONCES = "0" * 32, "1" * 32
+NODE, SSH = Node("paris", "paris"), Test("www.example.com", "ssh")
+NOW = 1_800_000_000.0
+
+
+def lines(data: bytes) -> None:
+    """Every reader of lines, with every line there is."""
+    cut = protocol.Lines(protocol.ANSWER_LIMIT)
+    found: list[bytes] = []
+    with contextlib.suppress(protocol.ProtocolError):
+        for at in range(0, len(data), 7):
+            found += cut.feed(data[at : at + 7])
+    for read in (protocol.read_request, protocol.read_greeting, protocol.read_reply):
+        for line in found:
+            with contextlib.suppress(protocol.ProtocolError):
+                read(line)
+    who = protocol.Greeting("paris", "0123456789ab")
+    replies: tuple[Callable[[], object], ...] = (
+        lambda: protocol.read_statement(found, who, NOW),
+        lambda: protocol.read_tests(found),
+        lambda: protocol.read_incident(found, NOW),
+    )
+    for each in replies:
+        with contextlib.suppress(protocol.ProtocolError):
+            each()
+
+
+def authentication(data: bytes) -> None:
+    """Nothing is taken but the very lines that were sealed: DATA is what comes in place of one, or a change to one."""
+    said, seals = seal.hello([KEY, OTHER_KEY], NONCES, "paris")
+    ours, _ = seal.met(said[:-1], [OTHER_KEY], NONCES[0])
+    right = ours.put(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
+    for line, taken in ((said[:-1], None), (right, seals[1])):
+        for forged in {data, changed(line, data)} - {line}:
+            with contextlib.suppress(seal.Forged):
+                if taken is not None:
+                    taken.take(forged)
+                    raise AssertionError(f"taken: {forged!r}")
+                _, called = seal.met(forged, [KEY], NONCES[0])
+                # With one of its two macs gone or spoilt a hello is still who it says it is.
+                assert forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris", f"met: {forged!r}"
+    assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", "what was refused moves nothing"
+
+
+def changed(line: bytes, by: bytes) -> bytes:
+    """Return LINE with a byte changed at the place, and to the value, that BY says; what is left of BY goes in there."""
+    if len(by) < 3:
+        return line
+    at = int.from_bytes(by[:2], "big") % len(line)
+    return line[:at] + by[2:3] + by[3:] + line[at + 1 :]
+
+
+class _Facts:
+    """A node with one test."""
+
+    def tests(self) -> list[Test]:
+        return [SSH]
+
+    def has(self, test: Test, /) -> bool:
+        return test == SSH
+
+    def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
+        assert test == SSH, "nothing foreign runs"
+        done(test, Result(Outcome.OK, "seen"))
+
+    def statement(self) -> tuple[Statement, float]:
+        return Statement(Presence("paris", "0123456789ab", NOW)), NOW
+
+    def incident(self, _: str, /) -> tuple[Incident | None, float]:
+        return None, NOW
+
+
+@dataclasses.dataclass
+class _Door:
+    keys: config.Keys
+    admitted: frozenset[str] = frozenset({"192.0.2.1"})
+    names: frozenset[str] = frozenset({"paris"})
+
+    def knock(self) -> None: ...
+
+
+class _Listener:
+    """Accepts one connection that is there already."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        return self.connection, ("192.0.2.1", 4711)
+
+
+def daemon(data: bytes) -> None:
+    """A daemon without a key, and one with, to which a caller says DATA: it runs its own test or nothing, and lets go in the end."""
+    for keys in (None, (KEY,)):
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        with selectors.DefaultSelector() as selector, ours, theirs, mock.patch("secrets.token_hex", lambda _: NONCES[0]):
+            made = server.Server(selector, [], protocol.Greeting("paris", "0123456789ab"), _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
+            made._accept(_Listener(ours))  # type: ignore[arg-type]
+            with contextlib.suppress(OSError):
+                theirs.sendall(unsealed(data, keys) if keys else data)
+                theirs.shutdown(socket.SHUT_WR)
+            said = b"".join(_play(selector, theirs, lambda: made._callers))  # noqa: B023
+            assert not made._callers and not selector.get_map()
+            if keys and b"name=" in said:
+                assert b" mac=" in said, "nothing is told to who has no key"
+            made.close()
+
+
+def unsealed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """Return DATA behind a right hello, each line sealed, if it begins with '!'; else as it is: a fuzzer cannot make a MAC."""
+    if not data.startswith(b"!"):
+        return data
+    said, (ours,) = seal.hello(keys, NONCES, "paris")
+    return said + b"".join(ours.put(line + b"\n") for line in data[1:].split(b"\n"))
+
+
+class _Connected(socket.socket):
+    """A socket that is connected, wherever it is told to go."""
+
+    def connect(self, _: object) -> None: ...
+
+
+def caller(data: bytes) -> None:
+    """A caller without a key, and one with, which asks and greets, and to which DATA is said: it has an answer, or a reason."""
+    for keys in (None, (KEY,)):
+        one, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        ours = _Connected(fileno=one.detach())
+        made = seal.Seal(KEY, NONCES, "paris", seal.ANSWER, seal.QUESTION)
+        patches = mock.patch("secrets.token_hex", lambda _: NONCES[1]), mock.patch("socket.socket", lambda *_: ours)  # noqa: B023
+        with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
+            peer = Peer(NODE, (resolve.normal("192.0.2.1"),))
+            asker = peers.Asker(selector, [peer], "own0own0", config.Settings(), keys)
+            asker.ask(SSH)
+            asker.greet(lambda _: False, [("unheard0",)])
+            is_sealed = keys and data.startswith(b"!")
+            said = protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:]) if is_sealed else data
+            with contextlib.suppress(OSError):
+                theirs.sendall(said)
+                theirs.shutdown(socket.SHUT_WR)
+            for _ in _play(selector, theirs, lambda: asker.pending or asker.greeting):  # noqa: B023
+                pass
+            (answer,) = asker.answers(SSH)
+            assert answer.result or answer.reason
+            if keys and not is_sealed:
+                assert answer.result is None, "nobody can say anything without the key"
+            asker.close()
+            assert not selector.get_map()
+
+
+def _play(selector: selectors.BaseSelector, theirs: socket.socket, going_on: Callable[[], object]) -> Iterator[bytes]:
+    """Do what is ready while it is GOING_ON, and yield what is said to THEIRS."""
+    for _ in range(100_000):
+        for key, _ in selector.select(0):
+            key.data()
+        with contextlib.suppress(OSError):
+            if data := theirs.recv(1 << 20):
+                yield data
+        if not going_on():
+            return
+    raise AssertionError("it does not end")
+
+
+TARGETS = {target.__name__: target for target in (lines, authentication, daemon, caller)}
