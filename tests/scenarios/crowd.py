@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""A crowd at the port: 1,000 idle strangers and 1,000 idle or dripping connections from one node's address, at once.
+
+An honest peer's question, whose answer is remembered, is answered meanwhile, on a conversation of its own and on a new one each
+time; then everybody goes, and no descriptor stays. Loopback only; ends by itself after half a minute. Works as any user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import secrets
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from local_nodes import LocalNode, Place, running, wait_until
+
+from dmonitor import protocol, seal
+
+DAEMON, HONEST, CROWDED = "127.0.0.51", "127.0.0.52", "127.0.0.53"
+STRANGERS, CALLERS = 1000, 1000
+QUESTIONS = 2000
+P99, MEMORY = 0.020, 32_000  # seconds; kB
+TEST = b"test www.example.com/ok\n"
+KEY = "0123456789abcdef" * 4
+
+
+def main() -> int:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    failed = passed = 0
+    for keyed in (False, True):
+        print(f"== {'with' if keyed else 'without'} a key", flush=True)
+        for holds, what in play(keyed):
+            print(f"{'ok   ' if holds else 'FAIL '} {what}", flush=True)
+            passed, failed = passed + bool(holds), failed + (not holds)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def play(keyed: bool) -> list[tuple[bool, str]]:
+    with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
+        node = LocalNode(Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port())
+        node.plugin("ok", "echo OK $1")
+        node.test("www.example.com/ok")
+        if keyed:
+            node.key(KEY)
+        with running([node]):
+            return measure(node, keyed)
+
+
+def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
+    pid = node.daemon_pid
+    quiet = timed(node, keyed)
+    with contextlib.closing(Conversation(node, keyed)):
+        pass
+    wait_until(lambda: conversations(pid, node.port) == 0)
+    before = descriptors(pid)
+    ours, theirs = multiprocessing.Pipe()
+    crowd = multiprocessing.get_context("fork").Process(target=press, args=(theirs, node.address, node.port))
+    crowd.start()
+    try:
+        there = ours.recv()
+        loud = timed(node, keyed)
+        memory, held = hwm(pid), descriptors(pid) - before
+    finally:
+        ours.send("go")
+        came = ours.recv()
+        crowd.join(20)
+        crowd.kill()
+    try:
+        wait_until(lambda: descriptors(pid) == before, 70)
+    except AssertionError:
+        pass
+    found = [(there == (STRANGERS, CALLERS), f"{there[0]} strangers and {there[1]} callers from {CROWDED} were there at once")]
+    found.append((came > STRANGERS + CALLERS, f"with those who came again, {came} in all; the daemon held {held} of them"))
+    for kind, alone, beset in zip(("on one conversation", "each on a new one"), quiet, loud, strict=True):
+        p50, p99, worst = (1000 * value for value in beset)
+        calm = f"p50 {1000 * alone[0]:.2f} p99 {1000 * alone[1]:.2f} ms without the crowd"
+        said = f"{QUESTIONS} questions {kind}: p50 {p50:.2f} p99 {p99:.2f} worst {worst:.2f} ms; {calm}"
+        found.append((beset[1] < P99, said))
+    found.append((memory < MEMORY, f"the daemon has never had more than {memory} kB of memory"))
+    found.append((descriptors(pid) == before, f"{before} descriptors before, {descriptors(pid)} after"))
+    return found
+
+
+class Conversation:
+    """An honest peer's, past the greeting."""
+
+    def __init__(self, node: LocalNode, keyed: bool) -> None:
+        self.socket = socket.create_connection((node.address, node.port), 5, (HONEST, 0))
+        self.file = self.socket.makefile("rb")
+        self.seal: seal.Seal | None = None
+        first = protocol.read_greeting(self.file.readline()[:-1])
+        if isinstance(first, protocol.Challenge):
+            hello, (self.seal,) = seal.hello([KEY.encode()], (first.nonce, secrets.token_hex(16)), node.address)
+            self.socket.sendall(hello)
+            assert isinstance(protocol.read_greeting(self.seal.take(self.file.readline()[:-1])), protocol.Greeting)
+        assert keyed is (self.seal is not None)
+
+    def ask(self) -> None:
+        self.socket.sendall(self.seal.put(TEST) if self.seal else TEST)
+        line = self.file.readline()[:-1]
+        reply = protocol.read_reply(self.seal.take(line) if self.seal else line)
+        assert isinstance(reply, protocol.Reply) and reply.result.outcome.value == "OK", reply
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
+    """Return p50, p99 and the longest time of an answer, in seconds: on one conversation, and with one for each."""
+    found = []
+    for fresh in (False, True):
+        times: list[float] = []
+        conversation = Conversation(node, keyed)
+        for number in range(QUESTIONS):
+            if number % 500 == 0:
+                time.sleep(0.2)
+                conversation.ask()  # whoever finds it forgotten waits for the plugin, which is not what is measured
+            began = time.perf_counter()
+            if fresh:
+                conversation.close()
+                conversation = Conversation(node, keyed)
+            conversation.ask()
+            times.append(time.perf_counter() - began)
+        conversation.close()
+        found.append((statistics.median(times), statistics.quantiles(times, n=100)[98], max(times)))
+    return found
+
+
+def press(pipe: multiprocessing.connection.Connection, address: str, port: int) -> None:
+    """Be the crowd until told to go, for 60 seconds at the most: whoever was turned out comes again, some hundreds a second."""
+    strangers = [connect(address, port, f"127.1.{number // 250}.{number % 250 + 1}") for number in range(STRANGERS)]
+    callers = [connect(address, port, CROWDED) for _ in range(CALLERS)]
+    pipe.send((len(strangers), len(callers)))
+    came, turn, end = STRANGERS + CALLERS, 0, time.monotonic() + 60
+    while not pipe.poll() and time.monotonic() < end:
+        for place in range(turn % 20, CALLERS, 20):
+            if place % 2 == 0:  # these drip
+                with contextlib.suppress(OSError):
+                    callers[place].send(b"t", socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        for crowd, source in ((strangers, f"127.1.{turn % 250}.{turn % 249 + 1}"), (callers, CROWDED)):
+            place = turn * 7 % len(crowd)
+            crowd[place].close()
+            crowd[place] = connect(address, port, source)
+            came += 1
+        turn += 1
+        time.sleep(0.004)
+    pipe.recv()
+    for each in (*strangers, *callers):
+        each.close()
+    pipe.send(came)
+
+
+def connect(address: str, port: int, source: str) -> socket.socket:
+    made = socket.create_connection((address, port), 10, (source, 0))
+    made.setblocking(False)
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((DAEMON, 0))
+        return int(probe.getsockname()[1])
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def conversations(pid: int, port: int) -> int:
+    """Count the sockets that the daemon holds for others."""
+    inodes = {
+        os.readlink(f"/proc/{pid}/fd/{name}")
+        for name in os.listdir(f"/proc/{pid}/fd")
+        if os.path.lexists(f"/proc/{pid}/fd/{name}")
+    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] != "0A" and f"socket:[{row[9]}]" in inodes for row in rows)
+
+
+def hwm(pid: int) -> int:
+    """Return the most memory that the process ever had, in kB."""
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

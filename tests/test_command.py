@@ -1,0 +1,198 @@
+"""The operator's command: a key is made, taken, changed on running nodes without one lost answer, and never known to others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from local_nodes import LocalNode, Place, run_as, running, wait_until
+
+from dmonitor import config, peers, resolve
+from dmonitor.cluster import Peer
+from dmonitor.model import Node, Test
+
+OK = Test("www.example.com", "ok")
+
+
+@pytest.fixture
+def node(place: Place) -> LocalNode:
+    return LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"])
+
+
+def key(node: LocalNode, *words: str, stdin: str = "") -> tuple[int, str, str]:
+    command = [sys.executable, str(node.place.directory / "bin/dmonitor"), "--config", str(node.config), "key", *words]
+    ran = subprocess.run(
+        command, env=node.place.environment(), input=stdin, text=True, capture_output=True, timeout=20, check=False
+    )
+    return ran.returncode, ran.stdout.replace(f"{node.config}/", ""), ran.stderr.replace(f"{node.config}/", "")
+
+
+def test_a_key_is_made_and_shown(node: LocalNode) -> None:
+    status, said, wrong = key(node)
+    assert (status, wrong) == (0, "") and said.startswith("no key: ")
+    before = os.umask(0)
+    status, said, wrong = key(node, "new")
+    os.umask(before)
+    assert (status, wrong) == (0, "") and said.startswith("key is written.\n") and "dmonitor key set <key" in said
+    made = node.config / "key"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o640, "whatever the umask"
+    if os.geteuid() == 0:
+        assert (made.stat().st_uid, made.stat().st_gid) == (0, run_as().pw_gid)
+    assert len(made.read_text().strip()) == 64
+    status, said, _ = key(node)
+    assert status == 0 and said.endswith("  key\n") and made.read_text()[:16] not in said
+    assert sorted(os.listdir(node.config)) == ["alert.d", "dmonitor.conf", "hosts.d", "key", "nodes.txt", "plugins"]
+
+
+def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
+    one, two, three = ("1" * 32, "2" * 64, "3" * 40)
+    assert key(node, "set", stdin=one + "\n")[0] == 0 and config.load_keys(node.config, config.Problems()) == (one.encode(),)
+    assert key(node, "set", stdin=one)[1] == "key is this key already\n" and not (node.config / "key.old").exists()
+    assert key(node, "set", stdin=two)[0] == 0
+    assert config.load_keys(node.config, config.Problems()) == (two.encode(), one.encode())
+    for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
+        assert status == os.EX_TEMPFAIL and wrong.startswith(
+            "dmonitor: unable to change the key: the last change is not finished"
+        )
+    assert key(node)[1].splitlines()[1].endswith("  key.old")
+    assert key(node, "drop")[1] == "the old key is no longer taken\n" and key(node, "drop")[0] == 0
+    assert config.load_keys(node.config, config.Problems()) == (two.encode(),)
+
+
+@pytest.mark.parametrize("text", ["", "short", "x" * 31, "two words of more than 32 characters in all", "ü" * 40, "x" * 1001])
+def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
+    before = "1" * 32
+    key(node, "set", stdin=before)
+    assert key(node, "set", stdin=text) == (65, "", "dmonitor: this is no key: one word of 32 printable characters at least\n")
+    assert config.load_keys(node.config, config.Problems()) == (before.encode(),)
+
+
+def test_usage(node: LocalNode) -> None:
+    assert key(node, "forge")[0] == os.EX_USAGE
+
+
+# Who reads it.
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "fault"),
+    [
+        (0o644, "k" * 32, "others could read or write it (mode 644)"),
+        (0o660, "k" * 32, "others could read or write it (mode 660)"),
+        (0o640, "short", "it is not one word of 32 printable characters"),
+        (0o640, "", "it is not one word of 32 printable characters"),
+    ],
+)
+def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault: str) -> None:
+    node.key(text)
+    (node.config / "key").chmod(mode)
+    started = node.run("dmonitord")
+    assert started.returncode == os.EX_CONFIG and fault in started.stderr and "key: this key is not used" in started.stderr
+    checked = node.run("dmonitor-check", "-t")
+    assert checked.returncode == os.EX_CONFIG and fault in checked.stderr
+
+
+@pytest.mark.parametrize("name", ["directory", "fifo", "dangling"])
+def test_a_key_that_is_no_file(node: LocalNode, name: str) -> None:
+    path = node.config / "key"
+    {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "dangling": lambda: path.symlink_to("nowhere")}[name]()
+    if name == "fifo":
+        path.chmod(0o640)
+    assert node.run("dmonitord").returncode == os.EX_CONFIG
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_that_belongs_to_somebody_else(node: LocalNode) -> None:
+    node.key("k" * 32)
+    os.chown(node.config / "key", 12345, run_as().pw_gid)
+    assert "it belongs to neither root nor " in node.run("dmonitord").stderr
+
+
+def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nobody(place: Place, port: int) -> None:
+    one = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"], port=port)
+    one.plugin("ok", "echo OK")
+    one.test(str(OK))
+    good = (b"k" * 32,)
+    one.key("k" * 32)
+    with running([one]):
+        assert answer(one, good) == ""
+        one.key("short")
+        assert answer(one, good) == ""
+        assert answer(one, None) == "it wants a key, and this node has none"
+        (one.config / "key").unlink()
+        assert answer(one, None) == "", "the operator wants none"
+        one.key("short")
+        assert answer(one, None).startswith("it closed the connection")
+        one.key("k" * 32)
+        assert answer(one, good) == ""
+
+
+def answer(called: LocalNode, keys: config.Keys, listen: str = "127.0.0.32") -> str:
+    """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
+    with selectors.DefaultSelector() as selector:
+        peer = Peer(Node(called.address, called.address), (resolve.normal(called.address),))
+        asker = peers.Asker(selector, [peer], "own0own0", config.Settings(listen=(listen,), port=called.port), keys)
+        asker.ask(OK)
+        deadline = time.monotonic() + 10
+        while asker.pending and time.monotonic() < deadline:
+            for ready, _ in selector.select(asker.pause()):
+                ready.data()
+            asker.tick()
+        (found,) = asker.answers(OK)
+        asker.close()
+        return "" if found.result and found.result.outcome.value == "OK" else found.text or found.seen
+
+
+def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[LocalNode]) -> None:
+    """In whatever order, each asks each all the time, with the keys that it has at that moment."""
+    for node in three:
+        node.plugin("ok", "echo OK")
+        node.test(str(OK))
+        node.key("1" * 64)
+    asked, lost, over = [0], [], threading.Event()
+
+    def ask(caller: LocalNode, called: LocalNode) -> None:
+        while not over.is_set():
+            problems = config.Problems()
+            if (
+                reason := answer(called, config.load_keys(caller.config, problems), caller.address)
+                or str(list(map(str, problems)))[1:-1]
+            ):
+                lost.append(f"{caller.address} of {called.address}: {reason}")
+            asked[0] += 1
+
+    with running(three):
+        threads = [threading.Thread(target=ask, args=(one, other)) for one in three for other in three if one is not other]
+        try:
+            for thread in threads:
+                thread.start()
+            for first, *others in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+                some(asked)
+                assert key(three[first], "new")[0] == 0
+                for number in others:
+                    some(asked)
+                    assert key(three[number], "set", stdin=(three[first].config / "key").read_text())[0] == 0
+                for node in three:
+                    some(asked)
+                    assert key(node, "drop")[0] == 0
+            some(asked)
+        finally:
+            over.set()
+            for thread in threads:
+                with contextlib.suppress(RuntimeError):
+                    thread.join(20)
+        print(f"{asked[0]} questions while the key was changed three times on three nodes, {len(lost)} without an answer")
+        assert asked[0] > 500 and lost == []
+        assert answer(three[0], (b"1" * 64,)).startswith("it closed the connection; is its key"), "it is forgotten"
+
+
+def some(asked: list[int]) -> None:
+    before = asked[0]
+    wait_until(lambda: asked[0] > before + 30, 20)
