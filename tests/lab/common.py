@@ -221,6 +221,14 @@ class Journal:
         return took
 
 
+def share_key(lab: Lab, nodes: Sequence[str]) -> None:
+    """Have the first of NODES make a key, and the others take it, as the README says."""
+    lab.run(nodes[0], "dmonitor", "key", "new")
+    key = lab.run(nodes[0], "cat", "/etc/dmonitor/key").encode()
+    for node in nodes[1:]:
+        lab.run(node, "dmonitor", "key", "set", stdin=key)
+
+
 def a_round(lab: Lab, nodes: Sequence[str]) -> None:
     """Wait until each of NODES has begun and ended a round."""
     since = {node: len(Journal(lab, node).lines) for node in nodes}
