@@ -116,10 +116,8 @@ def daemon(data: bytes) -> None:
         with selectors.DefaultSelector() as selector, ours, theirs, mock.patch("secrets.token_hex", lambda _: NONCES[0]):
             made = server.Server(selector, [], protocol.Greeting("paris", "0123456789ab"), _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
             made._accept(_Listener(ours))  # type: ignore[arg-type]
-            with contextlib.suppress(OSError):
-                theirs.sendall(unsealed(data, keys) if keys else data)
-                theirs.shutdown(socket.SHUT_WR)
-            said = b"".join(_play(selector, theirs, lambda: made._callers))  # noqa: B023
+            asked = unsealed(data, keys) if keys else data
+            said = b"".join(_play(selector, theirs, asked, lambda: made._callers))  # noqa: B023
             assert not made._callers and not selector.get_map()
             if keys and b"name=" in said:
                 assert b" mac=" in said, "nothing is told to who has no key"
@@ -155,10 +153,7 @@ def caller(data: bytes) -> None:
             asker.greet(lambda _: False, [("unheard0",)])
             is_sealed = keys and data.startswith(b"!")
             said = protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:]) if is_sealed else data
-            with contextlib.suppress(OSError):
-                theirs.sendall(said)
-                theirs.shutdown(socket.SHUT_WR)
-            for _ in _play(selector, theirs, lambda: asker.pending or asker.greeting):  # noqa: B023
+            for _ in _play(selector, theirs, said, lambda: asker.pending or asker.greeting):  # noqa: B023
                 pass
             (answer,) = asker.answers(SSH)
             assert answer.result or answer.reason
@@ -168,9 +163,17 @@ def caller(data: bytes) -> None:
             assert not selector.get_map()
 
 
-def _play(selector: selectors.BaseSelector, theirs: socket.socket, going_on: Callable[[], object]) -> Iterator[bytes]:
-    """Do what is ready while it is GOING_ON, and yield what is said to THEIRS."""
+def _play(
+    selector: selectors.BaseSelector, theirs: socket.socket, saying: bytes, going_on: Callable[[], object]
+) -> Iterator[bytes]:
+    """Do what is ready while it is GOING_ON, and yield what is said to THEIRS, who is SAYING something, and then no more."""
+    is_over = False
     for _ in range(100_000):
+        with contextlib.suppress(OSError):
+            saying = saying[theirs.send(saying) :] if saying else b""
+            if not saying and not is_over:
+                is_over = True
+                theirs.shutdown(socket.SHUT_WR)
         for key, _ in selector.select(0):
             key.data()
         with contextlib.suppress(OSError):
