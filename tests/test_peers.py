@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from local_nodes import wait_until
 
-from dmonitor import peers, protocol, resolve, server
+from dmonitor import peers, protocol, resolve, seal, server
 from dmonitor.cluster import Peer
 from dmonitor.config import Keys, Settings
 from dmonitor.model import (
@@ -941,9 +942,9 @@ def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test]
     thread = threading.Thread(target=serve)
     thread.start()
     yield (ADDRESSES[8], fakes.port), facts, ran, noted
+    wait_until(lambda: not made._callers)
     over.set()
     thread.join()
-    assert not made._callers
     made.close()
     selector.close()
 
@@ -1077,3 +1078,33 @@ def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypat
     with socket.create_connection(keyed[0], 5) as connection:
         assert connection.recv(1000).startswith(b"dmonitor 1 nonce=")
         assert connection.recv(1000) == b"" and 0.2 < time.monotonic() - began < 1.0
+
+
+def test_one_conversation_has_a_limit_of_lines(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LINES_LIMIT", 12)
+    with socket.create_connection(keyed[0], 5) as connection, connection.makefile("rb") as file:
+        challenge = protocol.read_greeting(file.readline()[:-1])
+        assert isinstance(challenge, protocol.Challenge)
+        hello, (ours,) = seal.hello([KEY], (challenge.nonce, "0" * 32), "paris")
+        connection.sendall(hello + b"".join(ours.put(protocol.write(protocol.Question(SSH))) for _ in range(20)))
+        said = [ours.take(line[:-1]) for line in file.readlines()]
+        assert len(said) == 1 + 11 and all(line.startswith(b"answer") for line in said[1:])
+    assert keyed[3]["too-many-lines"]
+
+
+def test_who_has_most_makes_room(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many nodes, one that holds all it may pushes out itself, and not the one that has a single conversation."""
+    monkeypatch.setattr(server, "CALLERS", 5)
+    made, _, selector = daemon
+
+    def connect(source: str) -> socket.socket:
+        made_ = socket.create_connection((ADDRESSES[0], fakes.port), 5, (source, 0))
+        for key, _ in selector.select(1):
+            key.data()
+        return made_
+
+    crowd = [connect(source) for source in (ADDRESSES[1], *[ADDRESSES[2]] * 4, ADDRESSES[3], ADDRESSES[4])]
+    held = [caller.address for caller in made._callers]
+    assert held == [ADDRESSES[1], ADDRESSES[2], ADDRESSES[2], ADDRESSES[3], ADDRESSES[4]]
+    for each in crowd:
+        each.close()

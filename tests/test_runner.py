@@ -271,3 +271,30 @@ def test_marks() -> None:
 )
 def test_classify(output: bytes, outcome: Outcome, text: str) -> None:
     assert result.classify(0, output) == (outcome, text)
+
+
+def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> None:
+    """Must show: links are followed, and the target is judged; so is the directory."""
+    for name, mode in (("mine", 0o755), ("theirs", 0o775), ("everybodys", 0o757)):
+        bench.write(name, "echo OK")
+        (bench.plugins / f"check_{name}").chmod(mode)
+    (bench.plugins / "check_linked").symlink_to(bench.plugins / "check_theirs")
+    (bench.plugins / "check_link").symlink_to(bench.plugins / "check_mine")
+
+    ok, unknown = Outcome.OK, Outcome.UNKNOWN
+
+    def results(*names: str) -> dict[str, Outcome]:
+        bench.submit(*names)
+        bench.loop()
+        return {name: bench.results[name].outcome for name in names}
+
+    wrong = dict.fromkeys(("theirs", "everybodys", "linked"), unknown)
+    assert results("mine", "link", *wrong) == {"mine": ok, "link": ok, **wrong}
+    assert "check_linked can be written by others than its owner; chmod go-w would mend that" in bench.results["linked"].text
+    if os.geteuid() == 0:
+        os.chown(bench.plugins / "check_mine", 12345, -1)
+        assert results("link") == {"link": unknown}
+        assert "belongs to user 12345, and not to root or " in bench.results["link"].text
+        os.chown(bench.plugins / "check_mine", 0, -1)
+    bench.plugins.chmod(0o777)
+    assert results("mine") == {"mine": unknown} and "lies in " in bench.results["mine"].text

@@ -1,0 +1,135 @@
+"""Who is let in: looked up again when that may help, kept when it cannot be found out."""
+
+from __future__ import annotations
+
+import dataclasses
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from local_nodes import wait_until
+
+from dmonitor import config, door, resolve
+from dmonitor.door import Door
+
+Found = dict[str, resolve.Found]
+
+
+def addresses(*texts: str) -> resolve.Found:
+    return tuple(map(resolve.normal, texts)), "" if texts else "no such name"
+
+
+@dataclasses.dataclass
+class House:
+    """A directory with nodes.txt, a resolver, a clock, and the loop of a daemon."""
+
+    directory: Path
+    selector: selectors.BaseSelector
+    known: Found
+    looked: int = 0
+    later: float = 0.0
+    doors: list[Door] = dataclasses.field(default_factory=list)
+
+    def nodes(self, *names: str) -> None:
+        (self.directory / "nodes.txt").write_text("".join(f"{name}\n" for name in names))
+
+    def door(self) -> Door:
+        self.doors.append(Door(self.selector, self.directory, config.Settings(listen=("127.0.0.1",))))
+        return self.doors[-1]
+
+    def settle(self, made: Door, condition: Callable[[], object] = lambda: True) -> None:
+        """Do what is ready until no look is under way and CONDITION holds."""
+
+        def is_so() -> bool:
+            for key, _ in self.selector.select(0):
+                key.data()
+            return made._thread is None and bool(condition())
+
+        wait_until(is_so)
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    with selectors.DefaultSelector() as selector:
+        made = House(tmp_path, selector, {"127.0.0.1": addresses("127.0.0.1"), "paris": addresses("192.0.2.1")})
+
+        def look_up_all(names: Iterator[str], _: float) -> Found:
+            made.looked += 1
+            return {name: made.known.get(name, addresses()) for name in names}
+
+        monkeypatch.setattr(resolve, "look_up_all", look_up_all)
+        real = time.monotonic
+        monkeypatch.setattr(door.time, "monotonic", lambda: real() + made.later)
+        made.nodes("127.0.0.1", "paris")
+        yield made
+        for each in made.doors:
+            each._found.close()
+            each._finder.close()
+
+
+def test_names_are_looked_up_again_when_somebody_comes_after_five_minutes(house: House) -> None:
+    made = house.door()
+    assert made.admitted == {"127.0.0.1", "192.0.2.1"} and made.names == {"127.0.0.1"}
+    house.known["paris"] = addresses("192.0.2.9", "2001:db8::9")
+    house.later = 299
+    for _ in range(3):
+        made.knock()
+    house.settle(made)
+    assert house.looked == 1
+    house.later = 301
+    for _ in range(3):
+        made.knock()
+    house.settle(made, lambda: "192.0.2.9" in made.admitted)
+    assert house.looked == 2 and made.admitted == {"127.0.0.1", "192.0.2.9", "2001:db8::9"}
+
+
+def test_a_name_that_does_not_resolve_any_more_keeps_its_addresses(house: House) -> None:
+    made = house.door()
+    del house.known["paris"]
+    house.later = 301
+    made.knock()
+    house.settle(made, lambda: house.looked == 2)
+    assert "192.0.2.1" in made.admitted
+
+
+def test_a_name_without_an_address_is_looked_up_sooner(house: House) -> None:
+    house.nodes("127.0.0.1", "paris", "rome")
+    made = house.door()
+    assert [peer.addresses for peer in made.around.peers if peer.node.name == "rome"] == [()]
+    house.known["rome"] = addresses("192.0.2.3")
+    house.later = 11
+    made.knock()
+    house.settle(made, lambda: "192.0.2.3" in made.admitted)
+
+
+def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_shuts_nobody_out(house: House) -> None:
+    made = house.door()
+    house.nodes("127.0.0.1", "paris", "::ffff:192.0.2.7", "fe80::1%eth0")
+    house.known |= {"::ffff:192.0.2.7": resolve.look_up("::ffff:192.0.2.7")}
+    made.knock()
+    house.settle(made, lambda: "192.0.2.7" in made.admitted)
+    (house.directory / "nodes.txt").unlink()
+    made.knock()
+    house.settle(made)
+    assert {"127.0.0.1", "192.0.2.1", "192.0.2.7"} <= made.admitted
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1"), ("2001:DB8::1", "2001:db8::1")],
+)
+def test_an_address_has_one_form(said: str, address: str) -> None:
+    assert str(resolve.normal(said)) == address
+
+
+def test_a_mapped_caller_is_the_one_that_is_listed(house: House) -> None:
+    """A listener for both families sees IPv4 callers in IPv6 clothes."""
+    listening = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    with listening as listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        connection, source = listener.accept()
+        connection.close()
+    assert source[0] == "::ffff:127.0.0.1"
+    assert str(resolve.normal(source[0])) in house.door().admitted
