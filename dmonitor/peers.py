@@ -269,8 +269,8 @@ class Asker:
         if peer.seals and not wire.seal:
             raise seal.Forged("a greeting without the right mac")
         match protocol.read_greeting(line):
-            case protocol.Refusal(_, text) if wire.seal:
-                self._end(peer, text)
+            case protocol.Refusal(reason, text) if wire.seal:
+                self._end(peer, text or f"it refused to greet: {reason}")
             case protocol.Greeting() as greeting if self.keys is None or wire.seal:
                 self._greeted(peer, greeting)
             case protocol.Challenge(nonce) if self.keys and not wire.seal:
