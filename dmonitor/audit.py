@@ -104,8 +104,11 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
             line = config.line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
     if around.peers and configuration.keys is None:
-        why = "whoever can call from a node's address is believed to be that node; `dmonitor key new` makes one"
+        why = "whoever can call from a node's address is believed to be that node; " + config.NO_KEY
         problems.warning(configuration.directory / "key", f"no key: {why}")
+    if len(configuration.keys or ()) > 1:
+        old = configuration.directory / config.KEY_FILES[1]
+        problems.warning(old, "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that")
     sites = {around.me.site, *(peer.node.site for peer in around.peers)}
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:

@@ -17,11 +17,8 @@ from pathlib import Path
 from dmonitor import config, log, names, program, user
 
 PROGRAM = "dmonitor"
-_AFTER = """\
-The other nodes need it too, in any order:
-  ssh root@NODE dmonitor key set <{0}
-and when all have it, and there was another one before, each forgets that:
-  ssh root@NODE dmonitor key drop"""
+_GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
+_DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,29 +37,34 @@ def _key(chosen: Namespace) -> int:
     path, old = (chosen.config / name for name in config.KEY_FILES)
     match chosen.what:
         case "new":
-            return _install(path, old, secrets.token_hex(32).encode())
+            return _install(path, old, secrets.token_hex(32).encode(), is_new=True)
         case "set":
             return _install(path, old, sys.stdin.buffer.read(1 << 16).strip())
         case "drop":
-            print("the old key is no longer taken" if old.exists() else f"there is no old key: {old} does not exist")
-            old.unlink(missing_ok=True)
-            log.info("old-key-dropped")
+            if old.exists():
+                old.unlink()
+                log.info("old-key-dropped")
+            print(f"there is no old key any more: {old} does not exist")
             return os.EX_OK
     problems = config.Problems()
     for name, key in ((each, config.load_key(each, problems)) for each in (path, old)):
         if key:
-            print(f"{hmac.digest(key, b'fingerprint', 'sha256').hex()[:16]}  {name}")
+            print(f"{_fingerprint(key)}  {name}")
     for problem in problems:
         log.complain(str(problem))
     if not path.exists():
-        print(f"no key: whoever can call from a node's address is believed to be that node; `{PROGRAM} key new` makes one")
+        print(f"no key: whoever can call from a node's address is believed to be that node; {config.NO_KEY}")
     return os.EX_CONFIG if problems else os.EX_OK
 
 
-def _install(path: Path, old: Path, key: bytes) -> int:
+def _fingerprint(key: bytes) -> str:
+    return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
+
+
+def _install(path: Path, old: Path, key: bytes, *, is_new: bool = False) -> int:
     """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
     if not names.is_key(key):
-        log.complain("this is no key: one word of 32 printable characters at least")
+        log.complain("this is no key, but nothing" if not key else "this is no key: one word of 32 printable characters at least")
         return os.EX_DATAERR
     before = config.load_key(path, config.Problems())
     if before == key:
@@ -87,8 +89,10 @@ def _install(path: Path, old: Path, key: bytes) -> int:
     except OSError:
         Path(draft).unlink(missing_ok=True)
         raise
-    log.info("key-changed")
-    print(f"{path} is written.\n{_AFTER.format(path)}")
+    log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
+    print(f"{path} is written: {_fingerprint(key)}")
+    for advice in [_GIVE.format(path)] * is_new + [_DROP] * (before is not None):
+        print(advice)
     return os.EX_OK
 
 

@@ -70,7 +70,9 @@ class Door:
         problems = config.Problems()
         keys = config.load_keys(self._directory, problems)
         config.log_problems(problems)
-        self.keys = keys if keys != () or self.keys is None else self.keys
+        if self.keys and not keys:
+            log.error("key-kept", reason="there is no key that can be used any more; the last one stays until a restart")
+        self.keys = keys if keys or self.keys is None else self.keys
 
     def note_keys(self) -> None:
         """Log whether anybody needs a key."""

@@ -5,6 +5,7 @@ Pure: values in, values out; `now` is passed in. Which node tells what is owed i
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,6 +13,7 @@ from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, V
 
 MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
 LISTED = 3600.0  # seconds after its last change for which a closed incident is still listed, and counted for flapping
+HELD = 60  # incidents of one test, open or over lately, beyond which none is taken that was only heard of
 IDS = 256  # of one incident; what would have more is not united, for a peer may make up any number
 CHANGES = 6  # changes of one test that are not yet flapping
 WINDOW = 1800.0  # seconds within which they are counted
@@ -97,6 +99,7 @@ class Ledger:
         self._open: dict[tuple[Test, bool], Incident] = {}
         self._recall = recall
         self.changed: dict[str, Incident] = {}
+        self._held = collections.Counter(incident.test for incident in incidents)
         self._keep(incidents)
 
     def _keep(self, incidents: Iterable[Incident]) -> None:
@@ -139,6 +142,9 @@ class Ledger:
         if heard.is_open and all(mine.closed is None for mine in met):
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
             met += [ours] if ours and ours not in met else []
+        if not met and self._held[heard.test] >= HELD:
+            return  # a peer may make up any number
+        self._held[heard.test] += not met
         united = _replace(heard, held=now) if not met else _unite(met, heard, now)
         if united not in met and len(united.ids) <= IDS:
             self.put(united)

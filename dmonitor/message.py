@@ -284,4 +284,4 @@ def _when(at: float, zone: datetime.tzinfo | None) -> str:
 
 
 def _local(at: float, zone: datetime.tzinfo | None) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone(zone)
+    return datetime.datetime.fromtimestamp(min(max(at, 0.0), 4e9), datetime.UTC).astimezone(zone)  # whatever the state holds

@@ -126,6 +126,8 @@ class Asker:
     def forget(self, test: Test) -> None:
         """Let TEST be asked again."""
         self._answers.pop(test, None)
+        for peer in self._peers:
+            peer.asked.pop(test, None)
 
     def greet(self, is_known: Callable[[str], bool], open_ids: Iterable[tuple[str, ...]]) -> None:
         """Have every peer make a statement, with the evidence for incidents of which no id IS_KNOWN.
@@ -390,7 +392,7 @@ class Asker:
         if isinstance(reply, protocol.Refusal):
             log.warning("question-refused", peer=peer.node.name, reason=reply.reason, text=reply.text)
             if not peer.awaited:
-                self._end(peer, f"it refused a question: {reply.reason}")
+                self._end(peer, f"it refused a question: {reply.reason} ({reply.text})")
             else:  # an older one, which cannot state anything
                 del peer.awaited[0]
                 peer.unable = True
@@ -410,7 +412,7 @@ class Asker:
 
     def _answer(self, peer: _Peer, answer: Answer, test: Test) -> None:
         peer.asked.pop(test, None)
-        self._answers[test][peer.node] = answer
+        self._answers.setdefault(test, {})[peer.node] = answer
 
     def _give_up(self, peer: _Peer, reason: str) -> None:
         """Try the next address of a peer that has not greeted yet; one that has is over."""

@@ -12,17 +12,18 @@ from dmonitor import names, user
 def distrust(path: Path) -> str:
     """Return why the plugin PATH is not to be run: others than root and we could say what it does. Nothing if it is not there.
 
-    Links are followed. The directory counts like the file: who can write it can put another one there.
+    Links are followed. Every directory on the way counts like the file: who can write one can put another file there.
     """
-    for place in (path.parent, path):
+    real = Path(os.path.realpath(path))
+    for place in (path.parent, real, *real.parents):
         try:
             status = os.stat(place)
         except OSError:
             return ""
-        where = "" if place is path else f"lies in {names.printable(str(place))}, which "
+        where = "" if place is real else f"lies in {names.printable(str(place))}, which "
         if status.st_uid not in (0, os.geteuid()):
             return f"{where}belongs to user {status.st_uid}, and not to root or {user.name()}"
-        if status.st_mode & 0o022:
+        if status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
             return f"{where}can be written by others than its owner; chmod go-w would mend that"
     return ""
 

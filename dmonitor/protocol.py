@@ -21,7 +21,8 @@ QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
 ANSWER_LIMIT = 100_000  # bytes of a line that a caller reads
 IDS_LIMIT = 32  # ids of an incident that are written; twice as many are read
 SEAL_SIZE = len(" mac=") + 64  # bytes that a seal adds to a line
-SITES_LIMIT = 100  # sites that failed of which is written
+SITES_LIMIT = 100  # sites that failed of which is written; twice as many are read
+_READ_LIMITS = {"heard": 1_000, "silence": 5_000}  # lines of a statement
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
@@ -270,8 +271,10 @@ def _read(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
                 found[key].append(values.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0))))
             except ValueError as error:
                 raise ProtocolError(names.printable(f"{key}: {error}")) from None
-    if any(len(incident.ids) > 2 * IDS_LIMIT for incident in found["incident"]):
-        raise ProtocolError("an incident with too many ids")
+    if any(len(each.ids) > 2 * IDS_LIMIT or len(each.failed) > 2 * SITES_LIMIT for each in found["incident"]):
+        raise ProtocolError("an incident with too many ids or sites")
+    if many := [key for key, limit in _READ_LIMITS.items() if len(found[key]) > limit]:
+        raise ProtocolError(f"too many lines: {many[0]}")
     return found
 
 

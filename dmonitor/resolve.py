@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterable
 
+ADDRESSES = 16  # of one name that count
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Found = tuple[tuple[Address, ...], str]  # a name's addresses; why there is none
 
@@ -46,7 +48,7 @@ def look_up(name: str) -> Found:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return (), getattr(error, "strerror", None) or str(error)
-    return tuple(dict.fromkeys(normal(str(entry[4][0])) for entry in found)), ""
+    return tuple(dict.fromkeys(normal(str(entry[4][0])) for entry in found))[:ADDRESSES], ""
 
 
 def look_up_all(names: Iterable[str], patience: float) -> dict[str, Found]:

@@ -105,7 +105,7 @@ class _Round:
         now = self._clock.now()
         self._contacts = contacts
         self._statements = statements = {known.node_id: known.statement for known in contacts if known.statement}
-        self._silences = self._silences | {known.presence.name: known.silences for known in statements.values()}
+        self._silences = self._silences | {known.node.name: known.statement.silences for known in contacts if known.statement}
         for heard in sorted(chain.from_iterable(s.incidents for s in statements.values()), key=lambda heard: heard.is_open):
             if heard.test in self._tests:
                 self._ledger.meet(heard, now)

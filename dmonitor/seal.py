@@ -36,7 +36,7 @@ class Seal:
     def put(self, text: bytes) -> bytes:
         """Return the lines of TEXT, each with its seal: the next ones that this side writes."""
         sealed = []
-        for line in text.removesuffix(b"\n").split(b"\n"):
+        for line in text.split(b"\n")[:-1]:
             sealed.append(b"%b mac=%b\n" % (line, self._mac(self._writes, self._written, line)))
             self._written += 1
         return b"".join(sealed)
@@ -58,7 +58,7 @@ def hello(keys: Sequence[bytes], nonces: tuple[str, str], responder: str) -> tup
     """Return the caller's first line, sealed with each of KEYS, and the seal for each, of which the daemon chooses one."""
     seals = [Seal(key, nonces, responder, QUESTION, ANSWER) for key in keys]
     line = f"hello {responder} {nonces[1]}".encode()
-    return line + b"".join(each.put(line).removeprefix(line).rstrip() for each in seals) + b"\n", seals
+    return line + b"".join(each.put(line + b"\n").removeprefix(line).rstrip() for each in seals) + b"\n", seals
 
 
 def met(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[Seal, str]:

@@ -134,23 +134,29 @@ class Server:
             self._note(address, "stranger" if is_stranger else "no-key", address=address)
             connection.close()
             return
-        self._make_room(address)
         nonce = secrets.token_hex(16) if self.door.keys else ""
         until = time.monotonic() + (HELLO_LIMIT if nonce else CONVERSATION_LIMIT)
         wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
         caller = _Caller(wire, address, until, nonce)
-        self._callers[caller] = None
+        self._admit(caller)
         self._send(caller, protocol.write(protocol.Challenge(nonce) if nonce else self.greeting))
 
-    def _make_room(self, address: str) -> None:
-        """End the oldest conversation of ADDRESS, if it has its share; of who has most, if there are too many in all."""
-        by_address: dict[str, list[_Caller]] = {address: []}
-        for caller in self._callers:
-            by_address.setdefault(caller.address, []).append(caller)
-        mine, crowd = by_address[address], max(by_address.values(), key=len)
-        if len(mine) >= CALLERS_EACH or len(self._callers) >= CALLERS:
-            self._note(address, "too-many-callers", address=address, theirs=len(mine), in_all=len(self._callers))
-            self._drop(mine[0] if len(mine) >= CALLERS_EACH else crowd[0])
+    def _admit(self, caller: _Caller) -> None:
+        """Count CALLER among those of its kind, and end the oldest of its address, or of who has most, if they are too many.
+
+        Those who have not shown yet that they have a key are a kind of their own, and never cost one who has.
+        """
+        self._callers.pop(caller, None)
+        self._callers[caller] = None
+        by_address: dict[str, list[_Caller]] = {}
+        for each in self._callers:
+            if bool(each.nonce) is bool(caller.nonce):
+                by_address.setdefault(each.address, []).append(each)
+        mine, crowd = by_address[caller.address], max(by_address.values(), key=len)
+        in_all = sum(map(len, by_address.values()))
+        if len(mine) > CALLERS_EACH or in_all > CALLERS:
+            self._note(caller.address, "too-many-callers", address=caller.address, theirs=len(mine), in_all=in_all)
+            self._drop(mine[0] if len(mine) > CALLERS_EACH else crowd[0])
 
     def _serve(self, caller: _Caller) -> None:
         self._flush(caller)
@@ -207,6 +213,7 @@ class Server:
         """Hear a hello; to who has no key of ours not a word is said, for who has one we are the node that he calls."""
         caller.wire.seal, called = seal.met(line, self.door.keys or (), caller.nonce)
         caller.nonce, caller.until = "", time.monotonic() + CONVERSATION_LIMIT
+        self._admit(caller)
         if called in self.door.names:
             self._send(caller, protocol.write(self.greeting))
         else:
@@ -313,6 +320,6 @@ class Server:
         if now - self._noted.get(subject, float("-inf")) < _NOTE_EVERY:
             return
         self._noted = {known: at for known, at in self._noted.items() if now - at < _NOTE_EVERY}
-        if len(self._noted) < 1000:
+        if len(self._noted) < 1000 or event != "stranger":  # of whom there may be any number, and nobody else goes unsaid
             self._noted[subject] = now
             log.warning(event, **facts)

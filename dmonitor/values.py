@@ -16,6 +16,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 Clock = Callable[[float], float]
 
+AGE = 1e9  # seconds, which is 31 years, that a peer may say something is old, or far
+
 Time = Annotated[float, "time"]  # on the clock of whoever has the value, which moves it on the way; other floats are seconds
 
 
@@ -87,7 +89,7 @@ def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     """Return what makes a KIND of JSON's own types."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
-        return lambda data, clock, _: clock(_number(data))
+        return lambda data, clock, own: clock(_number(data, 1e11 if own else AGE))
     if origin is Annotated:
         plain = _loader(inner[0])
         return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))
@@ -131,7 +133,7 @@ def _dataclass_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     return load
 
 
-def _number(data: Any) -> float:
-    if type(data) not in (int, float) or not abs(data) < 1e11:  # nor is what is no number at all
+def _number(data: Any, limit: float = 1e11) -> float:
+    if type(data) not in (int, float) or not abs(data) < limit:  # nor is what is no number at all
         raise ValueError(f"no number: {data!r:.80}")
     return float(data)

@@ -32,10 +32,12 @@ def port() -> int:
 
 @pytest.fixture
 def three(place: Place, port: int) -> list[LocalNode]:
-    """Three nodes that list each other; the first has an address."""
+    """Three nodes that list each other, and share a key; the first has an address."""
     addresses = ["127.0.0.31", "127.0.0.32", "127.0.0.33"]
     nodes = [LocalNode(place, address, addresses, port=port) for address in addresses]
     nodes[0].mail()
+    for node in nodes:
+        node.key("k" * 32)
     return nodes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import email.message
 import http.server
 import os
+import secrets
 import socketserver
 import sys
 import tempfile
@@ -89,8 +90,9 @@ class Target:
 
 
 def make_nodes(place: Place) -> list[LocalNode]:
-    nodes = [LocalNode(place, address, list(NODES)) for address in NODES]
+    nodes, key = [LocalNode(place, address, list(NODES)) for address in NODES], secrets.token_hex(32)
     for node in nodes:
+        node.key(key)
         for name, port in (("http", HTTP), ("ssh", SSH)):
             node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
             node.plugin(name, PLUGINS[name], os.path.realpath(sys.executable))

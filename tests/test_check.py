@@ -24,9 +24,9 @@ from dmonitor.effects import Own, Save
 from dmonitor.state import State
 
 TEST = "www.example.com/web"
-SILENT = "no peer answers (127.0.0.32, 127.0.0.33): nothing that fails here can be confirmed, and nobody is alerted"
+SILENT = "no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused): nothing that fails here can be confirmed, and nobody is alerted"
 ALONE = (
-    "alert.d names no address: this node can mail nobody; no peer answers (127.0.0.99): nothing that fails here can be"
+    "alert.d names no address: this node can mail nobody; no peer answers (127.0.0.99: connection refused): nothing that fails here can be"
     " confirmed, and nobody is alerted; with a third node in nodes.txt, the two that are left would go on"
 )
 TOLD = {"asked", "answer", "verdict", "incident-opened", "incident-closed", "handed-over"}  # what info shows
@@ -687,7 +687,7 @@ def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:
     prepare([node])
     first = node.run("dmonitor-check", "--once").stderr
     assert first == (
-        "dmonitor-check: 127.0.0.31: no peer answers (127.0.0.32): nothing that fails here can be confirmed, and nobody is alerted;"
+        "dmonitor-check: 127.0.0.31: no peer answers (127.0.0.32: connection refused): nothing that fails here can be confirmed, and nobody is alerted;"
         " with a third node in nodes.txt, the two that are left would go on\n"
     )
     sees(node, "FAIL")

@@ -107,3 +107,10 @@ def test_the_setting_name_says_which_line_is_ours() -> None:
     assert around.me.name == "192.0.2.2" and around.listed and around.names == {"192.0.2.2", "localhost"}
     assert [peer.node.name for peer in around.peers] == ["192.0.2.1"]
     assert cluster.look_around(lines[:1], Settings(name="192.0.2.2"), {}).names == {"192.0.2.2"}, "not listed, and called so"
+
+
+def test_of_a_name_with_very_many_addresses_some_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [(2, 1, 6, "", (f"10.0.{number // 250}.{number % 250}", 0)) for number in range(1500)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: many)
+    found, _ = resolve.look_up("crowd.example.com")
+    assert len(found) == resolve.ADDRESSES

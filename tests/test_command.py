@@ -40,7 +40,12 @@ def test_a_key_is_made_and_shown(node: LocalNode) -> None:
     before = os.umask(0)
     status, said, wrong = key(node, "new")
     os.umask(before)
-    assert (status, wrong) == (0, "") and said.startswith("key is written.\n") and "dmonitor key set <key" in said
+    fingerprint = key(node)[1].split()[0]
+    assert (status, wrong) == (0, "")
+    assert (
+        said
+        == f"key is written: {fingerprint}\nThe other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <key\n"
+    )
     made = node.config / "key"
     assert stat.S_IMODE(made.stat().st_mode) == 0o640, "whatever the umask"
     if os.geteuid() == 0:
@@ -55,14 +60,19 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     one, two, three = ("1" * 32, "2" * 64, "3" * 40)
     assert key(node, "set", stdin=one + "\n")[0] == 0 and config.load_keys(node.config, config.Problems()) == (one.encode(),)
     assert key(node, "set", stdin=one)[1] == "key is this key already\n" and not (node.config / "key.old").exists()
-    assert key(node, "set", stdin=two)[0] == 0
+    assert key(node, "set", stdin=two)[1].endswith(
+        "still taken. When all nodes have the new one, on each:\n  dmonitor key drop\n"
+    )
     assert config.load_keys(node.config, config.Problems()) == (two.encode(), one.encode())
     for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
         assert status == os.EX_TEMPFAIL and wrong.startswith(
             "dmonitor: unable to change the key: the last change is not finished"
         )
     assert key(node)[1].splitlines()[1].endswith("  key.old")
-    assert key(node, "drop")[1] == "the old key is no longer taken\n" and key(node, "drop")[0] == 0
+    checked = node.run("dmonitor-check", "-t").stderr
+    assert "key.old: the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that" in checked
+    for _ in range(2):
+        assert key(node, "drop") == (0, "there is no old key any more: key.old does not exist\n", "")
     assert config.load_keys(node.config, config.Problems()) == (two.encode(),)
 
 
@@ -70,7 +80,8 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
 def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     before = "1" * 32
     key(node, "set", stdin=before)
-    assert key(node, "set", stdin=text) == (65, "", "dmonitor: this is no key: one word of 32 printable characters at least\n")
+    why = ": one word of 32 printable characters at least" if text else ", but nothing"
+    assert key(node, "set", stdin=text) == (65, "", f"dmonitor: this is no key{why}\n")
     assert config.load_keys(node.config, config.Problems()) == (before.encode(),)
 
 
@@ -127,9 +138,12 @@ def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nob
         assert answer(one, good) == ""
         assert answer(one, None) == "it wants a key, and this node has none"
         (one.config / "key").unlink()
+        assert answer(one, good) == "" and answer(one, None) == "it wants a key, and this node has none", "until it is restarted"
+        one.stop()
+        one.start()
         assert answer(one, None) == "", "the operator wants none"
         one.key("short")
-        assert answer(one, None).startswith("it closed the connection")
+        assert answer(one, None).startswith("it closed the connection"), "he wants one, and this is none"
         one.key("k" * 32)
         assert answer(one, good) == ""
 

@@ -335,3 +335,16 @@ def test_it_does_not_begin_again_at_once() -> None:
     assert flap([over, *changing(*before)], 1001.0) is None
     assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0)], 1060.0) is None
     assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0, 1070.0)], 1070.0)
+
+
+def test_a_peer_that_makes_up_incidents_fills_nothing() -> None:
+    ledger = Ledger([], lambda _: [])
+    for number in range(500):
+        ledger.meet(Incident((f"made-up{number:08}",), TEST, 100.0, closed=200.0, void=True), 500.0)
+        ledger.meet(Incident((f"another{number:08}",), OTHER, 100.0, closed=200.0, void=True), 500.0)
+    assert sum(each.test == TEST for each in ledger) == incident.HELD and len(list(ledger)) == 2 * incident.HELD
+    mine = Incident(("mine",), TEST, 400.0)
+    ledger.put(mine)
+    ledger.meet(Incident(("mine", "theirs"), TEST, 390.0, alert="oslo"), 500.0)
+    (known,) = ledger.find(["theirs"])
+    assert known.ids == ("mine", "theirs") and known.alert == "oslo", "what is known here is met all the same"

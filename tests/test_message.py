@@ -315,3 +315,10 @@ def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> 
     assert "… and 79 more; on any node: dmonitor-check --dry-run" in lines
     lines = composed(*crowd[-9:]).get_content().splitlines()
     assert lines[0] == f"UP h00: 9 tests: {'0' * 60}, {'1' * 60}, …" and len(lines[0]) <= 200
+
+
+@pytest.mark.parametrize("began", [-9e10, 9e10])
+def test_a_time_that_nobody_can_show_costs_no_mail(began: float) -> None:
+    """What a peer once said, or a state that was written by hand, ends no round."""
+    mail = composed(owed(Kind.ALERT, incident("ssh", began=began)))
+    assert "www.example.com" in mail["Subject"]

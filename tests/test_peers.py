@@ -832,7 +832,7 @@ KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba98765432
 def converse(
     fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
 ) -> tuple[Answer, Statement | None, Contact]:
-    """Have a caller with the keys CALLER ask and greet a daemon with the keys CALLED."""
+    """Have a caller with the keys CALLER ask and greet a daemon with the keys CALLED, and ask again when that is over."""
     made, _, selector = daemon
     made.door.keys, made.door.names = called, frozenset(names)
     with Talk(fakes, "", caller) as talk:
@@ -846,6 +846,10 @@ def converse(
                     key.data()
             made.tick()
             talk.asker.tick()
+            if not talk.asker.greeting and talk.asker.pending:
+                talk.asker.ask(HTTP)
+        for later in talk.asker.answers(HTTP):
+            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), "a conversation goes on behind the statement"
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
@@ -1108,3 +1112,31 @@ def test_who_has_most_makes_room(fakes: Fakes, daemon: Daemon, monkeypatch: pyte
     assert held == [ADDRESSES[1], ADDRESSES[2], ADDRESSES[2], ADDRESSES[3], ADDRESSES[4]]
     for each in crowd:
         each.close()
+
+
+def test_who_has_shown_no_key_costs_nobody_who_has(fakes: Fakes, keyed: Keyed) -> None:
+    """Any process on a node can call from its address; that node's checker has its answers all the same."""
+    target, _, _, noted = keyed
+    with socket.create_connection(target, 5) as honest, honest.makefile("rb") as file, contextlib.ExitStack() as crowd:
+        challenge = protocol.read_greeting(file.readline()[:-1])
+        assert isinstance(challenge, protocol.Challenge)
+        hello, (ours,) = seal.hello([KEY], (challenge.nonce, "0" * 32), "paris")
+        honest.sendall(hello)
+        ours.take(file.readline()[:-1])
+        silent = [crowd.enter_context(socket.create_connection(target, 5)) for _ in range(3 * server.CALLERS_EACH)]
+        assert silent[-1].recv(1000).startswith(b"dmonitor 1 nonce=") and silent[0].recv(1000) and silent[0].recv(1000) == b""
+        honest.sendall(ours.put(protocol.write(protocol.Question(SSH))))
+        assert ours.take(file.readline()[:-1]).startswith(b"answer www.example.com/ssh FAIL")
+    assert noted["too-many-callers"]
+
+
+def test_what_is_asked_anew_may_still_be_owed(fakes: Fakes) -> None:
+    fakes.add("late", no_answer)
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        talk.run(lambda: not fakes.sources)
+        talk.asker.forget(SSH)
+        assert not talk.asker.pending and talk.asker.answers(SSH) == []
+        talk.asker.ask(SSH)
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(SSH)[0].reason == "no answer in time"

@@ -339,10 +339,10 @@ def longest(nodes: int) -> Incident:
     return Incident(
         tuple(sorted(f"{number:064}" for number in range(100))),
         Test(name, "b" * 64 + ":" + "c" * 64),
-        0.0,
+        NOW - 999_999_999.0,
         Judgement(Verdict.DOWN, 999, (Answer(Node(name, name), "d" * 64, Result(Outcome.FAIL, "😀" * 240)),) * nodes),
         tuple((f"{number:064}", NOW - number) for number in range(900)),
-        1.0,
+        NOW - 999_999_998.0,
         flapping=999_999_999,
         alert=name,
         recovery=name,
@@ -412,7 +412,7 @@ BAD_LINES = [
         b',"tests":"0123456789ABCDEF"', b',"name":"-a"', b',"name":""', b',"name":["x"]', b',"node_id":"x"', b"}", b',"refused":' + b"9" * 5000, b',"finished":' + b"9" * 400,
         b',"troubles":["Silent"]', b',"troubles":"silent"', b',"troubles":[' + b'"x",' * 20 + b'"x"]', b',"nodes":"x"',
     )),
-    *((Request("greet"), [STANDING % b"", line]) for line in (
+    *((Request("greet"), [STANDING % b"", *line.split(b"\n")]) for line in (
         b"standing", b"standing now", b"standing {}", b"standing []", b"standing \x00", b"standing " + b"[" * 50_000, b'standing "\xff"', b"standing 7",
         b"heard", b'heard {"name":"paris","at":0}', HEARD.replace(b"paris", b"-a"), HEARD.replace(b"0123456789ab", b"x"), HEARD.replace(b"0}", b'"1"}'),
         b"silence", b"silence {}", b'silence {"host":"-a"}', b'silence {"host":"a","name":""}', b'silence {"host":"a","name":"b/c"}',
@@ -421,7 +421,8 @@ BAD_LINES = [
         said().replace(b'"a"', b'"-a"'), said().replace(b'"b"', b'"b/c"'), said().replace(b'"b"', b'""'), said().replace(b":1", b':"1"'),
         said(more='"closed":true'), said(more='"alert":"-x"'), said(more='"recovery":""'), said(more='"void":"no"'), said(more='"failed":"osl"'),
         said(more='"failed":[["osl"]]'), said(more='"failed":[["osl",1,2]]'), said(more='"failed":[["-x",1]]'), said(more='"flapping":-3'),
-        said(more='"reminded":1e9'),
+        said(more='"reminded":1e9'), said(more='"closed":9e10'), said(more='"closed":-1e9'), said().replace(b":1", b":9e10"),
+        said(more='"failed":[' + ",".join('["s",1]' for _ in range(201)) + "]"), b"\n".join([HEARD] * 1001), b"\n".join([b'silence {"host":"a"}'] * 5001),
     )),
     (Request("greet"), []), (Request("greet"), [HEARD]),
     *((Request("tests"), [line]) for line in (b"has", b"has a", b"has a/b c", b"has node/oslo", b"has -a/b", b"has a/b\xff")),

@@ -104,7 +104,12 @@ def known(*ids: str, **facts: Any) -> Incident:
 
 def contacts(heard: Sequence[Statement], peers: int = 0) -> list[Contact]:
     """Return what came of greeting PEERS lines of nodes.txt, of which those answered that are HEARD."""
-    lines = [Contact(Node(said.presence.name, said.presence.name), said.presence.node_id, "", said) for said in heard]
+    lines = [
+        said
+        if isinstance(said, Contact)
+        else Contact(Node(said.presence.name, said.presence.name), said.presence.node_id, "", said)
+        for said in heard
+    ]
     silent = (Contact(Node(f"silent{number}", f"silent{number}"), reason="refused") for number in itertools.count())
     return [*lines, *itertools.islice(silent, max(0, peers - len(lines)))]
 
@@ -397,6 +402,8 @@ def test_what_peers_say_of_silences_is_stored() -> None:
         "z": (QUIET,),
     }
     assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"peer": (QUIET,)}).saves[0].silences is None, "once"
+    liar = Contact(Node("liar", "liar"), "id-liar", "", states("peer", silences=(QUIET,)))
+    assert play(UP, heard=[liar]).saves[0].silences == {"liar": (QUIET,)}, "whatever it calls itself"
 
 
 # What flaps, and what lasts.
@@ -577,7 +584,7 @@ def test_nor_under_another_id_that_its_incident_has_got_meanwhile() -> None:
 def test_who_hears_nobody_complains_once_an_hour() -> None:
     first = play(UP)
     assert first.complaints == [
-        "me: no peer answers (silent0, silent1): nothing that fails here can be confirmed, and nobody is alerted"
+        "me: no peer answers (silent0: refused; silent1: refused): nothing that fails here can be confirmed, and nobody is alerted"
     ]
     (said,) = (facts for event, facts in first.notes if event == "trouble")
     assert said == {"kind": "silent", "text": first.complaints[0].removeprefix("me: "), "since": "second 5"}

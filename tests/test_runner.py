@@ -298,3 +298,23 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
         os.chown(bench.plugins / "check_mine", 0, -1)
     bench.plugins.chmod(0o777)
     assert results("mine") == {"mine": unknown} and "lies in " in bench.results["mine"].text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_link_into_a_directory_of_somebody_else_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+    """However good the file there looks: whoever has the directory can put another one in its place at any moment."""
+    theirs = tmp_path / "theirs" / "deep"
+    theirs.mkdir(parents=True)
+    (bench.plugins / bench.write("honest", "echo OK")).with_name("check_honest").rename(theirs / "check_honest")
+    (bench.plugins / "check_link").symlink_to(theirs / "check_honest")
+    for owner, mode, outcome in (
+        (0, 0o755, Outcome.OK),
+        (1234, 0o755, Outcome.UNKNOWN),
+        (0, 0o777, Outcome.UNKNOWN),
+        (0, 0o1777, Outcome.OK),
+    ):
+        os.chown(theirs.parent, owner, -1)
+        theirs.parent.chmod(mode)
+        bench.submit("link")
+        bench.loop()
+        assert bench.results["link"].outcome is outcome, (owner, mode)

@@ -31,6 +31,11 @@ def test_each_side_takes_what_the_other_wrote_in_order() -> None:
     assert [caller.take(line) for line in daemon.put(b"one text=a mac=b\nend\n").splitlines()] == [b"one text=a mac=b", b"end"]
 
 
+def test_nothing_said_is_no_line() -> None:
+    caller, daemon = pair()
+    assert caller.put(b"") == b"" and daemon.take(caller.put(b"quit\n")[:-1]) == b"quit"
+
+
 def refused(taker: Seal, line: bytes) -> None:
     with pytest.raises(Forged):
         taker.take(line)
