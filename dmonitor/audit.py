@@ -47,7 +47,11 @@ def report(directory: Path, state: Path, troubles: Iterable[Trouble]) -> int:
     )
     holding = sum(silence.until is None or silence.until > time.time() for silence in configuration.silences)
     what += f", {_count(holding, 'silence')}" if holding else ""
-    outcome = f"{_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}" if problems else "all well"
+    outcome = (
+        f"{_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}"
+        if problems
+        else "all well here; dmonitor-check -n asks the peers"
+    )
     log.complain(f"{directory}: {what}: {outcome}")
     return os.EX_CONFIG if errors else os.EX_OK
 

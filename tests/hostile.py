@@ -69,7 +69,9 @@ HOSTILE = {
     "signal": Hostile(SH + "echo OK; kill -SEGV $$", UNKNOWN, "died of SIGSEGV"),
     "kills-group": Hostile(SH + "echo OK; kill -KILL 0", UNKNOWN, "died of SIGKILL"),
     "fills-disk": Hostile(
-        SH + "exec dd if=/dev/zero of=$(mktemp -u /tmp/dmhostile.XXXXXX) bs=1M count=3 conv=fsync", UNKNOWN, "SIGXFSZ"
+        SH + "f=$(mktemp /tmp/dmhostile.XXXXXX) && exec 3<>$f && rm $f && exec dd if=/dev/zero bs=1M count=3 >&3",
+        UNKNOWN,
+        "SIGXFSZ",
     ),
     "not-executable": Hostile(SH + "echo OK", UNKNOWN, "is not executable", 0o644),
     "no-interpreter": Hostile("#!/nonexistent/sh\necho OK\n", UNKNOWN, "interpreter that does not exist"),

@@ -37,7 +37,7 @@ def test_all_well(node: LocalNode) -> None:
 
 def test_all_well_once_the_daemon_runs(node: LocalNode) -> None:
     with running([node]):
-        assert node.run("dmonitor-check", "-t").stderr.endswith(", 1 address: all well\n")
+        assert node.run("dmonitor-check", "-t").stderr.endswith(", 1 address: all well here; dmonitor-check -n asks the peers\n")
 
 
 def test_every_mistake(node: LocalNode) -> None:
