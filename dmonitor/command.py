@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
     what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
-    key.add_argument("what", nargs="?", choices=("new", "set", "drop"), help=what)
+    key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
     chosen = program.parse(parser, arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return program.guard(lambda: _key(chosen))

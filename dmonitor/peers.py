@@ -281,7 +281,7 @@ class Asker:
                 self._flush(peer)
             case protocol.Challenge():
                 peer.unable = self.keys is None
-                self._end(peer, "it wants a key, and this node has none")
+                self._end(peer, "it wants a key, and this node has none: see dmonitor key set")
             case protocol.Refusal():
                 raise protocol.ProtocolError("no dmonitor greeting")
             case _:

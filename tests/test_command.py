@@ -136,9 +136,11 @@ def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nob
         assert answer(one, good) == ""
         one.key("short")
         assert answer(one, good) == ""
-        assert answer(one, None) == "it wants a key, and this node has none"
+        assert answer(one, None) == "it wants a key, and this node has none: see dmonitor key set"
         (one.config / "key").unlink()
-        assert answer(one, good) == "" and answer(one, None) == "it wants a key, and this node has none", "until it is restarted"
+        assert answer(one, good) == "" and answer(one, None) == "it wants a key, and this node has none: see dmonitor key set", (
+            "until it is restarted"
+        )
         one.stop()
         one.start()
         assert answer(one, None) == "", "the operator wants none"

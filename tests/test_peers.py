@@ -868,7 +868,7 @@ def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: 
     [
         ((KEY,), (OLD,), "it closed the connection; is its key the same as ours?", False),
         ((KEY,), None, "it has no key, and this node has one", False),
-        (None, (KEY,), "it wants a key, and this node has none", True),
+        (None, (KEY,), "it wants a key, and this node has none: see dmonitor key set", True),
         ((), (KEY,), "this node's key cannot be used: see dmonitor-check -t", True),
         ((), None, "this node's key cannot be used: see dmonitor-check -t", True),
         ((KEY,), (), "it closed the connection; is our address in its nodes.txt?", False),
