@@ -124,7 +124,7 @@ class Server:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._note("descriptors", "no-descriptor", reason=error.strerror)
-                for caller in list(self._callers)[:1]:
+                for caller in sorted(self._callers, key=lambda caller: not caller.nonce)[:1]:
                     self._drop(caller)
             return
         address = str(resolve.normal(source[0]))
