@@ -357,8 +357,8 @@ def load_key(path: Path, problems: Problems) -> bytes | None:
             status = os.fstat(file.fileno())
             key = file.read(_FILE_LIMIT).strip() if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
-            return None
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None  # it may be there by now: a key is being changed
         problems.failed(path, error)
         return b""
     fault = ""

@@ -150,6 +150,25 @@ def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nob
         assert answer(one, good) == ""
 
 
+def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(node: LocalNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two steps of a change there is only the old one."""
+    node.key("o" * 32, "key.old")
+    opened = os.open
+
+    def late(path: os.PathLike[str], *rest: int) -> int:
+        if str(path).endswith("/key"):
+            try:
+                return opened(path, *rest)
+            finally:
+                node.key("n" * 32)
+        return opened(path, *rest)
+
+    monkeypatch.setattr(config.os, "open", late)
+    problems = config.Problems()
+    assert config.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
+    assert config.load_keys(node.config, problems) == (b"n" * 32, b"o" * 32) and problems == []
+
+
 def answer(called: LocalNode, keys: config.Keys, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     with selectors.DefaultSelector() as selector:
