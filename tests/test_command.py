@@ -163,9 +163,10 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(node: LocalNode, 
                 node.key("n" * 32)
         return opened(path, *rest)
 
-    monkeypatch.setattr(config.os, "open", late)
     problems = config.Problems()
-    assert config.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
+    with monkeypatch.context() as patch:
+        patch.setattr(config.os, "open", late)
+        assert config.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
     assert config.load_keys(node.config, problems) == (b"n" * 32, b"o" * 32) and problems == []
 
 
