@@ -79,4 +79,4 @@ def test_a_short_run_of_the_fuzzer(name: str, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     executed = [line for line in ran.stderr.splitlines() if line.startswith("stat::number_of_executed_units:")]
-    assert executed and int(executed[0].split()[1]) > 1000, ran.stderr[-1000:]
+    assert executed and int(executed[0].split()[1]) > 200, ran.stderr[-1000:]
