@@ -108,8 +108,7 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
             line = config.line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
     if around.peers and configuration.keys is None:
-        why = "whoever can call from a node's address is believed to be that node; " + config.NO_KEY
-        problems.warning(configuration.directory / "key", f"no key: {why}")
+        problems.warning(configuration.directory / config.KEY_FILES[0], f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
     if len(configuration.keys or ()) > 1:
         old = configuration.directory / config.KEY_FILES[1]
         problems.warning(old, "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that")

@@ -53,7 +53,7 @@ def _key(chosen: Namespace) -> int:
     for problem in problems:
         log.complain(str(problem))
     if not path.exists():
-        print(f"no key: whoever can call from a node's address is believed to be that node; {config.NO_KEY}")
+        print(f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
     return os.EX_CONFIG if problems else os.EX_OK
 
 
@@ -91,8 +91,10 @@ def _install(path: Path, old: Path, key: bytes, *, is_new: bool = False) -> int:
         raise
     log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
     print(f"{path} is written: {_fingerprint(key)}")
-    for advice in [_GIVE.format(path)] * is_new + [_DROP] * (before is not None):
-        print(advice)
+    if is_new:
+        print(_GIVE.format(path))
+    if before is not None:
+        print(_DROP)
     return os.EX_OK
 
 

@@ -21,7 +21,8 @@ Keys = tuple[bytes, ...] | None  # the one that is used first; none where what t
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
 
 DEFAULT_DIRECTORY = Path("/etc/dmonitor")
-NO_KEY = "`dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
+NO_KEY = "whoever can call from a node's address is believed to be that node"
+MAKE_KEY = "`dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
 KEY_FILES = ("key", "key.old")
 _FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read
 

@@ -18,7 +18,7 @@ from dmonitor import cluster, config, log
 
 _LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because somebody came
 _LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
-_FILES = ("nodes.txt", "key", "key.old")
+_FILES = ("nodes.txt", *config.KEY_FILES)
 
 
 class Door:
@@ -51,7 +51,7 @@ class Door:
         """Note that somebody came: look again if a file has changed, or the last look was a while ago."""
         resolved = all(peer.addresses for peer in self.around.peers)
         changed = self._changed()
-        if changed & {"key", "key.old"}:
+        if not changed.isdisjoint(config.KEY_FILES):
             self._read_keys()
             self.note_keys()
         if "nodes.txt" in changed or time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
@@ -77,7 +77,7 @@ class Door:
     def note_keys(self) -> None:
         """Log whether anybody needs a key."""
         if self.keys is None:
-            log.warning("no-key", reason="whoever can call from a node's address is believed to be that node")
+            log.warning("no-key", reason=config.NO_KEY)
         else:
             log.info("keys-read", keys=len(self.keys))
 

@@ -89,7 +89,7 @@ def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     """Return what makes a KIND of JSON's own types."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
-        return lambda data, clock, own: clock(_number(data, 1e11 if own else AGE))
+        return lambda data, clock, own: clock(_number(data) if own else _number(data, AGE))
     if origin is Annotated:
         plain = _loader(inner[0])
         return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))

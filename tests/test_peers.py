@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from calls import Conversation, raw
 from local_nodes import wait_until
 
-from dmonitor import peers, protocol, resolve, seal, server
+from dmonitor import peers, protocol, resolve, server
 from dmonitor.cluster import Peer
 from dmonitor.config import Keys, Settings
 from dmonitor.model import (
@@ -1008,18 +1009,6 @@ def test_what_was_changed_on_the_way_is_refused(name: str, fakes: Fakes, keyed: 
     assert answer.result and statement == STATEMENT, "and the daemon goes on"
 
 
-def raw(target: tuple[str, int], said: bytes) -> bytes:
-    """Return what the daemon says to who says SAID, and no more."""
-    with socket.create_connection(target, 5) as connection:
-        connection.sendall(said)
-        connection.shutdown(socket.SHUT_WR)
-        heard = b""
-        with contextlib.suppress(ConnectionError):
-            while data := connection.recv(1 << 16):
-                heard += data
-        return heard
-
-
 def test_a_recorded_session_is_replayed_reflected_and_relayed(fakes: Fakes, keyed: Keyed) -> None:
     target, _, ran, noted = keyed
     between = Between(target)
@@ -1086,13 +1075,10 @@ def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypat
 
 def test_one_conversation_has_a_limit_of_lines(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "LINES_LIMIT", 12)
-    with socket.create_connection(keyed[0], 5) as connection, connection.makefile("rb") as file:
-        challenge = protocol.read_greeting(file.readline()[:-1])
-        assert isinstance(challenge, protocol.Challenge)
-        hello, (ours,) = seal.hello([KEY], (challenge.nonce, "0" * 32), "paris")
-        connection.sendall(hello + b"".join(ours.put(protocol.write(protocol.Question(SSH))) for _ in range(20)))
-        said = [ours.take(line[:-1]) for line in file.readlines()]
-        assert len(said) == 1 + 11 and all(line.startswith(b"answer") for line in said[1:])
+    with Conversation(keyed[0], "paris", KEY) as conversation:
+        conversation.say(protocol.write(protocol.Question(SSH)) * 20)
+        said = list(iter(conversation.read, b""))
+        assert len(said) == 11 and all(line.startswith(b"answer") for line in said)
     assert keyed[3]["too-many-lines"]
 
 
@@ -1117,16 +1103,11 @@ def test_who_has_most_makes_room(fakes: Fakes, daemon: Daemon, monkeypatch: pyte
 def test_who_has_shown_no_key_costs_nobody_who_has(fakes: Fakes, keyed: Keyed) -> None:
     """Any process on a node can call from its address; that node's checker has its answers all the same."""
     target, _, _, noted = keyed
-    with socket.create_connection(target, 5) as honest, honest.makefile("rb") as file, contextlib.ExitStack() as crowd:
-        challenge = protocol.read_greeting(file.readline()[:-1])
-        assert isinstance(challenge, protocol.Challenge)
-        hello, (ours,) = seal.hello([KEY], (challenge.nonce, "0" * 32), "paris")
-        honest.sendall(hello)
-        ours.take(file.readline()[:-1])
+    with Conversation(target, "paris", KEY) as honest, contextlib.ExitStack() as crowd:
         silent = [crowd.enter_context(socket.create_connection(target, 5)) for _ in range(3 * server.CALLERS_EACH)]
         assert silent[-1].recv(1000).startswith(b"dmonitor 1 nonce=") and silent[0].recv(1000) and silent[0].recv(1000) == b""
-        honest.sendall(ours.put(protocol.write(protocol.Question(SSH))))
-        assert ours.take(file.readline()[:-1]).startswith(b"answer www.example.com/ssh FAIL")
+        honest.say(protocol.write(protocol.Question(SSH)))
+        assert honest.read().startswith(b"answer www.example.com/ssh FAIL")
     assert noted["too-many-callers"]
 
 

@@ -12,7 +12,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import resource
-import secrets
 import socket
 import statistics
 import sys
@@ -22,9 +21,11 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+import calls
+from calls import Conversation, free_port
 from local_nodes import LocalNode, Place, running, wait_until
 
-from dmonitor import protocol, seal
+from dmonitor import protocol
 
 DAEMON, HONEST, CROWDED = "127.0.0.51", "127.0.0.52", "127.0.0.53"
 STRANGERS, CALLERS = 1000, 1000
@@ -48,7 +49,7 @@ def main() -> int:
 
 def play(keyed: bool) -> list[tuple[bool, str]]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
-        node = LocalNode(Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port())
+        node = LocalNode(Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON))
         node.plugin("ok", "echo OK $1")
         node.test("www.example.com/ok")
         if keyed:
@@ -60,8 +61,6 @@ def play(keyed: bool) -> list[tuple[bool, str]]:
 def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
     pid = node.daemon_pid
     quiet = timed(node, keyed)
-    with contextlib.closing(Conversation(node, keyed)):
-        pass
     wait_until(lambda: conversations(pid, node.port) == 0)
     before = descriptors(pid)
     ours, theirs = multiprocessing.Pipe()
@@ -92,46 +91,28 @@ def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
     return found
 
 
-class Conversation:
-    """An honest peer's, past the greeting."""
-
-    def __init__(self, node: LocalNode, keyed: bool) -> None:
-        self.socket = socket.create_connection((node.address, node.port), 5, (HONEST, 0))
-        self.file = self.socket.makefile("rb")
-        self.seal: seal.Seal | None = None
-        first = protocol.read_greeting(self.file.readline()[:-1])
-        if isinstance(first, protocol.Challenge):
-            hello, (self.seal,) = seal.hello([KEY.encode()], (first.nonce, secrets.token_hex(16)), node.address)
-            self.socket.sendall(hello)
-            assert isinstance(protocol.read_greeting(self.seal.take(self.file.readline()[:-1])), protocol.Greeting)
-        assert keyed is (self.seal is not None)
-
-    def ask(self) -> None:
-        self.socket.sendall(self.seal.put(TEST) if self.seal else TEST)
-        line = self.file.readline()[:-1]
-        reply = protocol.read_reply(self.seal.take(line) if self.seal else line)
-        assert isinstance(reply, protocol.Reply) and reply.result.outcome.value == "OK", reply
-
-    def close(self) -> None:
-        self.file.close()
-        self.socket.close()
+def ask(conversation: Conversation) -> None:
+    conversation.say(TEST)
+    reply = protocol.read_reply(conversation.read())
+    assert isinstance(reply, protocol.Reply) and reply.result.outcome.value == "OK", reply
 
 
 def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
     """Return p50, p99 and the longest time of an answer, in seconds: on one conversation, and with one for each."""
+    target, key = (node.address, node.port), KEY.encode() if keyed else b""
     found = []
     for fresh in (False, True):
         times: list[float] = []
-        conversation = Conversation(node, keyed)
+        conversation = Conversation(target, node.address, key, HONEST)
         for number in range(QUESTIONS):
             if number % 500 == 0:
                 time.sleep(0.2)
-                conversation.ask()  # whoever finds it forgotten waits for the plugin, which is not what is measured
+                ask(conversation)  # whoever finds it forgotten waits for the plugin, which is not what is measured
             began = time.perf_counter()
             if fresh:
                 conversation.close()
-                conversation = Conversation(node, keyed)
-            conversation.ask()
+                conversation = Conversation(target, node.address, key, HONEST)
+            ask(conversation)
             times.append(time.perf_counter() - began)
         conversation.close()
         found.append((statistics.median(times), statistics.quantiles(times, n=100)[98], max(times)))
@@ -140,8 +121,8 @@ def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
 
 def press(pipe: multiprocessing.connection.Connection, address: str, port: int) -> None:
     """Be the crowd until told to go, for 60 seconds at the most: whoever was turned out comes again, some hundreds a second."""
-    strangers = [connect(address, port, f"127.1.{number // 250}.{number % 250 + 1}") for number in range(STRANGERS)]
-    callers = [connect(address, port, CROWDED) for _ in range(CALLERS)]
+    strangers = [join(address, port, f"127.1.{number // 250}.{number % 250 + 1}") for number in range(STRANGERS)]
+    callers = [join(address, port, CROWDED) for _ in range(CALLERS)]
     pipe.send((len(strangers), len(callers)))
     came, turn, end = STRANGERS + CALLERS, 0, time.monotonic() + 60
     while not pipe.poll() and time.monotonic() < end:
@@ -152,7 +133,7 @@ def press(pipe: multiprocessing.connection.Connection, address: str, port: int) 
         for crowd, source in ((strangers, f"127.1.{turn % 250}.{turn % 249 + 1}"), (callers, CROWDED)):
             place = turn * 7 % len(crowd)
             crowd[place].close()
-            crowd[place] = connect(address, port, source)
+            crowd[place] = join(address, port, source)
             came += 1
         turn += 1
         time.sleep(0.004)
@@ -162,16 +143,10 @@ def press(pipe: multiprocessing.connection.Connection, address: str, port: int) 
     pipe.send(came)
 
 
-def connect(address: str, port: int, source: str) -> socket.socket:
-    made = socket.create_connection((address, port), 10, (source, 0))
+def join(address: str, port: int, source: str) -> socket.socket:
+    made = calls.connect((address, port), source)
     made.setblocking(False)
     return made
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((DAEMON, 0))
-        return int(probe.getsockname()[1])
 
 
 def descriptors(pid: int) -> int:

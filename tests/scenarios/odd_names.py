@@ -6,9 +6,7 @@ One node with a quorum of 1, a host that fails, and an address that is mailed; a
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from calls import free_port, raw
 from local_nodes import ADDRESS, LocalNode, Place, running
 
 NODE = "127.0.0.57"
@@ -73,7 +72,7 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory(prefix="dmonitor-names.") as directory:
         place = Place(Path(directory))
-        node = LocalNode(place, NODE, [NODE], port=free_port(), conf="quorum = 1\n")
+        node = LocalNode(place, NODE, [NODE], port=free_port(NODE), conf="quorum = 1\n")
         node.plugin("ok", f'printf "%s\\n" "$*" >>{node.state}/arguments; echo OK')
         node.plugin("bad", "echo FAIL as it should")
         for test in ("good/ok", "good/bad"):
@@ -102,7 +101,10 @@ def main() -> int:
         with running([node]):
             for name, odd in ODD.items():
                 on_the_wire(table, node, name, odd)
-            table.check(say(node, b"test good/ok\n").splitlines()[-1].startswith(b"answer good/ok OK"), "and the daemon goes on")
+            table.check(
+                raw((NODE, node.port), b"test good/ok\n", NODE).splitlines()[-1].startswith(b"answer good/ok OK"),
+                "and the daemon goes on",
+            )
         table.check(tree(place.directory, node) - before <= {"127.0.0.57"}, "no file appeared anywhere else")
     table.show()
     print(f"{table.passed} passed, {table.failed} failed")
@@ -144,25 +146,13 @@ def judge(table: Table, name: str, where: str, made: bool, complaints: list[str]
 
 
 def on_the_wire(table: Table, node: LocalNode, name: str, odd: str) -> None:
-    heard = say(
-        node, b"test " + os.fsencode(odd) + b"/ok\ntest good/" + os.fsencode(odd) + b"\nincident " + os.fsencode(odd) + b"\n"
-    )
+    said_name = os.fsencode(odd)
+    heard = raw((NODE, node.port), b"test %b/ok\ntest good/%b\nincident %b\n" % (said_name, said_name, said_name), NODE)
     lines = heard.decode("ascii").splitlines()[1:]
     said = "error malformed ", f"answer good/{odd} UNKNOWN age=0.0 duration=0.000 text=no plugin "
     harmless = [line for line in lines if line.startswith(said) or " UNKNOWN reason=not-configured " in line]
     kinds = sorted({line.split()[0] if line.startswith("error") else "UNKNOWN" for line in lines})
     table(lines and lines == harmless, name, "on the wire", " and ".join(kinds))
-
-
-def say(node: LocalNode, said: bytes) -> bytes:
-    with socket.create_connection((NODE, node.port), 5, (NODE, 0)) as connection:
-        connection.sendall(said)
-        connection.shutdown(socket.SHUT_WR)
-        heard = b""
-        with contextlib.suppress(ConnectionError):
-            while data := connection.recv(1 << 16):
-                heard += data
-        return heard
 
 
 def tree(directory: Path, node: LocalNode) -> set[str]:
@@ -173,12 +163,6 @@ def tree(directory: Path, node: LocalNode) -> set[str]:
     return {
         os.path.relpath(name, directory) for name in map(os.fsdecode, listed.stdout.split(b"\0")) if name and "/mail/" not in name
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((NODE, 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Calls to a daemon's port, as tests make them: by who just says something, and by a peer that is past the greeting."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+
+from dmonitor import protocol, seal
+
+Target = tuple[str, int]
+
+
+def connect(target: Target, source: str = "") -> socket.socket:
+    """Call TARGET, from the address SOURCE if that matters."""
+    return socket.create_connection(target, 15, (source, 0) if source else None)
+
+
+def raw(target: Target, said: bytes, source: str = "") -> bytes:
+    """Return what the daemon says to who says SAID, and no more."""
+    with connect(target, source) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(1 << 16):
+                heard += data
+        return heard
+
+
+class Conversation:
+    """A peer's with the node NAME at TARGET, past the greeting: with the key KEY if that node has one, else without a seal."""
+
+    def __init__(self, target: Target, name: str, key: bytes = b"", source: str = "") -> None:
+        self._socket = connect(target, source)
+        self._file = self._socket.makefile("rb")
+        self._seal: seal.Seal | None = None
+        first = protocol.read_greeting(self._file.readline()[:-1])
+        if isinstance(first, protocol.Challenge):
+            hello, (self._seal,) = seal.hello([key], (first.nonce, secrets.token_hex(16)), name)
+            self._socket.sendall(hello)
+            first = protocol.read_greeting(self.read())
+        assert isinstance(first, protocol.Greeting), first
+        assert bool(key) is (self._seal is not None), "a key is wanted from who has one, and from nobody else"
+
+    def say(self, lines: bytes) -> None:
+        self._socket.sendall(self._seal.put(lines) if self._seal else lines)
+
+    def read(self) -> bytes:
+        """Return the next line, without its end and its seal; nothing at the end."""
+        line = self._file.readline()[:-1]
+        return self._seal.take(line) if self._seal and line else line
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def free_port(address: str) -> int:
+    """Return a TCP port that is free at ADDRESS."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
