@@ -15,7 +15,7 @@ def distrust(path: Path) -> str:
     Links are followed. Every directory on the way counts like the file: who can write one can put another file there.
     """
     real = Path(os.path.realpath(path))
-    for place in dict.fromkeys((path.parent, real, *real.parents)):
+    for place in dict.fromkeys((*path.parents, real, *real.parents)):
         try:
             status = os.stat(place)
         except OSError:

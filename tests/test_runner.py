@@ -14,7 +14,7 @@ import pytest
 from hostile import HOSTILE, plant, strays
 from local_nodes import wait_until
 
-from dmonitor import processes, result, warden
+from dmonitor import plugin, processes, result, warden
 from dmonitor.model import Outcome, Result, Test
 from dmonitor.runner import Runner
 
@@ -318,3 +318,15 @@ def test_a_link_into_a_directory_of_somebody_else_is_not_followed(bench: Bench, 
         bench.submit("link")
         bench.loop()
         assert bench.results["link"].outcome is outcome, (owner, mode)
+
+
+def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
+    """Who can write /etc/dmonitor can put another plugins/ there, wherever the links in this one lead."""
+    target, plugins = tmp_path / "target", tmp_path / "etc" / "plugins"
+    target.write_text("#!/bin/sh\n")
+    target.chmod(0o755)
+    plugins.mkdir(parents=True)
+    (plugins / "check_link").symlink_to(target)
+    assert plugin.distrust(plugins / "check_link") == ""
+    plugins.parent.chmod(0o777)
+    assert plugin.distrust(plugins / "check_link").startswith(f"lies in {plugins.parent}, which can be written by others")
