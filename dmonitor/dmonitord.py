@@ -19,7 +19,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 
-from dmonitor import config, door, lock, log, program, protocol, state, user
+from dmonitor import config, door, lock, log, program, state, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 from dmonitor.witness import Witness
@@ -132,15 +132,14 @@ def _serve(
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        who = door.Door(selector, chosen.config, settings)
-        greeting = protocol.Greeting(who.around.me.name, node_id, own.run)
-        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, greeting, settings, who)
-        server = Server(selector, listeners, greeting, facts, settings.concurrency, who)
+        who = door.Door(selector, chosen.config, settings, node_id, own.run)
+        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, settings, who)
+        server = Server(selector, listeners, facts, settings.concurrency, who)
         _say_ready()
         if reporter:
             reporter.write(b"ready")
             reporter.close()
-        log.info("started", name=greeting.name, id=node_id, port=settings.port, peers=len(who.around.peers))
+        log.info("started", name=who.greeting.name, id=node_id, port=settings.port, peers=len(who.around.peers))
         who.note_keys()
         while signal.SIGTERM not in caught:
             pauses = [pause for pause in (server.pause(), facts.pause()) if pause is not None]

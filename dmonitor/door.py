@@ -1,4 +1,4 @@
-"""Who is let in at the daemon's port: the addresses of the nodes, and the keys (rule R8).
+"""Who is let in at the daemon's port: the addresses of the nodes, and the keys (rule R8); and who greets them there.
 
 Names are looked up again when that may help, without anybody waiting for it. What was good last stays, where what is there now
 cannot be used. Who comes is `server`'s business.
@@ -12,27 +12,33 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from dmonitor import cluster, config, log
+from dmonitor import cluster, config, log, protocol
 
 _LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because somebody came
 _LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
+_WAITING = 64  # strangers that may wait for a look
 _FILES = ("nodes.txt", *config.KEY_FILES)
 
 
 class Door:
     """The addresses `admitted`, the `names` of this node, and the `keys` of which a caller must show one.
 
-    `around` has the nodes. They are those of DIRECTORY, looked up from within SELECTOR's loop.
+    `around` has the nodes. They are those of DIRECTORY, looked up from within SELECTOR's loop. `greeting` is who answers here:
+    the node NODE_ID, as they call it, in its run RUN.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, directory: Path, settings: config.Settings) -> None:
-        self._directory, self._settings = directory, settings
+    def __init__(
+        self, selector: selectors.BaseSelector, directory: Path, settings: config.Settings, node_id: str, run: str
+    ) -> None:
+        self._directory, self._settings, self._node_id, self._run = directory, settings, node_id, run
         self._found, self._finder = socket.socketpair()
         self._thread: threading.Thread | None = None
         self._versions: dict[str, tuple[int, ...]] = {}
         self._again = False  # somebody wanted a look while one was under way
+        self._waiting: list[tuple[str, Callable[[bool], None]]] = []
         self.keys: config.Keys = None
         selector.register(self._found, selectors.EVENT_READ, self._arrived)
         self._changed()
@@ -46,6 +52,14 @@ class Door:
         if not found:
             self.knock()
         return found
+
+    def judge(self, address: str, then: Callable[[bool], None]) -> None:
+        """Call THEN with whether ADDRESS is a node's; one that is none waits for the look that is under way, or due."""
+        self.knock()
+        if address in self.admitted or not self._thread or len(self._waiting) >= _WAITING:
+            then(address in self.admitted)
+        else:
+            self._waiting.append((address, then))
 
     def knock(self) -> None:
         """Note that somebody came: look again if a file has changed, or the last look was a while ago."""
@@ -107,14 +121,18 @@ class Door:
         self._found.recv(16)
         self._thread = None
         self._admit()
-        log.info("nodes-read", peers=len(self.around.peers))
+        log.info("nodes-read", name=self.greeting.name, peers=len(self.around.peers))
         if self._again:
             self.look()
+        waiting, self._waiting = self._waiting, []
+        for address, then in waiting:
+            then(address in self.admitted)
 
     def _admit(self) -> None:
         self._looked = time.monotonic()
         self.around = self._next
         self.names = self.around.names
+        self.greeting = protocol.Greeting(self.around.me.name, self._node_id, self._run)
         self.admitted = frozenset(address for addresses in self.around.found.values() for address in addresses)
         for peer in self.around.peers:
             if not peer.addresses:

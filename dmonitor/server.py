@@ -73,15 +73,14 @@ class Facts(Protocol):
 
 @dataclasses.dataclass(eq=False)
 class Server:
-    """Serve the sockets `listeners` from `selector`'s loop, and greet callers with `greeting`.
+    """Serve the sockets `listeners` from `selector`'s loop.
 
     `tick` must be called at the times that `pause` says. No more than a multiple of `concurrency` tests wait or run. Who is
-    let in, and has to show which key, is said by `door`.
+    let in, has to show which key, and is greeted by whom, is said by `door`.
     """
 
     selector: selectors.BaseSelector
     listeners: Sequence[socket.socket]
-    greeting: protocol.Greeting
     facts: Facts
     concurrency: int
     door: Door
@@ -128,10 +127,11 @@ class Server:
                     self._drop(caller)
             return
         address = str(resolve.normal(source[0]))
-        self.door.knock()
-        if address not in self.door.admitted or self.door.keys == ():
-            is_stranger = address not in self.door.admitted
-            self._note(address, "stranger" if is_stranger else "no-key", address=address)
+        self.door.judge(address, functools.partial(self._receive, connection, address))
+
+    def _receive(self, connection: socket.socket, address: str, is_node: bool) -> None:
+        if not is_node or self.door.keys == ():
+            self._note(address, "no-key" if is_node else "stranger", address=address)
             connection.close()
             return
         nonce = secrets.token_hex(16) if self.door.keys else ""
@@ -139,7 +139,7 @@ class Server:
         wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
         caller = _Caller(wire, address, until, nonce)
         self._admit(caller)
-        self._send(caller, protocol.write(protocol.Challenge(nonce) if nonce else self.greeting))
+        self._send(caller, protocol.write(protocol.Challenge(nonce) if nonce else self.door.greeting))
 
     def _admit(self, caller: _Caller) -> None:
         """Count CALLER among those of its kind, and end the oldest of its address, or of who has most, if they are too many.
@@ -215,9 +215,9 @@ class Server:
         caller.nonce, caller.until = "", time.monotonic() + CONVERSATION_LIMIT
         self._admit(caller)
         if called in self.door.names:
-            self._send(caller, protocol.write(self.greeting))
+            self._send(caller, protocol.write(self.door.greeting))
         else:
-            name = f"this node is {self.greeting.name}, and not {called}: see name in dmonitor.conf(5)"
+            name = f"this node is {self.door.greeting.name}, and not {called}: see name in dmonitor.conf(5)"
             self._note("misdirected " + caller.address, "misdirected", address=caller.address, name=called)
             self._send(caller, protocol.write(protocol.Refusal("misdirected", name)))
             caller.leaving = True

@@ -22,7 +22,7 @@ _Fact = TypeVar("_Fact")
 
 @dataclasses.dataclass(eq=False)
 class Witness:
-    """What a node knows that greets with `greeting`: its configuration is in `directory`, its state in `books` or `stand_in`.
+    """What a node knows: its configuration is in `directory`, its state in `books` or `stand_in`.
 
     Plugins are run by `runner`. A peer is the test node/NAME: `door` knows it, and it is greeted from within `selector`'s loop;
     `tick` must be called at the times that `pause` says.
@@ -33,7 +33,6 @@ class Witness:
     directory: Path
     books: Path
     stand_in: Path | None
-    greeting: protocol.Greeting
     settings: config.Settings
     door: door.Door
 
@@ -69,8 +68,8 @@ class Witness:
 
     def _visit(self, test: Test, done: Done) -> None:
         visited, settings = self.door.peer(test.name), self.settings
-        asker = peers.Asker(self.selector, [visited] if visited else [], self.greeting.node_id, settings, self.door.keys)
-        asker.visiting, asker.own_run = True, lambda: self.greeting.run
+        asker = peers.Asker(self.selector, [visited] if visited else [], self.door.greeting.node_id, settings, self.door.keys)
+        asker.visiting, asker.own_run = True, lambda: self.door.greeting.run
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 
@@ -88,19 +87,19 @@ class Witness:
                 del self._visits[test]
                 (contact,) = asker.contacts.values()
                 asker.close()
-                done(test, result.of_contact(contact, self.greeting.node_id, time.monotonic() - began))
+                done(test, result.of_contact(contact, self.door.greeting.node_id, time.monotonic() - began))
 
     def statement(self) -> tuple[Statement, float]:
         """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
         silences, now = list(config.load_silences(self.directory, config.Problems())), time.time()
-        name, node_id, tests = self.greeting.name, self.greeting.node_id, protocol.digest(self.tests())
+        greeting, tests = self.door.greeting, protocol.digest(self.tests())
 
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
-            presence = own.presence(name, node_id, now, tests=tests, stores=not store.failed)
+            presence = own.presence(greeting.name, greeting.node_id, now, tests=tests, stores=not store.failed)
             return effects.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
 
-        alone = Presence(name, node_id, now, tests=tests, stores=False)
+        alone = Presence(greeting.name, greeting.node_id, now, tests=tests, stores=False)
         return self._read(read, (effects.state_of(effects.Own(), [], silences, alone, now), now))
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:

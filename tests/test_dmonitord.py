@@ -496,3 +496,16 @@ def test_a_peer_that_never_greets_keeps_nobody_waiting(node: LocalNode) -> None:
         assert time.monotonic() - began < 2
         assert "FAIL" in (answer := caller.read()) and "connected, but no greeting" in answer
         assert 4 < time.monotonic() - began < 7
+
+
+def test_a_node_that_is_installed_before_it_is_configured_needs_no_signal(node: LocalNode) -> None:
+    """The package starts the daemon; who the nodes are, and what the others call this one, is written afterwards."""
+    nodes = (node.config / "nodes.txt").read_text()
+    (node.config / "nodes.txt").write_text("# nobody yet\n")
+    with running([node]):
+        assert not greeted(node, ADDRESS)
+        (node.config / "nodes.txt").write_text(nodes)
+        with Caller(node, "127.0.0.36") as caller:
+            assert f" name={ADDRESS} " in caller.greeting
+            assert f'"name":"{ADDRESS}"' in caller.ask("greet")
+        assert not greeted(node, "127.0.0.37")

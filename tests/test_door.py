@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from local_nodes import wait_until
 
-from dmonitor import config, door, resolve
+from dmonitor import config, door, protocol, resolve
 from dmonitor.door import Door
 
 Found = dict[str, resolve.Found]
@@ -37,7 +37,7 @@ class House:
         (self.directory / "nodes.txt").write_text("".join(f"{name}\n" for name in names))
 
     def door(self) -> Door:
-        self.doors.append(Door(self.selector, self.directory, config.Settings(listen=("127.0.0.1",))))
+        self.doors.append(Door(self.selector, self.directory, config.Settings(listen=("127.0.0.1",)), "1d1d", "run1"))
         return self.doors[-1]
 
     def settle(self, made: Door, condition: Callable[[], object] = lambda: True) -> None:
@@ -133,3 +133,30 @@ def test_a_mapped_caller_is_the_one_that_is_listed(house: House) -> None:
         connection.close()
     assert source[0] == "::ffff:127.0.0.1"
     assert str(resolve.normal(source[0])) in house.door().admitted
+
+
+def test_who_comes_with_a_change_of_nodes_txt_is_judged_by_it(house: House) -> None:
+    house.nodes()
+    made, heard = house.door(), []
+    assert made.greeting.name == socket.gethostname() and made.greeting.node_id == "1d1d"
+    house.nodes("127.0.0.1", "paris")
+    for address in ("192.0.2.1", "192.0.2.66"):
+        made.judge(address, lambda is_node, address=address: heard.append((address, is_node)))
+    assert not heard
+    house.settle(made, lambda: heard)
+    assert heard == [("192.0.2.1", True), ("192.0.2.66", False)]
+    assert made.greeting == protocol.Greeting("127.0.0.1", "1d1d", "run1")
+
+
+def test_a_stranger_is_told_at_once_where_no_look_is_due_or_too_many_wait(house: House) -> None:
+    made, heard = house.door(), []
+    made.judge("192.0.2.66", heard.append)
+    assert heard == [False]
+    house.later = 301
+    for _ in range(door._WAITING + 1):
+        made.judge("192.0.2.66", heard.append)
+    assert heard == [False, False]
+    made.judge("192.0.2.1", heard.append)
+    assert heard[2:] == [True]
+    house.settle(made, lambda: len(heard) == door._WAITING + 3)
+    assert not any(heard[3:])

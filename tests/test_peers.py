@@ -612,8 +612,10 @@ class FakeDoor:
     admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
     names: frozenset[str] = frozenset({"paris"})
     keys: Keys = None
+    greeting = Greeting("paris", PARIS)
 
-    def knock(self) -> None: ...
+    def judge(self, address: str, then: Callable[[bool], None]) -> None:
+        then(address in self.admitted)
 
 
 @pytest.fixture
@@ -623,7 +625,7 @@ def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.B
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, FakeDoor())
+    made = server.Server(selector, [listener], facts, 5, FakeDoor())
     yield made, facts, selector
     made.close()
     selector.close()
@@ -934,7 +936,7 @@ def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test]
         done(test, Result(Outcome.FAIL, "seen"))
 
     facts.run = run  # type: ignore[assignment]
-    made = server.Server(selector, [listener], Greeting("paris", PARIS), facts, 5, FakeDoor(keys=(KEY,)))
+    made = server.Server(selector, [listener], facts, 5, FakeDoor(keys=(KEY,)))
     made._note = lambda subject, event, **told: noted.setdefault(event, []).append(str(told.get("reason")))  # type: ignore[method-assign]
     over = threading.Event()
 

@@ -94,8 +94,10 @@ class _Door:
     keys: config.Keys
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
+    greeting = protocol.Greeting("paris", "0123456789ab")
 
-    def knock(self) -> None: ...
+    def judge(self, address: str, then: Callable[[bool], None]) -> None:
+        then(address in self.admitted)
 
 
 class _Listener:
@@ -114,7 +116,7 @@ def daemon(data: bytes) -> None:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         with selectors.DefaultSelector() as selector, ours, theirs, mock.patch("secrets.token_hex", lambda _: NONCES[0]):
-            made = server.Server(selector, [], protocol.Greeting("paris", "0123456789ab"), _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
+            made = server.Server(selector, [], _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
             made._accept(_Listener(ours))  # type: ignore[arg-type]
             asked = unsealed(data, keys) if keys else data
             said = b"".join(_play(selector, theirs, asked, lambda: made._callers))  # noqa: B023
