@@ -30,9 +30,9 @@ EVERY = 3600.0  # seconds after which a trouble that lasts is said again
 LASTING = 3600.0  # seconds after which a test that fails here alone is a trouble
 HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
-# Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, or a network
-# that came back in the middle of a round is none.
-PATIENCE = {SUSPECT: 45.0, "untestable": 300.0, "no-daemon": 300.0, "unanswered": 300.0}
+# Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, a network that
+# came back in the middle of a round, or a configuration that somebody is just writing on one node after the other is none.
+PATIENCE = {SUSPECT: 45.0} | dict.fromkeys(("untestable", "no-daemon", "unanswered", "no-peers", "no-address", "drift"), 300.0)
 QUIET = ("drift", "lasting")  # a warning in the log, and no more: nobody is blind
 _NAMED = 10  # of many, in one text
 Spoilt = tuple[str, str, str]

@@ -26,7 +26,7 @@ from dmonitor.state import State
 TEST = "www.example.com/web"
 SILENT = "no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused): nothing that fails here can be confirmed, and nobody is alerted"
 ALONE = (
-    "alert.d names no address: this node can mail nobody; no peer answers (127.0.0.99: connection refused): nothing that fails here can be"
+    "no peer answers (127.0.0.99: connection refused): nothing that fails here can be"
     " confirmed, and nobody is alerted; with a third node in nodes.txt, the two that are left would go on"
 )
 TOLD = {"asked", "answer", "verdict", "incident-opened", "incident-closed", "handed-over"}  # what info shows

@@ -252,6 +252,12 @@ def test_what_may_be_gone_in_a_minute_has_to_last() -> None:
     ]
 
 
+def test_a_configuration_may_take_five_minutes_to_be_written() -> None:
+    half = {"no-peers": "nodes.txt names no other node", "no-address": "alert.d names no address", "drift": "other tests"}
+    assert said((0, half), (4, half)) == []
+    assert said((0, half), (4, half), (5, half)) == [(5, kind) for kind in half]
+
+
 def test_from_when_to_when() -> None:
     (began,) = trouble.follow((), {"silent": "no peer answers"}, NOW)
     assert began == Trouble("silent", "no peer answers", NOW)

@@ -1,7 +1,8 @@
-"""What the scenarios in this directory share: the lab, counted checks, installing by hand, reading journals and mails.
+"""What the scenarios in this directory share: the lab, counted checks, installing the package, reading logs and mails.
 
 A scenario is a program that plays a story on real Debian systems, which `lab` boots on this machine. It shows what
-it sees, counts its checks, and ends with a line `N passed, N failed`. LAB_SUITE chooses the Debian release.
+it sees, counts its checks, and ends with a line `N passed, N failed`. LAB_SUITE chooses the Debian release, LAB_INIT the
+init (systemd or sysvinit). What is installed is the package DMONITOR_DEB, or else one that is built of this checkout first.
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# What a person types to install dmonitor by hand: the README's block, word by word.
-(INSTALL,) = re.findall(r"^<!-- install -->\n```sh\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S)
-PACKAGES = " ".join(re.findall(r"^apt-get install -y (.+)$", INSTALL, re.M)).split()
+# What the README has a person type, by the block's name.
+README = dict(re.findall(r"^<!-- (\w+) -->\n```sh\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S))
 
 _Found = TypeVar("_Found")
 _FACT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
@@ -62,11 +62,14 @@ class Checks:
 class Lab:
     """The nodes, through the script `lab`."""
 
-    def __init__(self, name: str) -> None:
-        # The nodes have no package source: what the README installs is part of their base, and apt finds it there.
-        defaults = {"LAB_NAME": name, "LAB_SUITE": "bookworm"}
-        self._environment = defaults | os.environ | {"LAB_PKGS": ",".join(PACKAGES)}
-        self.suite = self._environment["LAB_SUITE"]
+    def __init__(self, name: str, *, bare: bool = False) -> None:
+        defaults = {"LAB_NAME": name, "LAB_SUITE": "bookworm", "LAB_INIT": "systemd"}
+        self._environment = defaults | os.environ | {"LAB_PKGS": "" if bare else ",".join(_wanted())}
+        self.suite, self.init = self._environment["LAB_SUITE"], self._environment["LAB_INIT"]
+
+    @property
+    def has_systemd(self) -> bool:
+        return self.init == "systemd"
 
     def call(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> tuple[int, bytes, str]:
         """Run `lab ARGUMENTS`; return its exit status, its output, and its complaints, or all it said if it failed."""
@@ -101,9 +104,13 @@ class Lab:
         return self.do("exec", node, *command, stdin=stdin).decode(errors="replace")
 
 
-def play(name: str, count: int, story: Callable[[Lab, Checks], None]) -> int:
-    """Boot COUNT nodes, tell STORY on them, and take them down, whatever happened; return the exit status."""
-    lab, check = Lab(name), Checks()
+def play(name: str, count: int, story: Callable[[Lab, Checks], None], *, bare: bool = False) -> int:
+    """Boot COUNT nodes, tell STORY on them, and take them down, whatever happened; return the exit status.
+
+    BARE nodes have nothing of what dmonitor needs.
+    """
+    print(f"the package is {deb().name}", flush=True)
+    lab, check = Lab(name, bare=bare), Checks()
     if lab.call("status")[0] == 0:
         print(f"the lab {name} is up already; `LAB_NAME={name} tests/lab/lab down` ends what an earlier run left")
         return 1
@@ -111,7 +118,7 @@ def play(name: str, count: int, story: Callable[[Lab, Checks], None]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
-        chapter(f"{count} nodes boot: {lab.suite} (the first time, their base is built: a minute)")
+        chapter(f"{count} nodes boot: {lab.suite}, {lab.init} (the first time, their base is built: a minute)")
         print(lab.do("up", str(count), limit=600).decode(), end="")
         story(lab, check)
     except Failed as error:
@@ -153,23 +160,57 @@ def until(find: Callable[[], _Found], seconds: float) -> _Found:
     return found
 
 
-def install(lab: Lab, node: str) -> None:
-    """Copy the checkout to NODE, and run the README's installation block there."""
-    lab.run(node, "mkdir", "/root/dmonitor")
-    lab.run(node, "tar", "-x", "--no-same-owner", "-C", "/root/dmonitor", stdin=_checkout())
-    lab.run(node, "sh", "-c", "cd /root/dmonitor && exec sh -e", stdin=INSTALL.encode())
-
-
 @functools.cache
-def _checkout() -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(CHECKOUT, arcname=".", filter=_wanted)
-    return packed.getvalue()
+def deb() -> Path:
+    """Return the package that is to be installed."""
+    if given := os.environ.get("DMONITOR_DEB"):
+        return Path(given)
+    built = subprocess.run(["sh", CHECKOUT / "debian/build"], stdout=subprocess.PIPE, text=True, check=True)
+    return CHECKOUT / built.stdout.split()[-1]
 
 
-def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if Path(member.name).name in (".git", ".venv", "__pycache__") else member
+def _wanted() -> list[str]:
+    """Return what the package depends on and recommends: the nodes have no package source, so it is part of their base."""
+    command = ["dpkg-deb", "--show", "--showformat", "${Depends}, ${Recommends}", str(deb())]
+    fields = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(", ")
+    names = [re.split(r"[ :]", field)[0] for field in fields]  # the first alternative, without a version
+    return [name for name in names if name not in ("python3", "default-mta")]  # a base has these anyway
+
+
+def install(lab: Lab, node: str, package: Path | None = None) -> None:
+    """Copy the package, or another one, to NODE, and do there what the README says."""
+    package = package or deb()
+    lab.run(node, "sh", "-c", "rm -f /tmp/dmonitor_*")
+    lab.do("put", node, str(package), f"/tmp/{package.name}")
+    lab.run(node, "sh", "-e", stdin=README["install"].encode())
+
+
+# What changes on any system that runs: logs, mail, and the books of who installs.
+_OF_OTHERS = r"/(proc|sys|dev|tmp|var/(log|cache|spool|mail|backups|lib/(apt|dpkg|systemd|postfix|logrotate|ucf)))(/|$)|/etc/.*-$|/root/Maildir|/run/(adduser$|systemd/journal/)"
+
+
+def census(lab: Lab, node: str) -> set[str]:
+    """Return every file on NODE, /run included, and every user and group."""
+    files = lab.run(node, "find", "/", "/run", "-xdev").splitlines()
+    people = [
+        f"{kind} {line.split(':')[0]}" for kind in ("passwd", "group", "shadow") for line in lab.run(node, "getent", kind).split()
+    ]
+    of_it = lab.run(
+        node, "find", "/tmp", "/var/mail", "/var/lib/systemd", "-name", "*dmonitor*", "!", "-name", "*.deb"
+    ).splitlines()
+    return {file for file in files if not re.match(_OF_OTHERS, file)} | set(people) | set(of_it)
+
+
+def stop(lab: Lab, node: str, name: str) -> None:
+    """Stop the service NAME on NODE, and whatever would start it again."""
+    if lab.has_systemd:
+        lab.run(node, "systemctl", "stop", *(("ssh.service", "ssh.socket") if name == "ssh" else (name,)))
+    else:
+        lab.run(node, "service", name, "stop")
+
+
+def start(lab: Lab, node: str, name: str) -> None:
+    lab.run(node, "service", name, "start")
 
 
 @dataclass(frozen=True)
@@ -186,11 +227,18 @@ class Event:
 
 
 class Journal:
-    """What dmonitor, cron and postfix's pickup have logged on one node."""
+    """What dmonitor, cron and postfix's pickup have logged on one node: in the journal, or where there is none in syslog's files."""
+
+    NAMES = ("dmonitor-check", "dmonitord", "CRON", "postfix/pickup")
 
     def __init__(self, lab: Lab, node: str, *options: str) -> None:
-        options += tuple(f"--identifier={name}" for name in ("dmonitor-check", "dmonitord", "CRON", "postfix/pickup"))
-        self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "--output=short-iso-precise", *options).splitlines()
+        if lab.has_systemd:
+            options += tuple(f"--identifier={name}" for name in self.NAMES)
+            self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "--output=short-iso-precise", *options).splitlines()
+        else:
+            assert not options
+            grep = ["grep", "-hE", rf" ({'|'.join(self.NAMES)})\[", "/var/log/syslog", "/var/log/auth.log"]
+            self.lines = sorted(lab.call("exec", node, *grep)[1].decode().splitlines())
 
     def events(self, name: str = "", since: int = 0, **facts: str) -> list[Event]:
         """Return the events called NAME (or all), from line SINCE on, in which these FACTS stand."""
@@ -284,10 +332,11 @@ import json, sqlite3
 db = sqlite3.connect("file:/var/lib/dmonitor/state.db?mode=ro", uri=True)
 own = json.loads(json.loads(db.execute("SELECT value FROM memo WHERE key = 'own'").fetchone()[0]))
 known = [json.loads(value) for (value,) in db.execute("SELECT value FROM incident")]
-holds = [each["test"]["host"] + "/" + each["test"]["name"] for each in known if "closed" not in each and "removed" not in each]
+still = [each for each in known if "closed" not in each and "removed" not in each]
+holds = [each["test"]["host"] + "/" + each["test"]["name"] for each in still]
 (owes,) = db.execute("SELECT count(*) FROM outbox").fetchone()
 ails = [each["kind"] for each in own.get("troubles", []) if "ended" not in each]
-print(json.dumps({"refused": own.get("refused", 0), "open": holds, "outbox": owes, "troubles": ails}))
+print(json.dumps({"refused": own.get("refused", 0), "open": holds, "ids": sorted(sum((each["ids"] for each in still), [])), "outbox": owes, "troubles": ails}))
 """
 
 
