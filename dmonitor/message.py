@@ -245,7 +245,7 @@ def _footer(node: str) -> list[str]:
     return [
         f"Sent by dmonitor on {node}. To look further, on any node, as root:",
         "  dmonitor-check --dry-run      who sees what now; changes nothing",
-        "  journalctl -t dmonitor-check  what was seen, asked and decided",
+        "  journalctl -t dmonitor-check  what was seen and decided (or /var/log/syslog)",
     ]
 
 
