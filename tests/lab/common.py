@@ -186,7 +186,7 @@ def install(lab: Lab, node: str, package: Path | None = None) -> None:
 
 
 # What changes on any system that runs: logs, mail, and the books of who installs.
-_OF_OTHERS = r"/(proc|sys|dev|tmp|var/(log|cache|spool|mail|backups|lib/(apt|dpkg|systemd|postfix|logrotate|ucf)))(/|$)|/etc/.*-$|/root/Maildir|/run/(adduser$|systemd/journal/)"
+_OF_OTHERS = r"/(proc|sys|dev|tmp|var/(log|cache|spool|mail|backups|lib/(apt|dpkg|systemd|postfix|logrotate|ucf)))(/|$)|/etc/.*-$|/root/Maildir|/run/(adduser|systemd/(journal|ask-password-block))(/|$)"
 
 
 def census(lab: Lab, node: str) -> set[str]:
@@ -305,7 +305,7 @@ class Mail:
 
 def mails(lab: Lab, node: str, home: str) -> list[Mail]:
     """Return the mails in the mailbox below HOME on NODE, oldest first."""
-    script = 'cd "$1/Maildir/new" 2>/dev/null || exit 0; exec tar -c --format=posix .'
+    script = 'cd "$1/Maildir/new" 2>/dev/null || exit 0; tar -c --format=posix .; [ $? -le 1 ]'  # 1: one came meanwhile
     packed = lab.do("exec", node, "sh", "-c", script, "sh", home)
     if not packed:
         return []
