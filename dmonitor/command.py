@@ -44,7 +44,7 @@ def _key(chosen: Namespace) -> int:
             if old.exists():
                 old.unlink()
                 log.info("old-key-dropped")
-            print(f"there is no old key any more: {old} does not exist")
+            print(f"no old key is taken any more; the one in {path} is")
             return os.EX_OK
     problems = config.Problems()
     for name, key in ((each, config.load_key(each, problems)) for each in (path, old)):
