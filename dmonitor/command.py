@@ -44,7 +44,7 @@ def _key(chosen: Namespace) -> int:
             if old.exists():
                 old.unlink()
                 log.info("old-key-dropped")
-            print(f"no old key is taken any more; the one in {path} is")
+            print("no old key is taken any more")
             return os.EX_OK
     problems = config.Problems()
     for name, key in ((each, config.load_key(each, problems)) for each in (path, old)):
