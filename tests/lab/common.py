@@ -177,11 +177,17 @@ def _wanted() -> list[str]:
     return [name for name in names if name not in ("python3", "default-mta")]  # a base has these anyway
 
 
-def install(lab: Lab, node: str, package: Path | None = None) -> None:
-    """Copy the package, or another one, to NODE, and do there what the README says."""
+def bring(lab: Lab, node: str, package: Path | None = None) -> str:
+    """Copy the package, or another one, to NODE, where the README has it; return its path there."""
     package = package or deb()
     lab.run(node, "sh", "-c", "rm -f /tmp/dmonitor_*")
     lab.do("put", node, str(package), f"/tmp/{package.name}")
+    return f"/tmp/{package.name}"
+
+
+def install(lab: Lab, node: str, package: Path | None = None) -> None:
+    """Do on NODE what the README says, with the package or another one."""
+    bring(lab, node, package)
     lab.run(node, "sh", "-e", stdin=README["install"].encode())
 
 
