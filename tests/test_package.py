@@ -31,11 +31,16 @@ def complete(*words: str) -> set[str]:
     return set(ran.stdout.split())
 
 
+def usage(program: str, *words: str) -> str:
+    """Return what PROGRAM says it takes."""
+    command = [sys.executable, str(CHECKOUT / "bin" / program), *words, "--help"]
+    environment = {"PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment).stdout
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_bash_completes_what_the_program_takes(program: str) -> None:
-    command = [sys.executable, str(CHECKOUT / "bin" / program), "--help"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env={"PYTHONPATH": str(CHECKOUT)})
-    options = set(re.findall(r"--[a-z][a-z-]*", said.stdout))
+    options = set(re.findall(r"--[a-z][a-z-]*", usage(program)))
     assert complete(program, "--") == options
     assert complete(program, "--ver") == {"--verbose", "--version"}
     assert complete(program, "--config", "/e") == {"-o", "dirnames"}
@@ -45,14 +50,7 @@ def test_bash_completes_what_the_program_takes(program: str) -> None:
 
 def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert "key" in complete("dmonitor", "")
-    said = subprocess.run(
-        [sys.executable, str(CHECKOUT / "bin/dmonitor"), "key", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-        env={"PYTHONPATH": str(CHECKOUT)},
-    ).stdout
+    said = usage("dmonitor", "key")
     assert complete("dmonitor", "key", "") == set(re.search(r"\[(new\|[a-z|]+)\]", said)[1].split("|"))  # type: ignore[index]
     assert complete("dmonitor", "key", "new", "") == set()
 
