@@ -7,7 +7,6 @@ sysexits.h: 0 the round was completed, whatever it found; 64 usage; 70 a bug; 75
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import faulthandler
 import functools
 import os
@@ -15,7 +14,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import cluster, config, effects, lock, log, model, observer, program, protocol, round, state, user, values
 from dmonitor.model import Judgement, Notification, Test, Vote
@@ -97,15 +96,14 @@ def _locked_round(chosen: Namespace, began: float) -> int:
     config.log_problems(configuration.problems)
     with state.State(chosen.state, chosen.run) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
-            configuration = dataclasses.replace(configuration, addresses=store.addresses(configuration.addresses))
+            configuration = configuration._replace(addresses=store.addresses(configuration.addresses))
         all_told = _Driver(chosen, configuration, store, began).drive()
     faulthandler.cancel_dump_traceback_later()
     log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
     return os.EX_OK if all_told else os.EX_TEMPFAIL
 
 
-@dataclasses.dataclass(frozen=True)
-class _Clock:
+class _Clock(NamedTuple):
     """The clocks of one round that began at BEGAN, monotonic."""
 
     began: float

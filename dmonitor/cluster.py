@@ -6,9 +6,9 @@ node from agreeing with itself is the node id (rule R2).
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor import names, resolve
 from dmonitor.config import Settings
@@ -17,8 +17,7 @@ from dmonitor.model import Node
 PATIENCE = 4.0  # seconds that all names together may take to resolve
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """A node that is not this one; without addresses, `reason` says why."""
 
     node: Node
@@ -26,8 +25,7 @@ class Peer:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Cluster:
+class Cluster(NamedTuple):
     """The nodes as seen from here; `me` is our own line, or a stand-in named like the host where we are not `listed`."""
 
     me: Node

@@ -6,13 +6,13 @@ another its test or its mail. Nothing here is written, run or resolved; `audit` 
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from dmonitor import log, names, protocol, user
 from dmonitor.model import Node, Silence, Test
@@ -34,8 +34,7 @@ class Severity(enum.Enum):
     WARNING = "warning"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One mistake of the operator's: where it is, and what is wrong with it."""
 
     severity: Severity
@@ -48,8 +47,7 @@ class Problem:
         return f"{self.severity.value}: {place}: {self.text}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """dmonitor.conf, each with its default; dmonitor.conf(5) has the table."""
 
     quorum: int = 2
@@ -64,8 +62,7 @@ class Settings:
     name: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """All that an operator configured; `problems` has what could not be used.
 
     Where something could not even be looked at, the rest is not `complete`: what is missing may well be there.
@@ -210,7 +207,7 @@ def load_settings(directory: Path, problems: Problems) -> Settings:
                 values[field] = read(value)
             except ValueError as error:
                 problems.error(path, f"{key} = {names.printable(value)}: {error}", number)
-    return dataclasses.replace(Settings(), **values)  # type: ignore[arg-type]
+    return Settings()._replace(**values)  # type: ignore[arg-type]
 
 
 def _checked(is_proper: Callable[[str], object], complaint: str, make: Callable[[str], _Value] = str) -> Callable[[str], _Value]:

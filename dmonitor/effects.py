@@ -6,17 +6,16 @@ stored by a Save before the next effect; a Save is one transaction.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from dmonitor import model, speaking
 from dmonitor.model import Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
 from dmonitor.values import Time
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Own:
+class Own(NamedTuple):
     """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
     `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
@@ -55,8 +54,7 @@ def state_of(
     )
 
 
-@dataclasses.dataclass(slots=True)
-class Books:
+class Books(NamedTuple):
     """All that a node remembers; `recall` finds incidents that are long over by their ids."""
 
     own: Own
@@ -67,8 +65,7 @@ class Books:
     recall: Callable[[Iterable[str]], Iterable[Incident]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(NamedTuple):
     """What the round needs to know of the configuration, and who we are; times are of this node's clock.
 
     `tests` has those that nodes are, too; `digest` is of the others.
@@ -91,16 +88,14 @@ class Setup:
 # Effects, with what is sent back for each.
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Observe:
+class Observe(NamedTuple):
     """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation."""
 
     open: frozenset[Test]
     incidents: tuple[Incident, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rehearse:
+class Rehearse(NamedTuple):
     """Ask our own daemon and one peer about a test that passes here -> Rehearsal, None if nothing passes.
 
     Its turn has the test behind AFTER, which was last; in the CYCLE-th turn of all tests each meets another peer. Or it is TEST
@@ -113,19 +108,17 @@ class Rehearse:
     peer: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Greet:
+class Greet(NamedTuple):
     """Greet all peers again -> the Contacts of this round; INCIDENTS are those known here."""
 
     incidents: tuple[Incident, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Save:
+class Save(NamedTuple):
     """Store all of this, or none -> whether it is stored for good."""
 
     own: Own | None = None
-    standings: Mapping[Test, Standing] = dataclasses.field(default_factory=dict)
+    standings: Mapping[Test, Standing] = MappingProxyType({})
     gone: frozenset[Test] = frozenset()
     incidents: tuple[Incident, ...] = ()
     outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
@@ -133,27 +126,23 @@ class Save:
     silences: Mapping[str, Sequence[Silence]] | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(NamedTuple):
     """Start to hand each address its one mail -> None."""
 
     mails: Mapping[str, Sequence[Notification]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Next:
+class Next(NamedTuple):
     """Wait for the MTA -> the next address and whether its mail was taken, or None after the last."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Let SECONDS pass -> None."""
 
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Complain:
+class Complain(NamedTuple):
     """Say TEXT to whoever reads what cron mails -> None."""
 
     text: str
@@ -162,8 +151,7 @@ class Complain:
 Effect = Observe | Rehearse | Greet | Save | HandOver | Next | Wait | Complain
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What a round has seen: who we are in nodes.txt, a judgement for each test, and what came of greeting the peers."""
 
     me: Node

@@ -6,8 +6,8 @@ Pure: values in, values out; `now` is passed in. Which node tells what is owed i
 from __future__ import annotations
 
 import collections
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, Vote
 
@@ -18,8 +18,6 @@ IDS = 256  # of one incident; what would have more is not united, for a peer may
 CHANGES = 6  # changes of one test that are not yet flapping
 WINDOW = 1800.0  # seconds within which they are counted
 STEADY = 900.0  # seconds without a change after which a test flaps no more
-
-_replace = dataclasses.replace
 
 
 def advance(
@@ -38,19 +36,19 @@ def advance(
         if downs < confirm or not fresh_id:
             return standing, None
         return standing, Incident((fresh_id,), test, now, judgement, _remember((), judgement, now), held=now)
-    incident = _replace(incident, failed=_remember(incident.failed, judgement, now))
+    incident = incident._replace(failed=_remember(incident.failed, judgement, now))
     if len(incident.failed) < judgement.quorum and judgement.nodes(Vote.PASSING):
         incident = close(incident, now, judgement)
     return standing, incident
 
 
 def close(incident: Incident, now: float, closing: Judgement | None = None) -> Incident:
-    return _replace(incident, closed=now, closing=closing, held=now)
+    return incident._replace(closed=now, closing=closing, held=now)
 
 
 def remove(incident: Incident) -> Incident:
     """End the incident of a test that the operator took away here; nobody is mailed about it, and no peer is told."""
-    return _replace(incident, removed=True)
+    return incident._replace(removed=True)
 
 
 def _remember(failed: tuple[tuple[str, float], ...], judgement: Judgement, now: float) -> tuple[tuple[str, float], ...]:
@@ -79,10 +77,11 @@ def owed(incident: Incident) -> tuple[Kind, ...]:
 
 def told(incident: Incident, kinds: Iterable[Kind], by: str, now: float, remind: float = 0.0) -> Incident:
     """Note that BY has handed KINDS over; every REMIND seconds there is a reminder."""
-    facts: dict[str, object] = {"held": now}
+    facts: dict[str, Any] = {"held": now}
     if remind:
         facts["reminded"] = int((now - incident.began) // remind)
-    return _replace(incident, **facts, **{kind.value: by for kind in kinds if kind is not Kind.REMINDER})
+    facts |= {kind.value: by for kind in kinds if kind is not Kind.REMINDER}
+    return incident._replace(**facts)
 
 
 def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
@@ -145,7 +144,7 @@ class Ledger:
         if not met and self._held[heard.test] >= HELD:
             return  # a peer may make up any number
         self._held[heard.test] += not met
-        united = _replace(heard, held=now) if not met else _unite(met, heard, now)
+        united = heard._replace(held=now) if not met else _unite(met, heard, now)
         if united not in met and len(united.ids) <= IDS:
             self.put(united)
 
@@ -162,7 +161,7 @@ def _is_known(mine: Incident, heard: Incident) -> bool:
 
 def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     """Return the incident that OURS and HEARD are together; what we know ourselves comes first: ages on the wire are rounded."""
-    known = [_replace(mine, removed=False) for mine in ours]
+    known = [mine._replace(removed=False) for mine in ours]
     every = [*known, heard]
     ids = {each for mine in known for each in mine.ids}
     united = Incident(
@@ -180,7 +179,7 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
         void=any(incident.void for incident in every),
         held=min(incident.held for incident in known),
     )
-    return united if owed(united) == owed(known[0]) else _replace(united, held=now)
+    return united if owed(united) == owed(known[0]) else united._replace(held=now)
 
 
 def flap(test: Test, incidents: Sequence[Incident], judgement: Judgement, now: float, fresh_id: str) -> Incident | None:

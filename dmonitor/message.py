@@ -7,7 +7,6 @@ elsewhere. Written for a tired person with a phone: what is down comes first, ev
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime
 import email.headerregistry
 import email.message
@@ -17,6 +16,7 @@ import hashlib
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor.incident import STEADY, WINDOW
 from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Test, Verdict, Vote
@@ -70,8 +70,7 @@ def _threads(notifications: Sequence[Notification]) -> Mapping[str, str]:
     return headers
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Story:
+class _Story(NamedTuple):
     """What is to be told about one test: its state, the incident that says so, and the others, in order."""
 
     state: str

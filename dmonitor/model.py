@@ -6,9 +6,8 @@ epoch, other floats are seconds; the types say what the state and a peer may hol
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from dmonitor import names
 from dmonitor.values import Time, rule
@@ -64,11 +63,8 @@ class Kind(enum.Enum):
 _VOTES = {Outcome.OK: Vote.PASSING, Outcome.FAIL: Vote.FAILING, Outcome.TIMEOUT: Vote.FAILING, Outcome.UNKNOWN: Vote.ABSTAIN}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class Test:
+class Test(NamedTuple):
     """One HOST/NAME: a file in hosts.d."""
-
-    __test__ = False  # not a test case, whatever pytest thinks of the name
 
     host: Subject
     name: TestName
@@ -87,8 +83,7 @@ def node_test(name: str) -> Test:
     return Test(names.NODE, name)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One run of one test on one node: outcome, one printable line, seconds it took."""
 
     outcome: Outcome
@@ -96,16 +91,14 @@ class Result:
     duration: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One line of nodes.txt; `site` is the node's name when the line names none, and empty where nobody knows it."""
 
     name: NodeName
     site: Site
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What one node sees for one test: this node's own result, or a peer's answer to our question.
 
     `node_id` is empty as long as the node has not stated one. Without a result there is no answer, and
@@ -135,8 +128,7 @@ class Answer:
         return self.result.text if self.result else self.reason
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """A verdict and the evidence for it: own answer first, then every other node once."""
 
     verdict: Verdict
@@ -152,8 +144,7 @@ class Judgement:
         return {answer.node.site for answer in self.answers if answer.vote is vote} - {""}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(NamedTuple):
     """From the first DOWN verdict of a test until its recovery (rule R4).
 
     It *is* the set of ids it was opened under, in order; the smallest is shown. `opening` and `closing` are the
@@ -188,8 +179,7 @@ class Incident:
         return self.closed is None and not self.removed
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What is remembered of a test from round to round.
 
     `own` is what this node's own plugin said last; `downs` the number of DOWN verdicts in a row, as far as it matters.
@@ -201,8 +191,7 @@ class Standing:
     downs: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A notification that is owed to one address since `since`, refused `refusals` times."""
 
     kind: Kind
@@ -212,8 +201,7 @@ class Notification:
     refusals: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Silence:
+class Silence(NamedTuple):
     """An operator's word that a host, or the one test `name` of it, may not notify: until `until`, None until it is removed."""
 
     host: Subject
@@ -224,8 +212,7 @@ class Silence:
         return self.host == test.host and self.name in ("", test.name) and (self.until is None or now < self.until)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rehearsal:
+class Rehearsal(NamedTuple):
     """What our own daemon and one peer answered about a test that passes here; None where nobody was asked, or it was moot."""
 
     test: Test
@@ -233,8 +220,7 @@ class Rehearsal:
     peer: Answer | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(NamedTuple):
     """What keeps a node from seeing or telling, or might (rule R7).
 
     `said`: when it was last complained of; `logged`: it was since it began.
@@ -248,8 +234,7 @@ class Trouble:
     logged: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Presence:
+class Presence(NamedTuple):
     """What a node states of itself, at the moment `at` (rules R5, R7).
 
     `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
@@ -273,8 +258,7 @@ class Presence:
     troubles: Annotated[tuple[Word, ...], rule(lambda words: len(words) <= 20)] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """What a peer's greeting says: itself, whom it greeted in its last round, its silences and incidents.
 
     `tests` are those it has, None where its digest is ours or they are not known.
@@ -287,8 +271,7 @@ class Statement:
     tests: frozenset[Test] | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(NamedTuple):
     """What came of greeting a line of nodes.txt that is not ours: who is there, and what it states; or `reason`, why not.
 
     `run` is that of the greeting. `unable`: this node, and not the other, is why nothing came of it. `cloned`: another machine

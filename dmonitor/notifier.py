@@ -7,12 +7,12 @@ elsewhere.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from dmonitor import names
 
@@ -21,16 +21,14 @@ _AT_ONCE = 20  # sendmails that run at the same time
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What became of one mail; `text` is what sendmail wrote, or why it did not take the mail."""
 
     taken: bool
     text: str
 
 
-@dataclasses.dataclass(slots=True)
-class _Sendmail:
+class _Sendmail(NamedTuple):
     process: subprocess.Popen[bytes]
     output: int
     until: float

@@ -5,10 +5,10 @@ One loop for all of it, which ends by itself. What is seen is a value; what it m
 
 from __future__ import annotations
 
-import dataclasses
 import faulthandler
 import selectors
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dmonitor import cluster, log, names, peers, result, runner, verdict
 from dmonitor.config import Config
@@ -56,12 +56,12 @@ class Observer:
         self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
-        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, digest(config.tests))
-        self._asker.clock, self._asker.own_run, self._asker.heard = clock.now, own_run, self._greeted
+        facts: dict[str, Any] = {"digest": digest(config.tests), "clock": clock.now, "own_run": own_run, "heard": self._greeted}
+        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, **facts)
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
         mirror = [cluster.Peer(self._me, here)] if here else []
-        as_listed = dataclasses.replace(settings, listen=tuple(map(str, here)))
+        as_listed = settings._replace(listen=tuple(map(str, here)))
         self._mirror = peers.Asker(self._selector, mirror, "", as_listed, config.keys)
 
     def observe(self, wanted: Observe) -> Observation:

@@ -8,7 +8,6 @@ answers mean is `verdict`'s business, and what the statements mean is `incident`
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import errno
 import functools
@@ -48,60 +47,60 @@ class _Stage(enum.Enum):
     OVER = enum.auto()
 
 
-@dataclasses.dataclass(eq=False, slots=True)
 class _Peer:
     """One line of nodes.txt that is not ours, and how far we are with it."""
 
-    node: Node
-    found: tuple[resolve.Address, ...]
-    stage: _Stage = _Stage.IDLE
-    addresses: list[resolve.Address] = dataclasses.field(default_factory=list)  # that are still to be tried
-    wire: Wire | None = None
-    seals: list[seal.Seal] = dataclasses.field(default_factory=list)  # one for each key, until it has greeted with one of them
-    unable: bool = True  # nothing but our own fault has kept us from it
-    by: float = 0.0  # until when it must have greeted
-    deadline: float = 0.0  # the same for the present address
-    name: str = ""  # as it states it
-    node_id: str = ""
-    run: str = ""
-    cloned: bool = False  # another machine with our own id
-    reason: str = ""  # why it is OVER
-    asked: dict[Test, float] = dataclasses.field(default_factory=dict)  # until when an answer counts
-    greet_by: float = 0.0  # until when its statement counts; 0 when none is wanted
-    awaited: list[protocol.Request] = dataclasses.field(default_factory=list)  # whose replies of several lines have not ended
-    reply: list[bytes] = dataclasses.field(default_factory=list)  # the first of them, as far as it has come
-    began: float = 0.0  # when it began to come, on the caller's clock
-    size: int = 0  # of the whole statement so far
-    statement: Statement | None = None  # as far as it has come
-    incidents: dict[str, Incident] = dataclasses.field(default_factory=dict)  # its incidents, by their smallest ids
+    def __init__(self, peer: Peer) -> None:
+        self.node, self.found = peer.node, peer.addresses
+        self.stage = _Stage.IDLE
+        self.addresses: list[resolve.Address] = []  # that are still to be tried
+        self.wire: Wire | None = None
+        self.seals: list[seal.Seal] = []  # one for each key, until it has greeted with one of them
+        self.unable = True  # nothing but our own fault has kept us from it
+        self.by = 0.0  # until when it must have greeted
+        self.deadline = 0.0  # the same for the present address
+        self.name = self.node_id = self.run = ""  # as it states them
+        self.cloned = False  # another machine with our own id
+        self.reason = peer.reason  # why it is OVER
+        self.asked: dict[Test, float] = {}  # until when an answer counts
+        self.greet_by = 0.0  # until when its statement counts; 0 when none is wanted
+        self.awaited: list[protocol.Request] = []  # whose replies of several lines have not ended
+        self.reply: list[bytes] = []  # the first of them, as far as it has come
+        self.began = 0.0  # when it began to come, on the caller's clock
+        self.size = 0  # of the whole statement so far
+        self.statement: Statement | None = None  # as far as it has come
+        self.incidents: dict[str, Incident] = {}  # its incidents, by their smallest ids
 
 
-@dataclasses.dataclass(eq=False)
 class Asker:
-    """Ask `peers`, from within `selector`'s loop; `tick` must be called at the times that `pause` says.
+    """Ask PEERS, from within SELECTOR's loop; `tick` must be called at the times that `pause` says.
 
-    The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With `keys`, only who has
-    one of them is heard. `digest` is that of our tests, where it matters who has others. The times in `contacts`, what came of
-    greeting each, are on `clock`; `heard` is told of every one. `own_run` gives that of our own daemon, None if there is none.
-    `visiting`: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
+    The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With KEYS, only who has
+    one of them is heard. DIGEST is that of our tests, where it matters who has others. The times in `contacts`, what came of
+    greeting each, are on CLOCK; HEARD is told of every one. OWN_RUN gives that of our own daemon, None if there is none.
+    VISITING: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
     for its daemon may just be starting.
     """
 
-    selector: selectors.BaseSelector
-    peers: dataclasses.InitVar[Iterable[Peer]]
-    own_id: str
-    settings: Settings
-    keys: Keys
-    digest: str = ""
-    clock: Callable[[], float] = time.time
-    own_run: Callable[[], str | None] = lambda: ""
-    heard: Callable[[Contact], None] = lambda _: None
-    visiting: bool = False
-    contacts: dict[Node, Contact] = dataclasses.field(default_factory=dict, init=False)
-    echo: Node | None = dataclasses.field(default=None, init=False)  # the line of nodes.txt at which our own id answered
-
-    def __post_init__(self, peers: Iterable[Peer]) -> None:
-        self._peers = [_Peer(peer.node, peer.addresses, reason=peer.reason) for peer in peers]
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        peers: Iterable[Peer],
+        own_id: str,
+        settings: Settings,
+        keys: Keys,
+        *,
+        digest: str = "",
+        clock: Callable[[], float] = time.time,
+        own_run: Callable[[], str | None] = lambda: "",
+        heard: Callable[[Contact], None] = lambda _: None,
+        visiting: bool = False,
+    ) -> None:
+        self.selector, self.own_id, self.settings, self.keys, self.digest = selector, own_id, settings, keys, digest
+        self.clock, self.own_run, self.heard, self.visiting = clock, own_run, heard, visiting
+        self.contacts: dict[Node, Contact] = {}
+        self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
+        self._peers = list(map(_Peer, peers))
         self._is_known: Callable[[str], bool] = lambda _: True
         self._open: list[tuple[str, ...]] = []
         self._answers: dict[Test, dict[Node, Answer]] = {}
@@ -366,11 +365,11 @@ class Asker:
             peer.awaited += [protocol.Request("tests")] if differs else []
             self._say(peer, peer.awaited)
         elif request.word == "tests" and peer.statement:
-            peer.statement = dataclasses.replace(peer.statement, tests=protocol.read_tests(lines))
+            peer.statement = peer.statement._replace(tests=protocol.read_tests(lines))
         elif incident := protocol.read_incident(lines, peer.began):
             peer.incidents[incident.id] = incident
         if not peer.awaited and peer.statement:
-            statement = dataclasses.replace(peer.statement, incidents=tuple(peer.incidents.values()))
+            statement = peer.statement._replace(incidents=tuple(peer.incidents.values()))
             peer.greet_by = 0.0
             self._contact(Contact(peer.node, peer.node_id, peer.run, statement))
 

@@ -6,11 +6,10 @@ Whatever arrives, nothing but ProtocolError is raised.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmonitor import names, values
 from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
@@ -38,8 +37,7 @@ class ProtocolError(Exception):
     """A line that is not of the protocol; its text says why, and is safe to show."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """Who answers here: the daemon's first line, or, with a key, its first that is sealed.
 
     `run` is a word made at its start, by which two with one id are told apart.
@@ -50,22 +48,19 @@ class Greeting:
     run: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """The first line of a daemon that has a key, and says no more to who has not: a word that it says only once."""
 
     nonce: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What do you see for this test?"""
 
     test: Test
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """`greet`: what do you state of yourself and of what you know? `tests`: which do you have?
 
     `incident`: what do you know of the one with this ID, and who saw what when it opened? `quit`: the caller is done.
@@ -75,8 +70,7 @@ class Request:
     id: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the daemon sees; `age` in seconds since the run ended.
 
     `reason` says why a result is UNKNOWN without a run: `not-configured` or `busy`.
@@ -88,8 +82,7 @@ class Reply:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """The daemon's word that it could make nothing of a line."""
 
     reason: str
@@ -215,7 +208,7 @@ def read_statement(lines: Iterable[bytes], who: Greeting, now: float) -> Stateme
     said = _read(lines, now)
     if not said["standing"]:
         raise ProtocolError("a statement without a standing")
-    presence = dataclasses.replace(said["standing"][-1], node_id=who.node_id, at=now)
+    presence = said["standing"][-1]._replace(node_id=who.node_id, at=now)
     return Statement(presence, tuple(said["heard"]), tuple(said["silence"]), tuple(said["incident"]))
 
 
@@ -236,7 +229,7 @@ def write_incident(incident: Incident | None, now: float) -> bytes:
     """Return the reply to `incident`, with the votes that opened it; an incident that is not known is None."""
     if incident is None:
         return _lines()
-    whole = _say("incident", dataclasses.replace(_stated(incident), opening=incident.opening), now)
+    whole = _say("incident", _stated(incident)._replace(opening=incident.opening), now)
     return _lines(whole if len(whole) < ANSWER_LIMIT - SEAL_SIZE else _say("incident", _stated(incident), now))
 
 
@@ -250,7 +243,7 @@ def _stated(what: Incident) -> Incident:
     """Return what a statement says of an incident."""
     latest = sorted(what.failed, key=lambda vote: -vote[1])[:SITES_LIMIT]
     ids = tuple(sorted(what.ids)[:IDS_LIMIT])
-    return dataclasses.replace(what, ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False)
+    return what._replace(ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False)
 
 
 def _say(word: str, value: object, now: float) -> str:

@@ -6,7 +6,6 @@ passed in. `check` does it in earnest, the simulator of tests/simulation in a vi
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -56,7 +55,7 @@ class _Round:
         begins = (*books.own.begins, clock.now())[-_BEGINS:]
         nodes, addresses = protocol.digest(f"{each.name} {each.site}" for each in setup.nodes), protocol.digest(setup.addresses)
         speaks = bool(setup.addresses)
-        self._own = dataclasses.replace(books.own, begins=begins, speaks=speaks, nodes=nodes, addresses=addresses)
+        self._own = books.own._replace(begins=begins, speaks=speaks, nodes=nodes, addresses=addresses)
         listed = {node.name for node in setup.nodes}
         self._silences = {name: said for name, said in books.silences.items() if name in listed}
         self._contacts: Sequence[Contact] = ()
@@ -69,7 +68,7 @@ class _Round:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
         seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
         self._me = seen.me
-        self._own = dataclasses.replace(self._own, name=seen.me.name)
+        self._own = self._own._replace(name=seen.me.name)
         self._greeted_at = 0.0
         mine = (each.node.name for each in seen.contacts if each.node_id == self._setup.node_id and not each.cloned)
         self._tests = self._setup.tests - set(map(model.node_test, mine))  # no node has the test of itself
@@ -84,7 +83,7 @@ class _Round:
         yield from self._tell()
         yield from self._look_at_itself(judgements, standings)
         heard = tuple(statement.presence for statement in self._statements.values())
-        yield from self._save(own=dataclasses.replace(self._own, finished=self._clock.now(), heard=heard))
+        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard))
         return self._all_taken
 
     def _save(self, **what: Any) -> Generator[Effect, Any, None]:
@@ -92,10 +91,11 @@ class _Round:
         now = self._clock.now()
         for known in list(self._ledger.changed.values()):
             if known.closed is not None and not known.void and Kind.ALERT in incident.owed(known) and self._silenced(known, now):
-                self._ledger.put(dataclasses.replace(known, void=True))
+                self._ledger.put(known._replace(void=True))
                 self._note("info", "void", test=str(known.test), incident=known.id)
         if self._silences != self._books.silences:
-            what["silences"] = self._books.silences = self._silences
+            what["silences"] = self._silences
+            self._books = self._books._replace(silences=self._silences)
         if self._ledger.changed or any(what.values()):
             changed, self._ledger.changed = tuple(self._ledger.changed.values()), {}
             self._stored = yield Save(incidents=changed, **what)
@@ -126,10 +126,10 @@ class _Round:
             suspects.add(self._setup.node_id)
 
         def marked(answer: Answer) -> Answer:
-            return dataclasses.replace(answer, suspect=True) if answer.node_id in suspects else answer
+            return answer._replace(suspect=True) if answer.node_id in suspects else answer
 
         return {
-            test: dataclasses.replace(judged, answers=tuple(map(marked, judged.answers))) if suspects else judged
+            test: judged._replace(answers=tuple(map(marked, judged.answers))) if suspects else judged
             for test, judged in judgements.items()
         }
 
@@ -149,7 +149,7 @@ class _Round:
             if closed_elsewhere:
                 (elsewhere,) = self._ledger.find(open_before[test].ids[:1])
                 if asked and not elsewhere.closing:
-                    self._ledger.put(dataclasses.replace(elsewhere, closing=judgement))
+                    self._ledger.put(elsewhere._replace(closing=judgement))
                 self._note("info", "incident-closed-elsewhere", test=str(test), incident=open_before[test].id)
             if after is not None and after != known:
                 self._ledger.put(after)
@@ -258,9 +258,7 @@ class _Round:
             for known, kinds in due
             for kind in kinds
         ]
-        left_over = [
-            dataclasses.replace(left, incident=self._ledger.find(left.incident.ids)[0]) for left in self._outbox.values()
-        ]
+        left_over = [left._replace(incident=self._ledger.find(left.incident.ids)[0]) for left in self._outbox.values()]
         self._outbox = {_key(left): left for left in left_over}
         untold = {_key(each): each for each in fresh}
         mails: dict[str, list[Notification]] = {}
@@ -285,12 +283,12 @@ class _Round:
                 refusing.remove(address)
                 yield from self._taken(mails[address], untold)
             elif left := [each for each in mails[address] if _key(each) in self._outbox]:
-                yield from self._save(outbox=self._owe(dataclasses.replace(each, refusals=each.refusals + 1) for each in left))
+                yield from self._save(outbox=self._owe(each._replace(refusals=each.refusals + 1) for each in left))
         # Nobody may move to the front while another hands over: what was only left over moves nobody, and neither does a success
         # of who speaks only because the first does not count for that incident.
         count = refused if not telling else refused + 1 if telling <= refusing else 0 if first else refused
         if count != refused:
-            self._own = dataclasses.replace(self._own, refused=count)
+            self._own = self._own._replace(refused=count)
             yield from self._save(own=self._own)
 
     def _was_tried(self, each: Notification, kind: Kind) -> bool:
@@ -321,7 +319,7 @@ class _Round:
         own, done = self._own, []
         if rehearsal := (yield Rehearse(own.rehearsed, own.cycle)):
             name, peer = str(rehearsal.test), rehearsal.peer.node.name if rehearsal.peer else ""
-            self._own = dataclasses.replace(own, rehearsed=name, cycle=own.cycle + (name <= own.rehearsed))
+            self._own = own._replace(rehearsed=name, cycle=own.cycle + (name <= own.rehearsed))
             if trouble.is_spoilt(rehearsal) and self._clock.elapsed() <= REHEARSE_AGAIN_UNTIL:
                 yield Wait(REHEARSE_AGAIN)  # until the daemons have forgotten what they answered
                 done.append((yield Rehearse(test=name, peer=peer)))
@@ -348,8 +346,8 @@ class _Round:
         aloud = [each for each in troubles if each.kind not in trouble.QUIET and trouble.is_serious(each, now)]
         if any(trouble.is_due(each, now) for each in aloud):
             yield Complain(f"{self._me.name}: {'; '.join(each.text for each in aloud)}")
-            troubles = [dataclasses.replace(each, said=now) if each in aloud else each for each in troubles]
-        self._own = dataclasses.replace(own, troubles=tuple(troubles), spoilt=spoilt, no_daemon=no_daemon)
+            troubles = [each._replace(said=now) if each in aloud else each for each in troubles]
+        self._own = own._replace(troubles=tuple(troubles), spoilt=spoilt, no_daemon=no_daemon)
 
     def _say(self, now_is: model.Trouble, before: model.Trouble | None, now: float) -> model.Trouble:
         """Log a trouble that is new, has another text, or lasts for another hour, and one that is over; return it as logged."""
@@ -362,7 +360,7 @@ class _Round:
             if is_new or trouble.is_due(now_is, now):
                 self._note("warning" if quiet else "critical", "trouble", kind=now_is.kind, text=now_is.text, since=since)
             said = now if quiet and trouble.is_due(now_is, now) else now_is.said
-            return dataclasses.replace(now_is, logged=True, said=said)
+            return now_is._replace(logged=True, said=said)
         return now_is
 
 

@@ -9,7 +9,6 @@ non-blocking, every conversation ends by itself, and what one may send or leave 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import secrets
@@ -38,19 +37,16 @@ _UNREAD_LIMIT = 64_000  # bytes of answers that a caller may leave unread before
 _NOTE_EVERY = 60.0  # seconds between two log lines about one stranger
 
 
-@dataclasses.dataclass(eq=False, slots=True)
 class _Caller:
     """One conversation."""
 
-    wire: Wire
-    address: str
-    until: float
-    nonce: str  # of a challenge that it has not met yet
-    unheard: deque[bytes] = dataclasses.field(default_factory=deque)  # lines that wait for room, or for the others' turn
-    lines: int = 0
-    errors: int = 0
-    waiting: int = 0  # answers that it is still owed
-    leaving: bool = False  # ends once it has all its answers
+    def __init__(self, wire: Wire, address: str, until: float, nonce: str) -> None:
+        self.wire, self.address, self.until = wire, address, until
+        self.nonce = nonce  # of a challenge that it has not met yet
+        self.unheard: deque[bytes] = deque()  # lines that wait for room, or for the others' turn
+        self.lines = self.errors = 0
+        self.waiting = 0  # answers that it is still owed
+        self.leaving = False  # ends once it has all its answers
 
 
 class Facts(Protocol):
@@ -71,21 +67,17 @@ class Facts(Protocol):
         """Return the incident, None if it is not known."""
 
 
-@dataclasses.dataclass(eq=False)
 class Server:
-    """Serve the sockets `listeners` from `selector`'s loop.
+    """Serve the sockets LISTENERS from SELECTOR's loop.
 
-    `tick` must be called at the times that `pause` says. No more than a multiple of `concurrency` tests wait or run. Who is
-    let in, has to show which key, and is greeted by whom, is said by `door`.
+    `tick` must be called at the times that `pause` says. No more than a multiple of CONCURRENCY tests wait or run. Who is
+    let in, has to show which key, and is greeted by whom, is said by DOOR.
     """
 
-    selector: selectors.BaseSelector
-    listeners: Sequence[socket.socket]
-    facts: Facts
-    concurrency: int
-    door: Door
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, listeners: Sequence[socket.socket], facts: Facts, concurrency: int, door: Door
+    ) -> None:
+        self.selector, self.listeners, self.facts, self.concurrency, self.door = selector, listeners, facts, concurrency, door
         self._callers: dict[_Caller, None] = {}  # in the order they came
         self._flights: dict[Test, set[_Caller]] = {}
         self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended

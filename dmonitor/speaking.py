@@ -6,9 +6,9 @@ removes a run in which a mail was doubled or lost; doc/design.md tells them.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from dmonitor import names
 from dmonitor.model import Incident, Presence, Statement, Test, node_test
@@ -18,8 +18,7 @@ RELAYED = 120.0  # seconds for which a peer's word that it greeted another node 
 _MEASURED = 5  # rounds from which an interval is measured
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Who speaks, None for nobody; `reason` is for a person."""
 
     speaker: Presence | None
@@ -42,8 +41,7 @@ def place(presence: Presence) -> tuple[bool, int, int, str, str]:
     return not presence.stores, presence.refused, presence.interval, presence.name, presence.node_id
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A peer that may speak: greeted in this round, or known from one that was; `tests` is None where it has ours.
 
     `ids` are those of the incidents it lists; `hears_me`, whether it greeted this node in its last round.

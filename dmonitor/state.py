@@ -8,7 +8,6 @@ written again. What any of it means is decided elsewhere.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -250,7 +249,7 @@ class State:
 
     def from_wall(self, silence: Silence) -> Silence:
         """Return SILENCE with its end on this node's clock."""
-        return silence if silence.until is None else dataclasses.replace(silence, until=silence.until - self.clock.to_wall())
+        return silence if silence.until is None else silence._replace(until=silence.until - self.clock.to_wall())
 
     def own(self) -> Own:
         with self._named():
@@ -347,7 +346,7 @@ class State:
             f"SELECT id, incident FROM known WHERE incident IN ({shared})", (json.dumps(what.ids),)
         ).fetchall()
         olds = sorted({number for _, number in rows})
-        what = dataclasses.replace(what, ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
+        what = what._replace(ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
         alive = what.is_open or bool(incident.owed(what))
         row = (olds[0] if olds else None, alive, incident.changed_at(what), values.write(Incident, what))
         number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid

@@ -6,8 +6,8 @@ that is new is logged again.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor import names, verdict
 from dmonitor.model import (
@@ -39,8 +39,7 @@ Spoilt = tuple[str, str, str]
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What a round has seen of this node, which states `presence`, and of the others.
 
     `tests` has all that it tests; `spoilt` is what came of rehearsals, `no_daemon` why our own daemon gave no answer to one.
@@ -170,13 +169,13 @@ def rehearse(
 def follow(before: Sequence[Trouble], found: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
     """Return the troubles there are, and of those that are over what was logged and ends now, or was said within the hour."""
     gone = [known for known in before if known.kind not in found]
-    over = [dataclasses.replace(known, ended=now) for known in gone if known.ended is None and known.logged]
+    over = [known._replace(ended=now) for known in gone if known.ended is None and known.logged]
     over += [known for known in gone if known.ended is not None and now - known.said < EVERY]
     last = {known.kind: known for known in before}
     there = []
     for kind, text in found.items():
         old = last.get(kind, Trouble(kind, text, now))
-        there.append(dataclasses.replace(old, text=text) if old.ended is None else Trouble(kind, text, now, old.said))
+        there.append(old._replace(text=text) if old.ended is None else Trouble(kind, text, now, old.said))
     return (*over, *there)
 
 

@@ -6,7 +6,6 @@ not of its field's type is a ValueError; so is what is not of the grammar that t
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import json
@@ -15,6 +14,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 Clock = Callable[[float], float]
+
+_NEEDED: Any = object()  # in place of the default of a field that has none
 
 AGE = 1e9  # seconds, which is 31 years, that a peer may say something is old, or far
 
@@ -46,15 +47,15 @@ def read(kind: Any, text: str | bytes, clock: Clock = float, *, own: bool = Fals
 
 
 def moved(value: Any, clock: Clock) -> Any:
-    """Return the dataclass VALUE with all its times moved by CLOCK."""
+    """Return the NamedTuple VALUE with all its times moved by CLOCK."""
     kind: Any = type(value)
     return _loader(kind)(_dumper(kind)(value, clock), float, True)
 
 
 def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
-    """Return name, type and default of each field of a dataclass."""
+    """Return name, type and default of each field of a NamedTuple."""
     hints = get_type_hints(kind, include_extras=True)
-    return [(field.name, hints[field.name], field.default) for field in dataclasses.fields(kind)]
+    return [(name, hints[name], kind._field_defaults.get(name, _NEEDED)) for name in kind._fields]
 
 
 @functools.cache
@@ -68,7 +69,7 @@ def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
         return lambda value, clock: None if value is None else plain(value, clock)
     if origin is tuple:
         return _tuple_dumper(inner)
-    if dataclasses.is_dataclass(kind):
+    if hasattr(kind, "_fields"):
         fields = [(name, _dumper(each), default) for name, each, default in _fields(kind)]
         return lambda value, clock: {
             name: dump(one, clock) for name, dump, default in fields if (one := getattr(value, name)) != default
@@ -98,8 +99,8 @@ def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
         return lambda data, clock, own: None if data is None else some(data, clock, own)
     if origin is tuple:
         return _tuple_loader(inner)
-    if dataclasses.is_dataclass(kind):
-        return _dataclass_loader(kind)
+    if hasattr(kind, "_fields"):
+        return _record_loader(kind)
     if isinstance(kind, enum.EnumType):
         return lambda data, *_: kind(data)
     proper = {
@@ -121,9 +122,9 @@ def _tuple_loader(inner: tuple[Any, ...]) -> Callable[[Any, Clock, bool], Any]:
     return lambda data, clock, own: tuple([load(one, clock, own) for load, one in zip(loads, is_list(data), strict=True)])
 
 
-def _dataclass_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
+def _record_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     loads = [(name, _loader(each)) for name, each, _ in _fields(kind)]
-    needed = {name for name, _, default in _fields(kind) if default is dataclasses.MISSING}
+    needed = {name for name, _, default in _fields(kind) if default is _NEEDED}
     is_whole = rule(lambda data: isinstance(data, dict) and needed <= data.keys())
 
     def load(data: Any, clock: Clock, own: bool) -> Any:

@@ -5,7 +5,6 @@ Pure. It counts votes and concludes; what follows from a verdict is `incident`'s
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable
 
 from dmonitor.model import Answer, Judgement, Node, Verdict, Vote
@@ -61,7 +60,7 @@ def place(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str
 
 
 def _at(answer: Answer, site: str) -> Answer:
-    return answer if site == answer.node.site else dataclasses.replace(answer, node=Node(answer.node.name, site))
+    return answer if site == answer.node.site else answer._replace(node=Node(answer.node.name, site))
 
 
 def _one_for_each_node(own: Answer, answers: Iterable[Answer]) -> list[Answer]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import gc
@@ -61,17 +60,12 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
         os._exit(status)
 
 
-@dataclasses.dataclass(slots=True, eq=False)
 class _Run:
     """A plugin that runs: its process, the pipe it writes to, and what came out so far."""
 
-    number: str
-    pid: int
-    mark: int
-    began: float
-    stdout: int
-    stderr: int
-    output: bytes = b""
+    def __init__(self, number: str, pid: int, mark: int, began: float, stdout: int, stderr: int) -> None:
+        self.number, self.pid, self.mark, self.began = number, pid, mark, began
+        self.stdout, self.stderr, self.output = stdout, stderr, b""
 
 
 class Warden:

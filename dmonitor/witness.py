@@ -5,12 +5,11 @@ The daemon's facts; `server` says who may have them. Nothing here changes anythi
 
 from __future__ import annotations
 
-import dataclasses
 import selectors
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dmonitor import config, door, effects, log, names, peers, protocol, result, state
 from dmonitor.model import Incident, Presence, Statement, Test
@@ -20,23 +19,25 @@ _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _Fact = TypeVar("_Fact")
 
 
-@dataclasses.dataclass(eq=False)
 class Witness:
-    """What a node knows: its configuration is in `directory`, its state in `books` or `stand_in`.
+    """What a node knows: its configuration is in DIRECTORY, its state in BOOKS or STAND_IN.
 
-    Plugins are run by `runner`. A peer is the test node/NAME: `door` knows it, and it is greeted from within `selector`'s loop;
+    Plugins are run by RUNNER. A peer is the test node/NAME: WHO knows it, and it is greeted from within SELECTOR's loop;
     `tick` must be called at the times that `pause` says.
     """
 
-    selector: selectors.BaseSelector
-    runner: Runner
-    directory: Path
-    books: Path
-    stand_in: Path | None
-    settings: config.Settings
-    door: door.Door
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        runner: Runner,
+        directory: Path,
+        books: Path,
+        stand_in: Path | None,
+        settings: config.Settings,
+        who: door.Door,
+    ) -> None:
+        self.selector, self.runner, self.settings, self.door = selector, runner, settings, who
+        self.directory, self.books, self.stand_in = directory, books, stand_in
         self._visits: dict[Test, tuple[peers.Asker, float, Done]] = {}
         self._tests: config.Tests = {}
         self._tests_read = float("-inf")
@@ -68,8 +69,9 @@ class Witness:
 
     def _visit(self, test: Test, done: Done) -> None:
         visited, settings = self.door.peer(test.name), self.settings
-        asker = peers.Asker(self.selector, [visited] if visited else [], self.door.greeting.node_id, settings, self.door.keys)
-        asker.visiting, asker.own_run = True, lambda: self.door.greeting.run
+        who, found = self.door, [visited] if visited else []
+        facts: dict[str, Any] = {"visiting": True, "own_run": lambda: who.greeting.run}
+        asker = peers.Asker(self.selector, found, who.greeting.node_id, settings, who.keys, **facts)
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 

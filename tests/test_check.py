@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -616,7 +615,7 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(three: list[LocalNode],
             node.round()
         with State(three[2].state) as kept:  # as if its last round had been some minutes ago
             begins = tuple(kept.clock.now() - ago for ago in (490.0, 430.0, 370.0))
-            kept.save(Save(own=dataclasses.replace(kept.own(), begins=begins, finished=begins[-1])))
+            kept.save(Save(own=kept.own()._replace(begins=begins, finished=begins[-1])))
         forget()
         three[0].round()
     (mail,) = place.mails()
@@ -693,7 +692,7 @@ def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:
     sees(node, "FAIL")
     assert node.run("dmonitor-check", "--once").stderr == ""
     with State(node.state) as kept:  # an hour later
-        earlier = [dataclasses.replace(known, said=known.said - 3600.0) for known in kept.own().troubles]
-        kept.save(Save(own=dataclasses.replace(kept.own(), troubles=tuple(earlier))))
+        earlier = [known._replace(said=known.said - 3600.0) for known in kept.own().troubles]
+        kept.save(Save(own=kept.own()._replace(troubles=tuple(earlier))))
     assert "no peer answers" in node.run("dmonitor-check", "--once").stderr
     assert place.mails() == []

@@ -29,7 +29,6 @@ PURE = {
 PURE_LIBRARY = {
     "__future__",
     "collections",
-    "dataclasses",
     "datetime",
     "email",
     "enum",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -17,7 +16,6 @@ OTHER = Test("www.example.com", "ssh")
 OK, FAIL, UNKNOWN = Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN
 Step = tuple[Standing, Incident | None]
 NEW = (Standing(), None)
-change = dataclasses.replace
 
 
 def judge(*seen: Outcome | None, incident_open: bool = False) -> Judgement:
@@ -56,7 +54,7 @@ def test_down_opens() -> None:
 
 def test_still_down_only_remembers_who_fails() -> None:
     standing, known = look(OPENED, FAIL, FAIL, FAIL, now=1060.0)
-    assert known == change(OPENED[1], failed=(("a", 1060.0), ("b", 1060.0), ("c", 1060.0)))
+    assert known == OPENED[1]._replace(failed=(("a", 1060.0), ("b", 1060.0), ("c", 1060.0)))
     assert standing == OPENED[0]
 
 
@@ -156,7 +154,7 @@ def test_whatever_is_heard_is_held() -> None:
     """Open, closed and owing, or over: the node that knew it may be gone tomorrow."""
     for heard in (known("a"), known("a", closed=150.0), known("a", closed=150.0, alert="x", recovery="x")):
         (held,) = met([], heard)
-        assert held == change(heard, held=500.0)
+        assert held == heard._replace(held=500.0)
 
 
 def test_a_closed_id_closes_ours() -> None:
@@ -201,10 +199,10 @@ def test_facts_are_united() -> None:
     heard = {"alert": "x", "recovery": "y", "void": True, "reminded": 3, "opening": evidence}
     for key, value in heard.items():
         (united,) = met([known("a")], known("a", began=99.9, failed=(("c", 240.0),), **{key: value}))
-        assert united == change(known("a"), held=united.held, **{key: value}), "rounded ages and others' votes change nothing"
+        assert united == known("a")._replace(held=united.held, **{key: value}), "rounded ages and others' votes change nothing"
     mine = known("a", alert="me", recovery="me", reminded=4, opening=judge(FAIL, FAIL, OK))
     (united,) = met([mine], known("a", **heard))
-    assert united == change(mine, void=True), "what we know ourselves comes first"
+    assert united == mine._replace(void=True), "what we know ourselves comes first"
 
 
 def test_rounded_ages_change_nothing() -> None:
@@ -265,7 +263,7 @@ def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> No
     }
     what = known("a", closed=closed, alert=alert, recovery=recovery, void=void)
     assert incident.owed(what) == owes.get((closed, alert, recovery, void), ())
-    assert incident.owed(change(what, removed=True)) == ()
+    assert incident.owed(what._replace(removed=True)) == ()
 
 
 def test_told() -> None:
@@ -283,11 +281,11 @@ def test_reminders() -> None:
         (told, 1800.0, 1899.9, False),
         (told, 1800.0, 1900.0, True),
         (told, 0.0, 99_999.0, False),
-        (change(told, reminded=1), 1800.0, 3699.9, False),
-        (change(told, reminded=1), 1800.0, 3700.0, True),
+        (told._replace(reminded=1), 1800.0, 3699.9, False),
+        (told._replace(reminded=1), 1800.0, 3700.0, True),
         (known("a"), 1800.0, 1900.0, False),
-        (change(told, closed=1500.0), 1800.0, 1900.0, False),
-        (change(told, flapping=7), 1800.0, 1900.0, False),
+        (told._replace(closed=1500.0), 1800.0, 1900.0, False),
+        (told._replace(flapping=7), 1800.0, 1900.0, False),
     ):
         assert incident.is_reminder_due(what, remind, now) is due, (what, remind, now)
     late = incident.told(told, [Kind.ALERT], "x", 1950.0, remind=1800.0)
@@ -324,7 +322,7 @@ def test_a_quarter_of_an_hour_without_a_change_ends_it() -> None:
     times = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 1000.0)
     assert flap([episode, *changing(*times)], 1899.9) is None
     ended = flap([episode, *changing(*times)], 1900.0)
-    assert ended == change(episode, closed=1900.0, closing=UP, held=1900.0)
+    assert ended == episode._replace(closed=1900.0, closing=UP, held=1900.0)
     assert flap([episode], 1600.0), "without a change since it began, too"
 
 

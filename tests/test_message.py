@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import email
 import email.policy
@@ -163,7 +162,7 @@ def test_the_subject_of_the_readme() -> None:
 
 def test_what_a_suspect_node_sees_is_marked() -> None:
     first, *rest = DOWN.answers
-    doubted = judged(Verdict.DOWN, dataclasses.replace(first, suspect=True), *rest)
+    doubted = judged(Verdict.DOWN, first._replace(suspect=True), *rest)
     mail = message.compose(
         [owed(Kind.ALERT, incident("ssh", opening=doubted))], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE
     )
@@ -215,12 +214,12 @@ def composed(*notifications: Notification, node: str = "oslo", now: float = BEGA
 
 def test_a_double_has_the_same_message_id_and_nothing_else_has() -> None:
     alert = owed(Kind.ALERT, incident("ssh"))
-    again = dataclasses.replace(alert, since=BEGAN + 99, refusals=3, incident=dataclasses.replace(alert.incident, opening=None))
+    again = alert._replace(since=BEGAN + 99, refusals=3, incident=alert.incident._replace(opening=None))
     told = composed(alert)["Message-ID"]
     assert composed(again, node="paris", now=BEGAN + 100)["Message-ID"] == told
     reminder = owed(Kind.REMINDER, incident("ssh"))
     second = owed(Kind.REMINDER, incident("ssh", reminded=1))
-    other = dataclasses.replace(alert, address="root")
+    other = alert._replace(address="root")
     assert (
         len({told, *(composed(one)["Message-ID"] for one in (reminder, second, other, owed(Kind.ALERT, incident("http"))))}) == 5
     )
@@ -270,18 +269,14 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
         ),
         (
             (
-                owed(Kind.RECOVERY, dataclasses.replace(FLAPPED, closing=STILL_DOWN)),
+                owed(Kind.RECOVERY, FLAPPED._replace(closing=STILL_DOWN)),
                 owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 9000)),
             ),
             "UP {} (was DOWN 2 h 30 min)",
             "It had been flapping from Mon 23 Nov 2026 03:12:06 +0100 to",
         ),
         ((owed(Kind.ALERT, FLAPPED),), "STEADY {}: UP", "{} is STEADY: UP, without a change for 15 min."),
-        (
-            (owed(Kind.RECOVERY, dataclasses.replace(FLAPPED, closing=None)),),
-            "STEADY {}",
-            "{} is STEADY, without a change for 15 min.",
-        ),
+        ((owed(Kind.RECOVERY, FLAPPED._replace(closing=None)),), "STEADY {}", "{} is STEADY, without a change for 15 min."),
         ((owed(Kind.ALERT, incident("ssh", closed=BEGAN + 60)),), "UP {} (was DOWN 1 min)", "{} is UP again since"),
         (
             (

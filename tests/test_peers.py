@@ -332,7 +332,7 @@ STATEMENT = Statement(
     Presence("paris", PARIS, NOW, 2, NOW - 23, True, tests=protocol.digest([SSH])),
     (Presence("rome", "0r0m0e0r0m0e", NOW - 20, finished=NOW - 30, refused=2),),
     (Silence("db"), Silence("www", "ssh", NOW + 60)),
-    (INCIDENTS[MINE], dataclasses.replace(INCIDENTS[THEIRS], opening=None)),
+    (INCIDENTS[MINE], INCIDENTS[THEIRS]._replace(opening=None)),
 )
 DIGEST = STATEMENT.presence.tests
 
@@ -380,7 +380,9 @@ class Talk:
     def __enter__(self) -> Talk:
         self.selector = selectors.DefaultSelector()
         settings = Settings(port=self.fakes.port)
-        self.asker = peers.Asker(self.selector, self.fakes.peers, "own0own0", settings, self.keys, self.digest, lambda: NOW)
+        self.asker = peers.Asker(
+            self.selector, self.fakes.peers, "own0own0", settings, self.keys, digest=self.digest, clock=lambda: NOW
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -429,8 +431,8 @@ def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> 
 
 def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris: Knows) -> None:
     """A statement has to be whole in time; who saw what is only for people."""
-    many = tuple(dataclasses.replace(INCIDENTS[MINE], ids=(f"{number:08}",), opening=None) for number in range(3500))
-    paris.statement = dataclasses.replace(STATEMENT, incidents=many)
+    many = tuple(INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(3500))
+    paris.statement = STATEMENT._replace(incidents=many)
     with Talk(fakes) as talk:
         stated = talk.greet()
         assert stated and stated.incidents == many
@@ -446,7 +448,7 @@ def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(fakes: Fakes,
 
 def test_tests_are_asked_for_where_they_differ(fakes: Fakes, paris: Knows) -> None:
     with Talk(fakes, protocol.digest([])) as talk:
-        assert talk.greet() == dataclasses.replace(STATEMENT, tests=frozenset([SSH]))
+        assert talk.greet() == STATEMENT._replace(tests=frozenset([SSH]))
         assert paris.asked == ["greet", "tests"]
 
 
@@ -454,7 +456,7 @@ def test_greeted_again_on_the_same_connection_between_questions(fakes: Fakes, pa
     with Talk(fakes) as talk:
         talk.asker.ask(SSH)
         assert talk.greet() == STATEMENT
-        paris.statement = dataclasses.replace(STATEMENT, incidents=())
+        paris.statement = STATEMENT._replace(incidents=())
         talk.asker.ask(HTTP)
         assert talk.greet() == paris.statement
         talk.run(lambda: talk.asker.pending)
@@ -651,7 +653,7 @@ def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
                 key.data()
             talk.asker.tick()
         incidents = tuple(INCIDENTS.values())
-        assert stated(talk.asker) == {PARIS: dataclasses.replace(STATEMENT, incidents=incidents, tests=frozenset([SSH]))}
+        assert stated(talk.asker) == {PARIS: STATEMENT._replace(incidents=incidents, tests=frozenset([SSH]))}
         assert talk.asker.answers(SSH)[0].result == Result(Outcome.FAIL, "seen")
 
 
@@ -659,7 +661,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
     """Whoever asks for thirty at once and reads none gets them one after the other, and all of them in the end."""
     made, facts, selector = daemon
     many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(5000))
-    facts.stated = dataclasses.replace(STATEMENT, incidents=many)
+    facts.stated = STATEMENT._replace(incidents=many)
     size = len(protocol.write_statement(facts.stated, NOW))
     with socket.socket() as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -32,7 +32,6 @@ TEST = Test("www.example.com", "http")
 NOW = 10_000.0
 ONE, TWO = "one@example.com", "two@example.com"
 ALERT, RECOVERY, REMINDER = Kind.ALERT, Kind.RECOVERY, Kind.REMINDER
-change = dataclasses.replace
 
 
 @dataclasses.dataclass
@@ -208,7 +207,7 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    kept = change(quiet.own(), nodes="", addresses="", troubles=())
+    kept = quiet.own()._replace(nodes="", addresses="", troubles=())
     assert kept == effects.Own(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
@@ -255,7 +254,7 @@ def test_who_does_not_speak_records() -> None:
 
 def test_what_is_only_heard_of_is_told_too() -> None:
     assert play(UP, heard=[states("peer", known("i", closed=NOW - 20.0))]).mails == [{ONE: [(ALERT, "i"), (RECOVERY, "i")]}]
-    other = change(known("i"), test=Test("www.example.com", "ssh"))
+    other = known("i")._replace(test=Test("www.example.com", "ssh"))
     assert play(UP, heard=[states("peer", other)]).saves[0].incidents == (), "but not what we do not test"
 
 
@@ -430,7 +429,7 @@ def test_flapping_is_one_mail_and_no_other() -> None:
 def test_while_it_flaps_only_the_end_of_that_is_mailed() -> None:
     episode = known("e", flapping=7, alert="me", began=NOW - 300.0)
     assert play(DOWN, incidents=[*changing(6), episode]).mails == []
-    steady = change(episode, began=NOW - 1000.0)
+    steady = episode._replace(began=NOW - 1000.0)
     still = known("s", began=NOW - 2000.0)
     ended = play(DOWN, incidents=[still, steady])
     assert ended.mails == [{ONE: [(ALERT, "s"), (RECOVERY, "e")]}], "with how it stands, in one mail"
@@ -440,11 +439,11 @@ def test_while_it_flaps_only_the_end_of_that_is_mailed() -> None:
 def test_reminder() -> None:
     told = known("i", alert="me", began=NOW - 1800.0)
     assert play(DOWN, incidents=[told]).mails == []
-    assert play(DOWN, incidents=[change(told, began=NOW - 1700.0)], remind=1800.0).mails == []
+    assert play(DOWN, incidents=[told._replace(began=NOW - 1700.0)], remind=1800.0).mails == []
     due = play(DOWN, incidents=[told], remind=1800.0)
     assert due.mails == [{ONE: [(REMINDER, "i")]}] and due.incident("i").reminded == 1
     assert play(DOWN, incidents=[due.incident("i")], remind=1800.0).mails == [], "once"
-    assert play(DOWN, incidents=[told], remind=1800.0, heard=[states("peer", change(told, reminded=1))]).mails == []
+    assert play(DOWN, incidents=[told], remind=1800.0, heard=[states("peer", told._replace(reminded=1))]).mails == []
 
 
 # Closed elsewhere.
@@ -535,7 +534,7 @@ def test_who_was_slow_to_see_greets_again_before_it_tells(second: float, greeted
 
 def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     """The first may be handing over just then."""
-    first = dataclasses.replace(states("a", refused=1), tests=frozenset[Test]())
+    first = states("a", refused=1)._replace(tests=frozenset[Test]())
     spoken = play(DOWN, heard=[first], remembered=own(refused=2))
     assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.own().refused == 2
     assert play(DOWN, remembered=own(refused=2)).own().refused == 0, "the first itself"
@@ -620,12 +619,13 @@ def test_what_ails_a_node_is_stated() -> None:
     kept = play(UP).own()
     assert kept.presence("me", "id-me", NOW).troubles == ("silent",)
     assert (
-        change(kept, troubles=tuple(change(known, ended=NOW) for known in kept.troubles)).presence("me", "x", NOW).troubles == ()
+        kept._replace(troubles=tuple(known._replace(ended=NOW) for known in kept.troubles)).presence("me", "x", NOW).troubles
+        == ()
     )
 
 
 def test_drift_is_a_warning_and_no_complaint() -> None:
-    other = change(states("peer"), tests=frozenset([Test("other", "x")]))
+    other = states("peer")._replace(tests=frozenset([Test("other", "x")]))
     first = play(UP, heard=[other])
     assert first.complaints == [] and "trouble" not in first.events(), (
         "somebody may just be writing it on one node after the other"
@@ -643,7 +643,7 @@ def test_what_a_suspect_sees_is_marked() -> None:
 
 
 OWN_FAILS = Answer(Node("me", "me"), "id-me", Result(Outcome.FAIL, "no right"))
-OWN_PASSES = change(OWN_FAILS, result=Result(Outcome.OK))
+OWN_PASSES = OWN_FAILS._replace(result=Result(Outcome.OK))
 NAME = str(TEST)
 
 
@@ -700,7 +700,7 @@ def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> No
 
 def test_one_line_says_all_that_lasts() -> None:
     (known,) = play(UP).own().troubles
-    mute = change(known, kind="no-address", said=NOW - 3600.0)
+    mute = known._replace(kind="no-address", said=NOW - 3600.0)
     both = play(UP, clock=Clock(665.0), remembered=own(troubles=(known, mute)), addresses=())
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line
@@ -712,6 +712,6 @@ def test_no_node_has_the_test_of_itself() -> None:
     both = frozenset([TEST, node_test("peer")])
     about = known("i", test=node_test("peer"))
     ours = Contact(Node("peer", "peer"), "id-me")
-    assert play(UP, incidents=[about], tests=both, contacts_too=[change(ours, cloned=True)]).incident("i").is_open
+    assert play(UP, incidents=[about], tests=both, contacts_too=[ours._replace(cloned=True)]).incident("i").is_open
     gone = play(UP, incidents=[about], tests=both, contacts_too=[ours])
     assert gone.incident("i").removed and "incident-removed" in gone.events()

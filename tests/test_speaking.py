@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from dmonitor.speaking import Candidate
 NOW = 100_000.0
 TEST = Test("www.example.com", "http")
 NEVER = float("-inf")
-change = dataclasses.replace
 
 
 def node(name: str, **facts: Any) -> Presence:
@@ -99,14 +97,14 @@ def test_of_a_relayed_node_counts_what_it_stated_then() -> None:
     """Rounds that it has finished since are not heard of so soon."""
     relayed = peer("a", greeted=False, at=NOW - 100.0, finished=NOW - 190.0)
     assert speaker(node("b"), relayed, peer("c")) == "a"
-    assert speaker(node("b"), change(relayed, presence=change(relayed.presence, finished=NOW - 230.0)), peer("c")) == "b"
+    assert speaker(node("b"), relayed._replace(presence=relayed.presence._replace(finished=NOW - 230.0)), peer("c")) == "b"
 
 
 def test_of_a_greeted_node_counts_what_it_stated_then() -> None:
     """It may have finished a round since; who saw its plugins hang for 20 s must not take it for stale."""
     greeted = peer("a", at=NOW - 20.0, finished=NOW - 130.0)
     assert speaker(node("b"), greeted) == "a"
-    assert speaker(node("b"), change(greeted, presence=change(greeted.presence, finished=NOW - 141.0))) == "b"
+    assert speaker(node("b"), greeted._replace(presence=greeted.presence._replace(finished=NOW - 141.0))) == "b"
 
 
 def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
@@ -125,7 +123,7 @@ def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
 
 def test_the_word_of_a_word_does_not_count() -> None:
     """One hop: what a peer heard of others from others is not in its statement at all."""
-    assert not dataclasses.fields(Presence)[-1].name.startswith("heard")
+    assert not Presence._fields[-1].startswith("heard")
     assert {each.presence.name for each in speaking.candidates(node("m"), [Statement(node("a"), heard=(node("b"),))])} == {
         "a",
         "b",
@@ -218,10 +216,10 @@ def test_limit() -> None:
 
 def test_a_node_does_not_speak_of_itself() -> None:
     """It has no such test; neither while it answers, nor while others have heard of it lately."""
-    about = dataclasses.replace(held(5.0), test=node_test("a"))
+    about = held(5.0)._replace(test=node_test("a"))
     assert speaker(node("me"), peer("a"), incident=about) == "me"
     assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
     assert "a is what it is about" in reason(node("me"), peer("a"), incident=about)
-    assert speaker(node("me"), peer("a", tests=frozenset()), incident=dataclasses.replace(about, test=node_test("b"))) == "a", (
+    assert speaker(node("me"), peer("a", tests=frozenset()), incident=about._replace(test=node_test("b"))) == "a", (
         "every node has the tests that the others are"
     )

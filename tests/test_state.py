@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sqlite3
 import tempfile
@@ -36,7 +35,6 @@ from dmonitor.state import State, StateError
 
 TEST = Test("www.example.com", "http")
 NOW = time.time()
-change = dataclasses.replace
 
 
 @pytest.fixture(autouse=True)
@@ -168,9 +166,9 @@ def test_what_is_settled_or_gone_is_forgotten(tmp_path: Path) -> None:
     with State(tmp_path) as store:
         left = [Notification(Kind.ALERT, RICH, address, NOW) for address in ("one", "two")]
         store.save(Save(incidents=(RICH,), standings={TEST: Standing()}, outbox=tuple(left)))
-        store.save(Save(settled=(change(left[0], incident=known("c")),), gone=frozenset([TEST])))
+        store.save(Save(settled=(left[0]._replace(incident=known("c")),), gone=frozenset([TEST])))
         assert (store.books().outbox, store.books().standings) == ([left[1]], {})
-        store.save(Save(outbox=(change(left[1], refusals=1),)))
+        store.save(Save(outbox=(left[1]._replace(refusals=1),)))
         assert [each.refusals for each in store.books().outbox] == [1]
 
 

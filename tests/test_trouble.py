@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +28,6 @@ from dmonitor.model import (
 NOW = 100_000.0
 OSLO, PARIS, ROME = (Node(name, name) for name in ("oslo", "paris", "rome"))
 WEB, SSH = Test("www", "web"), Test("www", "ssh")
-change = dataclasses.replace
 
 
 def presence(node: Node = OSLO, **facts: Any) -> Presence:
@@ -131,7 +129,7 @@ def test_nothing_is_configured_yet() -> None:
         ),
         ((*GOOD, Contact(Node("copy", "copy"), "id-oslo", cloned=True)), {}, "cloned-id", "this node and copy have one node id"),
         (
-            (change(GOOD[0], run="aaaaaaaa"), change(GOOD[1], run="bbbbbbbb", node_id="id-paris")),
+            (GOOD[0]._replace(run="aaaaaaaa"), GOOD[1]._replace(run="bbbbbbbb", node_id="id-paris")),
             {},
             "cloned-id",
             "paris, rome have one node id",
@@ -155,7 +153,7 @@ def test_each_trouble_alone(contacts: tuple[Contact, ...], facts: dict[str, Any]
     [
         ((), {"quorum": 1}, "one node alone may be all that is wanted"),
         ((*GOOD, Contact(Node("alias", "alias"), "id-oslo")), {}, "this node itself under another name"),
-        ((change(GOOD[0], run="aaaaaaaa"), change(GOOD[0], node=ROME, run="aaaaaaaa")), {}, "one machine under two names"),
+        ((GOOD[0]._replace(run="aaaaaaaa"), GOOD[0]._replace(node=ROME, run="aaaaaaaa")), {}, "one machine under two names"),
         (GOOD, {"standings": {WEB: Standing(Verdict.LOCAL, Outcome.FAIL, NOW - 3599.0)}}, "not for an hour yet"),
         (GOOD, {"standings": {WEB: Standing(Verdict.DOWN, Outcome.FAIL, NOW - 9999.0)}}, "an incident"),
         (GOOD, {"presence": presence(nodes="a" * 16, addresses="b" * 16)}, "theirs are not known"),
@@ -184,7 +182,7 @@ def test_the_order_in_which_peers_answer_changes_no_text() -> None:
     lacking = contact(PARIS, tests=frozenset()), contact(ROME, tests=frozenset())
     assert found(*lacking) == found(*reversed(lacking)) != {}
     twins = [
-        change(contact(Node(name, name)), node_id=f"id-{name[0]}", run=f"{name}{name}")
+        contact(Node(name, name))._replace(node_id=f"id-{name[0]}", run=f"{name}{name}")
         for name in ("a111", "a222", "b111", "b222")
     ]
     assert found(*twins)["cloned-id"] == found(*reversed(twins))["cloned-id"]
@@ -209,8 +207,8 @@ def local(failing: int, passing: int, hosts: int) -> dict[Test, Judgement]:
         (local(9, 0, 4), True),
         ({}, False),
         ({node_test(f"n{number}"): judged(Verdict.LOCAL) for number in range(9)}, False),
-        ({test: change(each, verdict=Verdict.UNCONFIRMED) for test, each in local(9, 0, 9).items()}, False),
-        ({test: change(each, verdict=Verdict.DOWN) for test, each in local(9, 0, 9).items()}, False),
+        ({test: each._replace(verdict=Verdict.UNCONFIRMED) for test, each in local(9, 0, 9).items()}, False),
+        ({test: each._replace(verdict=Verdict.DOWN) for test, each in local(9, 0, 9).items()}, False),
     ],
 )
 def test_suspect(judgements: dict[Test, Judgement], suspect: bool) -> None:
@@ -229,8 +227,8 @@ def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
         for each in trouble.follow(known, now_found, now):
             if trouble.is_due(each, now):
                 told.append((minute, each.kind))
-            each = change(each, logged=each.logged or trouble.is_serious(each, now))
-            after.append(change(each, said=now) if trouble.is_due(each, now) else each)
+            each = each._replace(logged=each.logged or trouble.is_serious(each, now))
+            after.append(each._replace(said=now) if trouble.is_due(each, now) else each)
         known = tuple(after)
     return told
 
@@ -262,12 +260,12 @@ def test_from_when_to_when() -> None:
     (began,) = trouble.follow((), {"silent": "no peer answers"}, NOW)
     assert began == Trouble("silent", "no peer answers", NOW)
     (lasts,) = trouble.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
-    assert lasts == change(began, text="no peer answers at all")
-    (over,) = trouble.follow([change(lasts, said=NOW, logged=True)], {}, NOW + 120.0)
+    assert lasts == began._replace(text="no peer answers at all")
+    (over,) = trouble.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
     assert (over.since, over.ended) == (NOW, NOW + 120.0)
     assert trouble.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
     assert trouble.follow([over], {}, NOW + 3601.0) == ()
-    (late,) = trouble.follow([change(lasts, said=NOW, logged=True)], {}, NOW + 3660.0)
+    (late,) = trouble.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
     assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
     (again,) = trouble.follow([over], {"silent": "x"}, NOW + 600.0)
     assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)

@@ -6,7 +6,6 @@ A mutation is a context in which one piece of the real code is another one.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
@@ -28,7 +27,7 @@ def marks_told_before_sending() -> Iterator[None]:
                 told = incident.told(each.incident, [each.kind], self.node.name, self.now())
                 known = self.node.disk.incidents[each.incident.id]
                 facts = {"alert": known.alert or told.alert, "recovery": known.recovery or told.recovery}
-                self.node.disk.incidents |= dict.fromkeys(known.ids, dataclasses.replace(known, **facts))
+                self.node.disk.incidents |= dict.fromkeys(known.ids, known._replace(**facts))
         resume(self, mails)
 
     with mock.patch.object(world.Round, "_hand_over", hand_over):
@@ -48,7 +47,7 @@ def forgets_told_on_restart() -> Iterator[None]:
 
     def forgetful(self: world.World, node: world.SimNode) -> None:
         for known in list(node.disk.incidents.values()):
-            node.disk.incidents |= dict.fromkeys(known.ids, dataclasses.replace(known, alert="", recovery=""))
+            node.disk.incidents |= dict.fromkeys(known.ids, known._replace(alert="", recovery=""))
         boot(self, node)
 
     with mock.patch.object(world.World, "_boot", forgetful):
@@ -67,7 +66,7 @@ def mails_on_unconfirmed() -> Iterator[None]:
 
     def hasty(*arguments: Any, **options: Any) -> Judgement:
         judged = decide(*arguments, **options)
-        return dataclasses.replace(judged, verdict=Verdict.DOWN) if judged.verdict is Verdict.UNCONFIRMED else judged
+        return judged._replace(verdict=Verdict.DOWN) if judged.verdict is Verdict.UNCONFIRMED else judged
 
     with mock.patch.object(verdict, "decide", hasty):
         yield
@@ -81,7 +80,7 @@ def keeps_told_by_test() -> Iterator[None]:
     def inherit(self: incident.Ledger, what: Incident) -> None:
         if not self.find(what.ids):
             before = [known for known in self if known.test == what.test and known.alert]
-            what = dataclasses.replace(what, alert=before[0].alert) if before else what
+            what = what._replace(alert=before[0].alert) if before else what
         put(self, what)
 
     with mock.patch.object(incident.Ledger, "put", inherit):
@@ -104,8 +103,8 @@ def oldest_id_wins() -> Iterator[None]:
         if ours and ours not in met:
             older, younger = sorted((ours, heard), key=lambda known: known.began)
             if older is heard:
-                self.put(incident.close(dataclasses.replace(younger, void=True, alert="", recovery=""), now))
-                self.put(dataclasses.replace(heard, closed=None, held=now))
+                self.put(incident.close(younger._replace(void=True, alert="", recovery=""), now))
+                self.put(heard._replace(closed=None, held=now))
             return
         original(self, heard, now)
 

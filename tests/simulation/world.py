@@ -13,7 +13,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmonitor import effects, incident, result, round, verdict
 from dmonitor.model import (
@@ -39,8 +39,7 @@ MEMORY = 5.0  # seconds for which a daemon gives out a result again
 Reply = Callable[[float, Any], None]  # after how many seconds what is said
 
 
-@dataclasses.dataclass(frozen=True)
-class Mail:
+class Mail(NamedTuple):
     """One address's part of a hand-over, at the moment the MTA has it for good."""
 
     at: float
@@ -196,11 +195,11 @@ class World:
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             heard = tuple(
-                dataclasses.replace(self._presence(peer), at=node.disk.own.finished)
+                self._presence(peer)._replace(at=node.disk.own.finished)
                 for peer in self.nodes
                 if peer is not node and (node.name, peer.name) not in self.cut
             )
-            node.disk.own = _to_clock(dataclasses.replace(node.disk.own, heard=heard), node.offset)
+            node.disk.own = _to_clock(node.disk.own._replace(heard=heard), node.offset)
 
     def _cron(self, node: SimNode, planned: float) -> Callable[[], None]:
         def tick() -> None:
@@ -296,7 +295,7 @@ class World:
         listed = {known for each in said.incidents for known in each.ids}
         more = [old for ids in wanted if listed.isdisjoint(ids) for old in disk.recall(ids) if not old.removed]
         tests = None if node.tests == source.tests else node.tests
-        said = dataclasses.replace(said, incidents=tuple(map(self._on_the_wire, (*said.incidents, *more))), tests=tests)
+        said = said._replace(incidents=tuple(map(self._on_the_wire, (*said.incidents, *more))), tests=tests)
         return _moved(said, source.offset - node.offset)
 
     def _on_the_wire(self, known: Incident) -> Incident:
@@ -304,7 +303,7 @@ class World:
         if known.closing is None:
             return known
         if self._stripped.get(id(known), (None,))[0] is not known:
-            self._stripped[id(known)] = known, dataclasses.replace(known, closing=None)
+            self._stripped[id(known)] = known, known._replace(closing=None)
         return self._stripped[id(known)][1]
 
     def plugin(self, node: SimNode, test: Test) -> tuple[float, Outcome]:
@@ -476,7 +475,7 @@ class Round:
                 nonlocal waiting
                 waiting -= 1
                 if said is not None:
-                    said = dataclasses.replace(said, presence=dataclasses.replace(said.presence, at=self.now()))
+                    said = said._replace(presence=said.presence._replace(at=self.now()))
                 for line, whose in self._lines() if self.alive else ():
                     if whose is peer:
                         before = self.contacts.get(line)
@@ -618,11 +617,11 @@ class Round:
 def _to_clock(own: effects.Own, offset: float) -> effects.Own:
     heard = tuple(_moved_presence(other, offset) for other in own.heard)
     begins = tuple(at + offset for at in own.begins)
-    return dataclasses.replace(own, begins=begins, finished=own.finished + offset, heard=heard)
+    return own._replace(begins=begins, finished=own.finished + offset, heard=heard)
 
 
 def _moved_presence(presence: Presence, by: float) -> Presence:
-    return dataclasses.replace(presence, at=presence.at + by, finished=presence.finished + by)
+    return presence._replace(at=presence.at + by, finished=presence.finished + by)
 
 
 def _moved(said: Statement, by: float) -> Statement:
@@ -633,14 +632,12 @@ def _moved(said: Statement, by: float) -> Statement:
     def later(at: float | None) -> float | None:
         return None if at is None else at + by
 
-    return dataclasses.replace(
-        said,
+    return said._replace(
         presence=_moved_presence(said.presence, by),
         heard=tuple(_moved_presence(other, by) for other in said.heard),
-        silences=tuple(dataclasses.replace(known, until=later(known.until)) for known in said.silences),
+        silences=tuple(known._replace(until=later(known.until)) for known in said.silences),
         incidents=tuple(
-            dataclasses.replace(
-                known,
+            known._replace(
                 began=known.began + by,
                 closed=later(known.closed),
                 held=known.held + by,
