@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from dmonitor import cluster, config, lock, log, plugin, user
 from dmonitor.config import Config, Problems, Severity, did_you_mean
@@ -17,7 +16,7 @@ from dmonitor.model import Test, Trouble
 _MISTAKES = ("cloned-id", "rehearsal")  # troubles that do not end by themselves
 
 
-def report(directory: Path, state: Path, troubles: Iterable[Trouble]) -> int:
+def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error.
 
     TROUBLES are those that the last round found.
@@ -67,14 +66,15 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
     _nodes(configuration, around, problems)
     directory = configuration.directory
     if not configuration.tests:
-        problems.warning(directory / "hosts.d", "nothing to test: no HOST/TEST file")
+        problems.warning(f"{directory}/hosts.d", "nothing to test: no HOST/TEST file")
     if not configuration.addresses:
-        problems.error(directory / "alert.d", "no address: this node will never mail anybody")
+        problems.error(f"{directory}/alert.d", "no address: this node will never mail anybody")
     for silence in configuration.silences:
         if silence.until is not None and silence.until <= time.time():
             ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(silence.until))
-            problems.warning(directory / "silence.d" / silence.host / silence.name, f"ended on {ended}; remove it")
-    sendmail = Path(configuration.settings.sendmail)
+            path = os.path.join(directory, "silence.d", silence.host, silence.name).rstrip("/")
+            problems.warning(path, f"ended on {ended}; remove it")
+    sendmail = configuration.settings.sendmail
     if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
         problems.error(sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent")
@@ -83,14 +83,14 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
 def _plugin(configuration: Config, test: Test, problems: Problems) -> None:
     path = configuration.plugin(test)
     if not os.path.lexists(path):
-        known = [name.removeprefix("check_") for name in _listing(path.parent) if name.startswith("check_")]
+        known = [name.removeprefix("check_") for name in _listing(os.path.dirname(path)) if name.startswith("check_")]
         suggestion = did_you_mean(test.plugin.removeprefix("check_"), known)
-        problems.error(configuration.directory / "hosts.d" / test.host / test.name, f"no plugin {path}{suggestion}")
+        problems.error(f"{configuration.directory}/hosts.d/{test}", f"no plugin {path}{suggestion}")
     elif fault := plugin.fault(path):
         problems.error(path, f"{fault}; needed for {test}")
 
 
-def _listing(directory: Path) -> list[str]:
+def _listing(directory: str) -> list[str]:
     try:
         return sorted(os.listdir(directory))
     except OSError:
@@ -98,7 +98,7 @@ def _listing(directory: Path) -> list[str]:
 
 
 def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -> None:
-    path = configuration.directory / "nodes.txt"
+    path = f"{configuration.directory}/nodes.txt"
     if not around.peers:
         problems.error(path, "no peers: nobody can agree with this node, and it will never alert")
     if not around.listed and configuration.nodes:
@@ -108,9 +108,10 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
             line = config.line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
     if around.peers and configuration.keys is None:
-        problems.warning(configuration.directory / config.KEY_FILES[0], f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
+        key = f"{configuration.directory}/{config.KEY_FILES[0]}"
+        problems.warning(key, f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
     if len(configuration.keys or ()) > 1:
-        old = configuration.directory / config.KEY_FILES[1]
+        old = f"{configuration.directory}/{config.KEY_FILES[1]}"
         problems.warning(old, "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that")
     sites = {around.me.site, *(peer.node.site for peer in around.peers)}
     quorum = configuration.settings.quorum

@@ -12,14 +12,15 @@ import functools
 import os
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import cluster, config, effects, lock, log, model, observer, program, protocol, round, state, user, values
+from dmonitor.lean import TYPE_CHECKING, NamedTuple
 from dmonitor.model import Judgement, Notification, Test, Vote
 
 if TYPE_CHECKING:
+    import argparse
+
     from dmonitor import notifier
 
 PROGRAM = "dmonitor-check"
@@ -28,13 +29,14 @@ _OVERDUE = 120.0  # seconds after which a round that still holds the lock is tak
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    chosen = _parse(arguments)
+    chosen = _Chosen()
+    program.parse(_parser, chosen, arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     os.umask(0o027)
     return program.guard(lambda: _run(chosen))
 
 
-def _run(chosen: Namespace) -> int:
+def _run(chosen: _Chosen) -> int:
     if chosen.check_config or chosen.test_alert or chosen.dry_run:
         user.become()
     else:
@@ -47,23 +49,29 @@ def _run(chosen: Namespace) -> int:
     return _test_alert(chosen) if chosen.test_alert else _dry_run(chosen)
 
 
-def _troubles(chosen: Namespace) -> Sequence[model.Trouble]:
+def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
     with contextlib.suppress(state.StateError, OSError):  # the next round says so
         return state.peek(chosen.state, chosen.run)[2].troubles
     return ()
 
 
-def _parse(arguments: Sequence[str] | None) -> Namespace:
-    parser = program.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
+class _Chosen(program.Chosen):
+    once = dry_run = check_config = test_alert = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    from dmonitor import options
+
+    parser = options.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
     parser.add_argument("--once", action="store_true", help="greet the peers once, and do not stay for what they find")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-n", "--dry-run", action="store_true", help="test and ask, print who sees what; tell and store nothing")
     what.add_argument("-t", "--check-config", action="store_true", help="say what is wrong with the configuration")
     what.add_argument("--test-alert", action="store_true", help="mail every address a test; say what sendmail answered")
-    return program.parse(parser, arguments)
+    return parser
 
 
-def _round(chosen: Namespace) -> int:
+def _round(chosen: _Chosen) -> int:
     """Run one round, unless another one runs."""
     began = time.monotonic()
     own = lock.Lock(chosen.state, "check")
@@ -91,7 +99,7 @@ def _take(own: lock.Lock) -> None:
         own.take(patience=2)
 
 
-def _locked_round(chosen: Namespace, began: float) -> int:
+def _locked_round(chosen: _Chosen, began: float) -> int:
     configuration = config.load(chosen.config)
     config.log_problems(configuration.problems)
     with state.State(chosen.state, chosen.run) as store:
@@ -119,7 +127,7 @@ class _Clock(NamedTuple):
 class _Driver:
     """Does in earnest what the script of `round` wants done."""
 
-    def __init__(self, chosen: Namespace, configuration: config.Config, store: state.State, began: float) -> None:
+    def __init__(self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
         node_id, settings = state.node_id(chosen.state), configuration.settings
@@ -197,7 +205,7 @@ def _note(level: str, event: str, /, **facts: log.Value) -> None:
     getattr(log, level)(event, **facts)
 
 
-def _load_aloud(chosen: Namespace) -> config.Config:
+def _load_aloud(chosen: _Chosen) -> config.Config:
     """Read the configuration for a person at a terminal."""
     configuration = config.load(chosen.config)
     for problem in configuration.problems:
@@ -205,13 +213,13 @@ def _load_aloud(chosen: Namespace) -> config.Config:
     return configuration
 
 
-def _dry_run(chosen: Namespace) -> int:
+def _dry_run(chosen: _Chosen) -> int:
     """Test and ask, print who sees what; change nothing."""
     began = time.monotonic()
     configuration = _load_aloud(chosen)
     node_id, incidents, _ = state.peek(chosen.state, chosen.run)
     if not configuration.tests:
-        log.complain(f"nothing to test: no HOST/TEST in {configuration.directory / 'hosts.d'}")
+        log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
     own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
     eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), own_run, ask_all=True)
     open_tests = frozenset(known.test for known in incidents if known.is_open)
@@ -241,13 +249,13 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     return lines
 
 
-def _test_alert(chosen: Namespace) -> int:
+def _test_alert(chosen: _Chosen) -> int:
     """Mail each address a test; say what sendmail answered."""
     from dmonitor import message, notifier
 
     configuration = _load_aloud(chosen)
     if not configuration.addresses:
-        log.complain(f"nobody to mail: {configuration.directory / 'alert.d'} names no address")
+        log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
         return os.EX_CONFIG
     settings = configuration.settings
     me = cluster.look_around(configuration.nodes, settings, {}).me

@@ -5,16 +5,16 @@ The only one that makes a key; checker and daemon only read it (`config`).
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hmac
 import os
 import secrets
 import sys
 import tempfile
-from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from dmonitor import config, log, names, program, user
+from dmonitor import config, log, names, options, program, user
 
 PROGRAM = "dmonitor"
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
@@ -23,26 +23,36 @@ _DROP = "The one before it is still taken. When all nodes have the new one, on e
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    parser = program.parser(PROGRAM, "Look after this node.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
-    what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
-    key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
-    chosen = program.parse(parser, arguments)
+    chosen = _Chosen()
+    program.parse(_parser, chosen, sys.argv[1:] or ["--help"] if arguments is None else arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return program.guard(lambda: _key(chosen))
 
 
-def _key(chosen: Namespace) -> int:
-    path, old = (chosen.config / name for name in config.KEY_FILES)
+class _Chosen(program.Chosen):
+    verb = ""
+    what: str | None = None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser(PROGRAM, "Look after this node.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
+    what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
+    key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
+    return parser
+
+
+def _key(chosen: _Chosen) -> int:
+    path, old = (f"{chosen.config}/{name}" for name in config.KEY_FILES)
     match chosen.what:
         case "new":
             return _install(path, old, secrets.token_hex(32).encode(), is_new=True)
         case "set":
             return _install(path, old, sys.stdin.buffer.read(1 << 16).strip())
         case "drop":
-            if old.exists():
-                old.unlink()
+            if os.path.exists(old):
+                os.unlink(old)
                 log.info("old-key-dropped")
             print("no old key is taken any more")
             return os.EX_OK
@@ -52,7 +62,7 @@ def _key(chosen: Namespace) -> int:
             print(f"{_fingerprint(key)}  {name}")
     for problem in problems:
         log.complain(str(problem))
-    if not path.exists():
+    if not os.path.exists(path):
         print(f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
     return os.EX_CONFIG if problems else os.EX_OK
 
@@ -61,7 +71,7 @@ def _fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
-def _install(path: Path, old: Path, key: bytes, *, is_new: bool = False) -> int:
+def _install(path: str, old: str, key: bytes, *, is_new: bool = False) -> int:
     """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
     if not names.is_key(key):
         log.complain("this is no key, but nothing" if not key else "this is no key: one word of 32 printable characters at least")
@@ -70,12 +80,12 @@ def _install(path: Path, old: Path, key: bytes, *, is_new: bool = False) -> int:
     if before == key:
         print(f"{path} is this key already")
         return os.EX_OK
-    if before is not None and old.exists():
+    if before is not None and os.path.exists(old):
         log.complain(
             f"unable to change the key: the last change is not finished, for {old} is still taken; see `{PROGRAM} key drop`"
         )
         return os.EX_TEMPFAIL
-    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=path.parent)
+    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=os.path.dirname(path))
     try:
         with open(descriptor, "wb") as file:
             file.write(key + b"\n")
@@ -84,10 +94,11 @@ def _install(path: Path, old: Path, key: bytes, *, is_new: bool = False) -> int:
             os.fchmod(descriptor, 0o640)
             os.fsync(descriptor)
         if before is not None:
-            path.replace(old)
-        Path(draft).replace(path)
+            os.replace(path, old)
+        os.replace(draft, path)
     except OSError:
-        Path(draft).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
         raise
     log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
     print(f"{path} is written: {_fingerprint(key)}")

@@ -6,21 +6,19 @@ another its test or its mail. Nothing here is written, run or resolved; `audit` 
 
 from __future__ import annotations
 
-import difflib
 import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 from dmonitor import log, names, protocol, user
+from dmonitor.lean import NamedTuple
 from dmonitor.model import Node, Silence, Test
 
 Keys = tuple[bytes, ...] | None  # the one that is used first; none where what there is cannot be used; None without any
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
 
-DEFAULT_DIRECTORY = Path("/etc/dmonitor")
+DEFAULT_DIRECTORY = "/etc/dmonitor"
 NO_KEY = "whoever can call from a node's address is believed to be that node"
 MAKE_KEY = "`dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
 KEY_FILES = ("key", "key.old")
@@ -38,12 +36,12 @@ class Problem(NamedTuple):
     """One mistake of the operator's: where it is, and what is wrong with it."""
 
     severity: Severity
-    path: Path
+    path: str
     text: str
     line: int | None = None
 
     def __str__(self) -> str:
-        place = names.printable(str(self.path)) + (f":{self.line}" if self.line else "")
+        place = names.printable(self.path) + (f":{self.line}" if self.line else "")
         return f"{self.severity.value}: {place}: {self.text}"
 
 
@@ -68,7 +66,7 @@ class Config(NamedTuple):
     Where something could not even be looked at, the rest is not `complete`: what is missing may well be there.
     """
 
-    directory: Path
+    directory: str
     settings: Settings
     nodes: tuple[Node, ...]
     tests: Tests
@@ -78,8 +76,8 @@ class Config(NamedTuple):
     keys: Keys = None
     silences: tuple[Silence, ...] = ()  # `until` in seconds since the epoch; those that ended, too
 
-    def plugin(self, test: Test) -> Path:
-        return self.directory / "plugins" / test.plugin
+    def plugin(self, test: Test) -> str:
+        return f"{self.directory}/plugins/{test.plugin}"
 
 
 class Problems(list[Problem]):
@@ -87,26 +85,26 @@ class Problems(list[Problem]):
 
     unreadable = False
 
-    def error(self, path: Path, text: str, line: int | None = None) -> None:
+    def error(self, path: str, text: str, line: int | None = None) -> None:
         self.append(Problem(Severity.ERROR, path, text, line))
 
-    def warning(self, path: Path, text: str, line: int | None = None) -> None:
+    def warning(self, path: str, text: str, line: int | None = None) -> None:
         self.append(Problem(Severity.WARNING, path, text, line))
 
-    def failed(self, path: Path, error: OSError) -> None:
+    def failed(self, path: str, error: OSError) -> None:
         self.unreadable = True
         who = f" for user {user.name()}" if isinstance(error, PermissionError) else ""
         self.error(path, (error.strerror or str(error)) + who)
 
 
-def load(directory: Path) -> Config:
+def load(directory: str) -> Config:
     """Read everything below DIRECTORY; what cannot be read is a problem, never an exception."""
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = load_nodes(directory, problems)
-    problems.unreadable &= os.path.lexists(directory / "nodes.txt")  # without it there are no nodes
+    problems.unreadable &= os.path.lexists(f"{directory}/nodes.txt")  # without it there are no nodes
     tests = load_tests(directory, problems)
-    addresses = _addresses(directory / "alert.d", problems)
+    addresses = _addresses(f"{directory}/alert.d", problems)
     complete = not problems.unreadable
     keys = load_keys(directory, problems)
     silences = tuple(load_silences(directory, problems, tests if complete else None, nodes))
@@ -116,17 +114,19 @@ def load(directory: Path) -> Config:
 def log_problems(problems: Iterable[Problem]) -> None:
     """Have syslog say what is wrong."""
     for problem in problems:
-        log.warning("misconfigured", path=str(problem.path), line=problem.line, reason=problem.text)
+        log.warning("misconfigured", path=problem.path, line=problem.line, reason=problem.text)
 
 
-def line_of(directory: Path, node: str) -> int | None:
+def line_of(directory: str, node: str) -> int | None:
     """Return the number of NODE's line in nodes.txt."""
-    lines = _read(directory / "nodes.txt", Problems())
+    lines = _read(f"{directory}/nodes.txt", Problems())
     return next((number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the closest known word, or nothing."""
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -135,7 +135,7 @@ def _quoted(name: str) -> str:
     return f"'{names.printable(name)}'"
 
 
-def _read(path: Path, problems: Problems, *, optional: bool = False) -> list[str]:
+def _read(path: str, problems: Problems, *, optional: bool = False) -> list[str]:
     """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -146,7 +146,7 @@ def _read(path: Path, problems: Problems, *, optional: bool = False) -> list[str
         return []
 
 
-def _kind(path: Path, problems: Problems) -> int | None:
+def _kind(path: str, problems: Problems) -> int | None:
     """Return what PATH is, links followed, as the type bits of its mode: 0 for a dangling link, None if it is not there.
 
     What cannot be looked at is a problem, and None.
@@ -161,9 +161,9 @@ def _kind(path: Path, problems: Problems) -> int | None:
 
 
 def _entries(
-    directory: Path, problems: Problems, is_proper: Callable[[str], object], what: str, *, optional: bool = False
-) -> Iterator[tuple[Path, int]]:
-    """Yield what is in DIRECTORY and counts, in order, each with its `_kind`.
+    directory: str, problems: Problems, is_proper: Callable[[str], object], what: str, *, optional: bool = False
+) -> Iterator[tuple[str, str, int]]:
+    """Yield the name and path of what is in DIRECTORY and counts, in order, each with its `_kind`.
 
     A name that is not IS_PROPER is a problem, for it is not WHAT; so is a directory that is absent and not OPTIONAL.
     """
@@ -175,9 +175,9 @@ def _entries(
             problems.failed(directory, error)
     for name in listed:
         if not is_proper(name):
-            problems.error(directory / name, f"{_quoted(name)} is not {what}")
-        elif (kind := _kind(directory / name, problems)) is not None:
-            yield directory / name, kind
+            problems.error(f"{directory}/{name}", f"{_quoted(name)} is not {what}")
+        elif (kind := _kind(f"{directory}/{name}", problems)) is not None:
+            yield name, f"{directory}/{name}", kind
 
 
 # dmonitor.conf
@@ -185,9 +185,9 @@ def _entries(
 _Value = int | float | str | tuple[str, ...]
 
 
-def load_settings(directory: Path, problems: Problems) -> Settings:
+def load_settings(directory: str, problems: Problems) -> Settings:
     """Read dmonitor.conf; a setting with a mistake in it keeps its default."""
-    path = directory / "dmonitor.conf"
+    path = f"{directory}/dmonitor.conf"
     values: dict[str, _Value] = {}
     for number, line in enumerate(_read(path, problems, optional=True), 1):
         line = line.strip()
@@ -263,9 +263,9 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
 # nodes.txt
 
 
-def load_nodes(directory: Path, problems: Problems) -> tuple[Node, ...]:
+def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
     """Read nodes.txt."""
-    path = directory / "nodes.txt"
+    path = f"{directory}/nodes.txt"
     nodes: dict[str, Node] = {}
     for number, line in enumerate(_read(path, problems), 1):
         words = line.partition("#")[0].split()
@@ -292,33 +292,33 @@ _HOST_NAME = "a host name: ASCII letters, digits and . _ - : only, no space"
 _TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
 
 
-def load_tests(directory: Path, problems: Problems) -> Tests:
+def load_tests(directory: str, problems: Problems) -> Tests:
     """Read hosts.d."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for path, kind in _entries(directory / "hosts.d", problems, names.is_subject, _HOST_NAME):
-        if path.name == names.NODE:
+    for name, path, kind in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
+        if name == names.NODE:
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
         elif kind != stat.S_IFDIR:
             problems.unreadable |= kind == 0
             problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
         else:
-            tests.update(_tests_of(path, problems))
+            tests.update(_tests_of(name, path, problems))
     return tests
 
 
-def _tests_of(path: Path, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
-    for file, kind in _entries(path, problems, names.is_test, _TEST_NAME):
+def _tests_of(host: str, path: str, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
+    for name, file, kind in _entries(path, problems, names.is_test, _TEST_NAME):
         if kind == stat.S_IFREG:
-            suffix = file.name.partition(":")[2]
-            yield Test(path.name, file.name), _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
+            suffix = name.partition(":")[2]
+            yield Test(host, name), _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
         else:
             what = "not a file" if kind else "a dangling link"
             problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
             if not kind:  # it is still meant to be there, and its incident goes on
-                yield Test(path.name, file.name), None
+                yield Test(host, name), None
 
 
-def _parameters(path: Path, defaults: dict[str, str], problems: Problems) -> dict[str, str] | None:
+def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict[str, str] | None:
     """Read a test's KEY=VALUE lines, which become its plugin's environment; None when one of them is wrong."""
     parameters = dict(defaults)
     mistakes = len(problems)
@@ -342,20 +342,20 @@ def _parameters(path: Path, defaults: dict[str, str], problems: Problems) -> dic
 # key
 
 
-def load_keys(directory: Path, problems: Problems) -> Keys:
+def load_keys(directory: str, problems: Problems) -> Keys:
     """Read the key that the nodes share, and the one before it, which is taken while the key is changed."""
-    there = [key for name in KEY_FILES if (key := load_key(directory / name, problems)) is not None]
+    there = [key for name in KEY_FILES if (key := load_key(f"{directory}/{name}", problems)) is not None]
     return tuple(key for key in there if key) if there else None
 
 
-def load_key(path: Path, problems: Problems) -> bytes | None:
+def load_key(path: str, problems: Problems) -> bytes | None:
     """Return the key in PATH; None if it is not there, and nothing if it cannot be used, or others may know it."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             key = file.read(_FILE_LIMIT).strip() if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+        if isinstance(error, FileNotFoundError) and not os.path.islink(path):
             return None  # it may be there by now: a key is being changed
         problems.failed(path, error)
         return b""
@@ -376,11 +376,11 @@ def load_key(path: Path, problems: Problems) -> bytes | None:
 # alert.d
 
 
-def _addresses(directory: Path, problems: Problems) -> tuple[str, ...]:
+def _addresses(directory: str, problems: Problems) -> tuple[str, ...]:
     addresses = []
-    for path, kind in _entries(directory, problems, names.is_address, "a mail address"):
+    for name, path, kind in _entries(directory, problems, names.is_address, "a mail address"):
         if kind == stat.S_IFREG:
-            addresses.append(path.name)
+            addresses.append(name)
         else:
             problems.unreadable |= kind == 0
             problems.error(path, "not a file: touch one that is named like the address")
@@ -391,30 +391,28 @@ def _addresses(directory: Path, problems: Problems) -> tuple[str, ...]:
 
 
 def load_silences(
-    directory: Path, problems: Problems, tests: Tests | None = None, nodes: Iterable[Node] = ()
+    directory: str, problems: Problems, tests: Tests | None = None, nodes: Iterable[Node] = ()
 ) -> Iterator[Silence]:
     """Yield the silences of files HOST and HOST/TEST; one that fits none of TESTS, where these are known, is suspicious."""
     hosts: dict[str, list[str]] = {names.NODE: [node.name for node in nodes]}
     for test in tests or ():
         hosts.setdefault(test.host, []).append(test.name)
-    for path, kind in _entries(directory / "silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
-        what, known, files = "host in hosts.d", list(hosts), [(path, kind)]
+    for host, path, kind in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
+        what, known, files = "host in hosts.d", list(hosts), [(host, path, kind)]
         if kind == stat.S_IFDIR:
-            is_proper, what = (
-                (names.is_node, "node in nodes.txt") if path.name == names.NODE else (names.is_test, "test in hosts.d")
-            )
+            is_proper, what = (names.is_node, "node in nodes.txt") if host == names.NODE else (names.is_test, "test in hosts.d")
             files = list(_entries(path, problems, is_proper, f"a {what}", optional=True))
-            known = hosts.get(path.name, [])
-        for file, kind in files:
+            known = hosts.get(host, [])
+        for name, file, kind in files:
             if kind != stat.S_IFREG:
                 problems.error(file, "not a file: touch HOST, or HOST/TEST")
                 continue
-            if tests is not None and file.name not in known:
-                problems.warning(file, f"silences nothing: no such {what}{did_you_mean(file.name, known)}")
-            yield from _silence(file, path.name, "" if file == path else file.name)
+            if tests is not None and name not in known:
+                problems.warning(file, f"silences nothing: no such {what}{did_you_mean(name, known)}")
+            yield from _silence(file, host, "" if file == path else name)
 
 
-def _silence(path: Path, host: str, name: str) -> Iterator[Silence]:
+def _silence(path: str, host: str, name: str) -> Iterator[Silence]:
     try:
         status = os.stat(path)
     except OSError:

@@ -16,13 +16,16 @@ import selectors
 import signal
 import socket
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from dmonitor import config, door, lock, log, program, state, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 from dmonitor.witness import Witness
+
+if TYPE_CHECKING:
+    import argparse
 
 PROGRAM = "dmonitord"
 _DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
@@ -31,16 +34,27 @@ _BACKLOG = 128
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    parser = program.parser(PROGRAM, "Answer the peers: what does this node see?")
-    parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
-    chosen = program.parse(parser, arguments)
+    chosen = _Chosen()
+    program.parse(_parser, chosen, arguments)
     is_seen = chosen.foreground and "JOURNAL_STREAM" not in os.environ  # else each line would be in the journal twice
     log.start(PROGRAM, to_stderr=chosen.verbose or is_seen, verbose=chosen.verbose)
     os.umask(0o027)
     return program.guard(lambda: _start(chosen))
 
 
-def _start(chosen: Namespace) -> int:
+class _Chosen(program.Chosen):
+    foreground = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    from dmonitor import options
+
+    parser = options.parser(PROGRAM, "Answer the peers: what does this node see?")
+    parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
+    return parser
+
+
+def _start(chosen: _Chosen) -> int:
     user.become(chosen.state, chosen.run)
     problems = config.Problems()
     settings = config.load_settings(chosen.config, problems)
@@ -120,7 +134,7 @@ def _detach(serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[
 
 
 def _serve(
-    chosen: Namespace,
+    chosen: _Chosen,
     settings: config.Settings,
     node_id: str,
     own: lock.Lock,

@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from dmonitor import cluster, config, log, protocol
 
@@ -31,7 +30,7 @@ class Door:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, directory: Path, settings: config.Settings, node_id: str, run: str
+        self, selector: selectors.BaseSelector, directory: str, settings: config.Settings, node_id: str, run: str
     ) -> None:
         self._directory, self._settings, self._node_id, self._run = directory, settings, node_id, run
         self._found, self._finder = socket.socketpair()
@@ -76,7 +75,7 @@ class Door:
         before, self._versions = self._versions, {}
         for name in _FILES:
             with contextlib.suppress(OSError):
-                status = os.stat(self._directory / name)
+                status = os.stat(f"{self._directory}/{name}")
                 self._versions[name] = (status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode, status.st_uid)
         return {name for name in _FILES if before.get(name) != self._versions.get(name)}
 

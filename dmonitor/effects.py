@@ -4,13 +4,11 @@ Pure values. `round` is the script that yields the effects; `check`, or a simula
 stored by a Save before the next effect; a Save is one transaction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
 
 from dmonitor import model, speaking
+from dmonitor.lean import NamedTuple, Protocol
 from dmonitor.model import Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
 from dmonitor.values import Time
 

@@ -14,7 +14,6 @@ import fcntl
 import os
 import signal
 import time
-from pathlib import Path
 
 from lockfile import LockError, UnlockError
 from lockfile.pidlockfile import PIDLockFile
@@ -32,9 +31,9 @@ class Busy(Exception):
 class Lock:
     """The lock NAME in DIRECTORY; it goes with the process that holds it, however that ends."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self._guard_path = directory / f"{name}.lock"
-        self.pidfile = directory / f"{name}.pid"
+    def __init__(self, directory: str, name: str) -> None:
+        self._guard_path = f"{directory}/{name}.lock"
+        self.pidfile = f"{directory}/{name}.pid"
         self.run = os.urandom(8).hex()  # a word for this holder alone
         self._guard = -1
         self._owner = 0
@@ -69,12 +68,12 @@ class Lock:
         self._owner = os.getpid()
         try:
             os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n", 0)
-            pidfile = PIDLockFile(str(self.pidfile))
+            pidfile = PIDLockFile(self.pidfile)
             pidfile.break_lock()
             pidfile.acquire(timeout=0)
         except (OSError, LockError):
             with contextlib.suppress(OSError):
-                self.pidfile.unlink()  # an empty pidfile misleads
+                os.unlink(self.pidfile)  # an empty pidfile misleads
 
     def fileno(self) -> int:
         return self._guard
@@ -83,16 +82,16 @@ class Lock:
         """Let go, in the process that stated itself only; the guard file stays."""
         if self._guard >= 0 and self._owner == os.getpid():
             try:
-                PIDLockFile(str(self.pidfile)).release()
+                PIDLockFile(self.pidfile).release()
             except (OSError, LockError, UnlockError):
                 pass
             os.close(self._guard)
             self._guard = -1
 
 
-def holder(directory: Path, name: str) -> str | None:
+def holder(directory: str, name: str) -> str | None:
     """Return the `run` of whoever holds the lock, empty where that is not known, without taking it; None if nobody does."""
-    with contextlib.suppress(OSError), open(directory / f"{name}.lock", "rb") as guard:
+    with contextlib.suppress(OSError), open(f"{directory}/{name}.lock", "rb") as guard:
         try:
             fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,7 +127,7 @@ def _start_time(pid: int) -> int:
     return 0 if fields[0] == b"Z" else int(fields[19])
 
 
-def _is_file(descriptor: int, path: Path) -> bool:
+def _is_file(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

@@ -15,7 +15,6 @@ import syslog
 
 from dmonitor import names
 
-_PLAIN = re.compile(r"[^\s\"=\\]+")
 _to_stderr = False
 _verbose = False
 _program = "dmonitor"
@@ -50,7 +49,7 @@ def _value(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = names.printable(str(value), 1000)
-    return text if _PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return text if re.fullmatch(r"[^\s\"=\\]+", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _write(priority: int, event: str, /, **facts: Value) -> None:

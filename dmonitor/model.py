@@ -1,15 +1,13 @@
 """The words of dmonitor as values: tests, results, answers, votes, verdicts, incidents.
 
 Pure data, shared by every other module. Nothing here decides, reads or sends anything. A Time is in seconds since the
-epoch, other floats are seconds; the types say what the state and a peer may hold (`values`).
+epoch, other floats are seconds; the types, which are no strings here, say what the state and a peer may hold (`values`).
 """
 
-from __future__ import annotations
-
 import enum
-from typing import Annotated, NamedTuple
 
 from dmonitor import names
+from dmonitor.lean import Annotated, NamedTuple
 from dmonitor.values import Time, rule
 
 # What a peer, or the state, may say: the grammar is that of `names`. Where nothing is said, a field has its default, often "".

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from dmonitor import names
+from dmonitor.lean import NamedTuple
 
 LIMIT = 15.0  # seconds that sendmail may take
 _AT_ONCE = 20  # sendmails that run at the same time

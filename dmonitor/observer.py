@@ -8,11 +8,11 @@ from __future__ import annotations
 import faulthandler
 import selectors
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from dmonitor import cluster, log, names, peers, result, runner, verdict
 from dmonitor.config import Config
 from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
+from dmonitor.lean import Any
 from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
 

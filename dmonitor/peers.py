@@ -12,7 +12,6 @@ import enum
 import errno
 import functools
 import os
-import secrets
 import selectors
 import socket
 import time
@@ -275,7 +274,7 @@ class Asker:
             case protocol.Greeting() as greeting if self.keys is None or wire.seal:
                 self._greeted(peer, greeting)
             case protocol.Challenge(nonce) if self.keys and not wire.seal:
-                said, peer.seals = seal.hello(self.keys, (nonce, secrets.token_hex(16)), peer.node.name)
+                said, peer.seals = seal.hello(self.keys, (nonce, os.urandom(16).hex()), peer.node.name)
                 wire.say(said)
                 self._flush(peer)
             case protocol.Challenge():

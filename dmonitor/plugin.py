@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from dmonitor import names, user
 
 
-def distrust(path: Path) -> str:
+def distrust(path: str) -> str:
     """Return why the plugin PATH is not to be run: others than root and we could say what it does. Nothing if it is not there.
 
     Links are followed. Every directory on the way counts like the file: who can write one can put another file there.
     """
-    real = Path(os.path.realpath(path))
-    for place in dict.fromkeys((*path.parents, real, *real.parents)):
+    real = os.path.realpath(path)
+    for place in dict.fromkeys((*_parents(path), real, *_parents(real))):
         try:
             status = os.stat(place)
         except OSError:
             return ""
-        where = "" if place is real else f"lies in {names.printable(str(place))}, which "
+        where = "" if place == real else f"lies in {names.printable(place)}, which "
         if status.st_uid not in (0, os.geteuid()):
             return f"{where}belongs to user {status.st_uid}, and not to root or {user.name()}"
         if status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
@@ -28,12 +27,20 @@ def distrust(path: Path) -> str:
     return ""
 
 
-def fault(path: Path) -> str:
+def _parents(path: str) -> list[str]:
+    """Return the directories on the way to PATH, the nearest first."""
+    found = []
+    while (above := os.path.dirname(path)) != path:
+        found.append(path := above)
+    return found
+
+
+def fault(path: str) -> str:
     """Return what keeps us from starting the plugin PATH, as far as one can see; nothing if it can be started."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        if path.is_symlink() and isinstance(error, FileNotFoundError):
+        if os.path.islink(path) and isinstance(error, FileNotFoundError):
             return f"is a dangling link to {names.printable(os.readlink(path))}"
         return f"cannot be looked at: {error.strerror}"
     if not stat.S_ISREG(mode):

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
 
-from dmonitor import __version__, log, user
+from dmonitor import log, user
 from dmonitor.config import DEFAULT_DIRECTORY
+from dmonitor.lean import TYPE_CHECKING
 from dmonitor.state import DEFAULT_DIRECTORY as DEFAULT_STATE
 from dmonitor.state import DEFAULT_RUN, StateError
 
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that ends with the usage status of sysexits.h."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+if TYPE_CHECKING:
+    import argparse
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser that knows --config, --state, --verbose and --version."""
-    result = _Parser(prog=program, description=description, allow_abbrev=False)
-    add: Any = result.add_argument
-    add("--config", metavar="DIR", type=_directory, default=DEFAULT_DIRECTORY, help="default: %(default)s")
-    add("--state", metavar="DIR", type=_directory, default=DEFAULT_STATE, help="default: %(default)s")
-    add("--run", metavar="DIR", type=_directory, help=f"for when the state cannot be written; default: {DEFAULT_RUN}")
-    add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
-    add("--version", action="version", version=f"%(prog)s {__version__}")
-    return result
+class Chosen:
+    """The options, as they are by default."""
+
+    config: str = DEFAULT_DIRECTORY
+    state: str = DEFAULT_STATE
+    run: str | None = None
+    verbose: bool = False
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options chosen; a state of its own does not share the run directory of the usual one."""
-    chosen = parser.parse_args(arguments)
+def parse(parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, arguments: Sequence[str] | None) -> None:
+    """Set what is CHOSEN by the arguments; the PARSER is made only for a program that was given some.
+
+    A state of its own does not share the run directory of the usual one.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given:
+        parser().parse_args(given, chosen)
     if chosen.run is None and chosen.state == DEFAULT_STATE:
         chosen.run = DEFAULT_RUN
-    return chosen
-
-
-def _directory(text: str) -> Path:
-    path = Path(text).absolute()
-    if not str(path).isprintable():
-        raise argparse.ArgumentTypeError("unprintable characters in a path")
-    return path
 
 
 def guard(main: Callable[[], int]) -> int:
@@ -66,7 +52,7 @@ def guard(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return os.EX_TEMPFAIL
     except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
-        traceback.print_exc()
+        sys.excepthook(type(error), error, error.__traceback__)
         return _failed("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
 
 

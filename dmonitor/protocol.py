@@ -6,13 +6,20 @@ Whatever arrives, nothing but ProtocolError is raised.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
 
 from dmonitor import names, values
+from dmonitor.lean import Any, NamedTuple
 from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
+
+try:  # the interpreter's own, as random has it: hashlib would load OpenSSL, which takes 3 ms of each round
+    from _sha2 import sha256 as _sha256
+except ImportError:
+    try:
+        from _sha256 import sha256 as _sha256  # before Python 3.12
+    except ImportError:
+        from hashlib import sha256 as _sha256
 
 VERSION = 1
 PORT = 2929
@@ -26,11 +33,8 @@ BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {"TIMEMOUT": Outcome.TIMEOUT}  # the original's spelling
-_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
-_PLAIN = re.compile(rb"[^!-$&-~]")  # what must be escaped: everything but printable ASCII, and '%' itself
-_PLAIN_TEXT = re.compile(rb"[^ -$&-~]")
-_KEY = re.compile(r"[a-z][a-z0-9-]{0,31}", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", re.ASCII)
+_PLAIN = rb"[^!-$&-~]"  # what must be escaped: everything but printable ASCII, and '%' itself
+_PLAIN_TEXT = rb"[^ -$&-~]"
 
 
 class ProtocolError(Exception):
@@ -192,7 +196,7 @@ _SAID = {"standing": Presence, "heard": Presence, "silence": Silence, "incident"
 
 def digest(things: Iterable[object]) -> str:
     """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
-    return hashlib.sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest()[:16]
+    return str(_sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest())[:16]
 
 
 def write_statement(statement: Statement, now: float) -> bytes:
@@ -286,14 +290,14 @@ def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
             words.append(word.decode("ascii"))
             continue
         name = key.decode("ascii")
-        if not _KEY.fullmatch(name) or name in facts:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name, re.ASCII) or name in facts:
             raise ProtocolError("a fact that is not key=value, or one that comes twice")
         facts[name] = _unescape(value)
     return words, facts
 
 
 def _unescape(value: bytes) -> str:
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), value).decode("utf-8", "replace")
+    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), value).decode("utf-8", "replace")
 
 
 def _fact(key: str, value: str) -> str:
@@ -305,8 +309,8 @@ def _text(text: str) -> list[str]:
     return ["text=" + _escape(_PLAIN_TEXT, text)] if text else []
 
 
-def _escape(pattern: re.Pattern[bytes], value: str) -> str:
-    return pattern.sub(lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")).decode("ascii")
+def _escape(pattern: bytes, value: str) -> str:
+    return re.sub(pattern, lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")).decode("ascii")
 
 
 def _test(name: str) -> Test:
@@ -320,6 +324,6 @@ def _test(name: str) -> Test:
 
 def _number(facts: dict[str, str], key: str) -> float:
     value = facts.get(key, "0")
-    if not _NUMBER.fullmatch(value):
+    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", value, re.ASCII):
         raise ProtocolError(f"{key} is not a number")
     return float(value)

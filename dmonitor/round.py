@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 from dmonitor import incident, model, notes, protocol, speaking, trouble, verdict
 from dmonitor.effects import (
@@ -26,6 +25,7 @@ from dmonitor.effects import (
     Setup,
     Wait,
 )
+from dmonitor.lean import Any
 from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Notification, Presence, Standing, Test
 from dmonitor.notes import Note
 

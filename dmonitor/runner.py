@@ -20,7 +20,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from dmonitor import log, processes, warden
 from dmonitor.model import Outcome, Result, Test
@@ -67,11 +66,11 @@ class Runner:
         """How many tests were submitted whose result is not there yet."""
         return len(self._waiting)
 
-    def submit(self, test: Test, plugin: Path, parameters: Mapping[str, str], done: Done) -> None:
+    def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
         """Run TEST, with PARAMETERS in its environment; DONE is called with its result later, from the loop."""
         self._number += 1
         self._waiting[self._number] = (test, done)
-        fields = [str(self._number), str(plugin), test.host, *(f"{key}={value}" for key, value in parameters.items())]
+        fields = [str(self._number), plugin, test.host, *(f"{key}={value}" for key, value in parameters.items())]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_results` will find the warden dead
             self._socket.sendall("\0".join(fields).encode("utf-8", "surrogateescape") + b"\n")
 

@@ -5,7 +5,6 @@ Pure. HMAC-SHA256 with the key that all nodes share; dmonitor-protocol(7) has th
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Sequence
 
@@ -14,8 +13,8 @@ from dmonitor.protocol import ProtocolError
 
 QUESTION, ANSWER = b"question", b"answer"  # labels: no line of one side is ever one of the other
 KEYS = 2  # at most, under which a caller says hello
-_SEALED = re.compile(rb"(.*) mac=([0-9a-f]{64})")
-_HELLO = re.compile(rb"(hello (\S{1,255}) ([0-9a-f]{32}))((?: mac=[0-9a-f]{64}){1,%d})" % KEYS)
+_SEALED = rb"(.*) mac=([0-9a-f]{64})"
+_HELLO = rb"(hello (\S{1,255}) ([0-9a-f]{32}))((?: mac=[0-9a-f]{64}){1,%d})" % KEYS
 
 
 class Forged(ProtocolError):
@@ -43,13 +42,17 @@ class Seal:
 
     def take(self, line: bytes) -> bytes:
         """Return the next LINE of the other side without its seal; raise Forged unless it is right."""
-        found = _SEALED.fullmatch(line)
+        import hmac  # it takes its time, and only who has a key needs it
+
+        found = re.fullmatch(_SEALED, line)
         if not found or not hmac.compare_digest(found[2], self._mac(self._reads, self._taken, found[1])):
             raise Forged("a line without the right mac")
         self._taken += 1
         return found[1]
 
     def _mac(self, label: bytes, number: int, line: bytes) -> bytes:
+        import hmac
+
         text = b"dmonitor 1\n%b\n%b\n%d\n%b" % (label, self._conversation, number, line)
         return hmac.digest(self._key, text, "sha256").hex().encode()
 
@@ -63,7 +66,7 @@ def hello(keys: Sequence[bytes], nonces: tuple[str, str], responder: str) -> tup
 
 def met(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[Seal, str]:
     """Return the seal under which LINE says hello to the daemon that said NONCE, and whom it calls; else raise Forged."""
-    if found := _HELLO.fullmatch(line):
+    if found := re.fullmatch(_HELLO, line):
         responder = found[2].decode("ascii", "replace")
         for key in keys if names.is_node(responder) else ():
             for mac in found[4].split():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import secrets
+import os
 import selectors
 import socket
 import time
@@ -126,7 +126,7 @@ class Server:
             self._note(address, "no-key" if is_node else "stranger", address=address)
             connection.close()
             return
-        nonce = secrets.token_hex(16) if self.door.keys else ""
+        nonce = os.urandom(16).hex() if self.door.keys else ""
         until = time.monotonic() + (HELLO_LIMIT if nonce else CONVERSATION_LIMIT)
         wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
         caller = _Caller(wire, address, until, nonce)

@@ -11,23 +11,19 @@ import contextlib
 import json
 import os
 import re
-import secrets
-import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
 
 from dmonitor import incident, log, names, values
 from dmonitor.effects import Books, Own, Save
+from dmonitor.lean import Any
 from dmonitor.model import Incident, Kind, NodeName, Notification, Outcome, Silence, Standing, Test, Verdict
 
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 
-DEFAULT_DIRECTORY = Path("/var/lib/dmonitor")
-DEFAULT_RUN = Path("/run/dmonitor")
+DEFAULT_DIRECTORY = "/var/lib/dmonitor"
+DEFAULT_RUN = "/run/dmonitor"
 _VERSION = 3
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -50,30 +46,31 @@ class StateError(Exception):
     """The state cannot be used; the text names the file and the reason."""
 
 
-def node_id(directory: Path) -> str:
+def node_id(directory: str) -> str:
     """Return this node's id, made and stored the first time anybody asks; raise StateError when that fails."""
-    path = directory / "node-id"
+    path = f"{directory}/node-id"
     try:
         if (known := _known_id(path)) is not None:
             return known
-        draft = directory / f".node-id.{os.getpid()}"
+        draft = f"{directory}/.node-id.{os.getpid()}"
         try:
             with open(draft, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(12) + "\n")
+                file.write(os.urandom(12).hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):  # checker and daemon may both be first: one of them wins
                 os.link(draft, path)
         finally:
-            draft.unlink(missing_ok=True)
+            _unlink(draft)
         return _known_id(path) or ""
     except (OSError, UnicodeError) as error:
         raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _known_id(path: Path) -> str | None:
+def _known_id(path: str) -> str | None:
     try:
-        known = path.read_text("ascii", "replace").strip()
+        with open(path, encoding="ascii", errors="replace") as file:
+            known = file.read().strip()
     except FileNotFoundError:
         return None
     if not names.is_node_id(known):
@@ -81,10 +78,10 @@ def _known_id(path: Path) -> str | None:
     return known
 
 
-def peek(directory: Path, run: Path | None = None) -> tuple[str, list[Incident], Own]:
+def peek(directory: str, run: str | None = None) -> tuple[str, list[Incident], Own]:
     """Return id, incidents and rounds without making or changing anything; what is not there yet has a stand-in."""
-    known = _known_id(directory / "node-id")
-    if not any(each and (each / "state.db").exists() for each in (directory, run)):
+    known = _known_id(f"{directory}/node-id")
+    if not any(each and os.path.exists(f"{each}/state.db") for each in (directory, run)):
         return known or fresh_id(), [], Own()
     with State(directory, run, read_only=True) as state:
         return known or fresh_id(), state.incidents(), state.own()
@@ -92,7 +89,7 @@ def peek(directory: Path, run: Path | None = None) -> tuple[str, list[Incident],
 
 def fresh_id() -> str:
     """Return an id for an incident that may open."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 class Clock:
@@ -118,13 +115,13 @@ class State:
     `failed` says why the state cannot be written, and is empty while it can.
     """
 
-    def __init__(self, directory: Path, run: Path | None = None, *, read_only: bool = False) -> None:
-        self._path = directory / "state.db"
-        self._substitute = run / "state.db" if run else None
+    def __init__(self, directory: str, run: str | None = None, *, read_only: bool = False) -> None:
+        self._path = f"{directory}/state.db"
+        self._substitute = f"{run}/state.db" if run else None
         self.failed = ""
         with self._named():
             if read_only:
-                there = self._substitute if self._substitute and self._substitute.exists() else self._path
+                there = self._substitute if self._substitute and os.path.exists(self._substitute) else self._path
                 self.failed = "" if there is self._path else "see what the checker logs"
                 self._db = _connect_reading(there)
                 self._start_clock()
@@ -144,7 +141,8 @@ class State:
 
     def _start_clock(self) -> None:
         memo = self._memo("clock", ["", 0.0])
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
         fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
         self.clock = Clock(memo[1] if memo[0] == boot else fresh)
         self._clock_memo = [boot, self.clock.offset]
@@ -159,7 +157,7 @@ class State:
 
     def _take_back(self) -> None:
         """Store what stood in meanwhile; where that began as no copy, only what it learnt."""
-        if self._substitute is None or not self._substitute.exists():
+        if self._substitute is None or not os.path.exists(self._substitute):
             return
         own = self._db
         try:
@@ -172,19 +170,19 @@ class State:
         except sqlite3.Error as error:
             if not _is_broken(error):
                 raise
-            log.error("database-broken", path=str(self._substitute), reason=str(error))
+            log.error("database-broken", path=self._substitute, reason=str(error))
             learnt = Save()
         finally:
             self._db = own
         with _transaction(own):
             self._put_all(learnt)
         _remove(self._substitute)
-        log.info("stored-again", path=str(self._path))
+        log.info("stored-again", path=self._path)
 
     def _stand_in(self, error: Exception, before: sqlite3.Connection | None) -> None:
         """Go on with what is in the run directory, with a copy of BEFORE there, or failing that in memory only."""
         place, again = self._substitute, False
-        if place and place.exists():
+        if place and os.path.exists(place):
             try:
                 self._db, again = _open_whole(place), True
             except sqlite3.Error as failed:
@@ -200,26 +198,29 @@ class State:
             except (sqlite3.Error, OSError):
                 place = None
         self.failed = f"{self._path}: {error}"
-        log.error("not-stored", path=str(self._path), reason=str(error), instead=str(place or "memory"))
+        log.error("not-stored", path=self._path, reason=str(error), instead=place or "memory")
 
     def _in_memory(self, before: sqlite3.Connection | None) -> sqlite3.Connection:
         """Return a copy of BEFORE, failing that of what can be read of the state, failing that an empty one that says so."""
-        memory = _connect("file::memory:")
+        import shutil
+        import tempfile
+
+        memory = _connect(":memory:")
         with contextlib.suppress(sqlite3.Error):
             if before:
                 before.backup(memory)
                 return memory
         # On a full disk sqlite has no room beside the database even for reading.
-        for room in ([self._substitute.parent] if self._substitute else []) + [Path(tempfile.gettempdir())]:
+        for room in ([os.path.dirname(self._substitute)] if self._substitute else []) + [tempfile.gettempdir()]:
             with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
-                copy = Path(directory, "state.db")
+                copy = f"{directory}/state.db"
                 for suffix in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):
-                        shutil.copyfile(self._path.with_name("state.db" + suffix), copy.with_name("state.db" + suffix))
+                        shutil.copyfile(self._path + suffix, copy + suffix)
                 with contextlib.closing(_open_whole(copy)) as db:
                     db.backup(memory)
                     return memory
-        memory = _connect("file::memory:")
+        memory = _connect(":memory:")
         _prepare(memory)
         memory.execute("INSERT INTO memo VALUES ('partial', 'true')")
         return memory
@@ -253,7 +254,8 @@ class State:
 
     def own(self) -> Own:
         with self._named():
-            return cast(Own, values.read(Own, self._memo("own", "{}"), own=True))
+            own: Own = values.read(Own, self._memo("own", "{}"), own=True)
+            return own
 
     def incidents(self) -> list[Incident]:
         """Return the incidents that are open, owe something, or were closed lately."""
@@ -287,7 +289,8 @@ class State:
     def lookups(self) -> dict[str, list[str]]:
         """Return the addresses that each node's name was last found to have."""
         with self._named():
-            return cast(dict[str, list[str]], self._memo("lookups", {}))
+            lookups: dict[str, list[str]] = self._memo("lookups", {})
+            return lookups
 
     def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
         """Keep what was found, for a time when it cannot be; write only what is new."""
@@ -363,21 +366,28 @@ class State:
             raise StateError(f"{self._path}: {error}") from error
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
-def _connect_reading(path: Path) -> sqlite3.Connection:
+def _connect(path: str, how: str = "") -> sqlite3.Connection:
+    """Connect to the database in PATH, with the parameters HOW of a sqlite URI."""
+    plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")  # what means something in a URI
+    return sqlite3.connect(f"file:{plain}?{how}", uri=True, timeout=5, isolation_level=None)
+
+
+def _connect_reading(path: str) -> sqlite3.Connection:
     """Connect to a database that may be closed: in WAL mode a reader would write then, but for `immutable`."""
     with contextlib.suppress(FileNotFoundError):
-        if path.with_name("state.db-wal").stat().st_size:
-            return _connect(path.absolute().as_uri() + "?mode=ro")
-    return _connect(path.absolute().as_uri() + "?mode=ro&immutable=1")
+        if os.stat(path + "-wal").st_size:
+            return _connect(path, "mode=ro")
+    return _connect(path, "mode=ro&immutable=1")
 
 
-def _open_whole(path: Path) -> sqlite3.Connection:
+def _open_whole(path: str) -> sqlite3.Connection:
     """Open a database for writing; raise what is wrong with it, if it is broken."""
-    db = _connect(path.absolute().as_uri())
+    db = _connect(path)
     try:
         _prepare(db)
         (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -392,7 +402,7 @@ def _open_whole(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _open_or_set_aside(path: Path) -> sqlite3.Connection:
+def _open_or_set_aside(path: str) -> sqlite3.Connection:
     """Open a database; one that is broken twice is kept under another name: a failed read passes for that, too."""
     with contextlib.suppress(sqlite3.Error):
         return _open_whole(path)
@@ -410,14 +420,14 @@ def _is_broken(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _written(db: sqlite3.Connection, place: Path) -> sqlite3.Connection:
+def _written(db: sqlite3.Connection, place: str) -> sqlite3.Connection:
     """Write DB out to PLACE, whole or not at all, and return it as opened there."""
-    draft = place.with_name(place.name + ".new")
+    draft = place + ".new"
     try:
         _remove(draft)
-        with contextlib.closing(_connect(draft.absolute().as_uri())) as copy:
+        with contextlib.closing(_connect(draft)) as copy:
             db.backup(copy)
-        draft.rename(place)
+        os.rename(draft, place)
         return _open_whole(place)
     except (sqlite3.Error, OSError):
         _remove(draft)
@@ -425,19 +435,19 @@ def _written(db: sqlite3.Connection, place: Path) -> sqlite3.Connection:
         raise
 
 
-def _set_aside(path: Path, reason: str) -> None:
+def _set_aside(path: str, reason: str) -> None:
     """Keep a broken database under another name."""
-    aside = time.strftime(f"{path.name}.broken-%Y%m%dT%H%M%S")
+    aside = time.strftime(f"{os.path.basename(path)}.broken-%Y%m%dT%H%M%S")
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(path.with_name(aside + suffix))
-    log.error("database-broken", path=str(path), reason=reason, kept_as=str(path.with_name(aside)))
+            os.rename(path + suffix, f"{os.path.dirname(path)}/{aside}{suffix}")
+    log.error("database-broken", path=path, reason=reason, kept_as=f"{os.path.dirname(path)}/{aside}")
     log.complain(f"{path} is broken ({reason}); kept as {aside}, and a new one begun")
 
 
-def _remove(path: Path) -> None:
+def _remove(path: str) -> None:
     for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        _unlink(path + suffix)
 
 
 def _prepare(db: sqlite3.Connection) -> None:

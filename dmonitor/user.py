@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import tempfile
-from pathlib import Path
 
 NAMES = ("dmonitor", "nobody")
 
@@ -27,29 +25,32 @@ def find() -> pwd.struct_passwd:
     raise NoUser(f"none of the users {', '.join(NAMES)} exists")
 
 
-def become(*directories: Path | None) -> None:
+def become(*directories: str | None) -> None:
     """Give up root for good, where we have it; first make those of DIRECTORIES that are missing, for who we become."""
     if os.geteuid() != 0:
         return
     who = find()
     for directory in directories:
-        if directory and not directory.exists():
+        if directory and not os.path.exists(directory):
             _make(directory, who)
     os.initgroups(who.pw_name, who.pw_gid)
     os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
     os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
 
 
-def _make(directory: Path, who: pwd.struct_passwd) -> None:
+def _make(directory: str, who: pwd.struct_passwd) -> None:
     """Make DIRECTORY for WHO, whole or not at all: several programs may be first at the same time."""
-    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    import tempfile
+
+    parent, name = os.path.split(directory)
+    draft = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     os.chmod(draft, 0o750)
     os.chown(draft, who.pw_uid, who.pw_gid)
     try:
-        draft.rename(directory)
+        os.rename(draft, directory)
     except OSError:
-        draft.rmdir()
-        if not directory.is_dir():
+        os.rmdir(draft)
+        if not os.path.isdir(directory):
             raise
 
 

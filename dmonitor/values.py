@@ -11,7 +11,8 @@ import functools
 import json
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from dmonitor.lean import Annotated, Any
 
 Clock = Callable[[float], float]
 
@@ -54,17 +55,21 @@ def moved(value: Any, clock: Clock) -> Any:
 
 def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each field of a NamedTuple."""
-    hints = get_type_hints(kind, include_extras=True)
-    return [(name, hints[name], kind._field_defaults.get(name, _NEEDED)) for name in kind._fields]
+    return [(name, kind.__annotations__[name], kind._field_defaults.get(name, _NEEDED)) for name in kind._fields]
+
+
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return what a type is made with, and of what; None and nothing for a plain one."""
+    return getattr(kind, "__origin__", type(kind)), getattr(kind, "__args__", ())
 
 
 @functools.cache
 def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
     """Return what makes JSON's own types of a KIND."""
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = _parts(kind)
     if kind is Time:
         return lambda value, clock: clock(value)
-    if origin is Annotated or origin in (Union, types.UnionType):
+    if origin in (Annotated, types.UnionType):
         plain = _dumper(inner[0])
         return lambda value, clock: None if value is None else plain(value, clock)
     if origin is tuple:
@@ -88,13 +93,13 @@ def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, Clock], Any]:
 @functools.cache
 def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     """Return what makes a KIND of JSON's own types."""
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = _parts(kind)
     if kind is Time:
         return lambda data, clock, own: clock(_number(data) if own else _number(data, AGE))
     if origin is Annotated:
         plain = _loader(inner[0])
         return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))
-    if origin in (Union, types.UnionType):
+    if origin is types.UnionType:
         some = _loader(inner[0])
         return lambda data, clock, own: None if data is None else some(data, clock, own)
     if origin is tuple:

@@ -16,9 +16,7 @@ import selectors
 import signal
 import socket
 import time
-import traceback
 from collections import deque
-from pathlib import Path
 
 from dmonitor import log, names, plugin, processes, result
 from dmonitor.model import Outcome
@@ -55,6 +53,8 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
     except OSError as error:
         log.error("warden-failed", reason=repr(error))
     except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
+        import traceback
+
         log.error("warden-failed", reason="".join(traceback.format_exception(error))[-900:])
     finally:
         os._exit(status)
@@ -150,7 +150,7 @@ class Warden:
         began = time.monotonic()
         descriptors: list[int] = []
         try:
-            if plugin.distrust(Path(os.fsdecode(path))):
+            if plugin.distrust(os.fsdecode(path)):
                 raise PermissionError(errno.EPERM, "not to be trusted")
             descriptors += os.pipe()
             descriptors.append(os.memfd_create("stderr", os.MFD_CLOEXEC))
@@ -180,7 +180,7 @@ class Warden:
         except OSError as error:
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(Path(os.fsdecode(path)), error))
+            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(path), error))
             return
         os.close(write)
         run = _Run(number.decode(), pid, mark, began, read, stderr)
@@ -279,7 +279,7 @@ def _home() -> str:
         return "/"
 
 
-def _why_not(path: Path, error: OSError) -> str:
+def _why_not(path: str, error: OSError) -> str:
     if not os.path.lexists(path):
-        return f"no plugin {names.printable(str(path))}"
-    return f"plugin {names.printable(str(path))} {plugin.fault(path) or f'cannot be started: {error.strerror}'}"
+        return f"no plugin {names.printable(path)}"
+    return f"plugin {names.printable(path)} {plugin.fault(path) or f'cannot be started: {error.strerror}'}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dmonitor import config, door, effects, log, names, peers, protocol, result, state
@@ -30,9 +29,9 @@ class Witness:
         self,
         selector: selectors.BaseSelector,
         runner: Runner,
-        directory: Path,
-        books: Path,
-        stand_in: Path | None,
+        directory: str,
+        books: str,
+        stand_in: str | None,
         settings: config.Settings,
         who: door.Door,
     ) -> None:
@@ -65,7 +64,7 @@ class Witness:
         if parameters is None:
             done(test, MISTAKEN)
         else:
-            self.runner.submit(test, self.directory / "plugins" / test.plugin, parameters, done)
+            self.runner.submit(test, f"{self.directory}/plugins/{test.plugin}", parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
         visited, settings = self.door.peer(test.name), self.settings

@@ -34,7 +34,7 @@ def test_a_good_tree(tree: Path) -> None:
     assert loaded.nodes == (Node("oslo", "oslo"), Node("paris", "paris"))
     assert loaded.tests == {Test("www.example.com", "http"): {}}
     assert loaded.addresses == ("root",)
-    assert loaded.plugin(Test("www.example.com", "http:8080")) == tree / "plugins" / "check_http"
+    assert loaded.plugin(Test("www.example.com", "http:8080")) == f"{tree}/plugins/check_http"
 
 
 def test_settings(tree: Path) -> None:
@@ -274,7 +274,9 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
 
     def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
         found = real(path, *arguments, **named)  # type: ignore[arg-type]
-        return found if path != file else os.stat_result([*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300})
+        return (
+            found if path != str(file) else os.stat_result([*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300})
+        )
 
     monkeypatch.setattr(os, "stat", stat)
     assert config.load(tree).silences == (Silence("www.example.com", "http", now - 100),), "ended, and returned all the same"

@@ -372,7 +372,7 @@ def test_what_was_written_before_is_in_what_stands_in(tmp_path: Path, run: Path,
         store.save(Save(OWN, incidents=(RICH,)))
     connect = state._connect
     monkeypatch.setattr(
-        state, "_connect", lambda uri: connect(uri if "/run/" in uri or "mem" in uri or "mode=" in uri else uri + "?mode=ro")
+        state, "_connect", lambda path, how="": connect(path, how if "/run/" in path or "mem" in path or how else "mode=ro")
     )
     with State(tmp_path, run) as store:
         assert not store.save(Save(incidents=(known("x"),))) and "readonly" in store.failed
@@ -454,7 +454,7 @@ def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
                 written = state._written
                 patched.setattr(state, "_written", lambda _, place: written(Dying(), place))
             case "rename":
-                patched.setattr(Path, "rename", die)
+                patched.setattr(os, "rename", die)
             case _:
                 patched.setattr(state, "_open_whole", die)
         with pytest.raises(Killed):
