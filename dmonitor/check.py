@@ -28,12 +28,15 @@ _OVERDUE = 120.0  # seconds after which a round that still holds the lock is tak
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit status."""
+    """Run the program; return its exit status, or, without ARGUMENTS of a caller's, leave with it."""
     chosen = _Chosen()
     program.parse(_parser, chosen, arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     os.umask(0o027)
-    return program.guard(lambda: _run(chosen))
+    status = program.guard(lambda: _run(chosen))
+    if arguments is None:
+        program.leave(status)
+    return status
 
 
 def _run(chosen: _Chosen) -> int:
@@ -80,7 +83,7 @@ def _round(chosen: _Chosen) -> int:
     except lock.Busy as busy:
         log.warning("round-skipped", reason=str(busy))
         return os.EX_TEMPFAIL
-    own.state()
+    own.state(pidfile=False)
     try:
         return _locked_round(chosen, began)
     finally:

@@ -12,11 +12,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import time
 
-from lockfile import LockError, UnlockError
-from lockfile.pidlockfile import PIDLockFile
+from dmonitor.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lockfile.pidlockfile import PIDLockFile
 
 
 class Busy(Exception):
@@ -37,6 +38,7 @@ class Lock:
         self.run = os.urandom(8).hex()  # a word for this holder alone
         self._guard = -1
         self._owner = 0
+        self._pidlock: PIDLockFile | None = None
 
     def take(self, patience: float = 0.0) -> None:
         """Take the lock, within PATIENCE seconds; raise Busy when it is held, OSError when the guard cannot be opened."""
@@ -63,17 +65,25 @@ class Lock:
             else:
                 os.close(guard)  # somebody replaced the file between the two calls: try the one that is there now
 
-    def state(self) -> None:
-        """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle."""
+    def state(self, *, pidfile: bool = True) -> None:
+        """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle.
+
+        Without PIDFILE only the guard file says so: for what runs every minute, and nobody has to find.
+        """
         self._owner = os.getpid()
-        try:
+        with contextlib.suppress(OSError):
             os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n", 0)
-            pidfile = PIDLockFile(self.pidfile)
-            pidfile.break_lock()
-            pidfile.acquire(timeout=0)
-        except (OSError, LockError):
-            with contextlib.suppress(OSError):
-                os.unlink(self.pidfile)  # an empty pidfile misleads
+        if pidfile:
+            from lockfile import LockError
+            from lockfile.pidlockfile import PIDLockFile
+
+            self._pidlock = PIDLockFile(self.pidfile)
+            try:
+                self._pidlock.break_lock()
+                self._pidlock.acquire(timeout=0)
+            except (OSError, LockError):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.pidfile)  # an empty pidfile misleads
 
     def fileno(self) -> int:
         return self._guard
@@ -81,10 +91,9 @@ class Lock:
     def release(self) -> None:
         """Let go, in the process that stated itself only; the guard file stays."""
         if self._guard >= 0 and self._owner == os.getpid():
-            try:
-                PIDLockFile(self.pidfile).release()
-            except (OSError, LockError, UnlockError):
-                pass
+            with contextlib.suppress(OSError):
+                if self._pidlock and self._pidlock.i_am_locking():
+                    self._pidlock.release()
             os.close(self._guard)
             self._guard = -1
 
@@ -102,6 +111,8 @@ def holder(directory: str, name: str) -> str | None:
 
 def end(pid: int) -> None:
     """Kill a holder that Busy named; the lock is free once all of its threads are gone."""
+    import signal
+
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

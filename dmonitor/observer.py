@@ -9,12 +9,15 @@ import faulthandler
 import selectors
 from collections.abc import Callable, Mapping, Sequence
 
-from dmonitor import cluster, log, names, peers, result, runner, verdict
+from dmonitor import cluster, log, names, peers, result, verdict
 from dmonitor.config import Config
 from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.lean import Any
+from dmonitor.lean import TYPE_CHECKING, Any
 from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
+
+if TYPE_CHECKING:
+    from dmonitor import runner
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
 OWN_RESULTS_BY = 30.0
@@ -39,7 +42,12 @@ class Observer:
     def __init__(self, config: Config, node_id: str, known: Known, clock: Clock, own_run: Run, *, ask_all: bool = False) -> None:
         self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
         self._selector = selectors.DefaultSelector()
-        self._runner: runner.Runner | None = runner.Runner(self._selector, config.settings.concurrency)
+        runs = any(parameters is not None for parameters in config.tests.values())
+        self._runner: runner.Runner | None = None
+        if runs:
+            from dmonitor import runner
+
+            self._runner = runner.Runner(self._selector, config.settings.concurrency)
         # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
         # has to wait until the runner has forked.
         try:
@@ -48,8 +56,8 @@ class Observer:
             log.warning("no-hard-limit", reason=str(error))
         self._results: dict[Test, Result] = {}
         for test, parameters in config.tests.items():
-            if parameters is None:
-                self._results[test] = runner.MISTAKEN
+            if parameters is None or not self._runner:
+                self._results[test] = result.MISTAKEN
             else:
                 self._runner.submit(test, config.plugin(test), parameters, self._result)
         settings = config.settings

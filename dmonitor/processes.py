@@ -8,7 +8,6 @@ start an ssh tunnel in the background and use it), and the stray of one that end
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -24,6 +23,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def become_subreaper() -> None:
     """Become the parent of all descendants that lose theirs (prctl(2))."""
+    import ctypes  # 1 ms, which only who runs plugins has to spend
+
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 

@@ -15,6 +15,7 @@ from dmonitor.state import DEFAULT_RUN, StateError
 
 if TYPE_CHECKING:
     import argparse
+    from typing import NoReturn
 
 
 class Chosen:
@@ -54,6 +55,16 @@ def guard(main: Callable[[], int]) -> int:
     except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
         sys.excepthook(type(error), error, error.__traceback__)
         return _failed("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once: to take an interpreter apart takes a sixth of a quiet round."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or os.EX_IOERR
+    os._exit(status)
 
 
 def _open_standard_streams() -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import queue
 import socket
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 ADDRESSES = 16  # of one name that count
 
@@ -53,18 +51,22 @@ def look_up(name: str) -> Found:
 
 def look_up_all(names: Iterable[str], patience: float) -> dict[str, Found]:
     """Look NAMES up at the same time; one that has not answered within PATIENCE seconds has no address."""
-    found: dict[str, Found] = {}
+    every = set(names)
+    literal = {name: look_up(name) for name in every if _is_literal(name)}
+    return literal | (_ask_resolver(every - literal.keys(), patience) if len(literal) < len(every) else {})
+
+
+def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Found]:
+    import queue
+    import threading
+
+    found: dict[str, Found] = dict.fromkeys(names, ((), f"no answer from the resolver within {patience:g} s"))
     answers: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
-    for name in set(names):
-        if _is_literal(name):
-            found[name] = look_up(name)
-        else:
-            found[name] = (), f"no answer from the resolver within {patience:g} s"
-            threading.Thread(target=lambda name: answers.put((name, look_up(name))), args=(name,), daemon=True).start()
-    waiting = sum(not _is_literal(name) for name in found)
+    for name in names:
+        threading.Thread(target=lambda name: answers.put((name, look_up(name))), args=(name,), daemon=True).start()
     deadline = time.monotonic() + patience
     with contextlib.suppress(queue.Empty):
-        for _ in range(waiting):
+        for _ in names:
             name, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
             found[name] = answer
     return found

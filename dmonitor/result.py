@@ -6,13 +6,13 @@ Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of t
 from __future__ import annotations
 
 import os
-import signal
 
 from dmonitor import names, speaking
 from dmonitor.model import Contact, Outcome, Result
 
 STALE, STALE_ROUNDS = 300.0, 3  # seconds, at least, and intervals that a peer's last finished round may be old
 MEASURED = 3  # rounds of which an interval must be measured for that
+MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that decide
 
 
@@ -61,6 +61,8 @@ def first_line(output: bytes) -> str:
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -29,7 +29,6 @@ LIMIT = 10.0  # seconds a plugin may run
 _EARLY = 1.0  # seconds; a warden that dies sooner, several times in a row, cannot live here
 _EARLY_DEATHS = 3
 
-MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
 _LOST = Result(Outcome.UNKNOWN, "the process that runs the plugins was killed")
 
 Done = Callable[[Test, Result], None]

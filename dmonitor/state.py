@@ -54,7 +54,7 @@ def node_id(directory: str) -> str:
             return known
         draft = f"{directory}/.node-id.{os.getpid()}"
         try:
-            with open(draft, "w", encoding="ascii") as file:
+            with open(draft, "w", encoding="utf-8") as file:
                 file.write(os.urandom(12).hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,7 +69,7 @@ def node_id(directory: str) -> str:
 
 def _known_id(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             known = file.read().strip()
     except FileNotFoundError:
         return None
@@ -141,7 +141,7 @@ class State:
 
     def _start_clock(self) -> None:
         memo = self._memo("clock", ["", 0.0])
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
         self.clock = Clock(memo[1] if memo[0] == boot else fresh)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dmonitor import config, door, effects, log, names, peers, protocol, result, state
 from dmonitor.model import Incident, Presence, Statement, Test
-from dmonitor.runner import MISTAKEN, Done, Runner
+from dmonitor.runner import Done, Runner
 
 _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _Fact = TypeVar("_Fact")
@@ -62,7 +62,7 @@ class Witness:
             return
         parameters = self.tests().get(test)
         if parameters is None:
-            done(test, MISTAKEN)
+            done(test, result.MISTAKEN)
         else:
             self.runner.submit(test, f"{self.directory}/plugins/{test.plugin}", parameters, done)
 

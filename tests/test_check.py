@@ -18,7 +18,7 @@ import pytest
 from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import server, state
+from dmonitor import lock, server, state
 from dmonitor.effects import Own, Save
 from dmonitor.state import State
 
@@ -353,7 +353,7 @@ def test_the_first_node_stays_for_what_the_others_find(three: list[LocalNode], p
         for node in three:
             node.round()
         with started(three[0]):
-            wait_until((three[0].state / "check.pid").exists)
+            wait_until(lambda: lock.holder(str(three[0].state), "check"))
             forget()  # what was rehearsed
             all_see(three, "FAIL no route")
             assert "incident-opened" in three[1].round()
@@ -435,7 +435,7 @@ def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> 
     prepare(three)
     three[0].plugin("web", "sleep 2; echo OK")
     with started(three[0]) as busy:
-        wait_until((three[0].state / "check.pid").exists)
+        wait_until(lambda: lock.holder(str(three[0].state), "check"))
         second = three[0].run("dmonitor-check", "-v")
         assert second.returncode == os.EX_TEMPFAIL and "round-skipped" in second.stderr
         assert three[0].run("dmonitor-check", "-n").returncode == 0
@@ -545,13 +545,13 @@ def test_kill_9_leaves_nothing_and_the_next_round_runs(three: list[LocalNode]) -
 
 
 def test_a_round_that_hangs_is_ended_by_the_next(three: list[LocalNode], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dmonitor import check, lock
+    from dmonitor import check
 
     prepare(three)
     three[0].plugin("web", "sleep 8; echo OK")
     with started(three[0]) as hung:
         own = lock.Lock(three[0].state, "check")
-        wait_until((three[0].state / "check.pid").exists)
+        wait_until(lambda: lock.holder(str(three[0].state), "check"))
         monkeypatch.setattr(check, "_OVERDUE", 0.0)
         check._take(own)
         own.state()

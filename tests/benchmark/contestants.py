@@ -53,9 +53,9 @@ class Floor:
     """A C program that runs the plugins one after the other, and does nothing else."""
 
     name = "floor in C"
-    version = "floor.c"
 
     def __init__(self, bench: Bench, plugin: Plugin, tests: int) -> None:
+        self.version = run(["cc", "--version"]).splitlines()[0]
         self._command = [str(bench.directory / "floor"), str(tests), str(plugin.path)]
         self._measure = bench.measure
 

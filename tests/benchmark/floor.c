@@ -1,6 +1,7 @@
 /* The floor: N times one plugin, one after the other, and nothing else. What any monitor spends at the least.
  *
- * floor N PLUGIN: starts PLUGIN with a host's name, reads what it prints to the end, waits for it; fails unless that is "OK ...".
+ * floor N PLUGIN: starts PLUGIN with a host's name, reads what it prints to the end, waits for it; fails unless that is
+ * "OK ...".
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -27,7 +28,8 @@ int main(int argc, char **argv)
 
         snprintf(host, sizeof host, "h%05ld.example.com", number);
         if (pipe2(ends, O_CLOEXEC) || posix_spawn_file_actions_init(&actions) ||
-            posix_spawn_file_actions_adddup2(&actions, ends[1], 1) || posix_spawn(&pid, argv[2], &actions, NULL, command, environ))
+            posix_spawn_file_actions_adddup2(&actions, ends[1], 1) ||
+            posix_spawn(&pid, argv[2], &actions, NULL, command, environ))
             return 71;
         posix_spawn_file_actions_destroy(&actions);
         close(ends[1]);

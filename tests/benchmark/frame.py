@@ -77,6 +77,7 @@ class Bench:
 
     def __init__(self, directory: Path, repeats: int) -> None:
         self.directory, self.repeats = directory, repeats
+        self.notes: list[str] = []  # what is to be said above the table
         directory.chmod(0o755)  # root's monitors become somebody else
         for name in ("floor", "measure"):
             self.compile(name, name)
@@ -171,7 +172,8 @@ def run(command: Sequence[str], **options: str | Path) -> str:
 def _run_or_fail(command: Sequence[str], **options: str | Path) -> subprocess.CompletedProcess[str]:
     if not shutil.which(command[0]):
         raise Failed(f"there is no {command[0]} here")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=options.get("cwd"))
+    cwd = options.get("cwd")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         raise Failed(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done

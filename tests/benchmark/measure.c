@@ -4,8 +4,8 @@
  *
  *     STATUS USER SYSTEM WALL MEMORY
  *
- * the program's exit status (128 + N for signal N), CPU seconds of the whole tree in user mode and in the kernel, seconds from the
- * start to the end of the last of them, and the most memory that a single one of them ever had, in kB (no sum).
+ * the program's exit status (128 + N for signal N), CPU seconds of the whole tree in user mode and in the kernel, seconds from
+ * the start to the end of the last of them, and the most memory that a single one of them ever had, in kB (no sum).
  *
  * As a child subreaper it becomes the parent of every descendant that loses its own, a daemon too, and waits for them all: so
  * each process is counted, by who reaped it. It is small, for a new process starts with the memory of who starts it.

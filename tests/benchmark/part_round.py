@@ -1,9 +1,9 @@
 """`round`: 1,000 passing tests of one plugin: dmonitor-check beside a floor in C, Nagios Core and Icinga 2.
 
-CPU is user and system time of the whole tree of processes, plugins included (see measure.c); wall is the time from the start until
-all is done: for the daemons until the last check has ended. Daemons start, check everything once, and end: all of that is their
-`whole`. `checks alone` is that less a start and an end with the same configuration, but with checks switched off. What we are
-compared with is the latter, while ours is always the whole; the difference is in their favour.
+CPU is user and system time of the whole tree of processes, plugins included (see measure.c); wall is the time from the start
+until all is done: for the daemons until the last check has ended. Daemons start, check everything once, and end: all of that is
+their `whole`. `checks alone` is that less a start and an end with the same configuration, but with checks switched off. What we
+are compared with is the latter, while ours is always the whole; the difference is in their favour.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     others, problems = _others(bench, plugin)
     among = Dmonitor(bench, plugin, TESTS, peers=True, name="dmonitor-check, two peers")
     contestants: list[Floor | Dmonitor | Nagios | Icinga] = [floor, ours, *others]
-    for each in contestants[1:]:
-        progress(f"{each.name} {each.version}")
+    bench.notes.append("; ".join(f"{each.name}: {each.version}" for each in contestants))
     if compiled := ours.compiled():
         raise Failed(f"dmonitor-check compiled {' '.join(compiled)}: what is installed does not")
     for each in contestants:

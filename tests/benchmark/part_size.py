@@ -1,6 +1,7 @@
 """`size`: dmonitor-check with no test to 10,000 of them, beside the floor in C with as many.
 
-CPU is user and system time of the whole tree of processes, plugins included; memory is what the largest single process ever had.
+CPU is user and system time of the whole tree of processes, plugins included; memory is what the largest single
+process ever had.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
     /usr/bin/python3 tests/benchmark/run.py [--repeats N] [--markdown FILE] [--no-judge] [PART...]
 
-Measures the checkout that it lies in, as any user, on a machine that should have nothing else to do. Nagios Core and Icinga 2 come from
-Debian's packages, which are unpacked and not installed: that needs apt-get and, once, the network. Needs cc.
+Measures the checkout that it lies in, as any user, on a machine that should have nothing else to do. Nagios Core and Icinga 2
+come from Debian's packages, which are unpacked and not installed: that needs apt-get and, once, the network. Needs cc.
 
 A part is a module with a function `rows`, which takes a `frame.Bench` and yields `frame.Row`s, and a name in PARTS.
 """
@@ -47,15 +47,18 @@ def main() -> int:
     written, missed = ["", *(f"    {fact}" for fact in facts)], 0
     for part in chosen.parts or PARTS:
         found: list[Row] = []
-        problem = ""
+        notes: list[str] = []
+        problems = []
         try:
             with frame.bench(chosen.repeats) as bench:
+                notes = bench.notes
                 found.extend(PARTS[part](bench))
         except Failed as failure:
-            problem = f"{part}: {failure}"
-        missed += bool(problem) + sum(row.holds is False for row in found)
-        print("\n".join(["", f"== {part}", *plain(found), *filter(None, [problem])]), flush=True)
-        written += ["", f"### {part}", "", *markdown(found), *filter(None, [problem])]
+            problems.append(f"FAILED {part}: {failure}")
+        missed += len(problems) + sum(row.holds is False for row in found)
+        print("\n".join(["", f"== {part}", *notes, *plain(found), *problems]), flush=True)
+        paragraphs = [f"### {part}", *notes, "\n".join(markdown(found)), *problems]
+        written += [line for paragraph in paragraphs for line in ("", paragraph)]
     if chosen.markdown:
         chosen.markdown.write_text("\n".join(written[1:]) + "\n")
     print(f"\n{missed} {'target' if missed == 1 else 'targets'} missed" if missed else "\nall targets hold")
