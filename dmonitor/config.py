@@ -138,46 +138,55 @@ def _quoted(name: str) -> str:
 def _read(path: str, problems: Problems, *, optional: bool = False) -> list[str]:
     """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_FILE_LIMIT).splitlines()
+        with open(path, "rb", buffering=0) as file:  # most are empty, and a text file takes three times as long to open
+            return file.read(_FILE_LIMIT).decode("utf-8", "replace").splitlines()
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
             problems.failed(path, error)
         return []
 
 
-def _kind(path: str, problems: Problems) -> int | None:
-    """Return what PATH is, links followed, as the type bits of its mode: 0 for a dangling link, None if it is not there.
+class _Entry(NamedTuple):
+    """What is in a directory: its name and path, what it is, links followed, as the type bits of its mode, and its size in bytes.
 
-    What cannot be looked at is a problem, and None.
+    A dangling link is of kind 0; the size is that of a file.
     """
-    try:
-        return stat.S_IFMT(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return 0 if os.path.lexists(path) else None
-    except OSError as error:
-        problems.failed(path, error)
-        return None
+
+    name: str
+    path: str
+    kind: int
+    size: int = 0
 
 
 def _entries(
     directory: str, problems: Problems, is_proper: Callable[[str], object], what: str, *, optional: bool = False
-) -> Iterator[tuple[str, str, int]]:
-    """Yield the name and path of what is in DIRECTORY and counts, in order, each with its `_kind`.
+) -> Iterator[_Entry]:
+    """Yield what is in DIRECTORY and counts, in order.
 
-    A name that is not IS_PROPER is a problem, for it is not WHAT; so is a directory that is absent and not OPTIONAL.
+    A name that is not IS_PROPER is a problem, for it is not WHAT; so is what cannot be looked at, and a directory that is absent
+    and not OPTIONAL.
     """
-    listed = []
+    listed: list[os.DirEntry[str]] = []
     try:
-        listed = sorted(name for name in os.listdir(directory) if not names.is_passed_over(name))
+        with os.scandir(directory) as found:
+            listed = sorted((each for each in found if not names.is_passed_over(each.name)), key=lambda each: each.name)
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
             problems.failed(directory, error)
-    for name in listed:
-        if not is_proper(name):
-            problems.error(f"{directory}/{name}", f"{_quoted(name)} is not {what}")
-        elif (kind := _kind(f"{directory}/{name}", problems)) is not None:
-            yield name, f"{directory}/{name}", kind
+    for each in listed:
+        try:
+            if not is_proper(each.name):
+                problems.error(each.path, f"{_quoted(each.name)} is not {what}")
+            elif each.is_dir(follow_symlinks=False):  # known without another look
+                yield _Entry(each.name, each.path, stat.S_IFDIR)
+            else:
+                status = os.stat(each.path)
+                yield _Entry(each.name, each.path, stat.S_IFMT(status.st_mode), status.st_size)
+        except FileNotFoundError:
+            if os.path.lexists(each.path):
+                yield _Entry(each.name, each.path, 0)
+        except OSError as error:
+            problems.failed(each.path, error)
 
 
 # dmonitor.conf
@@ -295,7 +304,7 @@ _TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
 def load_tests(directory: str, problems: Problems) -> Tests:
     """Read hosts.d."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for name, path, kind in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
+    for name, path, kind, _ in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
         if name == names.NODE:
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
         elif kind != stat.S_IFDIR:
@@ -307,10 +316,11 @@ def load_tests(directory: str, problems: Problems) -> Tests:
 
 
 def _tests_of(host: str, path: str, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
-    for name, file, kind in _entries(path, problems, names.is_test, _TEST_NAME):
+    for name, file, kind, size in _entries(path, problems, names.is_test, _TEST_NAME):
         if kind == stat.S_IFREG:
             suffix = name.partition(":")[2]
-            yield Test(host, name), _parameters(file, {"PORT": suffix} if suffix.isdigit() else {}, problems)
+            defaults = {"PORT": suffix} if suffix.isdigit() else {}
+            yield Test(host, name), _parameters(file, defaults, problems) if size else defaults
         else:
             what = "not a file" if kind else "a dangling link"
             problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
@@ -378,7 +388,7 @@ def load_key(path: str, problems: Problems) -> bytes | None:
 
 def _addresses(directory: str, problems: Problems) -> tuple[str, ...]:
     addresses = []
-    for name, path, kind in _entries(directory, problems, names.is_address, "a mail address"):
+    for name, path, kind, _ in _entries(directory, problems, names.is_address, "a mail address"):
         if kind == stat.S_IFREG:
             addresses.append(name)
         else:
@@ -397,13 +407,13 @@ def load_silences(
     hosts: dict[str, list[str]] = {names.NODE: [node.name for node in nodes]}
     for test in tests or ():
         hosts.setdefault(test.host, []).append(test.name)
-    for host, path, kind in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
-        what, known, files = "host in hosts.d", list(hosts), [(host, path, kind)]
+    for host, path, kind, _ in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
+        what, known, files = "host in hosts.d", list(hosts), [_Entry(host, path, kind)]
         if kind == stat.S_IFDIR:
             is_proper, what = (names.is_node, "node in nodes.txt") if host == names.NODE else (names.is_test, "test in hosts.d")
             files = list(_entries(path, problems, is_proper, f"a {what}", optional=True))
             known = hosts.get(host, [])
-        for name, file, kind in files:
+        for name, file, kind, _ in files:
             if kind != stat.S_IFREG:
                 problems.error(file, "not a file: touch HOST, or HOST/TEST")
                 continue

@@ -30,22 +30,27 @@ else:
         def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
             fields = tuple(body.get("__annotations__", ()))
             defaults = {field: body.pop(field) for field in fields if field in body}
+            size, tail, make = len(fields), tuple(defaults.values()), tuple.__new__
+
+            def fill(kind: type, /, *values: Any, **named: Any) -> Any:
+                if named or len(values) != size:
+                    values = values if size - len(tail) <= len(values) <= size and not named else _match(kind, values, named)
+                    values += tail[len(values) - size :] if len(values) < size else ()
+                return make(kind, values)
+
             more = {field: _tuplegetter(place, "") for place, field in enumerate(fields)}
-            more |= {"__slots__": (), "__match_args__": fields, "_fields": fields, "_field_defaults": defaults}
+            more |= {"__slots__": (), "__match_args__": fields, "_fields": fields, "_field_defaults": defaults, "__new__": fill}
             return super().__new__(cls, name, bases, body | more)
 
-    class NamedTuple(tuple, metaclass=_Fields):
-        def __new__(cls, *values: Any, **named: Any) -> Any:
-            if len(values) != len(cls._fields):
-                known, left = cls._field_defaults, cls._fields[len(values) :]
-                try:
-                    values += tuple([named.pop(field) if field in named else known[field] for field in left])
-                except KeyError as error:
-                    raise TypeError(f"{cls.__name__} without {error}") from None
-            if named or len(values) != len(cls._fields):
-                raise TypeError(f"{cls.__name__} has no {', '.join(named) or 'more fields'}")
-            return tuple.__new__(cls, values)
+    def _match(kind: Any, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the VALUES of KIND's fields with those NAMED, and the defaults of the others."""
+        left = dict(kind._field_defaults) | named
+        every = values + tuple([left[field] for field in kind._fields[len(values) :] if field in left])
+        if len(every) != len(kind._fields) or named.keys() - set(kind._fields[len(values) :]):
+            raise TypeError(f"{kind.__name__} has the fields {', '.join(kind._fields)}")
+        return every
 
+    class NamedTuple(tuple, metaclass=_Fields):
         def _replace(self, **changes: Any) -> Any:
             return type(self)(**{**dict(zip(self._fields, self, strict=True)), **changes})
 

@@ -11,7 +11,14 @@ from collections.abc import Callable
 
 def _grammar(pattern: str) -> Callable[[str], re.Match[str] | None]:
     """Return what finds a whole name to be of PATTERN, which is compiled when somebody first asks."""
-    return lambda name: re.fullmatch(pattern, name, re.ASCII)
+    compiled: list[re.Pattern[str]] = []
+
+    def find(name: str) -> re.Match[str] | None:
+        if not compiled:
+            compiled.append(re.compile(pattern, re.ASCII))
+        return compiled[0].fullmatch(name)
+
+    return find
 
 
 # The first character is alphanumeric: a host called -oProxyCommand=… would become somebody's option.

@@ -42,24 +42,20 @@ class Observer:
     def __init__(self, config: Config, node_id: str, known: Known, clock: Clock, own_run: Run, *, ask_all: bool = False) -> None:
         self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
         self._selector = selectors.DefaultSelector()
-        runs = any(parameters is not None for parameters in config.tests.values())
+        self._results: dict[Test, Result] = {test: result.MISTAKEN for test, wants in config.tests.items() if wants is None}
+        wanted = [(test, config.plugin(test), wants) for test, wants in config.tests.items() if wants is not None]
         self._runner: runner.Runner | None = None
-        if runs:
+        if wanted:
             from dmonitor import runner
 
             self._runner = runner.Runner(self._selector, config.settings.concurrency)
+            self._runner.submit_all(wanted, self._result)
         # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
         # has to wait until the runner has forked.
         try:
             faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
         except RuntimeError as error:  # no thread to be had: the next round ends this one, should it hang
             log.warning("no-hard-limit", reason=str(error))
-        self._results: dict[Test, Result] = {}
-        for test, parameters in config.tests.items():
-            if parameters is None or not self._runner:
-                self._results[test] = result.MISTAKEN
-            else:
-                self._runner.submit(test, config.plugin(test), parameters, self._result)
         settings = config.settings
         self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()

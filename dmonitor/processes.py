@@ -35,12 +35,16 @@ def children() -> list[int]:
         return [int(pid) for pid in file.read().split()]
 
 
-def mark(number: int) -> int:
-    """Mark this process, and so what it starts from now on, with NUMBER, or with none for 0; return the mark."""
+def marker() -> Callable[[int], int]:
+    """Return what marks this process, and so what it starts from now on, with a number (0: none), and returns the mark."""
     _, hard = resource.getrlimit(_RLIMIT_LOCKS)
-    value = _MARK + number % (1 << 32) if number and hard == resource.RLIM_INFINITY else hard
-    resource.setrlimit(_RLIMIT_LOCKS, (value, hard))
-    return value
+
+    def mark(number: int) -> int:
+        value = _MARK + number % (1 << 32) if number and hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(_RLIMIT_LOCKS, (value, hard))
+        return value
+
+    return mark
 
 
 def mark_of(pid: int) -> int | None:

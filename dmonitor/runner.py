@@ -19,7 +19,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from dmonitor import log, processes, warden
 from dmonitor.model import Outcome, Result, Test
@@ -67,11 +67,18 @@ class Runner:
 
     def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
         """Run TEST, with PARAMETERS in its environment; DONE is called with its result later, from the loop."""
-        self._number += 1
-        self._waiting[self._number] = (test, done)
-        fields = [str(self._number), plugin, test.host, *(f"{key}={value}" for key, value in parameters.items())]
+        self.submit_all([(test, plugin, parameters)], done)
+
+    def submit_all(self, wanted: Iterable[tuple[Test, str, Mapping[str, str]]], done: Done) -> None:
+        """Run many: each with its test, plugin and parameters."""
+        lines = []
+        for test, plugin, parameters in wanted:
+            self._number += 1
+            self._waiting[self._number] = (test, done)
+            fields = [str(self._number), plugin, test.host, *(f"{key}={value}" for key, value in parameters.items())]
+            lines.append("\0".join(fields) + "\n")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_results` will find the warden dead
-            self._socket.sendall("\0".join(fields).encode("utf-8", "surrogateescape") + b"\n")
+            self._socket.sendall("".join(lines).encode("utf-8", "surrogateescape"))
 
     def _results(self) -> None:
         """Take in what is there, without waiting."""

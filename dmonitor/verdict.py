@@ -25,6 +25,8 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     Failing votes are counted in distinct sites; one that is heard at several is at one of them.
     """
     every = (own, *answers)
+    if len(every) == 1 and not must_ask(own, incident_open=incident_open):  # most tests in most rounds
+        return Judgement(Verdict.UP, quorum, every)
     counted = (own, *_one_for_each_node(own, every[1:]))
     voters = {answer.node_id for answer in counted if answer.vote is Vote.FAILING}
     placed = place(((answer.node_id, answer.node.site) for answer in every), voters)

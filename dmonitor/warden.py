@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import gc
+import itertools
 import os
 import pwd
 import resource
@@ -17,18 +17,26 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from dmonitor import log, names, plugin, processes, result
 from dmonitor.model import Outcome
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_SWEEP = 0.2  # seconds between two looks for strays, while there are children
+_SWEEP = 0.2  # seconds between two looks at what still runs: for strays, and for output that nobody has taken
+_CROWD = 8  # processes that want a processor, as a multiple of those there are, beyond which none is started
+_PATIENCE = 0.1  # seconds for which that holds: a machine that is always busy tests all the same
+_LOOK_EVERY = 0.01  # seconds between two looks whether it still does
+_BATCH = 16  # plugins that are started at once
+_TRUST = 1.0  # seconds for which it is believed that nobody else may write to a plugin
 _FILE_SIZE = 1_000_000  # bytes
 _DESCRIPTORS = 256
 # posix_spawn takes only descriptors below the limit that the plugin is to have: its output is put here before.
-_STDOUT_SLOT, _STDERR_SLOT = 4, 5
+_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT = 4, 5, 6
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+_STREAMS = [(os.POSIX_SPAWN_DUP2, slot, number) for number, slot in enumerate((_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT))]
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)  # by the warden: the program's end is ours
 
 
 def main(requests: socket.socket, concurrency: int, limit: float) -> None:
@@ -40,14 +48,14 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
         os.setsid()  # a Ctrl-C or a hang-up at the program's terminal is the program's to deal with
         os.chdir("/")
         os.umask(0o022)
-        null = os.open(os.devnull, os.O_RDWR)
+        null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _STDERR_SLOT + 1)
         for descriptor in (0, 1):
             os.dup2(null, descriptor)
-        kept = fcntl.fcntl(requests.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        kept = fcntl.fcntl(requests.fileno(), fcntl.F_DUPFD_CLOEXEC, _STDERR_SLOT + 1)
         os.dup2(kept, 3, inheritable=False)
-        for slot in (_STDOUT_SLOT, _STDERR_SLOT):
+        for slot in (_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT):
             os.dup2(null, slot, inheritable=False)
-        os.closerange(6, 1 << 30)
+        os.closerange(_STDERR_SLOT + 1, 1 << 30)
         Warden(socket.socket(fileno=3), concurrency, limit).run()
         status = os.EX_OK
     except OSError as error:
@@ -61,11 +69,15 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
 
 
 class _Run:
-    """A plugin that runs: its process, the pipe it writes to, and what came out so far."""
+    """A plugin that runs, or is to: its process, the pipe it writes to, and what came out so far."""
 
-    def __init__(self, number: str, pid: int, mark: int, began: float, stdout: int, stderr: int) -> None:
-        self.number, self.pid, self.mark, self.began = number, pid, mark, began
-        self.stdout, self.stderr, self.output = stdout, stderr, b""
+    def __init__(self, number: str, path: bytes, host: bytes, parameters: Sequence[bytes]) -> None:
+        self.number, self.path, self.host, self.parameters = number, path, host, parameters
+        self.stdout = self.write = self.stderr = -1
+        self.pid = self.mark = 0
+        self.began = 0.0
+        self.watched = False  # its output is read as it comes: it has been running for a while
+        self.output = b""
 
 
 class Warden:
@@ -81,6 +93,12 @@ class Warden:
         self._dying: set[int] = set()  # pids that were killed and are not reaped yet
         self._answers = b""
         self._marks = 0
+        self._mark = processes.marker()
+        self._trusted: dict[bytes, float] = {}  # plugins, with until when
+        self._spare: list[int] = []  # files for stderr into which nobody has written
+        self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        self._crowd = _CROWD * (os.cpu_count() or 1)
+        self._started = self._look_again = 0.0
         self._scratch = bytearray(1 << 16)
         self._next_sweep = 0.0
         self._environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": _home()}
@@ -91,9 +109,9 @@ class Warden:
         self._limits()
         self._selector = selectors.DefaultSelector()
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        ignored = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)  # the program's end is ours
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._selector.register(self._requests, selectors.EVENT_READ, self._request)
@@ -107,8 +125,7 @@ class Warden:
                     key.data()
             self._collect()
             self._enforce()
-            while self._queue and len(self._running) < self._concurrency:
-                self._begin(*self._queue.popleft())
+            self._begin_some()
             self._answer()
         for run in self._running.values():
             processes.kill_group(run.pid)
@@ -129,12 +146,14 @@ class Warden:
         """Return how long nothing will have to be done, in seconds; None: until something happens."""
         if not self._running and not self._dying:
             return _SWEEP if processes.has_children() else None
-        limits = [run.began + self._limit for run in self._running.values()][:1]
-        return max(0.0, min([self._next_sweep, *limits]) - time.monotonic())
+        due = [run.began + self._limit for run in itertools.islice(self._running.values(), 1)]
+        if self._queue and len(self._running) < self._concurrency:
+            due.append(self._look_again)
+        return max(0.0, min([self._next_sweep, *due]) - time.monotonic())
 
     def _request(self) -> None:
         try:
-            data = self._requests.recv(1 << 16, socket.MSG_DONTWAIT)
+            data = self._requests.recv(1 << 20, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return  # it was writable
         except OSError:  # it died, with a result of ours unread
@@ -145,47 +164,66 @@ class Warden:
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._queue.extend(line.split(b"\0") for line in lines)
 
-    def _begin(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> None:
-        self._marks += 1
-        began = time.monotonic()
-        descriptors: list[int] = []
-        try:
-            if plugin.distrust(os.fsdecode(path)):
-                raise PermissionError(errno.EPERM, "not to be trusted")
-            descriptors += os.pipe()
-            descriptors.append(os.memfd_create("stderr", os.MFD_CLOEXEC))
-            read, write, stderr = descriptors
-            os.set_blocking(read, False)
-            for descriptor, slot in ((write, _STDOUT_SLOT), (stderr, _STDERR_SLOT)):
-                os.dup2(descriptor, slot, inheritable=False)
-            mark = processes.mark(self._marks)
+    def _begin_some(self) -> None:
+        """Start what waits, as far as it may, in batches: each while no crowd wants the processors, or that lasts too long."""
+        while self._queue and (room := min(self._concurrency - len(self._running), _BATCH)) > 0:
+            now = time.monotonic()
+            if now - self._started < _PATIENCE and self._is_crowded():
+                self._look_again = now + _LOOK_EVERY
+                return
+            self._started = now
+            ready = [run for _ in range(min(room, len(self._queue))) if (run := self._prepare(*self._queue.popleft()))]
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
             try:
-                pid = os.posix_spawn(
-                    path,
-                    [path, host],
-                    self._environment | dict(part.decode("utf-8", "surrogateescape").split("=", 1) for part in parameters),
-                    file_actions=[
-                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, _STDOUT_SLOT, 1),
-                        (os.POSIX_SPAWN_DUP2, _STDERR_SLOT, 2),
-                    ],
-                    setsid=True,
-                    setsigdef=_SIGNALS,
-                    setsigmask=(),
-                )
+                for run in ready:
+                    self._begin(run)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
-                processes.mark(0)
+                self._mark(0)
+
+    def _is_crowded(self) -> bool:
+        wanting, _, _ = os.pread(self._load, 64, 0).split()[3].partition(b"/")
+        return int(wanting) > self._crowd
+
+    def _prepare(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> _Run | None:
+        """Open what a plugin writes to; one that cannot be started has its result."""
+        run = _Run(number.decode(), path, host, parameters)
+        try:
+            if self._trusted.get(path, 0.0) < self._started:
+                if plugin.distrust(os.fsdecode(path)):
+                    raise PermissionError(errno.EPERM, "not to be trusted")
+                self._trusted[path] = self._started + _TRUST
+            run.stdout, run.write = os.pipe()
+            run.stderr = self._spare.pop() if self._spare else os.memfd_create("stderr", os.MFD_CLOEXEC)
+            fcntl.fcntl(run.stdout, fcntl.F_SETFL, os.O_NONBLOCK)
         except OSError as error:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._say(number.decode(), Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(path), error))
+            self._give_up(run, error)
+            return None
+        return run
+
+    def _begin(self, run: _Run) -> None:
+        self._marks += 1
+        environment = self._environment
+        if run.parameters:
+            given = (part.decode("utf-8", "surrogateescape").split("=", 1) for part in run.parameters)
+            environment = environment | dict(given)
+        try:
+            os.dup2(run.write, _STDOUT_SLOT, inheritable=False)
+            os.dup2(run.stderr, _STDERR_SLOT, inheritable=False)
+            run.mark, run.began = self._mark(self._marks), time.monotonic()
+            arguments = [run.path, run.host]
+            run.pid = os.posix_spawn(run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED)
+        except OSError as error:
+            self._give_up(run, error)
             return
-        os.close(write)
-        run = _Run(number.decode(), pid, mark, began, read, stderr)
-        self._running[pid] = run
-        self._selector.register(read, selectors.EVENT_READ, run)
+        os.close(run.write)
+        self._running[run.pid] = run
+
+    def _give_up(self, run: _Run, error: OSError) -> None:
+        for descriptor in (run.stdout, run.write, run.stderr):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._say(run.number, Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(run.path), error))
 
     def _drain(self, run: _Run) -> bool:
         """Take one helping of a plugin's output, keep its beginning; say whether more may be there."""
@@ -194,13 +232,17 @@ class Warden:
         except BlockingIOError:
             return False
         if count == 0:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(run.stdout)
+            self._unwatch(run)
             return False
         wanted = result.OUTPUT_LIMIT - len(run.output)
         if wanted > 0:
             run.output += self._scratch[: min(wanted, count)]
         return True
+
+    def _unwatch(self, run: _Run) -> None:
+        if run.watched:
+            self._selector.unregister(run.stdout)
+            run.watched = False
 
     def _collect(self) -> None:
         """Reap every child that has died; the direct ones give a result."""
@@ -248,12 +290,18 @@ class Warden:
             for pid in processes.children():
                 if pid not in self._running and processes.mark_of(pid) not in marks:
                     processes.kill(pid)
+            for run in self._running.values():  # the quick ones end before anybody has to look at what they write
+                if not run.watched:
+                    self._selector.register(run.stdout, selectors.EVENT_READ, run)
+                    run.watched = True
 
     def _close(self, run: _Run) -> None:
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(run.stdout)
+        self._unwatch(run)
         os.close(run.stdout)
-        os.close(run.stderr)
+        if os.lseek(run.stderr, 0, os.SEEK_END) or len(self._spare) >= _BATCH:
+            os.close(run.stderr)
+        else:
+            self._spare.append(run.stderr)
 
     def _say(self, number: str, outcome: Outcome, duration: float, text: str) -> None:
         self._answers += f"{number}\0{outcome.value}\0{duration:.6f}\0{text}\n".encode("utf-8", "replace")

@@ -213,7 +213,7 @@ def test_the_shipped_examples_are_right() -> None:
 
 def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that may be listed and not entered, as anybody but root would see it."""
-    (tree / "hosts.d/other").mkdir()
+    (tree / "hosts.d/other").symlink_to(tree)
     real = os.stat
 
     def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
