@@ -54,7 +54,7 @@ class Settings(NamedTuple):
     port: int = protocol.PORT
     sender: str = "dmonitor"
     sendmail: str = "/usr/sbin/sendmail"
-    concurrency: int = 500
+    concurrency: int = 2000
     flapping: bool = True
     remind: float = 0.0  # seconds between reminders; 0 is never
     name: str = ""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dmonitor import runner
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
+ASK_ALL_FROM = 20.0  # for a slow test there is time to ask some peers first, and then all others, but not a third time
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
@@ -61,7 +62,9 @@ class Observer:
         self._me, self._open = self.around.me, frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
         facts: dict[str, Any] = {"digest": digest(config.tests), "clock": clock.now, "own_run": own_run, "heard": self._greeted}
+        facts["answered"] = self._ask_further
         self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, **facts)
+        self._left: dict[Test, list[Node]] = {}  # the peers that were not asked about a test yet
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
         mirror = [cluster.Peer(self._me, here)] if here else []
@@ -80,6 +83,7 @@ class Observer:
             self._result(test, _NOT_RUN)
         while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
             pass
+        self._left.clear()
         if self._running:
             self._end_plugins()
         if not self.around.listed and self._asker.echo:
@@ -175,8 +179,25 @@ class Observer:
         self._ask(test)
 
     def _ask(self, test: Test) -> None:
-        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._open):
+        nodes = [peer.node for peer in self.around.peers]
+        if self._ask_all or (len(nodes) < verdict.FEW and self._must_ask(test)):
             self._asker.ask(test)
+        elif self._must_ask(test) and test not in self._left:
+            self._left[test] = verdict.ring(test, self._me, [node for node in nodes if test != node_test(node.name)])
+            self._ask_further(test)
+
+    def _must_ask(self, test: Test) -> bool:
+        return verdict.must_ask(self._own(test), incident_open=test in self._open)
+
+    def _ask_further(self, test: Test) -> None:
+        """Ask those peers next that could decide about TEST, once all that were asked have answered; or all, if it is late."""
+        if (left := self._left.get(test)) and not self._asker.awaits(test):
+            answers, late = self._asker.answers(test), self._clock.elapsed() > ASK_ALL_FROM
+            wanted = verdict.further(self._own(test), answers, left, self._config.settings.quorum)
+            wanted = left if wanted and late else wanted
+            self._left[test] = [node for node in left if node not in wanted] if wanted else []
+            if wanted:
+                self._asker.ask(test, *wanted)
 
     def _own(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])

@@ -11,6 +11,7 @@ import contextlib
 import enum
 import errno
 import functools
+import itertools
 import os
 import selectors
 import socket
@@ -76,7 +77,8 @@ class Asker:
 
     The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With KEYS, only who has
     one of them is heard. DIGEST is that of our tests, where it matters who has others. The times in `contacts`, what came of
-    greeting each, are on CLOCK; HEARD is told of every one. OWN_RUN gives that of our own daemon, None if there is none.
+    greeting each, are on CLOCK; HEARD is told of every one, and ANSWERED of which test an answer has come, or never will. OWN_RUN
+    gives that of our own daemon, None if there is none.
     VISITING: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
     for its daemon may just be starting.
     """
@@ -93,10 +95,11 @@ class Asker:
         clock: Callable[[], float] = time.time,
         own_run: Callable[[], str | None] = lambda: "",
         heard: Callable[[Contact], None] = lambda _: None,
+        answered: Callable[[Test], None] = lambda _: None,
         visiting: bool = False,
     ) -> None:
         self.selector, self.own_id, self.settings, self.keys, self.digest = selector, own_id, settings, keys, digest
-        self.clock, self.own_run, self.heard, self.visiting = clock, own_run, heard, visiting
+        self.clock, self.own_run, self.heard, self.answered, self.visiting = clock, own_run, heard, answered, visiting
         self.contacts: dict[Node, Contact] = {}
         self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
         self._peers = list(map(_Peer, peers))
@@ -104,15 +107,18 @@ class Asker:
         self._open: list[tuple[str, ...]] = []
         self._answers: dict[Test, dict[Node, Answer]] = {}
 
-    def ask(self, test: Test, only: Node | None = None) -> None:
-        """Ask every peer about TEST, or ONLY one, once; none about itself."""
-        if test in self._answers:
-            return
-        self._answers[test] = {}
-        for peer in self._peers:
-            if peer.node != (only or peer.node) or test == node_test(peer.node.name):
-                continue
+    def ask(self, test: Test, *only: Node) -> None:
+        """Ask every peer about TEST, or ONLY some, each once; none about itself."""
+        answers = self._answers.setdefault(test, {})
+        wanted = [
+            peer
+            for peer in self._peers
+            if (not only or peer.node in only) and test not in peer.asked and peer.node not in answers
+            if test != node_test(peer.node.name)
+        ]
+        for peer in wanted:
             peer.asked[test] = time.monotonic() + ANSWER_LIMIT
+        for peer in wanted:
             match peer.stage:
                 case _Stage.IDLE:
                     self._connect(peer)
@@ -148,6 +154,10 @@ class Asker:
         """Return what is known of TEST so far, an Answer for each peer that has given one or never will."""
         return list(self._answers.get(test, {}).values())
 
+    def awaits(self, test: Test) -> bool:
+        """Say whether an answer about TEST may still come."""
+        return any(test in peer.asked for peer in self._peers)
+
     @property
     def pending(self) -> bool:
         """Whether an answer may still come."""
@@ -179,7 +189,7 @@ class Asker:
             case _Stage.GREETING:
                 yield peer.deadline, functools.partial(self._give_up, peer, "connected, but no greeting")
             case _Stage.TALKING:
-                for test, until in peer.asked.items():
+                for test, until in itertools.islice(peer.asked.items(), 1):  # the others were asked later
                     yield until, functools.partial(self._no_answer, peer, test, "no answer in time")
                 if peer.greet_by:
                     yield peer.greet_by, functools.partial(self._no_statement, peer, "no statement in time")
@@ -411,6 +421,7 @@ class Asker:
     def _answer(self, peer: _Peer, answer: Answer, test: Test) -> None:
         peer.asked.pop(test, None)
         self._answers.setdefault(test, {})[peer.node] = answer
+        self.answered(test)
 
     def _give_up(self, peer: _Peer, reason: str) -> None:
         """Try the next address of a peer that has not greeted yet; one that has is over."""

@@ -5,9 +5,12 @@ Pure. It counts votes and concludes; what follows from a verdict is `incident`'s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import zlib
+from collections.abc import Collection, Iterable, Sequence
 
-from dmonitor.model import Answer, Judgement, Node, Verdict, Vote
+from dmonitor.model import Answer, Judgement, Node, Test, Verdict, Vote
+
+FEW = 5  # nodes, this one included, up to which all are asked at the same time
 
 # When one node is heard twice, what it says counts in this order: doubt never adds a failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
@@ -44,6 +47,32 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     else:
         verdict = Verdict.UP
     return Judgement(verdict, quorum, counted)
+
+
+def ring(test: Test, me: Node, peers: Sequence[Node]) -> list[Node]:
+    """Return PEERS in the order in which this node, ME, asks them about TEST.
+
+    Each node begins behind itself in one ring, which each test turns: of nodes that ask about one test at the same time, each
+    asks another peer first, and nobody is asked by all. Where the verdict costs little all are asked, for the evidence.
+    """
+    others = sorted(peers, key=lambda peer: (peer.name < me.name, peer.name))
+    turn = zlib.crc32(str(test).encode()) % max(1, len(others))
+    return others[turn:] + others[:turn]
+
+
+def further(own: Answer, answers: Iterable[Answer], left: Sequence[Node], quorum: int) -> list[Node]:
+    """Return which of the peers LEFT to ask next: as many as must still see a test failing for it to be DOWN, if any.
+
+    Those of sites that fail already could not make it so; they are asked last.
+    """
+    failing = Judgement(Verdict.UNKNOWN, quorum, (own, *answers)).sites(Vote.FAILING)
+    wanted: dict[str, Node] = {}
+    for node in left:
+        if node.site not in failing:
+            wanted.setdefault(node.site, node)
+    if len(failing) >= quorum:
+        return []
+    return list(wanted.values())[: quorum - len(failing)] or list(left)
 
 
 def place(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:

@@ -47,6 +47,7 @@ PURE_LIBRARY = {
     "signal",
     "types",
     "typing",
+    "zlib",
 }
 PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}
 # Who alone may import what.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmonitor import verdict
-from dmonitor.model import Answer, Node, Outcome, Result, Verdict, Vote
+from dmonitor.model import Answer, Node, Outcome, Result, Test, Verdict, Vote
 
 SEEN = [*Outcome, None]  # None: no answer
 
@@ -180,3 +181,155 @@ def test_place() -> None:
     assert verdict.place([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {"a": "x"}
     assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {"a": "y", "b": "y"}
     assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
+
+
+NODES = [Node(f"node{number}", f"site{number}") for number in range(10)]
+
+
+def test_nobody_is_asked_by_all() -> None:
+    """Of ten nodes that ask about one test, each asks another one first; over many tests all are asked first alike."""
+    firsts: collections.Counter[Node] = collections.Counter()
+    for number in range(500):
+        test = Test(f"host{number}", "ping")
+        rings = [verdict.ring(test, me, [node for node in NODES if node is not me]) for me in NODES]
+        assert all(sorted([me, *ring]) == NODES for me, ring in zip(NODES, rings, strict=True))
+        for place in range(9):
+            assert len({ring[place] for ring in rings}) == 10
+        firsts.update(ring[0] for ring in rings[:1])
+    assert len(firsts) == 9 and min(firsts.values()) > 30
+
+
+def asked(own: Answer, there: dict[Node, Answer], quorum: int) -> list[Answer]:
+    """Ask as `observer` does, until nobody else has to be asked."""
+    answers: list[Answer] = []
+    left = list(there)
+    while wanted := verdict.further(own, answers, left, quorum):
+        left = [node for node in left if node not in wanted]
+        answers += [there[node] for node in wanted]
+    return answers
+
+
+@given(
+    st.sampled_from(SEEN[:-1]),
+    st.lists(st.tuples(st.sampled_from(SEEN), st.integers(0, 3)), max_size=7),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_asking_some_concludes_what_asking_all_would(
+    seen: Outcome, others: list[tuple[Outcome | None, int]], quorum: int, incident_open: bool
+) -> None:
+    own = answer("me", seen, site="0")
+    there = {
+        each.node: each for number, (word, site) in enumerate(others) for each in [answer(f"p{number}", word, site=str(site))]
+    }
+    some = asked(own, there, quorum)
+    every = list(there.values())
+    assert verdict.decide(own, some, quorum, incident_open=incident_open).verdict is verdict.decide(
+        own, every, quorum, incident_open=incident_open
+    ).verdict or not verdict.must_ask(own, incident_open=incident_open)
+    if verdict.decide(own, every, quorum, incident_open=True).verdict is not Verdict.DOWN:
+        assert len(some) == len(every)
+
+
+def test_no_more_are_asked_than_the_verdict_needs() -> None:
+    own = answer("me", Outcome.TIMEOUT)
+    there = {node: answer(node.name, Outcome.TIMEOUT, site=node.site) for node in NODES}
+    assert len(asked(own, there, 2)) == 1
+    assert len(asked(own, there, 4)) == 3
+    there[NODES[0]] = answer(NODES[0].name, None, site=NODES[0].site)
+    assert [each.node for each in asked(own, there, 2)] == NODES[:2], "one that gives no answer has another one asked"
+    sites = {"a": "there", "b": "there", "c": "there", "d": "elsewhere"}
+    same = {Node(name, site): answer(name, Outcome.FAIL, site=site) for name, site in sites.items()}
+    own = answer("me", Outcome.FAIL, site="here")
+    paris = answer("paris", Outcome.FAIL, site="here", node_id="id-of-paris")
+    alias = answer("alias", Outcome.FAIL, site="alias", node_id="id-of-paris")
+    found = verdict.decide(own, [paris, alias], 2, incident_open=False)
+    assert found.verdict is Verdict.UNCONFIRMED and len(found.sites(Vote.FAILING)) == 1
+    elsewhere = answer("rome", Outcome.FAIL, site="there")
+    found = verdict.decide(own, [paris, alias, elsewhere], 2, incident_open=False)
+    assert found.verdict is Verdict.DOWN and len(found.sites(Vote.FAILING)) == 2
+
+
+def test_our_own_second_line_is_no_second_site_either() -> None:
+    own = answer("me", Outcome.FAIL, site="here")
+    echo = answer("alias", Outcome.FAIL, site="there", node_id="id-of-me")
+    rome = answer("rome", Outcome.FAIL, site="there")
+    assert verdict.decide(own, [echo, rome], 2, incident_open=False).verdict is Verdict.UNCONFIRMED
+
+
+def test_who_is_heard_at_two_sites_moves_nobody_else() -> None:
+    """A clone, or a second line, takes one vote's site, and no site from those that are heard at one alone."""
+    own = answer("me", Outcome.FAIL, site="here")
+    rome = answer("rome", Outcome.FAIL, site="there")
+    twice = [answer("x", seen, site=site, node_id="id-of-x") for site, seen in (("here", Outcome.OK), ("there", Outcome.OK))]
+    assert verdict.decide(own, [rome, *twice], 2, incident_open=False).verdict is Verdict.DOWN
+    copies = [answer("x", Outcome.FAIL, site=site, node_id="id-of-x") for site in ("here", "there")]
+    found = verdict.decide(own, [rome, *copies], 3, incident_open=False)
+    assert found.verdict is Verdict.UNCONFIRMED and found.sites(Vote.FAILING) == {"here", "there"}
+
+
+def test_place() -> None:
+    assert verdict.place([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {"a": "x"}
+    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {"a": "y", "b": "y"}
+    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
+
+
+NODES = [Node(f"node{number}", f"site{number}") for number in range(10)]
+
+
+def test_nobody_is_asked_by_all() -> None:
+    """Of ten nodes that ask about one test, each asks another one first; over many tests all are asked first alike."""
+    firsts: collections.Counter[Node] = collections.Counter()
+    for number in range(500):
+        test = Test(f"host{number}", "ping")
+        rings = [verdict.ring(test, me, [node for node in NODES if node is not me]) for me in NODES]
+        assert all(sorted([me, *ring]) == NODES for me, ring in zip(NODES, rings, strict=True))
+        for place in range(9):
+            assert len({ring[place] for ring in rings}) == 10
+        firsts.update(ring[0] for ring in rings[:1])
+    assert len(firsts) == 9 and min(firsts.values()) > 30
+
+
+def asked(own: Answer, there: dict[Node, Answer], quorum: int) -> list[Answer]:
+    """Ask as `observer` does, until nobody else has to be asked."""
+    answers: list[Answer] = []
+    left = list(there)
+    while wanted := verdict.further(own, answers, left, quorum):
+        left = [node for node in left if node not in wanted]
+        answers += [there[node] for node in wanted]
+    return answers
+
+
+@given(
+    st.sampled_from(SEEN[:-1]),
+    st.lists(st.tuples(st.sampled_from(SEEN), st.integers(0, 3)), max_size=7),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_asking_some_concludes_what_asking_all_would(
+    seen: Outcome, others: list[tuple[Outcome | None, int]], quorum: int, incident_open: bool
+) -> None:
+    own = answer("me", seen, site="0")
+    there = {
+        each.node: each for number, (word, site) in enumerate(others) for each in [answer(f"p{number}", word, site=str(site))]
+    }
+    some = asked(own, there, quorum)
+    every = list(there.values())
+    assert verdict.decide(own, some, quorum, incident_open=incident_open).verdict is verdict.decide(
+        own, every, quorum, incident_open=incident_open
+    ).verdict or not verdict.must_ask(own, incident_open=incident_open)
+    if verdict.decide(own, every, quorum, incident_open=True).verdict is not Verdict.DOWN:
+        assert len(some) == len(every)
+
+
+def test_no_more_are_asked_than_the_verdict_needs() -> None:
+    own = answer("me", Outcome.TIMEOUT)
+    there = {node: answer(node.name, Outcome.TIMEOUT, site=node.site) for node in NODES}
+    assert len(asked(own, there, 2)) == 1
+    assert len(asked(own, there, 4)) == 3
+    there[NODES[0]] = answer(NODES[0].name, None, site=NODES[0].site)
+    assert [each.node for each in asked(own, there, 2)] == NODES[:2], "one that gives no answer has another one asked"
+    same = {node: answer(node.name, Outcome.FAIL, site="there") for node in NODES[:3]}
+    same[NODES[5]] = answer(NODES[5].name, Outcome.FAIL, site="elsewhere")
+    own = answer("me", Outcome.FAIL, site="here")
+    assert [each.node.name for each in asked(own, same, 3)] == ["a", "d"], "a second of one site is no help"
