@@ -63,8 +63,11 @@ def ring(test: Test, me: Node, peers: Sequence[Node]) -> list[Node]:
 def further(own: Answer, answers: Iterable[Answer], left: Sequence[Node], quorum: int) -> list[Node]:
     """Return which of the peers LEFT to ask next: as many as must still see a test failing for it to be DOWN, if any.
 
-    Those of sites that fail already could not make it so; they are asked last.
+    Those of sites that fail already could not make it so; they are asked last. Where it does not fail here, what is wanted is
+    that nearly nobody sees it fail, and all are asked: who asks at the same time shares one run.
     """
+    if own.vote is not Vote.FAILING:
+        return list(left)
     failing = Judgement(Verdict.UNKNOWN, quorum, (own, *answers)).sites(Vote.FAILING)
     wanted: dict[str, Node] = {}
     for node in left:

@@ -144,7 +144,7 @@ class Warden:
 
     def _pause(self) -> float | None:
         """Return how long nothing will have to be done, in seconds; None: until something happens."""
-        if not self._running and not self._dying:
+        if not self._running and not self._dying and not self._queue:
             return _SWEEP if processes.has_children() else None
         due = [run.began + self._limit for run in itertools.islice(self._running.values(), 1)]
         if self._queue and len(self._running) < self._concurrency:
