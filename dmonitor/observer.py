@@ -179,15 +179,14 @@ class Observer:
         self._ask(test)
 
     def _ask(self, test: Test) -> None:
-        nodes = [peer.node for peer in self.around.peers]
-        if self._ask_all or (len(nodes) < verdict.FEW and self._must_ask(test)):
+        if not self._ask_all and not verdict.must_ask(self._own(test), incident_open=test in self._open):
+            return
+        if self._ask_all or len(self.around.peers) < verdict.FEW:
             self._asker.ask(test)
-        elif self._must_ask(test) and test not in self._left:
-            self._left[test] = verdict.ring(test, self._me, [node for node in nodes if test != node_test(node.name)])
+        elif test not in self._left:
+            nodes = [peer.node for peer in self.around.peers if test != node_test(peer.node.name)]
+            self._left[test] = verdict.ring(test, self._me, nodes)
             self._ask_further(test)
-
-    def _must_ask(self, test: Test) -> bool:
-        return verdict.must_ask(self._own(test), incident_open=test in self._open)
 
     def _ask_further(self, test: Test) -> None:
         """Ask those peers next that could decide about TEST, once all that were asked have answered; or all, if it is late."""

@@ -22,20 +22,25 @@ from pathlib import Path
 from typing import NoReturn
 
 sys.dont_write_bytecode = True
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import frame  # noqa: E402
+import part_daemon  # noqa: E402
 import part_mass  # noqa: E402
 import part_round  # noqa: E402
 import part_size  # noqa: E402
+import part_slow  # noqa: E402
 import part_start  # noqa: E402
 from frame import Bench, Failed, Row  # noqa: E402
 
 PARTS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
-    "mass": part_mass.rows,
     "round": part_round.rows,
     "size": part_size.rows,
     "start": part_start.rows,
+    "slow": part_slow.rows,
+    "daemon": part_daemon.daemon,
+    "idle": part_daemon.idle,
+    "mass": part_mass.rows,
 }
 _HEAD = ["what", "median", "min – max", "unit", "target", "holds"]
 
