@@ -23,6 +23,8 @@ class Wire:
         self, selector: selectors.BaseSelector, connection: socket.socket, limit: int, ready: Callable[[], None]
     ) -> None:
         connection.setblocking(False)
+        with contextlib.suppress(OSError):  # else an answer may wait 40 ms for the last one's acknowledgement
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection, self.unsent = connection, bytearray()
         self.seal: seal.Seal | None = None
         self._selector, self._ready, self._lines = selector, ready, protocol.Lines(limit)

@@ -177,9 +177,10 @@ def _at_once(bench: Bench, node: LocalNode) -> Iterator[Row]:
     for count in (1, AT_ONCE):
         what = f"{count} {'question' if count == 1 else 'questions at once'}"
         yield measured(f"{what}: from the question to the plugin's first word", early[count], "ms")
-        name = f"{what}: from the plugin's last word to the answer"
-        yield measured(name, late[count], "ms", ADDED if count == AT_ONCE else None)
-        yield Row(f"{name}, 99 of 100", sorted(late[count])[int(0.99 * len(late[count]))], None, "ms")
+        yield measured(f"{what}: from the plugin's last word to the answer", late[count], "ms")
+        most = sorted(late[count])[int(0.99 * len(late[count]))]
+        promised = (f"≤ {ADDED:g}", most <= ADDED) if count == AT_ONCE else ("", None)
+        yield Row(f"{what}: the same, 99 of 100", most, None, "ms", *promised)
 
 
 def _bare(plugin: str) -> list[float]:
