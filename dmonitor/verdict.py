@@ -73,9 +73,8 @@ def further(own: Answer, answers: Iterable[Answer], left: Sequence[Node], quorum
     for node in left:
         if node.site not in failing:
             wanted.setdefault(node.site, node)
-    if len(failing) >= quorum:
-        return []
-    return list(wanted.values())[: quorum - len(failing)] or list(left)
+    missing = quorum - len(failing)
+    return (list(wanted.values())[:missing] or list(left)) if missing > 0 else []
 
 
 def place(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:

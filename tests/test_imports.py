@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+from local_nodes import LocalNode, Place, running
 
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 MODULES = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
@@ -158,3 +162,79 @@ def code_lines(path: Path) -> int:
 
 def test_one_person_reads_it_in_an_afternoon() -> None:
     assert sum(map(code_lines, PACKAGE.glob("*.py"))) < LIMIT
+
+
+# What a quiet round must not load: each of these takes a millisecond at least, of a start that takes twenty.
+HEAVY = {
+    *(
+        "argparse",
+        "ast",
+        "asyncio",
+        "bz2",
+        "concurrent",
+        "dataclasses",
+        "decimal",
+        "difflib",
+        "dis",
+        "email",
+        "fnmatch",
+        "gettext",
+    ),
+    *("getpass", "hashlib", "_hashlib", "hmac", "http", "importlib.metadata", "inspect", "locale", "lockfile", "logging", "lzma"),
+    *(
+        "multiprocessing",
+        "pathlib",
+        "pickle",
+        "platform",
+        "queue",
+        "random",
+        "secrets",
+        "shutil",
+        "ssl",
+        "statistics",
+        "subprocess",
+    ),
+    *(
+        "tempfile",
+        "textwrap",
+        "threading",
+        "tokenize",
+        "traceback",
+        "typing",
+        "unittest",
+        "urllib",
+        "urllib.parse",
+        "uuid",
+        "xml",
+    ),
+    *("dmonitor.audit", "dmonitor.message", "dmonitor.notifier", "dmonitor.options", "dmonitor.server", "dmonitor.witness"),
+}
+QUIET = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from dmonitor import program
+from dmonitor.check import main
+program.Chosen.config, program.Chosen.state, program.Chosen.run = sys.argv[2], sys.argv[3], None
+status = main([])
+print(status, *sys.modules)
+"""
+
+
+def test_a_quiet_round_loads_nothing_heavy(place: Place, port: int) -> None:
+    """A round with a passing test and a peer that answers; also one with nothing to do, which starts no warden."""
+    nodes = [LocalNode(place, address, ["127.0.0.34", "127.0.0.35"], port=port) for address in ("127.0.0.34", "127.0.0.35")]
+    for node in nodes:
+        node.plugin("web", "echo OK")
+        node.test("www.example.com/web")
+        node.mail()
+    with running(nodes):
+        for node in nodes:
+            node.round()
+        code = [sys.executable, "-IS", "-c", QUIET, str(place.directory), str(nodes[0].config), str(nodes[0].state)]
+        said = subprocess.run(code, capture_output=True, text=True, check=True, timeout=55).stdout.split()
+    assert said[0] == "0" and {"sqlite3", "dmonitor.warden", "dmonitor.peers"} < set(said)
+    assert HEAVY & set(said) == set()
+    for path in (nodes[0].config / "hosts.d/www.example.com").iterdir():
+        path.unlink()
+    said = subprocess.run(code, capture_output=True, text=True, check=True, timeout=55).stdout.split()
+    assert said[0] == "0" and {"dmonitor.warden", "dmonitor.runner", "ctypes"} & set(said) == set()

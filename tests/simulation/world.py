@@ -12,6 +12,7 @@ import dataclasses
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from dmonitor.model import (
 )
 
 PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = 10.0, 15.0, 5.0, 15.0, 54.0, 55.0
+ASK_ALL_FROM = 20.0  # as in observer
 MEMORY = 5.0  # seconds for which a daemon gives out a result again
 
 Reply = Callable[[float, Any], None]  # after how many seconds what is said
@@ -517,19 +519,42 @@ class Round:
                 judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in every}
                 self.resume(effects.Observation(me, judgements, list(self.contacts.values())))
 
-        def ran(test: Test, outcome: Outcome) -> None:
+        left: dict[Test, list[Node]] = {}
+        asked: Counter[Test] = Counter()
+        lines = dict(self._lines())
+
+        def ask(test: Test, some: Iterable[Node]) -> None:
             nonlocal waiting
+            for line in list(some):
+                waiting += 1
+                asked[test] += 1
+                heard = self._heard(line, lines[line], answers[test], lambda: answered(test))
+                world.exchange(node, lines[line], self._serve(lines[line], test), heard, ANSWER_LIMIT)
+
+        def answered(test: Test) -> None:
+            asked[test] -= 1
+            ask_further(test)
+            settle()
+
+        def ask_further(test: Test) -> None:
+            if left.get(test) and not asked[test]:
+                late = world.now - self.began > ASK_ALL_FROM
+                wanted = verdict.further(own[test], answers[test], left[test], world.quorum)
+                wanted = left[test] if wanted and late else wanted
+                left[test] = [line for line in left[test] if line not in wanted] if wanted else []
+                ask(test, wanted)
+
+        def ran(test: Test, outcome: Outcome) -> None:
             if not self.alive:
                 return
             own[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own[test], incident_open=test in effect.open):
-                for line, peer in self._lines():
-                    if test == node_test(line.name):
-                        continue
-                    waiting += 1
-                    world.exchange(
-                        node, peer, self._serve(peer, test), self._heard(line, peer, answers[test], settle), ANSWER_LIMIT
-                    )
+                others = [line for line in lines if test != node_test(line.name)]
+                if len(lines) < verdict.FEW:
+                    ask(test, others)
+                else:
+                    left[test] = verdict.ring(test, me, others)
+                    ask_further(test)
             settle()
 
         def runner(test: Test, outcome: Outcome) -> Callable[[], None]:
