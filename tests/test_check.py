@@ -696,3 +696,24 @@ def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:
         kept.save(Save(own=kept.own()._replace(troubles=tuple(earlier))))
     assert "no peer answers" in node.run("dmonitor-check", "--once").stderr
     assert place.mails() == []
+
+
+def test_beyond_five_nodes_no_more_are_asked_than_it_takes(place: Place, port: int) -> None:
+    """Fifteen tests that all see fail, and one that only this node does, on seven nodes."""
+    addresses = [f"127.0.0.{number}" for number in range(41, 48)]
+    nodes = [LocalNode(place, address, addresses, port=port) for address in addresses]
+    for node in nodes:
+        node.plugin("down", "echo FAIL no route")
+        node.plugin("alone", "echo FAIL no route" if node is nodes[0] else "echo OK")
+        for number in range(15):
+            node.test(f"h{number}.example.com/down")
+        node.test("www.example.com/alone")
+    with running(nodes):
+        said = nodes[0].round()
+    asked = {test: peers.split(",") for test, peers in re.findall(r" asked test=(\S+) peers=(\S+)", said)}
+    assert sorted(asked.pop("www.example.com/alone")) == addresses[1:], "nobody else sees it, which takes all to say"
+    down = [asked[f"h{number}.example.com/down"] for number in range(15)]
+    assert {len(peers) for peers in down} == {1} and len({peers[0] for peers in down}) > 2, "and not always the same"
+    verdicts = dict(re.findall(r" verdict test=(\S+) verdict=(\w+)", said))
+    assert verdicts.pop("www.example.com/alone") == "LOCAL"
+    assert [verdicts[f"h{number}.example.com/down"] for number in range(15)] == ["DOWN"] * 15

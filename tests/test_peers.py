@@ -17,7 +17,7 @@ import pytest
 from calls import Conversation, raw
 from local_nodes import wait_until
 
-from dmonitor import peers, protocol, resolve, server
+from dmonitor import peers, protocol, resolve, server, wire
 from dmonitor.cluster import Peer
 from dmonitor.config import Keys, Settings
 from dmonitor.model import (
@@ -1125,3 +1125,14 @@ def test_what_is_asked_anew_may_still_be_owed(fakes: Fakes) -> None:
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
         assert talk.asker.answers(SSH)[0].reason == "no answer in time"
+
+
+def test_no_line_waits_for_the_one_before_to_be_acknowledged() -> None:
+    """Else one of two answers that are ready together takes 40 ms longer."""
+    with (
+        selectors.DefaultSelector() as selector,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as connection,
+    ):
+        wire.Wire(selector, connection, 100, lambda: None)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

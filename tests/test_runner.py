@@ -333,3 +333,30 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
     assert plugin.distrust(f"{plugins}/check_link") == ""
     plugins.parent.chmod(0o777)
     assert plugin.distrust(f"{plugins}/check_link").startswith(f"lies in {plugins.parent}, which can be written by others")
+
+
+@pytest.mark.parametrize("crowd", [-1, 1_000_000])
+def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
+    """On a machine where too many processes always want a processor, a batch is started every tenth of a second."""
+    monkeypatch.setattr(warden, "_CROWD", crowd)
+    bench = Bench(tmp_path)
+    try:
+        bench.write("ok", "echo OK")
+        began = time.monotonic()
+        done: list[Result] = []
+        wanted = [(Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {}) for number in range(4 * warden._BATCH)]
+        bench.runner.submit_all(wanted, lambda _, got: done.append(got))
+        bench.loop()
+        took = time.monotonic() - began
+    finally:
+        bench.runner.close()
+        bench.selector.close()
+    assert [got.outcome for got in done] == [Outcome.OK] * len(wanted)
+    assert (took > 2.5 * warden._PATIENCE) is (crowd < 0), took
+
+
+def test_nobody_gets_what_another_wrote_to_stderr(bench: Bench) -> None:
+    """The file in which a plugin's stderr is kept is used again only where nothing was written to it."""
+    for number in range(3):
+        assert bench.run("exit 1").text == "said nothing (exit 1)"
+        assert bench.run(f"echo complaint {number} >&2").text == f"said nothing; stderr: complaint {number} (exit 0)"
