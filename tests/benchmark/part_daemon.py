@@ -64,12 +64,12 @@ def idle(bench: Bench) -> Iterator[Row]:
             tracer.terminate()
             tracer.wait()
         lines = trace.read_text().splitlines()
-    # Each process is found in the call in which it waits, and left there.
-    woken = [line for line in lines if " detached" not in line and not line.rstrip().endswith("<detached ...>")]
-    if len(lines) < len(pids):
-        raise Failed(f"strace has seen nothing: {lines}")
-    yield Row(f"idle for {IDLE:g} s: system calls of dmonitord", float(len(woken)), None, "", "= 0", not woken)
-    yield _memory(node)
+        # Each process is found in the call in which it waits, and left there; what has returned has woken it.
+        woken = [line for line in lines if not line.rstrip().endswith(("<unfinished ...>", "<detached ...>"))]
+        if len(lines) < len(pids):
+            raise Failed(f"strace has seen nothing: {lines}")
+        yield Row(f"idle for {IDLE:g} s: system calls of dmonitord", float(len(woken)), None, "", "= 0", not woken)
+        yield _memory(node)
 
 
 def _node(bench: Bench, name: str) -> LocalNode:

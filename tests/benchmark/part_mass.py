@@ -148,10 +148,12 @@ def _fail(cluster: Cluster, kind: str) -> Iterator[Row]:
 
 
 def _mails(cluster: Cluster, kind: str, word: str) -> Row:
+    """An alert is one mail. What is over may be found out, or heard of, at two moments of a round: then there are two."""
     found = cluster.mails()
     each = [float(found[address, word]) for address in ADDRESSES]
-    good = found == Counter({(address, word): 1 for address in ADDRESSES})
-    return Row(f"{kind}: mails {word} for each address", max(each), (min(each), max(each)), "", "= 1", good)
+    most = 1 if word == "DOWN" else 2
+    good = {at for at, _ in found} == set(ADDRESSES) and {first for _, first in found} == {word} and max(each) <= most
+    return Row(f"{kind}: mails {word} for each address", max(each), (min(each), max(each)), "", f"≤ {most}", good)
 
 
 def _left_over() -> bool:
