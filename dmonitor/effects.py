@@ -87,10 +87,14 @@ class Setup(NamedTuple):
 
 
 class Observe(NamedTuple):
-    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation."""
+    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
+
+    Of WHOLE tests it matters what every node sees, and not only whether enough see it.
+    """
 
     open: frozenset[Test]
     incidents: tuple[Incident, ...]
+    whole: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):

@@ -29,6 +29,8 @@ else:
 
         def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
             fields = tuple(body.get("__annotations__", ()))
+            if "__annotate_func__" in body or any(getattr(base, "_fields", ()) for base in bases):
+                raise TypeError(f"{name}: no fields can be added to another's, and none are found in Python 3.14")
             defaults = {field: body.pop(field) for field in fields if field in body}
             size, tail, make = len(fields), tuple(defaults.values()), tuple.__new__
 

@@ -6,6 +6,7 @@ passed in. `check` does it in earnest, the simulator of tests/simulation in a vi
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -31,6 +32,7 @@ from dmonitor.notes import Note
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
+ALL_AT_FIRST, ALL_EVERY = 150.0, 3  # seconds after an incident began, and rounds, in which all are asked about it
 REHEARSE_AGAIN = 6.0  # seconds between two rehearsals of one test, that the second finds out anew
 REHEARSE_AGAIN_UNTIL = 38.0  # seconds of a round
 _BEGINS = 6  # rounds of which the beginnings are kept
@@ -66,7 +68,8 @@ class _Round:
 
     def run(self) -> Course:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
-        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
+        whole = frozenset(test for test, known in open_before.items() if self._is_whole(known))
+        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger), whole)
         self._me = seen.me
         self._own = self._own._replace(name=seen.me.name)
         self._greeted_at = 0.0
@@ -85,6 +88,12 @@ class _Round:
         heard = tuple(statement.presence for statement in self._statements.values())
         yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard))
         return self._all_taken
+
+    def _is_whole(self, known: Incident) -> bool:
+        """Say whether all are to be asked this time: what a site saw last is remembered for `incident.MEMORY` seconds."""
+        now, every = self._clock.now(), speaking.interval(self._own.begins)
+        turn = zlib.crc32(str(known.test).encode()) + int(now // 60)
+        return now - known.began < ALL_AT_FIRST or every > 1 or turn % ALL_EVERY == 0
 
     def _save(self, **what: Any) -> Generator[Effect, Any, None]:
         """Store WHAT, with the incidents that have changed; nothing, where there is nothing."""

@@ -374,7 +374,8 @@ def _unlink(path: str) -> None:
 def _connect(path: str, how: str = "") -> sqlite3.Connection:
     """Connect to the database in PATH, with the parameters HOW of a sqlite URI."""
     plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")  # what means something in a URI
-    return sqlite3.connect(f"file:{plain}?{how}", uri=True, timeout=5, isolation_level=None)
+    where = plain if path == ":memory:" else f"//{plain}"  # with an empty authority, whatever slashes follow
+    return sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=5, isolation_level=None)
 
 
 def _connect_reading(path: str) -> sqlite3.Connection:

@@ -68,7 +68,7 @@ def further(own: Answer, answers: Iterable[Answer], left: Sequence[Node], quorum
     """
     if own.vote is not Vote.FAILING:
         return list(left)
-    failing = Judgement(Verdict.UNKNOWN, quorum, (own, *answers)).sites(Vote.FAILING)
+    failing = decide(own, answers, quorum, incident_open=True).sites(Vote.FAILING)
     wanted: dict[str, Node] = {}
     for node in left:
         if node.site not in failing:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -17,7 +18,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from dmonitor import log, names, plugin, processes, result
 from dmonitor.model import Outcome
@@ -28,7 +29,8 @@ _SWEEP = 0.2  # seconds between two looks at what still runs: for strays, and fo
 _CROWD = 8  # processes that want a processor, as a multiple of those there are, beyond which none is started
 _PATIENCE = 0.1  # seconds for which that holds: a machine that is always busy tests all the same
 _LOOK_EVERY = 0.01  # seconds between two looks whether it still does
-_BATCH = 16  # plugins that are started at once
+_BATCH = 16  # plugins that are started before anything else has its turn
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # for one more process
 _TRUST = 1.0  # seconds for which it is believed that nobody else may write to a plugin
 _FILE_SIZE = 1_000_000  # bytes
 _DESCRIPTORS = 256
@@ -71,7 +73,7 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
 class _Run:
     """A plugin that runs, or is to: its process, the pipe it writes to, and what came out so far."""
 
-    def __init__(self, number: str, path: bytes, host: bytes, parameters: Sequence[bytes]) -> None:
+    def __init__(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> None:
         self.number, self.path, self.host, self.parameters = number, path, host, parameters
         self.stdout = self.write = self.stderr = -1
         self.pid = self.mark = 0
@@ -95,8 +97,9 @@ class Warden:
         self._marks = 0
         self._mark = processes.marker()
         self._trusted: dict[bytes, float] = {}  # plugins, with until when
-        self._spare: list[int] = []  # files for stderr into which nobody has written
-        self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+        self._load = -1
+        with contextlib.suppress(OSError):
+            self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
         self._crowd = _CROWD * (os.cpu_count() or 1)
         self._started = self._look_again = 0.0
         self._scratch = bytearray(1 << 16)
@@ -165,42 +168,47 @@ class Warden:
         self._queue.extend(line.split(b"\0") for line in lines)
 
     def _begin_some(self) -> None:
-        """Start what waits, as far as it may, in batches: each while no crowd wants the processors, or that lasts too long."""
-        while self._queue and (room := min(self._concurrency - len(self._running), _BATCH)) > 0:
-            now = time.monotonic()
-            if now - self._started < _PATIENCE and self._is_crowded():
-                self._look_again = now + _LOOK_EVERY
-                return
-            self._started = now
-            ready = [run for _ in range(min(room, len(self._queue))) if (run := self._prepare(*self._queue.popleft()))]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
-            try:
-                for run in ready:
-                    self._begin(run)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
-                self._mark(0)
-            self._collect()  # each start copies the table of open files: the fewer of those that have ended are in it, the better
+        """Start a batch of what waits, if it may: while no crowd wants the processors, or that lasts too long."""
+        room, now = min(self._concurrency - len(self._running), _BATCH, len(self._queue)), time.monotonic()
+        if room <= 0 or now < self._look_again:
+            return
+        if now - self._started < _PATIENCE and self._is_crowded():
+            self._look_again = now + _LOOK_EVERY
+            return
+        self._started, self._look_again = now, 0.0
+        runs, failed = [_Run(*self._queue.popleft()) for _ in range(room)], list[tuple[_Run, OSError]]()
+        for run in runs:
+            self._try(self._prepare, run, failed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
+        for run in [run for run in runs if run.stderr >= 0]:
+            self._try(self._begin, run, failed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
+        self._mark(0)
+        for run, error in reversed(failed):
+            self._give_up(run, error)
 
     def _is_crowded(self) -> bool:
-        wanting, _, _ = os.pread(self._load, 64, 0).split()[3].partition(b"/")
-        return int(wanting) > self._crowd
-
-    def _prepare(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> _Run | None:
-        """Open what a plugin writes to; one that cannot be started has its result."""
-        run = _Run(number.decode(), path, host, parameters)
         try:
-            if self._trusted.get(path, 0.0) < self._started:
-                if plugin.distrust(os.fsdecode(path)):
-                    raise PermissionError(errno.EPERM, "not to be trusted")
-                self._trusted[path] = self._started + _TRUST
-            run.stdout, run.write = os.pipe()
-            run.stderr = self._spare.pop() if self._spare else os.memfd_create("stderr", os.MFD_CLOEXEC)
-            fcntl.fcntl(run.stdout, fcntl.F_SETFL, os.O_NONBLOCK)
+            wanting, _, _ = os.pread(self._load, 64, 0).split()[3].partition(b"/")
+            return int(wanting) > self._crowd
+        except (OSError, ValueError, IndexError):  # a system that does not say
+            return False
+
+    def _try(self, step: Callable[[_Run], None], run: _Run, failed: list[tuple[_Run, OSError]]) -> None:
+        try:
+            step(run)
         except OSError as error:
-            self._give_up(run, error)
-            return None
-        return run
+            failed.append((run, error))
+
+    def _prepare(self, run: _Run) -> None:
+        """Open what a plugin writes to, if it may be run."""
+        if self._trusted.get(run.path, 0.0) < self._started:
+            if plugin.distrust(os.fsdecode(run.path)):
+                raise PermissionError(errno.EPERM, "not to be trusted")
+            self._trusted[run.path] = self._started + _TRUST
+        run.stdout, run.write = os.pipe()
+        fcntl.fcntl(run.stdout, fcntl.F_SETFL, os.O_NONBLOCK)
+        run.stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
 
     def _begin(self, run: _Run) -> None:
         self._marks += 1
@@ -208,23 +216,24 @@ class Warden:
         if run.parameters:
             given = (part.decode("utf-8", "surrogateescape").split("=", 1) for part in run.parameters)
             environment = environment | dict(given)
-        try:
-            os.dup2(run.write, _STDOUT_SLOT, inheritable=False)
-            os.dup2(run.stderr, _STDERR_SLOT, inheritable=False)
-            run.mark, run.began = self._mark(self._marks), time.monotonic()
-            arguments = [run.path, run.host]
-            run.pid = os.posix_spawn(run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED)
-        except OSError as error:
-            self._give_up(run, error)
-            return
+        os.dup2(run.write, _STDOUT_SLOT, inheritable=False)
+        os.dup2(run.stderr, _STDERR_SLOT, inheritable=False)
+        run.mark, run.began = self._mark(self._marks), time.monotonic()
+        arguments = [run.path, run.host]
+        run.pid = os.posix_spawn(run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED)
         os.close(run.write)
         self._running[run.pid] = run
 
     def _give_up(self, run: _Run, error: OSError) -> None:
+        """Say why a plugin could not be started; where there was only no room, try again when there may be."""
         for descriptor in (run.stdout, run.write, run.stderr):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._say(run.number, Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(run.path), error))
+        if error.errno in _NO_ROOM and self._running:
+            self._queue.appendleft([run.number, run.path, run.host, *run.parameters])
+            self._look_again = self._started + _PATIENCE
+        else:
+            self._say(run.number, Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(run.path), error))
 
     def _drain(self, run: _Run) -> bool:
         """Take one helping of a plugin's output, keep its beginning; say whether more may be there."""
@@ -299,13 +308,10 @@ class Warden:
     def _close(self, run: _Run) -> None:
         self._unwatch(run)
         os.close(run.stdout)
-        if os.lseek(run.stderr, 0, os.SEEK_END) or len(self._spare) >= _BATCH:
-            os.close(run.stderr)
-        else:
-            self._spare.append(run.stderr)
+        os.close(run.stderr)
 
-    def _say(self, number: str, outcome: Outcome, duration: float, text: str) -> None:
-        self._answers += f"{number}\0{outcome.value}\0{duration:.6f}\0{text}\n".encode("utf-8", "replace")
+    def _say(self, number: bytes, outcome: Outcome, duration: float, text: str) -> None:
+        self._answers += number + f"\0{outcome.value}\0{duration:.6f}\0{text}\n".encode("utf-8", "replace")
 
     def _answer(self) -> None:
         """Send what the program takes now; the rest when it has read that, for it may be busy sending to us."""

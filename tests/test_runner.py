@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import itertools
 import os
 import selectors
 import signal
@@ -355,8 +357,78 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypat
     assert (took > 2.5 * warden._PATIENCE) is (crowd < 0), took
 
 
+def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:
+    """However many wait: a plugin's limit, the others' results and the program's end come between any two batches."""
+    bench.runner.close()
+    bench.runner = Runner(bench.selector, 100, limit=0.3)
+    bench.write("hangs", "sleep 30")
+    bench.write("ok", "echo OK")
+    when: dict[str, float] = {}
+    began = time.monotonic()
+
+    def done(test: Test, got: Result) -> None:
+        when.setdefault(test.name, time.monotonic() - began)
+
+    wanted = [
+        (Test(f"h{number}", name), f"{bench.plugins}/check_{name}", {}) for name in ("hangs", "ok") for number in range(1500)
+    ]
+    bench.runner.submit_all(wanted[1499:], done)
+    bench.loop()
+    everything = time.monotonic() - began
+    assert when["ok"] < 0.1 * everything, "the first result was held back"
+    assert when["hangs"] < 0.5, when
+
+
+def test_no_room_for_a_process_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.runner.close()
+    real, refused = os.posix_spawn, itertools.count()
+
+    def spawn(*arguments: object, **named: object) -> int:
+        if next(refused) in range(5, 25):
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "posix_spawn", spawn)
+    bench.runner = Runner(bench.selector, 100)
+    bench.write("slow", "sleep 0.5; echo OK")
+    got: list[Result] = []
+    bench.runner.submit_all(
+        [(Test(f"h{number}", "slow"), f"{bench.plugins}/check_slow", {}) for number in range(30)],
+        lambda _, each: got.append(each),
+    )
+    bench.loop()
+    assert {each.outcome for each in got} == {Outcome.OK} and len(got) == 30
+
+
+def test_why_a_plugin_cannot_be_started_is_said_rightly_beside_many_others(bench: Bench) -> None:
+    """More descriptors are open then than a plugin may have."""
+    bench.write("slow", "sleep 1; echo OK")
+    path = bench.plugins / bench.write("bad", "").replace("bad", "check_bad")
+    path.write_text("#!/nonexistent/sh\n")
+    wanted = [(Test(f"h{number}", "slow"), f"{bench.plugins}/check_slow", {}) for number in range(200)]
+    bench.runner.submit_all([*wanted, (Test("h", "bad"), str(path), {})], bench._done)
+    bench.loop()
+    assert "names an interpreter that does not exist" in bench.results["bad"].text
+
+
+def test_a_system_that_does_not_say_how_busy_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def refuse(path: object, *arguments: object, **named: object) -> int:
+        if path == "/proc/loadavg":
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return real(path, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    bench = Bench(tmp_path)
+    try:
+        assert bench.run("echo OK").outcome is Outcome.OK
+    finally:
+        bench.runner.close()
+        bench.selector.close()
+
+
 def test_nobody_gets_what_another_wrote_to_stderr(bench: Bench) -> None:
-    """The file in which a plugin's stderr is kept is used again only where nothing was written to it."""
     for number in range(3):
         assert bench.run("exit 1").text == "said nothing (exit 1)"
         assert bench.run(f"echo complaint {number} >&2").text == f"said nothing; stderr: complaint {number} (exit 0)"

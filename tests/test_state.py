@@ -595,3 +595,16 @@ def test_a_strange_node_id_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node-id").write_text("hello world\n")
     with pytest.raises(StateError, match="not a node id"):
         state.node_id(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "what?mode=ro", "a#b", "a&immutable=1", "//"])
+def test_any_directory_is_itself(tmp_path: Path, name: str) -> None:
+    """sqlite is given a URI, in which some characters mean something else."""
+    directory = tmp_path / name if name != "//" else tmp_path
+    directory.mkdir(exist_ok=True)
+    where = f"/{tmp_path}" if name == "//" else str(directory)
+    with State(where) as store:
+        assert store.save(Save(OWN))
+    assert (directory / "state.db").exists()
+    with State(where, read_only=True) as store:
+        assert store.own() == OWN

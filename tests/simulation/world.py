@@ -35,7 +35,7 @@ from dmonitor.model import (
 )
 
 PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = 10.0, 15.0, 5.0, 15.0, 54.0, 55.0
-ASK_ALL_FROM = 20.0  # as in observer
+ASK_ALL_FROM = 14.0  # as in observer
 MEMORY = 5.0  # seconds for which a daemon gives out a result again
 
 Reply = Callable[[float, Any], None]  # after how many seconds what is said
@@ -550,7 +550,7 @@ class Round:
             own[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own[test], incident_open=test in effect.open):
                 others = [line for line in lines if test != node_test(line.name)]
-                if len(lines) < verdict.FEW:
+                if len(lines) < verdict.FEW or test in effect.whole or world.aliases:
                     ask(test, others)
                 else:
                     left[test] = verdict.ring(test, me, others)
