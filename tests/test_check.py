@@ -717,3 +717,17 @@ def test_beyond_five_nodes_no_more_are_asked_than_it_takes(place: Place, port: i
     verdicts = dict(re.findall(r" verdict test=(\S+) verdict=(\w+)", said))
     assert verdicts.pop("www.example.com/alone") == "LOCAL"
     assert [verdicts[f"h{number}.example.com/down"] for number in range(15)] == ["DOWN"] * 15
+
+
+def test_where_two_lines_are_one_id_all_are_asked(place: Place, port: int) -> None:
+    """It has one vote, and where it passes that counts: so nothing is DOWN before all that it says was heard."""
+    addresses = [f"127.0.0.{number}" for number in range(41, 49)]
+    nodes = [LocalNode(place, address, addresses, port=port) for address in addresses[:-1]]
+    nodes[1].configure(f"listen = {addresses[1]} {addresses[-1]}\n")
+    for node in nodes:
+        node.plugin("down", "echo FAIL no route")
+        node.test("www.example.com/down")
+    with running(nodes):
+        said = nodes[0].round()
+    (peers,) = re.findall(r" asked test=www\S+ peers=(\S+)", said)
+    assert len(peers.split(",")) == 6, "all but itself, the doubled one once"

@@ -61,6 +61,7 @@ class Played:
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
+    whole: frozenset[Test] = frozenset()
     all_taken: bool = True
 
     def events(self) -> list[str]:
@@ -178,6 +179,7 @@ def play(
         played.steps.append(type(effect).__name__)
         match effect:
             case effects.Observe():
+                played.whole = effect.whole
                 judgements = {}
                 if seen:
                     answers = [
@@ -715,3 +717,18 @@ def test_no_node_has_the_test_of_itself() -> None:
     assert play(UP, incidents=[about], tests=both, contacts_too=[ours._replace(cloned=True)]).incident("i").is_open
     gone = play(UP, incidents=[about], tests=both, contacts_too=[ours])
     assert gone.incident("i").removed and "incident-removed" in gone.events()
+
+
+def test_all_are_asked_often_enough_to_remember_who_failed() -> None:
+    """What a site saw last counts for five minutes: about an open incident every node is asked at first, and at least every four."""
+
+    def whole(began: float, every: float = 60.0, minute: int = 0) -> bool:
+        clock = Clock(5.0 + 60.0 * minute)
+        begins = tuple(clock.now() - every * ago for ago in (3, 2, 1))
+        return play(DOWN, incidents=[known("old", began=began)], remembered=own(begins=begins), clock=clock).whole == {TEST}
+
+    assert whole(NOW - 60.0) and whole(NOW - 120.0), "at first"
+    later = [whole(NOW - 7200.0, minute=minute) for minute in range(12)]
+    assert sum(later) == 4 and all(any(later[minute : minute + 3]) for minute in range(10)), "every third minute"
+    assert all(whole(NOW - 7200.0, 120.0, minute) for minute in range(3)), "in each round, where they are rarer"
+    assert play(DOWN).whole == set(), "nothing is open yet"
