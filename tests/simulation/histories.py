@@ -81,7 +81,7 @@ def _truth(troubles: list[Trouble]) -> Callable[[float, Test, SimNode], bool]:
 def _cluster(world: World, least: int) -> list[Test]:
     """Make the nodes; return the tests."""
     chance = world.plan
-    count = chance.choice((least, 3, 3, 3, 4, 5))
+    count = chance.choice((6, 7, 7, 8, 8, 9) if world.many else (least, 3, 3, 3, 4, 5))
     tests = [Test(f"host{number}", "ssh") for number in range(chance.choice((1, 1, 2, 3)))]
     mixed, in_step, skewed = chance.random() < 0.35, chance.random() < 0.4, chance.random() < 0.3
     addresses = ADDRESSES[: chance.choice((1, 1, 2))]
@@ -521,6 +521,12 @@ def _judge_reminded(history: History) -> None:
 # Blindness: what a node does not see, and what is not seen of it.
 
 
+def _many(world: World) -> tuple[list[Trouble], float]:
+    """As `rough`, with so many nodes that not all of them are asked."""
+    world.many = True
+    return _rough(world)
+
+
 def _blind(world: World) -> tuple[list[Trouble], float]:
     """One node loses its power, its cron, its daemon, its network, or its view of all targets; or its site's only peer."""
     chance = world.plan
@@ -647,6 +653,7 @@ KINDS = {
     "calm": (_calm, _judge_calm),
     "rebooted": (_rebooted, _judge_calm),
     "rough": (_rough, _judge_rough),
+    "many": (_many, _judge_rough),
     "lossy": (_lossy, _judge_lossy),
     "standing": (_standing, _judge_standing),
     "flapping": (_flapping, _judge_flapping),

@@ -27,6 +27,7 @@ SEEDS = 300
         ("calm", 150),
         ("rebooted", 60),
         ("rough", 150),
+        ("many", 40),
         ("lossy", 60),
         ("standing", 80),
         ("blind", 140),

@@ -147,6 +147,7 @@ class World:
         self.slow = 0.0  # chance of a failing plugin to hang until its limit
         self.mta: Callable[[SimNode, str], tuple[float, bool]] = lambda node, address: (0.1, True)
         self.slowest_mta = 0.0
+        self.many = False  # nodes
         self.topology = ""
         self.lost: SimNode  # the node that a history is about, and from when to when
         self.gone = (0.0, 0.0)
