@@ -257,10 +257,11 @@ class State:
             own: Own = values.read(Own, self._memo("own", "{}"), own=True)
             return own
 
-    def incidents(self) -> list[Incident]:
-        """Return the incidents that are open, owe something, or were closed lately."""
+    def incidents(self, *, evidence: bool = True) -> list[Incident]:
+        """Return the incidents that are open, owe something, or were closed lately; without EVIDENCE that is quicker."""
         with self._named():
-            return self._incidents("alive OR closed > ?", (self.clock.now() - incident.LISTED,))
+            since = self.clock.now() - incident.LISTED
+            return self._incidents("alive OR closed > ?", (since,), () if evidence else ("opening", "closing"))
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of IDS."""
@@ -269,9 +270,9 @@ class State:
         with self._named():
             return self._incidents(chosen, (wanted,))
 
-    def _incidents(self, where: str, facts: Sequence[object]) -> list[Incident]:
+    def _incidents(self, where: str, facts: Sequence[object], without: Sequence[str] = ()) -> list[Incident]:
         rows = self._db.execute(f"SELECT value FROM incident WHERE {where}", facts)
-        return [values.read(Incident, value, own=True) for (value,) in rows]
+        return [values.read(Incident, value, own=True, without=without) for (value,) in rows]
 
     def _outbox(self) -> list[Notification]:
         rows = self._db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since").fetchall()

@@ -98,7 +98,9 @@ class Witness:
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
             presence = own.presence(greeting.name, greeting.node_id, now, tests=tests, stores=not store.failed)
-            return effects.state_of(own, store.incidents(), [store.from_wall(each) for each in silences], presence, now), now
+            return effects.state_of(
+                own, store.incidents(evidence=False), [store.from_wall(each) for each in silences], presence, now
+            ), now
 
         alone = Presence(greeting.name, greeting.node_id, now, tests=tests, stores=False)
         return self._read(read, (effects.state_of(effects.Own(), [], silences, alone, now), now))

@@ -608,3 +608,10 @@ def test_any_directory_is_itself(tmp_path: Path, name: str) -> None:
     assert (directory / "state.db").exists()
     with State(where, read_only=True) as store:
         assert store.own() == OWN
+
+
+def test_incidents_without_their_evidence(tmp_path: Path) -> None:
+    with State(tmp_path) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+        assert store.incidents() == [RICH] and RICH.opening
+        assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
