@@ -261,7 +261,8 @@ class State:
         """Return the incidents that are open, owe something, or were closed lately; without EVIDENCE that is quicker."""
         with self._named():
             since = self.clock.now() - incident.LISTED
-            return self._incidents("alive OR closed > ?", (since,), () if evidence else ("opening", "closing"))
+            what = "value" if evidence else "json_remove(value, '$.opening', '$.closing')"
+            return self._incidents("alive OR closed > ?", (since,), what)
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of IDS."""
@@ -270,9 +271,9 @@ class State:
         with self._named():
             return self._incidents(chosen, (wanted,))
 
-    def _incidents(self, where: str, facts: Sequence[object], without: Sequence[str] = ()) -> list[Incident]:
-        rows = self._db.execute(f"SELECT value FROM incident WHERE {where}", facts)
-        return [values.read(Incident, value, own=True, without=without) for (value,) in rows]
+    def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
+        rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)
+        return [values.read(Incident, value, own=True) for (value,) in rows]
 
     def _outbox(self) -> list[Notification]:
         rows = self._db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since").fetchall()

@@ -10,7 +10,7 @@ import enum
 import functools
 import json
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from dmonitor.lean import Annotated, Any
 
@@ -39,16 +39,10 @@ def write(kind: Any, value: Any, clock: Clock = float) -> str:
     return json.dumps(_dumper(kind)(value, clock), separators=(",", ":"), allow_nan=False)
 
 
-def read(kind: Any, text: str | bytes, clock: Clock = float, *, own: bool = False, without: Iterable[str] = ()) -> Any:
-    """Return the KIND that TEXT holds, its times moved by CLOCK, WITHOUT some fields; ValueError if it holds none.
-
-    OWN text is of our own grammar.
-    """
+def read(kind: Any, text: str | bytes, clock: Clock = float, *, own: bool = False) -> Any:
+    """Return the KIND that TEXT holds, its times moved by CLOCK; ValueError if it holds none. OWN text is of our own grammar."""
     try:
-        data = json.loads(text)
-        for field in without:
-            data.pop(field, None)
-        return _loader(kind)(data, clock, own)
+        return _loader(kind)(json.loads(text), clock, own)
     except RecursionError:
         raise ValueError("too deep") from None
 
@@ -65,7 +59,7 @@ def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return what a type is made with, and of what; None and nothing for a plain one."""
+    """Return what a type is made with, and of what; for a plain one its own type, and nothing."""
     return getattr(kind, "__origin__", type(kind)), getattr(kind, "__args__", ())
 
 
