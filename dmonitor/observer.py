@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dmonitor import cluster, log, names, peers, result, verdict
 from dmonitor.config import Config
 from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.lean import TYPE_CHECKING, Any
+from dmonitor.lean import TYPE_CHECKING
 from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
 from dmonitor.protocol import digest
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dmonitor import runner
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
-ASK_ALL_FROM = 14.0  # for a slow test there is time to ask some peers first, and then all others, but not a third time
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
@@ -61,10 +60,19 @@ class Observer:
         self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
         self._me, self._open, self._whole = self.around.me, frozenset[Test](), frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
-        facts: dict[str, Any] = {"digest": digest(config.tests), "clock": clock.now, "own_run": own_run, "heard": self._greeted}
         self._turns: set[Test] = set()  # of which somebody else may have to be asked now
-        facts["answered"] = self._turns.add
-        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, **facts)
+        self._asker = peers.Asker(
+            self._selector,
+            self.around.peers,
+            node_id,
+            settings,
+            config.keys,
+            digest=digest(config.tests),
+            clock=clock.now,
+            own_run=own_run,
+            heard=self._greeted,
+            answered=self._turns.add,
+        )
         self._left: dict[Test, list[Node]] = {}  # the peers that were not asked about a test yet
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
@@ -78,13 +86,15 @@ class Observer:
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
             self._ask(test)
+        self._take_turns()
         while (self._running or self._asker.greeting) and self._loop(OWN_RESULTS_BY):
             pass
         if self._has_twins():
             self._turns.update(self._left)
         for test in self.tests - self._results.keys():
             self._result(test, _NOT_RUN)
-        while self._is_asking() and self._loop(ANSWERS_BY):
+        self._take_turns()
+        while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
             pass
         self._left.clear()
         if self._running:
@@ -163,12 +173,12 @@ class Observer:
         left = by - self._clock.elapsed()
         if left <= 0:
             return False
-        self._is_asking()
         pauses = [asker.pause() for asker in (self._asker, self._mirror)]
         for key, _ in self._selector.select(min([left, *(pause for pause in pauses if pause is not None)])):
             key.data()
         self._asker.tick()
         self._mirror.tick()
+        self._take_turns()
         return True
 
     def _greeted(self, contact: Contact) -> None:
@@ -192,11 +202,10 @@ class Observer:
             self._left[test] = verdict.ring(test, self._me, nodes)
             self._turns.add(test)
 
-    def _is_asking(self) -> bool:
-        """Ask whoever is to be asked now; say whether anything is awaited."""
+    def _take_turns(self) -> None:
+        """Ask whoever is to be asked now."""
         while self._turns:
             self._ask_further(self._turns.pop())
-        return self._asker.pending or self._asker.greeting
 
     def _has_twins(self) -> bool:
         """Say whether two lines of nodes.txt are one id, which has one vote: then all it says counts, and all are asked."""
@@ -206,7 +215,7 @@ class Observer:
     def _ask_further(self, test: Test) -> None:
         """Ask those peers next that could decide about TEST, once all that were asked have answered; or all, if it is late."""
         if (left := self._left.get(test)) and not self._asker.awaits(test):
-            answers, late = self._asker.answers(test), self._clock.elapsed() > ASK_ALL_FROM
+            answers, late = self._asker.answers(test), self._clock.elapsed() > verdict.ASK_ALL_FROM
             wanted = verdict.further(self._own(test), answers, left, self._config.settings.quorum)
             wanted = left if (wanted and late) or self._has_twins() else wanted
             self._left[test] = [node for node in left if node not in wanted]

@@ -6,7 +6,6 @@ passed in. `check` does it in earnest, the simulator of tests/simulation in a vi
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -92,7 +91,7 @@ class _Round:
     def _is_whole(self, known: Incident) -> bool:
         """Say whether all are to be asked this time: what a site saw last is remembered for `incident.MEMORY` seconds."""
         now, every = self._clock.now(), speaking.interval(self._own.begins)
-        turn = zlib.crc32(str(known.test).encode()) + int(now // 60)
+        turn = verdict.number(known.test) + int(now // 60)
         return now - known.began < ALL_AT_FIRST or every > 1 or turn % ALL_EVERY == 0
 
     def _save(self, **what: Any) -> Generator[Effect, Any, None]:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dmonitor.model import Answer, Judgement, Node, Test, Verdict, Vote
 
 FEW = 5  # nodes, this one included, up to which all are asked at the same time
+ASK_ALL_FROM = 14.0  # seconds: for a slow test there is time to ask some peers first, and then all others, but not a third time
 
 # When one node is heard twice, what it says counts in this order: doubt never adds a failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
@@ -49,6 +50,11 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     return Judgement(verdict, quorum, counted)
 
 
+def number(test: Test) -> int:
+    """Return a number by which tests are spread, the same on every node."""
+    return zlib.crc32(str(test).encode())
+
+
 def ring(test: Test, me: Node, peers: Sequence[Node]) -> list[Node]:
     """Return PEERS in the order in which this node, ME, asks them about TEST.
 
@@ -56,7 +62,7 @@ def ring(test: Test, me: Node, peers: Sequence[Node]) -> list[Node]:
     asks another peer first, and nobody is asked by all. Where the verdict costs little all are asked, for the evidence.
     """
     others = sorted(peers, key=lambda peer: (peer.name < me.name, peer.name))
-    turn = zlib.crc32(str(test).encode()) % max(1, len(others))
+    turn = number(test) % max(1, len(others))
     return others[turn:] + others[:turn]
 
 

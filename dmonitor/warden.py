@@ -176,7 +176,8 @@ class Warden:
             self._look_again = now + _LOOK_EVERY
             return
         self._started, self._look_again = now, 0.0
-        runs, failed = [_Run(*self._queue.popleft()) for _ in range(room)], list[tuple[_Run, OSError]]()
+        runs = [_Run(*self._queue.popleft()) for _ in range(room)]
+        failed: list[tuple[_Run, OSError]] = []
         for run in runs:
             self._try(self._prepare, run, failed)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dmonitor import config, door, effects, log, names, peers, protocol, result, state
 from dmonitor.model import Incident, Presence, Statement, Test
@@ -69,8 +69,8 @@ class Witness:
     def _visit(self, test: Test, done: Done) -> None:
         visited, settings = self.door.peer(test.name), self.settings
         who, found = self.door, [visited] if visited else []
-        facts: dict[str, Any] = {"visiting": True, "own_run": lambda: who.greeting.run}
-        asker = peers.Asker(self.selector, found, who.greeting.node_id, settings, who.keys, **facts)
+        own_id, own_run = who.greeting.node_id, lambda: who.greeting.run
+        asker = peers.Asker(self.selector, found, own_id, settings, who.keys, own_run=own_run, visiting=True)
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 

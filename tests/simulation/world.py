@@ -35,7 +35,6 @@ from dmonitor.model import (
 )
 
 PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = 10.0, 15.0, 5.0, 15.0, 54.0, 55.0
-ASK_ALL_FROM = 14.0  # as in observer
 MEMORY = 5.0  # seconds for which a daemon gives out a result again
 
 Reply = Callable[[float, Any], None]  # after how many seconds what is said
@@ -539,7 +538,7 @@ class Round:
 
         def ask_further(test: Test) -> None:
             if left.get(test) and not asked[test]:
-                late = world.now - self.began > ASK_ALL_FROM
+                late = world.now - self.began > verdict.ASK_ALL_FROM
                 wanted = verdict.further(own[test], answers[test], left[test], world.quorum)
                 wanted = left[test] if wanted and late else wanted
                 left[test] = [line for line in left[test] if line not in wanted] if wanted else []
