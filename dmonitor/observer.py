@@ -61,18 +61,9 @@ class Observer:
         self._me, self._open, self._whole = self.around.me, frozenset[Test](), frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
         self._turns: set[Test] = set()  # of which somebody else may have to be asked now
-        self._asker = peers.Asker(
-            self._selector,
-            self.around.peers,
-            node_id,
-            settings,
-            config.keys,
-            digest=digest(config.tests),
-            clock=clock.now,
-            own_run=own_run,
-            heard=self._greeted,
-            answered=self._turns.add,
-        )
+        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, digest=digest(config.tests))
+        self._asker.clock, self._asker.own_run = clock.now, own_run
+        self._asker.heard, self._asker.answered = self._greeted, self._turns.add
         self._left: dict[Test, list[Node]] = {}  # the peers that were not asked about a test yet
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here

@@ -77,9 +77,9 @@ class Asker:
 
     The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With KEYS, only who has
     one of them is heard. DIGEST is that of our tests, where it matters who has others. The times in `contacts`, what came of
-    greeting each, are on CLOCK; HEARD is told of every one, and ANSWERED of which test an answer has come, or never will. OWN_RUN
-    gives that of our own daemon, None if there is none.
-    VISITING: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
+    greeting each, are on CLOCK; `heard` is told of every one, and `answered` of which test an answer has come, or never will.
+    `own_run` gives that of our own daemon, None if there is none.
+    `visiting`: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
     for its daemon may just be starting.
     """
 
@@ -93,13 +93,12 @@ class Asker:
         *,
         digest: str = "",
         clock: Callable[[], float] = time.time,
-        own_run: Callable[[], str | None] = lambda: "",
-        heard: Callable[[Contact], None] = lambda _: None,
-        answered: Callable[[Test], None] = lambda _: None,
-        visiting: bool = False,
     ) -> None:
         self.selector, self.own_id, self.settings, self.keys, self.digest = selector, own_id, settings, keys, digest
-        self.clock, self.own_run, self.heard, self.answered, self.visiting = clock, own_run, heard, answered, visiting
+        self.clock, self.visiting = clock, False
+        self.own_run: Callable[[], str | None] = lambda: ""
+        self.heard: Callable[[Contact], None] = lambda _: None
+        self.answered: Callable[[Test], None] = lambda _: None
         self.contacts: dict[Node, Contact] = {}
         self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
         self._peers = list(map(_Peer, peers))

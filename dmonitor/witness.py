@@ -67,10 +67,9 @@ class Witness:
             self.runner.submit(test, f"{self.directory}/plugins/{test.plugin}", parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
-        visited, settings = self.door.peer(test.name), self.settings
-        who, found = self.door, [visited] if visited else []
-        own_id, own_run = who.greeting.node_id, lambda: who.greeting.run
-        asker = peers.Asker(self.selector, found, own_id, settings, who.keys, own_run=own_run, visiting=True)
+        visited, settings, own_id = self.door.peer(test.name), self.settings, self.door.greeting.node_id
+        asker = peers.Asker(self.selector, [visited] if visited else [], own_id, settings, self.door.keys)
+        asker.visiting, asker.own_run = True, lambda: self.door.greeting.run
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 
