@@ -6,10 +6,11 @@ It reads more than a round does (plugins, names, sendmail) and changes nothing.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable
 
-from dmonitor import cluster, config, lock, log, plugin, user
+from dmonitor import cluster, config, lock, log, names, plugin, user
 from dmonitor.config import Config, Problems, Severity, did_you_mean
 from dmonitor.model import Test, Trouble
 
@@ -24,7 +25,7 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     configuration = config.load(directory)
     around = cluster.look_around(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
-    examine(configuration, around, problems)
+    packages = examine(configuration, around, problems)
     if lock.holder(state, "dmonitord") is None:
         problems.warning(state, "dmonitord does not run on this node: its peers get no answer")
     if not os.path.exists(state):
@@ -38,12 +39,16 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
             )
     for problem in problems:
         log.complain(str(problem))
+    if packages:
+        log.complain(f"the tests lack programs, which these packages have: apt install {' '.join(packages)}")
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     hosts = {test.host for test in configuration.tests}
+    hooks = sum(address.startswith(names.HOOK) for address in configuration.addresses)
     what = (
         f"{_count(len(hosts), 'host')}, {_count(len(configuration.tests), 'test')}, {_count(len(configuration.nodes), 'node')}"
-        f" (this one is {around.me.name}), {_count(len(configuration.addresses), 'address', 'es')}"
+        f" (this one is {around.me.name}), {_count(len(configuration.addresses) - hooks, 'address', 'es')}"
     )
+    what += f", {_count(hooks, 'hook')}" if hooks else ""
     holding = sum(silence.until is None or silence.until > time.time() for silence in configuration.silences)
     what += f", {_count(holding, 'silence')}" if holding else ""
     outcome = (
@@ -59,10 +64,14 @@ def _count(number: int, word: str, plural: str = "s") -> str:
     return f"{number} {word}{'' if number == 1 else plural}"
 
 
-def examine(configuration: Config, around: cluster.Cluster, problems: Problems) -> None:
-    """Add to PROBLEMS what `config.load` could not see."""
-    for test in configuration.tests:
-        _plugin(configuration, test, problems)
+def examine(configuration: Config, around: cluster.Cluster, problems: Problems) -> list[str]:
+    """Add to PROBLEMS what `config.load` could not see; return the packages that the tests lack."""
+    packages: set[str] = set()
+    for test, parameters in configuration.tests.items():
+        packages |= _plugin(configuration, test, parameters or {}, problems)
+    for address in configuration.addresses:
+        if address.startswith(names.HOOK) and (fault := plugin.fault(configuration.hook(address))):
+            problems.error(configuration.hook(address), f"{fault}; an executable in alert.d is run")
     _nodes(configuration, around, problems)
     directory = configuration.directory
     if not configuration.tests:
@@ -78,9 +87,11 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
     if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
         problems.error(sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent")
+    return sorted(packages)
 
 
-def _plugin(configuration: Config, test: Test, problems: Problems) -> None:
+def _plugin(configuration: Config, test: Test, parameters: Iterable[str], problems: Problems) -> set[str]:
+    """Look at the plugin of TEST; return the packages that it lacks."""
     path = configuration.plugin(test)
     if not os.path.lexists(path):
         known = [name.removeprefix("check_") for name in _listing(os.path.dirname(path)) if name.startswith("check_")]
@@ -88,6 +99,16 @@ def _plugin(configuration: Config, test: Test, problems: Problems) -> None:
         problems.error(f"{configuration.directory}/hosts.d/{test}", f"no plugin {path}{suggestion}")
     elif fault := plugin.fault(path):
         problems.error(path, f"{fault}; needed for {test}")
+    elif text := plugin.text(path):
+        lacking = plugin.lacking(text)
+        for program in lacking:
+            problems.error(path, f"{program} is not installed; needed for {test}")
+        for key in parameters:
+            if key not in text and key not in ("TIMEOUT", "PORT"):  # a suffix sets PORT, and `wrap` heeds TIMEOUT
+                hint = did_you_mean(key, set(re.findall("[A-Z][A-Z0-9_]{2,}", text)))
+                problems.warning(f"{configuration.directory}/hosts.d/{test}", f"{test.plugin} makes nothing of {key}{hint}")
+        return set(lacking.values())
+    return set()
 
 
 def _listing(directory: str) -> list[str]:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from dmonitor import cluster, config, effects, lock, log, model, observer, program, protocol, round, state, user, values
+from dmonitor import cluster, config, effects, lock, log, model, names, observer, program, protocol, round, state, user, values
 from dmonitor.lean import TYPE_CHECKING, NamedTuple
 from dmonitor.model import Judgement, Notification, Test, Vote
 
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, or, without ARGUMENTS of a caller's, leave with it."""
     chosen = _Chosen()
     program.parse(_parser, chosen, arguments)
+    if chosen.peers and not chosen.test:
+        _parser().error("--peers goes with --test")
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     os.umask(0o027)
     status = program.guard(lambda: _run(chosen))
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: _Chosen) -> int:
-    if chosen.check_config or chosen.test_alert or chosen.dry_run:
+    if chosen.check_config or chosen.test_alert or chosen.dry_run or chosen.test:
         user.become()
     else:
         user.become(chosen.state, chosen.run)
@@ -49,7 +51,7 @@ def _run(chosen: _Chosen) -> int:
         from dmonitor import audit
 
         return audit.report(chosen.config, chosen.state, _troubles(chosen))
-    return _test_alert(chosen) if chosen.test_alert else _dry_run(chosen)
+    return _test_alert(chosen) if chosen.test_alert else _one_test(chosen) if chosen.test else _dry_run(chosen)
 
 
 def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
@@ -59,7 +61,8 @@ def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
 
 
 class _Chosen(program.Chosen):
-    once = dry_run = check_config = test_alert = False
+    once = dry_run = check_config = test_alert = peers = False
+    test = ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-n", "--dry-run", action="store_true", help="test and ask, print who sees what; tell and store nothing")
     what.add_argument("-t", "--check-config", action="store_true", help="say what is wrong with the configuration")
-    what.add_argument("--test-alert", action="store_true", help="mail every address a test; say what sendmail answered")
+    what.add_argument(
+        "--test-alert", action="store_true", help="mail every address a test, and run every hook; say what came of it"
+    )
+    what.add_argument("--test", metavar="HOST/NAME", help="run one test as a round would; print its result")
+    parser.add_argument("--peers", action="store_true", help="with --test: ask everybody")
     return parser
 
 
@@ -182,16 +189,19 @@ class _Driver:
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         from dmonitor import message, notifier
 
-        sender, shift = self._config.settings.sender, self._store.clock.to_wall()
-        composed = {
-            address: message.compose(
-                [values.moved(each, lambda at: at + shift) for each in owed], sender=sender, node=self._me, now=time.time()
-            )
-            for address, owed in mails.items()
-        }
-        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        settings, shift, now = self._config.settings, self._store.clock.to_wall(), time.time()
+        letters = {}
+        for address, told in mails.items():
+            owed = [values.moved(each, lambda at: at + shift) for each in told]
+            if address.startswith(names.HOOK):
+                letters[address] = notifier.Letter(
+                    (self._config.hook(address),), *message.compose_facts(owed, node=self._me, now=now)
+                )
+            else:
+                content = message.compose(owed, sender=settings.sender, node=self._me, now=now)
+                letters[address] = notifier.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
         self._mails = mails
-        self._deliveries = notifier.send(composed, sendmail=self._config.settings.sendmail, sender=sender, patience=patience)
+        self._deliveries = notifier.send(letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed())
 
     def _next(self) -> tuple[str, bool] | None:
         for address, delivery in self._deliveries:
@@ -218,11 +228,42 @@ def _load_aloud(chosen: _Chosen) -> config.Config:
 
 def _dry_run(chosen: _Chosen) -> int:
     """Test and ask, print who sees what; change nothing."""
-    began = time.monotonic()
     configuration = _load_aloud(chosen)
-    node_id, incidents, _ = state.peek(chosen.state, chosen.run)
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
+    seen, open_tests = _look(chosen, configuration)
+    for test, judgement in seen.judgements.items():
+        print("\n".join(_describe(test, judgement, test in open_tests)))
+    return os.EX_OK
+
+
+def _one_test(chosen: _Chosen) -> int:
+    """Run one test as a round would, print what came of it, and what the peers see if they are to be asked; change nothing."""
+    configuration = config.load(chosen.config)
+    name = chosen.test.removeprefix(f"{chosen.config}/hosts.d/")
+    tests = {test: wants for test, wants in configuration.tests.items() if str(test) == name}
+    for problem in configuration.problems:
+        if problem.path == f"{chosen.config}/hosts.d/{name}":
+            log.complain(str(problem))
+    if not tests:
+        hint = config.did_you_mean(name, map(str, configuration.tests))
+        log.complain(f"no such test in {chosen.config}/hosts.d: '{names.printable(name)}'{hint}")
+        return os.EX_USAGE
+    if os.geteuid() and user.name() != user.find().pw_name:
+        log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
+    configuration = configuration._replace(tests=tests, nodes=configuration.nodes if chosen.peers else ())
+    seen, open_tests = _look(chosen, configuration)
+    (test,) = tests
+    judgement = seen.judgements[test]
+    lines = _describe(test, judgement, test in open_tests)
+    print("\n".join(lines) if chosen.peers else lines[1].strip().partition(" ")[2].strip())
+    return {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}[judgement.answers[0].vote]
+
+
+def _look(chosen: _Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
+    """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
+    began = time.monotonic()
+    node_id, incidents, _ = state.peek(chosen.state, chosen.run) if configuration.nodes else ("", (), None)
     own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
     eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), own_run, ask_all=True)
     open_tests = frozenset(known.test for known in incidents if known.is_open)
@@ -231,9 +272,7 @@ def _dry_run(chosen: _Chosen) -> int:
     finally:
         eyes.close()
     faulthandler.cancel_dump_traceback_later()
-    for test, judgement in observation.judgements.items():
-        print("\n".join(_describe(test, judgement, test in open_tests)))
-    return os.EX_OK
+    return observation, open_tests
 
 
 def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str]:
@@ -253,7 +292,7 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
 
 
 def _test_alert(chosen: _Chosen) -> int:
-    """Mail each address a test; say what sendmail answered."""
+    """Mail each address a test, and run each hook; say what sendmail and these answered."""
     from dmonitor import message, notifier
 
     configuration = _load_aloud(chosen)
@@ -262,13 +301,17 @@ def _test_alert(chosen: _Chosen) -> int:
         return os.EX_CONFIG
     settings = configuration.settings
     me = cluster.look_around(configuration.nodes, settings, {}).me
-    mails = {
-        address: message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
-        for address in configuration.addresses
-    }
-    deliveries = dict(notifier.send(mails, sendmail=settings.sendmail, sender=settings.sender, patience=60))
+    letters = {}
+    for address in configuration.addresses:
+        if address.startswith(names.HOOK):
+            letters[address] = notifier.Letter((configuration.hook(address),), *message.compose_test_facts(node=me.name))
+        else:
+            content = message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
+            letters[address] = notifier.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+    deliveries = dict(notifier.send(letters, patience=60))
     for address, delivery in deliveries.items():
-        outcome = f"taken by {settings.sendmail}: now look into the mailbox" if delivery.taken else "not taken"
+        where = "now look where it tells" if address.startswith(names.HOOK) else "now look into the mailbox"
+        outcome = f"taken by {letters[address].command[0]}: {where}" if delivery.taken else "not taken"
         print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))
         log.info("test-alert", address=address, taken="yes" if delivery.taken else "no", text=delivery.text or None)
     return os.EX_OK if all(delivery.taken for delivery in deliveries.values()) else os.EX_TEMPFAIL

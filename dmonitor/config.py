@@ -79,6 +79,9 @@ class Config(NamedTuple):
     def plugin(self, test: Test) -> str:
         return f"{self.directory}/plugins/{test.plugin}"
 
+    def hook(self, address: str) -> str:
+        return f"{self.directory}/alert.d/{address.removeprefix(names.HOOK)}"
+
 
 class Problems(list[Problem]):
     """What was found, in order."""
@@ -147,14 +150,14 @@ def _read(path: str, problems: Problems, *, optional: bool = False) -> list[str]
 
 
 class _Entry(NamedTuple):
-    """What is in a directory: its name and path, what it is, links followed, as the type bits of its mode, and its size in bytes.
+    """What is in a directory: its name and path, its mode, links followed, and the size of a file in bytes.
 
-    A dangling link is of kind 0; the size is that of a file.
+    Of a dangling link the mode is 0, of a directory it has the type alone.
     """
 
     name: str
     path: str
-    kind: int
+    mode: int
     size: int = 0
 
 
@@ -181,7 +184,7 @@ def _entries(
                 yield _Entry(each.name, each.path, stat.S_IFDIR)
             else:
                 status = os.stat(each.path)
-                yield _Entry(each.name, each.path, stat.S_IFMT(status.st_mode), status.st_size)
+                yield _Entry(each.name, each.path, status.st_mode, status.st_size)
         except FileNotFoundError:
             if os.path.lexists(each.path):
                 yield _Entry(each.name, each.path, 0)
@@ -304,11 +307,11 @@ _TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
 def load_tests(directory: str, problems: Problems) -> Tests:
     """Read hosts.d."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for name, path, kind, _ in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
+    for name, path, mode, _ in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
         if name == names.NODE:
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
-        elif kind != stat.S_IFDIR:
-            problems.unreadable |= kind == 0
+        elif not stat.S_ISDIR(mode):
+            problems.unreadable |= not mode
             problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
         else:
             tests.update(_tests_of(name, path, problems))
@@ -316,16 +319,32 @@ def load_tests(directory: str, problems: Problems) -> Tests:
 
 
 def _tests_of(host: str, path: str, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
-    for name, file, kind, size in _entries(path, problems, names.is_test, _TEST_NAME):
-        if kind == stat.S_IFREG:
+    for name, file, mode, size in _entries(path, problems, names.is_test, _TEST_NAME):
+        if stat.S_ISREG(mode):
             suffix = name.partition(":")[2]
             defaults = {"PORT": suffix} if suffix.isdigit() else {}
-            yield Test(host, name), _parameters(file, defaults, problems) if size else defaults
-        else:
-            what = "not a file" if kind else "a dangling link"
-            problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
-            if not kind:  # it is still meant to be there, and its incident goes on
+            if defaults and (fault := _fault(_NUMBERS["PORT"], suffix)):
+                problems.error(file, f"the port {suffix} is {fault}")
                 yield Test(host, name), None
+            else:
+                yield Test(host, name), _parameters(file, defaults, problems) if size else defaults
+        else:
+            what = "not a file" if mode else "a dangling link"
+            problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
+            if not mode:  # it is still meant to be there, and its incident goes on
+                yield Test(host, name), None
+
+
+# What means the same in every plugin; one that ran longer than TIMEOUT allows would be killed, and say nothing.
+_NUMBERS = {"PORT": _whole(1, 65535), "TIMEOUT": _whole(1, 9), "DAYS": _whole(0, 10_000)}
+
+
+def _fault(read: Callable[[str], object], value: str) -> str:
+    try:
+        read(value)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict[str, str] | None:
@@ -344,6 +363,10 @@ def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict
             problems.error(path, f"{key} would change what the plugin runs, not what it tests", number)
         elif not value.isprintable():
             problems.error(path, f"{key} has unprintable characters in its value", number)
+        elif key in parameters and key not in defaults:
+            problems.error(path, f"{key} is set twice", number)
+        elif (wants := _NUMBERS.get(key)) and (fault := _fault(wants, value)):
+            problems.error(path, f"{key}={value}: {fault}", number)
         else:
             parameters[key] = value
     return parameters if len(problems) == mistakes else None
@@ -387,14 +410,17 @@ def load_key(path: str, problems: Problems) -> bytes | None:
 
 
 def _addresses(directory: str, problems: Problems) -> tuple[str, ...]:
-    addresses = []
-    for name, path, kind, _ in _entries(directory, problems, names.is_address, "a mail address"):
-        if kind == stat.S_IFREG:
-            addresses.append(name)
-        else:
-            problems.unreadable |= kind == 0
+    """Return who is told: the mail addresses, and behind them the hooks, which are executables with something in them."""
+    addresses, hooks = [], []
+    for name, path, mode, size in _entries(directory, problems, names.is_address, "a mail address"):
+        if not stat.S_ISREG(mode):
+            problems.unreadable |= not mode
             problems.error(path, "not a file: touch one that is named like the address")
-    return tuple(addresses)
+        elif mode & 0o111 and size:
+            hooks.append(names.HOOK + name)
+        else:
+            addresses.append(name)
+    return (*addresses, *hooks)
 
 
 # silence.d
@@ -407,14 +433,14 @@ def load_silences(
     hosts: dict[str, list[str]] = {names.NODE: [node.name for node in nodes]}
     for test in tests or ():
         hosts.setdefault(test.host, []).append(test.name)
-    for host, path, kind, _ in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
-        what, known, files = "host in hosts.d", list(hosts), [_Entry(host, path, kind)]
-        if kind == stat.S_IFDIR:
+    for host, path, mode, _ in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
+        what, known, files = "host in hosts.d", list(hosts), [_Entry(host, path, mode)]
+        if stat.S_ISDIR(mode):
             is_proper, what = (names.is_node, "node in nodes.txt") if host == names.NODE else (names.is_test, "test in hosts.d")
             files = list(_entries(path, problems, is_proper, f"a {what}", optional=True))
             known = hosts.get(host, [])
-        for name, file, kind, _ in files:
-            if kind != stat.S_IFREG:
+        for name, file, mode, _ in files:
+            if not stat.S_ISREG(mode):
                 problems.error(file, "not a file: touch HOST, or HOST/TEST")
                 continue
             if tests is not None and name not in known:

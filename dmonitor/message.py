@@ -27,6 +27,8 @@ _POLICY = email.policy.default.clone(max_line_length=990)
 LATE = 120.0  # seconds after which a mail says that it is late
 _DOMAIN = "dmonitor.invalid"  # whichever node speaks, a mail has the same Message-ID, and a mailbox drops the double
 _LINE, _HOSTS, _DETAILED = 200, 40, 20  # a summary's characters in a line, and its lines; tests whose evidence is shown
+_FACTS = 200  # tests of which a hook has facts: no variable of an environment may be longer than 128 KB
+_TEST, _TEST_TEXT = "TEST dmonitor on {}", "This is a test: if you can read it, the alerts of dmonitor on {} reach you."
 _THREADED, _ROOTS = 20, 40  # incidents, and their ids, that a mail may refer to; more are no thread
 
 _ORDER = ("DOWN", "STILL", "FLAPPING", "STEADY", "UP")  # the first word of a story's state, the most urgent first
@@ -40,19 +42,57 @@ def compose(
     ZONE is the time zone that times are shown in; None is the machine's.
     """
     stories = _stories(notifications)
-    shown = _chosen(stories)
-    body = [*_summary(stories), *(line for story in shown for line in _section(story, now, zone))]
-    if len(shown) < len(stories):
-        body += [f"… and {len(stories) - len(shown)} more; on any node: dmonitor-check --dry-run", ""]
-    body += [*_lateness(notifications, now, zone), *_footer(node)]
+    body = [*_told(stories, now, zone), *_lateness(notifications, now, zone), *_footer(node)]
     address, threads = notifications[0].address, _threads(notifications)
     return _mail(address, _subject(stories, now), body, threads, sender, node, _local(now, zone))
 
 
+def compose_facts(
+    notifications: Sequence[Notification], *, node: str, now: float, zone: datetime.tzinfo | None = None
+) -> tuple[bytes, dict[str, str]]:
+    """Return what a hook is told: the text of a mail, and facts for its environment, a line for each test (dmonitor-plugin(7)).
+
+    Of more than 200 tests the facts are of the first 200, the most urgent.
+    """
+    stories = _stories(notifications)
+    body = [*_told(stories, now, zone), *_lateness(notifications, now, zone)]
+    some = [story.main for story in stories[:_FACTS]]
+
+    def moment(at: float | None) -> str:
+        return "" if at is None else _local(at, zone).isoformat(timespec="seconds")
+
+    facts = {
+        "STATE": [story.state for story in stories[:_FACTS]],
+        "HOST": [each.test.host for each in some],
+        "TEST": [each.test.name for each in some],
+        "NODES": [",".join(each.opening.nodes(Vote.FAILING) if each.opening else ())[:_LINE] for each in some],
+        "SINCE": [moment(each.began) for each in some],
+        "UNTIL": [moment(each.closed) for each in some],
+        "INCIDENT": [each.id for each in some],
+        "COUNT": [str(len(stories))],
+        "SUBJECT": [_subject(stories, now)],
+        "NODE": [node],
+    }
+    return "\n".join(body).encode(), {f"DMONITOR_{name}": "\n".join(lines) for name, lines in facts.items()}
+
+
+def _told(stories: Sequence[_Story], now: float, zone: datetime.tzinfo | None) -> list[str]:
+    shown = _chosen(stories)
+    body = [*_summary(stories), *(line for story in shown for line in _section(story, now, zone))]
+    if len(shown) < len(stories):
+        body += [f"… and {len(stories) - len(shown)} more; on any node: dmonitor-check --dry-run", ""]
+    return body
+
+
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to ADDRESS."""
-    body = [f"This is a test: if you can read it, the alerts of dmonitor on {node} reach you.", "", *_footer(node)]
-    return _mail(address, f"TEST dmonitor on {node}", body, {}, sender, node, _local(now, None))
+    return _mail(address, _TEST.format(node), [_TEST_TEXT.format(node), "", *_footer(node)], {}, sender, node, _local(now, None))
+
+
+def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
+    """Return what a hook is told by `dmonitor-check --test-alert`; it is about no test."""
+    facts = {"STATE": "TEST", "SUBJECT": _TEST.format(node), "NODE": node, "COUNT": "0"}
+    return _TEST_TEXT.format(node).encode() + b"\n", {f"DMONITOR_{name}": fact for name, fact in facts.items()}
 
 
 def _threads(notifications: Sequence[Notification]) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ _ADDRESS = (
     r"(?:@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)?"
 )
 
+HOOK = "hook:"  # before the name of an executable in alert.d, where an address may stand
 NODE = "node"  # the host whose tests are the nodes themselves, as node/NAME; nobody may call a host so
 TEXT_LIMIT = 240  # characters of a plugin's line that are kept: escaped at worst, they fit a line of the protocol
 

@@ -1,4 +1,4 @@
-"""The file of a plugin: whether it may be started, and can be, and if not, why."""
+"""The file of a plugin: whether it may be started, and can be, and if not, why; and what it says of itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import stat
 
 from dmonitor import names, user
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ALSO = "/usr/lib/nagios/plugins"  # where `wrap` looks, too
+_TEXT = 65536  # bytes of a script that are read
 
 
 def distrust(path: str) -> str:
@@ -61,3 +65,25 @@ def fault(path: str) -> str:
     return (
         "" if os.access(interpreter, os.X_OK) else f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
     )
+
+
+def text(path: str) -> str:
+    """Return what the script PATH says, the beginning of it at least; nothing of a program that is no script."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_TEXT)
+    except OSError:
+        return ""
+    return start.decode("utf-8", "replace") if start.startswith(b"#!") else ""
+
+
+def lacking(text: str) -> dict[str, str]:
+    """Return the programs that are not installed, of those that a script's TEXT says it needs, and the packages that have them.
+
+    It says so in a comment, one for each: Needs PROGRAM (PACKAGE).
+    """
+    import re
+    import shutil
+
+    needs = dict(re.findall(r"^#.*?\bNeeds (\S+) \(([a-z0-9.+-]+)\)", text, re.MULTILINE))
+    return {program: package for program, package in needs.items() if not shutil.which(program, path=f"{PATH}:{_ALSO}")}

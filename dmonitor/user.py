@@ -54,6 +54,14 @@ def _make(directory: str, who: pwd.struct_passwd) -> None:
             raise
 
 
+def home() -> str:
+    """Return the home of the user that this process runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
+
+
 def name() -> str:
     """Return the name of the user that this process runs as."""
     try:

@@ -11,7 +11,6 @@ import fcntl
 import gc
 import itertools
 import os
-import pwd
 import resource
 import selectors
 import signal
@@ -20,10 +19,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from dmonitor import log, names, plugin, processes, result
+from dmonitor import log, names, plugin, processes, result, user
 from dmonitor.model import Outcome
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SWEEP = 0.2  # seconds between two looks at what still runs: for strays, and for output that nobody has taken
 _CROWD = 8  # processes that want a processor, as a multiple of those there are, beyond which none is started
@@ -104,7 +101,7 @@ class Warden:
         self._started = self._look_again = 0.0
         self._scratch = bytearray(1 << 16)
         self._next_sweep = 0.0
-        self._environment = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": _home()}
+        self._environment = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8", "HOME": user.home()}
 
     def run(self) -> None:
         """Serve until the program closes its end or dies; then end everything."""
@@ -326,13 +323,6 @@ class Warden:
             self._open = False
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._answers else 0)
         self._selector.modify(self._requests, events, self._request)
-
-
-def _home() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        return "/"
 
 
 def _why_not(path: str, error: OSError) -> str:

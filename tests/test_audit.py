@@ -107,6 +107,29 @@ def test_plugins_that_others_could_change(node: LocalNode) -> None:
     assert complaints(node)[1][0].startswith("error: plugins/check_http: lies in plugins, which can be written by others")
 
 
+def test_what_the_plugins_lack_is_one_line_for_apt(node: LocalNode) -> None:
+    for name, needs in (("one", "no-such-one (some-tools)"), ("two", "no-such-two (other-tools)"), ("three", "sh (dash)")):
+        node.plugin(name, f"# {name}: tests something. Needs {needs}.\necho OK\n")
+        node.test(f"www.example.com/{name}")
+    node.test("mail.example.com/one")
+    said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
+    assert "dmonitor-check: error: plugins/check_one: no-such-one is not installed; needed for mail.example.com/one\n" in said
+    assert "dmonitor-check: error: plugins/check_two: no-such-two is not installed; needed for www.example.com/two\n" in said
+    assert "which these packages have: apt install other-tools some-tools\n" in said
+    assert "check_three" not in said
+
+
+def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
+    node.plugin("shop", '# PORT: its port; EXPECT: what it says\necho "OK $PORT $EXPECT"\n')
+    node.test("www.example.com/shop", "EXPCT=all well\nPORT=80\nTIMEOUT=3\n")
+    node.plugin("code", "print('OK')\n", interpreter="/usr/bin/python3")
+    node.test("www.example.com/code", "WHATEVER=1\n")
+    said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
+    assert "warning: hosts.d/www.example.com/shop: check_shop makes nothing of EXPCT; did you mean EXPECT?\n" in said
+    assert "warning: hosts.d/www.example.com/code: check_code makes nothing of WHATEVER\n" in said
+    assert said.count("makes nothing of") == 2
+
+
 def test_no_address(node: LocalNode) -> None:
     next((node.config / "alert.d").iterdir()).unlink()
     assert complaints(node)[1][0] == "error: alert.d: no address: this node will never mail anybody"

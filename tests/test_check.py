@@ -733,3 +733,82 @@ def test_where_two_lines_are_one_id_all_are_asked(place: Place, port: int) -> No
         said = nodes[0].round()
     (peers,) = re.findall(r" asked test=www\S+ peers=(\S+)", said)
     assert len(peers.split(",")) == 6, "all but itself, the doubled one once"
+
+
+def test_one_test_is_run_as_a_round_runs_it(three: list[LocalNode]) -> None:
+    prepare(three)
+    node = three[0]
+    node.plugin("web", f"env | sort >{node.state}/env; id -un >>{node.state}/env; echo FAIL connection refused")
+    node.test(f"{TEST}:8080", "EXPECT=hello\n")
+    node.round()
+    by_round = (node.state / "env").read_text()
+    ran = node.run("dmonitor-check", "--test", f"{TEST}:8080")
+    assert re.fullmatch(r"FAIL +0\.\d\d s  connection refused\n", ran.stdout) and (ran.stderr, ran.returncode) == ("", 1)
+    by_hand = (node.state / "env").read_text()
+    assert "EXPECT=hello\nHOME=" in by_hand and "PORT=8080\n" in by_hand and by_hand.endswith(run_as().pw_name + "\n")
+    assert set(by_round.split()) <= set(by_hand.split()), "the same, and the test's own parameters"
+    assert set(os.listdir(node.state)) >= {"node-id", "state.db"} and not (node.config / "hosts.d" / TEST).read_text()
+
+
+def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
+    prepare(three)
+    for said, status in (("OK fine", 0), ("FAIL not", 1), ("UNKNOWN no tool", 3), ("", 3)):
+        sees(three[0], said)
+        assert three[0].run("dmonitor-check", "--test", TEST).returncode == status, said
+    three[0].plugin("web", "exec sleep 20")
+    began = time.monotonic()
+    ran = three[0].run("dmonitor-check", "--test", str(three[0].config / "hosts.d" / TEST))
+    assert ran.stdout.startswith("TIMEOUT    10.0") and ran.returncode == 1 and time.monotonic() - began < 11.5
+
+
+def test_one_test_with_everybodys_view(three: list[LocalNode]) -> None:
+    prepare(three)
+    sees(three[1], "FAIL here only")
+    three[2].test(TEST, "EXPECT=its own\n")
+    three[2].plugin("web", 'echo "OK with $EXPECT"')
+    with running(three):
+        ran = three[0].run("dmonitor-check", "--test", TEST, "--peers")
+    lines = ran.stdout.splitlines()
+    assert lines[0] == f"{TEST}  UP: 1 site failing, quorum 2" and ran.returncode == 0
+    assert [line.split()[:2] for line in lines[1:]] == [["127.0.0.31", "OK"], ["127.0.0.32", "FAIL"], ["127.0.0.33", "OK"]]
+    assert lines[3].endswith("with its own"), "a peer uses its own file"
+    assert not (three[0].state / "state.db").exists(), "nothing is stored"
+
+
+def test_a_test_that_cannot_be_run_says_why(three: list[LocalNode]) -> None:
+    prepare(three)
+    node = three[0]
+    node.test("www.example.com/bad", "port=80\n")
+    ran = node.run("dmonitor-check", "--test", "www.example.com/wbe")
+    assert ran.returncode == os.EX_USAGE and ran.stdout == ""
+    assert ran.stderr == f"dmonitor-check: no such test in {node.config}/hosts.d: 'www.example.com/wbe'; did you mean {TEST}?\n"
+    ran = node.run("dmonitor-check", "--test", "www.example.com/bad")
+    assert ran.returncode == 3 and ran.stdout.startswith("UNKNOWN ") and "/hosts.d/www.example.com/bad:1: 'port=80'" in ran.stderr
+    assert node.run("dmonitor-check", "--test", TEST, "-n").returncode == os.EX_USAGE
+    assert node.run("dmonitor-check", "--peers").returncode == os.EX_USAGE
+
+
+def test_mistakes_of_every_kind_in_a_tests_file_cost_no_other_test(three: list[LocalNode]) -> None:
+    prepare(three)
+    node = three[0]
+    mistakes = {
+        "port=80": "did you mean PORT=80?",
+        "no sign": "'no sign' is not KEY=VALUE",
+        "PATH=/tmp": "PATH would change what the plugin runs",
+        "URL=\x01": "URL has unprintable characters",
+        "PORT=http": "PORT=http: not a whole number",
+        "TIMEOUT=11": "TIMEOUT=11: not a whole number from 1 to 9",
+        "DAYS=-1": "DAYS=-1: not a whole number",
+    }
+    for number, line in enumerate(mistakes):
+        node.test(f"www.example.com/web:m{number}", f"# a comment\n{line}\n")
+    (node.config / "hosts.d/www.example.com/web:99999").touch()
+    node.plugin("web", f"echo x >>{node.state}/runs; echo OK")
+    logged = node.round()
+    for number, complaint in enumerate(mistakes.values()):
+        path = f"{node.config}/hosts.d/www.example.com/web:m{number}"
+        assert re.search(rf'misconfigured path={re.escape(path)} line=2 reason="[^\n]*{re.escape(complaint)}', logged), complaint
+        assert f"test=www.example.com/web:m{number} verdict=UNKNOWN" in logged
+        assert f"{path}:2: " in node.run("dmonitor-check", "-t").stderr
+    assert "the port 99999 is not a whole number" in logged
+    assert (node.state / "runs").read_text() == "x\n", "the one without mistakes, and it alone, was run"

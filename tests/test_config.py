@@ -143,6 +143,21 @@ def test_parameters(tree: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("value", ["0", "10", "60", "2.5", "x"])
+def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> None:
+    (tree / "hosts.d/www.example.com/ssh").write_text(f"TIMEOUT={value}\n")
+    loaded = config.load(tree)
+    assert loaded.tests[Test("www.example.com", "ssh")] is None
+    assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:1: TIMEOUT={value}: not a whole number from 1 to 9"]
+
+
+def test_a_suffix_that_is_no_port(tree: Path) -> None:
+    (tree / "hosts.d/www.example.com/tcp:99999").touch()
+    loaded = config.load(tree)
+    assert loaded.tests[Test("www.example.com", "tcp:99999")] is None
+    assert problems(loaded) == ["error: hosts.d/www.example.com/tcp:99999: the port 99999 is not a whole number from 1 to 65535"]
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
@@ -151,6 +166,11 @@ def test_parameters(tree: Path) -> None:
         ("LD_PRELOAD=/tmp/x.so", "LD_PRELOAD would change what the plugin runs, not what it tests"),
         ("PATH=/tmp", "PATH would change what the plugin runs, not what it tests"),
         ("URL=a\x07b", "URL has unprintable characters in its value"),
+        ("PORT=http", "PORT=http: not a whole number from 1 to 65535"),
+        ("PORT=65536", "PORT=65536: not a whole number from 1 to 65535"),
+        ("DAYS=two weeks", "DAYS=two weeks: not a whole number from 0 to 10000"),
+        ("DAYS=", "DAYS=: not a whole number from 0 to 10000"),
+        ("TIMEOUT=6", "TIMEOUT is set twice"),
     ],
 )
 def test_a_test_with_a_mistake_in_its_file_cannot_be_run(tree: Path, line: str, complaint: str) -> None:

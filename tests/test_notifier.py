@@ -17,9 +17,15 @@ def sendmail(directory: Path, code: str) -> str:
     return str(path)
 
 
+def letters(program: str, *addresses: str) -> dict[str, notifier.Letter]:
+    return {
+        address: notifier.mail(f"to {address}\n.\nend\n".encode(), address, sendmail=program, sender="dmonitor")
+        for address in addresses
+    }
+
+
 def send(program: str, *addresses: str, patience: float = 30.0) -> dict[str, notifier.Delivery]:
-    mails = {address: f"to {address}\n.\nend\n".encode() for address in addresses}
-    return dict(notifier.send(mails, sendmail=program, sender="dmonitor", patience=patience))
+    return dict(notifier.send(letters(program, *addresses), patience=patience))
 
 
 def test_arguments_and_content(tmp_path: Path) -> None:
@@ -60,7 +66,7 @@ def test_one_that_hangs_is_ended_and_delays_no_other(tmp_path: Path, monkeypatch
 def test_nothing_is_started_before_it_is_asked_for_and_each_is_known_at_once(tmp_path: Path) -> None:
     """What is told is stored in between: a crash repeats one mail, not all of them."""
     program = sendmail(tmp_path, f'case "$5" in slow) sleep 1 ;; esac; echo "$5" >>{tmp_path}/done\n')
-    deliveries = notifier.send({"slow": b"", "quick": b""}, sendmail=program, sender="dmonitor", patience=30)
+    deliveries = notifier.send(letters(program, "slow", "quick"), patience=30)
     assert not (tmp_path / "done").exists()
     assert next(deliveries) == ("quick", notifier.Delivery(True, ""))
     assert (tmp_path / "done").read_text() == "quick\n"

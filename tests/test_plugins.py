@@ -7,12 +7,16 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dmonitor import plugin
+
 PLUGINS = Path(__file__).parents[1] / "plugins"
+ALL = sorted([*PLUGINS.glob("check_*"), *(PLUGINS.parent / "etc/examples/plugins").iterdir()])
 
 
 def run(*command: str, **environment: str) -> str:
@@ -41,6 +45,11 @@ def wrap(code: str, *options: str) -> str:
         ("exit 7", (), "UNKNOWN sh ended with status 7\n"),
         ("exit 7", ("-u", "2 3"), "FAIL sh ended with status 7\n"),
         ("exit 3", ("-u", "2 3"), "UNKNOWN sh ended with status 3\n"),
+        ("exit 7", ("-u", "-"), "FAIL sh ended with status 7\n"),
+        ("exit 255", ("-u", "-"), "FAIL sh ended with status 255\n"),
+        ("exit 255", (), "UNKNOWN sh ended with status 255\n"),
+        ("echo words, many; echo more; exit 1", ("-h", "127.0.0.1"), "FAIL words, many\n"),
+        ("exit 0", ("-h", "::1"), "OK \n"),
         ("exit 126", ("-u", "2"), "UNKNOWN sh ended with status 126\n"),
         ("exit 139", ("-u", "2"), "UNKNOWN sh ended with status 139\n"),
         ("cat", (), "OK \n"),
@@ -57,38 +66,56 @@ def test_a_missing_tool_names_its_package() -> None:
     )
 
 
-@pytest.mark.parametrize("plugin", sorted(path.name for path in PLUGINS.glob("check_*")))
-def test_each_says_what_it_needs_when_it_is_missing(plugin: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["sleep 6", "trap '' TERM; sleep 6 & wait; sleep 6", "echo so far; exec sleep 6"])
+def test_what_does_not_answer_in_time_is_ended(code: str) -> None:
+    began = time.monotonic()
+    assert run("wrap", "some-package", "sh", "-c", code, TIMEOUT="1") == "FAIL no answer within 1 s\n"
+    assert 1 <= time.monotonic() - began < 2.5
+
+
+def test_a_script_that_needs_a_program() -> None:
+    assert run("wrap", "some-package", "no-such-tool", "--", "sh", "-c", "echo hi") == (
+        "UNKNOWN no-such-tool is not installed: apt install some-package\n"
+    )
+    assert run("wrap", "some-package", "ls", "--", "sh", "-c", "echo hi; exit 1") == "FAIL hi\n"
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) -> None:
     """In a PATH with a shell and nothing else: never OK, never FAIL."""
     tools, plugins = tmp_path / "tools", tmp_path / "plugins"
     tools.mkdir()
     plugins.mkdir()
     for tool in ("sh", "getent"):
         (tools / tool).symlink_to(f"/usr/bin/{tool}")
-    for name in ("wrap", plugin):
-        (plugins / name).write_text((PLUGINS / name).read_text().replace("/usr/lib/nagios/plugins", "/nonexistent"))
-        (plugins / name).chmod(0o755)
+    for each in (PLUGINS / "wrap", PLUGINS / "web", path):
+        code = each.read_text().replace("/usr/lib/nagios/plugins", "/nonexistent")
+        (plugins / each.name).write_text(code.replace("/usr/libexec/dmonitor", str(plugins)))
+        (plugins / each.name).chmod(0o755)
     said = subprocess.run(
-        [str(plugins / plugin), "127.0.0.1"],
+        [str(plugins / path.name), "127.0.0.1"],
         env={"PATH": str(tools), "PORT": "1"},
         capture_output=True,
         text=True,
         timeout=10,
         check=False,
     ).stdout
-    assert re.fullmatch(r"UNKNOWN \S+ is not installed: apt install (\S+)\n", said)
-    assert said.split()[-1] in (PLUGINS / plugin).read_text().split("\n")[1], "and the comment at its head names it too"
+    match = re.fullmatch(r"UNKNOWN (\S+) is not installed: apt install (\S+)\n", said)
+    assert match
+    lacking = plugin.lacking((plugins / path.name).read_text())
+    assert not lacking or lacking == {match[1]: match[2]}, "and the comment at its head says the same"
+    assert f"Needs {match[1]} ({match[2]})" in path.read_text().split("\n")[1]
 
 
-@pytest.mark.parametrize("plugin", sorted(path.name for path in PLUGINS.iterdir()))
-def test_each_can_be_run_and_tells_what_it_needs(plugin: str) -> None:
-    path = PLUGINS / plugin
+@pytest.mark.parametrize("path", [*ALL, PLUGINS / "wrap", PLUGINS / "web"], ids=lambda path: path.name)
+def test_each_can_be_run_and_tells_what_it_is(path: Path) -> None:
     assert os.access(path, os.X_OK)
     head = path.read_text().splitlines()
     assert head[0] == "#!/bin/sh"
-    assert head[1].startswith("# " + plugin.removeprefix("check_"))
-    if plugin != "wrap":
-        assert "eeds the package" in " ".join(head[:3])
+    assert head[1].startswith("# " + path.name.removeprefix("check_"))
+    used = set(re.findall(r"\$\{?([A-Z]{3,})", path.read_text())) - {"PATH", "WRAPPED"}
+    comment = " ".join(line for line in head if line.startswith("#"))
+    assert all(name in comment for name in used), "each parameter is named at its head"
 
 
 def serve(behaviour: Callable[[socket.socket], None]) -> tuple[socket.socket, str]:
@@ -124,9 +151,9 @@ def answer_http(status: str) -> Callable[[socket.socket], None]:
 TOOLS = {"http": "curl", "ssh": "check_ssh", "tcp": "check_tcp", "smtp": "check_smtp"}
 CASES = [
     ("http", answer_http("200 OK"), "OK 200 in "),
-    ("http", answer_http("404 Not Found"), "FAIL curl: (22)"),
-    ("http", answer_http("503 Unavailable"), "FAIL curl: (22)"),
-    ("http", None, "FAIL curl: (7)"),
+    ("http", answer_http("404 Not Found"), "FAIL 404 in "),
+    ("http", answer_http("503 Unavailable"), "FAIL 503 in "),
+    ("http", None, "FAIL Failed to connect to 127.0.0.1 port "),
     ("ssh", lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "OK SSH OK"),
     ("ssh", lambda connection: connection.sendall(b"220 mail\r\n"), "FAIL"),
     ("ssh", None, "FAIL connect to address"),
@@ -137,10 +164,10 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("plugin", "behaviour", "said"), CASES)
-def test_good_and_bad(plugin: str, behaviour: Callable[[socket.socket], None] | None, said: str) -> None:
+@pytest.mark.parametrize(("name", "behaviour", "said"), CASES)
+def test_good_and_bad(name: str, behaviour: Callable[[socket.socket], None] | None, said: str) -> None:
     """On a machine without the tool, which .ci/run is not, the test says so instead."""
-    said = said if has(TOOLS[plugin]) else f"UNKNOWN {TOOLS[plugin]} is not installed"
+    said = said if has(TOOLS[name]) else f"UNKNOWN {TOOLS[name]} is not installed"
     if behaviour:
         listener, port = serve(behaviour)
     else:
@@ -148,6 +175,6 @@ def test_good_and_bad(plugin: str, behaviour: Callable[[socket.socket], None] | 
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
     try:
-        assert run(f"check_{plugin}", "127.0.0.1", PORT=port).startswith(said)
+        assert run(f"check_{name}", "127.0.0.1", PORT=port).startswith(said)
     finally:
         listener.close()

@@ -1,0 +1,539 @@
+"""The half of `matrix` that runs inside the small Debian: its network, its servers, and the cases.
+
+    192.0.2.1  good       every server, where it belongs      .5  blackhole  what is sent there gets lost
+           .2  refused    nothing listens                      .6  gone       no machine has this address
+           .3  silent     accepts everything, says nothing     .8  prohibited a router says that nobody may go there
+           .4  wrong      another service on every port        .9  the block list's name server
+    .100  the node that tests; its names, such as good.test, are those of the name server at .1
+
+`good6.test` and the like are the same by IPv6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CASES = {
+    "good": "good",
+    "refused": "refused port",
+    "silent": "silent server",
+    "blackhole": "packets get lost",
+    "gone": "no such machine",
+    "wrong": "wrong service",
+    "missing": "no such name",
+    "deaf": "no name server answers",
+}
+ADDRESSES = {"good": 1, "refused": 2, "silent": 3, "wrong": 4, "blackhole": 5, "gone": 6, "prohibited": 8, "listed": 4}
+PORTS = (21, 22, 25, 53, 80, 110, 143, 389, 443, 587, 873, 993, 995, 1883, 3306, 5222, 5432, 6379, 9999, 11211)
+SLOW = "time.?out|timed out|no answer|no response|unreachable"
+ANY: dict[str, tuple[str, str]] = {
+    "good": ("OK", ""),
+    "refused": ("FAIL", "refused"),
+    "silent": ("FAIL", SLOW),
+    "blackhole": ("FAIL", SLOW),
+    "gone": ("FAIL", "no route to host|unreachable|" + SLOW),
+    "wrong": ("FAIL", "."),
+    "missing": ("FAIL", "the name missing6?.test does not resolve"),
+    "deaf": ("UNKNOWN", "cannot be looked up: no name server in /etc/resolv.conf answers"),
+}
+
+
+@dataclass
+class Tested:
+    """A test that is tried in every case; what comes of it is `ANY`, but for what is OTHERWISE, None where there is no such case."""
+
+    name: str
+    parameters: str = ""
+    otherwise: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    six: bool = False
+    note: str = ""
+
+
+@dataclass
+class More:
+    """A test that is tried once: HOST/NAME with PARAMETERS."""
+
+    host: str
+    name: str
+    parameters: str
+    outcome: str
+    text: str
+
+
+ICMP = {"refused": ("FAIL", "unreachable|prohibited"), "silent": ("FAIL", "unreachable"), "wrong": None}
+DATAGRAMS = {"refused": ("FAIL", "refused|no answer|no response"), "wrong": ("FAIL", "no answer|offset unknown")}
+TESTS = [
+    Tested("ping", otherwise=dict(ICMP)),
+    Tested("ping6", otherwise=dict(ICMP), six=True),
+    Tested("ssh"),
+    Tested("http"),
+    Tested("https"),
+    Tested("cert"),
+    Tested("smtp"),
+    Tested("submission"),
+    Tested("imap"),
+    Tested("imaps"),
+    Tested("pop3"),
+    Tested("pop3s"),
+    Tested("ftp"),
+    Tested("dns", otherwise=dict(DATAGRAMS)),
+    Tested("ntp", otherwise=dict(DATAGRAMS)),
+    Tested("ldap"),
+    Tested("mysql"),
+    Tested("postgres"),
+    Tested("redis"),
+    Tested("memcached"),
+    Tested("rsync"),
+    Tested("tcp:9999", otherwise={"silent": ("OK", ""), "wrong": ("OK", "")}),
+    Tested("mqtt"),
+    Tested("xmpp"),
+    Tested("dnsbl", "LISTS=bl.test\n", otherwise=dict.fromkeys(("refused", "silent", "blackhole", "gone", "wrong"))),
+    Tested(
+        "domain",
+        "URL=http://192.0.2.{}/rdap/\n",
+        otherwise={
+            "missing": None,
+            "deaf": None,
+            **dict.fromkeys(("refused", "silent", "blackhole", "gone", "wrong"), ("UNKNOWN", "does not say")),
+        },
+    ),
+]
+MORE = [
+    More("good.test", "http:missing", "URL=http://good.test/missing", "FAIL", "^404 in .* error: 404"),
+    More("good.test", "http:text", "EXPECT=everything is well", "OK", "^200 in"),
+    More("good.test", "http:notext", "EXPECT=all is lost", "FAIL", "the page does not contain: all is lost"),
+    More("good.test", "http:8080", "", "FAIL", "refused"),
+    More("good.test", "http:moved", "URL=http://good.test/moved", "OK", "^200 in"),
+    More("good.test", "http:round", "URL=http://good.test/round", "FAIL", "Maximum .5. redirects"),
+    More("2001:db8::1", "http", "", "OK", "^200 in"),
+    More("good.test", "https:8443", "", "OK", "^200 in"),
+    More("good.test", "https:9443", "", "FAIL", "certificate"),
+    More("192.0.2.1", "https", "", "FAIL", "subject name|alternative"),
+    More("good.test", "cert:8443", "", "FAIL", "^the certificate ends in [89] days, on "),
+    More("good.test", "cert:soon", "PORT=8443\nDAYS=7", "OK", "^the certificate ends in [89] days, on "),
+    More("good.test", "cert:8444", "", "FAIL", "^the certificate ended on .*, [23] days ago"),
+    More("good.test", "cert:mail", "PORT=25\nSTARTTLS=smtp", "OK", "^the certificate ends in [0-9]+ days"),
+    More("good.test", "cert:nonsense", "STARTTLS=nonsense", "UNKNOWN", "^STARTTLS=nonsense is nothing that openssl knows"),
+    More("good.test", "smtp:who", "EXPECT=220 good.test", "OK", "SMTP OK"),
+    More("good.test", "smtp:other", "EXPECT=220 elsewhere", "FAIL", "."),
+    More("good.test", "dns:name", "NAME=good.test", "OK", "^it answers: good.test is 192.0.2.1$"),
+    More("good.test", "dns:address", "NAME=good.test\nEXPECT=192.0.2.1", "OK", "192.0.2.1"),
+    More("good.test", "dns:moved", "NAME=good.test\nEXPECT=192.0.2.77", "FAIL", "^good.test is 192.0.2.1, not 192.0.2.77$"),
+    More("good.test", "dns:none", "NAME=missing.test", "FAIL", "^NXDOMAIN for missing.test$"),
+    More("good.test", "redis:6380", "", "OK", "NOAUTH"),
+    More("good.test", "rsync:module", "MODULE=files/", "OK", ""),
+    More("good.test", "rsync:none", "MODULE=none/", "FAIL", "unknown module"),
+    More("good.test", "mqtt:none", "TOPIC=nothing/here\nTIMEOUT=2", "FAIL", "."),
+    More("good.test", "tcp", "", "UNKNOWN", "^which port\\?"),
+    More("good.test", "tcp:ssh", "PORT=22\nEXPECT=SSH-2.0", "OK", "."),
+    More("good.test", "tcp:nossh", "PORT=22\nEXPECT=SSH-1.0", "FAIL", "."),
+    More("silent.test", "ssh:quick", "TIMEOUT=2", "FAIL", "2 seconds|within 2"),
+    More("listed.test", "dnsbl", "LISTS=bl.test", "FAIL", "^192.0.2.4 is listed by bl.test \\(127.0.0.2\\)"),
+    More("good.test", "dnsbl:refusing", "LISTS=refusing.test", "UNKNOWN", "127.255.255.254"),
+    More("short.test", "domain", "URL=http://192.0.2.1/rdap/", "FAIL", "^the registration ends in (8|9) days"),
+    More("silentry.test", "domain", "URL=http://192.0.2.1/rdap/", "UNKNOWN", "the registry does not say when it ends"),
+    More("other.test", "domain", "URL=http://192.0.2.1/rdap/", "FAIL", "does not know this domain"),
+]
+# Ten of the monitoring plugins, each a plugin of one line; HOST and what is in the test's file are theirs to use.
+M = 'exec /usr/libexec/dmonitor/wrap -h "$1" monitoring-plugins-standard '
+WRAPPED = {
+    "disk": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_disk -w 1% -c \"${LEFT:-0%}\" -p /",
+    "load": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_load -w \"${MAX:-9000}\" -c \"${MAX:-9000}\"",
+    "procs": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_procs -c 1:1000 -C \"${NAME:-nginx}\"",
+    "age": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_file_age -c 3600 -f \"$FILE\"",
+    "users": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_users ${OPTIONS:--w 50 -c 60}",
+    "dig": M + "check_dig -t 8 -H \"$1\" -l \"$NAME\"",
+    "lookup": M + "check_dns -t 8 -s \"$1\" -H \"$NAME\"",
+    "pgsql": M + "check_pgsql -t 8 -H \"$1\" -l dmonitor -p \"$PASSWORD\" -d postgres",
+    "mysqlq": M + "check_mysql -H \"$1\" -u dmonitor -p \"$PASSWORD\"",
+    "nntp": M + "check_tcp -t 8 -H \"$1\" -p \"$PORT\" -e 220 -M crit",
+    "web": M + "check_http -t 8 -I \"$1\" -u \"$URL\" -e 200",
+}  # fmt: skip
+BY_WRAP = [
+    More("good.test", "disk", "", "OK", "DISK OK"),
+    More("good.test", "disk:full", "LEFT=101%", "FAIL", "DISK CRITICAL"),
+    More("good.test", "load", "", "OK", "load"),
+    More("good.test", "load:high", "MAX=0", "FAIL", "load"),
+    More("good.test", "procs", "", "OK", "PROCS OK"),
+    More("good.test", "procs:none", "NAME=no-such-program", "FAIL", "PROCS CRITICAL: 0 processes"),
+    More("good.test", "age", "FILE=/opt/matrix/new", "OK", "FILE_AGE OK"),
+    More("good.test", "age:old", "FILE=/opt/matrix/old", "FAIL", "FILE_AGE CRITICAL"),
+    More("good.test", "users", "", "OK", "USERS OK"),
+    More("good.test", "users:usage", "OPTIONS=--nonsense", "UNKNOWN", "."),
+    More("good.test", "dig", "NAME=good.test", "OK", "DNS OK"),
+    More("good.test", "dig:none", "NAME=missing.test", "FAIL", "DNS (CRITICAL|WARNING)"),
+    More("good.test", "lookup", "NAME=good.test", "OK", "DNS OK"),
+    More("good.test", "lookup:none", "NAME=missing.test", "FAIL", "not found|NXDOMAIN|CRITICAL"),
+    More("good.test", "pgsql", "PASSWORD=secret", "OK", "OK - database postgres"),
+    More("good.test", "pgsql:wrong", "PASSWORD=wrong", "FAIL", "password|CRITICAL"),
+    More("good.test", "mysqlq", "PASSWORD=secret", "OK", "Uptime"),
+    More("good.test", "mysqlq:wrong", "PASSWORD=wrong", "FAIL", "Access denied"),
+    More("good.test", "nntp:25", "", "OK", "TCP OK"),
+    More("good.test", "nntp:22", "", "FAIL", "."),
+    More("good.test", "web", "URL=/", "OK", "HTTP OK"),
+    More("good.test", "web:none", "URL=/missing", "FAIL", "404"),
+]
+
+CONFIG = Path("/etc/dmonitor")
+HERE = Path("/opt/matrix")
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def sh(code: str, *arguments: str) -> str:
+    return subprocess.run(["sh", "-ec", code, "sh", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def network() -> None:
+    sh("""
+        hostname good.test
+        ip link set lo up
+        ip link add br0 type bridge forward_delay 0
+        ip link set br0 up
+        ip addr add 192.0.2.100/24 dev br0
+        ip addr add 2001:db8::100/64 dev br0 nodad
+        for space in good rest; do
+            ip netns add $space
+            ip link add to-$space type veth peer name eth0 netns $space
+            ip link set to-$space master br0 up
+            ip -n $space link set lo up
+            ip -n $space link set eth0 up
+        done
+        for last in 1 9; do ip -n good addr add 192.0.2.$last/24 dev eth0; ip -n good addr add 2001:db8::$last/64 dev eth0 nodad; done
+        for last in 2 3 4; do ip -n rest addr add 192.0.2.$last/24 dev eth0; ip -n rest addr add 2001:db8::$last/64 dev eth0 nodad; done
+        ip neigh add 192.0.2.5 lladdr 02:00:00:00:00:99 dev br0 nud permanent
+        ip neigh add 2001:db8::5 lladdr 02:00:00:00:00:99 dev br0 nud permanent
+        # What pings the machine without services gets no answer, and what goes through it is turned back.
+        ip netns exec rest sh -c 'cd /proc/sys/net; echo 1 >ipv4/icmp_echo_ignore_all; echo 1 >ipv6/icmp/echo_ignore_all
+            echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding'
+        ip -n rest route add prohibit 192.0.2.8
+        ip route add 192.0.2.8 via 192.0.2.4
+        ip -n rest -6 route add prohibit 2001:db8::8
+        ip -6 route add 2001:db8::8 via 2001:db8::4
+    """)
+
+
+def zone() -> str:
+    lines = ["$TTL 60", "@ SOA ns.test. root.test. 1 60 60 60 60", "@ NS ns.test.", "ns.test. A 192.0.2.1"]
+    for name, last in ADDRESSES.items():
+        lines += [f"{name}.test. A 192.0.2.{last}", f"{name}6.test. AAAA 2001:db8::{last}"]
+    for name in ("bl", "refusing"):
+        lines += [f"{name}.test. NS ns.{name}.test.", f"ns.{name}.test. A 192.0.2.9"]
+    return "\n".join(lines) + "\n"
+
+
+def certificates() -> None:
+    """Make an authority that this machine trusts, and certificates of it for good.test: for 90 days, for 9, and ended 3 days ago."""
+    sh(
+        """cd /opt/matrix
+        openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 100 -subj /CN=matrix 2>&1
+        cat ca.crt >>/etc/ssl/certs/ca-certificates.crt
+        openssl req -newkey rsa:2048 -nodes -keyout good.key -out good.csr -subj /CN=good.test 2>&1
+        printf 'subjectAltName=DNS:good.test\\n' >san
+        openssl x509 -req -in good.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 90 -extfile san -out good.crt 2>&1
+        openssl x509 -req -in good.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 9 -extfile san -out soon.crt 2>&1
+        mkdir -p demo && : >demo/index && echo 01 >demo/serial
+        openssl ca -batch -config ended.conf -in good.csr -out ended.crt -notext -extfile san \
+            -startdate "$(date -u -d '-30 days' +%Y%m%d%H%M%SZ)" -enddate "$(date -u -d '-3 days' +%Y%m%d%H%M%SZ)" 2>&1"""
+    )
+
+
+def files() -> None:
+    days = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 9.5 * 86400))
+    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 300 * 86400))
+    event = '{{"events": [{{"eventAction": "registration", "eventDate": "2001-01-01T00:00:00Z"}}{}]}}'
+    expiration = ', {{"eventAction": "expiration", "eventDate": "{}"}}'
+    tls = "ssl_certificate /opt/matrix/{}.crt; ssl_certificate_key /opt/matrix/good.key;"
+    written = {
+        "ended.conf": """
+            [ca]
+            default_ca = it
+            [it]
+            database = /opt/matrix/demo/index
+            serial = /opt/matrix/demo/serial
+            new_certs_dir = /opt/matrix/demo
+            certificate = /opt/matrix/ca.crt
+            private_key = /opt/matrix/ca.key
+            default_md = sha256
+            policy = any
+            [any]
+            commonName = supplied
+            """,
+        "zone": zone(),
+        "named.conf": """
+            options { directory "/opt/matrix"; listen-on { 192.0.2.1; }; listen-on-v6 { none; }; recursion yes; allow-recursion { any; };
+                allow-query { any; }; dnssec-validation no; pid-file none; session-keyfile none; };
+            controls { };
+            zone "." { type master; file "/opt/matrix/zone"; };
+            """,
+        "wrong-named.conf": """
+            options { directory "/opt/matrix"; listen-on port 123 { 192.0.2.4; }; listen-on-v6 { none; }; recursion no;
+                dnssec-validation no; pid-file none; session-keyfile none; };
+            controls { };
+            """,
+        "bl": ":127.0.0.2:listed for a test\n192.0.2.4\n",
+        "refusing": ":127.255.255.254:refused\n192.0.2.0/24\n",
+        "nginx.conf": f"""
+            events {{ }}
+            pid /run/nginx-matrix.pid;
+            error_log /var/log/nginx-matrix.log;
+            http {{
+                access_log off;
+                server {{
+                    listen 80; listen [::]:80; listen 9999;
+                    listen 443 ssl; {tls.format("good")}
+                    root /opt/matrix/www;
+                    location /moved {{ return 302 /; }}
+                    location /round {{ return 302 /round; }}
+                }}
+                server {{ listen 8443 ssl; {tls.format("soon")} root /opt/matrix/www; }}
+                server {{ listen 8444 ssl; {tls.format("ended")} root /opt/matrix/www; }}
+                server {{ listen 9443 ssl; ssl_certificate /etc/ssl/certs/ssl-cert-snakeoil.pem;
+                    ssl_certificate_key /etc/ssl/private/ssl-cert-snakeoil.key; root /opt/matrix/www; }}
+            }}
+            """,
+        "www/index.html": "<html>\n<p>Here everything is well.\n</html>\n",
+        "www/rdap/good.test": event.format(expiration.format(later)),
+        "www/rdap/short.test": event.format(expiration.format(days)),
+        "www/rdap/silentry.test": event.format(""),
+        "chrony.conf": "local stratum 3\nallow\nbindaddress 192.0.2.1\ncmdport 0\npidfile /run/chrony-good.pid\nbindcmdaddress /\n",
+        "wrong-chrony.conf": "local stratum 3\nallow\nport 53\nbindaddress 192.0.2.4\ncmdport 0\npidfile /run/chrony-wrong.pid\nbindcmdaddress /\n",
+        "rsyncd.conf": "use chroot = no\n[files]\npath = /opt/matrix/www\ncomment = what is served\n",
+        "mosquitto.conf": "listener 1883\nallow_anonymous true\n",
+        "prosody.cfg.lua": """
+            run_as_root = true
+            pidfile = "/run/prosody-matrix.pid"
+            modules_enabled = { "c2s"; "saslauth"; }
+            interfaces = { "192.0.2.1" }
+            authentication = "internal_hashed"
+            allow_unencrypted_plain_auth = false
+            c2s_require_encryption = false
+            log = { info = "/var/log/prosody-matrix.log" }
+            data_path = "/opt/matrix/prosody"
+            VirtualHost "good.test"
+            """,
+        "redis-password.conf": "bind 0.0.0.0\nport 6380\nrequirepass secret\nsave ''\n",
+        "vsftpd.conf": "listen=YES\nlisten_ipv6=NO\nbackground=NO\n",
+        "wrong-vsftpd.conf": "listen=YES\nlisten_ipv6=NO\nbackground=NO\nlisten_address=192.0.2.4\nlisten_port=22\n",
+        "resolv.deaf": "nameserver 192.0.2.3\n",
+        "new": "", "old": "",
+    }  # fmt: skip
+    key = "HostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n"
+    for number in (0, 1):  # sshd listens at 16 places at the most
+        places = [f"ListenAddress 192.0.2.4:{port}\n" for port in PORTS[number::2] if port != 22]
+        written[f"wrong-sshd-{number}.conf"] = key + "".join(places)
+    for name, content in written.items():
+        path = HERE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(content).lstrip())
+    os.utime(HERE / "old", (0, 0))
+    (HERE / "prosody").mkdir()
+    Path("/etc/resolv.conf").write_text("nameserver 192.0.2.1\n")
+
+
+def silent() -> None:
+    """Accept everything at .3, and say nothing. Never returns."""
+    waiting: list[socket.socket] = []
+    for family, address in ((socket.AF_INET, "192.0.2.3"), (socket.AF_INET6, "2001:db8::3")):
+        for port in PORTS:
+            listener = socket.create_server((address, port), family=family, backlog=100)
+            waiting.append(listener)
+        for port in (53, 123):
+            datagrams = socket.socket(family, socket.SOCK_DGRAM)
+            datagrams.bind((address, port))
+            waiting.append(datagrams)
+    accepted = []
+    while True:
+        for ready in select.select(waiting, [], [])[0]:
+            if ready.type == socket.SOCK_STREAM:
+                accepted.append(ready.accept()[0])
+            else:
+                ready.recv(65535)
+
+
+def start(space: str, command: str) -> None:
+    log = open(f"/var/log/matrix-{space}-{len(_children)}.log", "wb")  # noqa: SIM115 - the server's
+    log.write(command.encode() + b"\n")
+    log.flush()
+    prefix = ["ip", "netns", "exec", space, "sh", "-c", "exec " + command]
+    _children.append(subprocess.Popen(prefix, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+
+
+def servers() -> None:
+    sh("""
+        ssh-keygen -q -A
+        mkdir -p /run/sshd /run/mysqld /run/slapd /run/vsftpd/empty /run/postgresql /run/dovecot /run/named /run/chrony
+        chown mysql /run/mysqld; chown openldap /run/slapd; chown postgres /run/postgresql
+        postconf -e 'inet_interfaces = all' 'inet_protocols = ipv4' myhostname=good.test mydestination=good.test maillog_file=/var/log/postfix.log \\
+            smtpd_tls_cert_file=/etc/ssl/certs/ssl-cert-snakeoil.pem smtpd_tls_key_file=/etc/ssl/private/ssl-cert-snakeoil.key \\
+            smtpd_tls_security_level=may compatibility_level=3.6
+        postconf -M 'submission/inet=submission inet n - n - - smtpd'
+        postconf -P 'submission/inet/smtpd_tls_security_level=encrypt'
+        cp /etc/resolv.conf /etc/hosts /etc/services /var/spool/postfix/etc/ 2>/dev/null || :
+    """)
+    postgres = Path(sh("ls -d /usr/lib/postgresql/*")).name
+    data, settings = f"/var/lib/postgresql/{postgres}/main", f"/etc/postgresql/{postgres}/main"
+    with open(f"{settings}/pg_hba.conf", "a") as file:
+        file.write("host all dmonitor 192.0.2.0/24 scram-sha-256\n")
+    start("good", "named -f -c /opt/matrix/named.conf")
+    start("good", "rbldnsd -n -u nobody -b 192.0.2.9/53 bl.test:ip4set:/opt/matrix/bl refusing.test:ip4set:/opt/matrix/refusing")
+    start("good", "/usr/sbin/sshd -D -e")
+    start("good", "nginx -c /opt/matrix/nginx.conf -g 'daemon off;'")
+    start("good", "postfix start-fg")
+    start("good", "dovecot -F")
+    start("good", "vsftpd /opt/matrix/vsftpd.conf")
+    start("good", "chronyd -4 -x -d -u root -f /opt/matrix/chrony.conf")
+    start("good", "slapd -h ldap:/// -F /etc/ldap/slapd.d -u openldap -g openldap -d 0")
+    start("good", "mariadbd --user=mysql --bind-address=0.0.0.0 --innodb-buffer-pool-size=16M")
+    start("good", f"setpriv --reuid=postgres --regid=postgres --init-groups /usr/lib/postgresql/{postgres}/bin/postgres -D {data}"
+                  f" -c config_file={settings}/postgresql.conf -c listen_addresses='*'")  # fmt: skip
+    start("good", "redis-server --bind 0.0.0.0 --protected-mode no --save ''")
+    start("good", "redis-server /opt/matrix/redis-password.conf")
+    start("good", "memcached -u nobody -l 0.0.0.0")
+    start("good", "rsync --daemon --no-detach --config=/opt/matrix/rsyncd.conf")
+    start("good", "mosquitto -c /opt/matrix/mosquitto.conf")
+    start("good", "prosody -F --config /opt/matrix/prosody.cfg.lua")
+    start("rest", "python3 -B /opt/matrix/inside.py --silent")
+    for number in (0, 1):
+        start("rest", f"/usr/sbin/sshd -D -e -f /opt/matrix/wrong-sshd-{number}.conf")
+    start("rest", "vsftpd /opt/matrix/wrong-vsftpd.conf")
+    start("rest", "chronyd -4 -x -d -u root -f /opt/matrix/wrong-chrony.conf")
+    start("rest", "named -f -c /opt/matrix/wrong-named.conf")
+    for address, ports in (("192.0.2.1", (*PORTS, 6380, 8443, 8444, 9443)), ("192.0.2.3", PORTS), ("192.0.2.4", PORTS)):
+        for port in ports:
+            wait_for(lambda address=address, port=port: socket.create_connection((address, port), 1).close(), f"{address}:{port}")  # type: ignore[misc]
+    wait_for(lambda: sh("getent hosts good.test && getent ahostsv4 listed.test"), "the name server")
+    wait_for(lambda: sh("dig +short +tries=1 +time=1 4.2.0.192.bl.test | grep 127.0.0.2"), "the block list")
+    wait_for(lambda: sh("/usr/lib/nagios/plugins/check_ntp_time -H 192.0.2.1 -t 2 -c 1000 -w 1000"), "the time server")
+    wait_for(lambda: sh("""
+        mariadb -e "create or replace user dmonitor@'%' identified by 'secret'"
+        setpriv --reuid=postgres --regid=postgres --init-groups psql -d postgres -c "drop role if exists dmonitor" \\
+            -c "create role dmonitor login password 'secret'" """), "the databases")  # fmt: skip
+
+
+def wait_for(attempt: Callable[[], object], what: str, seconds: float = 40.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            attempt()
+            return
+        except (OSError, subprocess.CalledProcessError) as error:
+            if time.monotonic() > deadline:
+                logs = sh("tail -n 5 /var/log/matrix-*.log 2>&1; grep -h . /var/log/postfix.log | tail -n 5; :")
+                raise SystemExit(f"{what} did not come up: {error}\n{logs}") from None
+            time.sleep(0.2)
+
+
+@dataclass
+class Said:
+    outcome: str
+    seconds: float
+    text: str
+
+
+def test(host: str, name: str, parameters: str, *, deaf: bool = False) -> Said:
+    """Touch the test, and run it as `dmonitor-check --test` does."""
+    path = CONFIG / "hosts.d" / host / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(parameters)
+    command = ["dmonitor-check", "--test", f"{host}/{name}"]
+    if deaf:
+        command = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            'mount --bind /opt/matrix/resolv.deaf /etc/resolv.conf; exec "$@"',
+            "sh",
+            *command,
+        ]
+    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    match = re.fullmatch(r"(\w+) +([0-9.]+) s *(.*)\n", ran.stdout)
+    if not match or ran.stderr:
+        return Said("nothing", 0.0, ran.stdout + ran.stderr)
+    return Said(match[1], float(match[2]), match[3])
+
+
+def fits(said: Said, outcome: str, text: str) -> bool:
+    return (
+        re.fullmatch(outcome, said.outcome) is not None
+        and re.search(text, said.text, re.IGNORECASE) is not None
+        and said.seconds < 10.0
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--silent", action="store_true")
+    parser.add_argument("--only", default="")
+    chosen = parser.parse_args()
+    if chosen.silent:
+        silent()
+    network()
+    files()
+    certificates()
+    Path("/usr/sbin/policy-rc.d").write_text("#!/bin/sh\nexit 101\n")
+    Path("/usr/sbin/policy-rc.d").chmod(0o755)
+    sh("dpkg -i /opt/matrix/dmonitor.deb")
+    for plugin in Path("/usr/share/doc/dmonitor/examples/plugins").iterdir():
+        shutil.copy(plugin, CONFIG / "plugins")
+    for name, code in WRAPPED.items():
+        path = CONFIG / "plugins" / f"check_{name}"
+        path.write_text(f"#!/bin/sh\n{code}\n")
+        path.chmod(0o755)
+    servers()
+    try:
+        return play(chosen.only)
+    finally:
+        for child in _children:
+            child.kill()
+
+
+def play(only: str) -> int:
+    """Try everything; print it, and write it where `matrix` finds it."""
+    tried: list[tuple[str, str, concurrent.futures.Future[Said], str, str]] = []
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        for each in TESTS:
+            for case, title in CASES.items():
+                expected = each.otherwise.get(case, ANY[case])
+                if expected is None or only not in ("", each.name.partition(":")[0]):
+                    continue
+                host, name = ("good" if case == "deaf" else case) + ("6" if each.six else "") + ".test", each.name
+                if case == "refused" and name.startswith("ping"):
+                    host = host.replace("refused", "prohibited")
+                if name == "domain":  # which asks another host than its own
+                    host, name = "good.test", f"domain:{case}"
+                parameters = each.parameters.format(ADDRESSES.get(case, 1))
+                came = pool.submit(test, host, name, parameters, deaf=case == "deaf")
+                tried.append((each.name, title, came, *expected))
+        for one in (*MORE, *BY_WRAP):
+            if only in ("", one.name.partition(":")[0]):
+                came = pool.submit(test, one.host, one.name, one.parameters)
+                tried.append((f"{one.host}/{one.name}", " ".join(one.parameters.split("\n")), came, one.outcome, one.text))
+    failed, rows = 0, []
+    for name, title, future, outcome, text in tried:
+        said = future.result()
+        good = fits(said, outcome, text)
+        failed += not good
+        rows.append([name, title, said.outcome, round(said.seconds, 1), said.text])
+        print(f"{name:12} {title:24} {said.outcome:8} {said.seconds:5.2f} s  {said.text}" + ("" if good else "   <-- WRONG"))
+    (HERE / "results.json").write_text(json.dumps(rows))
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Hooks: executables in alert.d are told like addresses, tried again like them, and ended when they hang."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
+
+from dmonitor import config, message, notifier
+from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
+
+TEST = "www.example.com/web"
+EXAMPLES = CHECKOUT / "etc/examples/hooks"
+
+
+@pytest.fixture
+def told(place: Place) -> Path:
+    """A directory that hooks may write to."""
+    return place.writable("told")
+
+
+def hook(nodes: list[LocalNode], code: str, name: str = "push") -> None:
+    for node in nodes:
+        path = node.config / "alert.d" / name
+        path.write_text("#!/bin/sh\n" + code)
+        path.chmod(0o755)
+
+
+def fail(nodes: list[LocalNode]) -> None:
+    """Give each node a test that fails, a mail address, and a first round before that."""
+    for node in nodes:
+        node.test(TEST)
+        node.mail()
+        node.plugin("web", "echo OK")
+    nodes[0].round()
+    for node in nodes:
+        node.plugin("web", "echo FAIL connection refused")
+    time.sleep(5.2)  # until the daemons have forgotten what they answered in that round's rehearsal
+
+
+def test_one_that_fails_twice_is_called_three_times_and_on_one_node(three: list[LocalNode], place: Place, told: Path) -> None:
+    code = f"echo $DMONITOR_NODE >>{told}/calls; [ $(wc -l <{told}/calls) -ge 3 ] || {{ echo no network; exit 69; }}"
+    hook(three, code)
+    with running(three):
+        fail(three)
+        first = three[0].run("dmonitor-check", "-v", "--once")
+        assert first.returncode == os.EX_TEMPFAIL
+        assert "refused address=hook:push kind=alert test=www.example.com/web" in first.stderr
+        assert 'reason="push: exit 69: no network"' in first.stderr
+        for _ in range(3):
+            for node in three[1:]:
+                node.round()
+            three[0].run("dmonitor-check", "--once")
+    assert (told / "calls").read_text().split() == ["127.0.0.31"] * 3
+    assert place.subjects() == ["DOWN www.example.com/web (3 of 3 nodes)"], "the mail was taken at once, and went out once"
+
+
+def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(three: list[LocalNode], place: Place, told: Path) -> None:
+    hook(three, f"setsid sleep 61 & echo $! $$ >{told}/pids; setsid sh -c 'sleep 62' & sleep 63\n")
+    with running(three):
+        fail(three)
+        began = time.time()
+        ran = three[0].run("dmonitor-check", "-v", "--once")
+        took = time.time() - began
+    assert "refused address=hook:push" in ran.stderr and 'reason="push did not end in time"' in ran.stderr
+    assert 10 <= took < 15
+    (path,) = place.mailbox.iterdir()
+    assert path.stat().st_mtime - began < 3
+    for pid in (told / "pids").read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+    left = subprocess.run(["pgrep", "-f", "sleep 6[123]"], capture_output=True, text=True, check=False).stdout
+    assert left == ""
+
+
+def test_it_is_told_of_an_incident_and_of_its_end(three: list[LocalNode], told: Path) -> None:
+    hook(
+        three,
+        f"env | grep ^DMONITOR_ | sort >{told}/facts-$DMONITOR_STATE; cat >{told}/text-$DMONITOR_STATE; env | grep -v ^DMONITOR_ | sort >{told}/env\n",
+    )
+    with running(three):
+        fail(three)
+        three[0].round()
+        for node in three:
+            node.plugin("web", "echo OK")
+        time.sleep(5.2)  # until the daemons have forgotten what they answered
+        three[0].round()
+    facts = dict(line.split("=", 1) for line in (told / "facts-DOWN").read_text().splitlines())
+    since = facts.pop("DMONITOR_SINCE")
+    incident = facts.pop("DMONITOR_INCIDENT")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", since)
+    assert facts == {
+        "DMONITOR_STATE": "DOWN",
+        "DMONITOR_HOST": "www.example.com",
+        "DMONITOR_TEST": "web",
+        "DMONITOR_NODES": "127.0.0.31,127.0.0.32,127.0.0.33",
+        "DMONITOR_UNTIL": "",
+        "DMONITOR_COUNT": "1",
+        "DMONITOR_SUBJECT": "DOWN www.example.com/web (3 of 3 nodes)",
+        "DMONITOR_NODE": "127.0.0.31",
+    }
+    text = (told / "text-DOWN").read_text()
+    assert (
+        text.startswith("www.example.com/web is DOWN since ") and "connection refused" in text and "To look further" not in text
+    )
+    over = dict(line.split("=", 1) for line in (told / "facts-UP").read_text().splitlines())
+    assert (over["DMONITOR_INCIDENT"], over["DMONITOR_SINCE"]) == (incident, since) and over["DMONITOR_UNTIL"] > since
+    names = {line.partition("=")[0] for line in (told / "env").read_text().splitlines()} - {"PWD", "_", "OLDPWD", "SHLVL"}
+    assert names == {"PATH", "LC_ALL", "HOME"}
+
+
+def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(three: list[LocalNode], place: Place, told: Path) -> None:
+    hook(three, f"touch {told}/ran")
+    (three[0].config / "alert.d/push").chmod(0o777)
+    with running(three):
+        fail(three)
+        ran = three[0].run("dmonitor-check", "-v", "--once")
+    assert "alert.d/push: not run: it can be written by others than its owner; chmod go-w would mend that" in ran.stderr
+    assert not (told / "ran").exists() and len(place.mails()) == 1
+    assert "alert.d/push: can be written by others" in three[0].run("dmonitor-check", "-t").stderr
+
+
+def test_what_is_a_hook(place: Place) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
+    node.mail()
+    (node.config / "alert.d" / ADDRESS).chmod(0o755)  # empty: it can be no program
+    hook([node], "", "zzz")
+    hook([node], "", "aaa")
+    hook([node], "", "left.bak")
+    (node.config / "alert.d/plain").write_text("#!/bin/sh\n")
+    found = config.load(str(node.config))
+    assert found.addresses == (ADDRESS, "plain", "hook:aaa", "hook:zzz"), "mails before hooks"
+    assert found.hook("hook:aaa") == f"{node.config}/alert.d/aaa"
+    assert ", 2 addresses, 2 hooks: " in node.run("dmonitor-check", "-t").stderr
+
+
+def test_the_operator_tries_it(place: Place, told: Path) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
+    node.mail()
+    hook([node], f"echo $DMONITOR_STATE:$DMONITOR_SUBJECT >{told}/said; cat >>{told}/said; echo sent\n")
+    hook([node], "exit 3", "broken")
+    ran = node.run("dmonitor-check", "--test-alert")
+    assert ran.returncode == os.EX_TEMPFAIL
+    said = {line for line in ran.stdout.splitlines() if line.startswith("hook:")}
+    taken = f"hook:push: taken by {node.config}/alert.d/push: now look where it tells: sent"
+    assert said == {"hook:broken: not taken: broken: exit 3", taken}
+    assert (told / "said").read_text().startswith("TEST:TEST dmonitor on 127.0.0.31\nThis is a test: ")
+
+
+# The facts.
+
+OSLO, PARIS = Node("oslo", "oslo"), Node("paris", "paris")
+DOWN = Judgement(Verdict.DOWN, 2, tuple(Answer(node, node.name * 2, Result(Outcome.FAIL, "refused")) for node in (OSLO, PARIS)))
+BEGAN = 1_700_000_000.0
+
+
+def owed(name: str, number: int = 0, **more: float) -> Notification:
+    incident = Incident((f"{number:016x}",), Test("www.example.com", name), BEGAN, opening=DOWN, **more)  # type: ignore[arg-type]
+    return Notification(Kind.RECOVERY if more else Kind.ALERT, incident, "hook:push", BEGAN)
+
+
+def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
+    text, facts = message.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61)
+    assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_TEST"] == "ssh\nhttp"
+    assert facts["DMONITOR_UNTIL"].startswith("\n2023-") and facts["DMONITOR_COUNT"] == "2"
+    assert facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}"
+    assert "DOWN www.example.com: ssh" in text.decode()
+
+
+def test_facts_of_ten_thousand_tests_can_be_handed_over(place: Place) -> None:
+    text, facts = message.compose_facts([owed("x" * 60 + str(n), n) for n in range(10_000)], node="oslo", now=BEGAN)
+    assert facts["DMONITOR_COUNT"] == "10000" and facts["DMONITOR_TEST"].count("\n") == 199
+    program = place.program("hook", "#!/bin/sh\ncat >/dev/null\n")
+    ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), text, facts)}, patience=20)
+    assert delivery == notifier.Delivery(True, "")
+
+
+# The examples.
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str], bytes]]]]:
+    """A web server that takes what it is given, and its address."""
+    taken: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            taken.append((self.command, self.path, dict(self.headers), body))
+            self.send_response(500 if self.path.startswith("/broken") else 200)
+            self.end_headers()
+
+        do_PUT = do_POST
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", taken
+        server.shutdown()
+
+
+def example(directory: Path, name: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run an example as a hook is run, after its settings have been made."""
+    code = (EXAMPLES / name).read_text()
+    for key, value in settings.items():
+        code, count = re.subn(rf"(^|(?<= )){key}=\S*", f"{key}='{value}'", code, count=1, flags=re.M)
+        assert count == 1, key
+    path = directory / name
+    path.write_text(code)
+    path.chmod(0o755)
+    text, facts = message.compose_facts([owed("http", 1), owed("ssh", 2, closed=BEGAN + 60)], node="oslo", now=BEGAN + 61)
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **facts}
+    return subprocess.run([path], input=text.decode(), env=environment, capture_output=True, text=True, timeout=10, check=False)
+
+
+def test_each_example_tells_what_is_to_be_told(
+    tmp_path: Path, web: tuple[str, list[tuple[str, str, dict[str, str], bytes]]]
+) -> None:
+    url, taken = web
+    for name, settings in (
+        ("ntfy", {"URL": f"{url}/mine"}),
+        ("slack", {"URL": f"{url}/services/T0"}),
+        ("matrix", {"SERVER": url, "ROOM": "!r:example.com", "TOKEN": "secret"}),
+        ("alertmanager", {"URL": url}),
+    ):
+        ran = example(tmp_path, name, **settings)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), name
+    (ntfy, slack, matrix, alertmanager) = taken
+    assert ntfy[1] == "/mine" and ntfy[2]["Title"].startswith("DOWN www.example.com/http") and b"refused" in ntfy[3]
+    assert ntfy[2]["Priority"] == "urgent"
+    assert json.loads(slack[3])["text"].startswith("*DOWN www.example.com/http") and "refused" in json.loads(slack[3])["text"]
+    assert matrix[0] == "PUT" and re.fullmatch(
+        r"/_matrix/client/v3/rooms/!r:example.com/send/m.room.message/[0-9a-f]{32}", matrix[1]
+    )
+    assert matrix[2]["Authorization"] == "Bearer secret" and "refused" in json.loads(matrix[3])["body"]
+    down, up = json.loads(alertmanager[3])
+    assert alertmanager[1] == "/api/v2/alerts"
+    assert down["labels"] == {"alertname": "DOWN", "host": "www.example.com", "test": "http", "source": "dmonitor"}
+    assert up["labels"] == down["labels"] | {"test": "ssh"} and up["endsAt"] == message._local(BEGAN + 60, None).isoformat()
+    assert down["endsAt"] > "2026" and down["annotations"]["nodes"] == "oslo,paris"
+
+
+def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_path: Path, web: tuple[str, list[object]]) -> None:
+    refused = example(tmp_path, "slack", URL=f"{web[0]}/broken")
+    assert refused.returncode != 0 and "500" in refused.stderr
+    for name in ("ntfy", "slack", "matrix", "apprise"):
+        ran = example(tmp_path, name)
+        assert ran.returncode == 1 and ran.stdout.startswith(f"say in {tmp_path}/{name} ")
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "etc/examples").rglob("*")), ids=lambda path: path.name)
+def test_each_can_be_run(path: Path) -> None:
+    if path.is_file():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0o111
+        assert path.read_text().startswith("#!/bin/sh\n# ") and re.search(r"Needs \S+ \([a-z0-9-]+\)", path.read_text())
