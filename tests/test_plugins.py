@@ -178,3 +178,27 @@ def test_good_and_bad(name: str, behaviour: Callable[[socket.socket], None] | No
         assert run(f"check_{name}", "127.0.0.1", PORT=port).startswith(said)
     finally:
         listener.close()
+
+
+MANUAL = (PLUGINS.parent / "man/dmonitor-plugin.7").read_text()
+EXAMPLES = dict(re.findall(r'^\.\\" plugin: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
+    (tmp_path / "wrap").symlink_to(PLUGINS / "wrap")
+    path = tmp_path / name
+    path.write_text(EXAMPLES[name].replace("\\e\n", "\\\n").replace("/usr/libexec/dmonitor", str(tmp_path)))
+    path.chmod(0o755)
+    environment = {"PATH": "/usr/sbin:/usr/bin", "PORT": "1", "FILE": "/etc/hostname", "WORD": "x", "DMONITOR_SUBJECT": "a test"}
+    if name == "hook":
+        assert subprocess.run(["sh", "-n", path], check=False).returncode == 0
+        return
+    ran = subprocess.run([path, "127.0.0.1"], env=environment, capture_output=True, text=True, timeout=10, check=False)
+    assert re.match(r"(OK|FAIL|UNKNOWN \S+ is not installed)\b", ran.stdout) and ran.stderr == "", ran
+
+
+def test_the_manual_has_them_all() -> None:
+    found = dict(re.findall(r"^\.It Cm (\w+)\n(?:.*\n)*?Package (\S+)\.$", MANUAL, re.MULTILINE))
+    needs = {path.name.removeprefix("check_"): re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text()) for path in ALL}
+    assert found == {name: match[1] for name, match in needs.items() if match} and len(found) == len(ALL) == 26
