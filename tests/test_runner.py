@@ -16,7 +16,7 @@ import pytest
 from hostile import HOSTILE, plant, strays
 from local_nodes import wait_until
 
-from dmonitor import plugin, processes, result, warden
+from dmonitor import plugin, processes, result, user, warden
 from dmonitor.model import Outcome, Result, Test
 from dmonitor.runner import Runner
 
@@ -78,7 +78,7 @@ def test_what_a_plugin_gets(bench: Bench) -> None:
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     said = bench.run('echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")', {"PORT": "80", "URL": "http://a/b=c d"}).text
-    assert said == f"HOME={warden._home()} LC_ALL=C.UTF-8 PATH={warden.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+    assert said == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
 
 
 def test_signals_are_as_a_program_expects(bench: Bench) -> None:
