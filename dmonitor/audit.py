@@ -43,7 +43,7 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
         log.complain(f"the tests lack programs, which these packages have: apt install {' '.join(packages)}")
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     hosts = {test.host for test in configuration.tests}
-    hooks = sum(address.startswith(names.HOOK) for address in configuration.addresses)
+    hooks = sum(names.is_hook(address) for address in configuration.addresses)
     what = (
         f"{_count(len(hosts), 'host')}, {_count(len(configuration.tests), 'test')}, {_count(len(configuration.nodes), 'node')}"
         f" (this one is {around.me.name}), {_count(len(configuration.addresses) - hooks, 'address', 'es')}"
@@ -70,8 +70,7 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
     for test, parameters in configuration.tests.items():
         packages |= _plugin(configuration, test, parameters or {}, problems)
     for address in configuration.addresses:
-        if address.startswith(names.HOOK) and (fault := plugin.fault(configuration.hook(address))):
-            problems.error(configuration.hook(address), f"{fault}; an executable in alert.d is run")
+        packages |= _recipient(configuration.hook(address), names.is_hook(address), problems)
     _nodes(configuration, around, problems)
     directory = configuration.directory
     if not configuration.tests:
@@ -84,7 +83,7 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
             path = os.path.join(directory, "silence.d", silence.host, silence.name).rstrip("/")
             problems.warning(path, f"ended on {ended}; remove it")
     sendmail = configuration.settings.sendmail
-    if not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
+    if not all(map(names.is_hook, configuration.addresses)) and not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
         problems.error(sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent")
     return sorted(packages)
@@ -109,6 +108,21 @@ def _plugin(configuration: Config, test: Test, parameters: Iterable[str], proble
                 problems.warning(f"{configuration.directory}/hosts.d/{test}", f"{test.plugin} makes nothing of {key}{hint}")
         return set(lacking.values())
     return set()
+
+
+def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
+    """Look at a file in alert.d; return the packages that it lacks as a hook."""
+    if not is_hook:
+        if plugin.text(path):
+            problems.warning(path, "it is mailed, as an address; to be run, as a hook, it would have to be executable")
+        return set()
+    if fault := plugin.fault(path):
+        problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
+        return set()
+    lacking = plugin.lacking(plugin.text(path))
+    for program in lacking:
+        problems.error(path, f"{program} is not installed, which this hook needs")
+    return set(lacking.values())
 
 
 def _listing(directory: str) -> list[str]:

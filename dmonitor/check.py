@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, or, without ARGUMENTS of a caller's, leave with it."""
     chosen = _Chosen()
     program.parse(_parser, chosen, arguments)
-    if chosen.peers and not chosen.test:
+    if chosen.peers and chosen.test is None:
         _parser().error("--peers goes with --test")
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     os.umask(0o027)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: _Chosen) -> int:
-    if chosen.check_config or chosen.test_alert or chosen.dry_run or chosen.test:
+    if chosen.check_config or chosen.test_alert or chosen.dry_run or chosen.test is not None:
         user.become()
     else:
         user.become(chosen.state, chosen.run)
@@ -51,7 +51,9 @@ def _run(chosen: _Chosen) -> int:
         from dmonitor import audit
 
         return audit.report(chosen.config, chosen.state, _troubles(chosen))
-    return _test_alert(chosen) if chosen.test_alert else _one_test(chosen) if chosen.test else _dry_run(chosen)
+    return (
+        _test_alert(chosen) if chosen.test_alert else _dry_run(chosen) if chosen.test is None else _one_test(chosen, chosen.test)
+    )
 
 
 def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
@@ -62,7 +64,7 @@ def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
 
 class _Chosen(program.Chosen):
     once = dry_run = check_config = test_alert = peers = False
-    test = ""
+    test: str | None = None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -193,7 +195,7 @@ class _Driver:
         letters = {}
         for address, told in mails.items():
             owed = [values.moved(each, lambda at: at + shift) for each in told]
-            if address.startswith(names.HOOK):
+            if names.is_hook(address):
                 letters[address] = notifier.Letter(
                     (self._config.hook(address),), *message.compose_facts(owed, node=self._me, now=now)
                 )
@@ -237,13 +239,13 @@ def _dry_run(chosen: _Chosen) -> int:
     return os.EX_OK
 
 
-def _one_test(chosen: _Chosen) -> int:
+def _one_test(chosen: _Chosen, name: str) -> int:
     """Run one test as a round would, print what came of it, and what the peers see if they are to be asked; change nothing."""
     configuration = config.load(chosen.config)
-    name = chosen.test.removeprefix(f"{chosen.config}/hosts.d/")
+    name = name.removeprefix(f"{chosen.config}/hosts.d/")
     tests = {test: wants for test, wants in configuration.tests.items() if str(test) == name}
     for problem in configuration.problems:
-        if problem.path == f"{chosen.config}/hosts.d/{name}":
+        if not tests or problem.path == f"{chosen.config}/hosts.d/{name}":
             log.complain(str(problem))
     if not tests:
         hint = config.did_you_mean(name, map(str, configuration.tests))
@@ -303,14 +305,14 @@ def _test_alert(chosen: _Chosen) -> int:
     me = cluster.look_around(configuration.nodes, settings, {}).me
     letters = {}
     for address in configuration.addresses:
-        if address.startswith(names.HOOK):
+        if names.is_hook(address):
             letters[address] = notifier.Letter((configuration.hook(address),), *message.compose_test_facts(node=me.name))
         else:
             content = message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
             letters[address] = notifier.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
     deliveries = dict(notifier.send(letters, patience=60))
     for address, delivery in deliveries.items():
-        where = "now look where it tells" if address.startswith(names.HOOK) else "now look into the mailbox"
+        where = "now look where it tells" if names.is_hook(address) else "now look into the mailbox"
         outcome = f"taken by {letters[address].command[0]}: {where}" if delivery.taken else "not taken"
         print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))
         log.info("test-alert", address=address, taken="yes" if delivery.taken else "no", text=delivery.text or None)

@@ -233,7 +233,11 @@ def _checked(is_proper: Callable[[str], object], complaint: str, make: Callable[
 
 def _whole(low: int, high: int) -> Callable[[str], _Value]:
     complaint = f"not a whole number from {low} to {high}"
-    return _checked(lambda value: value.isascii() and value.isdigit() and low <= int(value) <= high, complaint, int)
+
+    def is_proper(value: str) -> bool:  # a shell takes what begins with 0 for an octal number
+        return value.isascii() and value.isdigit() and value == str(int(value)) and low <= int(value) <= high
+
+    return _checked(is_proper, complaint, int)
 
 
 def _listen(value: str) -> tuple[str, ...]:

@@ -50,26 +50,28 @@ def compose(
 def compose_facts(
     notifications: Sequence[Notification], *, node: str, now: float, zone: datetime.tzinfo | None = None
 ) -> tuple[bytes, dict[str, str]]:
-    """Return what a hook is told: the text of a mail, and facts for its environment, a line for each test (dmonitor-plugin(7)).
+    """Return what a hook is told: the text of a mail, and facts for its environment, a line for each incident.
 
-    Of more than 200 tests the facts are of the first 200, the most urgent.
+    dmonitor-plugin(7) names them. Of more than 200 incidents the facts are of the first 200, the most urgent.
     """
     stories = _stories(notifications)
     body = [*_told(stories, now, zone), *_lateness(notifications, now, zone)]
-    some = [story.main for story in stories[:_FACTS]]
+    alerts = {notification.incident.id for notification in notifications if notification.kind is Kind.ALERT}
+    every = [incident for story in stories for incident in (story.main, *story.others)]
+    some = every[:_FACTS]
 
     def moment(at: float | None) -> str:
         return "" if at is None else _local(at, zone).isoformat(timespec="seconds")
 
     facts = {
-        "STATE": [story.state for story in stories[:_FACTS]],
+        "STATE": [_state(each, alerts) for each in some],
         "HOST": [each.test.host for each in some],
         "TEST": [each.test.name for each in some],
         "NODES": [",".join(each.opening.nodes(Vote.FAILING) if each.opening else ())[:_LINE] for each in some],
         "SINCE": [moment(each.began) for each in some],
         "UNTIL": [moment(each.closed) for each in some],
         "INCIDENT": [each.id for each in some],
-        "COUNT": [str(len(stories))],
+        "COUNT": [str(len(every))],
         "SUBJECT": [_subject(stories, now)],
         "NODE": [node],
     }

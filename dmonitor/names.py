@@ -47,6 +47,10 @@ is_loader_variable = _grammar(
 )
 
 
+def is_hook(address: str) -> bool:
+    return address.startswith(HOOK)
+
+
 def is_key(key: bytes) -> bool:
     """Say whether KEY is one word; as hexadecimal digits it has 128 bits at least."""
     return re.fullmatch(rb"[!-~]{32,1000}", key) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from dmonitor.lean import NamedTuple
 LIMIT = 15.0  # seconds that sendmail may take
 HOOK_LIMIT = 10.0  # seconds that a hook may take: a round that stays greets as often, and what it hears may have to be mailed
 _AT_ONCE = 20  # programs that run at the same time
+_FILE_SIZE = 10_000_000  # bytes that a hook may print, or write to a file
 _HOOKS = 1 << 31  # what a hook is marked with is above what any plugin is
 _ENVIRONMENT = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8"}
 
@@ -56,7 +58,7 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
     Nothing runs on at the end, after LIMIT seconds for each batch and PATIENCE seconds for all at the most.
     """
     end = time.monotonic() + patience
-    waiting = list(letters)
+    waiting = sorted(letters, key=lambda address: letters[address].facts is not None)  # no mail waits for hooks
     running: dict[str, _Attempt] = {}
     while waiting or running:
         while waiting and len(running) < _AT_ONCE:
@@ -81,6 +83,7 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
 def _start(letter: Letter, limit: float) -> _Attempt:
     """Start one program; its input and output are memory files, for a pipe could block us or outlive it."""
     program, environment, mark = letter.command[0], _ENVIRONMENT, processes.marker()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if letter.facts is not None:
         if reason := plugin.distrust(program):
             raise PermissionError(errno.EPERM, f"not run: it {reason}")
@@ -92,14 +95,24 @@ def _start(letter: Letter, limit: float) -> _Attempt:
             content.write(letter.content)
             content.seek(0)
             marked = 0 if letter.facts is None else mark(output + _HOOKS)
+            if letter.facts is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (min([_FILE_SIZE, *(each for each in limits if each >= 0)]), limits[1]))
             process = subprocess.Popen(
-                letter.command, stdin=content, stdout=output, stderr=output, cwd="/", env=environment, start_new_session=True
+                letter.command,
+                stdin=content,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+                umask=0o022,
             )
     except BaseException:
         os.close(output)
         raise
     finally:
         mark(0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     return _Attempt(process, output, time.monotonic() + limit, os.path.basename(program), marked)
 
 
@@ -109,8 +122,8 @@ def _finish(attempt: _Attempt) -> Delivery:
         processes.kill_group(attempt.process.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
             attempt.process.wait(1)
-        if attempt.mark:
-            processes.kill_all(lambda pid: processes.mark_of(pid) == attempt.mark)
+    if attempt.mark:
+        processes.kill_all(lambda pid: processes.mark_of(pid) == attempt.mark)
     said = " ".join(os.pread(attempt.output, 2000, 0).decode("utf-8", "replace").split())
     os.close(attempt.output)
     text = names.printable(said)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
 
-from dmonitor import incident, model, notes, protocol, speaking, trouble, verdict
+from dmonitor import incident, model, names, notes, protocol, speaking, trouble, verdict
 from dmonitor.effects import (
     Books,
     Clock,
@@ -260,9 +260,10 @@ class _Round:
     def _hand_over(self) -> Generator[Effect, Any, None]:
         """Hand over what is due, with what is left in the outbox; each address gets one mail, and each is tried once a round."""
         due, refused, now = self._due(), self._own.refused, self._clock.now()
+        mailed = [address for address in self._setup.addresses if not names.is_hook(address)]
         fresh = [
             Notification(kind, known, address, now if kind is Kind.REMINDER else known.held, refused)
-            for address in self._setup.addresses
+            for address in mailed or self._setup.addresses  # what is told by a mail, and to whom, is owed to hooks from then on
             for known, kinds in due
             for kind in kinds
         ]
@@ -298,6 +299,8 @@ class _Round:
         if count != refused:
             self._own = self._own._replace(refused=count)
             yield from self._save(own=self._own)
+        if any(names.is_hook(left.address) and not self._was_tried(left, left.kind) for left in self._outbox.values()):
+            yield from self._hand_over()
 
     def _was_tried(self, each: Notification, kind: Kind) -> bool:
         """Say whether that was handed over in this round already, under whatever id its incident was known by then."""
@@ -312,7 +315,11 @@ class _Round:
                 told.setdefault(each.incident.id, []).append(each.kind)
         for known in self._ledger.find(told):
             self._ledger.put(incident.told(known, told[known.id], self._me.name, self._clock.now(), self._setup.remind))
-        owe = self._owe(each for each in untold.values() if each.kind in told.get(each.incident.id, ()))
+        left = [each for each in untold.values() if each.kind in told.get(each.incident.id, ())]
+        hooks = [] if names.is_hook(mail[0].address) else list(filter(names.is_hook, self._setup.addresses))
+        fresh = {_key(each): each for each in mail if each.kind in told.get(each.incident.id, ())}
+        left += [each._replace(address=hook) for hook in hooks for each in fresh.values()]
+        owe = self._owe(left)
         yield from self._save(outbox=owe, settled=tuple(mail))
 
     def _owe(self, notifications: Iterable[Notification]) -> tuple[Notification, ...]:

@@ -784,6 +784,8 @@ def test_a_test_that_cannot_be_run_says_why(three: list[LocalNode]) -> None:
     assert ran.stderr == f"dmonitor-check: no such test in {node.config}/hosts.d: 'www.example.com/wbe'; did you mean {TEST}?\n"
     ran = node.run("dmonitor-check", "--test", "www.example.com/bad")
     assert ran.returncode == 3 and ran.stdout.startswith("UNKNOWN ") and "/hosts.d/www.example.com/bad:1: 'port=80'" in ran.stderr
+    assert node.run("dmonitor-check", "--test", "").returncode == os.EX_USAGE, "and no round: a variable may be empty"
+    assert not (node.state / "state.db").exists()
     assert node.run("dmonitor-check", "--test", TEST, "-n").returncode == os.EX_USAGE
     assert node.run("dmonitor-check", "--peers").returncode == os.EX_USAGE
 

@@ -143,7 +143,7 @@ def test_parameters(tree: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("value", ["0", "10", "60", "2.5", "x"])
+@pytest.mark.parametrize("value", ["0", "08", "10", "60", "2.5", "x"])
 def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_text(f"TIMEOUT={value}\n")
     loaded = config.load(tree)

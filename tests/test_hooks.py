@@ -82,6 +82,61 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(three: l
     assert left == ""
 
 
+def test_a_hook_that_succeeds_makes_no_refused_mail_told(three: list[LocalNode], place: Place, told: Path) -> None:
+    """Whom the mail system of one node refuses, another one mails; and that one runs the hook."""
+    hook(three, f"echo $DMONITOR_NODE >>{told}/calls")
+    place.program("broken", "#!/bin/sh\nexit 75\n")
+    three[0].configure(f"sendmail = {place.directory}/broken\n")
+    with running(three):
+        fail(three)
+        three[0].run("dmonitor-check", "--once")
+        assert place.mails() == [] and not (told / "calls").exists(), "nothing is told yet"
+        for _ in range(2):
+            for node in three[1:]:
+                node.run("dmonitor-check", "--once")
+        three[0].run("dmonitor-check", "--once")
+    assert place.subjects() == ["DOWN www.example.com/web (3 of 3 nodes)"]
+    assert (told / "calls").read_text().split() == ["127.0.0.32"]
+
+
+def test_where_nobody_is_mailed_hooks_alone_tell(three: list[LocalNode], place: Place, told: Path) -> None:
+    hook(three, f"echo $DMONITOR_NODE >>{told}/calls; [ $DMONITOR_NODE != 127.0.0.31 ]")
+    with running(three):
+        fail(three)
+        for node in three:
+            (node.config / "alert.d" / ADDRESS).unlink()
+        for _ in range(2):
+            for node in three:
+                node.run("dmonitor-check", "--once")
+        assert "no mail can leave" not in three[0].run("dmonitor-check", "-t").stderr
+    assert (told / "calls").read_text().split() == ["127.0.0.31", "127.0.0.32"], "the second, for the first one's fails"
+    assert place.mails() == []
+
+
+def test_nothing_of_it_is_left_when_it_ends_either(place: Place, told: Path) -> None:
+    for status in (0, 1):
+        program = place.program("hook", f"#!/bin/sh\nsetsid sleep 64 & echo $! >>{told}/pids; sleep 64 & exit {status}\n")
+        ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), b"", {})}, patience=20)
+        assert delivery.taken is (status == 0)
+    assert subprocess.run(["pgrep", "-fx", "sleep 64"], capture_output=True, check=False).stdout == b""
+
+
+def test_one_that_floods_takes_no_memory(place: Place) -> None:
+    program = place.program("hook", "#!/bin/sh\nexec yes\n")
+    ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), b"", {})}, patience=20)
+    assert not delivery.taken and delivery.text.startswith("hook: died of signal 25: y y y")
+
+
+def test_mails_start_before_hooks(place: Place, told: Path) -> None:
+    slow = place.program("slow", "#!/bin/sh\nsleep 1\n")
+    quick = place.program("quick", f"#!/bin/sh\ndate +%s.%N >{told}/at\n")
+    letters = {f"hook:{number}": notifier.Letter((str(slow),), b"", {}) for number in range(25)}
+    letters["root"] = notifier.mail(b"", "root", sendmail=str(quick), sender="x")
+    began = time.time()
+    deliveries = dict(notifier.send(letters, patience=20))
+    assert all(each.taken for each in deliveries.values()) and float((told / "at").read_text()) - began < 0.8
+
+
 def test_it_is_told_of_an_incident_and_of_its_end(three: list[LocalNode], told: Path) -> None:
     hook(
         three,
@@ -129,6 +184,26 @@ def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(three: list[L
     assert "alert.d/push: can be written by others" in three[0].run("dmonitor-check", "-t").stderr
 
 
+def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
+    hook([node], "# a hook. Needs no-such-tool (some-tools).\n")
+    hook([node], "exit 0\n", "forgotten")
+    (node.config / "alert.d/forgotten").chmod(0o644)
+    hook([node], "exit 0\n", "secret")
+    (node.config / "alert.d/secret").chmod(0o700)
+    said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
+    assert "error: alert.d/push: no-such-tool is not installed, which this hook needs\n" in said
+    assert "apt install some-tools\n" in said
+    assert (
+        "warning: alert.d/forgotten: it is mailed, as an address; to be run, as a hook, it would have to be executable\n" in said
+    )
+    if os.geteuid() == 0:
+        assert (
+            "error: alert.d/secret: is not executable for user" in said
+            and "chmod 750 and chgrp dmonitor would make it so" in said
+        )
+
+
 def test_what_is_a_hook(place: Place) -> None:
     node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
     node.mail()
@@ -173,6 +248,10 @@ def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
     assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_TEST"] == "ssh\nhttp"
     assert facts["DMONITOR_UNTIL"].startswith("\n2023-") and facts["DMONITOR_COUNT"] == "2"
     assert facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}"
+    _, facts = message.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("http", 2)], node="oslo", now=BEGAN + 61)
+    assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}", (
+        "a line for each incident"
+    )
     assert "DOWN www.example.com: ssh" in text.decode()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -72,6 +73,7 @@ class More:
     parameters: str
     outcome: str
     text: str
+    servers: str = ""  # what /etc/resolv.conf says, if not the name server at .1
 
 
 ICMP = {"refused": ("FAIL", "unreachable|prohibited"), "silent": ("FAIL", "unreachable"), "wrong": None}
@@ -120,6 +122,18 @@ MORE = [
     More("good.test", "http:moved", "URL=http://good.test/moved", "OK", "^200 in"),
     More("good.test", "http:round", "URL=http://good.test/round", "FAIL", "Maximum .5. redirects"),
     More("2001:db8::1", "http", "", "OK", "^200 in"),
+    More("good.test", "http:asked", "URL=http://good.test/?filter[a]=b&c={d", "OK", "^200 in"),
+    More("good.test", "http:brackets", "URL=http://refused.test/?filter[a]=b", "FAIL", "refused"),
+    More("good.test", "http:option", "URL=--version", "FAIL|UNKNOWN", "."),
+    More("good.test", "http:noscheme", "URL=good.test/?u=http://missing.test/", "OK", "^200 in"),
+    More("good.test", "http:badcert", "URL=https://192.0.2.1/", "FAIL", "subject name"),
+    More("broken.test", "http", "", "UNKNOWN", "cannot be looked up"),
+    More("good.test", "http:norefuser", "", "UNKNOWN", "cannot be looked up: no name server", "nameserver 192.0.2.2\n"),
+    More("good.test", "http:noserver", "", "UNKNOWN", "cannot be looked up: no name server", "nameserver 192.0.2.6\n"),
+    More("missing.test", "http:second", "", "FAIL", "does not resolve", "nameserver 192.0.2.3\nnameserver 192.0.2.1\n"),
+    More("good.test", "http:secondgood", "", "OK", "^200 in", "nameserver 192.0.2.3\nnameserver 192.0.2.1\n"),
+    More("203.0.113.1", "http", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
+    More("203.0.113.1", "ssh", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     More("good.test", "https:8443", "", "OK", "^200 in"),
     More("good.test", "https:9443", "", "FAIL", "certificate"),
     More("192.0.2.1", "https", "", "FAIL", "subject name|alternative"),
@@ -128,11 +142,18 @@ MORE = [
     More("good.test", "cert:8444", "", "FAIL", "^the certificate ended on .*, [23] days ago"),
     More("good.test", "cert:mail", "PORT=25\nSTARTTLS=smtp", "OK", "^the certificate ends in [0-9]+ days"),
     More("good.test", "cert:nonsense", "STARTTLS=nonsense", "UNKNOWN", "^STARTTLS=nonsense is nothing that openssl knows"),
-    More("good.test", "smtp:who", "EXPECT=220 good.test", "OK", "SMTP OK"),
-    More("good.test", "smtp:other", "EXPECT=220 elsewhere", "FAIL", "."),
+    More("good.test", "imap:who", "EXPECT=Dovecot", "OK", "IMAP OK"),
+    More("good.test", "imap:other", "EXPECT=Cyrus", "FAIL", "."),
+    More("good.test", "imap:bye", "PORT=1143\nEXPECT=Dovecot", "FAIL", "BYE"),
+    More("good.test", "pop3s:who", "EXPECT=Dovecot", "OK", "POP OK"),
+    More("good.test", "ftp:who", "EXPECT=vsFTPd", "OK", "FTP OK"),
+    More("good.test", "ftp:full", "PORT=1121\nEXPECT=vsFTPd", "FAIL", "421"),
     More("good.test", "dns:name", "NAME=good.test", "OK", "^it answers: good.test is 192.0.2.1$"),
     More("good.test", "dns:address", "NAME=good.test\nEXPECT=192.0.2.1", "OK", "192.0.2.1"),
     More("good.test", "dns:moved", "NAME=good.test\nEXPECT=192.0.2.77", "FAIL", "^good.test is 192.0.2.1, not 192.0.2.77$"),
+    More("good.test", "dns:six", "NAME=good6.test\nEXPECT=2001:db8::1", "OK", "2001:db8::1"),
+    More("good.test", "dns:unsure", "EXPECT=192.0.2.1", "UNKNOWN", "there is no NAME"),
+    More("good.test", "dns:option", "NAME=-h", "FAIL", "NXDOMAIN|no address|not a legal"),
     More("good.test", "dns:none", "NAME=missing.test", "FAIL", "^NXDOMAIN for missing.test$"),
     More("good.test", "redis:6380", "", "OK", "NOAUTH"),
     More("good.test", "rsync:module", "MODULE=files/", "OK", ""),
@@ -230,6 +251,7 @@ def zone() -> str:
     lines = ["$TTL 60", "@ SOA ns.test. root.test. 1 60 60 60 60", "@ NS ns.test.", "ns.test. A 192.0.2.1"]
     for name, last in ADDRESSES.items():
         lines += [f"{name}.test. A 192.0.2.{last}", f"{name}6.test. AAAA 2001:db8::{last}"]
+    lines += ["broken.test. NS ns.broken.test.", "ns.broken.test. A 192.0.2.2"]  # whose own name server refuses
     for name in ("bl", "refusing"):
         lines += [f"{name}.test. NS ns.{name}.test.", f"ns.{name}.test. A 192.0.2.9"]
     return "\n".join(lines) + "\n"
@@ -328,7 +350,6 @@ def files() -> None:
         "redis-password.conf": "bind 0.0.0.0\nport 6380\nrequirepass secret\nsave ''\n",
         "vsftpd.conf": "listen=YES\nlisten_ipv6=NO\nbackground=NO\n",
         "wrong-vsftpd.conf": "listen=YES\nlisten_ipv6=NO\nbackground=NO\nlisten_address=192.0.2.4\nlisten_port=22\n",
-        "resolv.deaf": "nameserver 192.0.2.3\n",
         "new": "", "old": "",
     }  # fmt: skip
     key = "HostKey /etc/ssh/ssh_host_ed25519_key\nPidFile none\n"
@@ -364,6 +385,18 @@ def silent() -> None:
                 ready.recv(65535)
 
 
+def refusing() -> None:
+    """Greet as servers do that have no room. Never returns."""
+    greetings = {1143: b"* BYE Dovecot: too many connections\r\n", 1121: b"421 vsFTPd: there are too many connections\r\n"}
+    listeners = {socket.create_server(("192.0.2.1", port)): greeting for port, greeting in greetings.items()}
+    while True:
+        for ready in select.select(list(listeners), [], [])[0]:
+            with contextlib.suppress(OSError), ready.accept()[0] as caller:
+                caller.sendall(listeners[ready])
+                caller.settimeout(1)
+                caller.recv(100)
+
+
 def start(space: str, command: str) -> None:
     log = open(f"/var/log/matrix-{space}-{len(_children)}.log", "wb")  # noqa: SIM115 - the server's
     log.write(command.encode() + b"\n")
@@ -390,6 +423,7 @@ def servers() -> None:
         file.write("host all dmonitor 192.0.2.0/24 scram-sha-256\n")
     start("good", "named -f -c /opt/matrix/named.conf")
     start("good", "rbldnsd -n -u nobody -b 192.0.2.9/53 bl.test:ip4set:/opt/matrix/bl refusing.test:ip4set:/opt/matrix/refusing")
+    start("good", "python3 -B /opt/matrix/inside.py --refusing")
     start("good", "/usr/sbin/sshd -D -e")
     start("good", "nginx -c /opt/matrix/nginx.conf -g 'daemon off;'")
     start("good", "postfix start-fg")
@@ -444,20 +478,23 @@ class Said:
     text: str
 
 
-def test(host: str, name: str, parameters: str, *, deaf: bool = False) -> Said:
+def test(host: str, name: str, parameters: str, servers: str = "") -> Said:
     """Touch the test, and run it as `dmonitor-check --test` does."""
     path = CONFIG / "hosts.d" / host / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(parameters)
     command = ["dmonitor-check", "--test", f"{host}/{name}"]
-    if deaf:
+    if servers:
+        resolv = HERE / f"resolv.{host}-{name}"
+        resolv.write_text(servers)
         command = [
             "unshare",
             "--mount",
             "sh",
             "-ec",
-            'mount --bind /opt/matrix/resolv.deaf /etc/resolv.conf; exec "$@"',
+            'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"',
             "sh",
+            str(resolv),
             *command,
         ]
     ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -478,10 +515,13 @@ def fits(said: Said, outcome: str, text: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--silent", action="store_true")
+    parser.add_argument("--refusing", action="store_true")
     parser.add_argument("--only", default="")
     chosen = parser.parse_args()
     if chosen.silent:
         silent()
+    if chosen.refusing:
+        refusing()
     network()
     files()
     certificates()
@@ -517,12 +557,20 @@ def play(only: str) -> int:
                 if name == "domain":  # which asks another host than its own
                     host, name = "good.test", f"domain:{case}"
                 parameters = each.parameters.format(ADDRESSES.get(case, 1))
-                came = pool.submit(test, host, name, parameters, deaf=case == "deaf")
+                came = pool.submit(test, host, name, parameters, "nameserver 192.0.2.3\n" if case == "deaf" else "")
                 tried.append((each.name, title, came, *expected))
         for one in (*MORE, *BY_WRAP):
             if only in ("", one.name.partition(":")[0]):
-                came = pool.submit(test, one.host, one.name, one.parameters)
-                tried.append((f"{one.host}/{one.name}", " ".join(one.parameters.split("\n")), came, one.outcome, one.text))
+                came = pool.submit(test, one.host, one.name, one.parameters, one.servers)
+                tried.append(
+                    (
+                        f"{one.host}/{one.name}",
+                        " ".join([*one.parameters.split("\n"), *one.servers.split("\n")]).strip(),
+                        came,
+                        one.outcome,
+                        one.text,
+                    )
+                )
     failed, rows = 0, []
     for name, title, future, outcome, text in tried:
         said = future.result()
