@@ -778,10 +778,10 @@ def test_one_test_with_everybodys_view(three: list[LocalNode]) -> None:
 def test_a_test_that_cannot_be_run_says_why(three: list[LocalNode]) -> None:
     prepare(three)
     node = three[0]
-    node.test("www.example.com/bad", "port=80\n")
     ran = node.run("dmonitor-check", "--test", "www.example.com/wbe")
     assert ran.returncode == os.EX_USAGE and ran.stdout == ""
     assert ran.stderr == f"dmonitor-check: no such test in {node.config}/hosts.d: 'www.example.com/wbe'; did you mean {TEST}?\n"
+    node.test("www.example.com/bad", "port=80\n")
     ran = node.run("dmonitor-check", "--test", "www.example.com/bad")
     assert ran.returncode == 3 and ran.stdout.startswith("UNKNOWN ") and "/hosts.d/www.example.com/bad:1: 'port=80'" in ran.stderr
     assert node.run("dmonitor-check", "--test", "").returncode == os.EX_USAGE, "and no round: a variable may be empty"
