@@ -18,7 +18,7 @@ import pytest
 from hostile import plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import lock, server, state
+from dmonitor import lock, server, state, user
 from dmonitor.effects import Own, Save
 from dmonitor.state import State
 
@@ -743,7 +743,10 @@ def test_one_test_is_run_as_a_round_runs_it(three: list[LocalNode]) -> None:
     node.round()
     by_round = (node.state / "env-8080").read_text()
     ran = node.run("dmonitor-check", "--test", f"{TEST}:8080")
-    assert re.fullmatch(r"FAIL +0\.\d\d s  connection refused\n", ran.stdout) and (ran.stderr, ran.returncode) == ("", 1)
+    assert re.fullmatch(r"FAIL +0\.\d\d s  connection refused\n", ran.stdout) and ran.returncode == 1
+    rounds = user.find().pw_name  # what cron's rounds run as, and root's
+    mine = f"dmonitor-check: run as user {run_as().pw_name}; rounds run it as {rounds}\n" if run_as().pw_name != rounds else ""
+    assert ran.stderr == mine
     by_hand = (node.state / "env-8080").read_text()
     assert "EXPECT=hello\nHOME=" in by_hand and "PORT=8080\n" in by_hand and by_hand.endswith(run_as().pw_name + "\n")
     assert by_hand == by_round

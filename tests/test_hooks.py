@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import threading
@@ -27,6 +29,15 @@ EXAMPLES = CHECKOUT / "etc/examples/hooks"
 def told(place: Place) -> Path:
     """A directory that hooks may write to."""
     return place.writable("told")
+
+
+def commands() -> set[str]:
+    """Return the command lines of all processes."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.add(path.read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 def hook(nodes: list[LocalNode], code: str, name: str = "push") -> None:
@@ -78,8 +89,7 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(three: l
     assert path.stat().st_mtime - began < 3
     for pid in (told / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
-    left = subprocess.run(["pgrep", "-f", "sleep 6[123]"], capture_output=True, text=True, check=False).stdout
-    assert left == ""
+    assert not {"sleep 61", "sleep 62", "sleep 63"} & commands()
 
 
 def test_a_hook_that_succeeds_makes_no_refused_mail_told(three: list[LocalNode], place: Place, told: Path) -> None:
@@ -118,7 +128,7 @@ def test_nothing_of_it_is_left_when_it_ends_either(place: Place, told: Path) -> 
         program = place.program("hook", f"#!/bin/sh\nsetsid sleep 64 & echo $! >>{told}/pids; sleep 64 & exit {status}\n")
         ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), b"", {})}, patience=20)
         assert delivery.taken is (status == 0)
-    assert subprocess.run(["pgrep", "-fx", "sleep 64"], capture_output=True, check=False).stdout == b""
+    assert "sleep 64" not in commands()
 
 
 def test_one_that_floods_takes_no_memory(place: Place) -> None:
@@ -306,6 +316,10 @@ def test_each_example_tells_what_is_to_be_told(
     tmp_path: Path, web: tuple[str, list[tuple[str, str, dict[str, str], bytes]]]
 ) -> None:
     url, taken = web
+    if not shutil.which("curl"):  # as on a fresh machine, for who is not root; root gets it from tests/run
+        ran = example(tmp_path, "ntfy", URL=f"{url}/mine")
+        assert ran.returncode == 127 and "curl" in ran.stderr
+        return
     for name, settings in (
         ("ntfy", {"URL": f"{url}/mine"}),
         ("slack", {"URL": f"{url}/services/T0"}),
@@ -331,7 +345,7 @@ def test_each_example_tells_what_is_to_be_told(
 
 def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_path: Path, web: tuple[str, list[object]]) -> None:
     refused = example(tmp_path, "slack", URL=f"{web[0]}/broken")
-    assert refused.returncode != 0 and "500" in refused.stderr
+    assert refused.returncode != 0 and ("500" in refused.stderr or not shutil.which("curl"))
     for name in ("ntfy", "slack", "matrix", "apprise"):
         ran = example(tmp_path, name)
         assert ran.returncode == 1 and ran.stdout.startswith(f"say in {tmp_path}/{name} ")
