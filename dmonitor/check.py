@@ -233,7 +233,7 @@ def _dry_run(chosen: _Chosen) -> int:
     configuration = _load_aloud(chosen)
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
-    seen, open_tests = _look(chosen, configuration)
+    seen, open_tests = look(chosen, configuration)
     for test, judgement in seen.judgements.items():
         print("\n".join(_describe(test, judgement, test in open_tests)))
     return os.EX_OK
@@ -254,7 +254,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
     if os.geteuid() and user.name() != user.find().pw_name:
         log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
     configuration = configuration._replace(tests=tests, nodes=configuration.nodes if chosen.peers else ())
-    seen, open_tests = _look(chosen, configuration)
+    seen, open_tests = look(chosen, configuration)
     (test,) = tests
     judgement = seen.judgements[test]
     lines = _describe(test, judgement, test in open_tests)
@@ -262,7 +262,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
     return {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}[judgement.answers[0].vote]
 
 
-def _look(chosen: _Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
+def look(chosen: program.Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()
     node_id, incidents, _ = state.peek(chosen.state, chosen.run) if configuration.nodes else ("", (), None)

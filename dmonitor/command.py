@@ -1,24 +1,24 @@
-"""The program dmonitor: what an operator asks for, and says. So far it knows the nodes' key (rule R8).
+"""The program dmonitor: what an operator asks of a node, and tells it. Each verb is a few lines here.
 
-The only one that makes a key; checker and daemon only read it (`config`).
+It reads configuration and state; what they say together is `report`'s, how that looks `terminal`'s. What it changes are the files
+that an operator may touch as well.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hmac
+import functools
+import json
 import os
-import secrets
 import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from dmonitor import config, log, names, options, program, user
+from dmonitor import config, lock, log, names, options, program, report, state, terminal, user, values
+from dmonitor.lean import Any
+from dmonitor.model import Test, node_test
 
 PROGRAM = "dmonitor"
-_GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
-_DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,88 +26,430 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _Chosen()
     program.parse(_parser, chosen, sys.argv[1:] or ["--help"] if arguments is None else arguments)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
-    return program.guard(lambda: _key(chosen))
+    return program.guard(lambda: _run(chosen))
+
+
+def _run(chosen: _Chosen) -> int:
+    try:
+        status = _VERBS[chosen.verb](chosen)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return os.EX_OK
 
 
 class _Chosen(program.Chosen):
-    verb = ""
-    what: str | None = None
+    verb = what = ""
+    when: Sequence[str] = ()
+    json = peers = False
+
+
+class _Unknown(Exception):
+    """What was asked for is not there; the text says so."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = options.parser(PROGRAM, "Look after this node.")
+    parser = options.parser(PROGRAM, "See how a node and its tests are, and look after it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
+
+    def verb(name: str, text: str, what: str = "", **more: Any) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+        if what:
+            made.add_argument("what", metavar=what, **more)
+        made.add_argument("--json", action="store_true", help="print JSON")
+        return made
+
+    some = {"nargs": "?", "default": ""}
+    status = verb("status", "can this node alert, and how are its tests: what needs somebody first", "HOST[/TEST]", **some)
+    status.add_argument("--peers", action="store_true", help="ask everybody, now")
+    verb("why", "the evidence for a verdict, and for the last incident: who saw what, who told whom", "HOST/TEST")
+    verb("history", "the incidents: when, how long, seen by whom, told by whom", "HOST[/TEST]", **some)
+    silence = verb("silence", "say that nobody is mailed about a host or a test for a while", "HOST[/TEST]")
+    when = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; else until that is said"
+    silence.add_argument("when", nargs="*", help=when, metavar="WHEN")
+    verb("silences", "what is silenced, until when, and which node said so")
+    verb("peers", "greet the other nodes: version, latency, clock, last round, and what they have configured otherwise")
+    verb("page", "write one page that says how everything is, for whoever opens it, into a directory", "DIR")
+    verb("metrics", "write a file for the textfile collector of Prometheus' node_exporter", "FILE")
     what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
+    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
     key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
+    key.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
-def _key(chosen: _Chosen) -> int:
-    path, old = (f"{chosen.config}/{name}" for name in config.KEY_FILES)
-    match chosen.what:
-        case "new":
-            return _install(path, old, secrets.token_hex(32).encode(), is_new=True)
-        case "set":
-            return _install(path, old, sys.stdin.buffer.read(1 << 16).strip())
-        case "drop":
-            if os.path.exists(old):
-                os.unlink(old)
-                log.info("old-key-dropped")
-            print("no old key is taken any more")
-            return os.EX_OK
-    problems = config.Problems()
-    for name, key in ((each, config.load_key(each, problems)) for each in (path, old)):
-        if key:
-            print(f"{_fingerprint(key)}  {name}")
-    for problem in problems:
-        log.complain(str(problem))
-    if not os.path.exists(path):
-        print(f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
-    return os.EX_CONFIG if problems else os.EX_OK
-
-
-def _fingerprint(key: bytes) -> str:
-    return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
-
-
-def _install(path: str, old: str, key: bytes, *, is_new: bool = False) -> int:
-    """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
-    if not names.is_key(key):
-        log.complain("this is no key, but nothing" if not key else "this is no key: one word of 32 printable characters at least")
-        return os.EX_DATAERR
-    before = config.load_key(path, config.Problems())
-    if before == key:
-        print(f"{path} is this key already")
-        return os.EX_OK
-    if before is not None and os.path.exists(old):
-        log.complain(
-            f"unable to change the key: the last change is not finished, for {old} is still taken; see `{PROGRAM} key drop`"
-        )
-        return os.EX_TEMPFAIL
-    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=os.path.dirname(path))
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(key + b"\n")
-            file.flush()
-            os.fchown(descriptor, -1, user.find().pw_gid if os.geteuid() == 0 else -1)
-            os.fchmod(descriptor, 0o640)
-            os.fsync(descriptor)
-        if before is not None:
-            os.replace(path, old)
-        os.replace(draft, path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
-    log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
-    print(f"{path} is written: {_fingerprint(key)}")
-    if is_new:
-        print(_GIVE.format(path))
-    if before is not None:
-        print(_DROP)
+def _show(chosen: _Chosen, facts: report.Facts, table: Callable[[report.Facts, terminal.Paint], list[str]]) -> int:
+    """Print FACTS, as JSON or as TABLE says."""
+    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if chosen.json else "\n".join(table(facts, terminal.Paint(wanted))))
     return os.EX_OK
 
+
+def _configuration(chosen: _Chosen) -> config.Config:
+    configuration = config.load(chosen.config)
+    errors = [each for each in configuration.problems if each.severity is config.Severity.ERROR]
+    if errors and chosen.verb not in ("page", "metrics"):  # which cron starts; its rounds log what is wrong
+        log.complain(f"mistakes in the configuration: {len(errors)}, see `dmonitor-check -t`; the first: {errors[0]}")
+    return configuration
+
+
+def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.View:
+    """Read what is known here; all times are made those of the wall clock."""
+    books, shift = store.books(), store.clock.to_wall()
+    moved = functools.partial(values.moved, clock=lambda at: at + shift)
+    own = moved(books.own)
+    me = own.name or configuration.settings.name or os.uname().nodename
+    nodes = [node_test(node.name) for node in configuration.nodes if node.name != me]
+    standings = {test: known._replace(since=known.since + shift) for test, known in books.standings.items()}
+    said = {node: tuple(map(moved, some)) for node, some in books.silences.items()}
+    return report.View(
+        me,
+        time.time(),
+        configuration.nodes,
+        [*configuration.tests, *nodes],
+        configuration.addresses,
+        configuration.settings.quorum,
+        own,
+        standings,
+        {test: moved(change) for test, change in store.latest().items()},
+        list(map(moved, books.incidents)),
+        books.outbox,
+        {**said, me: configuration.silences},
+        store.failed,
+    )
+
+
+def _read(chosen: _Chosen) -> tuple[report.View, state.State]:
+    user.become()
+    if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
+        raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
+    store = state.State(chosen.state, chosen.run, read_only=True)
+    return _view(chosen, _configuration(chosen), store), store
+
+
+def _is_there(path: str) -> bool:
+    """Say whether PATH is there; OSError where that cannot be seen."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _wanted(view: report.View, what: str) -> tuple[str, str]:
+    """Return the host and the test, or nothing in its place, that WHAT names, which is there."""
+    host, name = _named(what)
+    if what and not any(report.is_chosen(test, (host, name)) for test in view.tests):
+        known = {str(test) for test in view.tests} if name else {test.host for test in view.tests}
+        raise _Unknown(f"no such {'test' if name else 'host'}: '{names.printable(what)}'{config.did_you_mean(what, known)}")
+    return host, name
+
+
+def _named(what: str) -> tuple[str, str]:
+    """Return the host and the test, or nothing in its place, that WHAT names."""
+    host, slash, name = what.partition("/")
+    if what and (not host or (slash and not name)):
+        raise _Unknown(f"'{names.printable(what)}' is neither HOST nor HOST/TEST")
+    return host, name
+
+
+def _or_unknown(verb: Callable[[_Chosen], int]) -> Callable[[_Chosen], int]:
+    """Have VERB end with the status of wrong usage where what was asked for is not there."""
+
+    @functools.wraps(verb)
+    def tried(chosen: _Chosen) -> int:
+        try:
+            return verb(chosen)
+        except _Unknown as unknown:
+            log.complain(str(unknown))
+            return os.EX_USAGE
+
+    return tried
+
+
+@_or_unknown
+def _status(chosen: _Chosen) -> int:
+    view, _ = _read(chosen)
+    wanted = _wanted(view, chosen.what)
+    return _everybody(chosen, view, wanted) if chosen.peers else _show(chosen, report.status(view, wanted), terminal.status)
+
+
+def _everybody(chosen: _Chosen, view: report.View, wanted: tuple[str, str]) -> int:
+    """Ask everybody what they see now, and show a column for each node."""
+    from dmonitor import check
+
+    configuration = _configuration(chosen)
+    tests = {test: wants for test, wants in configuration.tests.items() if report.is_chosen(test, wanted)}
+    seen, _ = check.look(chosen, configuration._replace(tests=tests))
+    judged = {test: each for test, each in seen.judgements.items() if report.is_chosen(test, wanted)}
+    facts = report.views(report.ability(view), judged)
+    return _show(chosen, facts, terminal.views)
+
+
+@_or_unknown
+def _why(chosen: _Chosen) -> int:
+    view, store = _read(chosen)
+    host, name = _wanted(view, chosen.what)
+    if not host:
+        raise _Unknown("which test? HOST/TEST")
+    if not name:
+        raise _Unknown(
+            f"which test of {host}? HOST/TEST: {', '.join(sorted(str(test) for test in view.tests if test.host == host))}"
+        )
+    _, found, handed = _history(store, (host, name))
+    return _show(chosen, report.why(view, Test(host, name), found, handed), terminal.why)
+
+
+@_or_unknown
+def _past(chosen: _Chosen) -> int:
+    view, store = _read(chosen)
+    host, name = _named(chosen.what)  # it may have been removed, and yet have been
+    changes, found, handed = _history(store, (host, name))
+    if not changes and not found:
+        _wanted(view, chosen.what)
+    return _show(chosen, report.history(found, changes, handed, view.now), terminal.history)
+
+
+def _history(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any], list[Any]]:
+    shift = store.clock.to_wall()
+    some = store.history(wanted, store.clock.now() - state.KEPT)
+    changes, found, handed = ([values.moved(each, lambda at: at + shift) for each in kind] for kind in some)
+    return changes, found, handed
+
+
+def _incidents(store: state.State) -> list[Any]:
+    shift = store.clock.to_wall()
+    return [values.moved(each, lambda at: at + shift) for each in store.past(store.clock.now() - state.KEPT)]
+
+
+def _silences(chosen: _Chosen) -> int:
+    view, _ = _read(chosen)
+    return _show(chosen, report.silences(view.said, view.now), terminal.silences)
+
+
+@_or_unknown
+def _silence(chosen: _Chosen) -> int:
+    """Touch the file of a silence, or remove it."""
+    host, _, name = chosen.what.partition("/")
+    is_proper = names.is_node if host == names.NODE else names.is_test
+    proper = names.is_subject(host) and (not name or is_proper(name)) and not chosen.what.endswith("/")
+    if not proper or names.is_passed_over(host) or names.is_passed_over(name):
+        raise _Unknown(f"'{names.printable(chosen.what)}' is neither HOST nor HOST/TEST")
+    path = f"{chosen.config}/silence.d/{chosen.what}"
+    when = " ".join(chosen.when).removeprefix("for ")
+    until = None if when in ("", "off") else _until(when)
+    if when == "off":
+        removed = list(_unsilence(path))
+        facts = {"what": chosen.what, "removed": removed, "until": None}
+        log.info("silence-removed", what=chosen.what)
+        return _show(
+            chosen, facts, lambda *_: ["\n".join(f"removed {each}" for each in removed) or f"{chosen.what} was not silenced here"]
+        )
+    os.umask(0o022)
+    for place in {f"{chosen.config}/silence.d/{host}", path}:
+        _clear(place)
+    if os.path.isdir(path) or (name and os.path.isfile(os.path.dirname(path))):
+        other = "tests of it are silenced already" if not name else f"{host} is silenced as a whole already"
+        raise _Unknown(f"{other}: `dmonitor silence {host} off` first")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    problems = config.Problems()
+    tests, nodes = config.load_tests(chosen.config, problems), config.load_nodes(chosen.config, problems)
+    with open(path, "a", encoding="utf-8"):
+        pass
+    os.utime(path, None if until is None else (until, until))
+    for problem in config.Problems() if problems.unreadable else _about(chosen, path, tests, nodes):
+        log.complain(str(problem))
+    log.info("silenced", what=chosen.what, until=report.moment(until))
+    end = f"until {terminal.day(report.moment(until))}" if until else f"until `dmonitor silence {chosen.what} off`"
+    facts = {"what": chosen.what, "removed": [], "until": report.moment(until)}
+    return _show(
+        chosen, facts, lambda *_: [f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"]
+    )
+
+
+def _about(chosen: _Chosen, path: str, tests: config.Tests, nodes: tuple[Any, ...]) -> Iterator[config.Problem]:
+    """Yield what is wrong with the silence in PATH."""
+    problems = config.Problems()
+    list(config.load_silences(chosen.config, problems, tests, nodes))
+    yield from (problem for problem in problems if problem.path == path)
+
+
+def _clear(path: str) -> None:
+    """Remove a silence that has ended, or those in a directory, and that, if nothing is left in it."""
+    if os.path.isdir(path):
+        for each in os.listdir(path):
+            _clear(f"{path}/{each}")
+        if not os.listdir(path):
+            os.rmdir(path)
+    elif os.path.exists(path):
+        status = os.stat(path)
+        if status.st_ctime + 1 < status.st_mtime <= time.time():
+            os.unlink(path)
+
+
+def _unsilence(path: str) -> Iterator[str]:
+    """Remove the file of a silence, or of all in a directory; yield what was removed."""
+    if os.path.isdir(path):
+        for each in sorted(os.listdir(path)):
+            yield from _unsilence(f"{path}/{each}")
+        if os.path.isdir(path):
+            os.rmdir(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+        yield path
+        above = os.path.dirname(path)
+        if os.path.basename(above) != "silence.d" and not os.listdir(above):
+            os.rmdir(above)
+
+
+def _until(when: str) -> float:
+    """Return the time that WHEN says, `2h` or `until 18:00`, in seconds since the epoch."""
+    import datetime
+    import re
+
+    now = time.time()
+    if match := re.fullmatch(r"([1-9]\d{0,3})\s*(min|m|h|d)", when):
+        return now + int(match[1]) * {"m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
+    said = when.removeprefix("until ").strip()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d\d", said):
+            at = datetime.datetime.combine(datetime.date.today(), datetime.time.fromisoformat(said.zfill(5)))
+            at += datetime.timedelta(days=at.timestamp() <= now)
+        else:
+            at = datetime.datetime.fromisoformat(said)
+        end = at.timestamp()
+    except (ValueError, OverflowError):
+        raise _Unknown(
+            f"'{names.printable(when)}' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
+        ) from None
+    if not now < end < 4e9:
+        raise _Unknown(f"{said} is {'over' if end <= now else 'too far away'}")
+    return end
+
+
+def _peers(chosen: _Chosen) -> int:
+    from dmonitor import observer, protocol
+
+    user.become()
+    configuration, own_run = _configuration(chosen), functools.partial(lock.holder, chosen.state, "dmonitord")
+    node_id, _, _ = state.peek(chosen.state, chosen.run)
+    around, contacts = observer.greet_all(configuration, node_id, {}, own_run)
+    mine = (
+        protocol.digest(configuration.tests),
+        protocol.digest(f"{each.name} {each.site}" for each in configuration.nodes),
+        protocol.digest(configuration.addresses),
+    )
+    where = {peer.node.name: peer.addresses[0] for peer in around.peers if peer.addresses}
+    facts = report.peers(contacts, mine, {name: str(address) for name, address in where.items()})
+    return _show(chosen, facts, terminal.peers)
+
+
+def _page(chosen: _Chosen) -> int:
+    """Write DIR/index.html."""
+
+    def make() -> str:
+        from dmonitor import page
+
+        view, store = _read(chosen)
+        shift = store.clock.to_wall()
+        history = report.history(_incidents(store), (), (), view.now, store.known_since() + shift)
+        status = report.status(view, with_evidence=True)
+        return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now)
+
+    return _publish(chosen, f"{chosen.what.rstrip('/')}/index.html", make)
+
+
+def _metrics(chosen: _Chosen) -> int:
+    """Write FILE."""
+
+    def make() -> str:
+        from dmonitor import metrics
+
+        view, _ = _read(chosen)
+        times = {str(test): standing.since for test, standing in view.standings.items()}
+        return metrics.metrics(report.status(view), {**times, "last_round": max(0.0, view.own.finished)})
+
+    return _publish(chosen, chosen.what, make)
+
+
+def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
+    """Write what MAKE returns to PATH, whole or not at all, for all to read.
+
+    It is made as the user that dmonitor runs as, who may read the state, and written as who we are, who may write there.
+    """
+    import tempfile
+
+    where = os.path.dirname(path) or "."
+    if not os.path.isdir(where) or os.path.isdir(path):
+        log.complain(f"unable to write {path}: {where if os.path.isdir(where) else 'there is no directory ' + where}")
+        return os.EX_TEMPFAIL
+    text = _as_user(make)
+    if not text:
+        return os.EX_TEMPFAIL
+    if os.path.exists(path) and not os.path.isfile(path):  # a terminal, or another device
+        with open(path, "wb") as file:
+            file.write(text)
+        return os.EX_OK
+    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or ".")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text)
+            os.fchmod(descriptor, 0o644)
+        os.replace(draft, path)
+    except OSError:
+        os.unlink(draft)
+        raise
+    return _show(chosen, {"written": path, "bytes": len(text)}, lambda *_: []) if chosen.json else os.EX_OK
+
+
+def _as_user(make: Callable[[], str]) -> bytes:
+    """Return what MAKE returns, as another process that has given up root; nothing where that failed, which it has said."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = os.EX_SOFTWARE
+        try:
+            os.close(reading)
+
+            def write() -> int:
+                text = make().encode()
+                with open(writing, "wb") as file:
+                    file.write(text)
+                return os.EX_OK
+
+            status = program.guard(write)
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        text = file.read()
+    _, ended = os.waitpid(child, 0)
+    return text if ended == 0 else b""
+
+
+def _key(chosen: _Chosen) -> int:
+    from dmonitor import keys
+
+    if chosen.json and not chosen.what:
+        problems = config.Problems()
+        found = keys.fingerprints(chosen.config, problems)
+        _show(chosen, {"keys": [{"path": path, "fingerprint": each} for path, each in found.items()]}, lambda *_: [])
+        return os.EX_CONFIG if problems else os.EX_OK
+    return keys.change(chosen.config, chosen.what)
+
+
+_VERBS: dict[str, Callable[[_Chosen], int]] = {
+    "status": _status,
+    "why": _why,
+    "history": _past,
+    "silence": _silence,
+    "silences": _silences,
+    "peers": _peers,
+    "page": _page,
+    "metrics": _metrics,
+    "key": _key,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

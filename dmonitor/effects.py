@@ -7,9 +7,9 @@ stored by a Save before the next effect; a Save is one transaction.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from dmonitor import model, speaking
+from dmonitor import __version__, model, speaking
 from dmonitor.lean import NamedTuple, Protocol
-from dmonitor.model import Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
+from dmonitor.model import Change, Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
 from dmonitor.values import Time
 
 
@@ -18,7 +18,8 @@ class Own(NamedTuple):
 
     `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
     the test whose turn was last, in the `cycle`-th turn of all; `spoilt` has test, peer (or nothing, for our own daemon) and what
-    was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then.
+    was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then. `reach` has, by the names
+    in our nodes.txt, who was greeted, and whom each of these had greeted itself.
     """
 
     begins: tuple[Time, ...] = ()
@@ -34,12 +35,26 @@ class Own(NamedTuple):
     cycle: int = 0
     spoilt: tuple[tuple[str, str, str], ...] = ()
     no_daemon: str = ""
+    reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
 
-    def presence(self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True) -> Presence:
+    def presence(
+        self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True, wall: float = 0.0
+    ) -> Presence:
         told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
         told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
         every, rounds = speaking.interval(self.begins), len(self.begins)
-        return Presence(self.name or name, node_id, now, every, stores=stores, tests=tests, rounds=rounds, **told)
+        return Presence(
+            self.name or name,
+            node_id,
+            now,
+            every,
+            stores=stores,
+            tests=tests,
+            rounds=rounds,
+            version=__version__,
+            wall=wall,
+            **told,
+        )
 
 
 def state_of(
@@ -125,6 +140,8 @@ class Save(NamedTuple):
     incidents: tuple[Incident, ...] = ()
     outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
     settled: tuple[Notification, ...] = ()  # out of the outbox
+    told: tuple[Notification, ...] = ()  # handed over just now
+    changes: tuple[Change, ...] = ()
     silences: Mapping[str, Sequence[Silence]] | None = None
 
 

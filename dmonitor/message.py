@@ -17,6 +17,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from dmonitor import names
 from dmonitor.incident import STEADY, WINDOW
 from dmonitor.lean import NamedTuple
 from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Test, Verdict, Vote
@@ -167,7 +168,7 @@ def _headline(story: _Story, now: float) -> str:
         case "DOWN":
             return f"DOWN {story.test}{share}"
         case "STILL":
-            return f"STILL DOWN {story.test}{share} for {_span(now - incident.began)}"
+            return f"STILL DOWN {story.test}{share} for {names.span(now - incident.began)}"
         case "FLAPPING":
             return f"FLAPPING {story.test} ({_changes(incident)})"
         case "STEADY":
@@ -176,7 +177,7 @@ def _headline(story: _Story, now: float) -> str:
 
 
 def _changes(incident: Incident) -> str:
-    return f"{incident.flapping} changes in {_span(WINDOW)}"
+    return f"{incident.flapping} changes in {names.span(WINDOW)}"
 
 
 def _count(stories: Sequence[_Story]) -> str:
@@ -221,7 +222,7 @@ def _section(story: _Story, now: float, zone: datetime.tzinfo | None) -> list[st
     """Tell one test's story: how it is, how it was before, and who saw what."""
     main, state, test = story.main, story.state, story.test
     began, over = _when(main.began, zone), main.closed is not None
-    since = f"since {began}" + (f", {_span(now - main.began)} ago" if now - main.began >= LATE else "")
+    since = f"since {began}" + (f", {names.span(now - main.began)} ago" if now - main.began >= LATE else "")
     order = [*story.others, main]
     past = [_past(one, after, zone) for one, after in itertools.pairwise(order) if one.closed is not None]
     evidence = ["", *_evidence(main.closing if over else main.opening)]
@@ -229,7 +230,7 @@ def _section(story: _Story, now: float, zone: datetime.tzinfo | None) -> list[st
         lead = [f"{test} is UP again since {_when(main.closed or now, zone)}.", f"It was DOWN from {began} for {_lasted(main)}."]
         evidence = ["", "When it came back:", *_evidence(main.closing), "", "When it went down:", *_evidence(main.opening)]
     elif main.flapping and over:
-        lead = [f"{test} is {state.replace(' ', ': ')}, without a change for {_span(STEADY)}.", _past(main, main, zone)]
+        lead = [f"{test} is {state.replace(' ', ': ')}, without a change for {names.span(STEADY)}.", _past(main, main, zone)]
     elif main.flapping:
         lead = [f"{test} is FLAPPING {since}: {_changes(main)}."]
     else:
@@ -239,7 +240,7 @@ def _section(story: _Story, now: float, zone: datetime.tzinfo | None) -> list[st
     for incident in order:
         if incident.flapping and incident.closed is None:
             changes = "" if incident is main else f"It is flapping: {_changes(incident)}. "
-            until = f"until it has been steady for {_span(STEADY)}"
+            until = f"until it has been steady for {names.span(STEADY)}"
             evidence += ["", f"{changes}dmonitor is quiet about its changes {until}, and then mails how it is."]
     return [*lead, *past, *evidence, ""]
 
@@ -305,19 +306,7 @@ def _mail(
 
 
 def _lasted(incident: Incident) -> str:
-    return _span((incident.closed or incident.began) - incident.began)
-
-
-def _span(seconds: float) -> str:
-    """Return a duration in the two units that matter; beside hours, seconds do not."""
-    left = max(0, round(seconds))
-    left -= left % 60 if left >= 3600 else 0
-    units: list[str] = []
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, length)
-        if count or (name == "s" and not units):
-            units.append(f"{count} {name}")
-    return " ".join(units[:2])
+    return names.span((incident.closed or incident.began) - incident.began)
 
 
 def _when(at: float, zone: datetime.tzinfo | None) -> str:

@@ -189,6 +189,23 @@ class Standing(NamedTuple):
     downs: int = 0
 
 
+class Change(NamedTuple):
+    """That at some time the verdict on a test, or what this node itself saw of it, was not what it had been; and the evidence."""
+
+    test: Test
+    at: Time
+    judgement: Judgement
+
+
+class Handed(NamedTuple):
+    """That this node handed the notification of a kind about an incident over to an address."""
+
+    incident: NodeId
+    kind: Kind
+    address: str
+    at: Time
+
+
 class Notification(NamedTuple):
     """A notification that is owed to one address since `since`, refused `refusals` times."""
 
@@ -238,7 +255,8 @@ class Presence(NamedTuple):
     `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
     mail; `stores`: what it tells would not be forgotten; `refused` counts hand-overs refused in a row; `tests` is the
     digest of the tests it has, `nodes` and `addresses` those of its nodes.txt and alert.d. `troubles`: what ails it now.
-    `rounds`: of how many its interval is measured.
+    `rounds`: of how many its interval is measured. `version` is that of its dmonitor, and `wall` what its wall clock says, 0
+    where it does not say.
     """
 
     name: NodeName
@@ -254,6 +272,8 @@ class Presence(NamedTuple):
     addresses: Digest = ""
     rounds: int = 0
     troubles: Annotated[tuple[Word, ...], rule(lambda words: len(words) <= 20)] = ()
+    version: Text = ""
+    wall: float = 0.0
 
 
 class Statement(NamedTuple):

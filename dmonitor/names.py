@@ -81,3 +81,15 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the two units that matter; beside hours, seconds do not."""
+    left = max(0, round(seconds))
+    left -= left % 60 if left >= 3600 else 0
+    units: list[str] = []
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (name == "s" and not units):
+            units.append(f"{count} {name}")
+    return " ".join(units[:2])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import selectors
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor import cluster, log, names, peers, result, verdict
@@ -24,6 +25,7 @@ OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
+GREETINGS_BY = 15.0  # of `greet_all`
 
 Known = Mapping[str, Sequence[str]]
 Run = Callable[[], str | None]
@@ -219,3 +221,27 @@ class Observer:
     def _judge(self, test: Test) -> Judgement:
         quorum = self._config.settings.quorum
         return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)
+
+
+def greet_all(config: Config, node_id: str, known: Known, own_run: Run) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
+    """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
+
+    The times in it are those of the wall clock.
+    """
+    around, found, began = cluster.look_around(config.nodes, config.settings, known), {}, time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        asker = peers.Asker(selector, around.peers, node_id, config.settings, config.keys, digest=digest(config.tests))
+        asker.own_run = own_run
+
+        def heard(contact: Contact) -> None:
+            found[contact.node] = contact, time.monotonic() - began
+
+        asker.heard = heard
+        began = time.monotonic()
+        asker.greet(lambda _: True, ())
+        while asker.greeting and time.monotonic() - began < GREETINGS_BY:
+            for key, _ in selector.select(asker.pause()):
+                key.data()
+            asker.tick()
+        asker.close()
+    return around, list(found.values())

@@ -62,6 +62,7 @@ class _Round:
         self._contacts: Sequence[Contact] = ()
         self._statements: Mapping[str, model.Statement] = {}
         self._tried: set[_Key] = set()  # what was handed over in this round, whatever came of it
+        self._changes: list[model.Change] = []
         self._stored = self._all_taken = True
         self._said = ""
 
@@ -81,11 +82,18 @@ class _Round:
         self._flap(judgements)
         dropped = self._drop_removed()
         probe = self._own if self._holds_untold() else None  # whether it can be stored matters for who speaks
-        yield from self._save(own=probe, standings=standings, gone=gone, settled=dropped)
+        yield from self._save(own=probe, standings=standings, gone=gone, settled=dropped, changes=tuple(self._changes))
         yield from self._tell()
         yield from self._look_at_itself(judgements, standings)
-        heard = tuple(statement.presence for statement in self._statements.values())
-        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard))
+        heard = tuple(each.presence._replace(version="", wall=0.0) for each in self._statements.values())
+        others = [known for known in self._contacts if known.statement and known.node_id != self._setup.node_id]
+        ours = {known.node_id: known.node.name for known in others} | {self._setup.node_id: self._me.name}
+        reach = tuple(
+            (known.node.name, tuple(ours.get(other.node_id, other.name) for other in known.statement.heard))
+            for known in others
+            if known.statement
+        )
+        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard, reach=reach))
         return self._all_taken
 
     def _is_whole(self, known: Incident) -> bool:
@@ -145,14 +153,17 @@ class _Round:
         """Take every test a step further; return the standings that are not what they were."""
         now, changed = self._clock.now(), {}
         for test, judgement in judgements.items():
-            before, known = self._books.standings.get(test, Standing()), self._ledger.open_for(test)
+            is_new = test not in self._books.standings
+            before, known = self._books.standings.get(test, Standing(since=now)), self._ledger.open_for(test)
             asked = verdict.must_ask(judgement.answers[0], incident_open=test in open_before)
             closed_elsewhere = known is None and test in open_before
             fresh = "" if closed_elsewhere or not asked else self._fresh_id()
             mine, confirm = known if asked else None, self._setup.confirm
             standing, after = incident.advance(test, before, mine, judgement, confirm=confirm, now=now, fresh_id=fresh)
-            if standing != before:
+            if standing != before or is_new:
                 changed[test] = standing
+            if is_new or (standing.verdict, standing.own) != (before.verdict, before.own):
+                self._changes.append(model.Change(test, now, judgement))
             notes.judgement(self._note, test, before, standing, judgement)
             if closed_elsewhere:
                 (elsewhere,) = self._ledger.find(open_before[test].ids[:1])
@@ -320,7 +331,7 @@ class _Round:
         fresh = {_key(each): each for each in mail if each.kind in told.get(each.incident.id, ())}
         left += [each._replace(address=hook) for hook in hooks for each in fresh.values()]
         owe = self._owe(left)
-        yield from self._save(outbox=owe, settled=tuple(mail))
+        yield from self._save(outbox=owe, settled=tuple(mail), told=tuple(mail))
 
     def _owe(self, notifications: Iterable[Notification]) -> tuple[Notification, ...]:
         owed = tuple(notifications)

@@ -18,13 +18,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dmonitor import incident, log, names, values
 from dmonitor.effects import Books, Own, Save
 from dmonitor.lean import Any
-from dmonitor.model import Incident, Kind, NodeName, Notification, Outcome, Silence, Standing, Test, Verdict
+from dmonitor.model import (
+    Change,
+    Handed,
+    Incident,
+    Judgement,
+    Kind,
+    NodeName,
+    Notification,
+    Outcome,
+    Silence,
+    Standing,
+    Test,
+    Verdict,
+)
 
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 
 DEFAULT_DIRECTORY = "/var/lib/dmonitor"
 DEFAULT_RUN = "/run/dmonitor"
-_VERSION = 3
+KEPT = 400 * 86400.0  # seconds for which history is kept
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (
@@ -40,6 +54,17 @@ CREATE TABLE outbox (
     refusals INTEGER NOT NULL, PRIMARY KEY (incident, kind, address)
 ) WITHOUT ROWID;
 """
+_HISTORY = """
+CREATE TABLE change (
+    host TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (host, name, at)
+) WITHOUT ROWID;
+CREATE INDEX change_at ON change (at);
+CREATE TABLE handed (
+    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, at REAL NOT NULL
+);
+CREATE INDEX handed_incident ON handed (incident);
+"""
+_MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
 
 
 class StateError(Exception):
@@ -271,6 +296,53 @@ class State:
         with self._named():
             return self._incidents(chosen, (wanted,))
 
+    def history(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> tuple[list[Change], list[Incident], list[Handed]]:
+        """Return what has changed, which incidents there were, and what this node handed over, oldest first, SINCE a time.
+
+        Of TEST only, a host's name and a test's; with the second empty, of all of that host, and with both, of everything.
+        """
+        host, name = test
+        ours = "(? IN ('', host) AND ? IN ('', name))"
+        with self._named():
+            of_incident = "(? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name'))"
+            found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {of_incident}", (since, host, name))
+            found.sort(key=lambda known: known.began)
+            if self._db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:  # no round of this version has been here yet
+                return [], found, []
+            rows = self._db.execute(f"SELECT * FROM change WHERE at >= ? AND {ours} ORDER BY at", (since, host, name)).fetchall()
+            changes = [Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows]
+            handed = [
+                Handed(values.read(Incident, value, own=True).id, Kind(kind), address, at)
+                for value, kind, address, at in self._db.execute(
+                    "SELECT value, kind, address, handed.at FROM handed JOIN incident ON number = incident"
+                    f" WHERE handed.at >= ? AND {of_incident} ORDER BY handed.at",
+                    (since, host, name),
+                )
+            ]
+            return changes, found, handed
+
+    def past(self, since: float) -> list[Incident]:
+        """Return the incidents that are open, or were closed SINCE a time, oldest first."""
+        with self._named():
+            found = self._incidents("(closed IS NULL OR closed >= ?)", (since,))
+            return sorted(found, key=lambda known: known.began)
+
+    def known_since(self) -> float:
+        """Return when the oldest change was that is known."""
+        with self._named():
+            known = self._db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION
+            oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if known else None
+            return float(self.clock.now() if oldest is None else oldest)
+
+    def latest(self) -> dict[Test, Change]:
+        """Return the last change of each test."""
+        with self._named():
+            if self._db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+                return {}
+            rows = self._db.execute("SELECT host, name, max(at), judgement FROM change GROUP BY host, name").fetchall()
+            every = (Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows)
+            return {change.test: change for change in every}
+
     def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
         rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)
         return [values.read(Incident, value, own=True) for (value,) in rows]
@@ -336,9 +408,29 @@ class State:
         for each in what.outbox:
             left = (self._number(each.incident), each.kind.value, each.address, each.since, each.refusals)
             self._db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", left)
+        for each in what.told:
+            told = (self._number(each.incident), each.kind.value, each.address, self.clock.now())
+            self._db.execute("INSERT INTO handed VALUES (?, ?, ?, ?)", told)
+        for change in what.changes:
+            judged = values.write(Judgement, change.judgement)
+            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*change.test, change.at, judged))
+        if what.changes or what.told:
+            self._forget()
         for each in what.settled:
             gone_out = (self._number(each.incident), each.kind.value, each.address)
             self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", gone_out)
+
+    def _forget(self) -> None:
+        """Drop the history that is older than it has to be, and the evidence of incidents; once a day."""
+        now = self.clock.now()
+        if now - self._memo("forgotten", 0.0) < 86400:
+            return
+        self._put_memos({"forgotten": now})
+        last = "(SELECT max(at) FROM change AS other WHERE other.host = change.host AND other.name = change.name)"
+        self._db.execute(f"DELETE FROM change WHERE at < ? AND at < {last}", (now - KEPT,))
+        self._db.execute("DELETE FROM handed WHERE at < ?", (now - KEPT,))
+        bare = "value = json_remove(value, '$.opening', '$.closing')"
+        self._db.execute(f"UPDATE incident SET {bare} WHERE NOT alive AND closed < ?", (now - KEPT,))
 
     def _number(self, what: Incident) -> int | None:
         row = self._db.execute("SELECT incident FROM known WHERE id = ?", (what.id,)).fetchone()
@@ -357,6 +449,7 @@ class State:
         number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
         for old in olds[1:]:
             self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))
+            self._db.execute("UPDATE handed SET incident = ? WHERE incident = ?", (number, old))
             self._db.execute("DELETE FROM incident WHERE number = ?", (old,))
         self._db.executemany("REPLACE INTO known VALUES (?, ?)", [(known, number) for known in what.ids])
 
@@ -456,13 +549,13 @@ def _remove(path: str) -> None:
 def _prepare(db: sqlite3.Connection) -> None:
     """Make a database ready for writing."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _VERSION):
+    if version not in (*_MIGRATIONS, _VERSION):
         raise StateError(f"state.db: written by another dmonitor (schema {version}, this one knows {_VERSION})")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    if not version:
+    if version != _VERSION:
         with _transaction(db):
-            for statement in _SCHEMA.split(";\n"):
+            for statement in _MIGRATIONS[version].split(";\n"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_VERSION}")
 

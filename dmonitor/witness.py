@@ -96,7 +96,7 @@ class Witness:
 
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
-            presence = own.presence(greeting.name, greeting.node_id, now, tests=tests, stores=not store.failed)
+            presence = own.presence(greeting.name, greeting.node_id, now, tests=tests, stores=not store.failed, wall=time.time())
             return effects.state_of(
                 own, store.incidents(evidence=False), [store.from_wall(each) for each in silences], presence, now
             ), now

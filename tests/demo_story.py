@@ -143,8 +143,8 @@ def show(mails: list[email.message.EmailMessage]) -> None:
         print(textwrap.indent(str(mail), "    | ", lambda line: True))
 
 
-def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
-    """Play the story."""
+def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None) -> None:
+    """Play the story; write a page of it into the directory PAGE, if that is named."""
     first, down = nodes[0], f"DOWN 2 tests on {TARGET}: http, ssh"
     print(
         f"Three nodes on this machine: {', '.join(NODES)}. Each tests {TARGET}: a web server, and something like an SSH daemon."
@@ -169,10 +169,15 @@ def tell(place: Place, nodes: list[LocalNode], target: Target) -> None:
     show(place.mails())
     expect(place, down)
 
-    chapter("Another round, and it is still down: nothing more is mailed")
+    chapter("Another round, and it is still down: nothing more is mailed. What an operator sees")
     round_on_each(nodes)
-    table(first)
+    for words in (("status",), ("why", f"{TARGET}/http")):
+        print(f"    $ dmonitor {' '.join(words)}      # on {first.address}")
+        print(textwrap.indent(first.run("dmonitor", *words).stdout, "    "))
     expect(place, down)
+    if page:
+        made = first.run("dmonitor", "page", page)
+        assert made.returncode == 0, made.stderr
 
     chapter(f"It is back; but {first.address} cannot mail, for its sendmail refuses: the next node says it")
     pass_time()
@@ -198,7 +203,7 @@ def main() -> int:
         nodes = make_nodes(place)
         try:
             with running(nodes):
-                tell(place, nodes, target)
+                tell(place, nodes, target, str(Path(sys.argv[1]).resolve()) if sys.argv[1:] else None)
         except AssertionError as error:
             hint = "; does dmonitor run on this machine already?" if "Address already in use" in str(error) else ""
             print(f"dmonitor demo: FAILED: {str(error).strip()}{hint}", file=sys.stderr)

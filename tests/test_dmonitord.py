@@ -17,7 +17,7 @@ import pytest
 from hostile import plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import protocol, server, witness
+from dmonitor import __version__, protocol, server, witness
 
 ADDRESS = "127.0.0.35"
 
@@ -106,6 +106,7 @@ def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
     started.round()
     with Caller(started) as caller:
         more = '"nodes":"[0-9a-f]{16}","addresses":"[0-9a-f]{16}","rounds":1,"troubles":\\["no-address","silent"\\]'
+        more += rf',"version":"{re.escape(__version__)}","wall":[0-9.]+'
         finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}",{more}}}'
         assert re.fullmatch(finished, caller.ask("greet"))
         assert caller.read() == "end"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor import message
+from dmonitor import message, names
 from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -205,7 +205,7 @@ def test_the_test_mail() -> None:
     ("seconds", "said"), [(0, "0 s"), (59.6, "1 min"), (3600, "1 h"), (3661, "1 h 1 min"), (90061, "1 d 1 h"), (-5, "0 s")]
 )
 def test_span(seconds: float, said: str) -> None:
-    assert message._span(seconds) == said
+    assert names.span(seconds) == said
 
 
 def composed(*notifications: Notification, node: str = "oslo", now: float = BEGAN + 10_000) -> email.message.EmailMessage:

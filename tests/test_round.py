@@ -209,10 +209,11 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    kept = quiet.own()._replace(nodes="", addresses="", troubles=())
+    kept = quiet.own()._replace(nodes="", addresses="", troubles=(), reach=())
     assert kept == effects.Own(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
+    assert quiet.own().reach == (("peer", ("me",)),), "and whom that had greeted"
     assert quiet.own().nodes == protocol.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == protocol.digest([ONE])
 
 
@@ -732,3 +733,15 @@ def test_all_are_asked_often_enough_to_remember_who_failed() -> None:
     assert sum(later) == 4 and all(any(later[minute : minute + 3]) for minute in range(10)), "every third minute"
     assert all(whole(NOW - 7200.0, 120.0, minute) for minute in range(3)), "in each round, where they are rarer"
     assert play(DOWN).whole == set(), "nothing is open yet"
+
+
+def test_what_changes_is_stored_with_its_evidence_and_what_does_not_is_not() -> None:
+    opened = play(DOWN)
+    (change,) = [change for save in opened.saves for change in save.changes]
+    assert change.test == TEST and change.judgement.verdict is verdict.Verdict.DOWN and len(change.judgement.answers) == 2
+    assert [each.address for save in opened.saves for each in save.told] == [ONE]
+    assert [change for save in play(UP).saves for change in save.changes] == []
+    new = play(UP, standings={})
+    (change,) = [change for save in new.saves for change in save.changes]
+    assert change.test == TEST, "a test that is new"
+    assert [standing.since for save in new.saves for standing in save.standings.values()] == [change.at]

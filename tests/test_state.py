@@ -18,6 +18,7 @@ from dmonitor import state
 from dmonitor.effects import Own, Save
 from dmonitor.model import (
     Answer,
+    Change,
     Incident,
     Judgement,
     Kind,
@@ -615,3 +616,30 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
         store.save(Save(OWN, incidents=(RICH,)))
         assert store.incidents() == [RICH] and RICH.opening
         assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
+
+
+def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = Judgement(Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),))
+    with State(str(tmp_path)) as store:
+        now = store.clock.now()
+        for age, name in ((402, "older"), (401, "older"), (399, "old"), (0, "new")):
+            at = now - age * 86400
+            test, known = Test("www.example.com", name), f"{age:08d}"
+            over = Incident((known,), test, at - 60, judged, closed=at, closing=judged, alert="oslo", recovery="oslo", held=at)
+            monkeypatch.setattr(store.clock, "now", lambda at=at: at)
+            assert store.save(
+                Save(incidents=(over,), changes=(Change(test, at, judged),), told=(Notification(Kind.ALERT, over, "root", at),))
+            )
+        changes, incidents, handed = store.history()
+        assert [change.test.name for change in changes] == ["older", "old", "new"], "what is still so is kept, however old"
+        assert changes[0].at == now - 401 * 86400
+        assert [each.incident for each in handed] == [f"{399:08d}", "00000000"]
+        assert [(each.test.name, bool(each.opening)) for each in incidents] == [
+            ("older", False),
+            ("older", False),
+            ("old", True),
+            ("new", True),
+        ]
+        assert store.recall([f"{401:08d}"])[0].recovery == "oslo", "what was told is known for good"
+        assert store.history(("www.example.com", "old"))[0] == [changes[1]] and store.history(("elsewhere", "")) == ([], [], [])
+        assert store.latest()[Test("www.example.com", "new")] == changes[2]

@@ -1,0 +1,278 @@
+"""What an operator sees of a node: how its tests are, why, how they were, whether it can alert; as plain data.
+
+Pure: what was read of configuration and state in, dictionaries out. Every Time is one of the wall clock here; in what is returned
+it is text, ISO 8601. `terminal` shows it to people, `page` and `metrics` to others.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+
+from dmonitor import incident as incidents
+from dmonitor import model, names, speaking, trouble
+from dmonitor.effects import Own
+from dmonitor.lean import Any, NamedTuple
+from dmonitor.model import Answer, Change, Contact, Handed, Incident, Judgement, Node, Notification, Silence, Standing, Test, Vote
+
+Facts = dict[str, Any]
+
+FLAPPING = "FLAPPING"
+_FEW = 60  # tests of which there is evidence for those that are UP, too
+ORDER = (
+    "DOWN",
+    FLAPPING,
+    "UNCONFIRMED",
+    "LOCAL",
+    "UNKNOWN",
+    "",
+    "UP",
+)  # of states, what needs somebody first; "" is not tested yet
+
+
+class View(NamedTuple):
+    """What is known of this node at the time `now`.
+
+    `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
+    written, and is empty where it can.
+    """
+
+    me: str
+    now: float
+    nodes: Sequence[Node]
+    tests: Iterable[Test]
+    addresses: Sequence[str]
+    quorum: int
+    own: Own
+    standings: Mapping[Test, Standing]
+    latest: Mapping[Test, Change]
+    incidents: Sequence[Incident]
+    outbox: Sequence[Notification]
+    said: Mapping[str, Sequence[Silence]]
+    unstored: str = ""
+
+
+def moment(at: float | None) -> str | None:
+    """Return a time as text in this machine's zone; None for one that is not known."""
+    if at is None or not 0 < at < 4e9:
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone().isoformat(timespec="seconds")
+
+
+def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: bool = False) -> Facts:
+    """Say whether this node can alert, and how its tests are, or those that are CHOSEN: what needs somebody first."""
+    wanted = [test for test in view.tests if is_chosen(test, chosen)]
+    tests = [_test(view, test) for test in wanted]
+    for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
+        if with_evidence and last and (len(tests) <= _FEW or each["state"] != "UP"):
+            each["evidence"] = evidence(last.judgement)
+    tests.sort(key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"]))
+    return {**ability(view), "tests": tests}
+
+
+def is_chosen(test: Test, chosen: tuple[str, str]) -> bool:
+    return all(not wanted or wanted == given for wanted, given in zip(chosen, test, strict=True))
+
+
+def ability(view: View) -> Facts:
+    """Say whether this node can alert, and if not, why."""
+    peers = [node for node in view.nodes if node.name != view.me]
+    heard = {name for name, _ in view.own.reach}
+    reached = [node.name for node in peers if node.name in heard]
+    sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
+    age, finished = view.now - view.own.finished, moment(view.own.finished)
+    late = age > speaking.limit(view.own.presence(view.me, "", view.now))
+    why = [
+        text
+        for holds, text in (
+            (not finished, "it has never finished a round"),
+            (finished and late, f"its last round ended {names.span(age)} ago"),
+            (not view.addresses, "alert.d names no address"),
+            (view.own.refused, f"the mail system refused its last {view.own.refused} hand-overs"),
+            (
+                len(sites) < view.quorum,
+                f"of the sites it has {len(sites)} were there in its last round, and the quorum is {view.quorum}",
+            ),
+        )
+        if holds
+    ]
+    owed = {known.id for known in view.incidents if incidents.owed(known)} | {each.incident.id for each in view.outbox}
+    return {
+        "node": view.me,
+        "now": moment(view.now),
+        "can_alert": not why,
+        "why_not": why,
+        "peers": len(peers),
+        "reached": reached,
+        "quorum": view.quorum,
+        "stale": not finished or late,
+        "interval": speaking.interval(view.own.begins),
+        "last_round": finished,
+        "last_round_age": round(age, 1) if finished else None,
+        "addresses": list(view.addresses),
+        "owed": len(owed),
+        "refused_in_a_row": view.own.refused,
+        "stored": not view.unstored,
+        "troubles": [
+            {"kind": each.kind, "since": moment(each.since), "text": each.text}
+            for each in view.own.troubles
+            if trouble.is_serious(each, view.now)
+        ],
+    }
+
+
+def _test(view: View, test: Test) -> Facts:
+    standing, last = view.standings.get(test), view.latest.get(test)
+    open_now = [known for known in view.incidents if known.test == test and known.is_open]
+    state = standing.verdict.value if standing else ""
+    if any(known.flapping for known in open_now):
+        state = FLAPPING
+    ordinary = next((known for known in open_now if not known.flapping), None)
+    text = last.judgement.answers[0].text if last else ""
+    return {
+        "test": str(test),
+        "host": test.host,
+        "name": test.name,
+        "state": state,
+        "verdict": standing.verdict.value if standing else None,
+        "here": last.judgement.answers[0].seen if last else None,
+        "since": moment(standing.since if standing else None),
+        "seconds": round(view.now - standing.since) if standing and standing.since else None,
+        "text": text,
+        "incident": ordinary.id if ordinary else None,
+        "silenced_by": sorted(node for node, said in view.said.items() if any(each.covers(test, view.now) for each in said)),
+    }
+
+
+def evidence(judgement: Judgement | None) -> Facts | None:
+    """Say who saw what."""
+    return judgement and {
+        "verdict": judgement.verdict.value,
+        "quorum": judgement.quorum,
+        "sites_failing": len(judgement.sites(Vote.FAILING)),
+        "answers": list(map(_answer, judgement.answers)),
+    }
+
+
+def _answer(answer: Answer) -> Facts:
+    result = answer.result
+    return {
+        "node": answer.node.name,
+        "site": answer.node.site,
+        "sees": answer.seen,
+        "vote": answer.vote.value,
+        "text": answer.text,
+        "seconds": round(result.duration, 3) if result else None,
+        "age": round(answer.age, 1) if result else None,
+    }
+
+
+def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
+    """Tell of one incident; HANDED is what this node handed over itself."""
+    mine = [each for each in handed if each.incident == known.id]
+
+    def to(kind: model.Kind) -> list[Facts]:
+        return [{"address": each.address, "at": moment(each.at)} for each in mine if each.kind is kind]
+
+    return {
+        "incident": known.id,
+        "ids": list(known.ids),
+        "test": str(known.test),
+        "flapping": known.flapping,
+        "began": moment(known.began),
+        "ended": moment(known.closed),
+        "seconds": round((known.closed if known.closed is not None else known.began if known.removed else now) - known.began),
+        "open": known.is_open,
+        "removed": known.removed,
+        "void": known.void,
+        "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
+        "alert_by": known.alert or None,
+        "recovery_by": known.recovery or None,
+        "alert_to": to(model.Kind.ALERT),
+        "recovery_to": to(model.Kind.RECOVERY),
+        "opening": evidence(known.opening),
+        "closing": evidence(known.closing),
+    }
+
+
+def history(
+    found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float | None = None
+) -> Facts:
+    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when these are known."""
+    return {
+        "known_since": moment(min((change.at for change in changes), default=now) if since is None else since),
+        "incidents": [past(known, now, handed) for known in reversed(found)],
+        "changes": [
+            {
+                "test": str(change.test),
+                "at": moment(change.at),
+                "state": change.judgement.verdict.value,
+                "here": change.judgement.answers[0].seen,
+                "text": change.judgement.answers[0].text,
+            }
+            for change in reversed(changes)
+        ],
+    }
+
+
+def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
+    """Say how a test is, by which evidence, and what its last incident was."""
+    last = view.latest.get(test)
+    return {
+        **_test(view, test),
+        "evidence": evidence(last.judgement if last else None),
+        "last_incident": past(found[-1], view.now, handed) if found else None,
+    }
+
+
+def nodes(view: View) -> Facts:
+    """Say which nodes there are, and whom each of them reached in its last round, as far as it is known here."""
+    reached = {name: list(others) for name, others in view.own.reach}
+    reached[view.me] = list(reached)
+    every = list(dict.fromkeys([*(node.name for node in view.nodes), view.me]))
+    return {"nodes": every, "reached": reached}
+
+
+def silences(said: Mapping[str, Sequence[Silence]], now: float) -> Facts:
+    """List the silences that hold now, by whom they are said."""
+    holding = [(node, each) for node, some in said.items() for each in some if each.until is None or each.until > now]
+    listed = [{"what": "/".join(filter(None, each[:2])), "until": moment(each.until), "node": node} for node, each in holding]
+    return {"silences": sorted(listed, key=lambda each: (each["what"], each["node"]))}
+
+
+def views(able: Facts, judgements: Mapping[Test, Judgement]) -> Facts:
+    """Say who sees what now."""
+    nodes = list(dict.fromkeys(answer.node.name for judged in judgements.values() for answer in judged.answers))
+    listed = [
+        {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)} for test, judged in judgements.items()
+    ]
+    listed.sort(key=lambda each: (ORDER.index(str(each["state"])), each["test"]))
+    return {**able, "nodes": nodes, "tests": listed}
+
+
+def peers(contacts: Iterable[tuple[Contact, float]], mine: tuple[str, str, str], addresses: Mapping[str, str]) -> Facts:
+    """Tell of each peer what came of greeting it, and how long that took; MINE are our digests."""
+    return {"peers": [_peer(contact, took, mine, addresses) for contact, took in contacts]}
+
+
+def _peer(contact: Contact, took: float, mine: tuple[str, str, str], addresses: Mapping[str, str]) -> Facts:
+    said = contact.statement.presence if contact.statement else None
+    theirs = (said.tests, said.nodes, said.addresses) if said else mine
+    differ = [
+        what for what, own, other in zip(("hosts.d", "nodes.txt", "alert.d"), mine, theirs, strict=True) if other not in ("", own)
+    ]
+    return {
+        "node": contact.node.name,
+        "site": contact.node.site,
+        "address": addresses.get(contact.node.name),
+        "node_id": contact.node_id or None,
+        "reached": said is not None,
+        "reason": contact.reason,
+        "latency": round(took, 4) if said else None,
+        "version": said.version or None if said else None,
+        "clock": round(said.wall - said.at, 2) if said and said.wall else None,
+        "last_round_age": round(said.at - said.finished, 1) if said and said.finished > 0 else None,
+        "interval": said.interval if said else None,
+        "troubles": list(said.troubles) if said else [],
+        "drift": differ,
+    }

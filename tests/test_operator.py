@@ -1,0 +1,416 @@
+"""The operator's command: what it says of real nodes, as tables and as JSON, and what it changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
+
+from dmonitor import metrics, page, report, state, terminal
+from dmonitor.effects import Save
+
+SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
+WEB = "www.example.com/web"
+
+
+class Said:
+    """What `dmonitor` says on a node."""
+
+    def __init__(self, node: LocalNode) -> None:
+        self.node = node
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        options = ["--config", str(self.node.config), "--state", str(self.node.state)]
+        command = [sys.executable, str(self.node.place.directory / "bin/dmonitor"), *options, *words]
+        variables = self.node.place.environment() | environment
+        return subprocess.run(command, env=variables, text=True, capture_output=True, cwd="/", timeout=40, check=False)
+
+    def __call__(self, *words: str) -> str:
+        ran = self.run(*words)
+        assert (ran.returncode, ran.stderr) == (0, ""), ran
+        return ran.stdout
+
+    def json(self, *words: str) -> Any:
+        """Return what it says as JSON, which is as the schema wants it."""
+        facts = json.loads(self(*words, "--json"))
+        verb = "status --peers" if "--peers" in words else words[0]
+        jsonschema.validate(facts, {**SCHEMA, "$ref": f"#/$defs/{verb}"})
+        return facts
+
+
+def prepare(nodes: list[LocalNode]) -> None:
+    for node in nodes:
+        node.mail()
+        for test in (WEB, "www.example.com/ssh", "mail.example.com/ssh"):
+            node.test(test)
+        node.plugin("web", "echo OK 200")
+        node.plugin("ssh", "echo OK SSH-2.0")
+
+
+def forget() -> None:
+    time.sleep(5.2)  # until the daemons have forgotten what they answered
+
+
+@pytest.fixture
+def story(three: list[LocalNode]) -> Callable[[str], None]:
+    """Three nodes with a passing round each; call it to have a test fail, or pass again, everywhere but on the last."""
+    prepare(three)
+
+    def play(said: str) -> None:
+        for node in three[:2]:
+            node.plugin("web", f"echo {said}")
+        forget()
+        for node in three:
+            node.round()
+
+    return play
+
+
+def test_from_first_to_last(three: list[LocalNode], story: Callable[[str], None], place: Place) -> None:
+    first, second = Said(three[0]), Said(three[1])
+    early = first.run("status")
+    assert early.returncode == os.EX_TEMPFAIL and "no round has run on this node; does cron start it?" in early.stderr
+    with running(three):
+        story("OK 200")
+        story("FAIL connection refused")
+        lines = first("status").splitlines()
+        assert re.fullmatch(
+            r"127\.0\.0\.31 can alert: 2 of 2 peers reached, quorum 2, last round \d s ago, 1 address, nothing owed", lines[0]
+        )
+        table = lines[lines.index("") + 1 :]
+        assert table[0].split()[:3] == ["STATE", "TEST", "SINCE"] and table[0].endswith("TEXT THEN")
+        assert re.match(rf"DOWN +{WEB} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s\) +connection refused$", table[1]), (
+            "what is bad comes first"
+        )
+        facts = first.json("status")
+        (down,) = [each for each in facts["tests"] if each["state"] == "DOWN"]
+        assert facts["can_alert"] and down["here"] == "FAIL" and down["incident"] and down["test"] == WEB
+        assert [each["test"] for each in first.json("status", "mail.example.com")["tests"]] == ["mail.example.com/ssh"]
+        assert [each["state"] for each in first.json("status", WEB)["tests"]] == ["DOWN"]
+
+        everybody = first("status", WEB, "--peers").splitlines()
+        assert everybody[-1].split() == ["DOWN", WEB, "FAIL", "FAIL", "OK"]
+        assert everybody[-2].split() == ["STATE", "TEST", "127.0.0.31", "127.0.0.32", "127.0.0.33"]
+        (test,) = first.json("status", WEB, "--peers")["tests"]
+        assert [each["sees"] for each in test["evidence"]["answers"]] == ["FAIL", "FAIL", "OK"]
+
+        why = first("why", WEB)
+        assert why.startswith(f"{WEB} is DOWN since ") and "2 failing, quorum 2: DOWN" in why
+        assert f"The alert was handed over by 127.0.0.31: from here to {ADDRESS} at " in why
+        assert "The alert was handed over by 127.0.0.31; to whom, is not recorded here." in second("why", WEB)
+        story("OK 200")
+    (known,) = first.json("history")["incidents"]
+    assert known["seen_by"] == ["127.0.0.31", "127.0.0.32"] and known["recovery_by"] == "127.0.0.31"
+    assert [each["address"] for each in (*known["alert_to"], *known["recovery_to"])] == [ADDRESS] * 2
+    assert [each["incident"] for each in second.json("history", "www.example.com")["incidents"]] == [known["incident"]]
+    assert first.json("history", "mail.example.com/ssh")["incidents"] == []
+    assert re.search(rf"^\S+ \S+ +\d+ s +{WEB} +127\.0\.0\.31, 127\.0\.0\.32 +127\.0\.0\.31$", first("history"), re.MULTILINE)
+    changes = [(each["state"], each["here"]) for each in first.json("history", WEB)["changes"]]
+    assert changes == [("UP", "OK"), ("DOWN", "FAIL"), ("UP", "OK")], "the newest first"
+    facts = second.json("why", WEB)
+    assert facts["state"] == "UP" and facts["last_incident"]["closing"]["verdict"] == "UP"
+    mails = " ".join(mail.get_content() for mail in place.mails())
+    for answer in facts["last_incident"]["opening"]["answers"]:
+        assert re.search(rf"{re.escape(answer['node'])} +{answer['sees']}", mails), "the mail had the same evidence"
+
+
+def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    with running(three):
+        story("OK 200")
+    said = Said(three[0])
+    for words, complaint in (
+        (("status", "www.example.com/wbe"), f"no such test: 'www.example.com/wbe'; did you mean {WEB}?"),
+        (("status", "ww.example.com"), "no such host: 'ww.example.com'; did you mean www.example.com?"),
+        (("why", "www.example.com"), f"which test of www.example.com? HOST/TEST: www.example.com/ssh, {WEB}"),
+        (("history", "nowhere"), "no such host: 'nowhere'"),
+        (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
+        (("silence", WEB, "tomorrow"), "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
+        (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
+        (("silence", WEB, "0001-01-01"), "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
+        (("silence", WEB, "until", "9999-12-31"), "9999-12-31 is too far away"),
+        (("silence", WEB, "0h"), "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
+        (("silence", "www.example.com.bak", "2h"), "'www.example.com.bak' is neither HOST nor HOST/TEST"),
+        (("why", ""), "which test? HOST/TEST"),
+        (("status", "/web"), "'/web' is neither HOST nor HOST/TEST"),
+        (("history", "www.example.com/"), "'www.example.com/' is neither HOST nor HOST/TEST"),
+    ):
+        ran = said.run(*words)
+        assert (ran.returncode, ran.stdout) == (os.EX_USAGE, "") and ran.stderr == f"dmonitor: {complaint}\n", words
+    assert not (three[0].config / "silence.d").exists()
+
+
+def test_a_node_that_cannot_alert_says_so(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()  # nobody else is there
+    (three[0].config / "alert.d" / ADDRESS).unlink()
+    first = Said(three[0])("status").splitlines()[0]
+    assert first.startswith(
+        "127.0.0.31 CANNOT ALERT: alert.d names no address; of the sites it has 1 were there in its last round"
+    )
+    assert not Said(three[0]).json("status")["can_alert"]
+
+
+def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    first, second = Said(three[0]), Said(three[1])
+    with running(three):
+        story("OK 200")
+        before = time.time()
+        facts = first.json("silence", WEB, "2h")
+        until = (three[0].config / "silence.d" / WEB).stat().st_mtime
+        assert before + 7200 <= until <= time.time() + 7200 and facts["until"] == report.moment(until)
+        first("silence", "mail.example.com")
+        three[1].round()
+    listed = second.json("silences")["silences"]
+    assert [(each["what"], each["node"]) for each in listed] == [("mail.example.com", "127.0.0.31"), (WEB, "127.0.0.31")]
+    assert listed[0]["until"] is None
+    quiet = {each["test"] for each in second.json("status")["tests"] if each["silenced_by"]}
+    assert quiet == {WEB, "mail.example.com/ssh"}
+    assert "www.example.com is silenced" not in first("silences")
+    ran = first.run("silence", "mail.example.com/ssh", "1h")
+    assert ran.returncode == os.EX_USAGE and "mail.example.com is silenced as a whole already" in ran.stderr
+    assert first.run("silence", "www.example.com").returncode == os.EX_USAGE, "tests of it are silenced"
+    for what in ("mail.example.com", "www.example.com"):
+        assert first.json("silence", what, "off")["removed"]
+    assert first("silences") == "no silences\n" and first.json("silence", WEB, "off")["removed"] == []
+    if os.geteuid() == 0:
+        first("silence", WEB, "until", "2090-01-01")
+        assert (three[0].config / "silence.d" / WEB).stat().st_uid == 0, "what an operator writes is his"
+
+
+def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    three[1].test("only.example.com/ssh")
+    with running(three[:2]):
+        story("OK 200")
+        there, gone = sorted(Said(three[0]).json("peers")["peers"], key=lambda each: str(each["node"]))
+        table = Said(three[0])("peers").splitlines()
+    assert there["reached"] and there["version"] and there["drift"] == ["hosts.d"] and there["address"] == "127.0.0.32"
+    assert 0 < there["latency"] < 2 and abs(there["clock"]) < 2 and 0 <= there["last_round_age"] < 60
+    assert not gone["reached"] and gone["reason"] == "connection refused" and gone["version"] is None
+    assert table[0].split() == ["NODE", "ADDRESS", "SITE", "ANSWER", "VERSION", "LATENCY", "CLOCK", "LAST", "ROUND", "DRIFT"]
+
+
+def test_the_key(three: list[LocalNode]) -> None:
+    ((key),) = Said(three[0]).json("key")["keys"]
+    assert Said(three[0])("key").split() == [key["fingerprint"], key["path"]]
+
+
+def test_page_and_metrics_are_written_for_all_to_read(
+    three: list[LocalNode], story: Callable[[str], None], tmp_path: Path
+) -> None:
+    said = Said(three[0])
+    with running(three):
+        story("OK 200")
+        story("FAIL '<script>alert(1)</script>'")
+    for verb, where, path in (("page", tmp_path, tmp_path / "index.html"), ("metrics", tmp_path / "x.prom", tmp_path / "x.prom")):
+        assert said.json(verb, str(where)) == {"written": str(path), "bytes": path.stat().st_size}
+        assert path.stat().st_mode & 0o777 == 0o644
+    text = (tmp_path / "index.html").read_text()
+    assert "1 of 5 tests is DOWN" in text and "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+    assert ADDRESS not in text and sorted(os.listdir(tmp_path)) == ["index.html", "x.prom"]
+    assert 'dmonitor_test_down{host="www.example.com",test="web"} 1\n' in (tmp_path / "x.prom").read_text()
+    ran = said.run("page", str(tmp_path / "none"))
+    assert ran.returncode == os.EX_TEMPFAIL and f"there is no directory {tmp_path}/none" in ran.stderr
+
+
+def test_colour_is_for_a_terminal_that_wants_it(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    with running(three):
+        story("OK 200")
+    command = (
+        f"{sys.executable} {three[0].place.directory}/bin/dmonitor --config {three[0].config} --state {three[0].state} status"
+    )
+    for environment, coloured in (
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ):
+        variables = {name: value for name, value in three[0].place.environment().items() if name != "NO_COLOR"} | environment
+        said = subprocess.run(["script", "-qec", command, "/dev/null"], env=variables, capture_output=True, text=True, check=True)
+        assert ("\x1b[32mUP" in said.stdout) is coloured, environment
+    assert "\x1b" not in Said(three[0])("status")
+
+
+def test_a_thousand_tests_are_seen_at_once(place: Place) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"])
+    node.plugin("ok", "echo OK fine")
+    for number in range(1000):
+        node.test(f"host{number // 10}.example.com/ok:t{number % 10}")
+    node.run("dmonitor-check", "--once")
+    said = Said(node)
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert len(said("status").splitlines()) > 1000
+        times.append(time.monotonic() - began)
+    assert min(times) < 0.9, "the promise is 0.3 s on a machine that does nothing else"
+
+
+def test_the_state_of_the_dmonitor_before_is_taken_over(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    import sqlite3
+
+    with running(three):
+        story("OK 200")
+        path = three[0].state / "state.db"
+        db = sqlite3.connect(path)
+        db.executescript("DROP TABLE change; DROP TABLE handed; PRAGMA user_version = 3;")
+        db.close()
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+        facts = Said(three[0]).json("history")
+        assert facts["incidents"] == facts["changes"] == [], "and can be read before the first round of this one"
+        assert Said(three[0]).json("status")["tests"][0]["state"]
+        story("FAIL connection refused")
+    assert [each["state"] for each in Said(three[0]).json("history", WEB)["changes"]] == ["DOWN"]
+    assert len(Said(three[0]).json("history")["incidents"]) == 1
+    assert state._VERSION == 4
+
+
+def test_tables_are_as_wide_as_what_is_in_them() -> None:
+    paint = terminal.Paint(False)
+    assert terminal.table(("A", "BB"), [("xxx", "y"), ("z", "")], paint) == ["A    BB", "xxx  y", "z"]
+    assert terminal.table(("A",), [("DOWN",)], terminal.Paint(True)) == ["A", "\x1b[1;31mDOWN\x1b[0m"]
+
+
+def test_labels_are_escaped() -> None:
+    assert metrics._labels({"a": 'x"y\\z\n'}) == '{a="x\\"y\\\\z\\n"}'
+
+
+def test_a_bar_shows_when_it_was_down() -> None:
+    now = 1_800_000_000.0
+    incident = {"began": report.moment(now - 3600), "ended": report.moment(now - 1800), "removed": False}
+    since = str(report.moment(now - 43200))
+    drawn = page._bar([incident], now, page.DAY, since, "24 hours")
+    assert 'aria-label="Last 24 hours: DOWN once, 30 min in all"' in drawn
+    assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
+
+
+MANUAL = (CHECKOUT / "man/dmonitor.8").read_text()
+EXAMPLES = dict(re.findall(r'^\.\\" example: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE))
+
+
+def test_what_the_manual_shows_can_be_typed(three: list[LocalNode], place: Place) -> None:
+    for node in three:
+        node.mail()
+        node.test("www.example.com/http")
+        node.plugin("http", "echo FAIL connection refused")
+    with running(three):
+        for node in three:
+            node.round()
+        shim = place.program(
+            "dmonitor-shim",
+            f'#!/bin/sh\nexec {sys.executable} {place.directory}/bin/dmonitor --config {three[0].config} --state {three[0].state} "$@"\n',
+        )
+        for name, text in EXAMPLES.items():
+            script = re.sub(r"^# dmonitor", str(shim), text, flags=re.MULTILINE)
+            ran = subprocess.run(
+                ["sh", "-ec", script], env=place.environment(), capture_output=True, text=True, check=False, timeout=60
+            )
+            assert ran.returncode == 0 and ran.stderr == "" and ran.stdout, (name, ran)
+    assert set(EXAMPLES) == {"status", "silence", "history", "script"} and ran.stdout == "www.example.com/http\n"
+
+
+def test_what_is_told_of_a_node_goes_by_the_names_here(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    """A peer may call itself otherwise than our nodes.txt does."""
+    for node, name in zip(three[1:], ("paris", "rome"), strict=True):
+        node.configure(f"name = {name}\n")
+        with open(node.config / "nodes.txt", "a") as file:
+            file.write(f"{name}\n")
+    with running(three):
+        story("OK 200")
+        story("OK 200")
+    facts = Said(three[0]).json("status")
+    assert facts["can_alert"] and facts["reached"] == ["127.0.0.32", "127.0.0.33"]
+
+
+def test_a_node_whose_mails_are_refused_cannot_alert(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    for node in three:
+        node.configure("sendmail = /nonexistent/sendmail\n")
+    with running(three):
+        story("OK 200")
+        for node in three[:2]:
+            node.plugin("web", "echo FAIL")
+        forget()
+        three[0].run("dmonitor-check", "--once")
+    first = Said(three[0])("status").splitlines()[0]
+    assert first.startswith("127.0.0.31 CANNOT ALERT: the mail system refused its last 1 hand-overs")
+
+
+def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(three: list[LocalNode], tmp_path: Path) -> None:
+    prepare(three)
+    three[0].round()
+    with state.State(str(three[0].state)) as store:
+        store.save(Save(own=store.own()._replace(finished=store.clock.now() - 86400)))
+    for path in three[0].state.iterdir():
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+    Said(three[0])("page", str(tmp_path))
+    assert "<h2>Nothing is known of now" in (tmp_path / "index.html").read_text()
+
+
+def test_a_removed_test_leaves_no_incident_that_looks_open(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    with running(three):
+        story("OK 200")
+        story("FAIL refused")
+        (three[0].config / "hosts.d" / WEB).unlink()
+        three[0].round()
+    (known,) = Said(three[0]).json("history", WEB)["incidents"]
+    assert known["removed"] and not known["open"] and known["seconds"] == 0
+    assert "test removed" in Said(three[0])("history")
+
+
+def test_a_silence_holds_whatever_the_umask_and_says_what_it_is_not(three: list[LocalNode]) -> None:
+    prepare(three)
+    node, said = three[0], Said(three[0])
+    before = os.umask(0o077)
+    try:
+        said("silence", WEB, "2h")
+    finally:
+        os.umask(before)
+    assert (
+        (node.config / "silence.d").stat().st_mode & 0o777
+        == 0o755
+        == (node.config / "silence.d" / "www.example.com").stat().st_mode & 0o777
+    )
+    assert (node.config / "silence.d" / WEB).stat().st_mode & 0o777 == 0o644
+    said("silence", WEB, "off")
+    assert not (node.config / "silence.d/www.example.com").exists(), "or the host could not be silenced"
+    said("silence", "www.example.com", "2h")
+    path = node.config / "silence.d/www.example.com"
+    path.unlink()
+    path.touch()
+    os.utime(path, (time.time() + 1.5, time.time() + 1.5))
+    time.sleep(1.6)
+    said("silence", WEB, "2h")  # what has ended is in nobody's way
+    typo = said.run("silence", "wwww.example.com", "2h")
+    assert typo.returncode == 0 and "silences nothing: no such host in hosts.d; did you mean www.example.com?" in typo.stderr
+
+
+def test_who_reads_only_the_first_lines_is_no_error(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()
+    options = f"--config {three[0].config} --state {three[0].state}"
+    command = f"{sys.executable} {three[0].place.directory}/bin/dmonitor {options} history --json | head -c 1"
+    ran = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], env=three[0].place.environment(), capture_output=True, text=True, check=False
+    )
+    assert ran.stderr == "" and ran.returncode in (0, 141)
+
+
+def test_metrics_of_odd_names_and_places(three: list[LocalNode]) -> None:
+    three[0].test("banana.example.com/finance")
+    three[0].plugin("finance", "echo UNKNOWN nan")
+    three[0].round()
+    said = Said(three[0])("metrics", "/dev/stdout")
+    assert 'dmonitor_test_failing_here{host="banana.example.com",test="finance"} NaN\n' in said
+    ran = Said(three[0]).run("page", "/nonexistent/x")
+    assert (
+        ran.returncode == os.EX_TEMPFAIL
+        and ran.stderr == "dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x\n"
+    )
