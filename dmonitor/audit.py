@@ -99,15 +99,20 @@ def _plugin(configuration: Config, test: Test, parameters: Iterable[str], proble
     elif fault := plugin.fault(path):
         problems.error(path, f"{fault}; needed for {test}")
     elif text := plugin.text(path):
-        lacking = plugin.lacking(text)
-        for program in lacking:
-            problems.error(path, f"{program} is not installed; needed for {test}")
         for key in parameters:
             if key not in text and key not in ("TIMEOUT", "PORT"):  # a suffix sets PORT, and `wrap` heeds TIMEOUT
                 hint = did_you_mean(key, set(re.findall("[A-Z][A-Z0-9_]{2,}", text)))
                 problems.warning(f"{configuration.directory}/hosts.d/{test}", f"{test.plugin} makes nothing of {key}{hint}")
-        return set(lacking.values())
+        return _lacking(path, text, f"; needed for {test}", problems)
     return set()
+
+
+def _lacking(path: str, text: str, whose: str, problems: Problems) -> set[str]:
+    """Say what the script PATH, which says TEXT, needs and is not installed; return the packages that have it."""
+    lacking = plugin.lacking(text)
+    for program in lacking:
+        problems.error(path, f"{program} is not installed{whose}")
+    return set(lacking.values())
 
 
 def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
@@ -119,10 +124,7 @@ def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
     if fault := plugin.fault(path):
         problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
         return set()
-    lacking = plugin.lacking(plugin.text(path))
-    for program in lacking:
-        problems.error(path, f"{program} is not installed, which this hook needs")
-    return set(lacking.values())
+    return _lacking(path, plugin.text(path), ", which this hook needs", problems)
 
 
 def _listing(directory: str) -> list[str]:

@@ -12,9 +12,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from dmonitor import config, lock, log, names, options, program, report, state, terminal, user, values
+from dmonitor import config, lock, log, names, options, program, report, silence, state, terminal, user, values
 from dmonitor.lean import Any
 from dmonitor.model import Test, node_test
 
@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--peers", action="store_true", help="ask everybody, now")
     verb("why", "the evidence for a verdict, and for the last incident: who saw what, who told whom", "HOST/TEST")
     verb("history", "the incidents: when, how long, seen by whom, told by whom", "HOST[/TEST]", **some)
-    silence = verb("silence", "say that nobody is mailed about a host or a test for a while", "HOST[/TEST]")
+    quiet = verb("silence", "say that nobody is mailed about a host or a test for a while", "HOST[/TEST]")
     when = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; else until that is said"
-    silence.add_argument("when", nargs="*", help=when, metavar="WHEN")
+    quiet.add_argument("when", nargs="*", help=when, metavar="WHEN")
     verb("silences", "what is silenced, until when, and which node said so")
     verb("peers", "greet the other nodes: version, latency, clock, last round, and what they have configured otherwise")
     verb("page", "write one page that says how everything is, for whoever opens it, into a directory", "DIR")
@@ -94,10 +94,15 @@ def _configuration(chosen: _Chosen) -> config.Config:
     return configuration
 
 
-def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.View:
+def _on_wall(store: state.State) -> Callable[[Any], Any]:
+    """Return what makes the times in a value of STORE those of the wall clock."""
+    shift = store.clock.to_wall()
+    return functools.partial(values.moved, clock=lambda at: at + shift)
+
+
+def _view(configuration: config.Config, store: state.State) -> report.View:
     """Read what is known here; all times are made those of the wall clock."""
-    books, shift = store.books(), store.clock.to_wall()
-    moved = functools.partial(values.moved, clock=lambda at: at + shift)
+    books, shift, moved = store.books(), store.clock.to_wall(), _on_wall(store)
     own = moved(books.own)
     me = own.name or configuration.settings.name or os.uname().nodename
     nodes = [node_test(node.name) for node in configuration.nodes if node.name != me]
@@ -120,12 +125,13 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
     )
 
 
-def _read(chosen: _Chosen) -> tuple[report.View, state.State]:
+def _read(chosen: _Chosen) -> tuple[report.View, state.State, config.Config]:
     user.become()
     if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
         raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
     store = state.State(chosen.state, chosen.run, read_only=True)
-    return _view(chosen, _configuration(chosen), store), store
+    configuration = _configuration(chosen)
+    return _view(configuration, store), store, configuration
 
 
 def _is_there(path: str) -> bool:
@@ -161,7 +167,7 @@ def _or_unknown(verb: Callable[[_Chosen], int]) -> Callable[[_Chosen], int]:
     def tried(chosen: _Chosen) -> int:
         try:
             return verb(chosen)
-        except _Unknown as unknown:
+        except (_Unknown, silence.Refused) as unknown:
             log.complain(str(unknown))
             return os.EX_USAGE
 
@@ -170,16 +176,12 @@ def _or_unknown(verb: Callable[[_Chosen], int]) -> Callable[[_Chosen], int]:
 
 @_or_unknown
 def _status(chosen: _Chosen) -> int:
-    view, _ = _read(chosen)
+    view, _, configuration = _read(chosen)
     wanted = _wanted(view, chosen.what)
-    return _everybody(chosen, view, wanted) if chosen.peers else _show(chosen, report.status(view, wanted), terminal.status)
-
-
-def _everybody(chosen: _Chosen, view: report.View, wanted: tuple[str, str]) -> int:
-    """Ask everybody what they see now, and show a column for each node."""
+    if not chosen.peers:
+        return _show(chosen, report.status(view, wanted), terminal.status)
     from dmonitor import check
 
-    configuration = _configuration(chosen)
     tests = {test: wants for test, wants in configuration.tests.items() if report.is_chosen(test, wanted)}
     seen, _ = check.look(chosen, configuration._replace(tests=tests))
     judged = {test: each for test, each in seen.judgements.items() if report.is_chosen(test, wanted)}
@@ -189,7 +191,7 @@ def _everybody(chosen: _Chosen, view: report.View, wanted: tuple[str, str]) -> i
 
 @_or_unknown
 def _why(chosen: _Chosen) -> int:
-    view, store = _read(chosen)
+    view, store, _ = _read(chosen)
     host, name = _wanted(view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -203,7 +205,7 @@ def _why(chosen: _Chosen) -> int:
 
 @_or_unknown
 def _past(chosen: _Chosen) -> int:
-    view, store = _read(chosen)
+    view, store, _ = _read(chosen)
     host, name = _named(chosen.what)  # it may have been removed, and yet have been
     changes, found, handed = _history(store, (host, name))
     if not changes and not found:
@@ -211,121 +213,29 @@ def _past(chosen: _Chosen) -> int:
     return _show(chosen, report.history(found, changes, handed, view.now), terminal.history)
 
 
-def _history(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any], list[Any]]:
-    shift = store.clock.to_wall()
-    some = store.history(wanted, store.clock.now() - state.KEPT)
-    changes, found, handed = ([values.moved(each, lambda at: at + shift) for each in kind] for kind in some)
-    return changes, found, handed
-
-
-def _incidents(store: state.State) -> list[Any]:
-    shift = store.clock.to_wall()
-    return [values.moved(each, lambda at: at + shift) for each in store.past(store.clock.now() - state.KEPT)]
+def _history(store: state.State, wanted: tuple[str, str]) -> list[list[Any]]:
+    """Return changes, incidents, and what was handed over."""
+    return [list(map(_on_wall(store), kind)) for kind in store.history(wanted, store.clock.now() - state.KEPT)]
 
 
 def _silences(chosen: _Chosen) -> int:
-    view, _ = _read(chosen)
+    view, _, _ = _read(chosen)
     return _show(chosen, report.silences(view.said, view.now), terminal.silences)
 
 
 @_or_unknown
 def _silence(chosen: _Chosen) -> int:
     """Touch the file of a silence, or remove it."""
-    host, _, name = chosen.what.partition("/")
-    is_proper = names.is_node if host == names.NODE else names.is_test
-    proper = names.is_subject(host) and (not name or is_proper(name)) and not chosen.what.endswith("/")
-    if not proper or names.is_passed_over(host) or names.is_passed_over(name):
-        raise _Unknown(f"'{names.printable(chosen.what)}' is neither HOST nor HOST/TEST")
-    path = f"{chosen.config}/silence.d/{chosen.what}"
-    when = " ".join(chosen.when).removeprefix("for ")
-    until = None if when in ("", "off") else _until(when)
+    what, when = chosen.what, " ".join(chosen.when).removeprefix("for ")
     if when == "off":
-        removed = list(_unsilence(path))
-        facts = {"what": chosen.what, "removed": removed, "until": None}
-        log.info("silence-removed", what=chosen.what)
-        return _show(
-            chosen, facts, lambda *_: ["\n".join(f"removed {each}" for each in removed) or f"{chosen.what} was not silenced here"]
-        )
-    os.umask(0o022)
-    for place in {f"{chosen.config}/silence.d/{host}", path}:
-        _clear(place)
-    if os.path.isdir(path) or (name and os.path.isfile(os.path.dirname(path))):
-        other = "tests of it are silenced already" if not name else f"{host} is silenced as a whole already"
-        raise _Unknown(f"{other}: `dmonitor silence {host} off` first")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    problems = config.Problems()
-    tests, nodes = config.load_tests(chosen.config, problems), config.load_nodes(chosen.config, problems)
-    with open(path, "a", encoding="utf-8"):
-        pass
-    os.utime(path, None if until is None else (until, until))
-    for problem in config.Problems() if problems.unreadable else _about(chosen, path, tests, nodes):
-        log.complain(str(problem))
-    log.info("silenced", what=chosen.what, until=report.moment(until))
-    end = f"until {terminal.day(report.moment(until))}" if until else f"until `dmonitor silence {chosen.what} off`"
-    facts = {"what": chosen.what, "removed": [], "until": report.moment(until)}
-    return _show(
-        chosen, facts, lambda *_: [f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"]
-    )
-
-
-def _about(chosen: _Chosen, path: str, tests: config.Tests, nodes: tuple[Any, ...]) -> Iterator[config.Problem]:
-    """Yield what is wrong with the silence in PATH."""
-    problems = config.Problems()
-    list(config.load_silences(chosen.config, problems, tests, nodes))
-    yield from (problem for problem in problems if problem.path == path)
-
-
-def _clear(path: str) -> None:
-    """Remove a silence that has ended, or those in a directory, and that, if nothing is left in it."""
-    if os.path.isdir(path):
-        for each in os.listdir(path):
-            _clear(f"{path}/{each}")
-        if not os.listdir(path):
-            os.rmdir(path)
-    elif os.path.exists(path):
-        status = os.stat(path)
-        if status.st_ctime + 1 < status.st_mtime <= time.time():
-            os.unlink(path)
-
-
-def _unsilence(path: str) -> Iterator[str]:
-    """Remove the file of a silence, or of all in a directory; yield what was removed."""
-    if os.path.isdir(path):
-        for each in sorted(os.listdir(path)):
-            yield from _unsilence(f"{path}/{each}")
-        if os.path.isdir(path):
-            os.rmdir(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
-        yield path
-        above = os.path.dirname(path)
-        if os.path.basename(above) != "silence.d" and not os.listdir(above):
-            os.rmdir(above)
-
-
-def _until(when: str) -> float:
-    """Return the time that WHEN says, `2h` or `until 18:00`, in seconds since the epoch."""
-    import datetime
-    import re
-
-    now = time.time()
-    if match := re.fullmatch(r"([1-9]\d{0,3})\s*(min|m|h|d)", when):
-        return now + int(match[1]) * {"m": 60, "min": 60, "h": 3600, "d": 86400}[match[2]]
-    said = when.removeprefix("until ").strip()
-    try:
-        if re.fullmatch(r"\d{1,2}:\d\d", said):
-            at = datetime.datetime.combine(datetime.date.today(), datetime.time.fromisoformat(said.zfill(5)))
-            at += datetime.timedelta(days=at.timestamp() <= now)
-        else:
-            at = datetime.datetime.fromisoformat(said)
-        end = at.timestamp()
-    except (ValueError, OverflowError):
-        raise _Unknown(
-            f"'{names.printable(when)}' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
-        ) from None
-    if not now < end < 4e9:
-        raise _Unknown(f"{said} is {'over' if end <= now else 'too far away'}")
-    return end
+        removed = silence.lift(chosen.config, what)
+        said = [f"removed {path}" for path in removed] or [f"{what} was not silenced here"]
+        return _show(chosen, {"what": what, "removed": removed, "until": None}, lambda *_: said)
+    until = silence.end(when) if when else None
+    silence.say(chosen.config, what, until)
+    facts: report.Facts = {"what": what, "removed": [], "until": report.moment(until)}
+    end = f"until {terminal.day(facts['until'])}" if until else f"until `dmonitor silence {what} off`"
+    return _show(chosen, facts, lambda *_: [f"nobody is mailed about {what} {end}; the other nodes hear of it within a minute"])
 
 
 def _peers(chosen: _Chosen) -> int:
@@ -334,10 +244,10 @@ def _peers(chosen: _Chosen) -> int:
     user.become()
     configuration, own_run = _configuration(chosen), functools.partial(lock.holder, chosen.state, "dmonitord")
     node_id, _, _ = state.peek(chosen.state, chosen.run)
-    around, contacts = observer.greet_all(configuration, node_id, {}, own_run)
+    around, contacts = observer.greet_all(configuration, node_id, own_run)
     mine = (
         protocol.digest(configuration.tests),
-        protocol.digest(f"{each.name} {each.site}" for each in configuration.nodes),
+        protocol.digest_nodes(configuration.nodes),
         protocol.digest(configuration.addresses),
     )
     where = {peer.node.name: peer.addresses[0] for peer in around.peers if peer.addresses}
@@ -351,9 +261,9 @@ def _page(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor import page
 
-        view, store = _read(chosen)
-        shift = store.clock.to_wall()
-        history = report.history(_incidents(store), (), (), view.now, store.known_since() + shift)
+        view, store, _ = _read(chosen)
+        found = list(map(_on_wall(store), store.past(store.clock.now() - state.KEPT)))
+        history = report.history(found, (), (), view.now, store.known_since() + store.clock.to_wall())
         status = report.status(view, with_evidence=True)
         return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now)
 
@@ -366,7 +276,7 @@ def _metrics(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor import metrics
 
-        view, _ = _read(chosen)
+        view, _, _ = _read(chosen)
         times = {str(test): standing.since for test, standing in view.standings.items()}
         return metrics.metrics(report.status(view), {**times, "last_round": max(0.0, view.own.finished)})
 
@@ -391,7 +301,7 @@ def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
         with open(path, "wb") as file:
             file.write(text)
         return os.EX_OK
-    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or ".")
+    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=where)
     try:
         with open(descriptor, "wb") as file:
             file.write(text)

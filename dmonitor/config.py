@@ -457,5 +457,10 @@ def _silence(path: str, host: str, name: str) -> Iterator[Silence]:
         status = os.stat(path)
     except OSError:
         return  # removed this very moment
+    yield Silence(host, name, silent_until(status))
+
+
+def silent_until(status: os.stat_result) -> float | None:
+    """Return when the silence ends whose file has STATUS, in seconds since the epoch; None: when it is removed."""
     # A touch without a time sets both alike; the margin is for a file server whose clock is not ours.
-    yield Silence(host, name, status.st_mtime if status.st_mtime > status.st_ctime + 1 else None)
+    return status.st_mtime if status.st_mtime > status.st_ctime + 1 else None

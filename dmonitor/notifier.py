@@ -32,6 +32,10 @@ class Letter(NamedTuple):
     content: bytes
     facts: Mapping[str, str] | None = None
 
+    @property
+    def is_hook(self) -> bool:
+        return self.facts is not None
+
 
 class Delivery(NamedTuple):
     """What became of one letter; `text` is what the program wrote, or why it did not take the letter."""
@@ -58,13 +62,13 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
     Nothing runs on at the end, after LIMIT seconds for each batch and PATIENCE seconds for all at the most.
     """
     end = time.monotonic() + patience
-    waiting = sorted(letters, key=lambda address: letters[address].facts is not None)  # no mail waits for hooks
+    waiting = sorted(letters, key=lambda address: letters[address].is_hook)  # no mail waits for hooks
     running: dict[str, _Attempt] = {}
     while waiting or running:
         while waiting and len(running) < _AT_ONCE:
             address = waiting.pop(0)
             letter = letters[address]
-            left = min(LIMIT if letter.facts is None else HOOK_LIMIT, end - time.monotonic())
+            left = min(HOOK_LIMIT if letter.is_hook else LIMIT, end - time.monotonic())
             if left < 1:
                 yield address, Delivery(False, "no time left in this round")
                 continue
@@ -94,7 +98,7 @@ def _start(letter: Letter, limit: float) -> _Attempt:
         with open(os.memfd_create("letter"), "w+b") as content:
             content.write(letter.content)
             content.seek(0)
-            marked = 0 if letter.facts is None else mark(output + _HOOKS)
+            marked = mark(output + _HOOKS) if letter.is_hook else 0
             if letter.facts is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (min([_FILE_SIZE, *(each for each in limits if each >= 0)]), limits[1]))
             process = subprocess.Popen(

@@ -223,12 +223,13 @@ class Observer:
         return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)
 
 
-def greet_all(config: Config, node_id: str, known: Known, own_run: Run) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
+def greet_all(config: Config, node_id: str, own_run: Run) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
     """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
 
     The times in it are those of the wall clock.
     """
-    around, found, began = cluster.look_around(config.nodes, config.settings, known), {}, time.monotonic()
+    around = cluster.look_around(config.nodes, config.settings, {})
+    found: dict[Node, tuple[Contact, float]] = {}
     with selectors.DefaultSelector() as selector:
         asker = peers.Asker(selector, around.peers, node_id, config.settings, config.keys, digest=digest(config.tests))
         asker.own_run = own_run

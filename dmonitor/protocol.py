@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from dmonitor import names, values
 from dmonitor.lean import Any, NamedTuple
-from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
+from dmonitor.model import Incident, Node, Outcome, Presence, Result, Silence, Statement, Test, node_test
 
 try:  # the interpreter's own, as random has it: hashlib would load OpenSSL, which takes 3 ms of each round
     from _sha2 import sha256 as _sha256
@@ -197,6 +197,11 @@ _SAID = {"standing": Presence, "heard": Presence, "silence": Silence, "incident"
 def digest(things: Iterable[object]) -> str:
     """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
     return str(_sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest())[:16]
+
+
+def digest_nodes(nodes: Iterable[Node]) -> str:
+    """Return the digest of the lines of nodes.txt."""
+    return digest(f"{node.name} {node.site}" for node in nodes)
 
 
 def write_statement(statement: Statement, now: float) -> bytes:

@@ -19,15 +19,8 @@ Facts = dict[str, Any]
 
 FLAPPING = "FLAPPING"
 _FEW = 60  # tests of which there is evidence for those that are UP, too
-ORDER = (
-    "DOWN",
-    FLAPPING,
-    "UNCONFIRMED",
-    "LOCAL",
-    "UNKNOWN",
-    "",
-    "UP",
-)  # of states, what needs somebody first; "" is not tested yet
+# Of states, what needs somebody first; "" is not tested yet.
+ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", "", "UP")
 
 
 class View(NamedTuple):
@@ -62,7 +55,11 @@ def moment(at: float | None) -> str | None:
 def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: bool = False) -> Facts:
     """Say whether this node can alert, and how its tests are, or those that are CHOSEN: what needs somebody first."""
     wanted = [test for test in view.tests if is_chosen(test, chosen)]
-    tests = [_test(view, test) for test in wanted]
+    open_now: dict[Test, list[Incident]] = {}
+    for known in view.incidents:
+        if known.is_open:
+            open_now.setdefault(known.test, []).append(known)
+    tests = [_test(view, test, open_now.get(test, ())) for test in wanted]
     for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
         if with_evidence and last and (len(tests) <= _FEW or each["state"] != "UP"):
             each["evidence"] = evidence(last.judgement)
@@ -121,24 +118,23 @@ def ability(view: View) -> Facts:
     }
 
 
-def _test(view: View, test: Test) -> Facts:
+def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
     standing, last = view.standings.get(test), view.latest.get(test)
-    open_now = [known for known in view.incidents if known.test == test and known.is_open]
+    own = last.judgement.answers[0] if last else None
     state = standing.verdict.value if standing else ""
     if any(known.flapping for known in open_now):
         state = FLAPPING
     ordinary = next((known for known in open_now if not known.flapping), None)
-    text = last.judgement.answers[0].text if last else ""
     return {
         "test": str(test),
         "host": test.host,
         "name": test.name,
         "state": state,
         "verdict": standing.verdict.value if standing else None,
-        "here": last.judgement.answers[0].seen if last else None,
+        "here": own.seen if own else None,
         "since": moment(standing.since if standing else None),
         "seconds": round(view.now - standing.since) if standing and standing.since else None,
-        "text": text,
+        "text": own.text if own else "",
         "incident": ordinary.id if ordinary else None,
         "silenced_by": sorted(node for node, said in view.said.items() if any(each.covers(test, view.now) for each in said)),
     }
@@ -219,7 +215,7 @@ def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Hand
     """Say how a test is, by which evidence, and what its last incident was."""
     last = view.latest.get(test)
     return {
-        **_test(view, test),
+        **_test(view, test, [known for known in view.incidents if known.test == test and known.is_open]),
         "evidence": evidence(last.judgement if last else None),
         "last_incident": past(found[-1], view.now, handed) if found else None,
     }

@@ -54,7 +54,7 @@ class _Round:
         self._ledger = incident.Ledger(books.incidents, books.recall)
         self._outbox = {_key(left): left for left in books.outbox}
         begins = (*books.own.begins, clock.now())[-_BEGINS:]
-        nodes, addresses = protocol.digest(f"{each.name} {each.site}" for each in setup.nodes), protocol.digest(setup.addresses)
+        nodes, addresses = protocol.digest_nodes(setup.nodes), protocol.digest(setup.addresses)
         speaks = bool(setup.addresses)
         self._own = books.own._replace(begins=begins, speaks=speaks, nodes=nodes, addresses=addresses)
         listed = {node.name for node in setup.nodes}
@@ -86,15 +86,18 @@ class _Round:
         yield from self._tell()
         yield from self._look_at_itself(judgements, standings)
         heard = tuple(each.presence._replace(version="", wall=0.0) for each in self._statements.values())
-        others = [known for known in self._contacts if known.statement and known.node_id != self._setup.node_id]
-        ours = {known.node_id: known.node.name for known in others} | {self._setup.node_id: self._me.name}
-        reach = tuple(
-            (known.node.name, tuple(ours.get(other.node_id, other.name) for other in known.statement.heard))
-            for known in others
-            if known.statement
-        )
-        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard, reach=reach))
+        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard, reach=self._reach()))
         return self._all_taken
+
+    def _reach(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return who was greeted, and whom each of them had greeted, by the names in our nodes.txt."""
+        said = [(each.node_id, each.node.name, each.statement) for each in self._contacts if each.statement]
+        ours = {node_id: name for node_id, name, _ in said} | {self._setup.node_id: self._me.name}
+        return tuple(
+            (name, tuple(ours.get(other.node_id, other.name) for other in statement.heard))
+            for node_id, name, statement in said
+            if node_id != self._setup.node_id
+        )
 
     def _is_whole(self, known: Incident) -> bool:
         """Say whether all are to be asked this time: what a site saw last is remembered for `incident.MEMORY` seconds."""

@@ -64,6 +64,7 @@ CREATE TABLE handed (
 );
 CREATE INDEX handed_incident ON handed (incident);
 """
+_OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name')"  # of an incident; '' is any
 _MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
 
 
@@ -296,52 +297,51 @@ class State:
         with self._named():
             return self._incidents(chosen, (wanted,))
 
+    @property
+    def _has_history(self) -> bool:
+        """Say whether a round of this version has been here: before that, nothing but incidents is known."""
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return version >= _VERSION
+
     def history(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> tuple[list[Change], list[Incident], list[Handed]]:
         """Return what has changed, which incidents there were, and what this node handed over, oldest first, SINCE a time.
 
         Of TEST only, a host's name and a test's; with the second empty, of all of that host, and with both, of everything.
         """
-        host, name = test
-        ours = "(? IN ('', host) AND ? IN ('', name))"
+        facts, found = (since, *test), self.past(since, test)
         with self._named():
-            of_incident = "(? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name'))"
-            found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {of_incident}", (since, host, name))
-            found.sort(key=lambda known: known.began)
-            if self._db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:  # no round of this version has been here yet
+            if not self._has_history:
                 return [], found, []
-            rows = self._db.execute(f"SELECT * FROM change WHERE at >= ? AND {ours} ORDER BY at", (since, host, name)).fetchall()
-            changes = [Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows]
-            handed = [
-                Handed(values.read(Incident, value, own=True).id, Kind(kind), address, at)
-                for value, kind, address, at in self._db.execute(
-                    "SELECT value, kind, address, handed.at FROM handed JOIN incident ON number = incident"
-                    f" WHERE handed.at >= ? AND {of_incident} ORDER BY handed.at",
-                    (since, host, name),
-                )
-            ]
-            return changes, found, handed
+            ours = "at >= ? AND ? IN ('', host) AND ? IN ('', name) ORDER BY at"
+            changes = self._changes(f"SELECT host, name, at, judgement FROM change WHERE {ours}", facts)
+            handed = self._db.execute(
+                "SELECT value ->> '$.ids[0]', kind, address, at FROM handed JOIN incident ON number = incident"
+                f" WHERE at >= ? AND {_OF_TEST} ORDER BY at",
+                facts,
+            )
+            return changes, found, [Handed(known, Kind(kind), address, at) for known, kind, address, at in handed]
 
-    def past(self, since: float) -> list[Incident]:
-        """Return the incidents that are open, or were closed SINCE a time, oldest first."""
+    def past(self, since: float, test: tuple[str, str] = ("", "")) -> list[Incident]:
+        """Return the incidents of TEST that are open, or were closed SINCE a time, oldest first."""
         with self._named():
-            found = self._incidents("(closed IS NULL OR closed >= ?)", (since,))
+            found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {_OF_TEST}", (since, *test))
             return sorted(found, key=lambda known: known.began)
 
     def known_since(self) -> float:
         """Return when the oldest change was that is known."""
         with self._named():
-            known = self._db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION
-            oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if known else None
+            oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if self._has_history else None
             return float(self.clock.now() if oldest is None else oldest)
 
     def latest(self) -> dict[Test, Change]:
         """Return the last change of each test."""
         with self._named():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
-                return {}
-            rows = self._db.execute("SELECT host, name, max(at), judgement FROM change GROUP BY host, name").fetchall()
-            every = (Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows)
-            return {change.test: change for change in every}
+            last = "SELECT host, name, max(at), judgement FROM change GROUP BY host, name"
+            return {change.test: change for change in (self._changes(last) if self._has_history else ())}
+
+    def _changes(self, select: str, facts: Sequence[object] = ()) -> list[Change]:
+        rows = self._db.execute(select, facts)
+        return [Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows]
 
     def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
         rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)

@@ -155,7 +155,7 @@ def test_imports_run_one_way() -> None:
 # The rule says 4,000 for all; doc/design.md says under "Size" what came of it. What only shows is counted for itself: nothing that
 # tests, concludes or tells imports it.
 LIMIT, VIEW_LIMIT = 4_750, 900
-VIEW = {"command", "metrics", "page", "report", "terminal"}
+VIEW = {"command", "metrics", "page", "report", "silence", "terminal"}
 
 
 def code_lines(path: Path) -> int:

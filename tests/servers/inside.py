@@ -169,7 +169,7 @@ MORE = [
     More("silentry.test", "domain", "URL=http://192.0.2.1/rdap/", "UNKNOWN", "the registry does not say when it ends"),
     More("other.test", "domain", "URL=http://192.0.2.1/rdap/", "FAIL", "does not know this domain"),
 ]
-# Ten of the monitoring plugins, each a plugin of one line; HOST and what is in the test's file are theirs to use.
+# Eleven of the monitoring plugins, each a plugin of one line; HOST and what is in the test's file are theirs to use.
 M = 'exec /usr/libexec/dmonitor/wrap -h "$1" monitoring-plugins-standard '
 WRAPPED = {
     "disk": "exec /usr/libexec/dmonitor/wrap monitoring-plugins-basic check_disk -w 1% -c \"${LEFT:-0%}\" -p /",
