@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from dmonitor import config, lock, log, names, options, program, report, silence, state, terminal, user, values
+from dmonitor import config, lock, log, names, options, program, report, silence, state, terminal, user
 from dmonitor.lean import Any
 from dmonitor.model import Test, node_test
 
@@ -94,20 +94,24 @@ def _configuration(chosen: _Chosen) -> config.Config:
     return configuration
 
 
-def _on_wall(store: state.State) -> Callable[[Any], Any]:
-    """Return what makes the times in a value of STORE those of the wall clock."""
-    shift = store.clock.to_wall()
-    return functools.partial(values.moved, clock=lambda at: at + shift)
+def _read(chosen: _Chosen, more: Callable[[state.State], Any] = lambda store: None) -> tuple[report.View, Any, config.Config]:
+    """Return what is known here, and what MORE reads of the state, in times of the wall clock; and the configuration."""
+    user.become()
+    if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
+        raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
+    configuration = _configuration(chosen)
+
+    def read(store: state.State) -> tuple[report.View, Any]:
+        store.shift = store.clock.to_wall()
+        return _view(chosen, configuration, store), more(store)
+
+    return *state.read(chosen.state, chosen.run, read), configuration
 
 
-def _view(configuration: config.Config, store: state.State) -> report.View:
-    """Read what is known here; all times are made those of the wall clock."""
-    books, shift, moved = store.books(), store.clock.to_wall(), _on_wall(store)
-    own = moved(books.own)
-    me = own.name or configuration.settings.name or os.uname().nodename
+def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.View:
+    books = store.books()
+    me = books.own.name or configuration.settings.name or os.uname().nodename
     nodes = [node_test(node.name) for node in configuration.nodes if node.name != me]
-    standings = {test: known._replace(since=known.since + shift) for test, known in books.standings.items()}
-    said = {node: tuple(map(moved, some)) for node, some in books.silences.items()}
     return report.View(
         me,
         time.time(),
@@ -115,23 +119,14 @@ def _view(configuration: config.Config, store: state.State) -> report.View:
         [*configuration.tests, *nodes],
         configuration.addresses,
         configuration.settings.quorum,
-        own,
-        standings,
-        {test: moved(change) for test, change in store.latest().items()},
-        list(map(moved, books.incidents)),
+        books.own,
+        books.standings,
+        store.latest(evidence=chosen.verb in ("why", "page")),
+        books.incidents,
         books.outbox,
-        {**said, me: configuration.silences},
+        {**books.silences, me: configuration.silences},
         store.failed,
     )
-
-
-def _read(chosen: _Chosen) -> tuple[report.View, state.State, config.Config]:
-    user.become()
-    if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
-        raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
-    store = state.State(chosen.state, chosen.run, read_only=True)
-    configuration = _configuration(chosen)
-    return _view(configuration, store), store, configuration
 
 
 def _is_there(path: str) -> bool:
@@ -191,7 +186,8 @@ def _status(chosen: _Chosen) -> int:
 
 @_or_unknown
 def _why(chosen: _Chosen) -> int:
-    view, store, _ = _read(chosen)
+    wanted = _named(chosen.what)
+    view, (found, handed), _ = _read(chosen, lambda store: _past(store, wanted))
     host, name = _wanted(view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -199,23 +195,26 @@ def _why(chosen: _Chosen) -> int:
         raise _Unknown(
             f"which test of {host}? HOST/TEST: {', '.join(sorted(str(test) for test in view.tests if test.host == host))}"
         )
-    _, found, handed = _history(store, (host, name))
     return _show(chosen, report.why(view, Test(host, name), found, handed), terminal.why)
 
 
 @_or_unknown
-def _past(chosen: _Chosen) -> int:
-    view, store, _ = _read(chosen)
-    host, name = _named(chosen.what)  # it may have been removed, and yet have been
-    changes, found, handed = _history(store, (host, name))
+def _history(chosen: _Chosen) -> int:
+    wanted = _named(chosen.what)  # it may have been removed, and yet have been
+
+    def read(store: state.State) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
+        return store.changes(wanted) if chosen.json else [], _past(store, wanted), store.known_since()
+
+    view, (changes, (found, handed), since), _ = _read(chosen, read)
     if not changes and not found:
         _wanted(view, chosen.what)
-    return _show(chosen, report.history(found, changes, handed, view.now), terminal.history)
+    return _show(chosen, report.history(found, changes, handed, view.now, since), terminal.history)
 
 
-def _history(store: state.State, wanted: tuple[str, str]) -> list[list[Any]]:
-    """Return changes, incidents, and what was handed over."""
-    return [list(map(_on_wall(store), kind)) for kind in store.history(wanted, store.clock.now() - state.KEPT)]
+def _past(store: state.State, wanted: tuple[str, str] = ("", "")) -> tuple[list[Any], list[Any]]:
+    """Return the incidents of what is WANTED, and what was handed over of them."""
+    since = store.clock.now() - state.KEPT
+    return store.past(wanted, since), store.handed(wanted, since)
 
 
 def _silences(chosen: _Chosen) -> int:
@@ -261,9 +260,8 @@ def _page(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor import page
 
-        view, store, _ = _read(chosen)
-        found = list(map(_on_wall(store), store.past(store.clock.now() - state.KEPT)))
-        history = report.history(found, (), (), view.now, store.known_since() + store.clock.to_wall())
+        view, ((found, _), since), _ = _read(chosen, lambda store: (_past(store), store.known_since()))
+        history = report.history(found, (), (), view.now, since)
         status = report.status(view, with_evidence=True)
         return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now)
 
@@ -352,7 +350,7 @@ def _key(chosen: _Chosen) -> int:
 _VERBS: dict[str, Callable[[_Chosen], int]] = {
     "status": _status,
     "why": _why,
-    "history": _past,
+    "history": _history,
     "silence": _silence,
     "silences": _silences,
     "peers": _peers,

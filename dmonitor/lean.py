@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from typing import Any as Any
     from typing import NamedTuple as NamedTuple
     from typing import Protocol as Protocol
+    from typing import TypeVar as TypeVar
 else:
     from collections import _tuplegetter
     from types import GenericAlias
 
-    Any, Protocol = object, object
+    Any, Protocol, TypeVar = object, object, str
 
     class Annotated:
         def __class_getitem__(cls, said: tuple[Any, ...]) -> GenericAlias:

@@ -14,7 +14,8 @@ from dmonitor.report import FLAPPING, Facts
 
 DAY, DAYS = 86400, 90
 STALE = 300  # seconds after which the page is out of date
-_SHOWN, _DETAILED = 200, 30  # past incidents that are listed, and of how many the evidence is
+_SHOWN = 200  # past incidents that are listed
+_ROOM = 150_000  # characters for who saw what: of what needs somebody first
 _LISTED = 20  # tests that are named at the top
 _BAD = ("DOWN", FLAPPING)
 _LIGHT = "--bg:#fff;--fg:#1b1f24;--soft:#5a6270;--line:#d5d9e0;--down:#b3261e;--up:#1b6e8c;--odd:#8a5a00"
@@ -48,6 +49,24 @@ look();setInterval(look,5000)
 """
 
 
+class _Room:
+    """What is left for tables of who saw what."""
+
+    def __init__(self) -> None:
+        self._left = _ROOM
+
+    def evidence(self, facts: Facts) -> str:
+        """Return a table of who saw what, a row for all who saw the same; nothing where there is no room left for it."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for each in facts["answers"]:
+            alike.setdefault((each["sees"], each["text"]), []).append(each["node"])
+        rows = [(_(", ".join(nodes)), _state(sees), _(text)) for (sees, text), nodes in alike.items()]
+        seen = _table(("Node", "Sees", "Text"), rows)
+        said = f"{seen}<p>{facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}.</p>"
+        self._left = max(0, self._left - len(said))
+        return said if self._left else ""
+
+
 def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float) -> str:
     """Return the page; AT is the time it is written, in seconds since the epoch."""
     hosts: dict[str, list[Facts]] = {}
@@ -58,6 +77,8 @@ def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float
         told.setdefault(known["test"], []).append(known)
     order = sorted(hosts, key=lambda host: (host == names.NODE, host))
     seen = _seconds(status["last_round"]) if status["last_round"] else 0.0
+    room = _Room()
+    evidence = {each["test"]: room.evidence(each["evidence"]) for each in status["tests"] if "evidence" in each}
     stale = STALE + 60 * (status["interval"] - 1)
     written, last = _time(status["now"]), _time(status["last_round"])
     return "\n".join(
@@ -73,8 +94,9 @@ def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float
             f"It was written {written}, and says nothing of how things are now.</div></header><main>",
             _banner(status),
             "<h2>Hosts</h2>" if hosts else "<h2>Hosts</h2><p>No test is configured.</p>",
-            *(_host(host, hosts[host], told, at, history["known_since"]) for host in order),
-            _incidents(history["incidents"]),
+            *(_host(host, hosts[host], evidence, told, at, history["known_since"]) for host in order),
+            "" if all(evidence.values()) else f"<p>Of the other tests who saw what has no room here: {_why('HOST/TEST')}.</p>",
+            _incidents(history["incidents"], room),
             _silences(silences["silences"]),
             _nodes(nodes),
             f"</main><script>{_SCRIPT.format(at=int(seen), stale=stale)}</script></body></html>\n",
@@ -136,7 +158,18 @@ def _anchor(test: str) -> str:
     return "t-" + "".join(c if c.isalnum() else f"_{ord(c):x}" for c in test)
 
 
-def _host(host: str, tests: Sequence[Facts], told: Mapping[str, Sequence[Facts]], at: float, known_since: str) -> str:
+def _why(test: str) -> str:
+    return f"<code>dmonitor why {_(test)}</code>"
+
+
+def _host(
+    host: str,
+    tests: Sequence[Facts],
+    evidence: Mapping[str, str],
+    told: Mapping[str, Sequence[Facts]],
+    at: float,
+    known_since: str,
+) -> str:
     rows = []
     for each in sorted(tests, key=lambda each: str(each["name"])):
         words = [_state(each["state"]), f"<strong>{_(each['name'])}</strong>"]
@@ -146,8 +179,8 @@ def _host(host: str, tests: Sequence[Facts], told: Mapping[str, Sequence[Facts]]
         incidents = [known for known in told.get(each["test"], ()) if not known["flapping"]]
         bars = _bar(incidents, at, DAY, known_since, "24 hours") + _bar(incidents, at, DAYS * DAY, known_since, f"{DAYS} days")
         title = f"{_(each['name'])}: who saw what when that began"
-        evidence = each.get("evidence")
-        seen = f"<details><summary>{title}</summary>{_evidence(evidence)}</details>" if evidence else ""
+        table = evidence.get(each["test"])
+        seen = f"<details><summary>{title}</summary>{table}</details>" if table else ""
         rows.append(f'<div class="test" id="{_anchor(each["test"])}"><div>{" ".join(words)}</div>{bars}{seen}</div>')
     return f"<section><h3>{'The nodes, as tests' if host == names.NODE else _(host)}</h3>{''.join(rows)}</section>"
 
@@ -185,38 +218,28 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _evidence(facts: Facts | None) -> str:
-    if not facts:
-        return "<p>Who saw what is not recorded on this node.</p>"
-    seen = _table(
-        ("Node", "Sees", "Text"), [(_(each["node"]), _state(each["sees"]), _(each["text"])) for each in facts["answers"]]
-    )
-    return f"{seen}<p>{facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}.</p>"
-
-
-def _incidents(incidents: Sequence[Facts]) -> str:
+def _incidents(incidents: Sequence[Facts], room: _Room) -> str:
     parts = ["<h2>Incidents</h2>"]
     for title, some in (
         ("Open", [known for known in incidents if known["open"]]),
         ("Past", [known for known in incidents if not known["open"]]),
     ):
-        parts += [f"<h3>{title}: {len(some)}</h3>", *map(_incident, some[:_SHOWN], range(len(some)))]
+        parts += [f"<h3>{title}: {len(some)}</h3>", *(_incident(known, room) for known in some[:_SHOWN])]
         if len(some) > _SHOWN:
             parts.append(f"<p>And {len(some) - _SHOWN} more: <code>dmonitor history</code>.</p>")
     return "".join(parts)
 
 
-def _incident(known: Facts, place: int) -> str:
+def _incident(known: Facts, room: _Room) -> str:
     end = f"to {_time(known['ended'])}" if known["ended"] else "and it is open" if known["open"] else "; its test was removed"
     told = f"told by {_(known['alert_by'])}" if known["alert_by"] else "nobody was told" if known["void"] else "not told yet"
     what = FLAPPING if known["flapping"] else "DOWN"
     head = f"{_(known['test'])} {what} from {_time(known['began'])} {end} ({names.span(known['seconds'])}), {told}"
     if known["open"]:
         return f'<p>{head}: <a href="#{_anchor(known["test"])}">who sees what</a></p>'
-    if place >= _DETAILED:
-        return f"<p>{head}</p>"
-    closing = f"<p>When it ended:</p>{_evidence(known['closing'])}" if known["closing"] else ""
-    return f"<details><summary>{head}</summary><p>When it began:</p>{_evidence(known['opening'])}{closing}</details>"
+    parts = [(title, room.evidence(known[part])) for part, title in (("opening", "began"), ("closing", "ended")) if known[part]]
+    tables = "".join(f"<p>When it {title}:</p>{table}" for title, table in parts if table)
+    return f"<details><summary>{head}</summary>{tables}</details>" if tables else f"<p>{head}</p>"
 
 
 def _silences(silences: Sequence[Facts]) -> str:

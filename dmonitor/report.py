@@ -18,7 +18,6 @@ from dmonitor.model import Answer, Change, Contact, Handed, Incident, Judgement,
 Facts = dict[str, Any]
 
 FLAPPING = "FLAPPING"
-_FEW = 60  # tests of which there is evidence for those that are UP, too
 # Of states, what needs somebody first; "" is not tested yet.
 ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", "", "UP")
 
@@ -61,7 +60,7 @@ def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: boo
             open_now.setdefault(known.test, []).append(known)
     tests = [_test(view, test, open_now.get(test, ())) for test in wanted]
     for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
-        if with_evidence and last and (len(tests) <= _FEW or each["state"] != "UP"):
+        if with_evidence and last:
             each["evidence"] = evidence(last.judgement)
     tests.sort(key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"]))
     return {**ability(view), "tests": tests}
@@ -191,12 +190,10 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
     }
 
 
-def history(
-    found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float | None = None
-) -> Facts:
-    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when these are known."""
+def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float) -> Facts:
+    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
     return {
-        "known_since": moment(min((change.at for change in changes), default=now) if since is None else since),
+        "known_since": moment(since),
         "incidents": [past(known, now, handed) for known in reversed(found)],
         "changes": [
             {

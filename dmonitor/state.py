@@ -1,6 +1,6 @@
 """What outlives a round: the node's id, and the books with incidents and outbox (rules R4, R6).
 
-The only module that touches the database. What a Save says is one transaction, synced to disk before it returns. Where
+The only module that knows what is in the database. What a Save says is one transaction, synced to disk before it returns. Where
 that fails, a stand-in in memory goes on: a database in the run directory, which takes over until the state can be
 written again. What any of it means is decided elsewhere.
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from dmonitor import incident, log, names, values
+from dmonitor import database, incident, log, names, values
 from dmonitor.effects import Books, Own, Save
-from dmonitor.lean import Any
+from dmonitor.lean import Any, TypeVar
 from dmonitor.model import (
     Change,
     Handed,
@@ -38,38 +37,13 @@ _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that
 DEFAULT_DIRECTORY = "/var/lib/dmonitor"
 DEFAULT_RUN = "/run/dmonitor"
 KEPT = 400 * 86400.0  # seconds for which history is kept
-_VERSION = 4
-_SCHEMA = """
-CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE standing (
-    host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL, since REAL NOT NULL,
-    downs INTEGER NOT NULL, PRIMARY KEY (host, name)
-) WITHOUT ROWID;
-CREATE TABLE incident (number INTEGER PRIMARY KEY, alive INTEGER NOT NULL, closed REAL, value TEXT NOT NULL);
-CREATE TABLE known (id TEXT PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incident (number)) WITHOUT ROWID;
-CREATE INDEX known_incident ON known (incident);
-CREATE INDEX living ON incident (alive, closed);
-CREATE TABLE outbox (
-    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
-    refusals INTEGER NOT NULL, PRIMARY KEY (incident, kind, address)
-) WITHOUT ROWID;
-"""
-_HISTORY = """
-CREATE TABLE change (
-    host TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (host, name, at)
-) WITHOUT ROWID;
-CREATE INDEX change_at ON change (at);
-CREATE TABLE handed (
-    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, at REAL NOT NULL
-);
-CREATE INDEX handed_incident ON handed (incident);
-"""
+CHANGES = 500  # of one test, beyond which the oldest are not kept
+_TRIES = 6  # of a reader, while rounds end
 _OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name')"  # of an incident; '' is any
-_MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
 
 
-class StateError(Exception):
-    """The state cannot be used; the text names the file and the reason."""
+StateError = database.StateError
+_Found = TypeVar("_Found")
 
 
 def node_id(directory: str) -> str:
@@ -87,7 +61,7 @@ def node_id(directory: str) -> str:
             with contextlib.suppress(FileExistsError):  # checker and daemon may both be first: one of them wins
                 os.link(draft, path)
         finally:
-            _unlink(draft)
+            database.unlink(draft)
         return _known_id(path) or ""
     except (OSError, UnicodeError) as error:
         raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
@@ -109,8 +83,26 @@ def peek(directory: str, run: str | None = None) -> tuple[str, list[Incident], O
     known = _known_id(f"{directory}/node-id")
     if not any(each and os.path.exists(f"{each}/state.db") for each in (directory, run)):
         return known or fresh_id(), [], Own()
-    with State(directory, run, read_only=True) as state:
-        return known or fresh_id(), state.incidents(), state.own()
+    return known or fresh_id(), *read(directory, run, lambda state: (state.incidents(), state.own()))
+
+
+def read(directory: str, run: str | None, what: Callable[[State], _Found]) -> _Found:
+    """Return what WHAT reads of the state that is there; StateError if it cannot be read.
+
+    A round that ends meanwhile may tear what is read, for better or for worse; so it is read again then.
+    """
+    paths, left = [f"{each}/state.db" for each in (directory, run) if each], _TRIES
+    while True:
+        before, left = list(map(database.looks, paths)), left - 1
+        try:
+            with State(directory, run, read_only=True) as state:
+                found = what(state)
+            if not left or [files for files, _ in before] == [files for files, _ in map(database.looks, paths)]:
+                return found
+        except StateError:
+            if not left or before == list(map(database.looks, paths)):
+                raise
+        time.sleep(0.02)
 
 
 def fresh_id() -> str:
@@ -138,8 +130,11 @@ class Clock:
 class State:
     """The database in DIRECTORY, or the one in RUN that stands in for it; StateError where not even reading is possible.
 
-    `failed` says why the state cannot be written, and is empty while it can.
+    `failed` says why the state cannot be written, and is empty while it can. `shift` is added to the times that are read, for who
+    shows them and writes nothing.
     """
+
+    shift = 0.0
 
     def __init__(self, directory: str, run: str | None = None, *, read_only: bool = False) -> None:
         self._path = f"{directory}/state.db"
@@ -149,7 +144,7 @@ class State:
             if read_only:
                 there = self._substitute if self._substitute and os.path.exists(self._substitute) else self._path
                 self.failed = "" if there is self._path else "see what the checker logs"
-                self._db = _connect_reading(there)
+                self._db = database.connect_reading(there)
                 self._start_clock()
             else:
                 self._open()
@@ -161,7 +156,7 @@ class State:
                     if isinstance(error.__cause__, sqlite3.Error | OSError):
                         raise
                     self._db.close()  # sqlite finds it whole, and yet it is not ours
-                    _set_aside(self._substitute if self.failed and self._substitute else self._path, str(error.__cause__))
+                    database.set_aside(self._substitute if self.failed and self._substitute else self._path, str(error.__cause__))
                     self._open()
                     self._start_clock()
 
@@ -176,7 +171,7 @@ class State:
     def _open(self) -> None:
         """Open the database for writing; where that fails, what stands in for it."""
         try:
-            self._db = _open_or_set_aside(self._path)
+            self._db = database.open_or_set_aside(self._path)
             self._take_back()
         except (sqlite3.Error, OSError) as error:
             self._stand_in(error, None)
@@ -185,24 +180,25 @@ class State:
         """Store what stood in meanwhile; where that began as no copy, only what it learnt."""
         if self._substitute is None or not os.path.exists(self._substitute):
             return
-        own = self._db
+        own, learnt = self._db, Save()
+        history: tuple[list[Change], list[Handed]] = [], []
         try:
-            with contextlib.closing(_open_whole(self._substitute)) as self._db:
+            with contextlib.closing(database.open_whole(self._substitute)) as self._db:
                 if self._memo("partial", self._memo("clock", None) is None):
-                    learnt = Save(incidents=tuple(self._incidents("TRUE", ())), outbox=tuple(self._outbox()))
+                    known = tuple(self._incidents("TRUE", ()))
+                    learnt, history = Save(incidents=known, outbox=tuple(self._outbox())), (self.changes(), self.handed())
                 else:
                     self._db.backup(own)
-                    learnt = Save()
         except sqlite3.Error as error:
-            if not _is_broken(error):
+            if not database.is_broken(error):
                 raise
             log.error("database-broken", path=self._substitute, reason=str(error))
-            learnt = Save()
         finally:
             self._db = own
-        with _transaction(own):
+        with database.transaction(own):
             self._put_all(learnt)
-        _remove(self._substitute)
+            self._put_history(*history)
+        database.remove(self._substitute)
         log.info("stored-again", path=self._path)
 
     def _stand_in(self, error: Exception, before: sqlite3.Connection | None) -> None:
@@ -210,17 +206,17 @@ class State:
         place, again = self._substitute, False
         if place and os.path.exists(place):
             try:
-                self._db, again = _open_whole(place), True
+                self._db, again = database.open_whole(place), True
             except sqlite3.Error as failed:
-                if _is_broken(failed):
-                    _remove(place)
+                if database.is_broken(failed):
+                    database.remove(place)
                 else:
                     place = None
         if not again:
             self._db = self._in_memory(before)
             log.complain(f"unable to write {self._path}: {error}; going on without")
             try:
-                self._db = _written(self._db, place) if place else self._db
+                self._db = database.written(self._db, place) if place else self._db
             except (sqlite3.Error, OSError):
                 place = None
         self.failed = f"{self._path}: {error}"
@@ -231,7 +227,7 @@ class State:
         import shutil
         import tempfile
 
-        memory = _connect(":memory:")
+        memory = database.connect(":memory:")
         with contextlib.suppress(sqlite3.Error):
             if before:
                 before.backup(memory)
@@ -243,11 +239,11 @@ class State:
                 for suffix in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):
                         shutil.copyfile(self._path + suffix, copy + suffix)
-                with contextlib.closing(_open_whole(copy)) as db:
+                with contextlib.closing(database.open_whole(copy)) as db:
                     db.backup(memory)
                     return memory
-        memory = _connect(":memory:")
-        _prepare(memory)
+        memory = database.connect(":memory:")
+        database.prepare(memory)
         memory.execute("INSERT INTO memo VALUES ('partial', 'true')")
         return memory
 
@@ -264,13 +260,13 @@ class State:
     def books(self) -> Books:
         """Return all that is remembered: of the incidents those that are open, owe something, or were closed lately."""
         with self._named():
-            rows = self._db.execute("SELECT host, name, verdict, own, since, downs FROM standing").fetchall()
+            rows = self._db.execute("SELECT host, name, verdict, own, since + ?, downs FROM standing", (self.shift,)).fetchall()
             return Books(
                 self.own(),
                 {Test(host, name): Standing(Verdict(verdict), Outcome(seen), *rest) for host, name, verdict, seen, *rest in rows},
                 self.incidents(),
                 self._outbox(),
-                dict(values.read(_Silences, self._memo("silences", "[]"), own=True)),
+                dict(self._read(_Silences, self._memo("silences", "[]"))),
                 self.recall,
             )
 
@@ -280,7 +276,7 @@ class State:
 
     def own(self) -> Own:
         with self._named():
-            own: Own = values.read(Own, self._memo("own", "{}"), own=True)
+            own: Own = self._read(Own, self._memo("own", "{}"))
             return own
 
     def incidents(self, *, evidence: bool = True) -> list[Incident]:
@@ -301,28 +297,28 @@ class State:
     def _has_history(self) -> bool:
         """Say whether a round of this version has been here: before that, nothing but incidents is known."""
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        return version >= _VERSION
+        return version >= database.VERSION
 
-    def history(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> tuple[list[Change], list[Incident], list[Handed]]:
-        """Return what has changed, which incidents there were, and what this node handed over, oldest first, SINCE a time.
+    def changes(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Change]:
+        """Return what has changed, oldest first, SINCE a time; of TEST, as in `past`."""
+        ours = "at >= ? AND ? IN ('', host) AND ? IN ('', name) ORDER BY at"
+        with self._named():
+            return self._changes(f"at, judgement FROM change WHERE {ours}", (since, *test))
+
+    def handed(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Handed]:
+        """Return what this node handed over, oldest first, SINCE a time; of TEST, as in `past`."""
+        with self._named():
+            if not self._has_history:
+                return []
+            select = "SELECT DISTINCT value ->> '$.ids[0]', kind, address, at + ? FROM handed JOIN incident ON number = incident"
+            rows = self._db.execute(f"{select} WHERE at >= ? AND {_OF_TEST} ORDER BY at", (self.shift, since, *test))
+            return [Handed(known, Kind(kind), *rest) for known, kind, *rest in rows]
+
+    def past(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Incident]:
+        """Return the incidents that are open, or were closed SINCE a time, oldest first.
 
         Of TEST only, a host's name and a test's; with the second empty, of all of that host, and with both, of everything.
         """
-        facts, found = (since, *test), self.past(since, test)
-        with self._named():
-            if not self._has_history:
-                return [], found, []
-            ours = "at >= ? AND ? IN ('', host) AND ? IN ('', name) ORDER BY at"
-            changes = self._changes(f"SELECT host, name, at, judgement FROM change WHERE {ours}", facts)
-            handed = self._db.execute(
-                "SELECT value ->> '$.ids[0]', kind, address, at FROM handed JOIN incident ON number = incident"
-                f" WHERE at >= ? AND {_OF_TEST} ORDER BY at",
-                facts,
-            )
-            return changes, found, [Handed(known, Kind(kind), address, at) for known, kind, address, at in handed]
-
-    def past(self, since: float, test: tuple[str, str] = ("", "")) -> list[Incident]:
-        """Return the incidents of TEST that are open, or were closed SINCE a time, oldest first."""
         with self._named():
             found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {_OF_TEST}", (since, *test))
             return sorted(found, key=lambda known: known.began)
@@ -331,24 +327,30 @@ class State:
         """Return when the oldest change was that is known."""
         with self._named():
             oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if self._has_history else None
-            return float(self.clock.now() if oldest is None else oldest)
+            return self.shift + float(self.clock.now() if oldest is None else oldest)
 
-    def latest(self) -> dict[Test, Change]:
-        """Return the last change of each test."""
+    def latest(self, *, evidence: bool = True) -> dict[Test, Change]:
+        """Return the last change of each test; without EVIDENCE but our own that is quicker."""
+        own = "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
         with self._named():
-            last = "SELECT host, name, max(at), judgement FROM change GROUP BY host, name"
-            return {change.test: change for change in (self._changes(last) if self._has_history else ())}
+            last = self._changes(f"max(at), {'judgement' if evidence else own} FROM change GROUP BY host, name")
+            return {change.test: change for change in last}
 
-    def _changes(self, select: str, facts: Sequence[object] = ()) -> list[Change]:
-        rows = self._db.execute(select, facts)
-        return [Change(Test(host, name), at, values.read(Judgement, judged, own=True)) for host, name, at, judged in rows]
+    def _changes(self, chosen: str, facts: Sequence[object] = ()) -> list[Change]:
+        rows = self._db.execute(f"SELECT host, name, {chosen}", facts) if self._has_history else ()
+        return [Change(Test(host, name), at + self.shift, self._read(Judgement, judged)) for host, name, at, judged in rows]
+
+    def _read(self, kind: Any, text: str) -> Any:
+        return values.read(kind, text, lambda at: at + self.shift, own=True)
 
     def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
         rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)
-        return [values.read(Incident, value, own=True) for (value,) in rows]
+        return [self._read(Incident, value) for (value,) in rows]
 
     def _outbox(self) -> list[Notification]:
-        rows = self._db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since").fetchall()
+        rows = self._db.execute(
+            "SELECT incident, kind, address, since + ?, refusals FROM outbox ORDER BY since", (self.shift,)
+        ).fetchall()
         found = []
         for number, kind, *rest in rows:
             (known,) = self._incidents("number = ?", (number,))
@@ -381,13 +383,13 @@ class State:
 
     def _write(self, put: Any) -> None:
         try:
-            with _transaction(self._db):
+            with database.transaction(self._db):
                 put()
         except sqlite3.Error as error:
             if self.failed:  # not even the stand-in can be written: what can be done is done in memory
                 self._substitute = None
             self._stand_in(error, self._db)
-            with self._named(), _transaction(self._db):
+            with self._named(), database.transaction(self._db):
                 put()
 
     def _put_memos(self, memos: Mapping[str, object]) -> None:
@@ -408,21 +410,24 @@ class State:
         for each in what.outbox:
             left = (self._number(each.incident), each.kind.value, each.address, each.since, each.refusals)
             self._db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", left)
-        for each in what.told:
-            told = (self._number(each.incident), each.kind.value, each.address, self.clock.now())
-            self._db.execute("INSERT INTO handed VALUES (?, ?, ?, ?)", told)
-        for change in what.changes:
-            judged = values.write(Judgement, change.judgement)
-            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*change.test, change.at, judged))
         if what.changes or what.told:
-            self._forget()
+            now = self.clock.now()
+            self._put_history(what.changes, [Handed(each.incident.id, each.kind, each.address, now) for each in what.told])
+            self._forget(now)
         for each in what.settled:
             gone_out = (self._number(each.incident), each.kind.value, each.address)
             self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", gone_out)
 
-    def _forget(self) -> None:
+    def _put_history(self, changes: Iterable[Change], handed: Iterable[Handed]) -> None:
+        for test, at, judged in changes:
+            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*test, at, values.write(Judgement, judged)))
+            oldest = "(SELECT at FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1 OFFSET ?)"
+            self._db.execute(f"DELETE FROM change WHERE host = ? AND name = ? AND at <= {oldest}", (*test, *test, CHANGES))
+        rows = [(each.kind.value, each.address, each.at, each.incident) for each in handed]
+        self._db.executemany("INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?", rows)
+
+    def _forget(self, now: float) -> None:
         """Drop the history that is older than it has to be, and the evidence of incidents; once a day."""
-        now = self.clock.now()
         if now - self._memo("forgotten", 0.0) < 86400:
             return
         self._put_memos({"forgotten": now})
@@ -459,114 +464,3 @@ class State:
             yield
         except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{self._path}: {error}") from error
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _connect(path: str, how: str = "") -> sqlite3.Connection:
-    """Connect to the database in PATH, with the parameters HOW of a sqlite URI."""
-    plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")  # what means something in a URI
-    where = plain if path == ":memory:" else f"//{plain}"  # with an empty authority, whatever slashes follow
-    return sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=5, isolation_level=None)
-
-
-def _connect_reading(path: str) -> sqlite3.Connection:
-    """Connect to a database that may be closed: in WAL mode a reader would write then, but for `immutable`."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path + "-wal").st_size:
-            return _connect(path, "mode=ro")
-    return _connect(path, "mode=ro&immutable=1")
-
-
-def _open_whole(path: str) -> sqlite3.Connection:
-    """Open a database for writing; raise what is wrong with it, if it is broken."""
-    db = _connect(path)
-    try:
-        _prepare(db)
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            error = sqlite3.DatabaseError(found)
-            code = re.search(r"error code=(\d+)", found)  # a page that could not be read may well be whole
-            error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
-            raise error
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _open_or_set_aside(path: str) -> sqlite3.Connection:
-    """Open a database; one that is broken twice is kept under another name: a failed read passes for that, too."""
-    with contextlib.suppress(sqlite3.Error):
-        return _open_whole(path)
-    try:
-        return _open_whole(path)
-    except sqlite3.Error as error:
-        if not _is_broken(error):
-            raise
-        _set_aside(path, str(error))
-        return _open_whole(path)
-
-
-def _is_broken(error: sqlite3.Error) -> bool:
-    """Say whether ERROR is about what a database holds."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _written(db: sqlite3.Connection, place: str) -> sqlite3.Connection:
-    """Write DB out to PLACE, whole or not at all, and return it as opened there."""
-    draft = place + ".new"
-    try:
-        _remove(draft)
-        with contextlib.closing(_connect(draft)) as copy:
-            db.backup(copy)
-        os.rename(draft, place)
-        return _open_whole(place)
-    except (sqlite3.Error, OSError):
-        _remove(draft)
-        _remove(place)
-        raise
-
-
-def _set_aside(path: str, reason: str) -> None:
-    """Keep a broken database under another name."""
-    aside = time.strftime(f"{os.path.basename(path)}.broken-%Y%m%dT%H%M%S")
-    for suffix in ("-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path + suffix, f"{os.path.dirname(path)}/{aside}{suffix}")
-    log.error("database-broken", path=path, reason=reason, kept_as=f"{os.path.dirname(path)}/{aside}")
-    log.complain(f"{path} is broken ({reason}); kept as {aside}, and a new one begun")
-
-
-def _remove(path: str) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        _unlink(path + suffix)
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    """Make a database ready for writing."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (*_MIGRATIONS, _VERSION):
-        raise StateError(f"state.db: written by another dmonitor (schema {version}, this one knows {_VERSION})")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    if version != _VERSION:
-        with _transaction(db):
-            for statement in _MIGRATIONS[version].split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
-            db.execute("ROLLBACK")
-        raise

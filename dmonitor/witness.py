@@ -117,8 +117,7 @@ class Witness:
     def _read(self, read: Callable[[state.State], _Fact], otherwise: _Fact) -> _Fact:
         """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
         try:
-            with state.State(self.books, self.stand_in, read_only=True) as store:
-                return read(store)
+            return state.read(self.books, self.stand_in, read)
         except state.StateError as error:
             log.debug("state-unreadable", reason=str(error))
             return otherwise

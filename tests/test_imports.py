@@ -63,7 +63,8 @@ PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}
 ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"lock"},
-    "sqlite3": {"state"},
+    "dmonitor.database": {"state"},
+    "sqlite3": {"database", "state"},
     "subprocess": {"notifier"},
     "multiprocessing": set(),
     "dmonitor.warden": {"runner"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -16,8 +17,9 @@ import jsonschema
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
-from dmonitor import metrics, page, report, state, terminal
+from dmonitor import database, metrics, page, report, state, terminal
 from dmonitor.effects import Save
+from dmonitor.model import Node
 
 SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
 WEB = "www.example.com/web"
@@ -222,6 +224,21 @@ def test_page_and_metrics_are_written_for_all_to_read(
     assert ran.returncode == os.EX_TEMPFAIL and f"there is no directory {tmp_path}/none" in ran.stderr
 
 
+@pytest.mark.parametrize("nodes", [3, 10, 40])
+@pytest.mark.parametrize("text", ["Connection refused", "{:x>200}"])  # the same everywhere, and as much as each can say
+def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
+    look = runpy.run_path(str(CHECKOUT / "tests/page/look"))
+    named = [Node(f"node{number}.example.com", f"node{number}.example.com") for number in range(nodes)]
+    sizes = []
+    for down in (False, True):
+        written = look["render"](look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text))
+        sizes.append(len(written.encode()))
+        assert "who saw what when that began" in written
+        many = nodes == 40 or (down and text != "Connection refused")
+        assert ("has no room here: <code>dmonitor why" in written) is many, "and it says so where something is left out"
+    assert max(sizes) < look["LIMIT"], sizes
+
+
 def test_colour_is_for_a_terminal_that_wants_it(three: list[LocalNode], story: Callable[[str], None]) -> None:
     with running(three):
         story("OK 200")
@@ -270,7 +287,7 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(three: list[LocalNode], 
         story("FAIL connection refused")
     assert [each["state"] for each in Said(three[0]).json("history", WEB)["changes"]] == ["DOWN"]
     assert len(Said(three[0]).json("history")["incidents"]) == 1
-    assert state._VERSION == 4
+    assert database.VERSION == 4
 
 
 def test_tables_are_as_wide_as_what_is_in_them() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dmonitor import state
+from dmonitor import database, state
 from dmonitor.effects import Own, Save
 from dmonitor.model import (
     Answer,
@@ -371,9 +371,9 @@ def test_what_was_written_before_is_in_what_stands_in(tmp_path: Path, run: Path,
     """A state that can be read and not be written."""
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
-    connect = state._connect
+    connect = database.connect
     monkeypatch.setattr(
-        state, "_connect", lambda path, how="": connect(path, how if "/run/" in path or "mem" in path or how else "mode=ro")
+        database, "connect", lambda path, how="": connect(path, how if "/run/" in path or "mem" in path or how else "mode=ro")
     )
     with State(tmp_path, run) as store:
         assert not store.save(Save(incidents=(known("x"),))) and "readonly" in store.failed
@@ -425,9 +425,13 @@ def test_what_is_left_to_tell_is_taken_back_from_what_stood_in(tmp_path: Path, r
         store.save(Save(OWN, incidents=(known("a"),)))
     left = Notification(Kind.ALERT, known("b", alert="oslo"), "two", NOW, 1)
     with away(tmp_path), State(tmp_path, run) as store:
-        assert not store.save(Save(OWN, incidents=(left.incident,), outbox=(left,)))
+        told = Notification(Kind.ALERT, left.incident, "one", NOW)
+        assert not store.save(Save(OWN, incidents=(left.incident,), outbox=(left,), told=(told,), changes=(CHANGE,)))
+        handed = store.handed()
+        assert [each.address for each in handed] == ["one"]
     with State(tmp_path, run) as store:
         assert ids(store) == {"a", "b"} and store.books().outbox == [left] and not store.failed
+        assert store.handed() == handed and store.changes() == [CHANGE], "and what was done meanwhile is known"
 
 
 @pytest.mark.parametrize("step", ["backup", "rename", "_open_whole"])
@@ -452,12 +456,12 @@ def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
     with monkeypatch.context() as patched, away(tmp_path):
         match step:
             case "backup":
-                written = state._written
-                patched.setattr(state, "_written", lambda _, place: written(Dying(), place))
+                written = database.written
+                patched.setattr(database, "written", lambda _, place: written(Dying(), place))
             case "rename":
                 patched.setattr(os, "rename", die)
             case _:
-                patched.setattr(state, "_open_whole", die)
+                patched.setattr(database, "open_whole", die)
         with pytest.raises(Killed):
             State(tmp_path, run)
         patched.undo()
@@ -618,6 +622,53 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
         assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
 
 
+CHANGE = Change(
+    Test("www.example.com", "http"),
+    NOW,
+    Judgement(Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),)),
+)
+
+
+def test_a_test_that_changes_all_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "CHANGES", 5)
+    with State(tmp_path) as store:
+        other = CHANGE._replace(test=Test("www.example.com", "ssh"), at=NOW - 1000)
+        store.save(Save(changes=(other,)))
+        for minute in range(20):
+            store.save(Save(changes=(CHANGE._replace(at=NOW + minute),)))
+        assert [change.at for change in store.changes(CHANGE.test)] == [NOW + minute for minute in range(15, 20)]
+        assert store.changes(other.test) == [other], "and costs no other test"
+
+
+def test_what_a_round_writes_meanwhile_is_read_again(tmp_path: Path, run: Path) -> None:
+    """Nothing keeps a round from ending while somebody reads: what is torn then is not taken for what is there."""
+    with State(tmp_path) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+    read: list[set[str]] = []
+
+    def look(store: State) -> set[str]:
+        read.append(ids(store))
+        if len(read) == 1:
+            with State(tmp_path) as writer:
+                writer.save(Save(incidents=(known("x"),)))
+        if len(read) == 2:
+            with State(tmp_path) as writer:
+                writer.save(Save(incidents=(known("y"),)))
+            raise StateError("database disk image is malformed")
+        return read[-1]
+
+    assert state.read(str(tmp_path), str(run), look) == {"b", "x", "y"} and read == [{"b"}, {"b", "x"}, {"b", "x", "y"}]
+
+
+def test_what_is_broken_for_good_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"no database" * 1000)
+    tried: list[State] = []
+    began = time.monotonic()
+    with pytest.raises(StateError, match="file is not a database"):
+        state.read(str(tmp_path), None, tried.append)
+    assert time.monotonic() - began < 0.02 * state._TRIES and not tried
+
+
 def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = Judgement(Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),))
     with State(str(tmp_path)) as store:
@@ -630,7 +681,7 @@ def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch:
             assert store.save(
                 Save(incidents=(over,), changes=(Change(test, at, judged),), told=(Notification(Kind.ALERT, over, "root", at),))
             )
-        changes, incidents, handed = store.history()
+        changes, incidents, handed = store.changes(), store.past(), store.handed()
         assert [change.test.name for change in changes] == ["older", "old", "new"], "what is still so is kept, however old"
         assert changes[0].at == now - 401 * 86400
         assert [each.incident for each in handed] == [f"{399:08d}", "00000000"]
@@ -641,5 +692,17 @@ def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch:
             ("new", True),
         ]
         assert store.recall([f"{401:08d}"])[0].recovery == "oslo", "what was told is known for good"
-        assert store.history(("www.example.com", "old"))[0] == [changes[1]] and store.history(("elsewhere", "")) == ([], [], [])
+        assert store.changes(("www.example.com", "old")) == [changes[1]]
+        assert [read(("elsewhere", "")) for read in (store.changes, store.past, store.handed)] == [[], [], []]
         assert store.latest()[Test("www.example.com", "new")] == changes[2]
+
+
+def test_the_last_change_of_each_test(tmp_path: Path) -> None:
+    answers = (*CHANGE.judgement.answers, Answer(Node("paris", "paris"), reason="connection refused"))
+    last = CHANGE._replace(at=NOW + 1, judgement=Judgement(Verdict.LOCAL, 2, answers))
+    with State(tmp_path) as store:
+        store.save(Save(changes=(CHANGE, last)))
+        assert store.latest() == {CHANGE.test: last}
+        assert store.latest(evidence=False) == {CHANGE.test: last._replace(judgement=Judgement(Verdict.LOCAL, 2, answers[:1]))}
+        store.shift = 3600.0
+        assert store.latest() == {CHANGE.test: last._replace(at=NOW + 3601)}
