@@ -15,7 +15,7 @@ from dmonitor.report import FLAPPING, Facts
 DAY, DAYS = 86400, 90
 STALE = 300  # seconds after which the page is out of date
 _SHOWN = 200  # past incidents that are listed
-_ROOM = 150_000  # characters for who saw what: of what needs somebody first
+_ROOM = 120_000  # characters for who saw what: of what needs somebody first
 _LISTED = 20  # tests that are named at the top
 _BAD = ("DOWN", FLAPPING)
 _LIGHT = "--bg:#fff;--fg:#1b1f24;--soft:#5a6270;--line:#d5d9e0;--down:#b3261e;--up:#1b6e8c;--odd:#8a5a00"

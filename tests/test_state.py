@@ -226,7 +226,7 @@ def test_nobody_can_set_the_clock(tmp_path: Path, boot: dict[str, float]) -> Non
         assert store.from_wall(Silence("h")) == Silence("h")
 
 
-@pytest.mark.parametrize(("wall", "now"), [(NOW + 600.0, NOW + 600.0), (0.0, NOW + 9.0)])
+@pytest.mark.parametrize(("wall", "now"), [(NOW + 600.0, NOW + 600.0), (0.0, NOW + 9.0)], ids=["on", "back"])
 def test_it_does_not_go_back_over_a_reboot(tmp_path: Path, boot: dict[str, float | str], wall: float, now: float) -> None:
     """A machine without a battery wakes up in 1970; what it remembers last is when its last round ended."""
     with State(tmp_path) as store:
