@@ -121,7 +121,7 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         configuration.settings.quorum,
         books.own,
         books.standings,
-        store.latest(evidence=chosen.verb in ("why", "page")),
+        store.latest(books.standings, evidence=chosen.verb in ("why", "page")),
         books.incidents,
         books.outbox,
         {**books.silences, me: configuration.silences},
@@ -213,8 +213,7 @@ def _history(chosen: _Chosen) -> int:
 
 def _past(store: state.State, wanted: tuple[str, str] = ("", "")) -> tuple[list[Any], list[Any]]:
     """Return the incidents of what is WANTED, and what was handed over of them."""
-    since = store.clock.now() - state.KEPT
-    return store.past(wanted, since), store.handed(wanted, since)
+    return store.past(wanted, store.clock.now() - state.KEPT), store.handed(wanted)
 
 
 def _silences(chosen: _Chosen) -> int:

@@ -40,6 +40,7 @@ CREATE TABLE handed (
 );
 CREATE INDEX handed_incident ON handed (incident);
 """
+_VITAL = ("memo", "standing", "incident", "known", "outbox")
 _MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
 
 
@@ -84,16 +85,20 @@ def connect_reading(path: str) -> sqlite3.Connection:
 
 
 def open_whole(path: str) -> sqlite3.Connection:
-    """Open a database for writing; raise what is wrong with it, if it is broken."""
+    """Open a database for writing; raise what is wrong with it, if it is broken.
+
+    The history grows large, and nothing is concluded from it: whoever meets what is broken there begins it anew.
+    """
     db = connect(path)
     try:
         prepare(db)
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            error = sqlite3.DatabaseError(found)
-            code = re.search(r"error code=(\d+)", found)  # a page that could not be read may well be whole
-            error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
-            raise error
+        for table in _VITAL:
+            (found,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
+            if found != "ok":
+                error = sqlite3.DatabaseError(found)
+                code = re.search(r"error code=(\d+)", found)  # a page that could not be read may well be whole
+                error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
+                raise error
     except BaseException:
         db.close()
         raise
@@ -111,6 +116,17 @@ def open_or_set_aside(path: str) -> sqlite3.Connection:
             raise
         set_aside(path, str(error))
         return open_whole(path)
+
+
+def renew_history(db: sqlite3.Connection) -> None:
+    """Begin the history anew, whatever is broken in it; raise what else is broken."""
+    db.execute("PRAGMA writable_schema = ON")
+    with transaction(db):
+        db.execute("DELETE FROM sqlite_master WHERE tbl_name IN ('change', 'handed')")
+        db.execute("PRAGMA user_version = 3")
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute("VACUUM")
+    prepare(db)
 
 
 def is_broken(error: sqlite3.Error) -> bool:

@@ -299,19 +299,20 @@ class State:
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         return version >= database.VERSION
 
-    def changes(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Change]:
-        """Return what has changed, oldest first, SINCE a time; of TEST, as in `past`."""
-        ours = "at >= ? AND ? IN ('', host) AND ? IN ('', name) ORDER BY at"
+    def changes(self, test: tuple[str, str] = ("", "")) -> list[Change]:
+        """Return what has changed, oldest first; of TEST, as in `past`."""
+        ours = [(column, value) for column, value in zip(("host", "name"), test, strict=True) if value]
+        where = " AND ".join([f"{column} = ?" for column, _ in ours] or ["TRUE"])
         with self._named():
-            return self._changes(f"at, judgement FROM change WHERE {ours}", (since, *test))
+            return self._changes(f"at, judgement FROM change WHERE {where} ORDER BY at", [value for _, value in ours])
 
-    def handed(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Handed]:
-        """Return what this node handed over, oldest first, SINCE a time; of TEST, as in `past`."""
+    def handed(self, test: tuple[str, str] = ("", "")) -> list[Handed]:
+        """Return what this node handed over, oldest first; of TEST, as in `past`."""
         with self._named():
             if not self._has_history:
                 return []
             select = "SELECT DISTINCT value ->> '$.ids[0]', kind, address, at + ? FROM handed JOIN incident ON number = incident"
-            rows = self._db.execute(f"{select} WHERE at >= ? AND {_OF_TEST} ORDER BY at", (self.shift, since, *test))
+            rows = self._db.execute(f"{select} WHERE {_OF_TEST} ORDER BY at", (self.shift, *test))
             return [Handed(known, Kind(kind), *rest) for known, kind, *rest in rows]
 
     def past(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Incident]:
@@ -329,12 +330,12 @@ class State:
             oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if self._has_history else None
             return self.shift + float(self.clock.now() if oldest is None else oldest)
 
-    def latest(self, *, evidence: bool = True) -> dict[Test, Change]:
-        """Return the last change of each test; without EVIDENCE but our own that is quicker."""
-        own = "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+    def latest(self, tests: Iterable[Test], *, evidence: bool = True) -> dict[Test, Change]:
+        """Return the last change of each of TESTS; without EVIDENCE but our own that is quicker."""
+        what = "judgement" if evidence else "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+        last = f"at, {what} FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1"
         with self._named():
-            last = self._changes(f"max(at), {'judgement' if evidence else own} FROM change GROUP BY host, name")
-            return {change.test: change for change in last}
+            return {test: change for test in tests for change in self._changes(last, test)}
 
     def _changes(self, chosen: str, facts: Sequence[object] = ()) -> list[Change]:
         rows = self._db.execute(f"SELECT host, name, {chosen}", facts) if self._has_history else ()
@@ -383,8 +384,16 @@ class State:
 
     def _write(self, put: Any) -> None:
         try:
-            with database.transaction(self._db):
-                put()
+            try:
+                with database.transaction(self._db):
+                    put()
+            except sqlite3.DatabaseError as error:
+                if not database.is_broken(error):
+                    raise
+                database.renew_history(self._db)
+                log.complain(f"what has changed is lost: {self._path}: {error}; begun anew")
+                with database.transaction(self._db):
+                    put()
         except sqlite3.Error as error:
             if self.failed:  # not even the stand-in can be written: what can be done is done in memory
                 self._substitute = None
@@ -435,7 +444,8 @@ class State:
         self._db.execute(f"DELETE FROM change WHERE at < ? AND at < {last}", (now - KEPT,))
         self._db.execute("DELETE FROM handed WHERE at < ?", (now - KEPT,))
         bare = "value = json_remove(value, '$.opening', '$.closing')"
-        self._db.execute(f"UPDATE incident SET {bare} WHERE NOT alive AND closed < ?", (now - KEPT,))
+        full = "coalesce(value -> '$.opening', value -> '$.closing') IS NOT NULL"
+        self._db.execute(f"UPDATE incident SET {bare} WHERE NOT alive AND closed < ? AND {full}", (now - KEPT,))
 
     def _number(self, what: Incident) -> int | None:
         row = self._db.execute("SELECT incident FROM known WHERE id = ?", (what.id,)).fetchone()

@@ -444,7 +444,7 @@ def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
     class Killed(BaseException):
         pass
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Killed
 
     class Dying:
@@ -622,6 +622,31 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
         assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
 
 
+def test_a_broken_history_costs_nothing_but_history(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not looked at in every round, for it grows large; the round that meets what is broken begins it anew."""
+    many = [CHANGE._replace(at=NOW + number) for number in range(400)]
+    with State(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,), changes=tuple(many)))
+    with sqlite3.connect(tmp_path / "state.db") as db:
+        ours = "SELECT pageno FROM dbstat WHERE name = 'change' AND pagetype = 'leaf'"
+        pages = [number for (number,) in db.execute(ours)]
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.close()
+    with open(tmp_path / "state.db", "r+b") as file:
+        for number in pages:
+            file.seek((number - 1) * size)
+            file.write(b"\xff" * size)
+    with State(tmp_path, run) as store:
+        assert not store.failed and ids(store) == {"b"} and store.own() == OWN
+        assert store.save(Save(incidents=(known("x"),), changes=(CHANGE,)))
+        assert capsys.readouterr().err == f"dmonitor: what has changed is lost: {tmp_path}/state.db: {MALFORMED}; begun anew\n"
+    with State(tmp_path, run) as store:
+        assert not store.failed and ids(store) == {"b", "x"} and store.changes() == [CHANGE]
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+MALFORMED = "database disk image is malformed"
 CHANGE = Change(
     Test("www.example.com", "http"),
     NOW,
@@ -694,7 +719,7 @@ def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch:
         assert store.recall([f"{401:08d}"])[0].recovery == "oslo", "what was told is known for good"
         assert store.changes(("www.example.com", "old")) == [changes[1]]
         assert [read(("elsewhere", "")) for read in (store.changes, store.past, store.handed)] == [[], [], []]
-        assert store.latest()[Test("www.example.com", "new")] == changes[2]
+        assert store.latest([changes[2].test]) == {changes[2].test: changes[2]}
 
 
 def test_the_last_change_of_each_test(tmp_path: Path) -> None:
@@ -702,7 +727,8 @@ def test_the_last_change_of_each_test(tmp_path: Path) -> None:
     last = CHANGE._replace(at=NOW + 1, judgement=Judgement(Verdict.LOCAL, 2, answers))
     with State(tmp_path) as store:
         store.save(Save(changes=(CHANGE, last)))
-        assert store.latest() == {CHANGE.test: last}
-        assert store.latest(evidence=False) == {CHANGE.test: last._replace(judgement=Judgement(Verdict.LOCAL, 2, answers[:1]))}
+        assert store.latest([CHANGE.test, Test("h", "t")]) == {CHANGE.test: last}
+        lean = last._replace(judgement=Judgement(Verdict.LOCAL, 2, answers[:1]))
+        assert store.latest([CHANGE.test], evidence=False) == {CHANGE.test: lean}
         store.shift = 3600.0
-        assert store.latest() == {CHANGE.test: last._replace(at=NOW + 3601)}
+        assert store.latest([CHANGE.test]) == {CHANGE.test: last._replace(at=NOW + 3601)}
