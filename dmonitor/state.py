@@ -231,6 +231,7 @@ class State:
         with contextlib.suppress(sqlite3.Error):
             if before:
                 before.backup(memory)
+                database.prepare(memory)  # its history may have been dropped for being broken
                 return memory
         # On a full disk sqlite has no room beside the database even for reading.
         for room in ([os.path.dirname(self._substitute)] if self._substitute else []) + [tempfile.gettempdir()]:
