@@ -197,9 +197,11 @@ def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: str, t
             down += until - since
             left, width = 1000 * (since - begin) / length, max(3.0, 1000 * (until - since) / length)
             hits.append(f"M{min(left, 1000 - width):.0f} 0h{width:.0f}v24h-{width:.0f}z")
-    unknown = max(0.0, min(1000.0, 1000 * (_seconds(known_since) - begin) / length))
+    since = _seconds(known_since)
+    unknown = max(0.0, min(1000.0, 1000 * (since - begin) / length))
     times = "once" if len(hits) == 1 else f"{len(hits)} times"
     said = f"Last {title}: " + (f"DOWN {times}, {names.span(down)} in all" if hits else "no incident")
+    said += f" (known for {names.span(at - since)})" if since > begin else ""
     shapes = f'<path class="none" d="M0 15h{unknown:.0f}v2h-{unknown:.0f}z"/>' if unknown else ""
     shapes += f'<path class="bar" d="M{unknown:.0f} 12h{1000 - unknown:.0f}v8h-{1000 - unknown:.0f}z"/>'
     shapes += f'<path class="hit" d="{"".join(hits)}"/>' if hits else ""

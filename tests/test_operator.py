@@ -305,7 +305,8 @@ def test_a_bar_shows_when_it_was_down() -> None:
     incident = {"began": report.moment(now - 3600), "ended": report.moment(now - 1800), "removed": False}
     since = str(report.moment(now - 43200))
     drawn = page._bar([incident], now, page.DAY, since, "24 hours")
-    assert 'aria-label="Last 24 hours: DOWN once, 30 min in all"' in drawn
+    assert 'aria-label="Last 24 hours: DOWN once, 30 min in all (known for 12 h)"' in drawn
+    assert 'aria-label="Last 24 hours: no incident"' in page._bar([], now, page.DAY, str(report.moment(now - 86401)), "24 hours")
     assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
 
 
