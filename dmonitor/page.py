@@ -37,6 +37,7 @@ b.down::before{content:"✖ ";content:"✖ "/""}b.up::before{content:"✔ ";cont
 .test>div,.test>details{grid-column:1/-1}svg{width:100%;height:1.5rem;display:block}
 @media(max-width:40rem){.test{grid-template-columns:minmax(0,1fr)}}
 figure{margin:0}figcaption{font-size:.8rem;color:var(--soft)}.bar{fill:var(--up)}.none{fill:var(--line)}.hit{fill:var(--down)}
+.old #now{border-color:var(--line);background:none}.old #now h2::before{content:"Then: "}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top;border-top:1px solid var(--line)}
 thead th{border:0;color:var(--soft);font-weight:600}summary{cursor:pointer}
@@ -44,7 +45,9 @@ thead th{border:0;color:var(--soft);font-weight:600}summary{cursor:pointer}
 """
 # Without a script the time that stands there has to do; with one, a page that nobody writes any more says so.
 _SCRIPT = """
-function look(){{document.getElementById("stale").hidden=Date.now()/1000-{at}<={stale}}}
+const title=document.title
+function look(){{const old=Date.now()/1000-{at}>{stale};document.getElementById("stale").hidden=!old
+document.body.classList.toggle("old",old);document.title=old?"Out of date: "+title:title}}
 look();setInterval(look,5000)
 """
 
