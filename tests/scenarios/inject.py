@@ -398,9 +398,9 @@ def unsynced(yard: Yard) -> str:
 def yard_of(number: int, *, synchronous: str = "FULL") -> Iterator[Yard]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-inject.") as directory:
         yard = Yard(Path(directory), number)
-        module = yard.place.directory / "dmonitor/state.py"
+        module = yard.place.directory / "dmonitor/database.py"
         code, count = re.subn("PRAGMA synchronous = FULL", f"PRAGMA synchronous = {synchronous}", module.read_text())
-        assert count == 1, "state.py says how it syncs in one place"
+        assert count == 1, "database.py says how it syncs in one place"
         module.write_text(code)
         with running(yard.nodes):
             yield yard
