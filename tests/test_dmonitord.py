@@ -259,7 +259,7 @@ def test_a_slow_reader_a_dripper_and_a_flood_delay_nobody(started: LocalNode) ->
         began = time.monotonic()
         for _ in range(20):
             assert honest.ask("test www.example.com/ok").startswith("answer")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.5
     for caller in bad:
         caller.close()
 
@@ -277,7 +277,7 @@ def test_the_same_question_a_million_times(started: LocalNode) -> None:
         time.sleep(1.0)
         began = time.monotonic()
         assert honest.ask("test www.example.com/ok").startswith("answer")
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.5
         status = Path(f"/proc/{started.daemon_pid}/status").read_text()
         assert int(status.partition("VmRSS:")[2].split()[0]) < 32_000  # kB
 

@@ -136,7 +136,7 @@ def test_a_good_peer(fakes: Fakes) -> None:
     fakes.add("paris", good())
     answers, took = ask(fakes, SSH, HTTP)
     assert answers["paris"] == Answer(Node("paris", "paris"), "0123456789ab", Result(Outcome.FAIL, "seen", 0.5), 1.0)
-    assert took < 0.5
+    assert took < 0.9
 
 
 def drip(connection: socket.socket) -> None:
@@ -256,7 +256,7 @@ def test_a_name_that_does_not_resolve_says_so(fakes: Fakes) -> None:
     fakes.add("good", good())
     answers, took = ask(fakes, SSH)
     assert answers["gone"].reason == "its name does not resolve: Name or service not known"
-    assert answers["good"].result and took < 0.5
+    assert answers["good"].result and took < 0.9
 
 
 def test_a_thousand_questions_on_one_connection(fakes: Fakes) -> None:
@@ -791,7 +791,7 @@ def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
     addresses = tuple(address for peer in fakes.peers for address in peer.addresses)
     fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
     answers, took = ask(fakes, SSH)
-    assert answers["paris"].result and took < 0.6
+    assert answers["paris"].result and took < 0.9
 
 
 def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -808,7 +808,7 @@ def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: p
         peer.found, talk.asker.visiting = (resolve.normal(ADDRESSES[-1]),), True
         began = time.monotonic()
         talk.greet()
-        assert 1.5 < time.monotonic() - began < 2.5
+        assert 1.5 < time.monotonic() - began < 4
         assert contacts(talk)["paris"].reason == "connection refused"
 
 
@@ -1074,7 +1074,7 @@ def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypat
     began = time.monotonic()
     with socket.create_connection(keyed[0], 5) as connection:
         assert connection.recv(1000).startswith(b"dmonitor 1 nonce=")
-        assert connection.recv(1000) == b"" and 0.2 < time.monotonic() - began < 1.0
+        assert connection.recv(1000) == b"" and 0.2 < time.monotonic() - began < 3
 
 
 def test_one_conversation_has_a_limit_of_lines(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:

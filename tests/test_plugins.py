@@ -70,7 +70,7 @@ def test_a_missing_tool_names_its_package() -> None:
 def test_what_does_not_answer_in_time_is_ended(code: str) -> None:
     began = time.monotonic()
     assert run("wrap", "some-package", "sh", "-c", code, TIMEOUT="1") == "FAIL no answer within 1 s\n"
-    assert 1 <= time.monotonic() - began < 2.5
+    assert 1 <= time.monotonic() - began < 4
 
 
 def test_a_script_that_needs_a_program() -> None:

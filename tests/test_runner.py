@@ -339,8 +339,9 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crowd", [-1, 1_000_000])
 def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
-    """On a machine where too many processes always want a processor, a batch is started every tenth of a second."""
+    """On a machine where too many processes always want a processor, a batch is started every tenth of a second; here, every half."""
     monkeypatch.setattr(warden, "_CROWD", crowd)
+    monkeypatch.setattr(warden, "_PATIENCE", 0.5)
     bench = Bench(tmp_path)
     try:
         bench.write("ok", "echo OK")
