@@ -101,11 +101,14 @@ def _read(chosen: _Chosen, more: Callable[[state.State], Any] = lambda store: No
         raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
     configuration = _configuration(chosen)
 
-    def read(store: state.State) -> tuple[report.View, Any]:
+    def read(store: state.State) -> tuple[report.View, Any, str]:
         store.shift = store.clock.to_wall()
-        return _view(chosen, configuration, store), more(store)
+        return _view(chosen, configuration, store), more(store), store.broken
 
-    return *state.read(chosen.state, chosen.run, read), configuration
+    view, also, broken = state.read(chosen.state, chosen.run, read)
+    if broken:
+        log.complain(f"some of what has changed cannot be read: {broken}")
+    return view, also, configuration
 
 
 def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.View:
@@ -126,6 +129,7 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         books.outbox,
         {**books.silences, me: configuration.silences},
         store.failed,
+        store.rebooted,
     )
 
 
@@ -229,6 +233,8 @@ def _silence(chosen: _Chosen) -> int:
         removed = silence.lift(chosen.config, what)
         said = [f"removed {path}" for path in removed] or [f"{what} was not silenced here"]
         return _show(chosen, {"what": what, "removed": removed, "until": None}, lambda *_: said)
+    if chosen.when and not when:
+        raise _Unknown("until when? an empty word says nothing")
     until = silence.end(when) if when else None
     silence.say(chosen.config, what, until)
     facts: report.Facts = {"what": what, "removed": [], "until": report.moment(until)}
@@ -259,10 +265,14 @@ def _page(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor import page
 
-        view, ((found, _), since), _ = _read(chosen, lambda store: (_past(store), store.known_since()))
-        history = report.history(found, (), (), view.now, since)
+        def read(store: state.State) -> tuple[list[Any], dict[str, float]]:
+            since = {str(test): store.known_since(test) for test in store.books().standings}
+            return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
+
+        view, (found, since), _ = _read(chosen, read)
+        history = report.history(found, (), (), view.now, min(since.values(), default=view.now))
         status = report.status(view, with_evidence=True)
-        return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now)
+        return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now, since)
 
     return _publish(chosen, f"{chosen.what.rstrip('/')}/index.html", make)
 
@@ -287,6 +297,11 @@ def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
     """
     import tempfile
 
+    if not chosen.what:
+        log.complain("unable to write: the name is empty")
+        return os.EX_USAGE
+    if os.path.isfile(path):
+        path = os.path.realpath(path)  # a link stays, as /dev/stdout is one
     where = os.path.dirname(path) or "."
     if not os.path.isdir(where) or os.path.isdir(path):
         log.complain(f"unable to write {path}: {where if os.path.isdir(where) else 'there is no directory ' + where}")

@@ -22,6 +22,7 @@ DEFAULT_DIRECTORY = "/etc/dmonitor"
 NO_KEY = "whoever can call from a node's address is believed to be that node"
 MAKE_KEY = "`dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
 KEY_FILES = ("key", "key.old")
+FAR = 9e8  # seconds, which is 28 years, and less than `values.AGE`, that a silence may last
 _FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read
 
 
@@ -462,5 +463,6 @@ def _silence(path: str, host: str, name: str) -> Iterator[Silence]:
 
 def silent_until(status: os.stat_result) -> float | None:
     """Return when the silence ends whose file has STATUS, in seconds since the epoch; None: when it is removed."""
-    # A touch without a time sets both alike; the margin is for a file server whose clock is not ours.
-    return status.st_mtime if status.st_mtime > status.st_ctime + 1 else None
+    # A touch without a time sets both alike; the margin is for a file server whose clock is not ours. What is too far away to be
+    # told to others is as good as for ever.
+    return status.st_mtime if 1 < status.st_mtime - status.st_ctime < FAR else None

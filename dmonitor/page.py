@@ -70,8 +70,8 @@ class _Room:
         return said if self._left else ""
 
 
-def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float) -> str:
-    """Return the page; AT is the time it is written, in seconds since the epoch."""
+def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float, since: Mapping[str, float]) -> str:
+    """Return the page; AT is the time it is written, and SINCE since when each test is known, in seconds since the epoch."""
     hosts: dict[str, list[Facts]] = {}
     for each in status["tests"]:
         hosts.setdefault(each["host"], []).append(each)
@@ -97,7 +97,7 @@ def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float
             f"It was written {written}, and says nothing of how things are now.</div></header><main>",
             _banner(status),
             "<h2>Hosts</h2>" if hosts else "<h2>Hosts</h2><p>No test is configured.</p>",
-            *(_host(host, hosts[host], evidence, told, at, history["known_since"]) for host in order),
+            *(_host(host, hosts[host], evidence, told, at, since) for host in order),
             "" if all(evidence.values()) else f"<p>Of the other tests who saw what has no room here: {_why('HOST/TEST')}.</p>",
             _incidents(history["incidents"], room),
             _silences(silences["silences"]),
@@ -171,7 +171,7 @@ def _host(
     evidence: Mapping[str, str],
     told: Mapping[str, Sequence[Facts]],
     at: float,
-    known_since: str,
+    since: Mapping[str, float],
 ) -> str:
     rows = []
     for each in sorted(tests, key=lambda each: str(each["name"])):
@@ -180,6 +180,7 @@ def _host(
         words += [_(each["text"])]
         words += [f'<span class="soft">silenced by {_(", ".join(each["silenced_by"]))}</span>'] if each["silenced_by"] else []
         incidents = [known for known in told.get(each["test"], ()) if not known["flapping"]]
+        known_since = min([since.get(each["test"], at), *(_seconds(known["began"]) for known in incidents)])
         bars = _bar(incidents, at, DAY, known_since, "24 hours") + _bar(incidents, at, DAYS * DAY, known_since, f"{DAYS} days")
         title = f"{_(each['name'])}: who saw what when that began"
         table = evidence.get(each["test"])
@@ -188,7 +189,7 @@ def _host(
     return f"<section><h3>{'The nodes, as tests' if host == names.NODE else _(host)}</h3>{''.join(rows)}</section>"
 
 
-def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: str, title: str) -> str:
+def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: float, title: str) -> str:
     """Draw the last LENGTH seconds: low where it passed, high where an incident was, and a line where nothing is known."""
     begin, hits, down = at - length, [], 0.0
     for known in incidents:
@@ -200,11 +201,10 @@ def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: str, t
             down += until - since
             left, width = 1000 * (since - begin) / length, max(3.0, 1000 * (until - since) / length)
             hits.append(f"M{min(left, 1000 - width):.0f} 0h{width:.0f}v24h-{width:.0f}z")
-    since = _seconds(known_since)
-    unknown = max(0.0, min(1000.0, 1000 * (since - begin) / length))
+    unknown = max(0.0, min(1000.0, 1000 * (known_since - begin) / length))
     times = "once" if len(hits) == 1 else f"{len(hits)} times"
     said = f"Last {title}: " + (f"DOWN {times}, {names.span(down)} in all" if hits else "no incident")
-    said += f" (known for {names.span(at - since)})" if since > begin else ""
+    said += f" (known for {names.span(at - known_since)})" if known_since > begin else ""
     shapes = f'<path class="none" d="M0 15h{unknown:.0f}v2h-{unknown:.0f}z"/>' if unknown else ""
     shapes += f'<path class="bar" d="M{unknown:.0f} 12h{1000 - unknown:.0f}v8h-{1000 - unknown:.0f}z"/>'
     shapes += f'<path class="hit" d="{"".join(hits)}"/>' if hits else ""
@@ -237,9 +237,11 @@ def _incidents(incidents: Sequence[Facts], room: _Room) -> str:
 
 def _incident(known: Facts, room: _Room) -> str:
     end = f"to {_time(known['ended'])}" if known["ended"] else "and it is open" if known["open"] else "; its test was removed"
-    told = f"told by {_(known['alert_by'])}" if known["alert_by"] else "nobody was told" if known["void"] else "not told yet"
+    nobody = "nobody was told" if known["void"] or known["removed"] else "not told yet"
+    told = f"told by {_(known['alert_by'])}" if known["alert_by"] else nobody
     what = FLAPPING if known["flapping"] else "DOWN"
-    head = f"{_(known['test'])} {what} from {_time(known['began'])} {end} ({names.span(known['seconds'])}), {told}"
+    length = "" if known["removed"] else f" ({names.span(known['seconds'])})"
+    head = f"{_(known['test'])} {what} from {_time(known['began'])} {end}{length}, {told}"
     if known["open"]:
         return f'<p>{head}: <a href="#{_anchor(known["test"])}">who sees what</a></p>'
     parts = [(title, room.evidence(known[part])) for part, title in (("opening", "began"), ("closing", "ended")) if known[part]]

@@ -26,7 +26,7 @@ class View(NamedTuple):
     """What is known of this node at the time `now`.
 
     `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
-    written, and is empty where it can.
+    written, and is empty where it can; `rebooted`: no round has ended since this machine was started.
     """
 
     me: str
@@ -42,6 +42,7 @@ class View(NamedTuple):
     outbox: Sequence[Notification]
     said: Mapping[str, Sequence[Silence]]
     unstored: str = ""
+    rebooted: bool = False
 
 
 def moment(at: float | None) -> str | None:
@@ -77,12 +78,15 @@ def ability(view: View) -> Facts:
     reached = [node.name for node in peers if node.name in heard]
     sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
     age, finished = view.now - view.own.finished, moment(view.own.finished)
-    late = age > speaking.limit(view.own.presence(view.me, "", view.now))
+    if view.me not in {node.name for node in view.nodes} and all(node.site == node.name for node in view.nodes):
+        sites.add(view.me)  # as `cluster` has it
+    late = view.rebooted or age > speaking.limit(view.own.presence(view.me, "", view.now))
     why = [
         text
         for holds, text in (
             (not finished, "it has never finished a round"),
-            (finished and late, f"its last round ended {names.span(age)} ago"),
+            (finished and view.rebooted, "no round has ended since this machine was started"),
+            (finished and late and not view.rebooted, f"its last round ended {names.span(age)} ago"),
             (not view.addresses, "alert.d names no address"),
             (view.own.refused, f"the mail system refused its last {view.own.refused} hand-overs"),
             (
@@ -130,7 +134,7 @@ def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
         "name": test.name,
         "state": state,
         "verdict": standing.verdict.value if standing else None,
-        "here": own.seen if own else None,
+        "here": own.seen if own else standing.own.value if standing else None,
         "since": moment(standing.since if standing else None),
         "seconds": round(view.now - standing.since) if standing and standing.since else None,
         "text": own.text if own else "",
@@ -192,9 +196,12 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
 
 def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float) -> Facts:
     """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
+    mine: dict[str, list[Handed]] = {}
+    for each in handed:
+        mine.setdefault(each.incident, []).append(each)
     return {
         "known_since": moment(since),
-        "incidents": [past(known, now, handed) for known in reversed(found)],
+        "incidents": [past(known, now, mine.get(known.id, ())) for known in reversed(found)],
         "changes": [
             {
                 "test": str(change.test),
@@ -211,10 +218,11 @@ def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequen
 def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
     """Say how a test is, by which evidence, and what its last incident was."""
     last = view.latest.get(test)
+    last_one = [known for known in found if known.is_open and not known.flapping] or found
     return {
         **_test(view, test, [known for known in view.incidents if known.test == test and known.is_open]),
         "evidence": evidence(last.judgement if last else None),
-        "last_incident": past(found[-1], view.now, handed) if found else None,
+        "last_incident": past(last_one[-1], view.now, handed) if found else None,
     }
 
 

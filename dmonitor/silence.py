@@ -63,7 +63,7 @@ def end(when: str) -> float:
     except (ValueError, OverflowError):
         forms = "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
         raise Refused(f"'{names.printable(when)}' is {forms}") from None
-    if not now < until < 4e9:
+    if not now < until < now + config.FAR:
         raise Refused(f"{said} is {'over' if until <= now else 'too far away'}")
     return until
 

@@ -131,10 +131,12 @@ class State:
     """The database in DIRECTORY, or the one in RUN that stands in for it; StateError where not even reading is possible.
 
     `failed` says why the state cannot be written, and is empty while it can. `shift` is added to the times that are read, for who
-    shows them and writes nothing.
+    shows them and writes nothing. `broken` says why some of what has changed could not be read, `rebooted` that no round has
+    stored anything since this machine was started.
     """
 
     shift = 0.0
+    broken = ""
 
     def __init__(self, directory: str, run: str | None = None, *, read_only: bool = False) -> None:
         self._path = f"{directory}/state.db"
@@ -145,6 +147,7 @@ class State:
                 there = self._substitute if self._substitute and os.path.exists(self._substitute) else self._path
                 self.failed = "" if there is self._path else "see what the checker logs"
                 self._db = database.connect_reading(there)
+                self._db.execute("BEGIN")
                 self._start_clock()
             else:
                 self._open()
@@ -165,6 +168,7 @@ class State:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
         fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.rebooted = memo[0] not in ("", boot)
         self.clock = Clock(memo[1] if memo[0] == boot else fresh)
         self._clock_memo = [boot, self.clock.offset]
 
@@ -186,7 +190,8 @@ class State:
             with contextlib.closing(database.open_whole(self._substitute)) as self._db:
                 if self._memo("partial", self._memo("clock", None) is None):
                     known = tuple(self._incidents("TRUE", ()))
-                    learnt, history = Save(incidents=known, outbox=tuple(self._outbox())), (self.changes(), self.handed())
+                    learnt = Save(incidents=known, outbox=tuple(self._outbox()))
+                    history = self.changes(), self.handed()
                 else:
                     self._db.backup(own)
         except sqlite3.Error as error:
@@ -195,9 +200,12 @@ class State:
             log.error("database-broken", path=self._substitute, reason=str(error))
         finally:
             self._db = own
-        with database.transaction(own):
+
+        def put() -> None:
             self._put_all(learnt)
             self._put_history(*history)
+
+        self._put_or_renew(put)
         database.remove(self._substitute)
         log.info("stored-again", path=self._path)
 
@@ -261,7 +269,9 @@ class State:
     def books(self) -> Books:
         """Return all that is remembered: of the incidents those that are open, owe something, or were closed lately."""
         with self._named():
-            rows = self._db.execute("SELECT host, name, verdict, own, since + ?, downs FROM standing", (self.shift,)).fetchall()
+            rows = self._db.execute(
+                "SELECT host, name, verdict, own, iif(since, since + ?, 0.0), downs FROM standing", (self.shift,)
+            ).fetchall()
             return Books(
                 self.own(),
                 {Test(host, name): Standing(Verdict(verdict), Outcome(seen), *rest) for host, name, verdict, seen, *rest in rows},
@@ -294,11 +304,17 @@ class State:
         with self._named():
             return self._incidents(chosen, (wanted,))
 
-    @property
-    def _has_history(self) -> bool:
-        """Say whether a round of this version has been here: before that, nothing but incidents is known."""
-        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
-        return version >= database.VERSION
+    def _history(self, select: str, facts: Sequence[object] = ()) -> list[Any]:
+        """Return rows of what has changed; none where it is broken, or of a version before."""
+        if self._db.execute("PRAGMA user_version").fetchone()[0] < database.VERSION:
+            return []
+        try:
+            return self._db.execute(select, facts).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not database.is_broken(error):
+                raise
+            self.broken = str(error)
+            return []
 
     def changes(self, test: tuple[str, str] = ("", "")) -> list[Change]:
         """Return what has changed, oldest first; of TEST, as in `past`."""
@@ -310,10 +326,8 @@ class State:
     def handed(self, test: tuple[str, str] = ("", "")) -> list[Handed]:
         """Return what this node handed over, oldest first; of TEST, as in `past`."""
         with self._named():
-            if not self._has_history:
-                return []
             select = "SELECT DISTINCT value ->> '$.ids[0]', kind, address, at + ? FROM handed JOIN incident ON number = incident"
-            rows = self._db.execute(f"{select} WHERE {_OF_TEST} ORDER BY at", (self.shift, *test))
+            rows = self._history(f"{select} WHERE {_OF_TEST} ORDER BY at", (self.shift, *test))
             return [Handed(known, Kind(kind), *rest) for known, kind, *rest in rows]
 
     def past(self, test: tuple[str, str] = ("", ""), since: float = 0.0) -> list[Incident]:
@@ -325,11 +339,12 @@ class State:
             found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {_OF_TEST}", (since, *test))
             return sorted(found, key=lambda known: known.began)
 
-    def known_since(self) -> float:
-        """Return when the oldest change was that is known."""
+    def known_since(self, test: Test | None = None) -> float:
+        """Return when the oldest change was that is known, of TEST or of all."""
+        where = " WHERE host = ? AND name = ?" if test else ""
         with self._named():
-            oldest = self._db.execute("SELECT min(at) FROM change").fetchone()[0] if self._has_history else None
-            return self.shift + float(self.clock.now() if oldest is None else oldest)
+            oldest = [at for (at,) in self._history(f"SELECT min(at) FROM change{where}", test or ()) if at is not None]
+            return self.shift + (oldest[0] if oldest else self.clock.now())
 
     def latest(self, tests: Iterable[Test], *, evidence: bool = True) -> dict[Test, Change]:
         """Return the last change of each of TESTS; without EVIDENCE but our own that is quicker."""
@@ -339,8 +354,13 @@ class State:
             return {test: change for test in tests for change in self._changes(last, test)}
 
     def _changes(self, chosen: str, facts: Sequence[object] = ()) -> list[Change]:
-        rows = self._db.execute(f"SELECT host, name, {chosen}", facts) if self._has_history else ()
-        return [Change(Test(host, name), at + self.shift, self._read(Judgement, judged)) for host, name, at, judged in rows]
+        found = []
+        for host, name, at, judged in self._history(f"SELECT host, name, {chosen}", facts):
+            try:
+                found.append(Change(Test(host, name), at + self.shift, self._read(Judgement, judged)))
+            except (ValueError, TypeError, KeyError) as error:
+                self.broken = f"of {host}/{name}: {error}"
+        return found
 
     def _read(self, kind: Any, text: str) -> Any:
         return values.read(kind, text, lambda at: at + self.shift, own=True)
@@ -385,21 +405,24 @@ class State:
 
     def _write(self, put: Any) -> None:
         try:
-            try:
-                with database.transaction(self._db):
-                    put()
-            except sqlite3.DatabaseError as error:
-                if not database.is_broken(error):
-                    raise
-                database.renew_history(self._db)
-                log.complain(f"what has changed is lost: {self._path}: {error}; begun anew")
-                with database.transaction(self._db):
-                    put()
+            self._put_or_renew(put)
         except sqlite3.Error as error:
             if self.failed:  # not even the stand-in can be written: what can be done is done in memory
                 self._substitute = None
             self._stand_in(error, self._db)
-            with self._named(), database.transaction(self._db):
+            with self._named():
+                self._put_or_renew(put)
+
+    def _put_or_renew(self, put: Any) -> None:
+        try:
+            with database.transaction(self._db):
+                put()
+        except sqlite3.DatabaseError as error:
+            if not database.is_broken(error):
+                raise
+            database.renew_history(self._db)
+            log.complain(f"what has changed is lost: {self._path}: {error}; begun anew")
+            with database.transaction(self._db):
                 put()
 
     def _put_memos(self, memos: Mapping[str, object]) -> None:

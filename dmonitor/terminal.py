@@ -52,7 +52,7 @@ def status(facts: Facts, paint: Paint) -> list[str]:
         notes = f" (silenced by {', '.join(each['silenced_by'])})" if each["silenced_by"] else ""
         here = f"[{each['here']} here] " if each["state"] == "DOWN" and each["here"] == "OK" else ""
         rows.append((each["state"] or "not tested yet", each["test"], since, here + each["text"] + notes))
-    head = ("STATE", "TEST", f"SINCE ({facts['now'][19:]})", "TEXT THEN")
+    head = ("STATE", "TEST", "SINCE", "TEXT THEN")
     return [*ability(facts, paint), "", *(table(head, rows, paint) if rows else ["no tests"])]
 
 
@@ -94,8 +94,11 @@ def why(facts: Facts, paint: Paint) -> list[str]:
     known = facts["last_incident"]
     if not known:
         return [*lines, "", "It has had no incident that this node remembers."]
-    end = f" to {day(known['ended'])}" if known["ended"] else ", and it is open" if known["open"] else "; its test was removed"
-    lines += ["", f"Its last incident, {known['incident']}, is from {day(known['began'])}{end} ({names.span(known['seconds'])})."]
+    length = names.span(known["seconds"])
+    end = f" to {day(known['ended'])} ({length})" if known["ended"] else f", and it is open ({length})"
+    end = end if known["ended"] or known["open"] else "; its test was removed"
+    kind = ", FLAPPING," if known["flapping"] else ""
+    lines += ["", f"Its last incident{kind} {known['incident']} is from {day(known['began'])}{end}."]
     for part, title in (("opening", "When it began:"), ("closing", "When it ended:")):
         if known[part]:
             lines += [title, *_evidence(known[part], paint)]
@@ -112,7 +115,7 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
 
 
 def _told(known: Facts) -> list[str]:
-    if known["void"]:
+    if known["void"] and not known["alert_by"]:
         return ["It came and went in a silence: nobody was told."]
     lines = []
     for kind in ("alert", "recovery"):
@@ -121,7 +124,7 @@ def _told(known: Facts) -> list[str]:
             lines.append(
                 f"The {kind} was handed over by {by}" + (f": from here {to}." if to else "; to whom, is not recorded here.")
             )
-        elif kind == "alert" or (known["ended"] and known["alert_by"]):
+        elif not known["removed"] and (kind == "alert" or (known["ended"] and known["alert_by"])):
             lines.append(f"The {kind} is owed still.")
     return lines
 
@@ -138,11 +141,7 @@ def history(facts: Facts, paint: Paint) -> list[str]:
         )
         for each in facts["incidents"]
     ]
-    return (
-        table((f"BEGAN ({facts['known_since'][19:]})", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint)
-        if rows
-        else ["no incidents"]
-    )
+    return table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint) if rows else ["no incidents"]
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
@@ -153,11 +152,11 @@ def silences(facts: Facts, paint: Paint) -> list[str]:
 def peers(facts: Facts, paint: Paint) -> list[str]:
     rows = []
     for each in facts["peers"]:
-        state = "OK" if each["reached"] else "no-answer"
+        state = "OK" if each["reached"] else f"no-answer ({each['reason']})"
         latency = f"{1000 * each['latency']:.0f} ms" if each["reached"] else "-"
         clock = "-" if each["clock"] is None else f"{each['clock']:+.1f} s"
         age = "-" if each["last_round_age"] is None else f"{names.span(each['last_round_age'])} ago"
-        drift = ", ".join(each["drift"]) or ("none" if each["reached"] else each["reason"])
+        drift = ", ".join(each["drift"]) or ("none" if each["reached"] else "-")
         rows.append(
             (each["node"], each["address"] or "-", each["site"], state, each["version"] or "-", latency, clock, age, drift)
         )

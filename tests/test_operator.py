@@ -185,7 +185,7 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         assert first.json("silence", what, "off")["removed"]
     assert first("silences") == "no silences\n" and first.json("silence", WEB, "off")["removed"] == []
     if os.geteuid() == 0:
-        first("silence", WEB, "until", "2090-01-01")
+        first("silence", WEB, "until", "2050-01-01")
         assert (three[0].config / "silence.d" / WEB).stat().st_uid == 0, "what an operator writes is his"
 
 
@@ -303,10 +303,10 @@ def test_labels_are_escaped() -> None:
 def test_a_bar_shows_when_it_was_down() -> None:
     now = 1_800_000_000.0
     incident = {"began": report.moment(now - 3600), "ended": report.moment(now - 1800), "removed": False}
-    since = str(report.moment(now - 43200))
+    since = now - 43200
     drawn = page._bar([incident], now, page.DAY, since, "24 hours")
     assert 'aria-label="Last 24 hours: DOWN once, 30 min in all (known for 12 h)"' in drawn
-    assert 'aria-label="Last 24 hours: no incident"' in page._bar([], now, page.DAY, str(report.moment(now - 86401)), "24 hours")
+    assert 'aria-label="Last 24 hours: no incident"' in page._bar([], now, page.DAY, now - 86401, "24 hours")
     assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
 
 

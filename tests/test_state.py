@@ -627,15 +627,7 @@ def test_a_broken_history_costs_nothing_but_history(tmp_path: Path, run: Path, c
     many = [CHANGE._replace(at=NOW + number) for number in range(400)]
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,), changes=tuple(many)))
-    with sqlite3.connect(tmp_path / "state.db") as db:
-        ours = "SELECT pageno FROM dbstat WHERE name = 'change' AND pagetype = 'leaf'"
-        pages = [number for (number,) in db.execute(ours)]
-        (size,) = db.execute("PRAGMA page_size").fetchone()
-    db.close()
-    with open(tmp_path / "state.db", "r+b") as file:
-        for number in pages:
-            file.seek((number - 1) * size)
-            file.write(b"\xff" * size)
+    broken_pages(tmp_path / "state.db")
     with State(tmp_path, run) as store:
         assert not store.failed and ids(store) == {"b"} and store.own() == OWN
         assert store.save(Save(incidents=(known("x"),), changes=(CHANGE,)))
@@ -647,6 +639,19 @@ def test_a_broken_history_costs_nothing_but_history(tmp_path: Path, run: Path, c
 
 
 MALFORMED = "database disk image is malformed"
+
+
+def broken_pages(path: Path) -> None:
+    """Spoil all that has changed."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        pages = [number for (number,) in db.execute("SELECT pageno FROM dbstat WHERE name = 'change' AND pagetype = 'leaf'")]
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    with open(path, "r+b") as file:
+        for number in pages:
+            file.seek((number - 1) * size)
+            file.write(b"\xff" * size)
+
+
 CHANGE = Change(
     Test("www.example.com", "http"),
     NOW,
@@ -663,6 +668,39 @@ def test_a_test_that_changes_all_the_time_is_bounded(tmp_path: Path, monkeypatch
             store.save(Save(changes=(CHANGE._replace(at=NOW + minute),)))
         assert [change.at for change in store.changes(CHANGE.test)] == [NOW + minute for minute in range(15, 20)]
         assert store.changes(other.test) == [other], "and costs no other test"
+
+
+def test_what_cannot_be_read_of_the_history_costs_no_reader_anything_else(tmp_path: Path) -> None:
+    other = CHANGE._replace(test=Test("www.example.com", "ssh"))
+    with State(tmp_path) as store:
+        store.save(Save(OWN, incidents=(RICH,), changes=(CHANGE, other)))
+        store._db.execute("UPDATE change SET judgement = '{}' WHERE name = 'http'")
+    with State(tmp_path, read_only=True) as store:
+        assert store.latest([CHANGE.test, other.test]) == {other.test: other} and ids(store) == {"b"}
+        assert store.broken.startswith("of www.example.com/http: ")
+    broken_pages(tmp_path / "state.db")
+    with State(tmp_path, read_only=True) as store:
+        assert store.latest([CHANGE.test]) == {} and store.changes() == store.handed() == [] and ids(store) == {"b"}
+        assert store.broken == MALFORMED
+
+
+def test_a_round_that_saves_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Though it is still at work: what one reader reads is of one moment."""
+    with State(tmp_path) as writer:
+        writer.save(Save(OWN, incidents=(RICH,)))
+        with State(tmp_path, read_only=True) as store:
+            assert ids(store) == {"b"}
+            writer.save(Save(OWN._replace(cycle=99), incidents=(known("x"),)))
+            assert store.own() == OWN and ids(store) == {"b"}
+        with State(tmp_path, read_only=True) as store:
+            assert store.own().cycle == 99 and ids(store) == {"b", "x"}
+
+
+def test_a_standing_of_no_known_time_stays_one(tmp_path: Path) -> None:
+    with State(tmp_path) as store:
+        store.save(Save(standings={CHANGE.test: Standing()}))
+        store.shift = 3600.0
+        assert store.books().standings[CHANGE.test].since == 0.0
 
 
 def test_what_a_round_writes_meanwhile_is_read_again(tmp_path: Path, run: Path) -> None:
