@@ -18,8 +18,8 @@ import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
 from dmonitor import database, metrics, page, report, state, terminal
-from dmonitor.effects import Save
-from dmonitor.model import Node
+from dmonitor.effects import Own, Save
+from dmonitor.model import Incident, Node, Outcome, Standing, Test, Verdict
 
 SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
 WEB = "www.example.com/web"
@@ -237,6 +237,69 @@ def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
         many = nodes == 40 or (down and text != "Connection refused")
         assert ("has no room here: <code>dmonitor why" in written) is many, "and it says so where something is left out"
     assert max(sizes) < look["LIMIT"], sizes
+
+
+def view(**more: Any) -> report.View:
+    """Return what is known of the node oslo, with one test, which is DOWN here, and of which no change is known."""
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    nodes = [Node("oslo", "oslo"), Node("paris", "paris")]
+    own = Own((now - 60, now - 1), now - 1, name="oslo", speaks=True, reach=(("paris", ()),))
+    standings = {test: Standing(Verdict.DOWN, Outcome.FAIL, now - 60)}
+    return report.View("oslo", now, nodes, [test], ["root"], 2, own, standings, {}, [], [], {})._replace(**more)
+
+
+def test_whether_a_node_can_alert() -> None:
+    assert report.ability(view())["can_alert"]
+    unlisted = view(nodes=[Node("paris", "paris")])
+    assert report.ability(unlisted)["can_alert"], "a node in no line is a site of its own, as long as no line names sites"
+    assert not report.ability(unlisted._replace(nodes=[Node("paris", "france")]))["can_alert"]
+    back = report.ability(view(rebooted=True))
+    assert back["why_not"] == ["no round has ended since this machine was started"] and back["stale"]
+
+
+def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
+    (facts,) = report.status(view())["tests"]
+    assert facts["here"] == "FAIL"
+
+
+def test_why_tells_of_the_incident_that_is_open(paint: terminal.Paint = terminal.Paint(False)) -> None:  # noqa: B008
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    down = Incident(("a" * 16,), test, now - 600, alert="oslo")
+    flapping = Incident(("b" * 16,), test, now - 300, flapping=7, alert="oslo")
+    assert report.why(view(), test, [down, flapping], [])["last_incident"]["incident"] == down.id
+    said = report.why(view(), test, [down._replace(closed=now, recovery="oslo"), flapping], [])
+    assert f"Its last incident, FLAPPING, {flapping.id} is from " in "\n".join(terminal.why(said, paint))
+    gone = report.why(view(), test, [down._replace(alert="", removed=True)], [])
+    assert "owed" not in "\n".join(terminal.why(gone, paint)) and "its test was removed." in "\n".join(terminal.why(gone, paint))
+    both = report.why(view(), test, [down._replace(void=True, closed=now, recovery="oslo")], [])
+    assert "nobody was told" not in "\n".join(terminal.why(both, paint))
+
+
+def test_what_is_too_far_away_is_refused_and_costs_no_greeting(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    """A peer takes no time that is further away than that, and would not greet us any more."""
+    ran = Said(three[0]).run("silence", WEB, "until", "2090-01-01")
+    assert ran.returncode == os.EX_USAGE and "2090-01-01 is too far away" in ran.stderr
+    path = three[0].config / "silence.d/mail.example.com"
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.utime(path, (3.9e9, 3.9e9))
+    with running(three):
+        story("OK 200")
+        assert "not-greeted" not in three[1].round()
+    listed = Said(three[1]).json("silences")["silences"]
+    assert [(each["what"], each["until"]) for each in listed] == [("mail.example.com", None)]
+
+
+def test_places_that_are_not_meant(three: list[LocalNode], story: Callable[[str], None], tmp_path: Path) -> None:
+    with running(three):
+        story("OK 200")
+    said = Said(three[0])
+    for words in (("page", ""), ("metrics", ""), ("silence", WEB, "")):
+        assert said.run(*words).returncode == os.EX_USAGE
+    (tmp_path / "there").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    said("metrics", str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").stat().st_size
 
 
 def test_colour_is_for_a_terminal_that_wants_it(three: list[LocalNode], story: Callable[[str], None]) -> None:
