@@ -286,7 +286,8 @@ def _lateness(notifications: Sequence[Notification], now: float, zone: datetime.
 def _footer(node: str) -> list[str]:
     return [
         f"Sent by dmonitor on {node}. To look further, on any node, as root:",
-        "  dmonitor-check --dry-run      who sees what now; changes nothing",
+        "  dmonitor status --peers       who sees what now",
+        "  dmonitor why HOST/TEST        who saw what, and who told whom",
         "  journalctl -t dmonitor-check  what was seen and decided (or /var/log/syslog)",
     ]
 
