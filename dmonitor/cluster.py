@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dmonitor import names, resolve
 from dmonitor.config import Settings
 from dmonitor.lean import NamedTuple
-from dmonitor.model import Node
+from dmonitor.model import Node, unlisted
 
 PATIENCE = 4.0  # seconds that all names together may take to resolve
 
@@ -62,14 +62,8 @@ def look_around(nodes: Sequence[Node], settings: Settings, known: Mapping[str, S
         addresses, reason = found[node.name]
         if node not in own:
             peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
-    me = own[0] if own else _stand_in(hostname, nodes)
+    me = own[0] if own else unlisted(hostname if names.is_node(hostname) else "localhost", nodes)
     everywhere = not bound or any(address.is_unspecified for address in bound)
     here = tuple(each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)) if own else ()
     where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
     return Cluster(me, tuple(peers), bool(own), where, frozenset(node.name for node in own or [me]), here)
-
-
-def _stand_in(hostname: str, nodes: Sequence[Node]) -> Node:
-    """Return a node named like this host. Where lines name sites nobody knows ours, and its vote must not make a new one."""
-    name = hostname if names.is_node(hostname) else "localhost"
-    return Node(name, "" if any(node.site != node.name for node in nodes) else name)

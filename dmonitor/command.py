@@ -94,8 +94,10 @@ def _configuration(chosen: _Chosen) -> config.Config:
     return configuration
 
 
-def _read(chosen: _Chosen, more: Callable[[state.State], Any] = lambda store: None) -> tuple[report.View, Any, config.Config]:
-    """Return what is known here, and what MORE reads of the state, in times of the wall clock; and the configuration."""
+def _read(
+    chosen: _Chosen, more: Callable[[state.State, report.View], Any] = lambda *_: None
+) -> tuple[report.View, Any, config.Config]:
+    """Return what is known here, and what MORE reads beside it, in times of the wall clock; and the configuration."""
     user.become()
     if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
         raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
@@ -103,7 +105,8 @@ def _read(chosen: _Chosen, more: Callable[[state.State], Any] = lambda store: No
 
     def read(store: state.State) -> tuple[report.View, Any, str]:
         store.shift = store.clock.to_wall()
-        return _view(chosen, configuration, store), more(store), store.broken
+        view = _view(chosen, configuration, store)
+        return view, more(store, view), store.broken
 
     view, also, broken = state.read(chosen.state, chosen.run, read)
     if broken:
@@ -191,7 +194,7 @@ def _status(chosen: _Chosen) -> int:
 @_or_unknown
 def _why(chosen: _Chosen) -> int:
     wanted = _named(chosen.what)
-    view, (found, handed), _ = _read(chosen, lambda store: _past(store, wanted))
+    view, (found, handed), _ = _read(chosen, lambda store, _: _past(store, wanted))
     host, name = _wanted(view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -206,7 +209,7 @@ def _why(chosen: _Chosen) -> int:
 def _history(chosen: _Chosen) -> int:
     wanted = _named(chosen.what)  # it may have been removed, and yet have been
 
-    def read(store: state.State) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
+    def read(store: state.State, _: report.View) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
         return store.changes(wanted) if chosen.json else [], _past(store, wanted), store.known_since()
 
     view, (changes, (found, handed), since), _ = _read(chosen, read)
@@ -215,7 +218,7 @@ def _history(chosen: _Chosen) -> int:
     return _show(chosen, report.history(found, changes, handed, view.now, since), terminal.history)
 
 
-def _past(store: state.State, wanted: tuple[str, str] = ("", "")) -> tuple[list[Any], list[Any]]:
+def _past(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any]]:
     """Return the incidents of what is WANTED, and what was handed over of them."""
     return store.past(wanted, store.clock.now() - state.KEPT), store.handed(wanted)
 
@@ -265,14 +268,13 @@ def _page(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor import page
 
-        def read(store: state.State) -> tuple[list[Any], dict[str, float]]:
-            since = {str(test): store.known_since(test) for test in store.books().standings}
+        def read(store: state.State, view: report.View) -> tuple[list[Any], dict[str, float]]:
+            since = {str(test): store.known_since(test) for test in view.standings}
             return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
         view, (found, since), _ = _read(chosen, read)
-        history = report.history(found, (), (), view.now, min(since.values(), default=view.now))
-        status = report.status(view, with_evidence=True)
-        return page.page(status, history, report.silences(view.said, view.now), report.nodes(view), view.now, since)
+        status, incidents = report.status(view, with_evidence=True), report.incidents(found, (), view.now)
+        return page.page(status, incidents, report.silences(view.said, view.now), report.nodes(view), view.now, since)
 
     return _publish(chosen, f"{chosen.what.rstrip('/')}/index.html", make)
 

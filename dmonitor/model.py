@@ -5,6 +5,7 @@ epoch, other floats are seconds; the types, which are no strings here, say what 
 """
 
 import enum
+from collections.abc import Iterable
 
 from dmonitor import names
 from dmonitor.lean import Annotated, NamedTuple
@@ -94,6 +95,11 @@ class Node(NamedTuple):
 
     name: NodeName
     site: Site
+
+
+def unlisted(name: str, nodes: Iterable[Node]) -> Node:
+    """Return the node NAME, which is in no line. Where NODES name sites nobody knows its own: its vote must make no new one."""
+    return Node(name, "" if any(node.site != node.name for node in nodes) else name)
 
 
 class Answer(NamedTuple):

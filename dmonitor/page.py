@@ -16,6 +16,7 @@ DAY, DAYS = 86400, 90
 STALE = 300  # seconds after which the page is out of date
 _SHOWN = 200  # past incidents that are listed
 _ROOM = 120_000  # characters for who saw what: of what needs somebody first
+_WHY = "<code>dmonitor why HOST/TEST</code>"
 _LISTED = 20  # tests that are named at the top
 _BAD = ("DOWN", FLAPPING)
 _LIGHT = "--bg:#fff;--fg:#1b1f24;--soft:#5a6270;--line:#d5d9e0;--down:#b3261e;--up:#1b6e8c;--odd:#8a5a00"
@@ -70,13 +71,16 @@ class _Room:
         return said if self._left else ""
 
 
-def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float, since: Mapping[str, float]) -> str:
-    """Return the page; AT is the time it is written, and SINCE since when each test is known, in seconds since the epoch."""
+def page(status: Facts, incidents: Sequence[Facts], silences: Facts, nodes: Facts, at: float, since: Mapping[str, float]) -> str:
+    """Return the page.
+
+    INCIDENTS are the newest first; AT is when it is written, SINCE since when each test is known, in seconds since the epoch.
+    """
     hosts: dict[str, list[Facts]] = {}
     for each in status["tests"]:
         hosts.setdefault(each["host"], []).append(each)
     told: dict[str, list[Facts]] = {}
-    for known in history["incidents"]:
+    for known in incidents:
         told.setdefault(known["test"], []).append(known)
     order = sorted(hosts, key=lambda host: (host == names.NODE, host))
     seen = _seconds(status["last_round"]) if status["last_round"] else 0.0
@@ -98,8 +102,8 @@ def page(status: Facts, history: Facts, silences: Facts, nodes: Facts, at: float
             _banner(status),
             "<h2>Hosts</h2>" if hosts else "<h2>Hosts</h2><p>No test is configured.</p>",
             *(_host(host, hosts[host], evidence, told, at, since) for host in order),
-            "" if all(evidence.values()) else f"<p>Of the other tests who saw what has no room here: {_why('HOST/TEST')}.</p>",
-            _incidents(history["incidents"], room),
+            "" if all(evidence.values()) else f"<p>Of the other tests who saw what has no room here: {_WHY}.</p>",
+            _incidents(incidents, room),
             _silences(silences["silences"]),
             _nodes(nodes),
             f"</main><script>{_SCRIPT.format(at=int(seen), stale=stale)}</script></body></html>\n",
@@ -159,10 +163,6 @@ def _banner(status: Facts) -> str:
 
 def _anchor(test: str) -> str:
     return "t-" + "".join(c if c.isalnum() else f"_{ord(c):x}" for c in test)
-
-
-def _why(test: str) -> str:
-    return f"<code>dmonitor why {_(test)}</code>"
 
 
 def _host(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
-from dmonitor import incident as incidents
-from dmonitor import model, names, speaking, trouble
+from dmonitor import incident, model, names, speaking, trouble
 from dmonitor.effects import Own
 from dmonitor.lean import Any, NamedTuple
 from dmonitor.model import Answer, Change, Contact, Handed, Incident, Judgement, Node, Notification, Silence, Standing, Test, Vote
@@ -78,8 +77,8 @@ def ability(view: View) -> Facts:
     reached = [node.name for node in peers if node.name in heard]
     sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
     age, finished = view.now - view.own.finished, moment(view.own.finished)
-    if view.me not in {node.name for node in view.nodes} and all(node.site == node.name for node in view.nodes):
-        sites.add(view.me)  # as `cluster` has it
+    if view.me not in {node.name for node in view.nodes}:
+        sites |= {model.unlisted(view.me, view.nodes).site} - {""}
     late = view.rebooted or age > speaking.limit(view.own.presence(view.me, "", view.now))
     why = [
         text
@@ -96,7 +95,7 @@ def ability(view: View) -> Facts:
         )
         if holds
     ]
-    owed = {known.id for known in view.incidents if incidents.owed(known)} | {each.incident.id for each in view.outbox}
+    owed = {known.id for known in view.incidents if incident.owed(known)} | {each.incident.id for each in view.outbox}
     return {
         "node": view.me,
         "now": moment(view.now),
@@ -194,14 +193,19 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
     }
 
 
-def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float) -> Facts:
-    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
+def incidents(found: Sequence[Incident], handed: Iterable[Handed], now: float) -> list[Facts]:
+    """Tell of all incidents, newest first; HANDED is what this node handed over itself."""
     mine: dict[str, list[Handed]] = {}
     for each in handed:
         mine.setdefault(each.incident, []).append(each)
+    return [past(known, now, mine.get(known.id, ())) for known in reversed(found)]
+
+
+def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float) -> Facts:
+    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
     return {
         "known_since": moment(since),
-        "incidents": [past(known, now, mine.get(known.id, ())) for known in reversed(found)],
+        "incidents": incidents(found, handed, now),
         "changes": [
             {
                 "test": str(change.test),
@@ -218,11 +222,11 @@ def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequen
 def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
     """Say how a test is, by which evidence, and what its last incident was."""
     last = view.latest.get(test)
-    last_one = [known for known in found if known.is_open and not known.flapping] or found
+    telling = [known for known in found if known.is_open and not known.flapping] or found
     return {
         **_test(view, test, [known for known in view.incidents if known.test == test and known.is_open]),
         "evidence": evidence(last.judgement if last else None),
-        "last_incident": past(last_one[-1], view.now, handed) if found else None,
+        "last_incident": past(telling[-1], view.now, handed) if found else None,
     }
 
 

@@ -95,8 +95,11 @@ def why(facts: Facts, paint: Paint) -> list[str]:
     if not known:
         return [*lines, "", "It has had no incident that this node remembers."]
     length = names.span(known["seconds"])
-    end = f" to {day(known['ended'])} ({length})" if known["ended"] else f", and it is open ({length})"
-    end = end if known["ended"] or known["open"] else "; its test was removed"
+    end = "; its test was removed"
+    if known["ended"]:
+        end = f" to {day(known['ended'])} ({length})"
+    elif known["open"]:
+        end = f", and it is open ({length})"
     kind = ", FLAPPING," if known["flapping"] else ""
     lines += ["", f"Its last incident{kind} {known['incident']} is from {day(known['began'])}{end}."]
     for part, title in (("opening", "When it began:"), ("closing", "When it ended:")):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 from dmonitor import config, door, effects, log, names, peers, protocol, result, state
+from dmonitor.lean import TypeVar
 from dmonitor.model import Incident, Presence, Statement, Test
 from dmonitor.runner import Done, Runner
 

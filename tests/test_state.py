@@ -434,7 +434,7 @@ def test_what_is_left_to_tell_is_taken_back_from_what_stood_in(tmp_path: Path, r
         assert store.handed() == handed and store.changes() == [CHANGE], "and what was done meanwhile is known"
 
 
-@pytest.mark.parametrize("step", ["backup", "rename", "_open_whole"])
+@pytest.mark.parametrize("step", ["backup", "rename", "open_whole"])
 def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
     tmp_path: Path, run: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,7 +444,7 @@ def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
     class Killed(BaseException):
         pass
 
-    def die(*_: object, **__: object) -> None:
+    def die(*_: object) -> None:
         raise Killed
 
     class Dying:
