@@ -86,10 +86,14 @@ def fakes(port: int) -> Iterator[Fakes]:
     made.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "GREETING_LIMIT", 0.6)
-    monkeypatch.setattr(peers, "ANSWER_LIMIT", 1.0)
+    """For tests in which a limit is waited for; the others have the product's own, for machines that are busy."""
+    monkeypatch.setattr(peers, "GREETING_LIMIT", 1.5)
+    monkeypatch.setattr(peers, "ANSWER_LIMIT", 2.5)
+
+
+waits = pytest.mark.usefixtures("short_limits")
 
 
 def stated(asker: peers.Asker) -> dict[str, Statement]:
@@ -121,7 +125,7 @@ def ask(fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, .
         for test in tests:
             asker.ask(test)
         while asker.pending:
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 15
             for key, _ in selector.select(asker.pause()):
                 key.data()
             asker.tick()
@@ -136,7 +140,7 @@ def test_a_good_peer(fakes: Fakes) -> None:
     fakes.add("paris", good())
     answers, took = ask(fakes, SSH, HTTP)
     assert answers["paris"] == Answer(Node("paris", "paris"), "0123456789ab", Result(Outcome.FAIL, "seen", 0.5), 1.0)
-    assert took < 0.9
+    assert took < 4
 
 
 def drip(connection: socket.socket) -> None:
@@ -147,7 +151,7 @@ def drip(connection: socket.socket) -> None:
 
 def no_answer(connection: socket.socket) -> None:
     greet(connection)
-    time.sleep(3)
+    time.sleep(8)
 
 
 def drop_after_questions(connection: socket.socket) -> None:
@@ -161,7 +165,7 @@ def garbage_answer(connection: socket.socket) -> None:
     greet(connection)
     connection.recv(100)
     connection.sendall(b"\xff\x00garbage\n")
-    time.sleep(3)
+    time.sleep(8)
 
 
 def flood(connection: socket.socket) -> None:
@@ -175,19 +179,19 @@ def wrong_test(connection: socket.socket) -> None:
     greet(connection)
     connection.recv(100)
     connection.sendall(protocol.write(Reply(Test("other", "test"), Result(Outcome.FAIL))))
-    time.sleep(3)
+    time.sleep(8)
 
 
 def refuses(connection: socket.socket) -> None:
     greet(connection)
     connection.recv(100)
     connection.sendall(b"error malformed text=do not understand\n")
-    time.sleep(3)
+    time.sleep(8)
 
 
 BAD = {
     "refused": (None, "connection refused"),
-    "silent": (lambda connection: time.sleep(3), "connected, but no greeting"),
+    "silent": (lambda connection: time.sleep(8), "connected, but no greeting"),
     "hangs-up": (lambda connection: None, "it closed the connection; is our address in its nodes.txt?"),
     "drips": (drip, "connected, but no greeting"),
     "other-service": (lambda connection: connection.sendall(b"220 mail ESMTP\r\n"), "no dmonitor greeting"),
@@ -204,6 +208,7 @@ BAD = {
 }
 
 
+@waits
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_peer_is_a_value_and_costs_nothing_else(name: str, fakes: Fakes) -> None:
     behaviour, reason = BAD[name]
@@ -212,14 +217,15 @@ def test_a_bad_peer_is_a_value_and_costs_nothing_else(name: str, fakes: Fakes) -
     answers, took = ask(fakes, SSH, HTTP)
     assert answers[name].result is None and reason in answers[name].reason
     assert answers["good"].result == Result(Outcome.FAIL, "seen", 0.5)
-    assert took < 2.5
+    assert took < 6
 
 
+@waits
 def test_all_are_asked_at_the_same_time(fakes: Fakes) -> None:
     for number in range(6):
         fakes.add(f"silent{number}", no_answer)
     _, took = ask(fakes, SSH)
-    assert took < 1.8
+    assert took < 6, "not one after the other"
 
 
 def test_this_node_itself_is_no_peer(fakes: Fakes) -> None:
@@ -256,7 +262,7 @@ def test_a_name_that_does_not_resolve_says_so(fakes: Fakes) -> None:
     fakes.add("good", good())
     answers, took = ask(fakes, SSH)
     assert answers["gone"].reason == "its name does not resolve: Name or service not known"
-    assert answers["good"].result and took < 0.9
+    assert answers["good"].result and took < 4
 
 
 def test_a_thousand_questions_on_one_connection(fakes: Fakes) -> None:
@@ -394,7 +400,7 @@ class Talk:
     def run(self, going_on: Callable[[], bool]) -> float:
         began = time.monotonic()
         while going_on():
-            assert time.monotonic() - began < 8
+            assert time.monotonic() - began < 15
             for key, _ in self.selector.select(self.asker.pause()):
                 key.data()
             self.asker.tick()
@@ -496,6 +502,7 @@ def test_a_failed_greeting_leaves_the_one_before(fakes: Fakes, paris: Knows, mon
         assert not talk.asker.pending
 
 
+@waits
 def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greeted again, it gets another connection, and what is still owed is asked there."""
     reply = paris.reply
@@ -511,7 +518,7 @@ def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatc
     with Talk(fakes) as talk:
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
-        assert 0.5 < talk.run(lambda: talk.asker.greeting) < 0.9
+        assert 1.4 < talk.run(lambda: talk.asker.greeting) < 2.3
         talk.run(lambda: talk.asker.pending)
         assert talk.asker.answers(SSH)[0].result and not stated(talk.asker)
         slow = False
@@ -521,9 +528,10 @@ def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatc
         assert talk.asker.answers(HTTP)[0].result and paris.conversations == 2
 
 
+@waits
 def test_a_late_statement_is_passed_over_and_the_next_is_not(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = paris.reply
-    delay = 0.8
+    delay = 2.0
     monkeypatch.setattr(paris, "reply", lambda request: time.sleep(delay) or reply(request))
     with Talk(fakes) as talk:
         assert talk.greet() is None
@@ -566,6 +574,7 @@ def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
         assert talk.asker.answers(SSH)[0].result
 
 
+@waits
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(name: str, fakes: Fakes, paris: Knows) -> None:
     fakes.add(name, BAD[name][0])  # type: ignore[arg-type]
@@ -693,9 +702,10 @@ def contacts(talk: Talk) -> dict[str, Contact]:
     return {contact.node.name: contact for contact in talk.asker.contacts.values()}
 
 
+@waits
 def test_a_contact_says_why_there_is_no_statement(fakes: Fakes, paris: Knows) -> None:
     fakes.add("refused", None)
-    fakes.add("silent", lambda connection: time.sleep(3))
+    fakes.add("silent", lambda connection: time.sleep(8))
     fakes.add("greets-only", no_answer)
     fakes.peers.append(Peer(Node("gone", "gone"), (), "its name does not resolve"))
     heard: list[Contact] = []
@@ -783,15 +793,16 @@ def test_one_alone_may_be_asked(fakes: Fakes) -> None:
         assert [each.node.name for each in talk.asker.answers(SSH)] == ["rome"]
 
 
+@waits
 def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
     """The first two never greet, the third does."""
     for _ in range(2):
-        fakes.add("silent", lambda connection: time.sleep(3))
+        fakes.add("silent", lambda connection: time.sleep(8))
     fakes.add("good", good())
     addresses = tuple(address for peer in fakes.peers for address in peer.addresses)
     fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
     answers, took = ask(fakes, SSH)
-    assert answers["paris"].result and took < 0.9
+    assert answers["paris"].result and took < 1.6
 
 
 def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -808,7 +819,7 @@ def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: p
         peer.found, talk.asker.visiting = (resolve.normal(ADDRESSES[-1]),), True
         began = time.monotonic()
         talk.greet()
-        assert 1.5 < time.monotonic() - began < 4
+        assert 1.5 < time.monotonic() - began < 6
         assert contacts(talk)["paris"].reason == "connection refused"
 
 
@@ -1115,6 +1126,7 @@ def test_who_has_shown_no_key_costs_nobody_who_has(fakes: Fakes, keyed: Keyed) -
     assert noted["too-many-callers"]
 
 
+@waits
 def test_what_is_asked_anew_may_still_be_owed(fakes: Fakes) -> None:
     fakes.add("late", no_answer)
     with Talk(fakes) as talk:
