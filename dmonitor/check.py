@@ -14,7 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from dmonitor import cluster, config, effects, lock, log, model, names, observer, program, protocol, round, state, user, values
+from dmonitor import (
+    cluster,
+    config,
+    effects,
+    identity,
+    lock,
+    log,
+    model,
+    names,
+    observer,
+    program,
+    protocol,
+    round,
+    state,
+    user,
+    values,
+)
 from dmonitor.lean import TYPE_CHECKING, NamedTuple
 from dmonitor.model import Judgement, Notification, Test, Vote
 
@@ -142,7 +158,7 @@ class _Driver:
     def __init__(self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
-        node_id, settings = state.node_id(chosen.state), configuration.settings
+        node_id, settings = identity.make(chosen.state), configuration.settings
         own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
         self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
         store.remember(configuration.addresses, self._observer.around.found)

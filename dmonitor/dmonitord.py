@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import config, door, lock, log, program, state, user
+from dmonitor import config, door, identity, lock, log, program, user
 from dmonitor.runner import Runner
 from dmonitor.server import Server
 from dmonitor.witness import Witness
@@ -63,7 +63,7 @@ def _start(chosen: _Chosen) -> int:
         for problem in problems:
             log.complain(str(problem))
         return os.EX_CONFIG  # a default in place of a mistake could open the port to where, or whom, it should be closed
-    node_id = state.node_id(chosen.state)
+    node_id = identity.make(chosen.state)
     own = lock.Lock(chosen.state, PROGRAM)
     try:
         own.take(patience=0.2)  # longer than anybody looks whether it is taken

@@ -1,4 +1,4 @@
-"""What outlives a round: the node's id, and the books with incidents and outbox (rules R4, R6).
+"""What outlives a round: the books with incidents and outbox (rules R4, R6).
 
 The only module that knows what is in the database. What a Save says is one transaction, synced to disk before it returns. Where
 that fails, a stand-in in memory goes on: a database in the run directory, which takes over until the state can be
@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from dmonitor import database, incident, log, names, values
+from dmonitor import database, identity, incident, log, values
 from dmonitor.effects import Books, Own, Save
 from dmonitor.lean import Any, TypeVar
 from dmonitor.model import (
@@ -46,41 +46,9 @@ StateError = database.StateError
 _Found = TypeVar("_Found")
 
 
-def node_id(directory: str) -> str:
-    """Return this node's id, made and stored the first time anybody asks; raise StateError when that fails."""
-    path = f"{directory}/node-id"
-    try:
-        if (known := _known_id(path)) is not None:
-            return known
-        draft = f"{directory}/.node-id.{os.getpid()}"
-        try:
-            with open(draft, "w", encoding="utf-8") as file:
-                file.write(os.urandom(12).hex() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # checker and daemon may both be first: one of them wins
-                os.link(draft, path)
-        finally:
-            database.unlink(draft)
-        return _known_id(path) or ""
-    except (OSError, UnicodeError) as error:
-        raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _known_id(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            known = file.read().strip()
-    except FileNotFoundError:
-        return None
-    if not names.is_node_id(known):
-        raise StateError(f"{path}: not a node id; remove the file to get a new one")
-    return known
-
-
 def peek(directory: str, run: str | None = None) -> tuple[str, list[Incident], Own]:
     """Return id, incidents and rounds without making or changing anything; what is not there yet has a stand-in."""
-    known = _known_id(f"{directory}/node-id")
+    known = identity.known(directory)
     if not any(each and os.path.exists(f"{each}/state.db") for each in (directory, run)):
         return known or fresh_id(), [], Own()
     return known or fresh_id(), *read(directory, run, lambda state: (state.incidents(), state.own()))

@@ -63,7 +63,8 @@ PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}
 ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"lock"},
-    "dmonitor.database": {"state"},
+    "dmonitor.database": {"identity", "state"},
+    "dmonitor.identity": {"check", "dmonitord", "state"},
     "sqlite3": {"database", "state"},
     "subprocess": {"notifier"},
     "multiprocessing": set(),

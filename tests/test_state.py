@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dmonitor import database, state
+from dmonitor import database, identity, state
 from dmonitor.effects import Own, Save
 from dmonitor.model import (
     Answer,
@@ -264,7 +264,7 @@ def test_peek(tmp_path: Path, run: Path) -> None:
     made_up, nothing, never = state.peek(tmp_path, run)
     assert never == Own()
     assert len(made_up) == 16 and nothing == [] and [path.name for path in tmp_path.iterdir()] == ["run"]
-    node_id = state.node_id(tmp_path)
+    node_id = identity.make(tmp_path)
     with State(tmp_path, run) as store:
         store.save(Save(incidents=(RICH,)))
     assert state.peek(tmp_path, run)[:2] == (node_id, [RICH])
@@ -576,18 +576,18 @@ def test_a_broken_stand_in_costs_nothing_else(tmp_path: Path, run: Path) -> None
 
 
 def test_node_id_is_made_once(tmp_path: Path) -> None:
-    made = state.node_id(tmp_path)
+    made = identity.make(tmp_path)
     assert len(made) == 24
-    assert state.node_id(tmp_path) == made
+    assert identity.make(tmp_path) == made
     assert [path.name for path in tmp_path.iterdir()] == ["node-id"]
-    assert state.node_id(tmp_path / ".") == made
+    assert identity.make(tmp_path / ".") == made
 
 
 def test_two_that_make_it_at_once_agree(tmp_path: Path) -> None:
     pipe_out, pipe_in = os.pipe()
     for _ in range(8):
         if os.fork() == 0:
-            os.write(pipe_in, state.node_id(tmp_path).encode() + b"\n")
+            os.write(pipe_in, identity.make(tmp_path).encode() + b"\n")
             os._exit(0)
     os.close(pipe_in)
     with open(pipe_out) as answers:
@@ -599,7 +599,7 @@ def test_two_that_make_it_at_once_agree(tmp_path: Path) -> None:
 def test_a_strange_node_id_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node-id").write_text("hello world\n")
     with pytest.raises(StateError, match="not a node id"):
-        state.node_id(tmp_path)
+        identity.make(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "what?mode=ro", "a#b", "a&immutable=1", "//"])
