@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dmonitor import cluster, config, lock, log, names, plugin, user
 from dmonitor.config import Config, Problems, Severity, did_you_mean
 from dmonitor.model import Test, Trouble
+from dmonitor.names import number
 
 _MISTAKES = ("cloned-id", "rehearsal")  # troubles that do not end by themselves
 
@@ -45,23 +46,19 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     hosts = {test.host for test in configuration.tests}
     hooks = sum(names.is_hook(address) for address in configuration.addresses)
     what = (
-        f"{_count(len(hosts), 'host')}, {_count(len(configuration.tests), 'test')}, {_count(len(configuration.nodes), 'node')}"
-        f" (this one is {around.me.name}), {_count(len(configuration.addresses) - hooks, 'address', 'es')}"
+        f"{number(len(hosts), 'host')}, {number(len(configuration.tests), 'test')}, {number(len(configuration.nodes), 'node')}"
+        f" (this one is {around.me.name}), {number(len(configuration.addresses) - hooks, 'address', 'es')}"
     )
-    what += f", {_count(hooks, 'hook')}" if hooks else ""
+    what += f", {number(hooks, 'hook')}" if hooks else ""
     holding = sum(silence.until is None or silence.until > time.time() for silence in configuration.silences)
-    what += f", {_count(holding, 'silence')}" if holding else ""
+    what += f", {number(holding, 'silence')}" if holding else ""
     outcome = (
-        f"{_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}"
+        f"{number(errors, 'error')}, {number(len(problems) - errors, 'warning')}"
         if problems
         else "all well here; dmonitor-check -n asks the peers"
     )
     log.complain(f"{directory}: {what}: {outcome}")
     return os.EX_CONFIG if errors else os.EX_OK
-
-
-def _count(number: int, word: str, plural: str = "s") -> str:
-    return f"{number} {word}{'' if number == 1 else plural}"
 
 
 def examine(configuration: Config, around: cluster.Cluster, problems: Problems) -> list[str]:
@@ -154,4 +151,4 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:
         which = ", ".join(sorted(sites))
-        problems.error(path, f"{_count(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN")
+        problems.error(path, f"{number(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN")

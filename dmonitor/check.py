@@ -298,7 +298,7 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     verdict = judgement.verdict.value
     if len(judgement.answers) > 1:
         count = len(judgement.sites(Vote.FAILING))
-        verdict += f": {count} {'site' if count == 1 else 'sites'} failing, quorum {judgement.quorum}"
+        verdict += f": {names.number(count, 'site')} failing, quorum {judgement.quorum}"
     if incident_open:
         verdict += ", incident open"
     width = max(len(answer.node.name) for answer in judgement.answers)

@@ -24,7 +24,10 @@ PROGRAM = "dmonitor"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _Chosen()
-    program.parse(_parser, chosen, sys.argv[1:] or ["--help"] if arguments is None else arguments)
+    given = list(sys.argv[1:] or ["--help"] if arguments is None else arguments)
+    program.parse(
+        _parser, chosen, sorted(given, key=("--json", "--peers").__contains__)
+    )  # wherever they stand; argparse is strict
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return program.guard(lambda: _run(chosen))
 
@@ -54,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, text: str, what: str = "", **more: Any) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+        made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
         if what:
             made.add_argument("what", metavar=what, **more)
         made.add_argument("--json", action="store_true", help="print JSON")
@@ -73,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     verb("page", "write one page that says how everything is, for whoever opens it, into a directory", "DIR")
     verb("metrics", "write a file for the textfile collector of Prometheus' node_exporter", "FILE")
     what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
-    key = verbs.add_parser("key", help="show which key the nodes share here, make one, take one, or drop the old one")
+    text = "show which key the nodes share here, make one, take one, or drop the old one"
+    key = verbs.add_parser("key", help=text, description=text, allow_abbrev=False)
     key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
     key.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -117,13 +121,13 @@ def _read(
 def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.View:
     books = store.books()
     me = books.own.name or configuration.settings.name or os.uname().nodename
-    nodes = [node_test(node.name) for node in configuration.nodes if node.name != me]
-    return report.View(
+    whole = configuration.complete
+    view = report.View(
         me,
         time.time(),
         configuration.nodes,
-        [*configuration.tests, *nodes],
-        configuration.addresses,
+        configuration.tests if whole else {*configuration.tests, *(test for test in books.standings if test.host != names.NODE)},
+        configuration.addresses if whole else store.addresses(configuration.addresses),
         configuration.settings.quorum,
         books.own,
         books.standings,
@@ -133,13 +137,15 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         {**books.silences, me: configuration.silences},
         store.failed,
         store.rebooted,
+        whole,
     )
+    return view._replace(tests=[*view.tests, *(node_test(node.name) for node in view.peers)])
 
 
 def _is_there(path: str) -> bool:
-    """Say whether PATH is there; OSError where that cannot be seen."""
+    """Say whether the file PATH is there; OSError where it cannot be read."""
     try:
-        os.stat(path)
+        open(path, "rb").close()
     except FileNotFoundError:
         return False
     return True
@@ -215,7 +221,7 @@ def _history(chosen: _Chosen) -> int:
     view, (changes, (found, handed), since), _ = _read(chosen, read)
     if not changes and not found:
         _wanted(view, chosen.what)
-    return _show(chosen, report.history(found, changes, handed, view.now, since), terminal.history)
+    return _show(chosen, report.history(found, changes, handed, view, since), terminal.history)
 
 
 def _past(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any]]:
@@ -234,15 +240,32 @@ def _silence(chosen: _Chosen) -> int:
     what, when = chosen.what, " ".join(chosen.when).removeprefix("for ")
     if when == "off":
         removed = silence.lift(chosen.config, what)
-        said = [f"removed {path}" for path in removed] or [f"{what} was not silenced here"]
-        return _show(chosen, {"what": what, "removed": removed, "until": None}, lambda *_: said)
+        still = _silenced_still(chosen, what, is_known=bool(removed))
+        said = [f"removed {path}" for path in removed] or [f"{what} is not silenced here"]
+        said += [
+            f"{each['what']} is silenced by {each['node']} still: dmonitor silence {each['what']} off, there" for each in still
+        ]
+        return _show(chosen, {"what": what, "removed": removed, "until": None, "still": still}, lambda *_: said)
     if chosen.when and not when:
         raise _Unknown("until when? an empty word says nothing")
     until = silence.end(when) if when else None
     silence.say(chosen.config, what, until)
-    facts: report.Facts = {"what": what, "removed": [], "until": report.moment(until)}
+    facts: report.Facts = {"what": what, "removed": [], "until": report.moment(until), "still": []}
     end = f"until {terminal.day(facts['until'])}" if until else f"until `dmonitor silence {what} off`"
     return _show(chosen, facts, lambda *_: [f"nobody is mailed about {what} {end}; the other nodes hear of it within a minute"])
+
+
+def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[report.Facts]:
+    """Return the silences of WHAT that hold, whoever says them, as far as that is known; what is not IS_KNOWN has to be there."""
+    try:
+        view, _, _ = _read(chosen)
+    except (state.StateError, user.NoUser, OSError):  # what was to be done is done
+        return []
+    if not is_known:
+        _wanted(view, what)
+    (listed,) = report.silences(view.said, view.now).values()
+    host = what.partition("/")[0]
+    return [each for each in listed if each["what"] in (what, host) or (what == host == each["what"].partition("/")[0])]
 
 
 def _peers(chosen: _Chosen) -> int:
@@ -258,6 +281,8 @@ def _peers(chosen: _Chosen) -> int:
         protocol.digest(configuration.addresses),
     )
     where = {peer.node.name: peer.addresses[0] for peer in around.peers if peer.addresses}
+    order = [node.name for node in configuration.nodes]
+    contacts = sorted(contacts, key=lambda each: order.index(each[0].node.name))
     facts = report.peers(contacts, mine, {name: str(address) for name, address in where.items()})
     return _show(chosen, facts, terminal.peers)
 
@@ -276,7 +301,7 @@ def _page(chosen: _Chosen) -> int:
         status, incidents = report.status(view, with_evidence=True), report.incidents(found, (), view.now)
         return page.page(status, incidents, report.silences(view.said, view.now), report.nodes(view), view.now, since)
 
-    return _publish(chosen, f"{chosen.what.rstrip('/')}/index.html", make)
+    return _publish(chosen, os.path.join(chosen.what, "index.html") if chosen.what else "", make)
 
 
 def _metrics(chosen: _Chosen) -> int:
@@ -287,80 +312,39 @@ def _metrics(chosen: _Chosen) -> int:
 
         view, _, _ = _read(chosen)
         times = {str(test): standing.since for test, standing in view.standings.items()}
+        times |= {str(known.test): known.began for known in view.incidents if known.is_open and known.flapping}
         return metrics.metrics(report.status(view), {**times, "last_round": max(0.0, view.own.finished)})
 
-    return _publish(chosen, chosen.what, make)
+    return _publish(chosen, "/dev/stdout" if chosen.what == "-" else chosen.what, make)
 
 
 def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
-    """Write what MAKE returns to PATH, whole or not at all, for all to read.
+    """Have what MAKE returns published in PATH."""
+    from dmonitor import publish
 
-    It is made as the user that dmonitor runs as, who may read the state, and written as who we are, who may write there.
-    """
-    import tempfile
-
-    if not chosen.what:
-        log.complain("unable to write: the name is empty")
-        return os.EX_USAGE
-    if os.path.isfile(path):
-        path = os.path.realpath(path)  # a link stays, as /dev/stdout is one
-    where = os.path.dirname(path) or "."
-    if not os.path.isdir(where) or os.path.isdir(path):
-        log.complain(f"unable to write {path}: {where if os.path.isdir(where) else 'there is no directory ' + where}")
-        return os.EX_TEMPFAIL
-    text = _as_user(make)
-    if not text:
-        return os.EX_TEMPFAIL
-    if os.path.exists(path) and not os.path.isfile(path):  # a terminal, or another device
-        with open(path, "wb") as file:
-            file.write(text)
-        return os.EX_OK
-    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=where)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(text)
-            os.fchmod(descriptor, 0o644)
-        os.replace(draft, path)
-    except OSError:
-        os.unlink(draft)
-        raise
-    return _show(chosen, {"written": path, "bytes": len(text)}, lambda *_: []) if chosen.json else os.EX_OK
-
-
-def _as_user(make: Callable[[], str]) -> bytes:
-    """Return what MAKE returns, as another process that has given up root; nothing where that failed, which it has said."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = os.EX_SOFTWARE
-        try:
-            os.close(reading)
-
-            def write() -> int:
-                text = make().encode()
-                with open(writing, "wb") as file:
-                    file.write(text)
-                return os.EX_OK
-
-            status = program.guard(write)
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with open(reading, "rb") as file:
-        text = file.read()
-    _, ended = os.waitpid(child, 0)
-    return text if ended == 0 else b""
+        path, size = publish.publish(path, make)
+    except publish.NotWritten as refused:
+        return refused.status
+    return _show(chosen, {"written": path, "bytes": size}, lambda *_: []) if chosen.json else os.EX_OK
 
 
 def _key(chosen: _Chosen) -> int:
     from dmonitor import keys
 
-    if chosen.json and not chosen.what:
-        problems = config.Problems()
-        found = keys.fingerprints(chosen.config, problems)
-        _show(chosen, {"keys": [{"path": path, "fingerprint": each} for path, each in found.items()]}, lambda *_: [])
-        return os.EX_CONFIG if problems else os.EX_OK
-    return keys.change(chosen.config, chosen.what)
+    if chosen.what and (status := keys.change(chosen.config, chosen.what, say=(lambda _: None) if chosen.json else print)):
+        return status
+    if chosen.what and not chosen.json:
+        return os.EX_OK
+    problems = config.Problems()
+    found = keys.fingerprints(chosen.config, problems)
+    for problem in problems:
+        log.complain(str(problem))
+    facts: report.Facts = {"keys": [{"path": path, "fingerprint": each} for path, each in found.items()]}
+    said = [f"{each}  {path}" for path, each in found.items()]
+    said += [] if f"{chosen.config}/{config.KEY_FILES[0]}" in found or problems else [keys.NONE]
+    _show(chosen, facts, lambda *_: said)
+    return os.EX_CONFIG if problems else os.EX_OK
 
 
 _VERBS: dict[str, Callable[[_Chosen], int]] = {

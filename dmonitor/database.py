@@ -164,11 +164,18 @@ def remove(path: str) -> None:
         unlink(path + suffix)
 
 
+def version_of(db: sqlite3.Connection) -> int:
+    """Return which schema a database has; raise StateError for one that is not known here."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (*_MIGRATIONS, VERSION):
+        (path,) = (file for _, name, file in db.execute("PRAGMA database_list") if name == "main")
+        raise StateError(f"{path}: written by another dmonitor (schema {version}, this one knows {VERSION})")
+    return version
+
+
 def prepare(db: sqlite3.Connection) -> None:
     """Make a database ready for writing."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (*_MIGRATIONS, VERSION):
-        raise StateError(f"state.db: written by another dmonitor (schema {version}, this one knows {VERSION})")
+    version = version_of(db)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     if version != VERSION:

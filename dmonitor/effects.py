@@ -19,7 +19,7 @@ class Own(NamedTuple):
     `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
     the test whose turn was last, in the `cycle`-th turn of all; `spoilt` has test, peer (or nothing, for our own daemon) and what
     was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then. `reach` has, by the names
-    in our nodes.txt, who was greeted, and whom each of these had greeted itself.
+    in our nodes.txt, who was greeted, and whom each of these had greeted itself; `lines` are the names there that are our own.
     """
 
     begins: tuple[Time, ...] = ()
@@ -36,6 +36,7 @@ class Own(NamedTuple):
     spoilt: tuple[tuple[str, str, str], ...] = ()
     no_daemon: str = ""
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
+    lines: tuple[model.NodeName, ...] = ()
 
     def presence(
         self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True, wall: float = 0.0

@@ -11,35 +11,28 @@ import os
 import secrets
 import sys
 import tempfile
+from collections.abc import Callable
 
 from dmonitor import config, log, names, user
 
+NONE = f"no key: {config.NO_KEY}; {config.MAKE_KEY}"
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
 _DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
 
 
-def change(directory: str, what: str | None) -> int:
-    """Do WHAT is wanted, `new`, `set` or `drop`, to the key below DIRECTORY, or print the fingerprints; return an exit status."""
+def change(directory: str, what: str, say: Callable[[str], None] = print) -> int:
+    """Do WHAT is wanted, `new`, `set` or `drop`, to the key below DIRECTORY, and SAY what came of it; return an exit status."""
     path, old = (f"{directory}/{name}" for name in config.KEY_FILES)
     match what:
         case "new":
-            return _install(path, old, secrets.token_hex(32).encode(), is_new=True)
+            return _install(path, old, secrets.token_hex(32).encode(), say, is_new=True)
         case "set":
-            return _install(path, old, sys.stdin.buffer.read(1 << 16).strip())
-        case "drop":
-            if os.path.exists(old):
-                os.unlink(old)
-                log.info("old-key-dropped")
-            print("no old key is taken any more")
-            return os.EX_OK
-    problems = config.Problems()
-    for name, print_ in fingerprints(directory, problems).items():
-        print(f"{print_}  {name}")
-    for problem in problems:
-        log.complain(str(problem))
-    if not os.path.exists(path):
-        print(f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
-    return os.EX_CONFIG if problems else os.EX_OK
+            return _install(path, old, sys.stdin.buffer.read(1 << 16).strip(), say)
+    if os.path.exists(old):
+        os.unlink(old)
+        log.info("old-key-dropped")
+    say("no old key is taken any more")
+    return os.EX_OK
 
 
 def fingerprints(directory: str, problems: config.Problems) -> dict[str, str]:
@@ -52,14 +45,14 @@ def _fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
-def _install(path: str, old: str, key: bytes, *, is_new: bool = False) -> int:
+def _install(path: str, old: str, key: bytes, say: Callable[[str], None], *, is_new: bool = False) -> int:
     """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
     if not names.is_key(key):
         log.complain("this is no key, but nothing" if not key else "this is no key: one word of 32 printable characters at least")
         return os.EX_DATAERR
     before = config.load_key(path, config.Problems())
     if before == key:
-        print(f"{path} is this key already")
+        say(f"{path} is this key already")
         return os.EX_OK
     if before is not None and os.path.exists(old):
         log.complain(
@@ -82,9 +75,9 @@ def _install(path: str, old: str, key: bytes, *, is_new: bool = False) -> int:
             os.unlink(draft)
         raise
     log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
-    print(f"{path} is written: {_fingerprint(key)}")
+    say(f"{path} is written: {_fingerprint(key)}")
     if is_new:
-        print(_GIVE.format(path))
+        say(_GIVE.format(path))
     if before is not None:
-        print(_DROP)
+        say(_DROP)
     return os.EX_OK

@@ -29,6 +29,8 @@ def metrics(status: Facts, seconds: Mapping[str, float]) -> str:
         ("quorum", "Sites that have to see a test fail.", one(status["quorum"])),
         ("addresses", "Addresses and hooks that are told.", one(len(status["addresses"]))),
         ("incidents_owed", "Incidents of which something has not been told to everybody yet.", one(status["owed"])),
+        ("state_stored", "Whether its state can be written.", one(status["stored"])),
+        ("configuration_whole", "Whether all of its configuration can be read.", one(status["whole"])),
         (
             "trouble",
             "What keeps this node from seeing or telling.",

@@ -83,6 +83,11 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def number(count: int, word: str, plural: str = "s") -> str:
+    """Return how many there are of what a WORD is for."""
+    return f"{count} {word}{'' if count == 1 else plural}"
+
+
 def span(seconds: float) -> str:
     """Return a duration in the two units that matter; beside hours, seconds do not."""
     left = max(0, round(seconds))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import datetime
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from dmonitor import names
+from dmonitor import names, report
 from dmonitor.report import FLAPPING, Facts
 
 DAY, DAYS = 86400, 90
@@ -103,7 +103,7 @@ def page(status: Facts, incidents: Sequence[Facts], silences: Facts, nodes: Fact
             "<h2>Hosts</h2>" if hosts else "<h2>Hosts</h2><p>No test is configured.</p>",
             *(_host(host, hosts[host], evidence, told, at, since) for host in order),
             "" if all(evidence.values()) else f"<p>Of the other tests who saw what has no room here: {_WHY}.</p>",
-            _incidents(incidents, room),
+            _incidents(incidents, room, evidence),
             _silences(silences["silences"]),
             _nodes(nodes),
             f"</main><script>{_SCRIPT.format(at=int(seen), stale=stale)}</script></body></html>\n",
@@ -135,10 +135,12 @@ def _title(status: Facts) -> str:
     tests = status["tests"]
     if status["stale"]:
         return "Nothing is known of now: no round has ended here for a while"
-    kinds = [_kind(each["state"]) for each in tests]
-    if bad := kinds.count("down"):
-        return f"{bad} of {len(tests)} tests {'is' if bad == 1 else 'are'} DOWN"
-    if odd := kinds.count("odd"):
+    states = [each["state"] for each in tests]
+    bad = [(states.count(word), word) for word in _BAD if word in states]
+    if bad:
+        told = [f"{count}{{}} {'is' if count == 1 else 'are'} {word}" for count, word in bad]
+        return ", ".join(told).format(f" of {len(tests)} tests", *[""] * len(told))
+    if odd := sum(_kind(state) == "odd" for state in states):
         return f"No test is DOWN, and {odd} of {len(tests)} {'is' if odd == 1 else 'are'} not clear"
     return f"All {len(tests)} tests are UP" if tests else "Nothing is tested"
 
@@ -153,6 +155,7 @@ def _banner(status: Facts) -> str:
     if len(noted) > _LISTED:
         lines.append(f"<li>and {len(noted) - _LISTED} more, below</li>")
     able = [] if status["can_alert"] else [f"<strong>This node cannot alert:</strong> {_('; '.join(status['why_not']))}."]
+    able += [f"<strong>Trouble:</strong> {_(each)}." for each in report.lacks(status)]
     able += [f"<strong>Trouble</strong> since {_time(each['since'])}: {_(each['text'])}" for each in status["troubles"]]
     able.append(f"{len(status['reached'])} of {status['peers']} other nodes were reached in the last round.")
     kind = "down" if status["stale"] else _kind(noted[0]["state"]) if noted else "odd" if len(able) > 1 else "up"
@@ -182,7 +185,7 @@ def _host(
         incidents = [known for known in told.get(each["test"], ()) if not known["flapping"]]
         known_since = min([since.get(each["test"], at), *(_seconds(known["began"]) for known in incidents)])
         bars = _bar(incidents, at, DAY, known_since, "24 hours") + _bar(incidents, at, DAYS * DAY, known_since, f"{DAYS} days")
-        title = f"{_(each['name'])}: who saw what when that began"
+        title = f"{_(each['name'])}: who saw what, {_time(each.get('evidence_at'))}"
         table = evidence.get(each["test"])
         seen = f"<details><summary>{title}</summary>{table}</details>" if table else ""
         rows.append(f'<div class="test" id="{_anchor(each["test"])}"><div>{" ".join(words)}</div>{bars}{seen}</div>')
@@ -223,26 +226,27 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _incidents(incidents: Sequence[Facts], room: _Room) -> str:
+def _incidents(incidents: Sequence[Facts], room: _Room, shown: Collection[str]) -> str:
+    """List the incidents; SHOWN are the tests that the page has."""
     parts = ["<h2>Incidents</h2>"]
     for title, some in (
         ("Open", [known for known in incidents if known["open"]]),
         ("Past", [known for known in incidents if not known["open"]]),
     ):
-        parts += [f"<h3>{title}: {len(some)}</h3>", *(_incident(known, room) for known in some[:_SHOWN])]
+        parts += [f"<h3>{title}: {len(some)}</h3>", *(_incident(known, room, shown) for known in some[:_SHOWN])]
         if len(some) > _SHOWN:
             parts.append(f"<p>And {len(some) - _SHOWN} more: <code>dmonitor history</code>.</p>")
     return "".join(parts)
 
 
-def _incident(known: Facts, room: _Room) -> str:
+def _incident(known: Facts, room: _Room, shown: Collection[str]) -> str:
     end = f"to {_time(known['ended'])}" if known["ended"] else "and it is open" if known["open"] else "; its test was removed"
     nobody = "nobody was told" if known["void"] or known["removed"] else "not told yet"
     told = f"told by {_(known['alert_by'])}" if known["alert_by"] else nobody
     what = FLAPPING if known["flapping"] else "DOWN"
     length = "" if known["removed"] else f" ({names.span(known['seconds'])})"
     head = f"{_(known['test'])} {what} from {_time(known['began'])} {end}{length}, {told}"
-    if known["open"]:
+    if known["open"] and known["test"] in shown:
         return f'<p>{head}: <a href="#{_anchor(known["test"])}">who sees what</a></p>'
     parts = [(title, room.evidence(known[part])) for part, title in (("opening", "began"), ("closing", "ended")) if known[part]]
     tables = "".join(f"<p>When it {title}:</p>{table}" for title, table in parts if table)

@@ -25,7 +25,8 @@ class View(NamedTuple):
     """What is known of this node at the time `now`.
 
     `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
-    written, and is empty where it can; `rebooted`: no round has ended since this machine was started.
+    written, and is empty where it can; `rebooted`: no round has ended since this machine was started; `whole`: the configuration
+    could be read, and nothing in this view stands in for some of it.
     """
 
     me: str
@@ -42,6 +43,12 @@ class View(NamedTuple):
     said: Mapping[str, Sequence[Silence]]
     unstored: str = ""
     rebooted: bool = False
+    whole: bool = True
+
+    @property
+    def peers(self) -> list[Node]:
+        """The nodes of nodes.txt that are not this one."""
+        return [node for node in self.nodes if node.name not in (self.me, *self.own.lines)]
 
 
 def moment(at: float | None) -> str | None:
@@ -61,7 +68,7 @@ def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: boo
     tests = [_test(view, test, open_now.get(test, ())) for test in wanted]
     for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
         if with_evidence and last:
-            each["evidence"] = evidence(last.judgement)
+            each.update(_last(last))
     tests.sort(key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"]))
     return {**ability(view), "tests": tests}
 
@@ -72,9 +79,8 @@ def is_chosen(test: Test, chosen: tuple[str, str]) -> bool:
 
 def ability(view: View) -> Facts:
     """Say whether this node can alert, and if not, why."""
-    peers = [node for node in view.nodes if node.name != view.me]
     heard = {name for name, _ in view.own.reach}
-    reached = [node.name for node in peers if node.name in heard]
+    reached = [node.name for node in view.peers if node.name in heard]
     sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
     age, finished = view.now - view.own.finished, moment(view.own.finished)
     if view.me not in {node.name for node in view.nodes}:
@@ -87,10 +93,13 @@ def ability(view: View) -> Facts:
             (finished and view.rebooted, "no round has ended since this machine was started"),
             (finished and late and not view.rebooted, f"its last round ended {names.span(age)} ago"),
             (not view.addresses, "alert.d names no address"),
-            (view.own.refused, f"the mail system refused its last {view.own.refused} hand-overs"),
+            (
+                view.own.refused,
+                f"the mail system refused its last {'hand-over' if view.own.refused == 1 else f'{view.own.refused} hand-overs'}",
+            ),
             (
                 len(sites) < view.quorum,
-                f"of the sites it has {len(sites)} were there in its last round, and the quorum is {view.quorum}",
+                f"{names.number(len(sites), 'site')}, its own included, answered in its last round; the quorum is {view.quorum}",
             ),
         )
         if holds
@@ -101,7 +110,7 @@ def ability(view: View) -> Facts:
         "now": moment(view.now),
         "can_alert": not why,
         "why_not": why,
-        "peers": len(peers),
+        "peers": len(view.peers),
         "reached": reached,
         "quorum": view.quorum,
         "stale": not finished or late,
@@ -112,6 +121,8 @@ def ability(view: View) -> Facts:
         "owed": len(owed),
         "refused_in_a_row": view.own.refused,
         "stored": not view.unstored,
+        "not_stored": view.unstored,
+        "whole": view.whole,
         "troubles": [
             {"kind": each.kind, "since": moment(each.since), "text": each.text}
             for each in view.own.troubles
@@ -120,13 +131,22 @@ def ability(view: View) -> Facts:
     }
 
 
+def lacks(able: Facts) -> list[str]:
+    """Say what the node of this ability can neither read nor write."""
+    stored, whole = (
+        [f"the state cannot be written: {able['not_stored']}"],
+        ["the configuration cannot be read whole, see dmonitor-check -t; what was found last stands in for it"],
+    )
+    return [*(stored if able["not_stored"] else ()), *(() if able["whole"] else whole)]
+
+
 def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
     standing, last = view.standings.get(test), view.latest.get(test)
     own = last.judgement.answers[0] if last else None
-    state = standing.verdict.value if standing else ""
-    if any(known.flapping for known in open_now):
-        state = FLAPPING
-    ordinary = next((known for known in open_now if not known.flapping), None)
+    state, since = (standing.verdict.value, standing.since) if standing else ("", 0.0)
+    known = _telling(open_now)
+    if flapping := next((each for each in open_now if each.flapping), None):
+        state, since = FLAPPING, flapping.began
     return {
         "test": str(test),
         "host": test.host,
@@ -134,12 +154,22 @@ def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
         "state": state,
         "verdict": standing.verdict.value if standing else None,
         "here": own.seen if own else standing.own.value if standing else None,
-        "since": moment(standing.since if standing else None),
-        "seconds": round(view.now - standing.since) if standing and standing.since else None,
+        "since": moment(since or None),
+        "seconds": round(view.now - since) if since else None,
         "text": own.text if own else "",
-        "incident": ordinary.id if ordinary else None,
+        "incident": known.id if known else None,
         "silenced_by": sorted(node for node, said in view.said.items() if any(each.covers(test, view.now) for each in said)),
     }
+
+
+def _telling(found: Iterable[Incident]) -> Incident | None:
+    """Return which of the incidents of one test that were FOUND, oldest first, says most of now."""
+    return max(found, key=lambda known: (known.is_open, known.is_open and not known.flapping, known.began), default=None)
+
+
+def _last(change: Change | None) -> Facts:
+    """Say who saw what when what this node saw, or concluded, last changed."""
+    return {"evidence": evidence(change.judgement if change else None), "evidence_at": moment(change.at if change else None)}
 
 
 def evidence(judgement: Judgement | None) -> Facts | None:
@@ -201,11 +231,12 @@ def incidents(found: Sequence[Incident], handed: Iterable[Handed], now: float) -
     return [past(known, now, mine.get(known.id, ())) for known in reversed(found)]
 
 
-def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], now: float, since: float) -> Facts:
+def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], view: View, since: float) -> Facts:
     """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
     return {
+        **_age(view),
         "known_since": moment(since),
-        "incidents": incidents(found, handed, now),
+        "incidents": incidents(found, handed, view.now),
         "changes": [
             {
                 "test": str(change.test),
@@ -221,13 +252,19 @@ def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequen
 
 def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
     """Say how a test is, by which evidence, and what its last incident was."""
-    last = view.latest.get(test)
-    telling = [known for known in found if known.is_open and not known.flapping] or found
+    known = _telling(found)
     return {
         **_test(view, test, [known for known in view.incidents if known.test == test and known.is_open]),
-        "evidence": evidence(last.judgement if last else None),
-        "last_incident": past(telling[-1], view.now, handed) if found else None,
+        **_last(view.latest.get(test)),
+        "last_incident": past(known, view.now, handed) if known else None,
+        **_age(view),
     }
+
+
+def _age(view: View) -> Facts:
+    """Say how old is what is known."""
+    able = ability(view)
+    return {key: able[key] for key in ("now", "stale", "last_round", "last_round_age")}
 
 
 def nodes(view: View) -> Facts:
@@ -251,7 +288,7 @@ def views(able: Facts, judgements: Mapping[Test, Judgement]) -> Facts:
     listed = [
         {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)} for test, judged in judgements.items()
     ]
-    listed.sort(key=lambda each: (ORDER.index(str(each["state"])), each["test"]))
+    listed.sort(key=lambda each: (ORDER.index(str(each["state"])), str(each["test"]).startswith(f"{names.NODE}/"), each["test"]))
     return {**able, "nodes": nodes, "tests": listed}
 
 
@@ -275,7 +312,7 @@ def _peer(contact: Contact, took: float, mine: tuple[str, str, str], addresses: 
         "reason": contact.reason,
         "latency": round(took, 4) if said else None,
         "version": said.version or None if said else None,
-        "clock": round(said.wall - said.at, 2) if said and said.wall else None,
+        "clock": round(said.wall - said.at, 2) + 0.0 if said and said.wall else None,
         "last_round_age": round(said.at - said.finished, 1) if said and said.finished > 0 else None,
         "interval": said.interval if said else None,
         "troubles": list(said.troubles) if said else [],

@@ -86,7 +86,8 @@ class _Round:
         yield from self._tell()
         yield from self._look_at_itself(judgements, standings)
         heard = tuple(each.presence._replace(version="", wall=0.0) for each in self._statements.values())
-        yield from self._save(own=self._own._replace(finished=self._clock.now(), heard=heard, reach=self._reach()))
+        finished, reach, lines = self._clock.now(), self._reach(), self._lines()
+        yield from self._save(own=self._own._replace(finished=finished, heard=heard, reach=reach, lines=lines))
         return self._all_taken
 
     def _reach(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -98,6 +99,11 @@ class _Round:
             for node_id, name, statement in said
             if node_id != self._setup.node_id
         )
+
+    def _lines(self) -> tuple[str, ...]:
+        """Return the names in our nodes.txt that are this node itself."""
+        others = {each.node.name for each in self._contacts if each.node_id != self._setup.node_id or each.cloned}
+        return tuple(node.name for node in self._setup.nodes if node.name not in others)
 
     def _is_whole(self, known: Incident) -> bool:
         """Say whether all are to be asked this time: what a site saw last is remembered for `incident.MEMORY` seconds."""

@@ -23,13 +23,17 @@ class Refused(Exception):
 def say(directory: str, what: str, until: float | None) -> None:
     """Silence WHAT, a host or one test of it, until a time in seconds since the epoch, or until that is lifted."""
     host, name = _parts(what)
-    of_host, path = f"{directory}/silence.d/{host}", f"{directory}/silence.d/{what}"
+    of_host, path = _paths(directory, host, what)
+    if not os.path.isdir(directory):
+        raise Refused(f"there is no directory {directory}")
     os.umask(0o022)
     list(_remove(of_host, _has_ended))
     if os.path.isdir(path) or (name and os.path.isfile(of_host)):
         other = f"{host} is silenced as a whole already" if name else "tests of it are silenced already"
         raise Refused(f"{other}: `dmonitor silence {host} off` first")
     os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.islink(path):
+        os.unlink(path)  # what it leads to is something else
     with open(path, "a", encoding="utf-8"):
         pass
     os.utime(path, None if until is None else (until, until))
@@ -41,9 +45,10 @@ def say(directory: str, what: str, until: float | None) -> None:
 
 def lift(directory: str, what: str) -> list[str]:
     """End the silence of WHAT, and of all its tests; return the files that were removed."""
-    _parts(what)
-    removed = list(_remove(f"{directory}/silence.d/{what}", lambda _: True))
-    log.info("silence-removed", what=what)
+    _, path = _paths(directory, _parts(what)[0], what)
+    removed = list(_remove(path, lambda _: True))
+    if removed:
+        log.info("silence-removed", what=what)
     return removed
 
 
@@ -78,19 +83,33 @@ def _parts(what: str) -> tuple[str, str]:
     return host, name
 
 
+def _paths(directory: str, host: str, what: str) -> tuple[str, str]:
+    """Return where silences of HOST are, and that of WHAT, which is HOST or one of its tests."""
+    of_host, path = f"{directory}/silence.d/{host}", f"{directory}/silence.d/{what}"
+    if path != of_host and os.path.islink(of_host):
+        raise Refused(f"{of_host} is a link: `dmonitor silence {host} off` removes it, and leaves what it leads to")
+    return of_host, path
+
+
 def _remove(path: str, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Remove the file of a silence, or those in a directory, that are WANTED away; yield each; no directory is left empty."""
-    if os.path.isdir(path):
-        for each in sorted(os.listdir(path)):
-            yield from _remove(f"{path}/{each}", wanted)
-    elif os.path.lexists(path) and wanted(path):
-        os.unlink(path)
-        yield path
-        path = os.path.dirname(path)
-    if os.path.basename(path) != "silence.d" and os.path.isdir(path) and not os.listdir(path):
-        os.rmdir(path)
+    """Remove the file of a silence, or those in the directory of a host, that are WANTED away; yield each.
+
+    A link is removed for itself; no directory is left empty.
+    """
+    whole = _is_directory(path)
+    place = path if whole else os.path.dirname(path)
+    for file in [f"{path}/{each}" for each in sorted(os.listdir(path)) if not names.is_passed_over(each)] if whole else [path]:
+        if os.path.lexists(file) and not _is_directory(file) and wanted(file):
+            os.unlink(file)
+            yield file
+    if os.path.basename(place) != "silence.d" and _is_directory(place) and not os.listdir(place):
+        os.rmdir(place)
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _has_ended(path: str) -> bool:
-    until = config.silent_until(os.stat(path)) if os.path.exists(path) else None
+    until = config.silent_until(os.stat(path)) if os.path.isfile(path) else None
     return until is not None and until <= time.time()

@@ -113,9 +113,10 @@ class State:
         with self._named():
             if read_only:
                 there = self._substitute if self._substitute and os.path.exists(self._substitute) else self._path
-                self.failed = "" if there is self._path else "see what the checker logs"
+                self.failed = "" if there is self._path else f"{self._path}: see what dmonitor-check logs"
                 self._db = database.connect_reading(there)
                 self._db.execute("BEGIN")
+                database.version_of(self._db)
                 self._start_clock()
             else:
                 self._open()
@@ -274,7 +275,7 @@ class State:
 
     def _history(self, select: str, facts: Sequence[object] = ()) -> list[Any]:
         """Return rows of what has changed; none where it is broken, or of a version before."""
-        if self._db.execute("PRAGMA user_version").fetchone()[0] < database.VERSION:
+        if database.version_of(self._db) < database.VERSION:
             return []
         try:
             return self._db.execute(select, facts).fetchall()

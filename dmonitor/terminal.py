@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dmonitor import names
+from dmonitor import names, report
 from dmonitor.report import FLAPPING, Facts
 
 _COLOURS = {"DOWN": "1;31", FLAPPING: "1;33", "UNCONFIRMED": "33", "LOCAL": "33", "UNKNOWN": "35", "UP": "32"}
@@ -63,13 +63,12 @@ def ability(facts: Facts, paint: Paint) -> list[str]:
         f"{len(facts['reached'])} of {facts['peers']} peers reached",
         f"quorum {facts['quorum']}",
         age,
-        f"{len(facts['addresses'])} {'address' if len(facts['addresses']) == 1 else 'addresses'}",
+        names.number(len(facts["addresses"]), "address", "es"),
         f"{facts['owed']} owed" if facts["owed"] else "nothing owed",
     ]
     word = paint("UP", "can alert") if facts["can_alert"] else paint("DOWN", "CANNOT ALERT")
     lines = [f"{facts['node']} {word}: " + "; ".join([*facts["why_not"], ", ".join(parts)])]
-    if not facts["stored"]:
-        lines.append("the state cannot be written: see the log")
+    lines += report.lacks(facts)
     lines += [f"{paint('UNKNOWN', 'trouble')} since {day(each['since'])}: {each['text']}" for each in facts["troubles"]]
     return lines
 
@@ -86,11 +85,14 @@ def views(facts: Facts, paint: Paint) -> list[str]:
 def why(facts: Facts, paint: Paint) -> list[str]:
     state = facts["state"] or "not tested yet"
     since = f" since {day(facts['since'])} ({names.span(facts['seconds'])})" if facts["since"] else ""
-    lines = [f"{facts['test']} is {paint(state)}{since}." if facts["state"] else f"{facts['test']} is {state}."]
+    lines = _stale(facts, paint)
+    lines.append(f"{facts['test']} is {paint(state)}{since}." if facts["state"] else f"{facts['test']} is {state}.")
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
     if facts["evidence"]:
-        lines += ["", "What was seen when that was concluded:", *_evidence(facts["evidence"], paint)]
+        concluded = facts["evidence_at"] == facts["since"]
+        when = "when that was concluded" if concluded else f"at {day(facts['evidence_at'])}, when that last changed"
+        lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
     known = facts["last_incident"]
     if not known:
         return [*lines, "", "It has had no incident that this node remembers."]
@@ -119,7 +121,7 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
 
 def _told(known: Facts) -> list[str]:
     if known["void"] and not known["alert_by"]:
-        return ["It came and went in a silence: nobody was told."]
+        return ["Nobody was told: it came and went in a silence, or while its test was FLAPPING."]
     lines = []
     for kind in ("alert", "recovery"):
         if by := known[f"{kind}_by"]:
@@ -140,11 +142,18 @@ def history(facts: Facts, paint: Paint) -> list[str]:
             each["test"] + (" (flapping)" if each["flapping"] else ""),
             ", ".join(each["seen_by"]) or "-",
             ", ".join(dict.fromkeys(filter(None, (each["alert_by"], each["recovery_by"]))))
-            or ("silenced" if each["void"] else "-"),
+            or ("nobody" if each["void"] else "-"),
         )
         for each in facts["incidents"]
     ]
-    return table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint) if rows else ["no incidents"]
+    listed = table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint) if rows else ["no incidents"]
+    return [*_stale(facts, paint), *listed]
+
+
+def _stale(facts: Facts, paint: Paint) -> list[str]:
+    """Warn where what is told is not of now."""
+    last = f"the last one {names.span(facts['last_round_age'])} ago" if facts["last_round"] else "never"
+    return [f"{paint('DOWN', 'Nothing is known of now')}: no round ends here, {last}.", ""] if facts["stale"] else []
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
@@ -157,7 +166,7 @@ def peers(facts: Facts, paint: Paint) -> list[str]:
     for each in facts["peers"]:
         state = "OK" if each["reached"] else f"no-answer ({each['reason']})"
         latency = f"{1000 * each['latency']:.0f} ms" if each["reached"] else "-"
-        clock = "-" if each["clock"] is None else f"{each['clock']:+.1f} s"
+        clock = "-" if each["clock"] is None else f"{round(each['clock'], 1) + 0.0:+.1f} s"
         age = "-" if each["last_round_age"] is None else f"{names.span(each['last_round_age'])} ago"
         drift = ", ".join(each["drift"]) or ("none" if each["reached"] else "-")
         rows.append(

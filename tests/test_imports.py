@@ -82,7 +82,7 @@ ONLY = {
 }
 # Functions that start a process, and who alone may call them.
 STARTERS = {"posix_spawn", "posix_spawnp", "fork", "forkpty", "system", "popen", "execv", "execve", "Popen"}
-MAY_START = {"warden": {"posix_spawn"}, "runner": {"fork"}, "notifier": {"Popen"}, "dmonitord": {"fork"}, "command": {"fork"}}
+MAY_START = {"warden": {"posix_spawn"}, "runner": {"fork"}, "notifier": {"Popen"}, "dmonitord": {"fork"}, "publish": {"fork"}}
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -156,8 +156,8 @@ def test_imports_run_one_way() -> None:
 
 # The rule says 4,000 for all; doc/design.md says under "Size" what came of it. What only shows is counted for itself: nothing that
 # tests, concludes or tells imports it.
-LIMIT, VIEW_LIMIT = 4_830, 930
-VIEW = {"command", "metrics", "page", "report", "silence", "terminal"}
+LIMIT, VIEW_LIMIT = 4_830, 1_010
+VIEW = {"command", "metrics", "page", "publish", "report", "silence", "terminal"}
 
 
 def code_lines(path: Path) -> int:

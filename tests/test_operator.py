@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
-from dmonitor import database, metrics, page, report, state, terminal
+from dmonitor import database, metrics, page, publish, report, state, terminal
 from dmonitor.effects import Own, Save
 from dmonitor.model import Incident, Node, Outcome, Standing, Test, Verdict
 
@@ -157,7 +157,7 @@ def test_a_node_that_cannot_alert_says_so(three: list[LocalNode]) -> None:
     (three[0].config / "alert.d" / ADDRESS).unlink()
     first = Said(three[0])("status").splitlines()[0]
     assert first.startswith(
-        "127.0.0.31 CANNOT ALERT: alert.d names no address; of the sites it has 1 were there in its last round"
+        "127.0.0.31 CANNOT ALERT: alert.d names no address; 1 site, its own included, answered in its last round; the quorum is 2"
     )
     assert not Said(three[0]).json("status")["can_alert"]
 
@@ -233,7 +233,7 @@ def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
     for down in (False, True):
         written = look["render"](look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text))
         sizes.append(len(written.encode()))
-        assert "who saw what when that began" in written
+        assert "who saw what, <time" in written
         many = nodes == 40 or (down and text != "Connection refused")
         assert ("has no room here: <code>dmonitor why" in written) is many, "and it says so where something is left out"
     assert max(sizes) < look["LIMIT"], sizes
@@ -421,7 +421,7 @@ def test_a_node_whose_mails_are_refused_cannot_alert(three: list[LocalNode], sto
         forget()
         three[0].run("dmonitor-check", "--once")
     first = Said(three[0])("status").splitlines()[0]
-    assert first.startswith("127.0.0.31 CANNOT ALERT: the mail system refused its last 1 hand-overs")
+    assert first.startswith("127.0.0.31 CANNOT ALERT: the mail system refused its last hand-over; ")
 
 
 def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(three: list[LocalNode], tmp_path: Path) -> None:
@@ -495,3 +495,204 @@ def test_metrics_of_odd_names_and_places(three: list[LocalNode]) -> None:
         ran.returncode == os.EX_TEMPFAIL
         and ran.stderr == "dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x\n"
     )
+
+
+def test_silences_leave_what_a_link_leads_to(three: list[LocalNode]) -> None:
+    """A silence may be a link, to a test even; it is the link that comes and goes."""
+    prepare(three)
+    config, said = three[0].config, Said(three[0])
+    (config / "silence.d").mkdir()
+    (config / "silence.d/www.example.com").symlink_to("../hosts.d/www.example.com")
+    for when in ("2h", "off"):
+        ran = said.run("silence", WEB, when)
+        assert ran.returncode == os.EX_USAGE and "silence.d/www.example.com is a link: " in ran.stderr, when
+    assert said.run("silence", "www.example.com", "2h").returncode == os.EX_USAGE
+    assert said.json("silence", "www.example.com", "off")["removed"] == [f"{config}/silence.d/www.example.com"]
+    assert sorted(os.listdir(config / "hosts.d/www.example.com")) == ["ssh", "web"]
+    test = config / "hosts.d/mail.example.com/ssh"
+    before = test.stat().st_mtime
+    (config / "silence.d/mail.example.com").mkdir()
+    (config / "silence.d/mail.example.com/ssh").symlink_to(test)
+    (config / "silence.d/mail.example.com/ssh~").touch()
+    said("silence", "mail.example.com/ssh", "2h")
+    assert not (config / "silence.d/mail.example.com/ssh").is_symlink() and test.stat().st_mtime == before
+    assert said.json("silence", "mail.example.com", "off")["removed"] == [f"{config}/silence.d/mail.example.com/ssh"]
+    assert os.listdir(config / "silence.d/mail.example.com") == ["ssh~"], "what does not count is not ours to remove"
+
+
+def test_a_silence_that_ends_says_what_holds_on(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    first, second = Said(three[0]), Said(three[1])
+    with running(three):
+        first("silence", "www.example.com")
+        story("OK 200")
+    held = {"what": "www.example.com", "until": None, "node": "127.0.0.31"}
+    for said in (first, second):
+        assert said("silence", WEB, "off").splitlines() == [
+            f"{WEB} is not silenced here",
+            "www.example.com is silenced by 127.0.0.31 still: dmonitor silence www.example.com off, there",
+        ]
+    assert second.json("silence", "www.example.com", "off")["still"] == [held]
+    assert first.json("silence", "www.example.com", "off")["still"] == []
+    typo = first.run("silence", "wwww.example.com", "off")
+    assert typo.returncode == os.EX_USAGE and "no such host: 'wwww.example.com'; did you mean www.example.com?" in typo.stderr
+    lost = first.run("--config", f"{three[0].config}/typo", "silence", WEB, "2h")
+    assert lost.returncode == os.EX_USAGE and f"there is no directory {three[0].config}/typo" in lost.stderr
+    assert not (three[0].config / "typo").exists()
+
+
+def test_nobody_elses_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root writes the page where the user of the web server may write, too."""
+    (tmp_path / "secret").write_text("precious")
+    link = tmp_path / "index.html"
+    link.symlink_to("secret")
+    assert publish._target(str(link)) == f"{tmp_path}/secret"
+    if os.geteuid() == 0:
+        os.lchown(link, 12345, -1)
+    else:
+        monkeypatch.setattr(publish.os, "geteuid", lambda: 12345)
+    assert publish._target(str(link)) == str(link)
+    monkeypatch.setattr(publish, "_as_user", lambda make: make().encode())
+    assert publish.publish(str(link), lambda: "page") == (str(link), 4)
+    assert link.read_text() == "page" and not link.is_symlink() and (tmp_path / "secret").read_text() == "precious"
+    os.mkfifo(tmp_path / "fifo")
+    os.chown(tmp_path / "fifo", 12345 if os.geteuid() == 0 else -1, -1)
+    assert publish.publish(str(tmp_path / "fifo"), lambda: "page")[1] == 4 and (tmp_path / "fifo").is_file()
+
+
+def test_where_nothing_can_be_written_the_reason_is_said(three: list[LocalNode], tmp_path: Path) -> None:
+    prepare(three)
+    three[0].round()
+    said = Said(three[0])
+    (tmp_path / "index.html").mkdir()
+    for words, complaint in (
+        (("metrics", str(tmp_path)), f"unable to write {tmp_path}: it is a directory"),
+        (("page", str(tmp_path)), f"unable to write {tmp_path}/index.html: it is a directory"),
+        (("metrics", "/proc/x.prom"), "unable to write /proc/x.prom: "),
+    ):
+        ran = said.run(*words)
+        assert ran.returncode == os.EX_TEMPFAIL and ran.stderr.startswith(f"dmonitor: {complaint}"), ran
+    assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and os.listdir(tmp_path) == ["index.html"]
+
+
+def test_what_cannot_be_read_is_not_taken_for_removed(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    config, said = three[0].config, Said(three[0])
+    with running(three):
+        story("OK 200")
+        story("FAIL refused")
+        for directory in ("hosts.d/www.example.com", "alert.d"):
+            (config / directory).chmod(0)
+        three[0].round()
+        for node in three:
+            node.round()
+    try:
+        ran = said.run("status", "--json")
+        facts = json.loads(ran.stdout)
+        assert WEB in [each["test"] for each in facts["tests"] if each["state"] == "DOWN"]
+        assert facts["addresses"] == [ADDRESS] and facts["can_alert"] and not facts["whole"]
+        assert "the configuration cannot be read whole, see dmonitor-check -t" in said.run("status").stdout
+        assert said.run("why", WEB).stdout.startswith(f"{WEB} is DOWN since ")
+        assert "\ndmonitor_configuration_whole 0\n" in said("metrics", "-")
+    finally:
+        for directory in ("hosts.d/www.example.com", "alert.d"):
+            (config / directory).chmod(0o755)
+
+
+def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False)) -> None:  # noqa: B008
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    over = Incident(("a" * 16,), test, now - 300, closed=now - 200, void=True)
+    flapping = Incident(("b" * 16,), test, now - 400, flapping=7, alert="oslo")
+    standings = {test: Standing(Verdict.UP, Outcome.OK, now - 60)}
+    seen = view(incidents=[flapping, over], standings=standings)
+    (facts,) = report.status(seen)["tests"]
+    assert (facts["state"], facts["incident"], facts["since"]) == ("FLAPPING", flapping.id, report.moment(now - 400))
+    why = report.why(seen, test, [flapping, over], [])
+    assert why["last_incident"]["incident"] == flapping.id
+    assert page._title(report.status(seen)) == "1 of 1 tests is FLAPPING"
+    down = view(standings={**standings, Test("x", "y"): Standing(Verdict.DOWN, Outcome.FAIL, now)}, incidents=[flapping])
+    assert page._title(report.status(down._replace(tests=[test, Test("x", "y")]))) == "1 of 2 tests is DOWN, 1 is FLAPPING"
+    told = terminal.history(report.history([over], [], [], seen, now), paint)
+    assert told[-1].endswith("nobody") and "silenced" not in told[-1]
+    assert "in a silence, or while its test was FLAPPING" in "\n".join(
+        terminal.why({**why, "last_incident": report.past(over, now)}, paint)
+    )
+
+
+def test_evidence_has_the_time_it_is_from(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    with running(three):
+        story("OK 200")
+        story("FAIL refused")
+        assert "What was seen when that was concluded:" in said("why", WEB)
+        for node, word in zip(three, ("OK 200", "FAIL refused", "FAIL refused"), strict=True):
+            node.plugin("web", f"echo {word}")
+        forget()
+        for node in three:
+            node.round()
+    facts = said.json("why", WEB)
+    assert facts["state"] == "DOWN" and facts["evidence"]["answers"][0]["sees"] == "OK" and facts["evidence_at"] > facts["since"]
+    assert re.search(r"^What was seen at \S+ \S+, when that last changed:$", said("why", WEB), re.MULTILINE)
+
+
+def test_a_state_that_cannot_be_written_is_told_everywhere() -> None:
+    facts = report.status(view(unstored="/x/state.db: see what dmonitor-check logs"))
+    said = "the state cannot be written: /x/state.db: see what dmonitor-check logs"
+    assert said in terminal.status(facts, terminal.Paint(False)) and said in page._banner(facts)
+    assert "\ndmonitor_state_stored 0\n" in metrics.metrics(facts, {})
+
+
+def test_a_second_line_that_is_this_node_is_no_peer(place: Place) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31", "localhost", "127.0.0.32"])
+    node.configure("listen = 127.0.0.31 127.0.0.1\n")
+    node.round()
+    facts = Said(node).json("status")
+    assert facts["peers"] == 1 and [each["test"] for each in facts["tests"]] == ["node/127.0.0.32"]
+
+
+def test_what_is_not_of_now_is_not_told_as_if_it_were(paint: terminal.Paint = terminal.Paint(False)) -> None:  # noqa: B008
+    test = Test("www.example.com", "web")
+    for seen, stale in ((view(), False), (view()._replace(now=view().now + 3600), True)):
+        for lines in (
+            terminal.why(report.why(seen, test, [], []), paint),
+            terminal.history(report.history([], [], [], seen, seen.now), paint),
+        ):
+            assert (lines[0] == "Nothing is known of now: no round ends here, the last one 1 h ago.") is stale
+
+
+def test_options_stand_anywhere_and_whole(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    with running(three):
+        story("OK 200")
+        order = [[each["node"] for each in said.json("peers")["peers"]] for _ in range(4)]
+        assert order == [["127.0.0.32", "127.0.0.33"]] * 4, "as in nodes.txt"
+        assert json.loads(said("status", "--json", "--peers", WEB))["tests"][0]["test"] == WEB
+    assert json.loads(said("silence", WEB, "--json", "until", "2050-01-01"))["what"] == WEB
+    assert said.run("status", "--peer").returncode == os.EX_USAGE
+
+
+def test_a_key_is_told_as_json(three: list[LocalNode]) -> None:
+    said = Said(three[0])
+    (three[0].config / "key").unlink(missing_ok=True)
+    assert said.json("key") == {"keys": []}
+    (made,) = said.json("key", "new")["keys"]
+    assert said.json("key")["keys"] == [made] == said.json("key", "drop")["keys"]
+    (three[0].config / "key").chmod(0o644)
+    ran = said.run("key", "--json")
+    assert ran.returncode == os.EX_CONFIG and json.loads(ran.stdout) == {"keys": []} and f"{three[0].config}/key" in ran.stderr
+
+
+def test_the_state_of_a_later_dmonitor_is_not_read(three: list[LocalNode]) -> None:
+    import sqlite3
+
+    three[0].round()
+    path = three[0].state / "state.db"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    for ran in (Said(three[0]).run("status"), three[0].run("dmonitor-check", "--once")):
+        assert (
+            ran.returncode == os.EX_TEMPFAIL
+            and f"{path}: written by another dmonitor (schema 99, this one knows 4)" in ran.stderr
+        )
+    path.unlink()
+    path.mkdir()
+    assert "Is a directory" in Said(three[0]).run("status").stderr

@@ -209,11 +209,12 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    kept = quiet.own()._replace(nodes="", addresses="", troubles=(), reach=())
+    kept = quiet.own()._replace(nodes="", addresses="", troubles=(), reach=(), lines=())
     assert kept == effects.Own(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
     ), "that it was, and whom it greeted"
     assert quiet.own().reach == (("peer", ("me",)),), "and whom that had greeted"
+    assert "me" in quiet.own().lines and "peer" not in quiet.own().lines
     assert quiet.own().nodes == protocol.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == protocol.digest([ONE])
 
 
