@@ -5,6 +5,7 @@ It reads more than a round does (plugins, names, sendmail) and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -66,6 +67,11 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
     packages: set[str] = set()
     for test, parameters in configuration.tests.items():
         packages |= _plugin(configuration, test, parameters or {}, problems)
+    for host in sorted({test.host for test in configuration.tests}):
+        if (":" in host or not host.strip("0123456789.")) and not _is_address(host):
+            problems.warning(
+                f"{configuration.directory}/hosts.d/{host}", "neither a name nor an address: no host can be found by that"
+            )
     for address in configuration.addresses:
         packages |= _recipient(configuration.hook(address), names.is_hook(address), problems)
     _nodes(configuration, around, problems)
@@ -122,6 +128,14 @@ def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
         problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
         return set()
     return _lacking(path, plugin.text(path), ", which this hook needs", problems)
+
+
+def _is_address(host: str) -> bool:
+    import ipaddress
+
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
 
 
 def _listing(directory: str) -> list[str]:

@@ -366,6 +366,8 @@ def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict
             problems.error(path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals{hint}", number)
         elif names.is_loader_variable(key):
             problems.error(path, f"{key} would change what the plugin runs, not what it tests", number)
+        elif "\ufffd" in value:
+            problems.error(path, f"{key} is not UTF-8", number)
         elif not value.isprintable():
             problems.error(path, f"{key} has unprintable characters in its value", number)
         elif key in parameters and key not in defaults:

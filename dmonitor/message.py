@@ -68,7 +68,7 @@ def compose_facts(
         "STATE": [_state(each, alerts) for each in some],
         "HOST": [each.test.host for each in some],
         "TEST": [each.test.name for each in some],
-        "NODES": [",".join(each.opening.nodes(Vote.FAILING) if each.opening else ())[:_LINE] for each in some],
+        "NODES": [_cut(",".join(each.opening.nodes(Vote.FAILING) if each.opening else ())) for each in some],
         "SINCE": [moment(each.began) for each in some],
         "UNTIL": [moment(each.closed) for each in some],
         "INCIDENT": [each.id for each in some],
@@ -77,6 +77,11 @@ def compose_facts(
         "NODE": [node],
     }
     return "\n".join(body).encode(), {f"DMONITOR_{name}": "\n".join(lines) for name, lines in facts.items()}
+
+
+def _cut(nodes: str) -> str:
+    """Return as many NODES as a line takes, each with its whole name."""
+    return nodes if len(nodes) <= _LINE else f"{nodes[: _LINE - 1].rpartition(',')[0]},…"
 
 
 def _told(stories: Sequence[_Story], now: float, zone: datetime.tzinfo | None) -> list[str]:

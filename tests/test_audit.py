@@ -193,3 +193,11 @@ def test_a_state_that_cannot_be_read_costs_no_other_finding(node: LocalNode) -> 
     finally:
         node.state.chmod(0o750)
     assert status == os.EX_CONFIG and any("did you mean http?" in line for line in said)
+
+
+def test_hosts_that_cannot_be_found(node: LocalNode) -> None:
+    for host in ("10.1.2.300", "www.example.com:8080", "2001:db8::1", "10.1.2.3"):
+        node.test(f"{host}/http")
+    said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
+    found = [line.split(": ", 3)[2] for line in said.splitlines() if "neither a name nor an address" in line]
+    assert found == ["hosts.d/10.1.2.300", "hosts.d/www.example.com:8080"]

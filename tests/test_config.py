@@ -182,6 +182,11 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(tree: Path, line: str, 
     assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
 
 
+def test_a_parameter_that_is_no_text_is_not_changed_without_a_word(tree: Path) -> None:
+    (tree / "hosts.d/www.example.com/ssh").write_bytes(b"TIMEOUT=5\nEXPECT=caf\xe9\n")
+    assert problems(config.load(tree)) == ["error: hosts.d/www.example.com/ssh:2: EXPECT is not UTF-8"]
+
+
 def test_addresses(tree: Path) -> None:
     for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
         (tree / "alert.d" / name).touch()

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -253,6 +253,16 @@ def owed(name: str, number: int = 0, **more: float) -> Notification:
     return Notification(Kind.RECOVERY if more else Kind.ALERT, incident, "hook:push", BEGAN)
 
 
+def test_no_name_of_a_node_is_cut() -> None:
+    answers = tuple(Answer(Node(f"node-{n}.example.com", f"s{n}"), f"{n:08}", Result(Outcome.FAIL)) for n in range(20))
+    incident = owed("http")._replace(incident=owed("http").incident._replace(opening=Judgement(Verdict.DOWN, 2, answers)))
+    (nodes,) = message.compose_facts([incident], node="oslo", now=BEGAN)[1]["DMONITOR_NODES"].split("\n")
+    *named, more = nodes.split(",")
+    assert (
+        more == "…" and len(nodes) <= 200 and named == [answer.node.name for answer in answers[: len(named)]] and len(named) > 8
+    )
+
+
 def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
     text, facts = message.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61)
     assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_TEST"] == "ssh\nhttp"
@@ -298,18 +308,21 @@ def web() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str], bytes]]]]:
         server.shutdown()
 
 
-def example(directory: Path, name: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def example(
+    directory: Path, name: str, about: Sequence[Notification] = (), path: str = os.environ["PATH"], **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run an example as a hook is run, after its settings have been made."""
     code = (EXAMPLES / name).read_text()
     for key, value in settings.items():
         code, count = re.subn(rf"(^|(?<= )){key}=\S*", f"{key}='{value}'", code, count=1, flags=re.M)
         assert count == 1, key
-    path = directory / name
-    path.write_text(code)
-    path.chmod(0o755)
-    text, facts = message.compose_facts([owed("http", 1), owed("ssh", 2, closed=BEGAN + 60)], node="oslo", now=BEGAN + 61)
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **facts}
-    return subprocess.run([path], input=text.decode(), env=environment, capture_output=True, text=True, timeout=10, check=False)
+    hook = directory / name
+    hook.write_text(code)
+    hook.chmod(0o755)
+    about = about or [owed("http", 1), owed("ssh", 2, closed=BEGAN + 60)]
+    text, facts = message.compose_facts(about, node="oslo", now=BEGAN + 61)
+    environment = {"PATH": path, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **facts}
+    return subprocess.run([hook], input=text.decode(), env=environment, capture_output=True, text=True, timeout=10, check=False)
 
 
 def test_each_example_tells_what_is_to_be_told(
@@ -336,11 +349,40 @@ def test_each_example_tells_what_is_to_be_told(
         r"/_matrix/client/v3/rooms/!r:example.com/send/m.room.message/[0-9a-f]{32}", matrix[1]
     )
     assert matrix[2]["Authorization"] == "Bearer secret" and "refused" in json.loads(matrix[3])["body"]
-    down, up = json.loads(alertmanager[3])
+    up, down = json.loads(alertmanager[3])
     assert alertmanager[1] == "/api/v2/alerts"
     assert down["labels"] == {"alertname": "DOWN", "host": "www.example.com", "test": "http", "source": "dmonitor"}
     assert up["labels"] == down["labels"] | {"test": "ssh"} and up["endsAt"] == message._local(BEGAN + 60, None).isoformat()
     assert down["endsAt"] > "2026" and down["annotations"]["nodes"] == "oslo,paris"
+
+
+def test_of_two_about_one_test_the_alert_comes_last_to_alertmanager(
+    tmp_path: Path, web: tuple[str, list[tuple[str, str, dict[str, str], bytes]]]
+) -> None:
+    """It keeps the last of two that have the same labels."""
+    if shutil.which("curl"):
+        about = [owed("http", 2, closed=BEGAN + 60), owed("http", 1)]
+        assert example(tmp_path, "alertmanager", about, URL=web[0]).returncode == 0
+        up, down = json.loads(web[1][0][3])
+        assert (
+            up["labels"] == down["labels"]
+            and up["endsAt"] < down["endsAt"]
+            and down["annotations"]["summary"].startswith("DOWN ")
+        )
+
+
+def test_apprise_is_given_no_token_for_all_to_see(tmp_path: Path) -> None:
+    (tmp_path / "apprise").write_text(
+        '#!/bin/sh\n{ echo "$@"; while [ "$1" != --config ]; do shift; done; cat "$2" -; } >"$0.said"\n'
+    )
+    (tmp_path / "apprise").chmod(0o755)
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    ran = example(hooks, "apprise", path=f"{tmp_path}:{os.environ['PATH']}", URL="tgram://TOKEN/1")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    arguments, url, text = (tmp_path / "apprise.said").read_text().split("\n", 2)
+    assert "TOKEN" not in arguments and arguments.startswith("--title DOWN www.example.com/http") and url == "tgram://TOKEN/1"
+    assert "refused" in text
 
 
 def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_path: Path, web: tuple[str, list[object]]) -> None:

@@ -134,6 +134,17 @@ MORE = [
     More("good.test", "http:secondgood", "", "OK", "^200 in", "nameserver 192.0.2.3\nnameserver 192.0.2.1\n"),
     More("203.0.113.1", "http", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     More("203.0.113.1", "ssh", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
+    *(
+        More("203.0.113.1", name, "", "UNKNOWN", "this node has no way to it: ")
+        for name in ("cert", "ntp", "dns", "ping", "redis")
+    ),
+    More("dual.test", "http", "", "FAIL", "Connection refused$"),
+    More("dual.test", "ssh", "", "FAIL", "refused|this node has no way to some of its addresses"),
+    More("dual.test", "ping6", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
+    More("192.0.2.300", "ping", "", "UNKNOWN", "^192.0.2.300 is no address$"),
+    More("good.test", "http:typo", "URL=http:/good.test/", "UNKNOWN", "^URL=http:/good.test/ is not SCHEME://HOST/PATH$"),
+    More("good.test", "https:noscheme", "URL=good.test:8443/", "OK", "^200 in"),
+    More("good.test", "https:plain", "URL=good.test:80/", "FAIL", "SSL|TLS|wrong version"),
     More("good.test", "https:8443", "", "OK", "^200 in"),
     More("good.test", "https:9443", "", "FAIL", "certificate"),
     More("192.0.2.1", "https", "", "FAIL", "subject name|alternative"),
@@ -141,6 +152,9 @@ MORE = [
     More("good.test", "cert:soon", "PORT=8443\nDAYS=7", "OK", "^the certificate ends in [89] days, on "),
     More("good.test", "cert:8444", "", "FAIL", "^the certificate ended on .*, [23] days ago"),
     More("good.test", "cert:mail", "PORT=25\nSTARTTLS=smtp", "OK", "^the certificate ends in [0-9]+ days"),
+    More("good.test", "cert:8445", "", "FAIL", "^it ends the handshake: .*unrecognized name"),
+    More("192.0.2.1", "cert:8445", "", "OK", "^the certificate ends in [0-9]+ days"),
+    More("good.test", "submission:1587", "", "FAIL", "^it does not offer STARTTLS, or cannot begin it$"),
     More("good.test", "cert:nonsense", "STARTTLS=nonsense", "UNKNOWN", "^STARTTLS=nonsense is nothing that openssl knows"),
     More("good.test", "imap:who", "EXPECT=Dovecot", "OK", "IMAP OK"),
     More("good.test", "imap:other", "EXPECT=Cyrus", "FAIL", "."),
@@ -152,6 +166,8 @@ MORE = [
     More("good.test", "dns:address", "NAME=good.test\nEXPECT=192.0.2.1", "OK", "192.0.2.1"),
     More("good.test", "dns:moved", "NAME=good.test\nEXPECT=192.0.2.77", "FAIL", "^good.test is 192.0.2.1, not 192.0.2.77$"),
     More("good.test", "dns:six", "NAME=good6.test\nEXPECT=2001:db8::1", "OK", "2001:db8::1"),
+    More("good.test", "dns:only6", "NAME=good6.test", "OK", "^it answers: good6.test is 2001:db8::1$"),
+    More("good.test", "dns:sixlong", "NAME=good6.test\nEXPECT=2001:DB8:0:0::1", "OK", "2001:db8::1"),
     More("good.test", "dns:unsure", "EXPECT=192.0.2.1", "UNKNOWN", "there is no NAME"),
     More("good.test", "dns:option", "NAME=-h", "FAIL", "NXDOMAIN|no address|not a legal"),
     More("good.test", "dns:none", "NAME=missing.test", "FAIL", "^NXDOMAIN for missing.test$"),
@@ -252,6 +268,7 @@ def zone() -> str:
     for name, last in ADDRESSES.items():
         lines += [f"{name}.test. A 192.0.2.{last}", f"{name}6.test. AAAA 2001:db8::{last}"]
     lines += ["broken.test. NS ns.broken.test.", "ns.broken.test. A 192.0.2.2"]  # whose own name server refuses
+    lines += ["dual.test. A 192.0.2.2", "dual.test. AAAA 2001:db9::1"]  # there is no way to the second
     for name in ("bl", "refusing"):
         lines += [f"{name}.test. NS ns.{name}.test.", f"ns.{name}.test. A 192.0.2.9"]
     return "\n".join(lines) + "\n"
@@ -276,7 +293,7 @@ def certificates() -> None:
 def files() -> None:
     days = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 9.5 * 86400))
     later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 300 * 86400))
-    event = '{{"events": [{{"eventAction": "registration", "eventDate": "2001-01-01T00:00:00Z"}}{}]}}'
+    event = '{{"notices": [{{"description": ["Terms:\\nnone"]}}], "events": [{{"eventAction": "registration", "eventDate": "2001-01-01T00:00:00Z"}}{}]}}'
     expiration = ', {{"eventAction": "expiration", "eventDate": "{}"}}'
     tls = "ssl_certificate /opt/matrix/{}.crt; ssl_certificate_key /opt/matrix/good.key;"
     written = {
@@ -386,15 +403,20 @@ def silent() -> None:
 
 
 def refusing() -> None:
-    """Greet as servers do that have no room. Never returns."""
-    greetings = {1143: b"* BYE Dovecot: too many connections\r\n", 1121: b"421 vsFTPd: there are too many connections\r\n"}
+    """Greet as servers do that have no room, or a key that they cannot read. Never returns."""
+    greetings = {
+        1143: [b"* BYE Dovecot: too many connections\r\n"],
+        1121: [b"421 vsFTPd: there are too many connections\r\n"],
+        1587: [b"220 good.test ESMTP\r\n", b"250-good.test\r\n250 STARTTLS\r\n", b"454 4.7.0 TLS not available\r\n"],
+    }
     listeners = {socket.create_server(("192.0.2.1", port)): greeting for port, greeting in greetings.items()}
     while True:
         for ready in select.select(list(listeners), [], [])[0]:
             with contextlib.suppress(OSError), ready.accept()[0] as caller:
-                caller.sendall(listeners[ready])
                 caller.settimeout(1)
-                caller.recv(100)
+                for said in listeners[ready]:
+                    caller.sendall(said)
+                    caller.recv(100)
 
 
 def start(space: str, command: str) -> None:
@@ -426,6 +448,8 @@ def servers() -> None:
     start("good", "python3 -B /opt/matrix/inside.py --refusing")
     start("good", "/usr/sbin/sshd -D -e")
     start("good", "nginx -c /opt/matrix/nginx.conf -g 'daemon off;'")
+    start("good", "openssl s_server -quiet -www -accept 8445 -cert /opt/matrix/good.crt -key /opt/matrix/good.key"
+                  " -servername other.test -servername_fatal -cert2 /opt/matrix/good.crt -key2 /opt/matrix/good.key")  # fmt: skip
     start("good", "postfix start-fg")
     start("good", "dovecot -F")
     start("good", "vsftpd /opt/matrix/vsftpd.conf")
