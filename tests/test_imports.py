@@ -154,10 +154,10 @@ def test_imports_run_one_way() -> None:
         visit(name, ())
 
 
-# The rule says 4,000 for all; doc/design.md says under "Size" what came of it. What only shows is counted for itself: nothing that
-# tests, concludes or tells imports it.
-LIMIT, VIEW_LIMIT = 4_830, 1_010
-VIEW = {"command", "metrics", "page", "publish", "report", "silence", "terminal"}
+# The rule says 4,000 for all; doc/design.md says under "Size" what came of it. What only the operator's command needs is counted for
+# itself: nothing that tests, concludes or tells imports it.
+LIMIT, VIEW_LIMIT = 4_790, 1_080
+VIEW = {"command", "keys", "metrics", "page", "publish", "report", "silence", "terminal"}
 
 
 def code_lines(path: Path) -> int:
