@@ -261,11 +261,12 @@ def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[repor
         view, _, _ = _read(chosen)
     except (state.StateError, user.NoUser, OSError):  # what was to be done is done
         return []
-    if not is_known:
-        _wanted(view, what)
     (listed,) = report.silences(view.said, view.now).values()
     host = what.partition("/")[0]
-    return [each for each in listed if each["what"] in (what, host) or (what == host == each["what"].partition("/")[0])]
+    still = [each for each in listed if each["what"] in (what, host) or (what == host == each["what"].partition("/")[0])]
+    if not still and not is_known:
+        _wanted(view, what)
+    return still
 
 
 def _peers(chosen: _Chosen) -> int:
