@@ -136,10 +136,10 @@ def _title(status: Facts) -> str:
     if status["stale"]:
         return "Nothing is known of now: no round has ended here for a while"
     states = [each["state"] for each in tests]
-    bad = [(states.count(word), word) for word in _BAD if word in states]
-    if bad:
-        told = [f"{count}{{}} {'is' if count == 1 else 'are'} {word}" for count, word in bad]
-        return ", ".join(told).format(f" of {len(tests)} tests", *[""] * len(told))
+    of = f" of {len(tests)} tests"
+    if bad := [(states.count(word), word) for word in _BAD if word in states]:
+        told = [f"{count}{'' if place else of} {'is' if count == 1 else 'are'} {word}" for place, (count, word) in enumerate(bad)]
+        return ", ".join(told)
     if odd := sum(_kind(state) == "odd" for state in states):
         return f"No test is DOWN, and {odd} of {len(tests)} {'is' if odd == 1 else 'are'} not clear"
     return f"All {len(tests)} tests are UP" if tests else "Nothing is tested"
