@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _Chosen()
     given = list(sys.argv[1:] or ["--help"] if arguments is None else arguments)
-    program.parse(
-        _parser, chosen, sorted(given, key=("--json", "--peers").__contains__)
-    )  # wherever they stand; argparse is strict
+    end = given.index("--") if "--" in given else len(given)
+    given[:end] = sorted(given[:end], key=("--json", "--peers").__contains__)  # they may stand anywhere; argparse is strict
+    program.parse(_parser, chosen, given)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return program.guard(lambda: _run(chosen))
 
@@ -126,7 +126,7 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         me,
         time.time(),
         configuration.nodes,
-        configuration.tests if whole else {*configuration.tests, *(test for test in books.standings if test.host != names.NODE)},
+        configuration.tests if whole else {*configuration.tests, *books.standings},
         configuration.addresses if whole else store.addresses(configuration.addresses),
         configuration.settings.quorum,
         books.own,
@@ -139,7 +139,7 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         store.rebooted,
         whole,
     )
-    return view._replace(tests=[*view.tests, *(node_test(node.name) for node in view.peers)])
+    return view._replace(tests={*view.tests, *(node_test(node.name) for node in view.peers)})
 
 
 def _is_there(path: str) -> bool:
@@ -316,7 +316,7 @@ def _metrics(chosen: _Chosen) -> int:
         times |= {str(known.test): known.began for known in view.incidents if known.is_open and known.flapping}
         return metrics.metrics(report.status(view), {**times, "last_round": max(0.0, view.own.finished)})
 
-    return _publish(chosen, "/dev/stdout" if chosen.what == "-" else chosen.what, make)
+    return _publish(chosen, chosen.what, make)
 
 
 def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
@@ -324,7 +324,10 @@ def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
     from dmonitor import publish
 
     try:
-        path, size = publish.publish(path, make)
+        if path in ("-", "/dev/stdout"):
+            publish.to_stdout(make)
+            return os.EX_OK
+        size = publish.publish(path, make)
     except publish.NotWritten as refused:
         return refused.status
     return _show(chosen, {"written": path, "bytes": size}, lambda *_: []) if chosen.json else os.EX_OK

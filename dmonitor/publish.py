@@ -1,17 +1,21 @@
 """Files for others to read, written whole or not at all: what `dmonitor page` and `dmonitor metrics` make.
 
 They are made as the user that dmonitor runs as, who may read the state, and written as who we are, who may write there. Root may
-well be asked to write where somebody else may, too: no link of his leads anywhere.
+well be asked to write where somebody else may, too: no link of his, on whatever part of the way, leads anywhere.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Callable
 
 from dmonitor import log, program
+
+_LINKS = 40  # on one way
 
 
 class NotWritten(Exception):
@@ -22,33 +26,31 @@ class NotWritten(Exception):
         self.status = status
 
 
-def publish(path: str, make: Callable[[], str]) -> tuple[str, int]:
-    """Write what MAKE returns to PATH, for all to read; return where that is, links followed, and the bytes; or NotWritten."""
+def publish(path: str, make: Callable[[], str]) -> int:
+    """Write what MAKE returns to PATH, for all to read; return how many bytes that are, or raise NotWritten."""
     if not path:
         raise _refused("nowhere", "the name is empty", os.EX_USAGE)
-    path = _target(path)
-    where = os.path.dirname(path) or "."
-    if os.path.isdir(path):
-        raise _refused(path, "it is a directory")
-    if not os.path.isdir(where):
-        raise _refused(path, f"there is no directory {where}")
-    text = _as_user(make)
-    if _is_device(path) and _is_trusted(path):
-        with open(path, "wb") as file:
-            file.write(text)
-        return path, len(text)
-    draft = ""
-    try:
-        descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=where)
-        with open(descriptor, "wb") as file:
-            file.write(text)
-            os.fchmod(descriptor, 0o644)
-        os.replace(draft, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise _refused(path, error.strerror or str(error)) from None
-    return path, len(text)
+    with contextlib.ExitStack() as opened:
+        try:
+            directory, name = _open(path, opened)
+            where = f"/proc/self/fd/{directory}"
+            text = _as_user(make)
+            descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=where)
+            opened.callback(_unlink, draft)
+            with open(descriptor, "wb") as file:
+                file.write(text)
+                os.fchmod(descriptor, 0o644)
+            os.replace(draft, f"{where}/{name}")
+        except FileNotFoundError:
+            raise _refused(path, f"there is no directory {os.path.dirname(path) or '.'}") from None
+        except OSError as error:
+            raise _refused(path, error.strerror or str(error)) from None
+    return len(text)
+
+
+def to_stdout(make: Callable[[], str]) -> None:
+    """Write what MAKE returns to standard output; or raise NotWritten."""
+    sys.stdout.buffer.write(_as_user(make))
 
 
 def _refused(path: str, reason: str, status: int = os.EX_TEMPFAIL) -> NotWritten:
@@ -56,25 +58,49 @@ def _refused(path: str, reason: str, status: int = os.EX_TEMPFAIL) -> NotWritten
     return NotWritten(status)
 
 
-def _target(path: str) -> str:
-    """Follow links to a file, as long as they are root's or ours."""
-    for _ in range(40):
-        if not os.path.islink(path) or not _is_trusted(path):
-            break
-        beyond = os.path.join(os.path.dirname(path), os.readlink(path))
-        if not os.path.exists(beyond):  # a pipe, which has no name, or what is not there yet
-            break
-        path = beyond
-    return path
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
-def _is_trusted(path: str) -> bool:
-    return os.lstat(path).st_uid in (0, os.geteuid())
+def _open(path: str, opened: contextlib.ExitStack) -> tuple[int, str]:
+    """Return the directory of the file PATH, OPENED, and the name of the file there.
 
+    Links are followed, as long as they are root's or ours. Each is looked at once, held fast, for it may be another thing at
+    the next look.
+    """
 
-def _is_device(path: str) -> bool:
-    """Say whether PATH is a terminal, a pipe or another thing that cannot be replaced."""
-    return os.path.exists(path) and not os.path.isfile(path)
+    def hold(name: str, place: int | None = None) -> int:
+        held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+        opened.callback(os.close, held)
+        return held
+
+    place, left, links = hold("/"), os.path.abspath(path).split("/"), 0
+    while True:
+        name = left.pop(0)
+        if not name and left:
+            continue
+        try:
+            held = hold(name or ".", place)
+        except FileNotFoundError:
+            if left:
+                raise
+            return place, name
+        status = os.fstat(held)
+        if stat.S_ISLNK(status.st_mode):
+            if status.st_uid in (0, os.geteuid()) and links < _LINKS:
+                target, links = os.readlink("", dir_fd=held), links + 1
+                place, left = hold("/") if target.startswith("/") else place, target.split("/") + left
+            elif left:
+                raise _refused(path, f"{name} is a link of somebody else's")
+            else:
+                return place, name  # it is replaced
+        elif left:
+            place = held
+        elif stat.S_ISREG(status.st_mode):
+            return place, name
+        else:
+            raise _refused(path, "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no file; `-` is standard output")
 
 
 def _as_user(make: Callable[[], str]) -> bytes:

@@ -26,7 +26,7 @@ class View(NamedTuple):
 
     `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
     written, and is empty where it can; `rebooted`: no round has ended since this machine was started; `whole`: the configuration
-    could be read, and nothing in this view stands in for some of it.
+    could be read, and no tests or addresses of before stand in for some of it.
     """
 
     me: str
@@ -135,7 +135,7 @@ def lacks(able: Facts) -> list[str]:
     """Say what the node of this ability can neither read nor write."""
     stored, whole = (
         [f"the state cannot be written: {able['not_stored']}"],
-        ["the configuration cannot be read whole, see dmonitor-check -t; what was found last stands in for it"],
+        ["the configuration cannot be read whole, see dmonitor-check -t; the tests and addresses that were found last stand in"],
     )
     return [*(stored if able["not_stored"] else ()), *(() if able["whole"] else whole)]
 

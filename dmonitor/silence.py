@@ -98,7 +98,7 @@ def _remove(path: str, wanted: Callable[[str], bool]) -> Iterator[str]:
     """
     whole = _is_directory(path)
     place = path if whole else os.path.dirname(path)
-    for file in [f"{path}/{each}" for each in sorted(os.listdir(path)) if not names.is_passed_over(each)] if whole else [path]:
+    for file in [f"{path}/{each}" for each in sorted(os.listdir(path))] if whole else [path]:
         if os.path.lexists(file) and not _is_directory(file) and wanted(file):
             os.unlink(file)
             yield file

@@ -378,11 +378,11 @@ def test_apprise_is_given_no_token_for_all_to_see(tmp_path: Path) -> None:
     (tmp_path / "apprise").chmod(0o755)
     hooks = tmp_path / "hooks"
     hooks.mkdir()
-    ran = example(hooks, "apprise", path=f"{tmp_path}:{os.environ['PATH']}", URL="tgram://TOKEN/1")
+    ran = example(hooks, "apprise", path=f"{tmp_path}:{os.environ['PATH']}", URL="tgram://TOKEN/1, json://a/b?c=d,e json://f")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-    arguments, url, text = (tmp_path / "apprise.said").read_text().split("\n", 2)
+    arguments, url, *more, text = (tmp_path / "apprise.said").read_text().split("\n", 4)
     assert "TOKEN" not in arguments and arguments.startswith("--title DOWN www.example.com/http") and url == "tgram://TOKEN/1"
-    assert "refused" in text
+    assert more == ["json://a/b?c=d,e", "json://f"] and "refused" in text
 
 
 def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_path: Path, web: tuple[str, list[object]]) -> None:

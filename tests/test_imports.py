@@ -156,7 +156,7 @@ def test_imports_run_one_way() -> None:
 
 # The rule says 4,000 for all; doc/design.md says under "Size" what came of it. What only the operator's command needs is counted for
 # itself: nothing that tests, concludes or tells imports it.
-LIMIT, VIEW_LIMIT = 4_790, 1_080
+LIMIT, VIEW_LIMIT = 4_790, 1_100
 VIEW = {"command", "keys", "metrics", "page", "publish", "report", "silence", "terminal"}
 
 

@@ -53,6 +53,7 @@ def wrap(code: str, *options: str) -> str:
         # To a broadcast address nobody has a way.
         ("echo no answer; exit 2", ("-h", "255.255.255.255"), "UNKNOWN this node has no way to it: no answer\n"),
         ("echo fine", ("-h", "255.255.255.255"), "OK fine\n"),
+        ("echo listed; exit 2", ("-q", "-h", "255.255.255.255"), "FAIL listed\n"),
         ("echo 'from afar: Network is unreachable'; exit 2", ("-h", "127.0.0.1"), "FAIL from afar: Network is unreachable\n"),
         ("exit 2", ("-h", "10.1.2.300"), "UNKNOWN 10.1.2.300 is no address\n"),
         ("exit 2", ("-h", "www:8080"), "UNKNOWN www:8080 is no address\n"),

@@ -142,7 +142,7 @@ MORE = [
     More("dual.test", "ssh", "", "FAIL", "refused|this node has no way to some of its addresses"),
     More("dual.test", "ping6", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     More("192.0.2.300", "ping", "", "UNKNOWN", "^192.0.2.300 is no address$"),
-    More("good.test", "http:typo", "URL=http:/good.test/", "UNKNOWN", "^URL=http:/good.test/ is not SCHEME://HOST/PATH$"),
+    More("good.test", "http:typo", "URL=http:/good.test/", "UNKNOWN", "^URL is not SCHEME://HOST/PATH$"),
     More("good.test", "https:noscheme", "URL=good.test:8443/", "OK", "^200 in"),
     More("good.test", "https:plain", "URL=good.test:80/", "FAIL", "SSL|TLS|wrong version"),
     More("good.test", "https:8443", "", "OK", "^200 in"),
