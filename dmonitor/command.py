@@ -216,7 +216,7 @@ def _history(chosen: _Chosen) -> int:
     wanted = _named(chosen.what)  # it may have been removed, and yet have been
 
     def read(store: state.State, _: report.View) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
-        return store.changes(wanted) if chosen.json else [], _past(store, wanted), store.known_since()
+        return store.changes(wanted, evidence=False) if chosen.json else [], _past(store, wanted), store.known_since()
 
     view, (changes, (found, handed), since), _ = _read(chosen, read)
     if not changes and not found:

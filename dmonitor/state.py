@@ -78,6 +78,11 @@ def fresh_id() -> str:
     return os.urandom(8).hex()
 
 
+def _judged(evidence: bool) -> str:
+    """Return what to select of a change: its judgement, or no more of that than our own answer."""
+    return "judgement" if evidence else "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+
+
 class Clock:
     """This node's clock: seconds since the epoch, more or less; it never goes back, and nobody can set it.
 
@@ -285,12 +290,12 @@ class State:
             self.broken = str(error)
             return []
 
-    def changes(self, test: tuple[str, str] = ("", "")) -> list[Change]:
-        """Return what has changed, oldest first; of TEST, as in `past`."""
+    def changes(self, test: tuple[str, str] = ("", ""), *, evidence: bool = True) -> list[Change]:
+        """Return what has changed, oldest first; of TEST, as in `past`; without EVIDENCE but our own that is quicker."""
         ours = [(column, value) for column, value in zip(("host", "name"), test, strict=True) if value]
         where = " AND ".join([f"{column} = ?" for column, _ in ours] or ["TRUE"])
         with self._named():
-            return self._changes(f"at, judgement FROM change WHERE {where} ORDER BY at", [value for _, value in ours])
+            return self._changes(f"at, {_judged(evidence)} FROM change WHERE {where} ORDER BY at", [value for _, value in ours])
 
     def handed(self, test: tuple[str, str] = ("", "")) -> list[Handed]:
         """Return what this node handed over, oldest first; of TEST, as in `past`."""
@@ -317,8 +322,7 @@ class State:
 
     def latest(self, tests: Iterable[Test], *, evidence: bool = True) -> dict[Test, Change]:
         """Return the last change of each of TESTS; without EVIDENCE but our own that is quicker."""
-        what = "judgement" if evidence else "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
-        last = f"at, {what} FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1"
+        last = f"at, {_judged(evidence)} FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1"
         with self._named():
             return {test: change for test in tests for change in self._changes(last, test)}
 
