@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import time
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from dmonitor.model import Outcome
 
 OK, FAIL, TIMEOUT, UNKNOWN = Outcome
 
-MARK = "dmhostile"  # each stray process that these plugins leave has this in its command line
+# Each stray process that these plugins leave has one of these in its command line, and no other process of this machine has: others
+# may play the same beside us.
+_OURS = f"{random.SystemRandom().randrange(10**8):08}"
+MARK, LONG = f"dmhostile{_OURS}", f"987.{_OURS}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Hostile:
 
 SH = "#!/bin/sh\n"
 PY = "#!/usr/bin/python3\n"
-SLEEP = f'sh -c "sleep 987; : {MARK}"'  # `: MARK` keeps the sh, whose command line tells what it is
+SLEEP = f'sh -c "sleep {LONG}; : {MARK}"'  # `: MARK` keeps the sh, whose command line tells what it is
 
 HOSTILE = {
     "sleeps": Hostile(SH + SLEEP, TIMEOUT, "not ended after"),
@@ -41,7 +45,7 @@ HOSTILE = {
     "setsid-hangs": Hostile(SH + f"setsid {SLEEP} &\n{SLEEP}", TIMEOUT),
     "daemon": Hostile(
         PY + "import os, sys, time\nif os.fork(): os._exit(print('OK forked') or sys.stdout.flush() or 0)\n"
-        f"os.setsid()\nif os.fork(): os._exit(0)\nos.execv('/bin/sh', ['sh', '-c', 'sleep 987; : {MARK}'])\n",
+        f"os.setsid()\nif os.fork(): os._exit(0)\nos.execv('/bin/sh', ['sh', '-c', 'sleep {LONG}; : {MARK}'])\n",
         OK,
         "forked",
     ),
@@ -52,7 +56,7 @@ HOSTILE = {
     "renices": Hostile(SH + f"renice 19 $$ >/dev/null\nexec {SLEEP}", TIMEOUT),
     "floods": Hostile(SH + f"exec yes OK {MARK}", TIMEOUT, "it had said: OK"),
     "floods-no-newline": Hostile(SH + f"exec tr '\\0' x </dev/zero # {MARK}", TIMEOUT),
-    "floods-stderr": Hostile(SH + "yes >&2", UNKNOWN),
+    "floods-stderr": Hostile(SH + f"yes {MARK} >&2", UNKNOWN),
     "floods-and-ends": Hostile(SH + "echo OK much\nhead -c 20000000 /dev/zero", OK, "much"),
     "long-line": Hostile(SH + "printf 'OK '; head -c 100000 /dev/zero | tr '\\0' y", OK, "yyy"),
     "binary": Hostile(SH + "head -c 5000 /dev/urandom | tr -d 'A-Z '", UNKNOWN, "says neither"),
@@ -105,7 +109,7 @@ def strays() -> list[str]:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
         except OSError:
             continue
-        if state != "Z" and (MARK in command or "sleep 987" in command or command.startswith("yes")):
+        if state != "Z" and (MARK in command or f"sleep {LONG}" in command):
             found.append(f"{pid} {command}")
     return found
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import plant, strays
+from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import lock, server, state, user
@@ -535,7 +535,7 @@ def test_hostile_plugins_through_the_checker(three: list[LocalNode]) -> None:
 
 def test_kill_9_leaves_nothing_and_the_next_round_runs(three: list[LocalNode]) -> None:
     prepare(three)
-    three[0].plugin("web", "setsid sleep 987 & sleep 987")
+    three[0].plugin("web", f"setsid sleep {LONG} & sleep {LONG}")
     with started(three[0]) as running_round:
         wait_until(lambda: len(strays()) == 2)
         running_round.send_signal(signal.SIGKILL)

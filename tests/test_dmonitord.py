@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import plant, strays
+from hostile import LONG, plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import __version__, protocol, server, witness
@@ -410,7 +410,7 @@ def test_no_state_directory_says_so(node: LocalNode) -> None:
 
 
 def test_kill_9_is_followed_by_a_clean_start(node: LocalNode) -> None:
-    node.plugin("hangs", "setsid sleep 987 & sleep 987")
+    node.plugin("hangs", f"setsid sleep {LONG} & sleep {LONG}")
     node.test("www.example.com/hangs")
     node.start()
     pid = node.daemon_pid

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hostile import HOSTILE, plant, strays
+from hostile import HOSTILE, LONG, plant, strays
 from local_nodes import wait_until
 
 from dmonitor import plugin, processes, result, user, warden
@@ -134,9 +134,10 @@ def test_a_slow_plugin_delays_no_other(bench: Bench) -> None:
 def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     """Some plugins start a tunnel in the background, in a session of its own, and use it."""
     bench.write(
-        "tunnel", f"(setsid sh -c 'sleep 0.7; echo used >{tmp_path}/used; sleep 987' &)\nsleep 1\necho OK $(cat {tmp_path}/used)"
+        "tunnel",
+        f"(setsid sh -c 'sleep 0.7; echo used >{tmp_path}/used; sleep {LONG}' &)\nsleep 1\necho OK $(cat {tmp_path}/used)",
     )
-    bench.write("other", "setsid sleep 987 & sleep 0.2; echo OK")
+    bench.write("other", f"setsid sleep {LONG} & sleep 0.2; echo OK")
     bench.submit("tunnel", "other")
     bench.loop()
     assert bench.results["tunnel"] == Result(Outcome.OK, "used", bench.results["tunnel"].duration)
@@ -144,7 +145,7 @@ def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Pat
 
 
 def test_a_killed_warden_leaves_nothing_and_is_replaced(bench: Bench) -> None:
-    bench.write("hangs", "setsid sleep 987 & sleep 987")
+    bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
     bench.write("quick", "echo OK")
     bench.submit("hangs")
     wait_until(lambda: len(strays()) == 2, 1.0)
@@ -196,7 +197,7 @@ def test_a_killed_program_leaves_nothing(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         bench = Bench(tmp_path)
-        bench.submit(bench.write("hangs", "setsid sleep 987 & sleep 987"))
+        bench.submit(bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}"))
         time.sleep(60)
         os._exit(1)
     wait_until(lambda: len(strays()) == 2, 2.0)
@@ -232,7 +233,7 @@ def test_more_at_once_than_a_plugin_may_have_descriptors(tmp_path: Path) -> None
 
 def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
     bench.write("quick", "echo OK")
-    bench.write("stray", "setsid sleep 987 & echo OK")
+    bench.write("stray", f"setsid sleep {LONG} & echo OK")
 
     def look() -> tuple[int, int]:
         bench.submit(*["quick"] * 50, *["stray"] * 5)

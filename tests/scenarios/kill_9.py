@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from hostile import gone_within, strays
+from hostile import LONG, gone_within, strays
 from local_nodes import LocalNode, Place, wait_until
 
 ADDRESS, PORT = "127.0.0.62", 3962
@@ -89,7 +89,7 @@ def kill_busy_rounds(node: LocalNode, count: int, _: random.Random) -> list[str]
 
 def runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\x00987")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"sleep\0{LONG}".encode())
     except OSError:
         return False
 
@@ -143,10 +143,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dmonitor-kill.") as directory:
         node = LocalNode(Place(Path(directory)), ADDRESS, [ADDRESS], port=PORT)
         node.plugin("alone", PLUGIN.format(node.state))
-        node.plugin("hangs", "setsid sleep 987 & sleep 987")
+        node.plugin("hangs", f"setsid sleep {LONG} & sleep {LONG}")
         node.plugin("quick", "echo OK")
         node.plugin("says", f">{node.state}/says; until [ -e {node.state}/may-end ]; do sleep 0.05; done; rm {node.state}/says")
-        node.plugin("stays", f"echo $$ >{node.state}/stays; exec sleep 987")
+        node.plugin("stays", f"echo $$ >{node.state}/stays; exec sleep {LONG}")
         node.test("1/alone")
         plays = (
             ("dmonitor-check at {} random moments", kill_rounds, rounds, ["hangs", "quick"]),
