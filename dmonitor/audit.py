@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from dmonitor import cluster, config, lock, log, names, plugin, user
+from dmonitor import cluster, config, lock, log, names, plugin, resolve, user
 from dmonitor.config import Config, Problems, Severity, did_you_mean
 from dmonitor.model import Test, Trouble
 from dmonitor.names import number
@@ -131,10 +131,8 @@ def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
 
 
 def _is_address(host: str) -> bool:
-    import ipaddress
-
     with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_address(host))
+        return bool(resolve.normal(host))
     return False
 
 
@@ -157,7 +155,7 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
     if around.peers and configuration.keys is None:
         key = f"{configuration.directory}/{config.KEY_FILES[0]}"
-        problems.warning(key, f"no key: {config.NO_KEY}; {config.MAKE_KEY}")
+        problems.warning(key, config.MAKE_KEY)
     if len(configuration.keys or ()) > 1:
         old = f"{configuration.directory}/{config.KEY_FILES[1]}"
         problems.warning(old, "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that")

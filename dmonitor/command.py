@@ -346,7 +346,7 @@ def _key(chosen: _Chosen) -> int:
         log.complain(str(problem))
     facts: report.Facts = {"keys": [{"path": path, "fingerprint": each} for path, each in found.items()]}
     said = [f"{each}  {path}" for path, each in found.items()]
-    said += [] if f"{chosen.config}/{config.KEY_FILES[0]}" in found or problems else [keys.NONE]
+    said += [] if f"{chosen.config}/{config.KEY_FILES[0]}" in found or problems else [config.MAKE_KEY]
     _show(chosen, facts, lambda *_: said)
     return os.EX_CONFIG if problems else os.EX_OK
 

@@ -20,7 +20,7 @@ Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None 
 
 DEFAULT_DIRECTORY = "/etc/dmonitor"
 NO_KEY = "whoever can call from a node's address is believed to be that node"
-MAKE_KEY = "`dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
+MAKE_KEY = f"no key: {NO_KEY}; `dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
 KEY_FILES = ("key", "key.old")
 FAR = 9e8  # seconds, which is 28 years, and less than `values.AGE`, that a silence may last
 _FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from dmonitor import config, log, names, user
 
-NONE = f"no key: {config.NO_KEY}; {config.MAKE_KEY}"
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
 _DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
 

@@ -133,11 +133,12 @@ def ability(view: View) -> Facts:
 
 def lacks(able: Facts) -> list[str]:
     """Say what the node of this ability can neither read nor write."""
-    stored, whole = (
-        [f"the state cannot be written: {able['not_stored']}"],
-        ["the configuration cannot be read whole, see dmonitor-check -t; the tests and addresses that were found last stand in"],
-    )
-    return [*(stored if able["not_stored"] else ()), *(() if able["whole"] else whole)]
+    lacking = [f"the state cannot be written: {able['not_stored']}"] if able["not_stored"] else []
+    if not able["whole"]:
+        lacking.append(
+            "the configuration cannot be read whole, see dmonitor-check -t; the tests and addresses that were found last stand in"
+        )
+    return lacking
 
 
 def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:

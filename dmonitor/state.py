@@ -110,6 +110,7 @@ class State:
 
     shift = 0.0
     broken = ""
+    _has_history = True  # a round of this version has been here
 
     def __init__(self, directory: str, run: str | None = None, *, read_only: bool = False) -> None:
         self._path = f"{directory}/state.db"
@@ -121,7 +122,7 @@ class State:
                 self.failed = "" if there is self._path else f"{self._path}: see what dmonitor-check logs"
                 self._db = database.connect_reading(there)
                 self._db.execute("BEGIN")
-                database.version_of(self._db)
+                self._has_history = database.version_of(self._db) == database.VERSION
                 self._start_clock()
             else:
                 self._open()
@@ -280,7 +281,7 @@ class State:
 
     def _history(self, select: str, facts: Sequence[object] = ()) -> list[Any]:
         """Return rows of what has changed; none where it is broken, or of a version before."""
-        if database.version_of(self._db) < database.VERSION:
+        if not self._has_history:
             return []
         try:
             return self._db.execute(select, facts).fetchall()
