@@ -13,10 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import (
     cluster,
     config,
+    digest,
     effects,
     identity,
     lock,
@@ -25,13 +27,12 @@ from dmonitor import (
     names,
     observer,
     program,
-    protocol,
     round,
     state,
     user,
     values,
 )
-from dmonitor.lean import TYPE_CHECKING, NamedTuple
+from dmonitor.errors import StateError
 from dmonitor.model import Judgement, Notification, Test, Vote
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _run(chosen: _Chosen) -> int:
 
 
 def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
-    with contextlib.suppress(state.StateError, OSError):  # the next round says so
+    with contextlib.suppress(StateError, OSError):  # the next round says so
         return state.peek(chosen.state, chosen.run)[2].troubles
     return ()
 
@@ -162,7 +163,7 @@ class _Driver:
         own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
         self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
         store.remember(configuration.addresses, self._observer.around.found)
-        tests, silences = protocol.digest(configuration.tests), tuple(map(store.from_wall, configuration.silences))
+        tests, silences = digest.digest(configuration.tests), tuple(map(store.from_wall, configuration.silences))
         addresses, nodes, complete = configuration.addresses, configuration.nodes, configuration.complete
         rules = (settings.quorum, settings.confirm, settings.flapping, settings.remind, chosen.once)
         self._setup = effects.Setup(node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules)

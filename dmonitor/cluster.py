@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor import names, resolve
 from dmonitor.config import Settings
-from dmonitor.lean import NamedTuple
 from dmonitor.model import Node, unlisted
 
 PATIENCE = 4.0  # seconds that all names together may take to resolve

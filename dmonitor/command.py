@@ -13,9 +13,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dmonitor import config, lock, log, names, options, program, report, silence, state, terminal, user
-from dmonitor.lean import Any
+from dmonitor.errors import StateError
 from dmonitor.model import Test, node_test
 
 PROGRAM = "dmonitor"
@@ -104,7 +105,7 @@ def _read(
     """Return what is known here, and what MORE reads beside it, in times of the wall clock; and the configuration."""
     user.become()
     if not _is_there(f"{chosen.state}/state.db") and not (chosen.run and _is_there(f"{chosen.run}/state.db")):
-        raise state.StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
+        raise StateError(f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?")
     configuration = _configuration(chosen)
 
     def read(store: state.State) -> tuple[report.View, Any, str]:
@@ -259,7 +260,7 @@ def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[repor
     """Return the silences of WHAT that hold, whoever says them, as far as that is known; what is not IS_KNOWN has to be there."""
     try:
         view, _, _ = _read(chosen)
-    except (state.StateError, user.NoUser, OSError):  # what was to be done is done
+    except (StateError, user.NoUser, OSError):  # what was to be done is done
         return []
     (listed,) = report.silences(view.said, view.now).values()
     host = what.partition("/")[0]
@@ -270,17 +271,13 @@ def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[repor
 
 
 def _peers(chosen: _Chosen) -> int:
-    from dmonitor import observer, protocol
+    from dmonitor import digest, observer
 
     user.become()
     configuration, own_run = _configuration(chosen), functools.partial(lock.holder, chosen.state, "dmonitord")
     node_id, _, _ = state.peek(chosen.state, chosen.run)
     around, contacts = observer.greet_all(configuration, node_id, own_run)
-    mine = (
-        protocol.digest(configuration.tests),
-        protocol.digest_nodes(configuration.nodes),
-        protocol.digest(configuration.addresses),
-    )
+    mine = (digest.digest(configuration.tests), digest.digest_nodes(configuration.nodes), digest.digest(configuration.addresses))
     where = {peer.node.name: peer.addresses[0] for peer in around.peers if peer.addresses}
     order = [node.name for node in configuration.nodes]
     contacts = sorted(contacts, key=lambda each: order.index(each[0].node.name))

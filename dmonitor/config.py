@@ -10,15 +10,15 @@ import enum
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from dmonitor import log, names, protocol, user
-from dmonitor.lean import NamedTuple
+from dmonitor import log, names, user
 from dmonitor.model import Node, Silence, Test
 
 Keys = tuple[bytes, ...] | None  # the one that is used first; none where what there is cannot be used; None without any
 Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
 
-DEFAULT_DIRECTORY = "/etc/dmonitor"
+PORT = 2929
 NO_KEY = "whoever can call from a node's address is believed to be that node"
 MAKE_KEY = f"no key: {NO_KEY}; `dmonitor key new` makes one on the first node, `dmonitor key set` takes it on the others"
 KEY_FILES = ("key", "key.old")
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
     quorum: int = 2
     confirm: int = 1
     listen: tuple[str, ...] = ()
-    port: int = protocol.PORT
+    port: int = PORT
     sender: str = "dmonitor"
     sendmail: str = "/usr/sbin/sendmail"
     concurrency: int = 2000

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 from dmonitor import log
+from dmonitor.errors import StateError
 
 VERSION = 4
 _SCHEMA = """
@@ -42,10 +43,6 @@ CREATE INDEX handed_incident ON handed (incident);
 """
 _VITAL = ("memo", "standing", "incident", "known", "outbox")
 _MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
-
-
-class StateError(Exception):
-    """The state cannot be used; the text names the file and the reason."""
 
 
 def unlink(path: str) -> None:

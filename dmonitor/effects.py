@@ -6,9 +6,9 @@ stored by a Save before the next effect; a Save is one transaction.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from dmonitor import __version__, model, speaking
-from dmonitor.lean import NamedTuple, Protocol
 from dmonitor.model import Change, Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
 from dmonitor.values import Time
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from dmonitor import database, names
-from dmonitor.database import StateError
+from dmonitor.errors import StateError
 
 
 def known(directory: str) -> str | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from dmonitor.lean import Any
 from dmonitor.model import Incident, Judgement, Kind, Standing, Test, Verdict, Vote
 
 MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent

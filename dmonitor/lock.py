@@ -13,8 +13,7 @@ import errno
 import fcntl
 import os
 import time
-
-from dmonitor.lean import TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lockfile.pidlockfile import PIDLockFile

@@ -16,10 +16,10 @@ import hashlib
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor import names
 from dmonitor.incident import STEADY, WINDOW
-from dmonitor.lean import NamedTuple
 from dmonitor.model import Answer, Incident, Judgement, Kind, Notification, Test, Verdict, Vote
 
 # Lines may be long: a mail that is not encoded can be read in a log, a queue or a mailbox as it is.

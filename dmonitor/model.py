@@ -6,9 +6,9 @@ epoch, other floats are seconds; the types, which are no strings here, say what 
 
 import enum
 from collections.abc import Iterable
+from typing import Annotated, NamedTuple
 
 from dmonitor import names
-from dmonitor.lean import Annotated, NamedTuple
 from dmonitor.values import Time, rule
 
 # What a peer, or the state, may say: the grammar is that of `names`. Where nothing is said, a field has its default, often "".

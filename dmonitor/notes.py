@@ -5,8 +5,9 @@ Pure: it says what is worth an event, and hands it to a Note.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dmonitor import names
-from dmonitor.lean import Protocol
 from dmonitor.model import Answer, Incident, Judgement, Outcome, Standing, Test, Vote
 
 

@@ -13,9 +13,9 @@ import resource
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from dmonitor import names, plugin, processes, user
-from dmonitor.lean import NamedTuple
 
 LIMIT = 15.0  # seconds that sendmail may take
 HOOK_LIMIT = 10.0  # seconds that a hook may take: a round that stays greets as often, and what it hears may have to be mailed

@@ -9,13 +9,13 @@ import faulthandler
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dmonitor import cluster, log, names, peers, result, verdict
 from dmonitor.config import Config
+from dmonitor.digest import digest
 from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.lean import TYPE_CHECKING
 from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
-from dmonitor.protocol import digest
 
 if TYPE_CHECKING:
     from dmonitor import runner

@@ -8,10 +8,7 @@ import pathlib
 import sys
 from typing import Any, NoReturn
 
-from dmonitor import __version__
-from dmonitor.config import DEFAULT_DIRECTORY
-from dmonitor.state import DEFAULT_DIRECTORY as DEFAULT_STATE
-from dmonitor.state import DEFAULT_RUN
+from dmonitor import __version__, paths
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,9 +23,9 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Return a parser that knows --config, --state, --verbose and --version; what they are by default is `program.Chosen`'s."""
     result = _Parser(prog=program, description=description, allow_abbrev=False)
     add: Any = result.add_argument
-    add("--config", metavar="DIR", type=_directory, help=f"default: {DEFAULT_DIRECTORY}")
-    add("--state", metavar="DIR", type=_directory, help=f"default: {DEFAULT_STATE}")
-    add("--run", metavar="DIR", type=_directory, help=f"for when the state cannot be written; default: {DEFAULT_RUN}")
+    add("--config", metavar="DIR", type=_directory, help=f"default: {paths.CONFIG}")
+    add("--state", metavar="DIR", type=_directory, help=f"default: {paths.STATE}")
+    add("--run", metavar="DIR", type=_directory, help=f"for when the state cannot be written; default: {paths.RUN}")
     add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return result

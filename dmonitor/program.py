@@ -6,12 +6,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from dmonitor import log, user
-from dmonitor.config import DEFAULT_DIRECTORY
-from dmonitor.lean import TYPE_CHECKING
-from dmonitor.state import DEFAULT_DIRECTORY as DEFAULT_STATE
-from dmonitor.state import DEFAULT_RUN, StateError
+from dmonitor import log, paths, user
+from dmonitor.errors import StateError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 class Chosen:
     """The options, as they are by default."""
 
-    config: str = DEFAULT_DIRECTORY
-    state: str = DEFAULT_STATE
+    config: str = paths.CONFIG
+    state: str = paths.STATE
     run: str | None = None
     verbose: bool = False
 
@@ -35,8 +33,8 @@ def parse(parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, argumen
     given = sys.argv[1:] if arguments is None else arguments
     if given:
         parser().parse_args(given, chosen)
-    if chosen.run is None and chosen.state == DEFAULT_STATE:
-        chosen.run = DEFAULT_RUN
+    if chosen.run is None and chosen.state == paths.STATE:
+        chosen.run = paths.RUN
 
 
 def guard(main: Callable[[], int]) -> int:

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from dmonitor import names, values
-from dmonitor.lean import Any, NamedTuple
-from dmonitor.model import Incident, Node, Outcome, Presence, Result, Silence, Statement, Test, node_test
-
-try:  # the interpreter's own, as random has it: hashlib would load OpenSSL, which takes 3 ms of each round
-    from _sha2 import sha256 as _sha256
-except ImportError:
-    try:
-        from _sha256 import sha256 as _sha256  # before Python 3.12
-    except ImportError:
-        from hashlib import sha256 as _sha256
+from dmonitor.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
 
 VERSION = 1
-PORT = 2929
 QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
 ANSWER_LIMIT = 100_000  # bytes of a line that a caller reads
 IDS_LIMIT = 32  # ids of an incident that are written; twice as many are read
@@ -192,16 +183,6 @@ def read_reply(line: bytes) -> Reply | Refusal:
 # wire has ages.
 
 _SAID = {"standing": Presence, "heard": Presence, "silence": Silence, "incident": Incident}
-
-
-def digest(things: Iterable[object]) -> str:
-    """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
-    return str(_sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest())[:16]
-
-
-def digest_nodes(nodes: Iterable[Node]) -> str:
-    """Return the digest of the lines of nodes.txt."""
-    return digest(f"{node.name} {node.site}" for node in nodes)
 
 
 def write_statement(statement: Statement, now: float) -> bytes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dmonitor import incident, model, names, speaking, trouble
 from dmonitor.effects import Own
-from dmonitor.lean import Any, NamedTuple
 from dmonitor.model import Answer, Change, Contact, Handed, Incident, Judgement, Node, Notification, Silence, Standing, Test, Vote
 
 Facts = dict[str, Any]

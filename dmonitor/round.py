@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
-from dmonitor import incident, model, names, notes, protocol, speaking, trouble, verdict
+from dmonitor import digest, incident, model, names, notes, speaking, trouble, verdict
 from dmonitor.effects import (
     Books,
     Clock,
@@ -25,7 +26,6 @@ from dmonitor.effects import (
     Setup,
     Wait,
 )
-from dmonitor.lean import Any
 from dmonitor.model import Answer, Contact, Incident, Judgement, Kind, Notification, Presence, Standing, Test
 from dmonitor.notes import Note
 
@@ -54,7 +54,7 @@ class _Round:
         self._ledger = incident.Ledger(books.incidents, books.recall)
         self._outbox = {_key(left): left for left in books.outbox}
         begins = (*books.own.begins, clock.now())[-_BEGINS:]
-        nodes, addresses = protocol.digest_nodes(setup.nodes), protocol.digest(setup.addresses)
+        nodes, addresses = digest.digest_nodes(setup.nodes), digest.digest(setup.addresses)
         speaks = bool(setup.addresses)
         self._own = books.own._replace(begins=begins, speaks=speaks, nodes=nodes, addresses=addresses)
         listed = {node.name for node in setup.nodes}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from dmonitor import names
-from dmonitor.lean import NamedTuple
 from dmonitor.model import Incident, Presence, Statement, Test, node_test
 
 GRACE = 60.0  # seconds over its interval for which a node that finished a round counts as living

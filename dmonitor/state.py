@@ -13,10 +13,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from dmonitor import database, identity, incident, log, values
 from dmonitor.effects import Books, Own, Save
-from dmonitor.lean import Any, TypeVar
+from dmonitor.errors import StateError
 from dmonitor.model import (
     Change,
     Handed,
@@ -34,15 +35,12 @@ from dmonitor.model import (
 
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 
-DEFAULT_DIRECTORY = "/var/lib/dmonitor"
-DEFAULT_RUN = "/run/dmonitor"
 KEPT = 400 * 86400.0  # seconds for which history is kept
 CHANGES = 500  # of one test, beyond which the oldest are not kept
 _TRIES = 6  # of a reader, while rounds end
 _OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name')"  # of an incident; '' is any
 
 
-StateError = database.StateError
 _Found = TypeVar("_Found")
 
 

@@ -7,9 +7,9 @@ that is new is logged again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor import names, verdict
-from dmonitor.lean import NamedTuple
 from dmonitor.model import (
     Contact,
     Judgement,

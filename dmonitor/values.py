@@ -11,10 +11,11 @@ import functools
 import json
 import types
 from collections.abc import Callable
-
-from dmonitor.lean import Annotated, Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
 Clock = Callable[[float], float]
+
+_UNIONS = (Union, types.UnionType)  # `X | None` is either, as X is made; Python 3.14 has but one
 
 _NEEDED: Any = object()  # in place of the default of a field that has none
 
@@ -58,18 +59,13 @@ def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
     return [(name, kind.__annotations__[name], kind._field_defaults.get(name, _NEEDED)) for name in kind._fields]
 
 
-def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return what a type is made with, and of what; for a plain one its own type, and nothing."""
-    return getattr(kind, "__origin__", type(kind)), getattr(kind, "__args__", ())
-
-
 @functools.cache
 def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
     """Return what makes JSON's own types of a KIND."""
-    origin, inner = _parts(kind)
+    origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
         return lambda value, clock: clock(value)
-    if origin in (Annotated, types.UnionType):
+    if origin is Annotated or origin in _UNIONS:
         plain = _dumper(inner[0])
         return lambda value, clock: None if value is None else plain(value, clock)
     if origin is tuple:
@@ -93,13 +89,13 @@ def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, Clock], Any]:
 @functools.cache
 def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     """Return what makes a KIND of JSON's own types."""
-    origin, inner = _parts(kind)
+    origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
         return lambda data, clock, own: clock(_number(data) if own else _number(data, AGE))
     if origin is Annotated:
         plain = _loader(inner[0])
         return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))
-    if origin is types.UnionType:
+    if origin in _UNIONS:
         some = _loader(inner[0])
         return lambda data, clock, own: None if data is None else some(data, clock, own)
     if origin is tuple:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from dmonitor import config, door, effects, log, names, peers, protocol, result, state
-from dmonitor.lean import TypeVar
+from dmonitor import config, digest, door, effects, log, names, peers, result, state
+from dmonitor.errors import StateError
 from dmonitor.model import Incident, Presence, Statement, Test
 from dmonitor.runner import Done, Runner
 
@@ -92,7 +93,7 @@ class Witness:
     def statement(self) -> tuple[Statement, float]:
         """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
         silences, now = list(config.load_silences(self.directory, config.Problems())), time.time()
-        greeting, tests = self.door.greeting, protocol.digest(self.tests())
+        greeting, tests = self.door.greeting, digest.digest(self.tests())
 
         def read(store: state.State) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.own()
@@ -118,6 +119,6 @@ class Witness:
         """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
         try:
             return state.read(self.books, self.stand_in, read)
-        except state.StateError as error:
+        except StateError as error:
             log.debug("state-unreadable", reason=str(error))
             return otherwise

@@ -17,7 +17,7 @@ import pytest
 from calls import Conversation, raw
 from local_nodes import wait_until
 
-from dmonitor import peers, protocol, resolve, server, wire
+from dmonitor import digest, peers, protocol, resolve, server, wire
 from dmonitor.cluster import Peer
 from dmonitor.config import Keys, Settings
 from dmonitor.model import (
@@ -335,7 +335,7 @@ INCIDENTS = {
     CLOSED: Incident((CLOSED,), SSH, NOW - 900, closed=NOW - 600, void=True),
 }
 STATEMENT = Statement(
-    Presence("paris", PARIS, NOW, 2, NOW - 23, True, tests=protocol.digest([SSH])),
+    Presence("paris", PARIS, NOW, 2, NOW - 23, True, tests=digest.digest([SSH])),
     (Presence("rome", "0r0m0e0r0m0e", NOW - 20, finished=NOW - 30, refused=2),),
     (Silence("db"), Silence("www", "ssh", NOW + 60)),
     (INCIDENTS[MINE], INCIDENTS[THEIRS]._replace(opening=None)),
@@ -453,7 +453,7 @@ def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(fakes: Fakes,
 
 
 def test_tests_are_asked_for_where_they_differ(fakes: Fakes, paris: Knows) -> None:
-    with Talk(fakes, protocol.digest([])) as talk:
+    with Talk(fakes, digest.digest([])) as talk:
         assert talk.greet() == STATEMENT._replace(tests=frozenset([SSH]))
         assert paris.asked == ["greet", "tests"]
 
@@ -647,7 +647,7 @@ Daemon = tuple[server.Server, FakeFacts, selectors.BaseSelector]
 
 def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
     made, _, selector = daemon
-    with Talk(fakes, protocol.digest([])) as talk:
+    with Talk(fakes, digest.digest([])) as talk:
         talk.asker.ask(SSH)
         talk.asker.greet([MINE].__contains__, [(CLOSED,), ("unheard0",)])
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor import protocol
+from dmonitor import digest, protocol
 from dmonitor.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
 from dmonitor.protocol import Greeting, Lines, ProtocolError, Question, Refusal, Reply, Request
 
@@ -319,7 +319,7 @@ def test_an_incident_that_is_not_known() -> None:
 
 
 def test_how_a_statement_looks() -> None:
-    own = Presence("oslo", "0123456789ab", NOW, 1, NOW - 23.4, True, tests=protocol.digest([SSH]))
+    own = Presence("oslo", "0123456789ab", NOW, 1, NOW - 23.4, True, tests=digest.digest([SSH]))
     other = Presence("paris", "ba9876543210", NOW - 2, 5, stores=False, refused=3)
     known = Incident(
         ("0a0a0a0a", "1b1b1b1b"), SSH, NOW - 60, failed=(("osl", NOW - 1), ("par", NOW - 2)), alert="oslo", reminded=2
@@ -474,5 +474,5 @@ def test_random_replies_raise_nothing_else(lines: list[bytes]) -> None:
 
 def test_a_digest_is_of_the_set() -> None:
     tests = [SSH, Test("a", "b"), Test("a", "c")]
-    assert protocol.digest(tests) == protocol.digest(reversed(tests)) != protocol.digest(tests[:2])
-    assert re.fullmatch("[0-9a-f]{16}", protocol.digest([]))
+    assert digest.digest(tests) == digest.digest(reversed(tests)) != digest.digest(tests[:2])
+    assert re.fullmatch("[0-9a-f]{16}", digest.digest([]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor import effects, protocol, round, verdict
+from dmonitor import digest, effects, round, verdict
 from dmonitor.model import (
     Answer,
     Contact,
@@ -215,7 +215,7 @@ def test_a_quiet_round() -> None:
     ), "that it was, and whom it greeted"
     assert quiet.own().reach == (("peer", ("me",)),), "and whom that had greeted"
     assert "me" in quiet.own().lines and "peer" not in quiet.own().lines
-    assert quiet.own().nodes == protocol.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == protocol.digest([ONE])
+    assert quiet.own().nodes == digest.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == digest.digest([ONE])
 
 
 def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:

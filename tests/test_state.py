@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dmonitor import database, identity, state
 from dmonitor.effects import Own, Save
+from dmonitor.errors import StateError
 from dmonitor.model import (
     Answer,
     Change,
@@ -32,7 +33,7 @@ from dmonitor.model import (
     Test,
     Verdict,
 )
-from dmonitor.state import State, StateError
+from dmonitor.state import State
 
 TEST = Test("www.example.com", "http")
 NOW = time.time()
