@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 version = re.search(r'__version__ = "(.+)"', Path("dmonitor/__init__.py").read_text(encoding="utf-8"))
 
@@ -13,7 +13,7 @@ setup(
     description="Distributed monitor that mails only what at least two nodes see",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    packages=["dmonitor"],
+    packages=find_packages(include=["dmonitor", "dmonitor.*"]),
     scripts=["bin/dmonitor", "bin/dmonitor-check", "bin/dmonitord"],
     python_requires=">=3.11",
     install_requires=["python-daemon>=2.3", "lockfile>=0.12"],

@@ -15,30 +15,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from dmonitor import (
-    cluster,
-    config,
-    digest,
-    effects,
-    identity,
-    lock,
-    log,
-    model,
-    names,
-    observer,
-    program,
-    round,
-    state,
-    user,
-    values,
-)
-from dmonitor.errors import StateError
-from dmonitor.model import Judgement, Notification, Test, Vote
+from dmonitor import observer
+from dmonitor.base import log, names, program, user
+from dmonitor.base.errors import StateError
+from dmonitor.config import cluster, config
+from dmonitor.core import digest, effects, model, round, values
+from dmonitor.core.model import Judgement, Notification, Test, Vote
+from dmonitor.store import identity, lock, state
 
 if TYPE_CHECKING:
     import argparse
 
-    from dmonitor import notifier
+    from dmonitor.execution import notifier
 
 PROGRAM = "dmonitor-check"
 _OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
@@ -65,7 +53,7 @@ def _run(chosen: _Chosen) -> int:
         user.become(chosen.state, chosen.run)
         return _round(chosen)
     if chosen.check_config:
-        from dmonitor import audit
+        from dmonitor.config import audit
 
         return audit.report(chosen.config, chosen.state, _troubles(chosen))
     return (
@@ -85,7 +73,7 @@ class _Chosen(program.Chosen):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from dmonitor import options
+    from dmonitor.base import options
 
     parser = options.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
     parser.add_argument("--once", action="store_true", help="greet the peers once, and do not stay for what they find")
@@ -206,7 +194,8 @@ class _Driver:
         return None
 
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
-        from dmonitor import message, notifier
+        from dmonitor.core import message
+        from dmonitor.execution import notifier
 
         settings, shift, now = self._config.settings, self._store.clock.to_wall(), time.time()
         letters = {}
@@ -312,7 +301,8 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
 
 def _test_alert(chosen: _Chosen) -> int:
     """Mail each address a test, and run each hook; say what sendmail and these answered."""
-    from dmonitor import message, notifier
+    from dmonitor.core import message
+    from dmonitor.execution import notifier
 
     configuration = _load_aloud(chosen)
     if not configuration.addresses:

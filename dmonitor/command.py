@@ -15,9 +15,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dmonitor import config, lock, log, names, options, program, report, silence, state, terminal, user
-from dmonitor.errors import StateError
-from dmonitor.model import Test, node_test
+from dmonitor.base import log, names, options, program, user
+from dmonitor.base.errors import StateError
+from dmonitor.config import config
+from dmonitor.core.model import Test, node_test
+from dmonitor.operator import report, silence, terminal
+from dmonitor.store import lock, state
 
 PROGRAM = "dmonitor"
 
@@ -271,7 +274,8 @@ def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[repor
 
 
 def _peers(chosen: _Chosen) -> int:
-    from dmonitor import digest, observer
+    from dmonitor import observer
+    from dmonitor.core import digest
 
     user.become()
     configuration, own_run = _configuration(chosen), functools.partial(lock.holder, chosen.state, "dmonitord")
@@ -289,7 +293,7 @@ def _page(chosen: _Chosen) -> int:
     """Write DIR/index.html."""
 
     def make() -> str:
-        from dmonitor import page
+        from dmonitor.operator import page
 
         def read(store: state.State, view: report.View) -> tuple[list[Any], dict[str, float]]:
             since = {str(test): store.known_since(test) for test in view.standings}
@@ -306,7 +310,7 @@ def _metrics(chosen: _Chosen) -> int:
     """Write FILE."""
 
     def make() -> str:
-        from dmonitor import metrics
+        from dmonitor.operator import metrics
 
         view, _, _ = _read(chosen)
         times = {str(test): standing.since for test, standing in view.standings.items()}
@@ -318,7 +322,7 @@ def _metrics(chosen: _Chosen) -> int:
 
 def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
     """Have what MAKE returns published in PATH."""
-    from dmonitor import publish
+    from dmonitor.operator import publish
 
     try:
         if path in ("-", "/dev/stdout"):
@@ -331,7 +335,7 @@ def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
 
 
 def _key(chosen: _Chosen) -> int:
-    from dmonitor import keys
+    from dmonitor.operator import keys
 
     if chosen.what and (status := keys.change(chosen.config, chosen.what, say=(lambda _: None) if chosen.json else print)):
         return status

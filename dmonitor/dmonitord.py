@@ -19,9 +19,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import config, door, identity, lock, log, program, user
-from dmonitor.runner import Runner
-from dmonitor.server import Server
+from dmonitor.base import log, program, user
+from dmonitor.config import config
+from dmonitor.execution.runner import Runner
+from dmonitor.net import door
+from dmonitor.net.server import Server
+from dmonitor.store import identity, lock
 from dmonitor.witness import Witness
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ class _Chosen(program.Chosen):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from dmonitor import options
+    from dmonitor.base import options
 
     parser = options.parser(PROGRAM, "Answer the peers: what does this node see?")
     parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import cluster, log, names, peers, result, verdict
-from dmonitor.config import Config
-from dmonitor.digest import digest
-from dmonitor.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
+from dmonitor.base import log, names
+from dmonitor.config import cluster
+from dmonitor.config.config import Config
+from dmonitor.core import result, verdict
+from dmonitor.core.digest import digest
+from dmonitor.core.effects import Clock, Greet, Observation, Observe, Rehearse
+from dmonitor.core.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
+from dmonitor.net import peers
 
 if TYPE_CHECKING:
-    from dmonitor import runner
+    from dmonitor.execution import runner
 
 # Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
 OWN_RESULTS_BY = 30.0
@@ -48,7 +51,7 @@ class Observer:
         wanted = [(test, config.plugin(test), wants) for test, wants in config.tests.items() if wants is not None]
         self._runner: runner.Runner | None = None
         if wanted:
-            from dmonitor import runner
+            from dmonitor.execution import runner
 
             self._runner = runner.Runner(self._selector, config.settings.concurrency)
             self._runner.submit_all(wanted, self._result)

@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from dmonitor import config, digest, door, effects, log, names, peers, result, state
-from dmonitor.errors import StateError
-from dmonitor.model import Incident, Presence, Statement, Test
-from dmonitor.runner import Done, Runner
+from dmonitor.base import log, names
+from dmonitor.base.errors import StateError
+from dmonitor.config import config
+from dmonitor.core import digest, effects, result
+from dmonitor.core.model import Incident, Presence, Statement, Test
+from dmonitor.execution.runner import Done, Runner
+from dmonitor.net import door, peers
+from dmonitor.store import state
 
 _LIST_AGE = 1.0  # seconds for which the list of tests is believed
 _Fact = TypeVar("_Fact")

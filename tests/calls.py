@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 
-from dmonitor import protocol, seal
+from dmonitor.net import protocol, seal
 
 Target = tuple[str, int]
 

@@ -44,4 +44,4 @@ def three(place: Place, port: int) -> list[LocalNode]:
 @pytest.fixture(autouse=True)
 def show_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what the package logs in this process on stderr, where pytest shows it of a test that fails."""
-    monkeypatch.setattr("dmonitor.log._to_stderr", True)
+    monkeypatch.setattr("dmonitor.base.log._to_stderr", True)

@@ -8,7 +8,7 @@ import random
 import time
 from pathlib import Path
 
-from dmonitor.model import Outcome
+from dmonitor.core.model import Outcome
 
 OK, FAIL, TIMEOUT, UNKNOWN = Outcome
 

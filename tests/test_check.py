@@ -18,9 +18,11 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import lock, server, state, user
-from dmonitor.effects import Own, Save
-from dmonitor.state import State
+from dmonitor.base import user
+from dmonitor.core.effects import Own, Save
+from dmonitor.net import server
+from dmonitor.store import lock, state
+from dmonitor.store.state import State
 
 TEST = "www.example.com/web"
 SILENT = "no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused): nothing that fails here can be confirmed, and nobody is alerted"

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from dmonitor import cluster, resolve
-from dmonitor.config import Settings
-from dmonitor.model import Node
+from dmonitor.config import cluster, resolve
+from dmonitor.config.config import Settings
+from dmonitor.core.model import Node
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,10 @@ import time
 import pytest
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import config, peers, resolve
-from dmonitor.cluster import Peer
-from dmonitor.model import Node, Test
+from dmonitor.config import config, resolve
+from dmonitor.config.cluster import Peer
+from dmonitor.core.model import Node, Test
+from dmonitor.net import peers
 
 OK = Test("www.example.com", "ok")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor import config, user
-from dmonitor.config import Config, Settings
-from dmonitor.model import Node, Silence, Test
+from dmonitor.base import user
+from dmonitor.config import config
+from dmonitor.config.config import Config, Settings
+from dmonitor.core.model import Node, Silence, Test
 
 
 @pytest.fixture

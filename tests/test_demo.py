@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[1]
 def test_without_the_quorum_rule_the_demo_fails(tmp_path: Path) -> None:
     for name in ("dmonitor", "bin", "tests"):
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    module = tmp_path / "dmonitor" / "verdict.py"
+    module = tmp_path / "dmonitor/core/verdict.py"
     code = module.read_text()
     assert code.count("len(failing) >= quorum") == 1
     module.write_text(code.replace("len(failing) >= quorum", "failing"))

@@ -17,7 +17,8 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import __version__, protocol, server, witness
+from dmonitor import __version__, witness
+from dmonitor.net import protocol, server
 
 ADDRESS = "127.0.0.35"
 

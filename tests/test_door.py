@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from local_nodes import wait_until
 
-from dmonitor import config, door, protocol, resolve
-from dmonitor.door import Door
+from dmonitor.config import config, resolve
+from dmonitor.net import door, protocol
+from dmonitor.net.door import Door
 
 Found = dict[str, resolve.Found]
 

@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
 
-from dmonitor import config, message, notifier
-from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
+from dmonitor.config import config
+from dmonitor.core import message
+from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
+from dmonitor.execution import notifier
 
 TEST = "www.example.com/web"
 EXAMPLES = CHECKOUT / "etc/examples/hooks"

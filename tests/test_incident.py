@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from dmonitor import incident, verdict
-from dmonitor.incident import Ledger
-from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Outcome, Result, Standing, Test, Verdict
+from dmonitor.core import incident, verdict
+from dmonitor.core.incident import Ledger
+from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Outcome, Result, Standing, Test, Verdict
 
 TEST = Test("www.example.com", "http")
 OTHER = Test("www.example.com", "ssh")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor import lock
-from dmonitor.lock import Busy, Lock
+from dmonitor.store import lock
+from dmonitor.store.lock import Busy, Lock
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[1]
 CONTENDER = """
 import os, sys, time
 from pathlib import Path
-from dmonitor.lock import Busy, Lock
+from dmonitor.store.lock import Busy, Lock
 directory = Path(sys.argv[1])
 while True:
     own = Lock(directory, "check")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dmonitor import log
+from dmonitor.base import log
 
 
 def test_a_line() -> None:

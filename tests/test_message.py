@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from dmonitor import message, names
-from dmonitor.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
+from dmonitor.base import names
+from dmonitor.core import message
+from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
 BEGAN = datetime.datetime(2026, 11, 23, 2, 12, 6, tzinfo=datetime.UTC).timestamp()

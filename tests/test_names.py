@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor import names
+from dmonitor.base import names
 
 HOSTILE = [
     "", " ", "-oProxyCommand=x", "../../etc", "a/b", "a\nb", "a b", "a\0b", "\N{PILE OF POO}", "ä", "x" * 300, "$(id)", "`id`", ".", "..",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor import notifier
+from dmonitor.execution import notifier
 
 
 def sendmail(directory: Path, code: str) -> str:

@@ -17,9 +17,10 @@ import jsonschema
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
-from dmonitor import database, metrics, page, publish, report, state, terminal
-from dmonitor.effects import Own, Save
-from dmonitor.model import Incident, Node, Outcome, Standing, Test, Verdict
+from dmonitor.core.effects import Own, Save
+from dmonitor.core.model import Incident, Node, Outcome, Standing, Test, Verdict
+from dmonitor.operator import metrics, page, publish, report, terminal
+from dmonitor.store import database, state
 
 SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
 WEB = "www.example.com/web"

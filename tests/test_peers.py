@@ -17,10 +17,11 @@ import pytest
 from calls import Conversation, raw
 from local_nodes import wait_until
 
-from dmonitor import digest, peers, protocol, resolve, server, wire
-from dmonitor.cluster import Peer
-from dmonitor.config import Keys, Settings
-from dmonitor.model import (
+from dmonitor.config import resolve
+from dmonitor.config.cluster import Peer
+from dmonitor.config.config import Keys, Settings
+from dmonitor.core import digest
+from dmonitor.core.model import (
     Answer,
     Contact,
     Incident,
@@ -35,7 +36,8 @@ from dmonitor.model import (
     Verdict,
     node_test,
 )
-from dmonitor.protocol import Greeting, Reply
+from dmonitor.net import peers, protocol, server, wire
+from dmonitor.net.protocol import Greeting, Reply
 
 SSH, HTTP = Test("www.example.com", "ssh"), Test("www.example.com", "http")
 ADDRESSES = [f"127.0.0.{number}" for number in range(41, 50)]

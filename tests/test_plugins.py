@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor import plugin
+from dmonitor.execution import plugin
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ALL = sorted([*PLUGINS.glob("check_*"), *(PLUGINS.parent / "etc/examples/plugins").iterdir()])

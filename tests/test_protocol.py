@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor import digest, protocol
-from dmonitor.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
-from dmonitor.protocol import Greeting, Lines, ProtocolError, Question, Refusal, Reply, Request
+from dmonitor.core import digest
+from dmonitor.core.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
+from dmonitor.net import protocol
+from dmonitor.net.protocol import Greeting, Lines, ProtocolError, Question, Refusal, Reply, Request
 
 SSH = Test("www.example.com", "ssh")
 MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
@@ -158,7 +159,7 @@ def test_random_words_raise_nothing_else(words: list[bytes]) -> None:
 
 @given(st.text(max_size=100))
 def test_every_text_survives_the_wire(text: str) -> None:
-    from dmonitor.names import printable
+    from dmonitor.base.names import printable
 
     line = protocol.write(Reply(SSH, Result(Outcome.OK, text)))
     assert line.isascii() and line.count(b"\n") == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dmonitor import result
-from dmonitor.model import Contact, Node, Outcome, Presence, Statement
+from dmonitor.core import result
+from dmonitor.core.model import Contact, Node, Outcome, Presence, Statement
 
 PARIS, NOW = Node("paris", "paris"), 10_000.0
 NEVER = float("inf")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dmonitor import digest, effects, round, verdict
-from dmonitor.model import (
+from dmonitor.core import digest, effects, round, verdict
+from dmonitor.core.model import (
     Answer,
     Contact,
     Incident,

@@ -16,9 +16,11 @@ import pytest
 from hostile import HOSTILE, LONG, plant, strays
 from local_nodes import wait_until
 
-from dmonitor import plugin, processes, result, user, warden
-from dmonitor.model import Outcome, Result, Test
-from dmonitor.runner import Runner
+from dmonitor.base import user
+from dmonitor.core import result
+from dmonitor.core.model import Outcome, Result, Test
+from dmonitor.execution import plugin, processes, warden
+from dmonitor.execution.runner import Runner
 
 LIMIT = 1.5
 Run = Callable[..., dict[str, Result]]

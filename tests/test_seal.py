@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor import protocol, seal
-from dmonitor.seal import ANSWER, QUESTION, Forged, Seal
+from dmonitor.net import protocol, seal
+from dmonitor.net.seal import ANSWER, QUESTION, Forged, Seal
 
 KEY, OTHER = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
 NONCES = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"

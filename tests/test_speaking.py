@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dmonitor import speaking
-from dmonitor.model import Incident, Presence, Statement, Test, node_test
-from dmonitor.speaking import Candidate
+from dmonitor.core import speaking
+from dmonitor.core.model import Incident, Presence, Statement, Test, node_test
+from dmonitor.core.speaking import Candidate
 
 NOW = 100_000.0
 TEST = Test("www.example.com", "http")

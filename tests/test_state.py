@@ -14,10 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dmonitor import database, identity, state
-from dmonitor.effects import Own, Save
-from dmonitor.errors import StateError
-from dmonitor.model import (
+from dmonitor.base.errors import StateError
+from dmonitor.core.effects import Own, Save
+from dmonitor.core.model import (
     Answer,
     Change,
     Incident,
@@ -33,7 +32,8 @@ from dmonitor.model import (
     Test,
     Verdict,
 )
-from dmonitor.state import State
+from dmonitor.store import database, identity, state
+from dmonitor.store.state import State
 
 TEST = Test("www.example.com", "http")
 NOW = time.time()
@@ -278,8 +278,8 @@ def test_a_broken_database_is_kept_under_another_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("dmonitor.log._to_stderr", False)
-    monkeypatch.setattr("dmonitor.log.error", lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"))
+    monkeypatch.setattr("dmonitor.base.log._to_stderr", False)
+    monkeypatch.setattr("dmonitor.base.log.error", lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"))
     garbage = b"not a database at all" * 1000
     (tmp_path / "state.db").write_bytes(garbage)
     with State(tmp_path) as store:

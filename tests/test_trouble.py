@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dmonitor import trouble
-from dmonitor.model import (
+from dmonitor.core import trouble
+from dmonitor.core.model import (
     Answer,
     Contact,
     Judgement,

@@ -8,8 +8,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor import verdict
-from dmonitor.model import Answer, Node, Outcome, Result, Test, Verdict, Vote
+from dmonitor.core import verdict
+from dmonitor.core.model import Answer, Node, Outcome, Result, Test, Verdict, Vote
 
 SEEN = [*Outcome, None]  # None: no answer
 

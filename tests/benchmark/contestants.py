@@ -107,7 +107,7 @@ class Dmonitor:
             # cron starts it without an option: what is not where it is by default is said in the program itself
             where = f"program.Chosen.config, program.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
             own = place.program(f"check-{node.address}", program.read_text())
-            own.write_text(own.read_text().replace("\nmain()", f"\nfrom dmonitor import program\n{where}\nmain()"))
+            own.write_text(own.read_text().replace("\nmain()", f"\nfrom dmonitor.base import program\n{where}\nmain()"))
             self._programs[node] = str(own)
             node.mail()
             for host in hosts(tests):

@@ -12,9 +12,10 @@ import socket
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from dmonitor import config, peers, protocol, resolve, seal, server
-from dmonitor.cluster import Peer
-from dmonitor.model import Incident, Node, Outcome, Presence, Result, Statement, Test
+from dmonitor.config import config, resolve
+from dmonitor.config.cluster import Peer
+from dmonitor.core.model import Incident, Node, Outcome, Presence, Result, Statement, Test
+from dmonitor.net import peers, protocol, seal, server
 
 KEY, OTHER_KEY = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
 NONCES = "0" * 32, "1" * 32

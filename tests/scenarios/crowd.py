@@ -25,7 +25,7 @@ import calls
 from calls import Conversation, free_port
 from local_nodes import LocalNode, Place, running, wait_until
 
-from dmonitor import protocol
+from dmonitor.net import protocol
 
 DAEMON, HONEST, CROWDED = "127.0.0.51", "127.0.0.52", "127.0.0.53"
 STRANGERS, CALLERS = 1000, 1000

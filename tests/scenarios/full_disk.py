@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import LocalNode, Place, run_as, running
 
-from dmonitor import server
+from dmonitor.net import server
 
 ADDRESS, PORT = "127.0.0.63", 3963
 TEST = "www.example.com/web"

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from hostile import gone_within, plant
 from local_nodes import LocalNode, Place, running
 
-from dmonitor import server
+from dmonitor.net import server
 
 ADDRESS, PORT = "127.0.0.61", 3961
 

@@ -34,7 +34,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
-from dmonitor import server
+from dmonitor.net import server
 
 TEST = "www.example.com/web"
 YARDS = 2  # that work at the same time, each on addresses and a port of its own
@@ -398,7 +398,7 @@ def unsynced(yard: Yard) -> str:
 def yard_of(number: int, *, synchronous: str = "FULL") -> Iterator[Yard]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-inject.") as directory:
         yard = Yard(Path(directory), number)
-        module = yard.place.directory / "dmonitor/database.py"
+        module = yard.place.directory / "dmonitor/store/database.py"
         code, count = re.subn("PRAGMA synchronous = FULL", f"PRAGMA synchronous = {synchronous}", module.read_text())
         assert count == 1, "database.py says how it syncs in one place"
         module.write_text(code)

@@ -17,8 +17,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from dmonitor import incident, names
-from dmonitor.model import Kind, Silence, Test
+from dmonitor.base import names
+from dmonitor.core import incident
+from dmonitor.core.model import Kind, Silence, Test
 
 from .world import SimNode, World
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor import incident, result, speaking, trouble, verdict
-from dmonitor.model import Answer, Incident, Judgement, Verdict
+from dmonitor.core import incident, result, speaking, trouble, verdict
+from dmonitor.core.model import Answer, Incident, Judgement, Verdict
 
 from . import world
 

@@ -30,7 +30,7 @@ class Branches:
 
     def __init__(self) -> None:
         self.reached: set[tuple[str, int]] = set()
-        self._files = {str(CHECKOUT / "dmonitor" / f"{name}.py"): name for name in DECISIONS}
+        self._files = {str(CHECKOUT / "dmonitor/core" / f"{name}.py"): name for name in DECISIONS}
 
     def __call__(self, frame: types.FrameType, event: str, _: object) -> Any:
         name = self._files.get(frame.f_code.co_filename)
@@ -48,7 +48,7 @@ class Branches:
 
 def branches_of(name: str) -> dict[int, str]:
     """Return the first line of each arm of each branch of a module, with what it is an arm of."""
-    source = (CHECKOUT / "dmonitor" / f"{name}.py").read_text()
+    source = (CHECKOUT / "dmonitor/core" / f"{name}.py").read_text()
     lines, found = source.splitlines(), {}
     for node in ast.walk(ast.parse(source)):
         for arm in ("body", "orelse"):

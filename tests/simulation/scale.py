@@ -19,8 +19,8 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
-from dmonitor import protocol  # noqa: E402
-from dmonitor.model import Incident, Outcome, Presence, Statement, Test  # noqa: E402
+from dmonitor.core.model import Incident, Outcome, Presence, Statement, Test  # noqa: E402
+from dmonitor.net import protocol  # noqa: E402
 from simulation.world import SimNode, World  # noqa: E402
 
 FAILED_AT, PASS_AT, END = 150.0, 330.0, 450.0  # seconds

@@ -1,7 +1,7 @@
 """A virtual world for the real decision code: nodes, crons, a network, targets, MTAs, crashes, one clock (rules R2 to R7, R9).
 
 Everything that happens is an event at a virtual time, so that nodes interleave at every message, every write and every
-sendmail. The rounds are `dmonitor.round.course`, with the real verdict, incident and speaking; what is simulated is what
+sendmail. The rounds are `dmonitor.core.round.course`, with the real verdict, incident and speaking; what is simulated is what
 `dmonitor.check` does with their effects. The store keeps what was saved, and nothing else survives a crash. All chance
 comes from one seed: the same seed gives the same trace.
 """
@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dmonitor import effects, incident, result, round, verdict
-from dmonitor.model import (
+from dmonitor.core import effects, incident, result, round, verdict
+from dmonitor.core.model import (
     Answer,
     Contact,
     Incident,

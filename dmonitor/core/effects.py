@@ -1,0 +1,188 @@
+"""What a round is made of: what a node remembers, what it is told, what it wants done, and what comes back (rule R6).
+
+Pure values. `round` is the script that yields the effects; `check`, or a simulator, does them. What must outlive a crash is
+stored by a Save before the next effect; a Save is one transaction.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from dmonitor import __version__
+from dmonitor.core import model, speaking
+from dmonitor.core.model import Change, Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
+from dmonitor.core.values import Time
+
+
+class Own(NamedTuple):
+    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
+
+    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
+    the test whose turn was last, in the `cycle`-th turn of all; `spoilt` has test, peer (or nothing, for our own daemon) and what
+    was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then. `reach` has, by the names
+    in our nodes.txt, who was greeted, and whom each of these had greeted itself; `lines` are the names there that are our own.
+    """
+
+    begins: tuple[Time, ...] = ()
+    finished: Time = float("-inf")
+    refused: int = 0
+    speaks: bool = False
+    heard: tuple[Presence, ...] = ()
+    name: str = ""
+    nodes: str = ""
+    addresses: str = ""
+    troubles: tuple[model.Trouble, ...] = ()
+    rehearsed: str = ""
+    cycle: int = 0
+    spoilt: tuple[tuple[str, str, str], ...] = ()
+    no_daemon: str = ""
+    reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
+    lines: tuple[model.NodeName, ...] = ()
+
+    def presence(
+        self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True, wall: float = 0.0
+    ) -> Presence:
+        told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
+        told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
+        every, rounds = speaking.interval(self.begins), len(self.begins)
+        return Presence(
+            self.name or name,
+            node_id,
+            now,
+            every,
+            stores=stores,
+            tests=tests,
+            rounds=rounds,
+            version=__version__,
+            wall=wall,
+            **told,
+        )
+
+
+def state_of(
+    own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float
+) -> model.Statement:
+    """Return what a node's greeting states, given what it remembers."""
+    listed = tuple(known for known in incidents if not known.removed)
+    return model.Statement(
+        presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed
+    )
+
+
+class Books(NamedTuple):
+    """All that a node remembers; `recall` finds incidents that are long over by their ids."""
+
+    own: Own
+    standings: Mapping[Test, Standing]
+    incidents: Sequence[Incident]  # open, owing, or closed lately
+    outbox: Sequence[Notification]  # told by this node, and not yet taken for that address
+    silences: Mapping[str, Sequence[Silence]]  # what peers said last, by node name
+    recall: Callable[[Iterable[str]], Iterable[Incident]]
+
+
+class Setup(NamedTuple):
+    """What the round needs to know of the configuration, and who we are; times are of this node's clock.
+
+    `tests` has those that nodes are, too; `digest` is of the others.
+    """
+
+    node_id: str
+    tests: frozenset[Test]
+    digest: str
+    addresses: tuple[str, ...]
+    silences: tuple[Silence, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    complete: bool = True
+    quorum: int = 2
+    confirm: int = 1
+    flapping: bool = True
+    remind: float = 0.0
+    once: bool = False  # greet once, and do not stay for what the others find
+
+
+# Effects, with what is sent back for each.
+
+
+class Observe(NamedTuple):
+    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
+
+    Of WHOLE tests it matters what every node sees, and not only whether enough see it.
+    """
+
+    open: frozenset[Test]
+    incidents: tuple[Incident, ...]
+    whole: frozenset[Test] = frozenset()
+
+
+class Rehearse(NamedTuple):
+    """Ask our own daemon and one peer about a test that passes here -> Rehearsal, None if nothing passes.
+
+    Its turn has the test behind AFTER, which was last; in the CYCLE-th turn of all tests each meets another peer. Or it is TEST
+    with PEER, whose names are given.
+    """
+
+    after: str = ""
+    cycle: int = 0
+    test: str = ""
+    peer: str = ""
+
+
+class Greet(NamedTuple):
+    """Greet all peers again -> the Contacts of this round; INCIDENTS are those known here."""
+
+    incidents: tuple[Incident, ...]
+
+
+class Save(NamedTuple):
+    """Store all of this, or none -> whether it is stored for good."""
+
+    own: Own | None = None
+    standings: Mapping[Test, Standing] = MappingProxyType({})
+    gone: frozenset[Test] = frozenset()
+    incidents: tuple[Incident, ...] = ()
+    outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
+    settled: tuple[Notification, ...] = ()  # out of the outbox
+    told: tuple[Notification, ...] = ()  # handed over just now
+    changes: tuple[Change, ...] = ()
+    silences: Mapping[str, Sequence[Silence]] | None = None
+
+
+class HandOver(NamedTuple):
+    """Start to hand each address its one mail -> None."""
+
+    mails: Mapping[str, Sequence[Notification]]
+
+
+class Next(NamedTuple):
+    """Wait for the MTA -> the next address and whether its mail was taken, or None after the last."""
+
+
+class Wait(NamedTuple):
+    """Let SECONDS pass -> None."""
+
+    seconds: float
+
+
+class Complain(NamedTuple):
+    """Say TEXT to whoever reads what cron mails -> None."""
+
+    text: str
+
+
+Effect = Observe | Rehearse | Greet | Save | HandOver | Next | Wait | Complain
+
+
+class Observation(NamedTuple):
+    """What a round has seen: who we are in nodes.txt, a judgement for each test, and what came of greeting the peers."""
+
+    me: Node
+    judgements: Mapping[Test, Judgement]
+    contacts: Sequence[Contact]
+
+
+class Clock(Protocol):
+    """`now` is this node's clock, in seconds, `text` one of its times for people; `elapsed` counts from the round's beginning."""
+
+    def now(self) -> float: ...
+    def elapsed(self) -> float: ...
+    def text(self, at: float, /) -> str: ...

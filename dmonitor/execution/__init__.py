@@ -1,0 +1,1 @@
+"""What starts programs (plugins, sendmail, hooks) and leaves nothing of them behind."""

@@ -1,0 +1,1 @@
+"""What shows and changes things for an operator: reports, tables, pages, metrics, keys, silences."""

@@ -1,0 +1,1 @@
+"""What outlives a round: the database, the node's id, the locks."""
