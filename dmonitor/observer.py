@@ -6,10 +6,11 @@ One loop for all of it, which ends by itself. What is seen is a value; what it m
 from __future__ import annotations
 
 import faulthandler
+import os
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.config import cluster
@@ -17,7 +18,7 @@ from dmonitor.config.config import Config
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
 from dmonitor.core.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.core.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, Vote, node_test
+from dmonitor.core.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, node_test
 from dmonitor.net import peers
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
 GREETINGS_BY = 15.0  # of `greet_all`
 
+_Thing = TypeVar("_Thing")
 Known = Mapping[str, Sequence[str]]
 Run = Callable[[], str | None]
 
@@ -63,13 +65,11 @@ class Observer:
             log.warning("no-hard-limit", reason=str(error))
         settings = config.settings
         self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
-        self._me, self._open, self._whole = self.around.me, frozenset[Test](), frozenset[Test]()
+        self._me, self._open = self.around.me, frozenset[Test]()
         self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
-        self._turns: set[Test] = set()  # of which somebody else may have to be asked now
         self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, digest=digest(config.tests))
         self._asker.clock, self._asker.own_run = clock.now, own_run
-        self._asker.heard, self._asker.answered = self._greeted, self._turns.add
-        self._left: dict[Test, list[Node]] = {}  # the peers that were not asked about a test yet
+        self._asker.heard = self._greeted
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
         mirror = [cluster.Peer(self._me, here)] if here else []
@@ -78,21 +78,16 @@ class Observer:
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask about those that fail or are open, and judge; the last answer is waited for until ANSWERS_BY."""
-        self._open, self._whole = wanted.open, wanted.whole
+        self._open = wanted.open
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
             self._ask(test)
-        self._take_turns()
         while (self._running or self._asker.greeting) and self._loop(OWN_RESULTS_BY):
             pass
-        if self._has_twins():
-            self._turns.update(self._left)
         for test in self.tests - self._results.keys():
             self._result(test, _NOT_RUN)
-        self._take_turns()
         while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
             pass
-        self._left.clear()
         if self._running:
             self._end_plugins()
         if not self.around.listed and self._asker.echo:
@@ -107,41 +102,44 @@ class Observer:
             pass
         return tuple(self._asker.contacts.values())
 
-    def rehearse(self, wanted: Rehearse) -> Rehearsal | None:
-        """Ask our own daemon and one peer about the test that is WANTED, or has its turn, if it passes here."""
-        passing = sorted(
-            str(test) for test in self._config.tests if self._results[test].outcome is Outcome.OK and test not in self._open
-        )
-        name = wanted.test or min((name for name in passing if name > wanted.after), default=passing[0] if passing else "")
-        if name not in passing:
-            return None
-        test = next(test for test in self._config.tests if str(test) == name)
-        stated = ((known.node, known.statement) for known in self._asker.contacts.values())
-        reached = sorted((node.name, node) for node, said in stated if said and (said.tests is None or test in said.tests))
-        turn = (
-            [(passing.index(name) + wanted.cycle + (name <= wanted.after)) % len(reached)] if reached and not wanted.test else []
-        )
-        only = [reached[place][1] for place in turn] or [node for peer, node in reached if peer == wanted.peer]
-        own, theirs = self._question(self._mirror, test, self._me), self._question(self._asker, test, *only)
+    def rehearse(self, wanted: Rehearse) -> tuple[Rehearsal, ...]:
+        """Ask our own daemon, and one peer, about a passing test each: what failed last, else by chance."""
+        passing = {}
+        for test in self._config.tests:
+            if self._results[test].outcome is Outcome.OK and test not in self._open:
+                passing[str(test)] = test
+        if not passing:
+            return ()
+        own_test = peer_test = _by_chance(list(passing.values()))
+        failed_peer = ""
+        for failure in wanted.failures:
+            if failure.test not in passing:
+                continue
+            if failure.peer:
+                peer_test, failed_peer = passing[failure.test], failure.peer
+            else:
+                own_test = passing[failure.test]
+        questions = [(self._mirror, own_test, self._me)]
+        reached = self._reached(peer_test)
+        if reached:
+            failed = [node for node in reached if node.name == failed_peer]
+            questions.append((self._asker, peer_test, _by_chance(failed or reached)))
+        for asker, test, node in questions:
+            asker.forget(test)
+            asker.ask(test, node)
         while (self._mirror.pending or self._asker.pending) and self._loop(ANSWERS_BY):
             pass
-        mine, peer = own(), theirs()
-        again: list[Result] = []
-        if mine and mine.result and mine.vote is not Vote.PASSING and self._runner:  # or has it begun to fail meanwhile?
-            self._runner.submit(
-                test, self._config.plugin(test), self._config.tests[test] or {}, lambda _, result: again.append(result)
-            )
-            while self._running and self._loop(HANDED_OVER_BY):
-                pass
-            mine = mine if again and again[0].outcome is Outcome.OK else None
-        return Rehearsal(test, mine, peer)
+        rehearsals: list[Rehearsal] = []
+        for asker, test, node in questions:
+            peer = "" if asker is self._mirror else node.name
+            answers = [answer for answer in asker.answers(test) if answer.reason != peers.IS_BUSY]
+            rehearsals.extend(Rehearsal(test, peer, answer) for answer in answers)
+        return tuple(rehearsals)
 
-    def _question(self, asker: peers.Asker, test: Test, *nodes: Node) -> Callable[[], Answer | None]:
-        """Have ASKER ask the first of NODES about TEST, again if need be; return what gives the answer, None if moot, later."""
-        asker.forget(test)
-        for node in nodes[:1]:
-            asker.ask(test, node)
-        return lambda: next((answer for answer in asker.answers(test) if answer.reason != peers.IS_BUSY), None)
+    def _reached(self, test: Test) -> list[Node]:
+        """Return the peers that were greeted and have TEST."""
+        statements = [(contact.node, contact.statement) for contact in self._asker.contacts.values()]
+        return [node for node, said in statements if said and (said.tests is None or test in said.tests)]
 
     def close(self) -> None:
         """End whatever still runs; no plugin outlives this."""
@@ -174,7 +172,6 @@ class Observer:
             key.data()
         self._asker.tick()
         self._mirror.tick()
-        self._take_turns()
         return True
 
     def _greeted(self, contact: Contact) -> None:
@@ -189,34 +186,8 @@ class Observer:
         self._ask(test)
 
     def _ask(self, test: Test) -> None:
-        if not self._ask_all and not verdict.must_ask(self._own(test), incident_open=test in self._open):
-            return
-        if self._ask_all or len(self.around.peers) < verdict.FEW or test in self._whole:
+        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._open):
             self._asker.ask(test)
-        elif test not in self._left:
-            nodes = [peer.node for peer in self.around.peers if test != node_test(peer.node.name)]
-            self._left[test] = verdict.ring(test, self._me, nodes)
-            self._turns.add(test)
-
-    def _take_turns(self) -> None:
-        """Ask whoever is to be asked now."""
-        while self._turns:
-            self._ask_further(self._turns.pop())
-
-    def _has_twins(self) -> bool:
-        """Say whether two lines of nodes.txt are one id, which has one vote: then all it says counts, and all are asked."""
-        ids = [known.node_id for known in self._asker.contacts.values() if known.node_id]
-        return len(set(ids)) < len(ids)
-
-    def _ask_further(self, test: Test) -> None:
-        """Ask those peers next that could decide about TEST, once all that were asked have answered; or all, if it is late."""
-        if (left := self._left.get(test)) and not self._asker.awaits(test):
-            answers, late = self._asker.answers(test), self._clock.elapsed() > verdict.ASK_ALL_FROM
-            wanted = verdict.further(self._own(test), answers, left, self._config.settings.quorum)
-            wanted = left if (wanted and late) or self._has_twins() else wanted
-            self._left[test] = [node for node in left if node not in wanted]
-            if wanted:
-                self._asker.ask(test, *wanted)
 
     def _own(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])
@@ -224,6 +195,10 @@ class Observer:
     def _judge(self, test: Test) -> Judgement:
         quorum = self._config.settings.quorum
         return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)
+
+
+def _by_chance(things: Sequence[_Thing]) -> _Thing:
+    return things[int.from_bytes(os.urandom(4), "big") % len(things)]
 
 
 def greet_all(config: Config, node_id: str, own_run: Run) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:

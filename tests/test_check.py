@@ -625,26 +625,18 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(three: list[LocalNode],
     assert "its daemon answers, but its checker has finished no round for 6 min" in mail.get_content()
 
 
-def test_what_fails_only_under_the_daemon_is_named_within_as_many_rounds_as_there_are_tests(three: list[LocalNode]) -> None:
-    """Must show 8. The plugin is a stand-in for one that a sandbox spoils: it fails where dmonitord runs it."""
+def test_what_fails_only_under_the_daemon_is_named_in_the_third_round(three: list[LocalNode]) -> None:
+    """The plugin is a stand-in for one that a sandbox spoils: it fails where dmonitord runs it."""
     prepare(three)
-    for number in range(4):
-        three[0].test(f"www.example.com/t{number}")
-        three[0].plugin(f"t{number}", "echo OK")
-    three[0].plugin("t2", "if tr '\\0' ' ' </proc/$PPID/cmdline | grep -q dmonitord; then echo FAIL no right; else echo OK; fi")
+    three[0].plugin("web", "if tr '\\0' ' ' </proc/$PPID/cmdline | grep -q dmonitord; then echo FAIL no right; else echo OK; fi")
     with running(three[:1]):
         complaints = [three[0].run("dmonitor-check", "--once").stderr for _ in range(5)]
-        named = "asked about www.example.com/t2, dmonitord on this node says FAIL (no right), and dmonitor-check sees OK"
-        assert sum(named in complaint for complaint in complaints) == 1
+        named = f"asked about {TEST} in 3 rounds running, dmonitord on this node says FAIL (no right), and dmonitor-check sees OK"
+        assert [named in complaint for complaint in complaints] == [False, False, True, False, False], "then hourly"
         assert named in three[0].run("dmonitor-check", "--check-config").stderr
-        three[0].plugin("t2", "echo OK")
+        three[0].plugin("web", "echo OK")
         forget()
-        for _ in range(5):
-            log = three[0].round()
-            if "trouble-over kind=rehearsal" in log:
-                break
-        else:
-            raise AssertionError(log)
+        assert "trouble-over kind=rehearsal" in three[0].round()
 
 
 def test_a_target_that_fails_at_this_very_moment_is_no_false_vote(three: list[LocalNode]) -> None:

@@ -20,6 +20,7 @@ from dmonitor.core.model import (
     Outcome,
     Presence,
     Rehearsal,
+    RehearsalFailure,
     Result,
     Silence,
     Standing,
@@ -61,7 +62,6 @@ class Played:
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
-    whole: frozenset[Test] = frozenset()
     all_taken: bool = True
 
     def events(self) -> list[str]:
@@ -128,7 +128,7 @@ def play(
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
-    rehearsals: Sequence[Rehearsal | None] = (),
+    rehearsals: Sequence[Rehearsal] = (),
     contacts_too: Sequence[Contact] = (),
     remembered: effects.Own | None = None,
     standings: Mapping[Test, Standing] | None = None,
@@ -171,7 +171,7 @@ def play(
         came = None
         if isinstance(effect, effects.Rehearse):
             played.rehearsed.append(effect)
-            came = dict(enumerate(rehearsals)).get(len(played.rehearsed) - 1)
+            came = tuple(rehearsals)
             continue
         if isinstance(effect, effects.Complain):
             played.complaints.append(effect.text)
@@ -179,7 +179,6 @@ def play(
         played.steps.append(type(effect).__name__)
         match effect:
             case effects.Observe():
-                played.whole = effect.whole
                 judgements = {}
                 if seen:
                     answers = [
@@ -651,48 +650,48 @@ OWN_PASSES = OWN_FAILS._replace(result=Result(Outcome.OK))
 NAME = str(TEST)
 
 
-def test_what_is_spoilt_is_rehearsed_again_before_it_is_named() -> None:
-    bad = Rehearsal(TEST, OWN_FAILS, None)
-    named = play(UP, heard=[states("peer")], rehearsals=[bad, bad])
-    assert named.rehearsed == [effects.Rehearse("", 0), effects.Rehearse(test=NAME)]
-    assert named.steps.count("Wait") == 1, "until the daemon runs the plugin anew"
-    assert (named.own().rehearsed, named.own().cycle, named.own().spoilt[0][:2]) == (NAME, 0, (NAME, ""))
-    assert "dmonitord on this node says FAIL (no right), and dmonitor-check sees OK" in named.complaints[0]
-    for second in (Rehearsal(TEST, OWN_PASSES, None), Rehearsal(TEST, None, None), None):
-        flaked = play(UP, heard=[states("peer")], rehearsals=[bad, second])
-        assert flaked.own().spoilt == () and flaked.complaints == [], "once is no proof"
+OWN_DISAGREES = Rehearsal(TEST, "", OWN_FAILS)
+OWN_AGREES = Rehearsal(TEST, "", OWN_PASSES)
 
 
-def test_there_may_be_no_time_for_that() -> None:
-    late = play(UP, clock=Clock(38.5), heard=[states("peer")], rehearsals=[Rehearsal(TEST, OWN_FAILS, None)])
-    assert len(late.rehearsed) == 1 and late.own().spoilt == ()
-    assert late.own().rehearsed == NAME, "the next one has its turn"
+def test_a_daemon_that_disagrees_in_three_rounds_running_is_named() -> None:
+    remembered = own()
+    for rounds in (1, 2, 3):
+        played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[OWN_DISAGREES])
+        assert played.rehearsed == [effects.Rehearse(remembered.rehearsal_failures)], "once a round"
+        assert "Wait" not in played.steps
+        (failure,) = played.own().rehearsal_failures
+        assert (failure.test, failure.peer, failure.rounds) == (NAME, "", rounds)
+        assert bool(played.complaints) is (rounds == 3)
+        remembered = played.own()
+    (complaint,) = played.complaints
+    assert "dmonitord on this node says FAIL (no right), and dmonitor-check sees OK" in complaint
+    mended = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[OWN_AGREES])
+    assert mended.own().rehearsal_failures == () and "trouble-over" in mended.events()
 
 
-def test_what_is_spoilt_is_rehearsed_in_every_round_until_it_is_not() -> None:
-    spoilt = own(rehearsed=NAME, spoilt=((NAME, "", "a false vote"), (NAME, "peer", "peer cannot tell")))
-    fine = Rehearsal(TEST, OWN_PASSES, None)
-    both = frozenset([TEST, node_test("peer")])
-    mended = play(UP, heard=[states("peer")], remembered=spoilt, rehearsals=[None, fine], tests=both)
-    assert mended.rehearsed == [effects.Rehearse(NAME, 0), effects.Rehearse(test=NAME)]
-    kept = play(UP, heard=[states("peer")], remembered=spoilt, tests=both)
-    assert [each[:2] for each in kept.own().spoilt] == [(NAME, "")], "a test that no round judges is none"
-    assert play(DOWN, heard=[states("peer")], remembered=spoilt).own().spoilt == (), "what fails here is no proof of anything"
+def test_a_daemon_that_agrees_once_in_between_is_not_named() -> None:
+    remembered = own()
+    for rehearsal in (OWN_DISAGREES, OWN_DISAGREES, OWN_AGREES, OWN_DISAGREES, OWN_DISAGREES):
+        played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[rehearsal])
+        assert played.rehearsed and played.complaints == []
+        remembered = played.own()
+
+
+def test_what_fails_here_is_no_proof_of_anything() -> None:
+    failures = (RehearsalFailure(NAME, "", 3, "a false vote"), RehearsalFailure(NAME, "peer", 3, "peer cannot tell"))
+    remembered = own(rehearsal_failures=failures)
+    kept = play(UP, heard=[states("peer")], remembered=remembered)
+    assert kept.own().rehearsal_failures == failures[:1], "no round judges the peer, so it is not known to be well"
+    assert play(DOWN, heard=[states("peer")], remembered=remembered).own().rehearsal_failures == ()
 
 
 def test_a_daemon_that_does_not_answer_is_remembered_until_it_does() -> None:
-    silent = Rehearsal(TEST, Answer(Node("me", "me"), reason="connection refused"), None)
+    silent = Rehearsal(TEST, "", Answer(Node("me", "me"), reason="connection refused"))
     first = play(UP, heard=[states("peer")], rehearsals=[silent]).own()
     assert first.no_daemon == "connection refused" and first.troubles[0].kind == "no-daemon"
     assert play(UP, heard=[states("peer")], remembered=first).own().no_daemon == "connection refused", "nobody was asked"
-    assert (
-        play(UP, heard=[states("peer")], remembered=first, rehearsals=[Rehearsal(TEST, OWN_PASSES, None)]).own().no_daemon == ""
-    )
-
-
-def test_in_the_next_turn_of_all_each_test_meets_another_peer() -> None:
-    again = play(UP, heard=[states("peer")], remembered=own(rehearsed=NAME), rehearsals=[Rehearsal(TEST, OWN_PASSES, None)])
-    assert again.own().cycle == 1
+    assert play(UP, heard=[states("peer")], remembered=first, rehearsals=[OWN_AGREES]).own().no_daemon == ""
 
 
 def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> None:
@@ -719,21 +718,6 @@ def test_no_node_has_the_test_of_itself() -> None:
     assert play(UP, incidents=[about], tests=both, contacts_too=[ours._replace(cloned=True)]).incident("i").is_open
     gone = play(UP, incidents=[about], tests=both, contacts_too=[ours])
     assert gone.incident("i").removed and "incident-removed" in gone.events()
-
-
-def test_all_are_asked_often_enough_to_remember_who_failed() -> None:
-    """What a site saw last counts for five minutes: about an open incident every node is asked at first, and at least every four."""
-
-    def whole(began: float, every: float = 60.0, minute: int = 0) -> bool:
-        clock = Clock(5.0 + 60.0 * minute)
-        begins = tuple(clock.now() - every * ago for ago in (3, 2, 1))
-        return play(DOWN, incidents=[known("old", began=began)], remembered=own(begins=begins), clock=clock).whole == {TEST}
-
-    assert whole(NOW - 60.0) and whole(NOW - 120.0), "at first"
-    later = [whole(NOW - 7200.0, minute=minute) for minute in range(12)]
-    assert sum(later) == 4 and all(any(later[minute : minute + 3]) for minute in range(10)), "every third minute"
-    assert all(whole(NOW - 7200.0, 120.0, minute) for minute in range(3)), "in each round, where they are rarer"
-    assert play(DOWN).whole == set(), "nothing is open yet"
 
 
 def test_what_changes_is_stored_with_its_evidence_and_what_does_not_is_not() -> None:

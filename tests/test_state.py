@@ -691,10 +691,10 @@ def test_a_round_that_saves_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
         writer.save(Save(OWN, incidents=(RICH,)))
         with State(tmp_path, read_only=True) as store:
             assert ids(store) == {"b"}
-            writer.save(Save(OWN._replace(cycle=99), incidents=(known("x"),)))
+            writer.save(Save(OWN._replace(refused=99), incidents=(known("x"),)))
             assert store.own() == OWN and ids(store) == {"b"}
         with State(tmp_path, read_only=True) as store:
-            assert store.own().cycle == 99 and ids(store) == {"b", "x"}
+            assert store.own().refused == 99 and ids(store) == {"b", "x"}
 
 
 def test_a_standing_of_no_known_time_stays_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dmonitor.core.model import (
     Outcome,
     Presence,
     Rehearsal,
+    RehearsalFailure,
     Result,
     Standing,
     Statement,
@@ -107,8 +108,13 @@ def test_nothing_is_configured_yet() -> None:
         ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
         (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
         (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
-        (GOOD, {"spoilt": [("www/web", "", "a false vote")]}, "rehearsal", "a false vote"),
-        (GOOD, {"spoilt": [("www/web", "paris", "paris could not tell")]}, "unanswered", "paris could not tell"),
+        (GOOD, {"rehearsal_failures": [RehearsalFailure("www/web", "", 3, "a false vote")]}, "rehearsal", "a false vote"),
+        (
+            GOOD,
+            {"rehearsal_failures": [RehearsalFailure("www/web", "paris", 3, "paris could not tell")]},
+            "unanswered",
+            "paris could not tell",
+        ),
         (
             (contact(PARIS, tests=frozenset([SSH])), GOOD[1]),
             {},
@@ -282,40 +288,45 @@ def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("own", "peer", "subjects"),
+    ("peer", "answer", "fails"),
     [
-        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK), []),
-        (None, None, []),
-        (answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.OK), [""]),
-        (answered(OSLO, Outcome.UNKNOWN), None, [""]),
-        (answered(OSLO, Outcome.TIMEOUT), answered(PARIS, Outcome.FAIL), [""]),  # what a peer sees is no fault of ours
-        (answered(OSLO, None, "refused"), answered(PARIS, None, "no answer in time"), ["paris"]),
-        (answered(OSLO, Outcome.OK), answered(PARIS, Outcome.UNKNOWN, "no plugin"), ["paris"]),
+        ("", answered(OSLO, Outcome.OK), False),
+        ("", answered(OSLO, Outcome.FAIL, "no right"), True),
+        ("", answered(OSLO, Outcome.UNKNOWN), True),
+        ("", answered(OSLO, Outcome.TIMEOUT), True),
+        ("", answered(OSLO, None, "refused"), False),  # that is another trouble
+        ("paris", answered(PARIS, Outcome.OK), False),
+        ("paris", answered(PARIS, Outcome.FAIL), False),  # what a peer sees is no fault of ours
+        ("paris", answered(PARIS, None, "no answer in time"), True),
+        ("paris", answered(PARIS, Outcome.UNKNOWN, "no plugin"), True),
     ],
 )
-def test_rehearsal(own: Answer | None, peer: Answer | None, subjects: list[str]) -> None:
-    rehearsal = Rehearsal(WEB, own, peer)
-    assert trouble.is_spoilt(rehearsal) is bool(subjects)
-    spoilt = trouble.rehearse((), [rehearsal], PASSES)
-    assert [(test, who) for test, who, _ in spoilt] == [("www/web", who) for who in subjects]
-    assert all(text for _, _, text in spoilt)
+def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
+    failures = trouble.rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
+    assert [(each.test, each.peer, each.rounds) for each in failures] == [("www/web", peer, 1)] * fails
+    assert all(each.text for each in failures)
 
 
-def test_a_rehearsal_stands_until_the_next_of_its_kind() -> None:
-    first = trouble.rehearse(
-        (), [Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), answered(PARIS, Outcome.UNKNOWN))], PASSES
-    )
-    assert [each[:2] for each in first] == [("www/web", ""), ("www/web", "paris")] and "says FAIL (no right)" in first[0][2]
+def test_a_rehearsal_failure_stands_until_the_same_question_is_answered_well() -> None:
+    own_fails = Rehearsal(WEB, "", answered(OSLO, Outcome.FAIL, "no right"))
+    peer_fails = Rehearsal(WEB, "paris", answered(PARIS, Outcome.UNKNOWN))
+    first = trouble.rehearse((), [own_fails, peer_fails], PASSES)
+    assert [each[:2] for each in first] == [("www/web", ""), ("www/web", "paris")] and "says FAIL (no right)" in first[0].text
     assert trouble.rehearse(first, [], PASSES) == first
-    other = Rehearsal(SSH, answered(OSLO, Outcome.OK), answered(PARIS, Outcome.OK))
-    assert trouble.rehearse(first, [other], PASSES) == first, "another test says nothing of this one"
-    silent = Rehearsal(WEB, answered(OSLO, None, "refused"), None)
+    others = [Rehearsal(SSH, "", answered(OSLO, Outcome.OK)), Rehearsal(SSH, "paris", answered(PARIS, Outcome.OK))]
+    assert trouble.rehearse(first, others, PASSES) == first, "another test says nothing of this one"
+    silent = Rehearsal(WEB, "", answered(OSLO, None, "refused"))
     assert trouble.rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
-    still = Rehearsal(WEB, answered(OSLO, Outcome.FAIL, "no right"), None)
-    assert [each[1] for each in trouble.rehearse(first, [still], PASSES)] == ["paris", ""], "the other has its turn next"
-    fine = Rehearsal(WEB, answered(OSLO, Outcome.OK), None)
-    assert [each[1] for each in trouble.rehearse(first, [fine], PASSES)] == ["paris"]
+    assert [each.rounds for each in trouble.rehearse(first, [own_fails], PASSES)] == [2, 1]
+    fine = Rehearsal(WEB, "", answered(OSLO, Outcome.OK))
+    assert [each.peer for each in trouble.rehearse(first, [fine], PASSES)] == ["paris"]
     gone = PASSES | {node_test("paris"): judged(Verdict.LOCAL, Outcome.FAIL)}
-    assert [each[1] for each in trouble.rehearse(first, [], gone)] == [""], "that peer is gone"
+    assert [each.peer for each in trouble.rehearse(first, [], gone)] == [""], "that peer is gone"
     assert trouble.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
     assert trouble.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"
+
+
+def test_a_rehearsal_is_named_after_three_rounds() -> None:
+    failure = RehearsalFailure("www/web", "", 2, "a false vote")
+    assert "rehearsal" not in found(*GOOD, rehearsal_failures=[failure])
+    assert found(*GOOD, rehearsal_failures=[failure._replace(rounds=3)])["rehearsal"] == "a false vote"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmonitor.core import verdict
-from dmonitor.core.model import Answer, Node, Outcome, Result, Test, Verdict, Vote
+from dmonitor.core.model import Answer, Node, Outcome, Result, Verdict, Vote
 
 SEEN = [*Outcome, None]  # None: no answer
 
@@ -181,68 +180,3 @@ def test_place() -> None:
     assert verdict.place([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {"a": "x"}
     assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {"a": "y", "b": "y"}
     assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
-
-
-NODES = [Node(f"node{number}", f"site{number}") for number in range(10)]
-
-
-def test_nobody_is_asked_by_all() -> None:
-    """Of ten nodes that ask about one test, each asks another one first; over many tests all are asked first alike."""
-    firsts: collections.Counter[Node] = collections.Counter()
-    for number in range(500):
-        test = Test(f"host{number}", "ping")
-        rings = [verdict.ring(test, me, [node for node in NODES if node is not me]) for me in NODES]
-        assert all(sorted([me, *ring]) == NODES for me, ring in zip(NODES, rings, strict=True))
-        for place in range(9):
-            assert len({ring[place] for ring in rings}) == 10
-        firsts.update(ring[0] for ring in rings[:1])
-    assert len(firsts) == 9 and min(firsts.values()) > 30
-
-
-def asked(own: Answer, there: dict[Node, Answer], quorum: int) -> list[Answer]:
-    """Ask as `observer` does, until nobody else has to be asked: all, where two lines are one id."""
-    answers: list[Answer] = []
-    left = list(there)
-    ids = [each.node_id for each in there.values() if each.node_id]
-    if len(set(ids)) < len(ids):
-        return list(there.values())
-    while wanted := verdict.further(own, answers, left, quorum):
-        left = [node for node in left if node not in wanted]
-        answers += [there[node] for node in wanted]
-    return answers
-
-
-@given(
-    st.sampled_from(SEEN[:-1]),
-    st.lists(st.tuples(st.sampled_from(SEEN), st.integers(0, 3)), max_size=7),
-    st.integers(1, 4),
-    st.booleans(),
-)
-def test_asking_some_concludes_what_asking_all_would(
-    seen: Outcome, others: list[tuple[Outcome | None, int]], quorum: int, incident_open: bool
-) -> None:
-    own = answer("me", seen, site="0")
-    there = {
-        each.node: each for number, (word, site) in enumerate(others) for each in [answer(f"p{number}", word, site=str(site))]
-    }
-    some = asked(own, there, quorum)
-    every = list(there.values())
-    assert verdict.decide(own, some, quorum, incident_open=incident_open).verdict is verdict.decide(
-        own, every, quorum, incident_open=incident_open
-    ).verdict or not verdict.must_ask(own, incident_open=incident_open)
-    if verdict.decide(own, every, quorum, incident_open=True).verdict is not Verdict.DOWN:
-        assert len(some) == len(every)
-
-
-def test_no_more_are_asked_than_the_verdict_needs() -> None:
-    own = answer("me", Outcome.TIMEOUT)
-    there = {node: answer(node.name, Outcome.TIMEOUT, site=node.site) for node in NODES}
-    assert len(asked(own, there, 2)) == 1
-    assert len(asked(own, there, 4)) == 3
-    there[NODES[0]] = answer(NODES[0].name, None, site=NODES[0].site)
-    assert [each.node for each in asked(own, there, 2)] == NODES[:2], "one that gives no answer has another one asked"
-    sites = {"a": "there", "b": "there", "c": "there", "d": "elsewhere"}
-    same = {Node(name, site): answer(name, Outcome.FAIL, site=site) for name, site in sites.items()}
-    own = answer("me", Outcome.FAIL, site="here")
-    assert [each.node.name for each in asked(own, same, 3)] == ["a", "d"], "a second of one site is no help"
-    assert verdict.further(answer("me", Outcome.OK), [], NODES, 2) == NODES

@@ -17,10 +17,10 @@ from dmonitor.core.values import Time
 class Own(NamedTuple):
     """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
-    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one. `rehearsed` is
-    the test whose turn was last, in the `cycle`-th turn of all; `spoilt` has test, peer (or nothing, for our own daemon) and what
-    was wrong when these were last rehearsed; `no_daemon` says why our own daemon did not answer then. `reach` has, by the names
-    in our nodes.txt, who was greeted, and whom each of these had greeted itself; `lines` are the names there that are our own.
+    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one.
+    `rehearsal_failures` are the rehearsals whose last answer was wrong; `no_daemon` says why our own daemon did not answer then.
+    `reach` has, by the names in our nodes.txt, who was greeted, and whom each of these had greeted itself; `lines` are the names
+    there that are our own.
     """
 
     begins: tuple[Time, ...] = ()
@@ -32,9 +32,7 @@ class Own(NamedTuple):
     nodes: str = ""
     addresses: str = ""
     troubles: tuple[model.Trouble, ...] = ()
-    rehearsed: str = ""
-    cycle: int = 0
-    spoilt: tuple[tuple[str, str, str], ...] = ()
+    rehearsal_failures: tuple[model.RehearsalFailure, ...] = ()
     no_daemon: str = ""
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     lines: tuple[model.NodeName, ...] = ()
@@ -104,27 +102,19 @@ class Setup(NamedTuple):
 
 
 class Observe(NamedTuple):
-    """Run all tests, greet all peers, ask them about what fails and about OPEN tests -> Observation.
-
-    Of WHOLE tests it matters what every node sees, and not only whether enough see it.
-    """
+    """Run all tests, greet all peers, ask them all about what fails and about OPEN tests -> Observation."""
 
     open: frozenset[Test]
     incidents: tuple[Incident, ...]
-    whole: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):
-    """Ask our own daemon and one peer about a test that passes here -> Rehearsal, None if nothing passes.
+    """Ask our own daemon, and one peer, about a passing test each -> the Rehearsals that were answered.
 
-    Its turn has the test behind AFTER, which was last; in the CYCLE-th turn of all tests each meets another peer. Or it is TEST
-    with PEER, whose names are given.
+    What is in FAILURES is asked again; else test and peer are chosen by chance.
     """
 
-    after: str = ""
-    cycle: int = 0
-    test: str = ""
-    peer: str = ""
+    failures: tuple[model.RehearsalFailure, ...] = ()
 
 
 class Greet(NamedTuple):

@@ -234,11 +234,20 @@ class Silence(NamedTuple):
 
 
 class Rehearsal(NamedTuple):
-    """What our own daemon and one peer answered about a test that passes here; None where nobody was asked, or it was moot."""
+    """The answer of our own daemon (`peer` is empty), or of the peer `peer`, about a test that passes here."""
 
     test: Test
-    own: Answer | None
-    peer: Answer | None
+    peer: NodeName
+    answer: Answer
+
+
+class RehearsalFailure(NamedTuple):
+    """How often in a row, in `rounds` rounds, the answer about a passing test was not what it should be; and what it was."""
+
+    test: str
+    peer: str
+    rounds: int
+    text: str
 
 
 class Trouble(NamedTuple):

@@ -32,9 +32,6 @@ from dmonitor.core.notes import Note
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
-ALL_AT_FIRST, ALL_EVERY = 150.0, 3  # seconds after an incident began, and rounds, in which all are asked about it
-REHEARSE_AGAIN = 6.0  # seconds between two rehearsals of one test, that the second finds out anew
-REHEARSE_AGAIN_UNTIL = 38.0  # seconds of a round
 _BEGINS = 6  # rounds of which the beginnings are kept
 
 
@@ -69,8 +66,7 @@ class _Round:
 
     def run(self) -> Course:
         open_before = {known.test: known for known in self._ledger if known.is_open and not known.flapping}
-        whole = frozenset(test for test, known in open_before.items() if self._is_whole(known))
-        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger), whole)
+        seen: Observation = yield Observe(frozenset(open_before), tuple(self._ledger))
         self._me = seen.me
         self._own = self._own._replace(name=seen.me.name)
         self._greeted_at = 0.0
@@ -105,12 +101,6 @@ class _Round:
         """Return the names in our nodes.txt that are this node itself."""
         others = {each.node.name for each in self._contacts if each.node_id != self._setup.node_id or each.cloned}
         return tuple(node.name for node in self._setup.nodes if node.name not in others)
-
-    def _is_whole(self, known: Incident) -> bool:
-        """Say whether all are to be asked this time: what a site saw last is remembered for `incident.MEMORY` seconds."""
-        now, every = self._clock.now(), speaking.interval(self._own.begins)
-        turn = verdict.number(known.test) + int(now // 60)
-        return now - known.began < ALL_AT_FIRST or every > 1 or turn % ALL_EVERY == 0
 
     def _save(self, **what: Any) -> Generator[Effect, Any, None]:
         """Store WHAT, with the incidents that have changed; nothing, where there is nothing."""
@@ -350,31 +340,20 @@ class _Round:
 
     # Blindness.
 
-    def _rehearse(self) -> Generator[Effect, Any, list[model.Rehearsal]]:
-        """Rehearse what has its turn, once more if it is spoilt, and what has been spoilt longest; return what came of it."""
-        own, done = self._own, []
-        if rehearsal := (yield Rehearse(own.rehearsed, own.cycle)):
-            name, peer = str(rehearsal.test), rehearsal.peer.node.name if rehearsal.peer else ""
-            self._own = own._replace(rehearsed=name, cycle=own.cycle + (name <= own.rehearsed))
-            if trouble.is_spoilt(rehearsal) and self._clock.elapsed() <= REHEARSE_AGAIN_UNTIL:
-                yield Wait(REHEARSE_AGAIN)  # until the daemons have forgotten what they answered
-                done.append((yield Rehearse(test=name, peer=peer)))
-            elif not trouble.is_spoilt(rehearsal):
-                done.append(rehearsal)
-        for name, peer, _ in own.spoilt[:1]:
-            done.append((yield Rehearse(test=name, peer=peer)))
-        return [each for each in done if each]
-
     def _look_at_itself(
         self, judgements: Mapping[Test, Judgement], standings: Mapping[Test, Standing]
     ) -> Generator[Effect, Any, None]:
         """Find what troubles this node, log what is new or over, and complain of what is due."""
-        rehearsals = yield from self._rehearse()
-        now, own = self._clock.now(), self._own
-        silent = [each.own.reason for each in rehearsals if each.own]
-        spoilt, no_daemon = trouble.rehearse(own.spoilt, rehearsals, judgements), silent[-1] if silent else own.no_daemon
+        own = self._own
+        rehearsals = yield Rehearse(own.rehearsal_failures)
+        now = self._clock.now()
+        failures = trouble.rehearse(own.rehearsal_failures, rehearsals, judgements)
+        no_daemon = own.no_daemon
+        for rehearsal in rehearsals:
+            if not rehearsal.peer:
+                no_daemon = rehearsal.answer.reason
         concluded, quorum = (self._tests, judgements, {**self._books.standings, **standings}), self._setup.quorum
-        view = trouble.View(self._me, self._present(), *concluded, self._contacts, quorum, spoilt, no_daemon)
+        view = trouble.View(self._me, self._present(), *concluded, self._contacts, quorum, failures, no_daemon)
         before = {each.kind: each for each in own.troubles}
         troubles = [
             self._say(each, before.get(each.kind), now) for each in trouble.follow(own.troubles, trouble.find(view, now), now)
@@ -383,7 +362,7 @@ class _Round:
         if any(trouble.is_due(each, now) for each in aloud):
             yield Complain(f"{self._me.name}: {'; '.join(each.text for each in aloud)}")
             troubles = [each._replace(said=now) if each in aloud else each for each in troubles]
-        self._own = own._replace(troubles=tuple(troubles), spoilt=spoilt, no_daemon=no_daemon)
+        self._own = own._replace(troubles=tuple(troubles), rehearsal_failures=failures, no_daemon=no_daemon)
 
     def _say(self, now_is: model.Trouble, before: model.Trouble | None, now: float) -> model.Trouble:
         """Log a trouble that is new, has another text, or lasts for another hour, and one that is over; return it as logged."""

@@ -18,6 +18,7 @@ from dmonitor.core.model import (
     Outcome,
     Presence,
     Rehearsal,
+    RehearsalFailure,
     Standing,
     Test,
     Trouble,
@@ -36,14 +37,14 @@ SUSPECT = "suspect"
 PATIENCE = {SUSPECT: 45.0} | dict.fromkeys(("untestable", "no-daemon", "unanswered", "no-peers", "no-address", "drift"), 300.0)
 QUIET = ("drift", "lasting")  # a warning in the log, and no more: nobody is blind
 _NAMED = 10  # of many, in one text
-Spoilt = tuple[str, str, str]
+NAMED_AFTER = 3  # rounds in a row in which a rehearsal must fail before it is named
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
 class View(NamedTuple):
     """What a round has seen of this node, which states `presence`, and of the others.
 
-    `tests` has all that it tests; `spoilt` is what came of rehearsals, `no_daemon` why our own daemon gave no answer to one.
+    `tests` has all that it tests; `rehearsal_failures` are those that fail, `no_daemon` why our own daemon gave no answer to one.
     """
 
     me: Node
@@ -53,7 +54,7 @@ class View(NamedTuple):
     standings: Mapping[Test, Standing]
     contacts: Sequence[Contact]
     quorum: int
-    spoilt: Sequence[Spoilt] = ()
+    rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""
 
 
@@ -96,8 +97,9 @@ def find(view: View, now: float) -> dict[str, str]:
     if view.no_daemon:
         found["no-daemon"] = f"dmonitord on this node does not answer ({view.no_daemon}): its peers hear nothing from it"
     for kind, theirs in (("rehearsal", False), ("unanswered", True)):
-        if texts := [text for _, peer, text in view.spoilt if bool(peer) is theirs]:
-            found[kind] = _some(texts, "; ")
+        named = [each for each in view.rehearsal_failures if each.rounds >= NAMED_AFTER and bool(each.peer) is theirs]
+        if named:
+            found[kind] = _some((each.text for each in named), "; ")
     if clones := sorted(_clones(view, others)):
         found["cloned-id"] = f"{'; '.join(clones)}: on all but one of them, stop dmonitord, remove node-id, and start it again"
     if drift := sorted(_drift(view, reached)):
@@ -140,31 +142,41 @@ def _some(things: Iterable[object], between: str = ", ") -> str:
     return between.join(every[:_NAMED]) + (f" and {len(every) - _NAMED} more" if len(every) > _NAMED else "")
 
 
-def is_spoilt(rehearsal: Rehearsal) -> bool:
-    """Say whether somebody could not tell, or saw otherwise than this node."""
-    own, peer = rehearsal.own, rehearsal.peer
-    return bool((own and own.result and own.vote is not Vote.PASSING) or (peer and peer.vote is Vote.ABSTAIN))
-
-
 def rehearse(
-    spoilt: Sequence[Spoilt], rehearsals: Iterable[Rehearsal], judgements: Mapping[Test, Judgement]
-) -> tuple[Spoilt, ...]:
-    """Return test, peer (nothing for our own daemon) and text of what spoils answers, those behind that were rehearsed last.
+    before: Sequence[RehearsalFailure], rehearsals: Iterable[Rehearsal], judgements: Mapping[Test, Judgement]
+) -> tuple[RehearsalFailure, ...]:
+    """Return which rehearsals fail now: those of BEFORE that were not answered, and those whose answer is wrong.
 
-    What does not pass here any more is not known to be spoilt, nor is what a peer says that is not well itself.
+    A failure of a test that does not pass here any more is forgotten, and so is one of a peer that is not well itself.
     """
     passing = {str(test) for test, judged in judgements.items() if judged.answers[0].vote is Vote.PASSING}
-    known = {
-        (test, peer): text for test, peer, text in spoilt if test in passing and (not peer or str(node_test(peer)) in passing)
-    }
-    for each in rehearsals:
-        test, own, other = str(each.test), each.own, each.peer
-        if own and own.result and known.pop((test, ""), own) and own.vote is not Vote.PASSING:
-            seen = f"asked about {test}, dmonitord on this node says {own.seen} ({own.text}), and dmonitor-check sees OK"
-            known[test, ""] = f"{seen}, before and after: does one of them run confined, or as another user?"
-        if other and known.pop((test, other.node.name), other) and other.vote is Vote.ABSTAIN:
-            known[test, other.node.name] = f"{other.node.name} cannot tell how {test} is: {other.text}"
-    return tuple((test, peer, text) for (test, peer), text in known.items())
+    failures = {}
+    for failure in before:
+        if failure.test in passing and (not failure.peer or str(node_test(failure.peer)) in passing):
+            failures[failure.test, failure.peer] = failure
+    for rehearsal in rehearsals:
+        key = str(rehearsal.test), rehearsal.peer
+        text = _rehearsal_fault(rehearsal)
+        if text:
+            rounds = failures[key].rounds + 1 if key in failures else 1
+            failures[key] = RehearsalFailure(*key, rounds, text)
+        elif rehearsal.answer.result:
+            failures.pop(key, None)
+    return tuple(failures.values())
+
+
+def _rehearsal_fault(rehearsal: Rehearsal) -> str:
+    """Return what is wrong with the answer to a rehearsal; nothing if it is right, or none of our own daemon's."""
+    test, answer = rehearsal.test, rehearsal.answer
+    if rehearsal.peer:
+        unable = answer.vote is Vote.ABSTAIN
+        return f"{rehearsal.peer} cannot tell how {test} is: {answer.text}" if unable else ""
+    if answer.result is None or answer.vote is Vote.PASSING:
+        return ""
+    return (
+        f"asked about {test} in {NAMED_AFTER} rounds running, dmonitord on this node says {answer.seen} ({answer.text}), and"
+        " dmonitor-check sees OK: does one of them run confined, or as another user?"
+    )
 
 
 def follow(before: Sequence[Trouble], found: Mapping[str, str], now: float) -> tuple[Trouble, ...]:

@@ -5,13 +5,9 @@ Pure. It counts votes and concludes; what follows from a verdict is `incident`'s
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-from dmonitor.core.model import Answer, Judgement, Node, Test, Verdict, Vote
-
-FEW = 5  # nodes, this one included, up to which all are asked at the same time
-ASK_ALL_FROM = 14.0  # seconds: for a slow test there is time to ask some peers first, and then all others, but not a third time
+from dmonitor.core.model import Answer, Judgement, Node, Verdict, Vote
 
 # When one node is heard twice, what it says counts in this order: doubt never adds a failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
@@ -48,39 +44,6 @@ def decide(own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open
     else:
         verdict = Verdict.UP
     return Judgement(verdict, quorum, counted)
-
-
-def number(test: Test) -> int:
-    """Return a number by which tests are spread, the same on every node."""
-    return zlib.crc32(str(test).encode())
-
-
-def ring(test: Test, me: Node, peers: Sequence[Node]) -> list[Node]:
-    """Return PEERS in the order in which this node, ME, asks them about TEST.
-
-    Each node begins behind itself in one ring, which each test turns: of nodes that ask about one test at the same time, each
-    asks another peer first, and nobody is asked by all. Where the verdict costs little all are asked, for the evidence.
-    """
-    others = sorted(peers, key=lambda peer: (peer.name < me.name, peer.name))
-    turn = number(test) % max(1, len(others))
-    return others[turn:] + others[:turn]
-
-
-def further(own: Answer, answers: Iterable[Answer], left: Sequence[Node], quorum: int) -> list[Node]:
-    """Return which of the peers LEFT to ask next: as many as must still see a test failing for it to be DOWN, if any.
-
-    Those of sites that fail already could not make it so; they are asked last. Where it does not fail here, what is wanted is
-    that nearly nobody sees it fail, and all are asked: who asks at the same time shares one run.
-    """
-    if own.vote is not Vote.FAILING:
-        return list(left)
-    failing = decide(own, answers, quorum, incident_open=True).sites(Vote.FAILING)
-    wanted: dict[str, Node] = {}
-    for node in left:
-        if node.site not in failing:
-            wanted.setdefault(node.site, node)
-    missing = quorum - len(failing)
-    return (list(wanted.values())[:missing] or list(left)) if missing > 0 else []
 
 
 def place(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:

@@ -79,7 +79,7 @@ class Asker:
 
     The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With KEYS, only who has
     one of them is heard. DIGEST is that of our tests, where it matters who has others. The times in `contacts`, what came of
-    greeting each, are on CLOCK; `heard` is told of every one, and `answered` of which test an answer has come, or never will.
+    greeting each, are on CLOCK; `heard` is told of every one.
     `own_run` gives that of our own daemon, None if there is none.
     `visiting`: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
     for its daemon may just be starting.
@@ -100,7 +100,6 @@ class Asker:
         self.clock, self.visiting = clock, False
         self.own_run: Callable[[], str | None] = lambda: ""
         self.heard: Callable[[Contact], None] = lambda _: None
-        self.answered: Callable[[Test], None] = lambda _: None
         self.contacts: dict[Node, Contact] = {}
         self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
         self._peers = list(map(_Peer, peers))
@@ -154,10 +153,6 @@ class Asker:
     def answers(self, test: Test) -> list[Answer]:
         """Return what is known of TEST so far, an Answer for each peer that has given one or never will."""
         return list(self._answers.get(test, {}).values())
-
-    def awaits(self, test: Test) -> bool:
-        """Say whether an answer about TEST may still come."""
-        return any(test in peer.asked for peer in self._peers)
 
     @property
     def pending(self) -> bool:
@@ -422,7 +417,6 @@ class Asker:
     def _answer(self, peer: _Peer, answer: Answer, test: Test) -> None:
         peer.asked.pop(test, None)
         self._answers.setdefault(test, {})[peer.node] = answer
-        self.answered(test)
 
     def _give_up(self, peer: _Peer, reason: str) -> None:
         """Try the next address of a peer that has not greeted yet; one that has is over."""

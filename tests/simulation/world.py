@@ -12,7 +12,6 @@ import dataclasses
 import heapq
 import itertools
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -439,7 +438,7 @@ class Round:
             case effects.Greet():
                 self._greet(effect.incidents, lambda _: None, lambda: self.resume(list(self.contacts.values())))
             case effects.Rehearse():  # there is no sandbox in this world
-                self.world.after(0.0, lambda: self.resume(None))
+                self.world.after(0.0, lambda: self.resume(()))
             case effects.Save():
                 self._save(effect)
             case effects.Wait(seconds):
@@ -519,42 +518,17 @@ class Round:
                 judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in every}
                 self.resume(effects.Observation(me, judgements, list(self.contacts.values())))
 
-        left: dict[Test, list[Node]] = {}
-        asked: Counter[Test] = Counter()
-        lines = dict(self._lines())
-
-        def ask(test: Test, some: Iterable[Node]) -> None:
-            nonlocal waiting
-            for line in list(some):
-                waiting += 1
-                asked[test] += 1
-                heard = self._heard(line, lines[line], answers[test], lambda: answered(test))
-                world.exchange(node, lines[line], self._serve(lines[line], test), heard, ANSWER_LIMIT)
-
-        def answered(test: Test) -> None:
-            asked[test] -= 1
-            ask_further(test)
-            settle()
-
-        def ask_further(test: Test) -> None:
-            if left.get(test) and not asked[test]:
-                late = world.now - self.began > verdict.ASK_ALL_FROM
-                wanted = verdict.further(own[test], answers[test], left[test], world.quorum)
-                wanted = left[test] if wanted and late else wanted
-                left[test] = [line for line in left[test] if line not in wanted] if wanted else []
-                ask(test, wanted)
-
         def ran(test: Test, outcome: Outcome) -> None:
+            nonlocal waiting
             if not self.alive:
                 return
             own[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own[test], incident_open=test in effect.open):
-                others = [line for line in lines if test != node_test(line.name)]
-                if len(lines) < verdict.FEW or test in effect.whole or world.aliases:
-                    ask(test, others)
-                else:
-                    left[test] = verdict.ring(test, me, others)
-                    ask_further(test)
+                for line, peer in self._lines():
+                    if test != node_test(line.name):
+                        waiting += 1
+                        heard = self._heard(line, peer, answers[test], settle)
+                        world.exchange(node, peer, self._serve(peer, test), heard, ANSWER_LIMIT)
             settle()
 
         def runner(test: Test, outcome: Outcome) -> Callable[[], None]:
