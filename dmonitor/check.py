@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
-from dmonitor.base import log, names, program, user
+from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import cluster, config
-from dmonitor.core import digest, effects, model, round, values
+from dmonitor.core import codec, digest, effects, model, round
 from dmonitor.core.model import Judgement, Notification, Test, Vote
 from dmonitor.store import identity, lock, state
 
 if TYPE_CHECKING:
     import argparse
 
-    from dmonitor.execution import notifier
+    from dmonitor.execution import delivery
 
 PROGRAM = "dmonitor-check"
 _OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
@@ -35,14 +35,14 @@ _OVERDUE = 120.0  # seconds after which a round that still holds the lock is tak
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, or, without ARGUMENTS of a caller's, leave with it."""
     chosen = _Chosen()
-    program.parse(_parser, chosen, arguments)
+    cli.parse(_parser, chosen, arguments)
     if chosen.peers and chosen.test is None:
         _parser().error("--peers goes with --test")
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     os.umask(0o027)
-    status = program.guard(lambda: _run(chosen))
+    status = cli.guard(lambda: _run(chosen))
     if arguments is None:
-        program.leave(status)
+        cli.leave(status)
     return status
 
 
@@ -67,7 +67,7 @@ def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
     return ()
 
 
-class _Chosen(program.Chosen):
+class _Chosen(cli.Chosen):
     once = dry_run = check_config = test_alert = peers = False
     test: str | None = None
 
@@ -155,7 +155,7 @@ class _Driver:
         addresses, nodes, complete = configuration.addresses, configuration.nodes, configuration.complete
         rules = (settings.quorum, settings.confirm, settings.flapping, settings.remind, chosen.once)
         self._setup = effects.Setup(node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules)
-        self._deliveries: Iterator[tuple[str, notifier.Delivery]] = iter(())
+        self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
         self._mails: Mapping[str, Sequence[Notification]] = {}
         self._me = ""
 
@@ -194,31 +194,31 @@ class _Driver:
         return None
 
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
-        from dmonitor.core import message
-        from dmonitor.execution import notifier
+        from dmonitor.core import mail
+        from dmonitor.execution import delivery
 
         settings, shift, now = self._config.settings, self._store.clock.to_wall(), time.time()
         letters = {}
         for address, told in mails.items():
-            owed = [values.moved(each, lambda at: at + shift) for each in told]
+            owed = [codec.moved(each, lambda at: at + shift) for each in told]
             if names.is_hook(address):
-                letters[address] = notifier.Letter(
-                    (self._config.hook(address),), *message.compose_facts(owed, node=self._me, now=now)
+                letters[address] = delivery.Letter(
+                    (self._config.hook(address),), *mail.compose_facts(owed, node=self._me, now=now)
                 )
             else:
-                content = message.compose(owed, sender=settings.sender, node=self._me, now=now)
-                letters[address] = notifier.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+                content = mail.compose(owed, sender=settings.sender, node=self._me, now=now)
+                letters[address] = delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
         self._mails = mails
-        self._deliveries = notifier.send(letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed())
+        self._deliveries = delivery.send(letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed())
 
     def _next(self) -> tuple[str, bool] | None:
-        for address, delivery in self._deliveries:
-            event, write = ("handed-over", log.info) if delivery.taken else ("refused", log.error)
+        for address, delivered in self._deliveries:
+            event, write = ("handed-over", log.info) if delivered.taken else ("refused", log.error)
             for owed in self._mails[address]:
                 known = owed.incident
-                kind, reason = owed.kind.value, delivery.text or None
+                kind, reason = owed.kind.value, delivered.text or None
                 write(event, address=address, kind=kind, test=str(known.test), incident=known.id, reason=reason)
-            return address, delivery.taken
+            return address, delivered.taken
         return None
 
 
@@ -268,7 +268,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
     return {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}[judgement.answers[0].vote]
 
 
-def look(chosen: program.Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
+def look(chosen: cli.Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()
     node_id, incidents, _ = state.peek(chosen.state, chosen.run) if configuration.nodes else ("", (), None)
@@ -301,8 +301,8 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
 
 def _test_alert(chosen: _Chosen) -> int:
     """Mail each address a test, and run each hook; say what sendmail and these answered."""
-    from dmonitor.core import message
-    from dmonitor.execution import notifier
+    from dmonitor.core import mail
+    from dmonitor.execution import delivery
 
     configuration = _load_aloud(chosen)
     if not configuration.addresses:
@@ -313,17 +313,17 @@ def _test_alert(chosen: _Chosen) -> int:
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):
-            letters[address] = notifier.Letter((configuration.hook(address),), *message.compose_test_facts(node=me.name))
+            letters[address] = delivery.Letter((configuration.hook(address),), *mail.compose_test_facts(node=me.name))
         else:
-            content = message.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
-            letters[address] = notifier.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
-    deliveries = dict(notifier.send(letters, patience=60))
-    for address, delivery in deliveries.items():
+            content = mail.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
+            letters[address] = delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+    deliveries = dict(delivery.send(letters, patience=60))
+    for address, delivered in deliveries.items():
         where = "now look where it tells" if names.is_hook(address) else "now look into the mailbox"
-        outcome = f"taken by {letters[address].command[0]}: {where}" if delivery.taken else "not taken"
-        print(f"{address}: {outcome}" + (f": {delivery.text}" if delivery.text else ""))
-        log.info("test-alert", address=address, taken="yes" if delivery.taken else "no", text=delivery.text or None)
-    return os.EX_OK if all(delivery.taken for delivery in deliveries.values()) else os.EX_TEMPFAIL
+        outcome = f"taken by {letters[address].command[0]}: {where}" if delivered.taken else "not taken"
+        print(f"{address}: {outcome}" + (f": {delivered.text}" if delivered.text else ""))
+        log.info("test-alert", address=address, taken="yes" if delivered.taken else "no", text=delivered.text or None)
+    return os.EX_OK if all(delivered.taken for delivered in deliveries.values()) else os.EX_TEMPFAIL
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dmonitor.base import log, names, options, program, user
+from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import config
 from dmonitor.core.model import Test, node_test
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] or ["--help"] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     given[:end] = sorted(given[:end], key=("--json", "--peers").__contains__)  # they may stand anywhere; argparse is strict
-    program.parse(_parser, chosen, given)
+    cli.parse(_parser, chosen, given)
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
-    return program.guard(lambda: _run(chosen))
+    return cli.guard(lambda: _run(chosen))
 
 
 def _run(chosen: _Chosen) -> int:
@@ -46,7 +46,7 @@ def _run(chosen: _Chosen) -> int:
         return os.EX_OK
 
 
-class _Chosen(program.Chosen):
+class _Chosen(cli.Chosen):
     verb = what = ""
     when: Sequence[str] = ()
     json = peers = False

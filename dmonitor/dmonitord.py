@@ -19,13 +19,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor.base import log, program, user
+from dmonitor.base import cli, log, user
 from dmonitor.config import config
 from dmonitor.execution.runner import Runner
-from dmonitor.net import door
+from dmonitor.facts import Witness
+from dmonitor.net import access
 from dmonitor.net.server import Server
 from dmonitor.store import identity, lock
-from dmonitor.witness import Witness
 
 if TYPE_CHECKING:
     import argparse
@@ -38,14 +38,14 @@ _BACKLOG = 128
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _Chosen()
-    program.parse(_parser, chosen, arguments)
+    cli.parse(_parser, chosen, arguments)
     is_seen = chosen.foreground and "JOURNAL_STREAM" not in os.environ  # else each line would be in the journal twice
     log.start(PROGRAM, to_stderr=chosen.verbose or is_seen, verbose=chosen.verbose)
     os.umask(0o027)
-    return program.guard(lambda: _start(chosen))
+    return cli.guard(lambda: _start(chosen))
 
 
-class _Chosen(program.Chosen):
+class _Chosen(cli.Chosen):
     foreground = False
 
 
@@ -149,7 +149,7 @@ def _serve(
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        who = door.Door(selector, chosen.config, settings, node_id, own.run)
+        who = access.Door(selector, chosen.config, settings, node_id, own.run)
         facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, settings, who)
         server = Server(selector, listeners, facts, settings.concurrency, who)
         _say_ready()

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 
-from dmonitor.net import protocol, seal
+from dmonitor.net import auth, protocol
 
 Target = tuple[str, int]
 
@@ -34,10 +34,10 @@ class Conversation:
     def __init__(self, target: Target, name: str, key: bytes = b"", source: str = "") -> None:
         self._socket = connect(target, source)
         self._file = self._socket.makefile("rb")
-        self._seal: seal.Seal | None = None
+        self._seal: auth.Seal | None = None
         first = protocol.read_greeting(self._file.readline()[:-1])
         if isinstance(first, protocol.Challenge):
-            hello, (self._seal,) = seal.hello([key], (first.nonce, secrets.token_hex(16)), name)
+            hello, (self._seal,) = auth.hello([key], (first.nonce, secrets.token_hex(16)), name)
             self._socket.sendall(hello)
             first = protocol.read_greeting(self.read())
         assert isinstance(first, protocol.Greeting), first

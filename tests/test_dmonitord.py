@@ -17,7 +17,7 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import __version__, witness
+from dmonitor import __version__, facts
 from dmonitor.net import protocol, server
 
 ADDRESS = "127.0.0.35"
@@ -162,7 +162,7 @@ def test_a_test_that_is_touched_is_known_at_once(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert "not-configured" in caller.ask("test new.example.com/ok")
         started.test("new.example.com/ok")
-        time.sleep(witness._LIST_AGE)
+        time.sleep(facts._LIST_AGE)
         assert caller.ask("test new.example.com/ok").startswith("answer new.example.com/ok OK")
 
 
@@ -242,7 +242,7 @@ def test_hosts_that_cannot_be_read_end_nothing(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert caller.ask("test www.example.com/ok").startswith("answer www.example.com/ok")
         (started.config / "hosts.d").chmod(0o755)
-        time.sleep(witness._LIST_AGE)
+        time.sleep(facts._LIST_AGE)
         assert "OK" in caller.ask("test www.example.com/ok")
 
 

@@ -19,9 +19,9 @@ import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
 
 from dmonitor.config import config
-from dmonitor.core import message
+from dmonitor.core import mail
 from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
-from dmonitor.execution import notifier
+from dmonitor.execution import delivery
 
 TEST = "www.example.com/web"
 EXAMPLES = CHECKOUT / "etc/examples/hooks"
@@ -128,24 +128,24 @@ def test_where_nobody_is_mailed_hooks_alone_tell(three: list[LocalNode], place: 
 def test_nothing_of_it_is_left_when_it_ends_either(place: Place, told: Path) -> None:
     for status in (0, 1):
         program = place.program("hook", f"#!/bin/sh\nsetsid sleep 64 & echo $! >>{told}/pids; sleep 64 & exit {status}\n")
-        ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), b"", {})}, patience=20)
-        assert delivery.taken is (status == 0)
+        ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20)
+        assert delivered.taken is (status == 0)
     assert "sleep 64" not in commands()
 
 
 def test_one_that_floods_takes_no_memory(place: Place) -> None:
     program = place.program("hook", "#!/bin/sh\nexec yes\n")
-    ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), b"", {})}, patience=20)
-    assert not delivery.taken and delivery.text.startswith("hook: died of signal 25: y y y")
+    ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20)
+    assert not delivered.taken and delivered.text.startswith("hook: died of signal 25: y y y")
 
 
 def test_mails_start_before_hooks(place: Place, told: Path) -> None:
     slow = place.program("slow", "#!/bin/sh\nsleep 1\n")
     quick = place.program("quick", f"#!/bin/sh\ndate +%s.%N >{told}/at\n")
-    letters = {f"hook:{number}": notifier.Letter((str(slow),), b"", {}) for number in range(25)}
-    letters["root"] = notifier.mail(b"", "root", sendmail=str(quick), sender="x")
+    letters = {f"hook:{number}": delivery.Letter((str(slow),), b"", {}) for number in range(25)}
+    letters["root"] = delivery.mail(b"", "root", sendmail=str(quick), sender="x")
     began = time.time()
-    deliveries = dict(notifier.send(letters, patience=20))
+    deliveries = dict(delivery.send(letters, patience=20))
     assert all(each.taken for each in deliveries.values()) and float((told / "at").read_text()) - began < 0.8
 
 
@@ -258,7 +258,7 @@ def owed(name: str, number: int = 0, **more: float) -> Notification:
 def test_no_name_of_a_node_is_cut() -> None:
     answers = tuple(Answer(Node(f"node-{n}.example.com", f"s{n}"), f"{n:08}", Result(Outcome.FAIL)) for n in range(20))
     incident = owed("http")._replace(incident=owed("http").incident._replace(opening=Judgement(Verdict.DOWN, 2, answers)))
-    (nodes,) = message.compose_facts([incident], node="oslo", now=BEGAN)[1]["DMONITOR_NODES"].split("\n")
+    (nodes,) = mail.compose_facts([incident], node="oslo", now=BEGAN)[1]["DMONITOR_NODES"].split("\n")
     *named, more = nodes.split(",")
     assert (
         more == "…" and len(nodes) <= 200 and named == [answer.node.name for answer in answers[: len(named)]] and len(named) > 8
@@ -266,11 +266,11 @@ def test_no_name_of_a_node_is_cut() -> None:
 
 
 def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
-    text, facts = message.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61)
+    text, facts = mail.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61)
     assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_TEST"] == "ssh\nhttp"
     assert facts["DMONITOR_UNTIL"].startswith("\n2023-") and facts["DMONITOR_COUNT"] == "2"
     assert facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}"
-    _, facts = message.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("http", 2)], node="oslo", now=BEGAN + 61)
+    _, facts = mail.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("http", 2)], node="oslo", now=BEGAN + 61)
     assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}", (
         "a line for each incident"
     )
@@ -278,11 +278,11 @@ def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
 
 
 def test_facts_of_ten_thousand_tests_can_be_handed_over(place: Place) -> None:
-    text, facts = message.compose_facts([owed("x" * 60 + str(n), n) for n in range(10_000)], node="oslo", now=BEGAN)
+    text, facts = mail.compose_facts([owed("x" * 60 + str(n), n) for n in range(10_000)], node="oslo", now=BEGAN)
     assert facts["DMONITOR_COUNT"] == "10000" and facts["DMONITOR_TEST"].count("\n") == 199
     program = place.program("hook", "#!/bin/sh\ncat >/dev/null\n")
-    ((_, delivery),) = notifier.send({"hook:hook": notifier.Letter((str(program),), text, facts)}, patience=20)
-    assert delivery == notifier.Delivery(True, "")
+    ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), text, facts)}, patience=20)
+    assert delivered == delivery.Delivery(True, "")
 
 
 # The examples.
@@ -322,7 +322,7 @@ def example(
     hook.write_text(code)
     hook.chmod(0o755)
     about = about or [owed("http", 1), owed("ssh", 2, closed=BEGAN + 60)]
-    text, facts = message.compose_facts(about, node="oslo", now=BEGAN + 61)
+    text, facts = mail.compose_facts(about, node="oslo", now=BEGAN + 61)
     environment = {"PATH": path, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **facts}
     return subprocess.run([hook], input=text.decode(), env=environment, capture_output=True, text=True, timeout=10, check=False)
 
@@ -354,7 +354,7 @@ def test_each_example_tells_what_is_to_be_told(
     up, down = json.loads(alertmanager[3])
     assert alertmanager[1] == "/api/v2/alerts"
     assert down["labels"] == {"alertname": "DOWN", "host": "www.example.com", "test": "http", "source": "dmonitor"}
-    assert up["labels"] == down["labels"] | {"test": "ssh"} and up["endsAt"] == message._local(BEGAN + 60, None).isoformat()
+    assert up["labels"] == down["labels"] | {"test": "ssh"} and up["endsAt"] == mail._local(BEGAN + 60, None).isoformat()
     assert down["endsAt"] > "2026" and down["annotations"]["nodes"] == "oslo,paris"
 
 

@@ -181,20 +181,20 @@ HEAVY = {
     *("tempfile", "textwrap", "threading", "tokenize", "traceback", "unittest", "urllib", "urllib.parse", "uuid", "xml"),
     *(
         "dmonitor.config.audit",
-        "dmonitor.core.message",
-        "dmonitor.execution.notifier",
+        "dmonitor.core.mail",
+        "dmonitor.execution.delivery",
         "dmonitor.base.options",
         "dmonitor.net.server",
-        "dmonitor.witness",
+        "dmonitor.facts",
     ),
 }
 QUIET = """
 import sys
 sys.path[:0] = [sys.argv[1]]
-from dmonitor.base import program
+from dmonitor.base import cli
 from dmonitor.check import _Chosen, main
 _Chosen.once = len(sys.argv) > 4
-program.Chosen.config, program.Chosen.state, program.Chosen.run = sys.argv[2], sys.argv[3], None
+cli.Chosen.config, cli.Chosen.state, cli.Chosen.run = sys.argv[2], sys.argv[3], None
 status = main([])
 print(status, *sys.modules)
 """
@@ -212,9 +212,9 @@ def test_a_quiet_round_loads_nothing_heavy(place: Place, port: int) -> None:
             node.round()
         code = [sys.executable, "-IS", "-c", QUIET, str(place.directory), str(nodes[0].config), str(nodes[0].state)]
         said = subprocess.run(code, capture_output=True, text=True, check=True, timeout=55).stdout.split()
-    assert said[0] == "0" and {"sqlite3", "dmonitor.execution.warden", "dmonitor.net.peers"} < set(said)
+    assert said[0] == "0" and {"sqlite3", "dmonitor.execution.supervisor", "dmonitor.net.peers"} < set(said)
     assert HEAVY & set(said) == set()
     for path in (nodes[0].config / "hosts.d/www.example.com").iterdir():
         path.unlink()
     said = subprocess.run([*code, "once"], capture_output=True, text=True, check=True, timeout=55).stdout.split()
-    assert said[0] == "0" and {"dmonitor.execution.warden", "dmonitor.execution.runner", "ctypes"} & set(said) == set()
+    assert said[0] == "0" and {"dmonitor.execution.supervisor", "dmonitor.execution.runner", "ctypes"} & set(said) == set()

@@ -19,7 +19,7 @@ from local_nodes import wait_until
 from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
-from dmonitor.execution import plugin, processes, warden
+from dmonitor.execution import plugin, processes, supervisor
 from dmonitor.execution.runner import Runner
 
 LIMIT = 1.5
@@ -65,7 +65,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(warden, "_TRUST", 0.3)
+    monkeypatch.setattr(supervisor, "_TRUST", 0.3)
     made = Bench(tmp_path)
     yield made
     made.runner.close()
@@ -162,14 +162,14 @@ def test_a_killed_warden_leaves_nothing_and_is_replaced(bench: Bench) -> None:
 
 def test_what_the_program_left_to_be_collected_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something forgotten in a cycle, if collected in the warden, would close whatever has its number there."""
-    begin, count = warden.Warden._begin, iter(range(1_000_000))
+    begin, count = supervisor.Warden._begin, iter(range(1_000_000))
 
-    def begin_and_collect(self: warden.Warden, *request: bytes) -> None:
+    def begin_and_collect(self: supervisor.Warden, *request: bytes) -> None:
         if next(count) == 20:
             gc.collect()
         begin(self, *request)
 
-    monkeypatch.setattr(warden.Warden, "_begin", begin_and_collect)
+    monkeypatch.setattr(supervisor.Warden, "_begin", begin_and_collect)
 
     class Forgotten:
         def __init__(self) -> None:
@@ -290,7 +290,7 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
     ok, unknown = Outcome.OK, Outcome.UNKNOWN
 
     def results(*names: str) -> dict[str, Outcome]:
-        time.sleep(warden._TRUST + 0.1)  # for which a plugin is trusted once it was looked at
+        time.sleep(supervisor._TRUST + 0.1)  # for which a plugin is trusted once it was looked at
         bench.submit(*names)
         bench.loop()
         return {name: bench.results[name].outcome for name in names}
@@ -322,7 +322,7 @@ def test_a_link_into_a_directory_of_somebody_else_is_not_followed(bench: Bench, 
     ):
         os.chown(theirs.parent, owner, -1)
         theirs.parent.chmod(mode)
-        time.sleep(warden._TRUST + 0.1)
+        time.sleep(supervisor._TRUST + 0.1)
         bench.submit("link")
         bench.loop()
         assert bench.results["link"].outcome is outcome, (owner, mode)
@@ -343,14 +343,14 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crowd", [-1, 1_000_000])
 def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
     """On a machine where too many processes always want a processor, a batch is started every tenth of a second; here, every half."""
-    monkeypatch.setattr(warden, "_CROWD", crowd)
-    monkeypatch.setattr(warden, "_PATIENCE", 0.5)
+    monkeypatch.setattr(supervisor, "_CROWD", crowd)
+    monkeypatch.setattr(supervisor, "_PATIENCE", 0.5)
     bench = Bench(tmp_path)
     try:
         bench.write("ok", "echo OK")
         began = time.monotonic()
         done: list[Result] = []
-        wanted = [(Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {}) for number in range(4 * warden._BATCH)]
+        wanted = [(Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {}) for number in range(4 * supervisor._BATCH)]
         bench.runner.submit_all(wanted, lambda _, got: done.append(got))
         bench.loop()
         took = time.monotonic() - began
@@ -358,7 +358,7 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypat
         bench.runner.close()
         bench.selector.close()
     assert [got.outcome for got in done] == [Outcome.OK] * len(wanted)
-    assert (took > 2.5 * warden._PATIENCE) is (crowd < 0), took
+    assert (took > 2.5 * supervisor._PATIENCE) is (crowd < 0), took
 
 
 def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:

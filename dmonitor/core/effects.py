@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from dmonitor import __version__
-from dmonitor.core import model, speaking
+from dmonitor.core import election, model
+from dmonitor.core.codec import Time
 from dmonitor.core.model import Change, Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
-from dmonitor.core.values import Time
 
 
 class Own(NamedTuple):
@@ -42,7 +42,7 @@ class Own(NamedTuple):
     ) -> Presence:
         told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
         told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
-        every, rounds = speaking.interval(self.begins), len(self.begins)
+        every, rounds = election.interval(self.begins), len(self.begins)
         return Presence(
             self.name or name,
             node_id,

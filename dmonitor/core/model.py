@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core.values import Time, rule
+from dmonitor.core.codec import Time, rule
 
 # What a peer, or the state, may say: the grammar is that of `names`. Where nothing is said, a field has its default, often "".
 NodeName = Annotated[str, rule(names.is_node)]

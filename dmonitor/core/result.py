@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from dmonitor.base import names
-from dmonitor.core import speaking
+from dmonitor.core import election
 from dmonitor.core.model import Contact, Outcome, Result
 
 STALE, STALE_ROUNDS = 300.0, 3  # seconds, at least, and intervals that a peer's last finished round may be old
@@ -47,7 +47,7 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
         return Result(outcome, contact.reason, duration)
     presence = contact.statement.presence
     age = presence.at - presence.finished
-    if age <= speaking.limit(presence):
+    if age <= election.limit(presence):
         return Result(Outcome.OK, f"last round {age:.0f} s ago", duration)
     if age == float("inf"):
         return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)

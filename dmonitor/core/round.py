@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, incident, model, notes, speaking, trouble, verdict
+from dmonitor.core import digest, election, health, incident, model, round_log, verdict
 from dmonitor.core.effects import (
     Books,
     Clock,
@@ -28,7 +28,7 @@ from dmonitor.core.effects import (
     Wait,
 )
 from dmonitor.core.model import Answer, Contact, Incident, Judgement, Kind, Notification, Presence, Standing, Test
-from dmonitor.core.notes import Note
+from dmonitor.core.round_log import Note
 
 GREET_UNTIL = 36.0  # seconds of a round; no greeting begins later
 GREET_EVERY = 10.0  # seconds
@@ -137,8 +137,8 @@ class _Round:
 
     def _marked(self, judgements: Mapping[Test, Judgement]) -> Mapping[Test, Judgement]:
         """Mark what those nodes see that suspect themselves."""
-        suspects = {node_id for node_id, said in self._statements.items() if trouble.SUSPECT in said.presence.troubles}
-        if trouble.is_suspect(judgements):
+        suspects = {node_id for node_id, said in self._statements.items() if health.SUSPECT in said.presence.troubles}
+        if health.is_suspect(judgements):
             suspects.add(self._setup.node_id)
 
         def marked(answer: Answer) -> Answer:
@@ -164,7 +164,7 @@ class _Round:
                 changed[test] = standing
             if is_new or (standing.verdict, standing.own) != (before.verdict, before.own):
                 self._changes.append(model.Change(test, now, judgement))
-            notes.judgement(self._note, test, before, standing, judgement)
+            round_log.judgement(self._note, test, before, standing, judgement)
             if closed_elsewhere:
                 (elsewhere,) = self._ledger.find(open_before[test].ids[:1])
                 if asked and not elsewhere.closing:
@@ -172,7 +172,7 @@ class _Round:
                 self._note("info", "incident-closed-elsewhere", test=str(test), incident=open_before[test].id)
             if after is not None and after != known:
                 self._ledger.put(after)
-                notes.incident(self._note, known, after, judgement)
+                round_log.incident(self._note, known, after, judgement)
         return changed
 
     def _forget_removed(self) -> frozenset[Test]:
@@ -242,7 +242,7 @@ class _Round:
 
     def _is_first(self) -> bool:
         me = self._present()
-        return speaking.choose(me, speaking.candidates(me, self._statements.values()), self._clock.now()).speaker == me
+        return election.choose(me, election.candidates(me, self._statements.values()), self._clock.now()).speaker == me
 
     def _holds_untold(self) -> bool:
         now, mine = self._clock.now(), self._tests
@@ -251,14 +251,14 @@ class _Round:
     def _due(self) -> list[tuple[Incident, tuple[Kind, ...]]]:
         """Return what is this node's to tell now."""
         me, now, due = self._present(), self._clock.now(), []
-        peers = speaking.candidates(me, self._statements.values())
+        peers = election.candidates(me, self._statements.values())
         for known in self._ledger:
             kinds = incident.owed(known)
             if incident.is_reminder_due(known, self._setup.remind, now):
                 kinds = (Kind.REMINDER,)
             if not kinds or known.test not in self._tests or self._silenced(known, now):
                 continue
-            choice = speaking.choose(me, peers, now, known)
+            choice = election.choose(me, peers, now, known)
             if choice.reason != self._said:
                 self._said = choice.reason
                 self._note("info", "speaker", reason=choice.reason, incident=known.id)
@@ -347,34 +347,34 @@ class _Round:
         own = self._own
         rehearsals = yield Rehearse(own.rehearsal_failures)
         now = self._clock.now()
-        failures = trouble.rehearse(own.rehearsal_failures, rehearsals, judgements)
+        failures = health.rehearse(own.rehearsal_failures, rehearsals, judgements)
         no_daemon = own.no_daemon
         for rehearsal in rehearsals:
             if not rehearsal.peer:
                 no_daemon = rehearsal.answer.reason
         concluded, quorum = (self._tests, judgements, {**self._books.standings, **standings}), self._setup.quorum
-        view = trouble.View(self._me, self._present(), *concluded, self._contacts, quorum, failures, no_daemon)
+        view = health.View(self._me, self._present(), *concluded, self._contacts, quorum, failures, no_daemon)
         before = {each.kind: each for each in own.troubles}
         troubles = [
-            self._say(each, before.get(each.kind), now) for each in trouble.follow(own.troubles, trouble.find(view, now), now)
+            self._say(each, before.get(each.kind), now) for each in health.follow(own.troubles, health.find(view, now), now)
         ]
-        aloud = [each for each in troubles if each.kind not in trouble.QUIET and trouble.is_serious(each, now)]
-        if any(trouble.is_due(each, now) for each in aloud):
+        aloud = [each for each in troubles if each.kind not in health.QUIET and health.is_serious(each, now)]
+        if any(health.is_due(each, now) for each in aloud):
             yield Complain(f"{self._me.name}: {'; '.join(each.text for each in aloud)}")
             troubles = [each._replace(said=now) if each in aloud else each for each in troubles]
         self._own = own._replace(troubles=tuple(troubles), rehearsal_failures=failures, no_daemon=no_daemon)
 
     def _say(self, now_is: model.Trouble, before: model.Trouble | None, now: float) -> model.Trouble:
         """Log a trouble that is new, has another text, or lasts for another hour, and one that is over; return it as logged."""
-        since, quiet = self._clock.text(now_is.since), now_is.kind in trouble.QUIET
+        since, quiet = self._clock.text(now_is.since), now_is.kind in health.QUIET
         if now_is.ended == now:
             seconds, until = round(now - now_is.since), self._clock.text(now)
             self._note("warning", "trouble-over", kind=now_is.kind, since=since, until=until, seconds=seconds)
-        elif trouble.is_serious(now_is, now):
+        elif health.is_serious(now_is, now):
             is_new = not now_is.logged or (before and before.text != now_is.text)
-            if is_new or trouble.is_due(now_is, now):
+            if is_new or health.is_due(now_is, now):
                 self._note("warning" if quiet else "critical", "trouble", kind=now_is.kind, text=now_is.text, since=since)
-            said = now if quiet and trouble.is_due(now_is, now) else now_is.said
+            said = now if quiet and health.is_due(now_is, now) else now_is.said
             return now_is._replace(logged=True, said=said)
         return now_is
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from dmonitor.base import log
 from dmonitor.core.model import Outcome, Result, Test
-from dmonitor.execution import processes, warden
+from dmonitor.execution import processes, supervisor
 
 LIMIT = 10.0  # seconds a plugin may run
 
@@ -56,7 +56,7 @@ class Runner:
         self._socket, theirs = socket.socketpair()
         self._warden = os.fork()
         if self._warden == 0:
-            warden.main(theirs, self._concurrency, self._limit)
+            supervisor.main(theirs, self._concurrency, self._limit)
         theirs.close()
         self._rest = b""
         self._selector.register(self._socket, selectors.EVENT_READ, self._results)

@@ -23,7 +23,7 @@ from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.config.config import Keys, Settings
 from dmonitor.core.model import Answer, Contact, Incident, Node, Result, Statement, Test, node_test
-from dmonitor.net import protocol, seal
+from dmonitor.net import auth, protocol
 from dmonitor.net.wire import Wire
 
 GREETING_LIMIT = 5.0  # seconds for a peer's greeting, shared by its addresses; again from `greet` to its whole statement
@@ -57,7 +57,7 @@ class _Peer:
         self.stage = _Stage.IDLE
         self.addresses: list[resolve.Address] = []  # that are still to be tried
         self.wire: Wire | None = None
-        self.seals: list[seal.Seal] = []  # one for each key, until it has greeted with one of them
+        self.seals: list[auth.Seal] = []  # one for each key, until it has greeted with one of them
         self.unable = True  # nothing but our own fault has kept us from it
         self.by = 0.0  # until when it must have greeted
         self.deadline = 0.0  # the same for the present address
@@ -270,17 +270,17 @@ class Asker:
         if wire is None:
             return
         for each in peer.seals:
-            with contextlib.suppress(seal.Forged):
+            with contextlib.suppress(auth.Forged):
                 line, wire.seal = each.take(line), each
         if peer.seals and not wire.seal:
-            raise seal.Forged("a greeting without the right mac")
+            raise auth.Forged("a greeting without the right mac")
         match protocol.read_greeting(line):
             case protocol.Refusal(reason, text) if wire.seal:
                 self._end(peer, text or f"it refused to greet: {reason}")
             case protocol.Greeting() as greeting if self.keys is None or wire.seal:
                 self._greeted(peer, greeting)
             case protocol.Challenge(nonce) if self.keys and not wire.seal:
-                said, peer.seals = seal.hello(self.keys, (nonce, os.urandom(16).hex()), peer.node.name)
+                said, peer.seals = auth.hello(self.keys, (nonce, os.urandom(16).hex()), peer.node.name)
                 wire.say(said)
                 self._flush(peer)
             case protocol.Challenge():

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import values
+from dmonitor.core import codec
 from dmonitor.core.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
 
 VERSION = 1
@@ -238,7 +238,7 @@ def _stated(what: Incident) -> Incident:
 
 
 def _say(word: str, value: object, now: float) -> str:
-    return f"{word} {values.write(_SAID[word], value, lambda at: round(now - at, 3))}"
+    return f"{word} {codec.write(_SAID[word], value, lambda at: round(now - at, 3))}"
 
 
 def _lines(*lines: str) -> bytes:
@@ -252,7 +252,7 @@ def _read(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
     for word, _, text in (line.strip().partition(b" ") for line in lines):
         if (key := word.decode("ascii", "replace")) in _SAID:
             try:
-                found[key].append(values.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0))))
+                found[key].append(codec.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0))))
             except ValueError as error:
                 raise ProtocolError(names.printable(f"{key}: {error}")) from None
     if any(len(each.ids) > 2 * IDS_LIMIT or len(each.failed) > 2 * SITES_LIMIT for each in found["incident"]):

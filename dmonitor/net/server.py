@@ -22,8 +22,8 @@ from typing import Protocol
 from dmonitor.base import log
 from dmonitor.config import resolve
 from dmonitor.core.model import Incident, Outcome, Result, Statement, Test
-from dmonitor.net import protocol, seal
-from dmonitor.net.door import Door
+from dmonitor.net import auth, protocol
+from dmonitor.net.access import Door
 from dmonitor.net.wire import Wire
 
 MEMORY = 5.0  # seconds for which a result is given out again
@@ -205,7 +205,7 @@ class Server:
 
     def _meet(self, caller: _Caller, line: bytes) -> None:
         """Hear a hello; to who has no key of ours not a word is said, for who has one we are the node that he calls."""
-        caller.wire.seal, called = seal.met(line, self.door.keys or (), caller.nonce)
+        caller.wire.seal, called = auth.met(line, self.door.keys or (), caller.nonce)
         caller.nonce, caller.until = "", time.monotonic() + CONVERSATION_LIMIT
         self._admit(caller)
         if called in self.door.names:
@@ -219,7 +219,7 @@ class Server:
     def _refuse(self, caller: _Caller, error: protocol.ProtocolError) -> None:
         """Say what is wrong with a line of CALLER's; but nothing to who may not be who he has to be."""
         caller.errors += 1
-        if isinstance(error, seal.Forged) or caller.nonce:
+        if isinstance(error, auth.Forged) or caller.nonce:
             self._note("forged " + caller.address, "unauthenticated", address=caller.address, reason=str(error))
             self._drop(caller)
             return

@@ -10,7 +10,7 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from dmonitor.net import protocol, seal
+from dmonitor.net import auth, protocol
 
 
 class Wire:
@@ -26,7 +26,7 @@ class Wire:
         with contextlib.suppress(OSError):  # else an answer may wait 40 ms for the last one's acknowledgement
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection, self.unsent = connection, bytearray()
-        self.seal: seal.Seal | None = None
+        self.seal: auth.Seal | None = None
         self._selector, self._ready, self._lines = selector, ready, protocol.Lines(limit)
 
     def say(self, lines: bytes) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from dmonitor.base import log, program
+from dmonitor.base import cli, log
 
 _LINKS = 40  # on one way
 
@@ -118,7 +118,7 @@ def _as_user(make: Callable[[], str]) -> bytes:
                     file.write(text)
                 return os.EX_OK
 
-            status = program.guard(write)
+            status = cli.guard(write)
         finally:
             os._exit(status)
     os.close(writing)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import incident, model, speaking, trouble
+from dmonitor.core import election, health, incident, model
 from dmonitor.core.effects import Own
 from dmonitor.core.model import (
     Answer,
@@ -99,7 +99,7 @@ def ability(view: View) -> Facts:
     age, finished = view.now - view.own.finished, moment(view.own.finished)
     if view.me not in {node.name for node in view.nodes}:
         sites |= {model.unlisted(view.me, view.nodes).site} - {""}
-    late = view.rebooted or age > speaking.limit(view.own.presence(view.me, "", view.now))
+    late = view.rebooted or age > election.limit(view.own.presence(view.me, "", view.now))
     why = [
         text
         for holds, text in (
@@ -128,7 +128,7 @@ def ability(view: View) -> Facts:
         "reached": reached,
         "quorum": view.quorum,
         "stale": not finished or late,
-        "interval": speaking.interval(view.own.begins),
+        "interval": election.interval(view.own.begins),
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
@@ -140,7 +140,7 @@ def ability(view: View) -> Facts:
         "troubles": [
             {"kind": each.kind, "since": moment(each.since), "text": each.text}
             for each in view.own.troubles
-            if trouble.is_serious(each, view.now)
+            if health.is_serious(each, view.now)
         ],
     }
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from dmonitor.base import log
 from dmonitor.base.errors import StateError
-from dmonitor.core import incident, values
+from dmonitor.core import codec, incident
 from dmonitor.core.effects import Books, Own, Save
 from dmonitor.core.model import (
     Change,
@@ -337,7 +337,7 @@ class State:
         return found
 
     def _read(self, kind: Any, text: str) -> Any:
-        return values.read(kind, text, lambda at: at + self.shift, own=True)
+        return codec.read(kind, text, lambda at: at + self.shift, own=True)
 
     def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
         rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)
@@ -404,9 +404,9 @@ class State:
 
     def _put_all(self, what: Save) -> None:
         if what.own:
-            self._put_memos({"own": values.write(Own, what.own), "clock": self._clock_memo})
+            self._put_memos({"own": codec.write(Own, what.own), "clock": self._clock_memo})
         if what.silences is not None:
-            self._put_memos({"silences": values.write(_Silences, tuple(what.silences.items()))})
+            self._put_memos({"silences": codec.write(_Silences, tuple(what.silences.items()))})
         for test, now_is in what.standings.items():
             standing = (test.host, test.name, now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
             self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", standing)
@@ -427,7 +427,7 @@ class State:
 
     def _put_history(self, changes: Iterable[Change], handed: Iterable[Handed]) -> None:
         for test, at, judged in changes:
-            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*test, at, values.write(Judgement, judged)))
+            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*test, at, codec.write(Judgement, judged)))
             oldest = "(SELECT at FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1 OFFSET ?)"
             self._db.execute(f"DELETE FROM change WHERE host = ? AND name = ? AND at <= {oldest}", (*test, *test, CHANGES))
         rows = [(each.kind.value, each.address, each.at, each.incident) for each in handed]
@@ -458,7 +458,7 @@ class State:
         olds = sorted({number for _, number in rows})
         what = what._replace(ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
         alive = what.is_open or bool(incident.owed(what))
-        row = (olds[0] if olds else None, alive, incident.changed_at(what), values.write(Incident, what))
+        row = (olds[0] if olds else None, alive, incident.changed_at(what), codec.write(Incident, what))
         number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
         for old in olds[1:]:
             self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))

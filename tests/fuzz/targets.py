@@ -15,7 +15,7 @@ from unittest import mock
 from dmonitor.config import config, resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.core.model import Incident, Node, Outcome, Presence, Result, Statement, Test
-from dmonitor.net import peers, protocol, seal, server
+from dmonitor.net import auth, peers, protocol, server
 
 KEY, OTHER_KEY = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
 NONCES = "0" * 32, "1" * 32
@@ -47,16 +47,16 @@ def lines(data: bytes) -> None:
 
 def authentication(data: bytes) -> None:
     """Nothing is taken but the very lines that were sealed: DATA is what comes in place of one, or a change to one."""
-    said, seals = seal.hello([KEY, OTHER_KEY], NONCES, "paris")
-    ours, _ = seal.met(said[:-1], [OTHER_KEY], NONCES[0])
+    said, seals = auth.hello([KEY, OTHER_KEY], NONCES, "paris")
+    ours, _ = auth.met(said[:-1], [OTHER_KEY], NONCES[0])
     right = ours.put(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
     for line, taken in ((said[:-1], None), (right, seals[1])):
         for forged in {data, changed(line, data)} - {line}:
-            with contextlib.suppress(seal.Forged):
+            with contextlib.suppress(auth.Forged):
                 if taken is not None:
                     taken.take(forged)
                     raise AssertionError(f"taken: {forged!r}")
-                _, called = seal.met(forged, [KEY], NONCES[0])
+                _, called = auth.met(forged, [KEY], NONCES[0])
                 # With one of its two macs gone or spoilt a hello is still who it says it is.
                 assert forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris", f"met: {forged!r}"
     assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", "what was refused moves nothing"
@@ -131,7 +131,7 @@ def unsealed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
     """Return DATA behind a right hello, each line sealed, if it begins with '!'; else as it is: a fuzzer cannot make a MAC."""
     if not data.startswith(b"!"):
         return data
-    said, (ours,) = seal.hello(keys, NONCES, "paris")
+    said, (ours,) = auth.hello(keys, NONCES, "paris")
     return said + b"".join(ours.put(line + b"\n") for line in data[1:].split(b"\n"))
 
 
@@ -147,7 +147,7 @@ def caller(data: bytes) -> None:
         one, theirs = socket.socketpair()
         theirs.setblocking(False)
         ours = _Connected(fileno=one.detach())
-        made = seal.Seal(KEY, NONCES, "paris", seal.ANSWER, seal.QUESTION)
+        made = auth.Seal(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
         patches = mock.patch("secrets.token_hex", lambda _: NONCES[1]), mock.patch("socket.socket", lambda *_: ours)  # noqa: B023
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
             peer = Peer(NODE, (resolve.normal("192.0.2.1"),))

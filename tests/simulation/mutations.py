@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor.core import incident, result, speaking, trouble, verdict
+from dmonitor.core import election, health, incident, result, verdict
 from dmonitor.core.model import Answer, Incident, Judgement, Verdict
 
 from . import world
@@ -56,7 +56,7 @@ def forgets_told_on_restart() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lets_any_node_speak() -> Iterator[None]:
-    with mock.patch.object(speaking, "choose", lambda me, *_: speaking.Choice(me, "anybody speaks")):
+    with mock.patch.object(election, "choose", lambda me, *_: election.Choice(me, "anybody speaks")):
         yield
 
 
@@ -129,19 +129,19 @@ def takes_refusals_for_success() -> Iterator[None]:
 
 @contextlib.contextmanager
 def forgets_that_nobody_hears_it() -> Iterator[None]:
-    with mock.patch.object(speaking, "_come_before", lambda *_: False):
+    with mock.patch.object(election, "_come_before", lambda *_: False):
         yield
 
 
 @contextlib.contextmanager
 def waits_for_ever_for_who_does_not_list_it() -> Iterator[None]:
-    why_not = speaking._why_not
+    why_not = election._why_not
 
-    def patient(peer: speaking.Candidate, now: float, what: Incident | None) -> str:
+    def patient(peer: election.Candidate, now: float, what: Incident | None) -> str:
         why = why_not(peer, now, what)
         return "" if why == "does not list it" else why
 
-    with mock.patch.object(speaking, "_why_not", patient):
+    with mock.patch.object(election, "_why_not", patient):
         yield
 
 
@@ -179,26 +179,26 @@ def counts_every_line_as_a_site() -> Iterator[None]:
 @contextlib.contextmanager
 def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
     """A node that is back passes before its first round, and fails again when its last one gets too old."""
-    with mock.patch.object(speaking, "limit", lambda presence: 300.0), mock.patch.object(speaking, "GRACE", 240.0):
+    with mock.patch.object(election, "limit", lambda presence: 300.0), mock.patch.object(election, "GRACE", 240.0):
         yield
 
 
 @contextlib.contextmanager
 def forgets_what_it_complained_of() -> Iterator[None]:
-    with mock.patch.object(trouble, "EVERY", 0.0):
+    with mock.patch.object(health, "EVERY", 0.0):
         yield
 
 
 @contextlib.contextmanager
 def takes_a_connection_for_a_living_checker() -> Iterator[None]:
-    with mock.patch.object(result, "STALE", 1e9), mock.patch.object(speaking, "limit", lambda presence: 1e9):
+    with mock.patch.object(result, "STALE", 1e9), mock.patch.object(election, "limit", lambda presence: 1e9):
         yield
 
 
 @contextlib.contextmanager
 def asks_a_node_about_itself() -> Iterator[None]:
     """A node speaks of its own incident."""
-    with mock.patch.object(speaking, "node_test", lambda name: None):
+    with mock.patch.object(election, "node_test", lambda name: None):
         yield
 
 

@@ -16,7 +16,7 @@ from dmonitor.config import config
 from dmonitor.core import digest, effects, result
 from dmonitor.core.model import Incident, Presence, Statement, Test
 from dmonitor.execution.runner import Done, Runner
-from dmonitor.net import door, peers
+from dmonitor.net import access, peers
 from dmonitor.store import state
 
 _LIST_AGE = 1.0  # seconds for which the list of tests is believed
@@ -38,7 +38,7 @@ class Witness:
         books: str,
         stand_in: str | None,
         settings: config.Settings,
-        who: door.Door,
+        who: access.Door,
     ) -> None:
         self.selector, self.runner, self.settings, self.door = selector, runner, settings, who
         self.directory, self.books, self.stand_in = directory, books, stand_in

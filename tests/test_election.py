@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import speaking
+from dmonitor.core import election
+from dmonitor.core.election import Candidate
 from dmonitor.core.model import Incident, Presence, Statement, Test, node_test
-from dmonitor.core.speaking import Candidate
 
 NOW = 100_000.0
 TEST = Test("www.example.com", "http")
@@ -31,12 +31,12 @@ def held(seconds: float) -> Incident:
 
 
 def speaker(me: Presence, *peers: Candidate, incident: Incident | None = None) -> str:
-    chosen = speaking.choose(me, peers, NOW, incident).speaker
+    chosen = election.choose(me, peers, NOW, incident).speaker
     return chosen.name if chosen else ""
 
 
 def reason(me: Presence, *peers: Candidate, incident: Incident | None = None) -> str:
-    return speaking.choose(me, peers, NOW, incident).reason
+    return election.choose(me, peers, NOW, incident).reason
 
 
 def test_the_first_by_name_speaks() -> None:
@@ -62,9 +62,9 @@ def test_what_makes_a_node_come_later(later: dict[str, Any], why: str) -> None:
 
 def test_what_comes_later_in_order() -> None:
     order = [{"interval": 1}, {"interval": 5}, {"refused": 1}, {"refused": 2}, {"stores": False}, {"stores": False, "refused": 1}]
-    places = [speaking.place(node("z" if number % 2 else "a", **facts)) for number, facts in enumerate(order)]
+    places = [election.place(node("z" if number % 2 else "a", **facts)) for number, facts in enumerate(order)]
     assert places == sorted(places)
-    assert speaking.place(node("a", node_id="1")) < speaking.place(node("a", node_id="2")), "two of one name have an order too"
+    assert election.place(node("a", node_id="1")) < election.place(node("a", node_id="2")), "two of one name have an order too"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
         Statement(node("a"), heard=(node("c", at=NOW - 70.0), seen), incidents=(held(1.0),), tests=frozenset()),
         Statement(node("b"), heard=(node("c", at=NOW - 60.0, refused=1), node("a", at=NOW - 90.0))),
     ]
-    found = {each.presence.name: each for each in speaking.candidates(me, statements)}
+    found = {each.presence.name: each for each in election.candidates(me, statements)}
     assert found == {
         "a": Candidate(node("a"), True, frozenset("i"), frozenset(), hears_me=True),
         "b": Candidate(node("b"), True),
@@ -124,7 +124,7 @@ def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
 def test_the_word_of_a_word_does_not_count() -> None:
     """One hop: what a peer heard of others from others is not in its statement at all."""
     assert not Presence._fields[-1].startswith("heard")
-    assert {each.presence.name for each in speaking.candidates(node("m"), [Statement(node("a"), heard=(node("b"),))])} == {
+    assert {each.presence.name for each in election.candidates(node("m"), [Statement(node("a"), heard=(node("b"),))])} == {
         "a",
         "b",
     }
@@ -207,11 +207,11 @@ def test_reasons_name_all() -> None:
 )
 def test_the_interval_is_measured_in_whole_minutes(begins: list[float], minutes: int) -> None:
     """One long pause, or one round by hand, changes nothing; a new schedule does, after three rounds."""
-    assert speaking.interval(begins) == minutes
+    assert election.interval(begins) == minutes
 
 
 def test_limit() -> None:
-    assert (speaking.limit(node("a")), speaking.limit(node("a", interval=5))) == (120.0, 360.0)
+    assert (election.limit(node("a")), election.limit(node("a", interval=5))) == (120.0, 360.0)
 
 
 def test_a_node_does_not_speak_of_itself() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import trouble
+from dmonitor.core import health
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -59,10 +59,10 @@ def judged(verdict: Verdict = Verdict.UP, own: Outcome = Outcome.OK) -> Judgemen
     return Judgement(verdict, 2, (Answer(OSLO, "id-oslo", Result(own)),))
 
 
-def view(*contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any) -> trouble.View:
+def view(*contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any) -> health.View:
     judgements = {WEB: judged()} if judgements is None else judgements
     tests = frozenset({*judgements, *(node_test(each.node.name) for each in contacts)})
-    return trouble.View(
+    return health.View(
         **{
             "me": OSLO,
             "presence": presence(),
@@ -77,7 +77,7 @@ def view(*contacts: Contact, judgements: Mapping[Test, Judgement] | None = None,
 
 
 def found(*contacts: Contact, **facts: Any) -> dict[str, str]:
-    return trouble.find(view(*contacts, **facts), NOW)
+    return health.find(view(*contacts, **facts), NOW)
 
 
 GOOD = contact(PARIS), contact(ROME)
@@ -218,7 +218,7 @@ def local(failing: int, passing: int, hosts: int) -> dict[Test, Judgement]:
     ],
 )
 def test_suspect(judgements: dict[Test, Judgement], suspect: bool) -> None:
-    assert trouble.is_suspect(judgements) is suspect
+    assert health.is_suspect(judgements) is suspect
     assert ("suspect" in found(*GOOD, judgements=judgements, tests=frozenset([WEB]))) is suspect
 
 
@@ -230,11 +230,11 @@ def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
     told, known = [], ()
     for minute, now_found in minutes:
         now, after = NOW + 60.0 * minute, []
-        for each in trouble.follow(known, now_found, now):
-            if trouble.is_due(each, now):
+        for each in health.follow(known, now_found, now):
+            if health.is_due(each, now):
                 told.append((minute, each.kind))
-            each = each._replace(logged=each.logged or trouble.is_serious(each, now))
-            after.append(each._replace(said=now) if trouble.is_due(each, now) else each)
+            each = each._replace(logged=each.logged or health.is_serious(each, now))
+            after.append(each._replace(said=now) if health.is_due(each, now) else each)
         known = tuple(after)
     return told
 
@@ -263,19 +263,19 @@ def test_a_configuration_may_take_five_minutes_to_be_written() -> None:
 
 
 def test_from_when_to_when() -> None:
-    (began,) = trouble.follow((), {"silent": "no peer answers"}, NOW)
+    (began,) = health.follow((), {"silent": "no peer answers"}, NOW)
     assert began == Trouble("silent", "no peer answers", NOW)
-    (lasts,) = trouble.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
+    (lasts,) = health.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
     assert lasts == began._replace(text="no peer answers at all")
-    (over,) = trouble.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
+    (over,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
     assert (over.since, over.ended) == (NOW, NOW + 120.0)
-    assert trouble.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
-    assert trouble.follow([over], {}, NOW + 3601.0) == ()
-    (late,) = trouble.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
+    assert health.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
+    assert health.follow([over], {}, NOW + 3601.0) == ()
+    (late,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
     assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
-    (again,) = trouble.follow([over], {"silent": "x"}, NOW + 600.0)
+    (again,) = health.follow([over], {"silent": "x"}, NOW + 600.0)
     assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)
-    assert trouble.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
+    assert health.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
 
 
 # Rehearsals.
@@ -302,7 +302,7 @@ def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
     ],
 )
 def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
-    failures = trouble.rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
+    failures = health.rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
     assert [(each.test, each.peer, each.rounds) for each in failures] == [("www/web", peer, 1)] * fails
     assert all(each.text for each in failures)
 
@@ -310,20 +310,20 @@ def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
 def test_a_rehearsal_failure_stands_until_the_same_question_is_answered_well() -> None:
     own_fails = Rehearsal(WEB, "", answered(OSLO, Outcome.FAIL, "no right"))
     peer_fails = Rehearsal(WEB, "paris", answered(PARIS, Outcome.UNKNOWN))
-    first = trouble.rehearse((), [own_fails, peer_fails], PASSES)
+    first = health.rehearse((), [own_fails, peer_fails], PASSES)
     assert [each[:2] for each in first] == [("www/web", ""), ("www/web", "paris")] and "says FAIL (no right)" in first[0].text
-    assert trouble.rehearse(first, [], PASSES) == first
+    assert health.rehearse(first, [], PASSES) == first
     others = [Rehearsal(SSH, "", answered(OSLO, Outcome.OK)), Rehearsal(SSH, "paris", answered(PARIS, Outcome.OK))]
-    assert trouble.rehearse(first, others, PASSES) == first, "another test says nothing of this one"
+    assert health.rehearse(first, others, PASSES) == first, "another test says nothing of this one"
     silent = Rehearsal(WEB, "", answered(OSLO, None, "refused"))
-    assert trouble.rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
-    assert [each.rounds for each in trouble.rehearse(first, [own_fails], PASSES)] == [2, 1]
+    assert health.rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
+    assert [each.rounds for each in health.rehearse(first, [own_fails], PASSES)] == [2, 1]
     fine = Rehearsal(WEB, "", answered(OSLO, Outcome.OK))
-    assert [each.peer for each in trouble.rehearse(first, [fine], PASSES)] == ["paris"]
+    assert [each.peer for each in health.rehearse(first, [fine], PASSES)] == ["paris"]
     gone = PASSES | {node_test("paris"): judged(Verdict.LOCAL, Outcome.FAIL)}
-    assert [each.peer for each in trouble.rehearse(first, [], gone)] == [""], "that peer is gone"
-    assert trouble.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
-    assert trouble.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"
+    assert [each.peer for each in health.rehearse(first, [], gone)] == [""], "that peer is gone"
+    assert health.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
+    assert health.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"
 
 
 def test_a_rehearsal_is_named_after_three_rounds() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dmonitor.base import names
-from dmonitor.core import message
+from dmonitor.core import mail
 from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -143,31 +143,31 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str) -> None:
     notifications, now = CASES[name]
-    mail = message.compose(notifications, sender="dmonitor", node="oslo", now=now, zone=ZONE)
+    letter = mail.compose(notifications, sender="dmonitor", node="oslo", now=now, zone=ZONE)
     path = GOLDEN / f"{name}.eml"
     if os.environ.get("DMONITOR_GOLDEN") == "write":
-        path.write_bytes(mail)
-    assert mail == path.read_bytes()
+        path.write_bytes(letter)
+    assert letter == path.read_bytes()
 
 
-def read(mail: bytes) -> email.message.EmailMessage:
-    return email.message_from_bytes(mail, policy=email.policy.default)
+def read(letter: bytes) -> email.message.EmailMessage:
+    return email.message_from_bytes(letter, policy=email.policy.default)
 
 
 def test_the_subject_of_the_readme() -> None:
-    mail = read(message.compose(CASES["alert"][0], sender="dmonitor", node="oslo", now=BEGAN))
-    assert mail["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"
-    assert mail["To"] == "oncall@example.com"
-    assert mail["Auto-Submitted"] == "auto-generated"
+    letter = read(mail.compose(CASES["alert"][0], sender="dmonitor", node="oslo", now=BEGAN))
+    assert letter["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"
+    assert letter["To"] == "oncall@example.com"
+    assert letter["Auto-Submitted"] == "auto-generated"
 
 
 def test_what_a_suspect_node_sees_is_marked() -> None:
     first, *rest = DOWN.answers
     doubted = judged(Verdict.DOWN, first._replace(suspect=True), *rest)
-    mail = message.compose(
+    letter = mail.compose(
         [owed(Kind.ALERT, incident("ssh", opening=doubted))], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE
     )
-    lines = mail.decode().splitlines()
+    lines = letter.decode().splitlines()
     assert "  oslo   FAIL     connection refused (this node suspects itself: most of its tests fail there alone)" in lines
     assert sum("suspects itself" in line for line in lines) == 1
 
@@ -175,31 +175,31 @@ def test_what_a_suspect_node_sees_is_marked() -> None:
 def test_a_node_that_is_gone_reads_like_any_other_test() -> None:
     text = "its daemon answers, but its checker has finished no round for 6 min; they were 1 min apart"
     gone = judged(Verdict.DOWN, *(sees(name, Outcome.FAIL, text) for name in ("oslo", "paris")))
-    mail = message.compose(
+    letter = mail.compose(
         [owed(Kind.ALERT, incident("rome", host="node", opening=gone))], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE
     ).decode()
-    assert "\nSubject: DOWN node/rome (2 of 2 nodes)\n" in mail and f"\n  paris  FAIL     {text}\n" in mail
+    assert "\nSubject: DOWN node/rome (2 of 2 nodes)\n" in letter and f"\n  paris  FAIL     {text}\n" in letter
 
 
 def test_a_plugin_cannot_write_a_header() -> None:
     odd = judged(Verdict.DOWN, sees("oslo", Outcome.FAIL, "x\\x0aBcc: all@example.com"), sees("paris", Outcome.FAIL, "\u2028x"))
-    mail = read(message.compose([owed(Kind.ALERT, incident("ssh", opening=odd))], sender="a@b.example", node="oslo", now=BEGAN))
-    assert mail["Bcc"] is None
-    assert mail["From"] == '"dmonitor on oslo" <a@b.example>' or mail["From"] == "dmonitor on oslo <a@b.example>"
+    letter = read(mail.compose([owed(Kind.ALERT, incident("ssh", opening=odd))], sender="a@b.example", node="oslo", now=BEGAN))
+    assert letter["Bcc"] is None
+    assert letter["From"] == '"dmonitor on oslo" <a@b.example>' or letter["From"] == "dmonitor on oslo <a@b.example>"
 
 
 def test_a_hundred_nodes_and_a_long_name() -> None:
     host = "a" * 240
     many = judged(Verdict.DOWN, *(sees(f"n{number}", Outcome.FAIL, "x" * 300) for number in range(100)))
-    mail = message.compose([owed(Kind.ALERT, incident("ssh", host=host, opening=many))], sender="d", node="oslo", now=BEGAN)
-    assert read(mail)["Subject"] == f"DOWN {host}/ssh (100 of 100 nodes)"
-    assert all(len(line) < 998 for line in mail.splitlines())
+    letter = mail.compose([owed(Kind.ALERT, incident("ssh", host=host, opening=many))], sender="d", node="oslo", now=BEGAN)
+    assert read(letter)["Subject"] == f"DOWN {host}/ssh (100 of 100 nodes)"
+    assert all(len(line) < 998 for line in letter.splitlines())
 
 
 def test_the_test_mail() -> None:
-    mail = read(message.compose_test("root", sender="dmonitor", node="oslo", now=BEGAN))
-    assert mail["Subject"] == "TEST dmonitor on oslo"
-    assert "alerts of dmonitor on oslo reach you" in mail.get_content()
+    letter = read(mail.compose_test("root", sender="dmonitor", node="oslo", now=BEGAN))
+    assert letter["Subject"] == "TEST dmonitor on oslo"
+    assert "alerts of dmonitor on oslo reach you" in letter.get_content()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_span(seconds: float, said: str) -> None:
 
 
 def composed(*notifications: Notification, node: str = "oslo", now: float = BEGAN + 10_000) -> email.message.EmailMessage:
-    return read(message.compose(notifications, sender="dmonitor", node=node, now=now, zone=ZONE))
+    return read(mail.compose(notifications, sender="dmonitor", node=node, now=now, zone=ZONE))
 
 
 def test_a_double_has_the_same_message_id_and_nothing_else_has() -> None:
@@ -293,18 +293,18 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
 def test_one_section_for_a_test_whatever_is_owed_about_it(
     notifications: tuple[Notification, ...], subject: str, line: str
 ) -> None:
-    mail = composed(*notifications)
-    assert mail["Subject"] == subject.format("www.example.com/ssh")
-    assert line.format("www.example.com/ssh") in mail.get_content()
-    assert mail.get_content().count("www.example.com/ssh is ") == 1
+    letter = composed(*notifications)
+    assert letter["Subject"] == subject.format("www.example.com/ssh")
+    assert line.format("www.example.com/ssh") in letter.get_content()
+    assert letter.get_content().count("www.example.com/ssh is ") == 1
 
 
 def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> None:
     crowd = [owed(Kind.ALERT, incident(name, host=f"h{number:02}")) for number in range(45) for name in ("ssh", "http")]
     crowd += [owed(Kind.RECOVERY, incident(f"{number}" * 60, host="h00", closed=BEGAN + 1)) for number in range(9)]
-    mail = composed(*crowd)
-    lines = mail.get_content().splitlines()
-    assert mail["Subject"] == "DOWN 90 tests on 45 hosts, UP 9 tests on h00"
+    letter = composed(*crowd)
+    lines = letter.get_content().splitlines()
+    assert letter["Subject"] == "DOWN 90 tests on 45 hosts, UP 9 tests on h00"
     assert lines[0] == "DOWN h00: http, ssh" and lines[39:42] == ["DOWN h39: http, ssh", "… and 6 more hosts with 19 tests", ""]
     detailed = [line.split(" is ")[0] for line in lines if " is DOWN since" in line]
     assert detailed == [f"h{number:02}/http" for number in range(20)]
@@ -316,5 +316,5 @@ def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> 
 @pytest.mark.parametrize("began", [-9e10, 9e10])
 def test_a_time_that_nobody_can_show_costs_no_mail(began: float) -> None:
     """What a peer once said, or a state that was written by hand, ends no round."""
-    mail = composed(owed(Kind.ALERT, incident("ssh", began=began)))
-    assert "www.example.com" in mail["Subject"]
+    letter = composed(owed(Kind.ALERT, incident("ssh", began=began)))
+    assert "www.example.com" in letter["Subject"]

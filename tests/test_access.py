@@ -13,8 +13,8 @@ import pytest
 from local_nodes import wait_until
 
 from dmonitor.config import config, resolve
-from dmonitor.net import door, protocol
-from dmonitor.net.door import Door
+from dmonitor.net import access, protocol
+from dmonitor.net.access import Door
 
 Found = dict[str, resolve.Found]
 
@@ -63,7 +63,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
         monkeypatch.setattr(resolve, "look_up_all", look_up_all)
         real = time.monotonic
-        monkeypatch.setattr(door.time, "monotonic", lambda: real() + made.later)
+        monkeypatch.setattr(access.time, "monotonic", lambda: real() + made.later)
         made.nodes("127.0.0.1", "paris")
         yield made
         for each in made.doors:
@@ -154,10 +154,10 @@ def test_a_stranger_is_told_at_once_where_no_look_is_due_or_too_many_wait(house:
     made.judge("192.0.2.66", heard.append)
     assert heard == [False]
     house.later = 301
-    for _ in range(door._WAITING + 1):
+    for _ in range(access._WAITING + 1):
         made.judge("192.0.2.66", heard.append)
     assert heard == [False, False]
     made.judge("192.0.2.1", heard.append)
     assert heard[2:] == [True]
-    house.settle(made, lambda: len(heard) == door._WAITING + 3)
+    house.settle(made, lambda: len(heard) == access._WAITING + 3)
     assert not any(heard[3:])

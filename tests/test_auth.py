@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmonitor.net import protocol, seal
-from dmonitor.net.seal import ANSWER, QUESTION, Forged, Seal
+from dmonitor.net import auth, protocol
+from dmonitor.net.auth import ANSWER, QUESTION, Forged, Seal
 
 KEY, OTHER = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
 NONCES = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"
@@ -88,8 +88,8 @@ def test_nothing_that_was_changed_is_taken(line: bytes, data: st.DataObject) -> 
     ("theirs", "ours"), [([KEY], [KEY]), ([KEY, OTHER], [OTHER]), ([OTHER], [KEY, OTHER]), ([KEY, OTHER], [OTHER, KEY])]
 )
 def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[bytes]) -> None:
-    said, seals = seal.hello(theirs, NONCES, "paris")
-    daemon, called = seal.met(said[:-1], ours, NONCES[0])
+    said, seals = auth.hello(theirs, NONCES, "paris")
+    daemon, called = auth.met(said[:-1], ours, NONCES[0])
     assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_LIMIT
     greeting = daemon.put(b"dmonitor 1\n")[:-1]
     taken = []
@@ -103,11 +103,11 @@ def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[byte
 
 @pytest.mark.parametrize("keys", [[OTHER], []])
 def test_hello_without_a_key_of_ours(keys: list[bytes]) -> None:
-    said, _ = seal.hello([KEY], NONCES, "paris")
+    said, _ = auth.hello([KEY], NONCES, "paris")
     with pytest.raises(Forged):
-        seal.met(said[:-1], keys, NONCES[0])
+        auth.met(said[:-1], keys, NONCES[0])
     with pytest.raises(Forged):
-        seal.met(said[:-1], [KEY], "0" * 32)
+        auth.met(said[:-1], [KEY], "0" * 32)
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_hello_without_a_key_of_ours(keys: list[bytes]) -> None:
 )
 def test_no_hello(line: bytes) -> None:
     with pytest.raises(Forged):
-        seal.met(line, [KEY], NONCES[0])
+        auth.met(line, [KEY], NONCES[0])
 
 
 @given(st.binary(max_size=600))
 def test_random_bytes_are_no_hello_and_no_line(line: bytes) -> None:
     with pytest.raises(Forged):
-        seal.met(line, [KEY, OTHER], NONCES[0])
+        auth.met(line, [KEY, OTHER], NONCES[0])
     refused(pair()[1], line)
 
 
@@ -137,9 +137,9 @@ def test_the_vectors_of_the_manual() -> None:
     lines = [(line[0], line[2:].encode()) for line in said[1].splitlines() if line[:2] in ("> ", "< ")]
     key, nonces, name = facts["key"].encode(), (facts["daemon's nonce"], facts["caller's nonce"]), facts["name"]
     assert lines[0] == ("<", protocol.write(protocol.Challenge(nonces[0]))[:-1])
-    hello, seals = seal.hello([key], nonces, name)
+    hello, seals = auth.hello([key], nonces, name)
     assert lines[1] == (">", hello[:-1])
-    daemon, _ = seal.met(hello[:-1], [key], nonces[0])
+    daemon, _ = auth.met(hello[:-1], [key], nonces[0])
     taken = [(seals[0] if mark == "<" else daemon).take(line) for mark, line in lines[2:]]
     assert taken[0].startswith(b"dmonitor 1 name=") and taken[1].startswith(b"test ") and taken[2].startswith(b"answer ")
     numbers = {"<": 0, ">": 0}
