@@ -5,7 +5,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-version = re.search(r'__version__ = "(.+)"', Path("dmonitor/__init__.py").read_text(encoding="utf-8"))
+version = re.search(
+    r'__version__ = "(.+)"', Path("dmonitor/__init__.py").read_text(encoding="utf-8")
+)
 
 setup(
     name="dmonitor",

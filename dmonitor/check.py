@@ -50,20 +50,24 @@ def _run(chosen: _Chosen) -> int:
     if chosen.check_config or chosen.test_alert or chosen.dry_run or chosen.test is not None:
         user.become()
     else:
-        user.become(chosen.state, chosen.run)
+        user.become(chosen.state, chosen.run_dir)
         return _round(chosen)
     if chosen.check_config:
         from dmonitor.config import audit
 
         return audit.report(chosen.config, chosen.state, _troubles(chosen))
     return (
-        _test_alert(chosen) if chosen.test_alert else _dry_run(chosen) if chosen.test is None else _one_test(chosen, chosen.test)
+        _test_alert(chosen)
+        if chosen.test_alert
+        else _dry_run(chosen)
+        if chosen.test is None
+        else _one_test(chosen, chosen.test)
     )
 
 
 def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
     with contextlib.suppress(StateError, OSError):  # the next round says so
-        return state.peek(chosen.state, chosen.run)[2].troubles
+        return state.peek(chosen.state, chosen.run_dir)[2].troubles
     return ()
 
 
@@ -75,15 +79,32 @@ class _Chosen(cli.Chosen):
 def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
-    parser = options.parser(PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees.")
-    parser.add_argument("--once", action="store_true", help="greet the peers once, and do not stay for what they find")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("-n", "--dry-run", action="store_true", help="test and ask, print who sees what; tell and store nothing")
-    what.add_argument("-t", "--check-config", action="store_true", help="say what is wrong with the configuration")
-    what.add_argument(
-        "--test-alert", action="store_true", help="mail every address a test, and run every hook; say what came of it"
+    parser = options.parser(
+        PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees."
     )
-    what.add_argument("--test", metavar="HOST/NAME", help="run one test as a round would; print its result")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="greet the peers once, and do not stay for what they find",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="test and ask, print who sees what; tell and store nothing",
+    )
+    what.add_argument(
+        "-t", "--check-config", action="store_true", help="say what is wrong with the configuration"
+    )
+    what.add_argument(
+        "--test-alert",
+        action="store_true",
+        help="mail every address a test, and run every hook; say what came of it",
+    )
+    what.add_argument(
+        "--test", metavar="HOST/NAME", help="run one test as a round would; print its result"
+    )
     parser.add_argument("--peers", action="store_true", help="with --test: ask everybody")
     return parser
 
@@ -119,9 +140,11 @@ def _take(own: lock.Lock) -> None:
 def _locked_round(chosen: _Chosen, began: float) -> int:
     configuration = config.load(chosen.config)
     config.log_problems(configuration.problems)
-    with state.State(chosen.state, chosen.run) as store:
+    with state.State(chosen.state, chosen.run_dir) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
-            configuration = configuration._replace(addresses=store.addresses(configuration.addresses))
+            configuration = configuration._replace(
+                addresses=store.addresses(configuration.addresses)
+            )
         all_told = _Driver(chosen, configuration, store, began).drive()
     faulthandler.cancel_dump_traceback_later()
     log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
@@ -144,24 +167,39 @@ class _Clock(NamedTuple):
 class _Driver:
     """Does in earnest what the script of `round` wants done."""
 
-    def __init__(self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float) -> None:
+    def __init__(
+        self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float
+    ) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
         node_id, settings = identity.make(chosen.state), configuration.settings
-        own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
-        self._observer = observer.Observer(configuration, node_id, store.lookups(), self._clock, own_run)
+        own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
+        self._observer = observer.Observer(
+            configuration, node_id, store.lookups(), self._clock, own_incarnation
+        )
         store.remember(configuration.addresses, self._observer.around.found)
-        tests, silences = digest.digest(configuration.tests), tuple(map(store.from_wall, configuration.silences))
-        addresses, nodes, complete = configuration.addresses, configuration.nodes, configuration.complete
+        tests, silences = (
+            digest.digest(configuration.tests),
+            tuple(map(store.from_wall, configuration.silences)),
+        )
+        addresses, nodes, complete = (
+            configuration.addresses,
+            configuration.nodes,
+            configuration.complete,
+        )
         rules = (settings.quorum, settings.confirm, settings.flapping, settings.remind, chosen.once)
-        self._setup = effects.Setup(node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules)
+        self._setup = effects.RoundConfig(
+            node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules
+        )
         self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
         self._mails: Mapping[str, Sequence[Notification]] = {}
         self._me = ""
 
     def drive(self) -> bool:
         """Take the round; return whether all that was handed over was taken."""
-        course = round.course(self._setup, self._store.books(), self._clock, _note, state.fresh_id)
+        course = round.run_round(
+            self._setup, self._store.memory(), self._clock, _note, state.fresh_id
+        )
         came = None
         try:
             while True:
@@ -200,16 +238,20 @@ class _Driver:
         settings, shift, now = self._config.settings, self._store.clock.to_wall(), time.time()
         letters = {}
         for address, told in mails.items():
-            owed = [codec.moved(each, lambda at: at + shift) for each in told]
+            owed = [codec.shift_times(each, lambda at: at + shift) for each in told]
             if names.is_hook(address):
                 letters[address] = delivery.Letter(
                     (self._config.hook(address),), *mail.compose_facts(owed, node=self._me, now=now)
                 )
             else:
                 content = mail.compose(owed, sender=settings.sender, node=self._me, now=now)
-                letters[address] = delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+                letters[address] = delivery.mail(
+                    content, address, sendmail=settings.sendmail, sender=settings.sender
+                )
         self._mails = mails
-        self._deliveries = delivery.send(letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed())
+        self._deliveries = delivery.send(
+            letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed()
+        )
 
     def _next(self) -> tuple[str, bool] | None:
         for address, delivered in self._deliveries:
@@ -217,7 +259,14 @@ class _Driver:
             for owed in self._mails[address]:
                 known = owed.incident
                 kind, reason = owed.kind.value, delivered.text or None
-                write(event, address=address, kind=kind, test=str(known.test), incident=known.id, reason=reason)
+                write(
+                    event,
+                    address=address,
+                    kind=kind,
+                    test=str(known.test),
+                    incident=known.id,
+                    reason=reason,
+                )
             return address, delivered.taken
         return None
 
@@ -259,7 +308,9 @@ def _one_test(chosen: _Chosen, name: str) -> int:
         return os.EX_USAGE
     if os.geteuid() and user.name() != user.find().pw_name:
         log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
-    configuration = configuration._replace(tests=tests, nodes=configuration.nodes if chosen.peers else ())
+    configuration = configuration._replace(
+        tests=tests, nodes=configuration.nodes if chosen.peers else ()
+    )
     seen, open_tests = look(chosen, configuration)
     (test,) = tests
     judgement = seen.judgements[test]
@@ -268,12 +319,18 @@ def _one_test(chosen: _Chosen, name: str) -> int:
     return {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}[judgement.answers[0].vote]
 
 
-def look(chosen: cli.Chosen, configuration: config.Config) -> tuple[effects.Observation, frozenset[Test]]:
+def look(
+    chosen: cli.Chosen, configuration: config.Config
+) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()
-    node_id, incidents, _ = state.peek(chosen.state, chosen.run) if configuration.nodes else ("", (), None)
-    own_run = functools.partial(lock.holder, chosen.state, "dmonitord")
-    eyes = observer.Observer(configuration, node_id, {}, _Clock(began, time.time), own_run, ask_all=True)
+    node_id, incidents, _ = (
+        state.peek(chosen.state, chosen.run_dir) if configuration.nodes else ("", (), None)
+    )
+    own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
+    eyes = observer.Observer(
+        configuration, node_id, {}, _Clock(began, time.time), own_incarnation, ask_all=True
+    )
     open_tests = frozenset(known.test for known in incidents if known.is_open)
     try:
         observation = eyes.observe(effects.Observe(open_tests, tuple(incidents)))
@@ -288,14 +345,16 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     verdict = judgement.verdict.value
     if len(judgement.answers) > 1:
         count = len(judgement.sites(Vote.FAILING))
-        verdict += f": {names.number(count, 'site')} failing, quorum {judgement.quorum}"
+        verdict += f": {names.pluralize(count, 'site')} failing, quorum {judgement.quorum}"
     if incident_open:
         verdict += ", incident open"
     width = max(len(answer.node.name) for answer in judgement.answers)
     lines = [f"{test}  {verdict}"]
     for answer in judgement.answers:
         duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
-        lines.append(f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}".rstrip())
+        lines.append(
+            f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}".rstrip()
+        )
     return lines
 
 
@@ -313,16 +372,29 @@ def _test_alert(chosen: _Chosen) -> int:
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):
-            letters[address] = delivery.Letter((configuration.hook(address),), *mail.compose_test_facts(node=me.name))
+            letters[address] = delivery.Letter(
+                (configuration.hook(address),), *mail.compose_test_facts(node=me.name)
+            )
         else:
-            content = mail.compose_test(address, sender=settings.sender, node=me.name, now=time.time())
-            letters[address] = delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+            content = mail.compose_test(
+                address, sender=settings.sender, node=me.name, now=time.time()
+            )
+            letters[address] = delivery.mail(
+                content, address, sendmail=settings.sendmail, sender=settings.sender
+            )
     deliveries = dict(delivery.send(letters, patience=60))
     for address, delivered in deliveries.items():
         where = "now look where it tells" if names.is_hook(address) else "now look into the mailbox"
-        outcome = f"taken by {letters[address].command[0]}: {where}" if delivered.taken else "not taken"
+        outcome = (
+            f"taken by {letters[address].command[0]}: {where}" if delivered.taken else "not taken"
+        )
         print(f"{address}: {outcome}" + (f": {delivered.text}" if delivered.text else ""))
-        log.info("test-alert", address=address, taken="yes" if delivered.taken else "no", text=delivered.text or None)
+        log.info(
+            "test-alert",
+            address=address,
+            taken="yes" if delivered.taken else "no",
+            text=delivered.text or None,
+        )
     return os.EX_OK if all(delivered.taken for delivered in deliveries.values()) else os.EX_TEMPFAIL
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import argparse
 
 PROGRAM = "dmonitord"
-_DESCRIPTORS = 4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
+_DESCRIPTORS = (
+    4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
+)
 _BACKLOG = 128
 
 
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _Chosen()
     cli.parse(_parser, chosen, arguments)
-    is_seen = chosen.foreground and "JOURNAL_STREAM" not in os.environ  # else each line would be in the journal twice
+    is_seen = (
+        chosen.foreground and "JOURNAL_STREAM" not in os.environ
+    )  # else each line would be in the journal twice
     log.start(PROGRAM, to_stderr=chosen.verbose or is_seen, verbose=chosen.verbose)
     os.umask(0o027)
     return cli.guard(lambda: _start(chosen))
@@ -53,12 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
     parser = options.parser(PROGRAM, "Answer the peers: what does this node see?")
-    parser.add_argument("--foreground", action="store_true", help="do not detach, and log on stderr too")
+    parser.add_argument(
+        "--foreground", action="store_true", help="do not detach, and log on stderr too"
+    )
     return parser
 
 
 def _start(chosen: _Chosen) -> int:
-    user.become(chosen.state, chosen.run)
+    user.become(chosen.state, chosen.run_dir)
     problems = config.Problems()
     settings = config.load_settings(chosen.config, problems)
     is_wrong = any(problem.severity is config.Severity.ERROR for problem in problems)
@@ -75,7 +81,11 @@ def _start(chosen: _Chosen) -> int:
         return os.EX_TEMPFAIL
     listeners = _listen(settings)
     serve = functools.partial(_serve, chosen, settings, node_id, own, listeners)
-    return serve() if chosen.foreground else _detach(serve, settings.concurrency, [*listeners, own.fileno()])
+    return (
+        serve()
+        if chosen.foreground
+        else _detach(serve, settings.concurrency, [*listeners, own.fileno()])
+    )
 
 
 def _listen(settings: config.Settings) -> list[socket.socket]:
@@ -84,17 +94,27 @@ def _listen(settings: config.Settings) -> list[socket.socket]:
     for address in settings.listen or ("0.0.0.0", "::"):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            listener = socket.create_server((address, settings.port), family=family, backlog=_BACKLOG)
+            listener = socket.create_server(
+                (address, settings.port), family=family, backlog=_BACKLOG
+            )
         except OSError as error:
-            if address == "::" and not settings.listen and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            if (
+                address == "::"
+                and not settings.listen
+                and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+            ):
                 continue  # a machine without IPv6
-            raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {settings.port}") from None
+            raise OSError(
+                error.errno, os.strerror(error.errno or 0), f"{address} port {settings.port}"
+            ) from None
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
 
 
-def _detach(serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[socket.socket | int]) -> int:
+def _detach(
+    serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[socket.socket | int]
+) -> int:
     """Leave a daemon behind that will SERVE and has KEPT open what it needs; return once it does, or has failed to."""
     report, reporting = os.pipe()
     reporter = io.FileIO(reporting, "wb")
@@ -106,7 +126,9 @@ def _detach(serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[
             said = pipe.read()
         if said == b"ready":
             return os.EX_OK
-        log.complain(f"unable to start: {said.decode(errors='replace') or 'the daemon died at once, see syslog'}")
+        log.complain(
+            f"unable to start: {said.decode(errors='replace') or 'the daemon died at once, see syslog'}"
+        )
         return os.EX_TEMPFAIL
     status = os.EX_SOFTWARE
     try:
@@ -150,13 +172,21 @@ def _serve(
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
         who = access.Door(selector, chosen.config, settings, node_id, own.run)
-        facts = Witness(selector, runner, chosen.config, chosen.state, chosen.run, settings, who)
+        facts = Witness(
+            selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, who
+        )
         server = Server(selector, listeners, facts, settings.concurrency, who)
         _say_ready()
         if reporter:
             reporter.write(b"ready")
             reporter.close()
-        log.info("started", name=who.greeting.name, id=node_id, port=settings.port, peers=len(who.around.peers))
+        log.info(
+            "started",
+            name=who.greeting.name,
+            id=node_id,
+            port=settings.port,
+            peers=len(who.around.peers),
+        )
         who.note_keys()
         while signal.SIGTERM not in caught:
             pauses = [pause for pause in (server.pause(), facts.pause()) if pause is not None]
@@ -177,7 +207,10 @@ def _serve(
 def _say_ready() -> None:
     """Tell systemd, where it waits for that, that the daemon can answer; see sd_notify(3)."""
     if path := os.environ.pop("NOTIFY_SOCKET", ""):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+        ):
             notified.sendto(b"READY=1", path.replace("@", "\0", 1))
 
 

@@ -14,7 +14,7 @@ from dmonitor.base import log, names
 from dmonitor.base.errors import StateError
 from dmonitor.config import config
 from dmonitor.core import digest, effects, result
-from dmonitor.core.model import Incident, Presence, Statement, Test
+from dmonitor.core.model import Incident, NodeStatus, Statement, Test
 from dmonitor.execution.runner import Done, Runner
 from dmonitor.net import access, peers
 from dmonitor.store import state
@@ -58,7 +58,11 @@ class Witness:
         return self._tests
 
     def has(self, test: Test, /) -> bool:
-        return self.door.peer(test.name) is not None if test.host == names.NODE else test in self.tests()
+        return (
+            self.door.peer(test.name) is not None
+            if test.host == names.NODE
+            else test in self.tests()
+        )
 
     def run(self, test: Test, done: Done, /) -> None:
         """Run the plugin of TEST, or greet the peer that it is."""
@@ -72,9 +76,15 @@ class Witness:
             self.runner.submit(test, f"{self.directory}/plugins/{test.plugin}", parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
-        visited, settings, own_id = self.door.peer(test.name), self.settings, self.door.greeting.node_id
-        asker = peers.Asker(self.selector, [visited] if visited else [], own_id, settings, self.door.keys)
-        asker.visiting, asker.own_run = True, lambda: self.door.greeting.run
+        visited, settings, own_id = (
+            self.door.peer(test.name),
+            self.settings,
+            self.door.greeting.node_id,
+        )
+        asker = peers.Asker(
+            self.selector, [visited] if visited else [], own_id, settings, self.door.keys
+        )
+        asker.visiting, asker.own_incarnation = True, lambda: self.door.greeting.incarnation
         self._visits[test] = asker, time.monotonic(), done
         asker.greet(lambda _: True, ())
 
@@ -92,7 +102,12 @@ class Witness:
                 del self._visits[test]
                 (contact,) = asker.contacts.values()
                 asker.close()
-                done(test, result.of_contact(contact, self.door.greeting.node_id, time.monotonic() - began))
+                done(
+                    test,
+                    result.of_contact(
+                        contact, self.door.greeting.node_id, time.monotonic() - began
+                    ),
+                )
 
     def statement(self) -> tuple[Statement, float]:
         """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
@@ -100,14 +115,27 @@ class Witness:
         greeting, tests = self.door.greeting, digest.digest(self.tests())
 
         def read(store: state.State) -> tuple[Statement, float]:
-            now, own = store.clock.now(), store.own()
-            presence = own.presence(greeting.name, greeting.node_id, now, tests=tests, stores=not store.failed, wall=time.time())
+            now, own = store.clock.now(), store.node_memory()
+            status = own.status(
+                greeting.name,
+                greeting.node_id,
+                now,
+                tests=tests,
+                stores=not store.failed,
+                wall=time.time(),
+            )
             return effects.state_of(
-                own, store.incidents(evidence=False), [store.from_wall(each) for each in silences], presence, now
+                own,
+                store.incidents(evidence=False),
+                [store.from_wall(each) for each in silences],
+                status,
+                now,
             ), now
 
-        alone = Presence(greeting.name, greeting.node_id, now, tests=tests, stores=False)
-        return self._read(read, (effects.state_of(effects.Own(), [], silences, alone, now), now))
+        alone = NodeStatus(greeting.name, greeting.node_id, now, tests=tests, stores=False)
+        return self._read(
+            read, (effects.state_of(effects.NodeMemory(), [], silences, alone, now), now)
+        )
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         """Return what is known of an incident."""

@@ -17,8 +17,19 @@ from dmonitor.config import cluster
 from dmonitor.config.config import Config
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
-from dmonitor.core.effects import Clock, Greet, Observation, Observe, Rehearse
-from dmonitor.core.model import Answer, Contact, Incident, Judgement, Node, Outcome, Rehearsal, Result, Test, node_test
+from dmonitor.core.effects import Greet, Observation, Observe, Rehearse, RoundClock
+from dmonitor.core.model import (
+    Answer,
+    Contact,
+    Incident,
+    Judgement,
+    Node,
+    Outcome,
+    Rehearsal,
+    Result,
+    Test,
+    node_test,
+)
 from dmonitor.net import peers
 
 if TYPE_CHECKING:
@@ -35,7 +46,9 @@ _Thing = TypeVar("_Thing")
 Known = Mapping[str, Sequence[str]]
 Run = Callable[[], str | None]
 
-_NOT_RUN = Result(Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency")
+_NOT_RUN = Result(
+    Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
+)
 
 
 class Observer:
@@ -46,11 +59,26 @@ class Observer:
     asked about passing tests too, and nothing is rehearsed.
     """
 
-    def __init__(self, config: Config, node_id: str, known: Known, clock: Clock, own_run: Run, *, ask_all: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        node_id: str,
+        known: Known,
+        clock: RoundClock,
+        own_incarnation: Run,
+        *,
+        ask_all: bool = False,
+    ) -> None:
         self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
         self._selector = selectors.DefaultSelector()
-        self._results: dict[Test, Result] = {test: result.MISTAKEN for test, wants in config.tests.items() if wants is None}
-        wanted = [(test, config.plugin(test), wants) for test, wants in config.tests.items() if wants is not None]
+        self._results: dict[Test, Result] = {
+            test: result.MISTAKEN for test, wants in config.tests.items() if wants is None
+        }
+        wanted = [
+            (test, config.plugin(test), wants)
+            for test, wants in config.tests.items()
+            if wants is not None
+        ]
         self._runner: runner.Runner | None = None
         if wanted:
             from dmonitor.execution import runner
@@ -61,14 +89,27 @@ class Observer:
         # has to wait until the runner has forked.
         try:
             faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
-        except RuntimeError as error:  # no thread to be had: the next round ends this one, should it hang
+        except (
+            RuntimeError
+        ) as error:  # no thread to be had: the next round ends this one, should it hang
             log.warning("no-hard-limit", reason=str(error))
         settings = config.settings
-        self.around = cluster.look_around(config.nodes, settings, known)  # may take a while; the plugins run meanwhile
+        self.around = cluster.look_around(
+            config.nodes, settings, known
+        )  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
-        self.tests = frozenset({*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)})
-        self._asker = peers.Asker(self._selector, self.around.peers, node_id, settings, config.keys, digest=digest(config.tests))
-        self._asker.clock, self._asker.own_run = clock.now, own_run
+        self.tests = frozenset(
+            {*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)}
+        )
+        self._asker = peers.Asker(
+            self._selector,
+            self.around.peers,
+            node_id,
+            settings,
+            config.keys,
+            digest=digest(config.tests),
+        )
+        self._asker.clock, self._asker.own_incarnation = clock.now, own_incarnation
         self._asker.heard = self._greeted
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
         here = self.around.here
@@ -92,7 +133,10 @@ class Observer:
             self._end_plugins()
         if not self.around.listed and self._asker.echo:
             self._me = self._asker.echo
-        judgements = {test: self._judge(test) for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))}
+        judgements = {
+            test: self._judge(test)
+            for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
+        }
         return Observation(self._me, judgements, tuple(self._asker.contacts.values()))
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
@@ -138,8 +182,12 @@ class Observer:
 
     def _reached(self, test: Test) -> list[Node]:
         """Return the peers that were greeted and have TEST."""
-        statements = [(contact.node, contact.statement) for contact in self._asker.contacts.values()]
-        return [node for node, said in statements if said and (said.tests is None or test in said.tests)]
+        statements = [
+            (contact.node, contact.statement) for contact in self._asker.contacts.values()
+        ]
+        return [
+            node for node, said in statements if said and (said.tests is None or test in said.tests)
+        ]
 
     def close(self) -> None:
         """End whatever still runs; no plugin outlives this."""
@@ -155,7 +203,9 @@ class Observer:
     def _start_greeting(self, incidents: Sequence[Incident]) -> None:
         self._greeting_since = self._clock.elapsed()
         known = {known for incident in incidents for known in incident.ids}
-        self._asker.greet(known.__contains__, [incident.ids for incident in incidents if incident.is_open])
+        self._asker.greet(
+            known.__contains__, [incident.ids for incident in incidents if incident.is_open]
+        )
 
     def _end_plugins(self) -> None:
         if self._runner:
@@ -168,7 +218,9 @@ class Observer:
         if left <= 0:
             return False
         pauses = [asker.pause() for asker in (self._asker, self._mirror)]
-        for key, _ in self._selector.select(min([left, *(pause for pause in pauses if pause is not None)])):
+        for key, _ in self._selector.select(
+            min([left, *(pause for pause in pauses if pause is not None)])
+        ):
             key.data()
         self._asker.tick()
         self._mirror.tick()
@@ -176,13 +228,22 @@ class Observer:
 
     def _greeted(self, contact: Contact) -> None:
         test = node_test(contact.node.name)
-        self._result(test, result.of_contact(contact, self._node_id, self._clock.elapsed() - self._greeting_since))
+        self._result(
+            test,
+            result.of_contact(contact, self._node_id, self._clock.elapsed() - self._greeting_since),
+        )
 
     def _result(self, test: Test, result: Result) -> None:
         if test in self._results:
             return
         self._results[test] = result
-        log.debug("ran", test=str(test), result=result.outcome.value, seconds=result.duration, text=result.text)
+        log.debug(
+            "test-ran",
+            test=str(test),
+            result=result.outcome.value,
+            seconds=result.duration,
+            text=result.text,
+        )
         self._ask(test)
 
     def _ask(self, test: Test) -> None:
@@ -194,14 +255,18 @@ class Observer:
 
     def _judge(self, test: Test) -> Judgement:
         quorum = self._config.settings.quorum
-        return verdict.decide(self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open)
+        return verdict.decide(
+            self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open
+        )
 
 
 def _by_chance(things: Sequence[_Thing]) -> _Thing:
     return things[int.from_bytes(os.urandom(4), "big") % len(things)]
 
 
-def greet_all(config: Config, node_id: str, own_run: Run) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
+def greet_all(
+    config: Config, node_id: str, own_incarnation: Run
+) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
     """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
 
     The times in it are those of the wall clock.
@@ -209,8 +274,15 @@ def greet_all(config: Config, node_id: str, own_run: Run) -> tuple[cluster.Clust
     around = cluster.look_around(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(selector, around.peers, node_id, config.settings, config.keys, digest=digest(config.tests))
-        asker.own_run = own_run
+        asker = peers.Asker(
+            selector,
+            around.peers,
+            node_id,
+            config.settings,
+            config.keys,
+            digest=digest(config.tests),
+        )
+        asker.own_incarnation = own_incarnation
 
         def heard(contact: Contact) -> None:
             found[contact.node] = contact, time.monotonic() - began

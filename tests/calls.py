@@ -41,7 +41,9 @@ class Conversation:
             self._socket.sendall(hello)
             first = protocol.read_greeting(self.read())
         assert isinstance(first, protocol.Greeting), first
-        assert bool(key) is (self._seal is not None), "a key is wanted from who has one, and from nobody else"
+        assert bool(key) is (self._seal is not None), (
+            "a key is wanted from who has one, and from nobody else"
+        )
 
     def say(self, lines: bytes) -> None:
         self._socket.sendall(self._seal.put(lines) if self._seal else lines)

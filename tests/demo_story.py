@@ -74,7 +74,9 @@ class Target:
 
     def start(self) -> None:
         for port, handler in self._kinds:
-            server = socketserver.ThreadingTCPServer((TARGET, port), handler, bind_and_activate=False)
+            server = socketserver.ThreadingTCPServer(
+                (TARGET, port), handler, bind_and_activate=False
+            )
             server.allow_reuse_address = True
             server.daemon_threads = True
             server.server_bind()
@@ -90,7 +92,10 @@ class Target:
 
 
 def make_nodes(place: Place) -> list[LocalNode]:
-    nodes, key = [LocalNode(place, address, list(NODES)) for address in NODES], secrets.token_hex(32)
+    nodes, key = (
+        [LocalNode(place, address, list(NODES)) for address in NODES],
+        secrets.token_hex(32),
+    )
     for node in nodes:
         node.key(key)
         for name, port in (("http", HTTP), ("ssh", SSH)):
@@ -125,7 +130,15 @@ def lines_about(log: str, *events: str) -> None:
     print("    The log of its round:\n")
     for line in log.splitlines():
         if line.partition(": ")[2].startswith(events):
-            print(textwrap.fill(line, 118, initial_indent="    ", subsequent_indent=" " * 20, break_on_hyphens=False))
+            print(
+                textwrap.fill(
+                    line,
+                    118,
+                    initial_indent="    ",
+                    subsequent_indent=" " * 20,
+                    break_on_hyphens=False,
+                )
+            )
     print()
 
 
@@ -155,17 +168,29 @@ def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None)
     table(first)
     expect(place)
 
-    chapter(f"The target shuts {first.address} out, which alone sees it fail. No mail, and the log says why")
+    chapter(
+        f"The target shuts {first.address} out, which alone sees it fail. No mail, and the log says why"
+    )
     target.blocked.add(first.address)
     lines_about(round_on_each(nodes), "asked test", "answer", "verdict")
     table(first)
     expect(place)
     target.blocked.clear()
 
-    chapter("The target is really down: the nodes agree, and the first of them mails; all have the same address in alert.d")
+    chapter(
+        "The target is really down: the nodes agree, and the first of them mails; all have the same address in alert.d"
+    )
     pass_time()
     target.stop()
-    lines_about(round_on_each(nodes), "asked test", "answer", "verdict", "incident", "speaker", "handed-over")
+    lines_about(
+        round_on_each(nodes),
+        "asked test",
+        "answer",
+        "verdict",
+        "incident",
+        "speaker-chosen",
+        "handed-over",
+    )
     show(place.mails())
     expect(place, down)
 
@@ -179,16 +204,18 @@ def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None)
         made = first.run("dmonitor", "page", page)
         assert made.returncode == 0, made.stderr
 
-    chapter(f"It is back; but {first.address} cannot mail, for its sendmail refuses: the next node says it")
+    chapter(
+        f"It is back; but {first.address} cannot mail, for its sendmail refuses: the next node says it"
+    )
     pass_time()
     target.start()
     first.configure(
         f"sendmail = {place.program('refuses', '#!/bin/sh' + chr(10) + 'echo no room in the queue; exit 75' + chr(10))}\n"
     )
     refused = first.run("dmonitor-check", "--verbose", "--once").stderr
-    lines_about(refused, "verdict", "incident", "speaker", "refused")
+    lines_about(refused, "verdict", "incident", "speaker-chosen", "refused")
     expect(place, down)
-    lines_about(nodes[1].round(), "incident", "speaker", "handed-over")
+    lines_about(nodes[1].round(), "incident", "speaker-chosen", "handed-over")
     nodes[2].round()
     show(place.mails()[1:])
     expect(place, down, f"UP 2 tests on {TARGET}: http, ssh")
@@ -203,9 +230,15 @@ def main() -> int:
         nodes = make_nodes(place)
         try:
             with running(nodes):
-                tell(place, nodes, target, str(Path(sys.argv[1]).resolve()) if sys.argv[1:] else None)
+                tell(
+                    place, nodes, target, str(Path(sys.argv[1]).resolve()) if sys.argv[1:] else None
+                )
         except AssertionError as error:
-            hint = "; does dmonitor run on this machine already?" if "Address already in use" in str(error) else ""
+            hint = (
+                "; does dmonitor run on this machine already?"
+                if "Address already in use" in str(error)
+                else ""
+            )
             print(f"dmonitor demo: FAILED: {str(error).strip()}{hint}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

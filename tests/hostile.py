@@ -30,7 +30,9 @@ class Hostile:
 
 SH = "#!/bin/sh\n"
 PY = "#!/usr/bin/python3\n"
-SLEEP = f'sh -c "sleep {LONG}; : {MARK}"'  # `: MARK` keeps the sh, whose command line tells what it is
+SLEEP = (
+    f'sh -c "sleep {LONG}; : {MARK}"'  # `: MARK` keeps the sh, whose command line tells what it is
+)
 
 HOSTILE = {
     "sleeps": Hostile(SH + SLEEP, TIMEOUT, "not ended after"),
@@ -44,14 +46,20 @@ HOSTILE = {
     "setsid-grandchild": Hostile(SH + f"(setsid {SLEEP} &)\necho OK away", OK, "away"),
     "setsid-hangs": Hostile(SH + f"setsid {SLEEP} &\n{SLEEP}", TIMEOUT),
     "daemon": Hostile(
-        PY + "import os, sys, time\nif os.fork(): os._exit(print('OK forked') or sys.stdout.flush() or 0)\n"
+        PY
+        + "import os, sys, time\nif os.fork(): os._exit(print('OK forked') or sys.stdout.flush() or 0)\n"
         f"os.setsid()\nif os.fork(): os._exit(0)\nos.execv('/bin/sh', ['sh', '-c', 'sleep {LONG}; : {MARK}'])\n",
         OK,
         "forked",
     ),
-    "daemon-closes-all": Hostile(SH + f"setsid {SLEEP} </dev/null >/dev/null 2>&1 &\necho OK quiet", OK, "quiet"),
+    "daemon-closes-all": Hostile(
+        SH + f"setsid {SLEEP} </dev/null >/dev/null 2>&1 &\necho OK quiet", OK, "quiet"
+    ),
     "tree": Hostile(
-        SH + f"for i in 1 2 3 4 5; do (setsid sh -c '{SLEEP} & {SLEEP}' &) ; done\nsleep 0.1\necho OK planted", OK, "planted"
+        SH
+        + f"for i in 1 2 3 4 5; do (setsid sh -c '{SLEEP} & {SLEEP}' &) ; done\nsleep 0.1\necho OK planted",
+        OK,
+        "planted",
     ),
     "renices": Hostile(SH + f"renice 19 $$ >/dev/null\nexec {SLEEP}", TIMEOUT),
     "floods": Hostile(SH + f"exec yes OK {MARK}", TIMEOUT, "it had said: OK"),
@@ -73,12 +81,15 @@ HOSTILE = {
     "signal": Hostile(SH + "echo OK; kill -SEGV $$", UNKNOWN, "died of SIGSEGV"),
     "kills-group": Hostile(SH + "echo OK; kill -KILL 0", UNKNOWN, "died of SIGKILL"),
     "fills-disk": Hostile(
-        SH + "f=$(mktemp /tmp/dmhostile.XXXXXX) && exec 3<>$f && rm $f && exec dd if=/dev/zero bs=1M count=3 >&3",
+        SH
+        + "f=$(mktemp /tmp/dmhostile.XXXXXX) && exec 3<>$f && rm $f && exec dd if=/dev/zero bs=1M count=3 >&3",
         UNKNOWN,
         "SIGXFSZ",
     ),
     "not-executable": Hostile(SH + "echo OK", UNKNOWN, "is not executable", 0o644),
-    "no-interpreter": Hostile("#!/nonexistent/sh\necho OK\n", UNKNOWN, "interpreter that does not exist"),
+    "no-interpreter": Hostile(
+        "#!/nonexistent/sh\necho OK\n", UNKNOWN, "interpreter that does not exist"
+    ),
     "no-program": Hostile("echo OK\n", UNKNOWN, "neither a program nor a script"),
     "garbage-program": Hostile(b"\x7fELF" + bytes(100), UNKNOWN),
 }
@@ -105,7 +116,12 @@ def strays() -> list[str]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = (
+                Path(f"/proc/{pid}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+            )
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
         except OSError:
             continue

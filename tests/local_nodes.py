@@ -53,7 +53,11 @@ class Place:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.chmod(0o755)
-        shutil.copytree(CHECKOUT / "dmonitor", directory / "dmonitor", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            CHECKOUT / "dmonitor",
+            directory / "dmonitor",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         shutil.copytree(CHECKOUT / "bin", directory / "bin")
         self.mailbox = self.writable("mail")
         self.sendmail = self.program("sendmail", _SENDMAIL.format(self.mailbox))
@@ -76,7 +80,10 @@ class Place:
 
     def mails(self) -> list[email.message.EmailMessage]:
         files = sorted(path for path in self.mailbox.iterdir() if not path.name.startswith("."))
-        return [email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in files]
+        return [
+            email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            for path in files
+        ]
 
     def subjects(self) -> list[str]:
         return [str(mail["Subject"]) for mail in self.mails()]
@@ -85,7 +92,9 @@ class Place:
 class LocalNode:
     """A node at ADDRESS: its configuration, its state, and its two programs."""
 
-    def __init__(self, place: Place, address: str, nodes: Sequence[str], *, port: int = 2929, conf: str = "") -> None:
+    def __init__(
+        self, place: Place, address: str, nodes: Sequence[str], *, port: int = 2929, conf: str = ""
+    ) -> None:
         self.place = place
         self.address = address
         self.port = port
@@ -131,7 +140,16 @@ class LocalNode:
 
     def command(self, program: str, *options: str) -> list[str]:
         script = self.place.directory / "bin" / program
-        return [sys.executable, str(script), "--config", str(self.config), "--state", str(self.state), *self.also, *options]
+        return [
+            sys.executable,
+            str(script),
+            "--config",
+            str(self.config),
+            "--state",
+            str(self.state),
+            *self.also,
+            *options,
+        ]
 
     def run(self, program: str, *options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -159,7 +177,9 @@ class LocalNode:
     def round(self) -> str:
         """Run a round; return what it logged. AssertionError unless it ended with 0."""
         ran = self.run("dmonitor-check", "--verbose", "--once")
-        assert ran.returncode == 0, f"dmonitor-check on {self.address} ended with {ran.returncode}:\n{ran.stderr}"
+        assert ran.returncode == 0, (
+            f"dmonitor-check on {self.address} ended with {ran.returncode}:\n{ran.stderr}"
+        )
         return ran.stderr
 
     @property
@@ -168,7 +188,9 @@ class LocalNode:
 
     def start(self) -> None:
         started = self.run("dmonitord")
-        assert started.returncode == 0, f"dmonitord on {self.address} ended with {started.returncode}: {started.stderr}"
+        assert started.returncode == 0, (
+            f"dmonitord on {self.address} ended with {started.returncode}: {started.stderr}"
+        )
 
     def stop(self) -> None:
         """End the daemon, if it runs, and wait until it is gone."""

@@ -38,7 +38,15 @@ class House:
         (self.directory / "nodes.txt").write_text("".join(f"{name}\n" for name in names))
 
     def door(self) -> Door:
-        self.doors.append(Door(self.selector, self.directory, config.Settings(listen=("127.0.0.1",)), "1d1d", "run1"))
+        self.doors.append(
+            Door(
+                self.selector,
+                self.directory,
+                config.Settings(listen=("127.0.0.1",)),
+                "1d1d",
+                "run1",
+            )
+        )
         return self.doors[-1]
 
     def settle(self, made: Door, condition: Callable[[], object] = lambda: True) -> None:
@@ -55,7 +63,11 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     with selectors.DefaultSelector() as selector:
-        made = House(tmp_path, selector, {"127.0.0.1": addresses("127.0.0.1"), "paris": addresses("192.0.2.1")})
+        made = House(
+            tmp_path,
+            selector,
+            {"127.0.0.1": addresses("127.0.0.1"), "paris": addresses("192.0.2.1")},
+        )
 
         def look_up_all(names: Iterator[str], _: float) -> Found:
             made.looked += 1
@@ -106,7 +118,9 @@ def test_a_name_without_an_address_is_looked_up_sooner(house: House) -> None:
     house.settle(made, lambda: "192.0.2.3" in made.admitted)
 
 
-def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_shuts_nobody_out(house: House) -> None:
+def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_shuts_nobody_out(
+    house: House,
+) -> None:
     made = house.door()
     house.nodes("127.0.0.1", "paris", "::ffff:192.0.2.7", "fe80::1%eth0")
     house.known |= {"::ffff:192.0.2.7": resolve.look_up("::ffff:192.0.2.7")}
@@ -120,7 +134,12 @@ def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_
 
 @pytest.mark.parametrize(
     ("said", "address"),
-    [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1"), ("2001:DB8::1", "2001:db8::1")],
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("2001:DB8::1", "2001:db8::1"),
+    ],
 )
 def test_an_address_has_one_form(said: str, address: str) -> None:
     assert str(resolve.normal(said)) == address

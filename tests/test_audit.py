@@ -25,19 +25,30 @@ def complaints(node: LocalNode) -> tuple[int, list[str]]:
     ran = node.run("dmonitor-check", "--check-config")
     assert ran.stdout == ""
     warning = f"dmonitor-check: warning: {node.state}: dmonitord does not run on this node: its peers get no answer\n"
-    said = ran.stderr.replace(warning, "").replace(f"{node.config}/", "").replace(f"{node.place.directory}/", "")
+    said = (
+        ran.stderr.replace(warning, "")
+        .replace(f"{node.config}/", "")
+        .replace(f"{node.place.directory}/", "")
+    )
     return ran.returncode, [line.removeprefix("dmonitor-check: ") for line in said.splitlines()]
 
 
 def test_all_well(node: LocalNode) -> None:
     status, said = complaints(node)
-    assert (status, said) == (0, ["127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 1 warning"])
+    assert (status, said) == (
+        0,
+        [
+            "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 1 warning"
+        ],
+    )
     assert list(node.state.iterdir()) == [], "it changes nothing"
 
 
 def test_all_well_once_the_daemon_runs(node: LocalNode) -> None:
     with running([node]):
-        assert node.run("dmonitor-check", "-t").stderr.endswith(", 1 address: all well here; dmonitor-check -n asks the peers\n")
+        assert node.run("dmonitor-check", "-t").stderr.endswith(
+            ", 1 address: all well here; dmonitor-check -n asks the peers\n"
+        )
 
 
 def test_every_mistake(node: LocalNode) -> None:
@@ -53,10 +64,16 @@ def test_every_mistake(node: LocalNode) -> None:
     (node.config / "hosts.d/bad host").mkdir()
     (node.config / "hosts.d/node").mkdir()
     node.configure("qorum = 2\nconfirm = often\nquorum = 4\nsendmail = /nonexistent/sendmail\n")
-    (node.config / "nodes.txt").write_text("127.0.0.31 a\n127.0.0.32 b\n# comment\nnosuchhost.invalid c\n")
+    (node.config / "nodes.txt").write_text(
+        "127.0.0.31 a\n127.0.0.32 b\n# comment\nnosuchhost.invalid c\n"
+    )
     status, said = complaints(node)
     assert status == os.EX_CONFIG
-    unresolved = [line for line in said if line.startswith("error: nodes.txt:4: nosuchhost.invalid: its name does not resolve: ")]
+    unresolved = [
+        line
+        for line in said
+        if line.startswith("error: nodes.txt:4: nosuchhost.invalid: its name does not resolve: ")
+    ]
     assert len(unresolved) == 1
     assert [line for line in said if line not in unresolved] == [
         "error: dmonitor.conf:4: unknown key 'qorum'; did you mean quorum?",
@@ -78,9 +95,18 @@ def test_every_mistake(node: LocalNode) -> None:
 @pytest.mark.parametrize(
     ("nodes", "complaint"),
     [
-        ("", "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert"),
-        ("127.0.0.31\n", "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert"),
-        ("127.0.0.31 x\n127.0.0.32 x\n", "error: nodes.txt: 1 site (x) and quorum = 2: no test can ever be DOWN"),
+        (
+            "",
+            "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert",
+        ),
+        (
+            "127.0.0.31\n",
+            "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert",
+        ),
+        (
+            "127.0.0.31 x\n127.0.0.32 x\n",
+            "error: nodes.txt: 1 site (x) and quorum = 2: no test can ever be DOWN",
+        ),
     ],
 )
 def test_what_can_never_alert(node: LocalNode, nodes: str, complaint: str) -> None:
@@ -93,28 +119,47 @@ def test_no_key_is_warned_of_and_a_bad_one_is_an_error(node: LocalNode) -> None:
     (node.config / "key").chmod(0o644)
     status, said = complaints(node)
     assert status == os.EX_CONFIG
-    assert said[0] == "error: key: this key is not used: others could read or write it (mode 644); chmod 640 would mend that"
+    assert (
+        said[0]
+        == "error: key: this key is not used: others could read or write it (mode 644); chmod 640 would mend that"
+    )
     (node.config / "key").unlink()
     status, said = complaints(node)
-    assert status == 0 and said[0].startswith("warning: key: no key: whoever can call from a node's address is believed to be")
+    assert status == 0 and said[0].startswith(
+        "warning: key: no key: whoever can call from a node's address is believed to be"
+    )
 
 
 def test_plugins_that_others_could_change(node: LocalNode) -> None:
     (node.config / "plugins/check_http").chmod(0o775)
-    assert complaints(node)[1][0].startswith("error: plugins/check_http: can be written by others than its owner; chmod go-w")
+    assert complaints(node)[1][0].startswith(
+        "error: plugins/check_http: can be written by others than its owner; chmod go-w"
+    )
     (node.config / "plugins/check_http").chmod(0o755)
     (node.config / "plugins").chmod(0o777)
-    assert complaints(node)[1][0].startswith("error: plugins/check_http: lies in plugins, which can be written by others")
+    assert complaints(node)[1][0].startswith(
+        "error: plugins/check_http: lies in plugins, which can be written by others"
+    )
 
 
 def test_what_the_plugins_lack_is_one_line_for_apt(node: LocalNode) -> None:
-    for name, needs in (("one", "no-such-one (some-tools)"), ("two", "no-such-two (other-tools)"), ("three", "sh (dash)")):
+    for name, needs in (
+        ("one", "no-such-one (some-tools)"),
+        ("two", "no-such-two (other-tools)"),
+        ("three", "sh (dash)"),
+    ):
         node.plugin(name, f"# {name}: tests something. Needs {needs}.\necho OK\n")
         node.test(f"www.example.com/{name}")
     node.test("mail.example.com/one")
     said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
-    assert "dmonitor-check: error: plugins/check_one: no-such-one is not installed; needed for mail.example.com/one\n" in said
-    assert "dmonitor-check: error: plugins/check_two: no-such-two is not installed; needed for www.example.com/two\n" in said
+    assert (
+        "dmonitor-check: error: plugins/check_one: no-such-one is not installed; needed for mail.example.com/one\n"
+        in said
+    )
+    assert (
+        "dmonitor-check: error: plugins/check_two: no-such-two is not installed; needed for www.example.com/two\n"
+        in said
+    )
     assert "which these packages have: apt install other-tools some-tools\n" in said
     assert "check_three" not in said
 
@@ -125,7 +170,10 @@ def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
     node.plugin("code", "print('OK')\n", interpreter="/usr/bin/python3")
     node.test("www.example.com/code", "WHATEVER=1\n")
     said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
-    assert "warning: hosts.d/www.example.com/shop: check_shop makes nothing of EXPCT; did you mean EXPECT?\n" in said
+    assert (
+        "warning: hosts.d/www.example.com/shop: check_shop makes nothing of EXPCT; did you mean EXPECT?\n"
+        in said
+    )
     assert "warning: hosts.d/www.example.com/code: check_code makes nothing of WHATEVER\n" in said
     assert said.count("makes nothing of") == 2
 
@@ -155,7 +203,10 @@ def test_unreadable(node: LocalNode) -> None:
     """As root, the check looks with the eyes of the user that rounds run as."""
     (node.config / "nodes.txt").chmod(0)
     if os.geteuid() == 0:
-        assert complaints(node)[1][0] == f"error: nodes.txt: Permission denied for user {run_as().pw_name}"
+        assert (
+            complaints(node)[1][0]
+            == f"error: nodes.txt: Permission denied for user {run_as().pw_name}"
+        )
     (node.config / "nodes.txt").unlink()
     assert complaints(node)[1][0] == "error: nodes.txt: No such file or directory"
 
@@ -180,7 +231,7 @@ def test_silences_are_counted_and_those_that_ended_are_named(node: LocalNode) ->
 def test_what_the_last_round_found_is_said(node: LocalNode) -> None:
     node.round()
     _, said = complaints(node)
-    found = "silent, as of the last round: no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused)"
+    found = "isolated, as of the last round: no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused)"
     assert any(line.startswith("warning: ") and found in line for line in said), said
 
 
@@ -199,5 +250,9 @@ def test_hosts_that_cannot_be_found(node: LocalNode) -> None:
     for host in ("10.1.2.300", "www.example.com:8080", "2001:db8::1", "10.1.2.3"):
         node.test(f"{host}/http")
     said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
-    found = [line.split(": ", 3)[2] for line in said.splitlines() if "neither a name nor an address" in line]
+    found = [
+        line.split(": ", 3)[2]
+        for line in said.splitlines()
+        if "neither a name nor an address" in line
+    ]
     assert found == ["hosts.d/10.1.2.300", "hosts.d/www.example.com:8080"]

@@ -19,7 +19,9 @@ NONCES = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"
 MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
 
 
-def pair(key: bytes = KEY, nonces: tuple[str, str] = NONCES, name: str = "paris") -> tuple[Seal, Seal]:
+def pair(
+    key: bytes = KEY, nonces: tuple[str, str] = NONCES, name: str = "paris"
+) -> tuple[Seal, Seal]:
     """Return the seals of caller and daemon."""
     return Seal(key, nonces, name, QUESTION, ANSWER), Seal(key, nonces, name, ANSWER, QUESTION)
 
@@ -28,7 +30,10 @@ def test_each_side_takes_what_the_other_wrote_in_order() -> None:
     caller, daemon = pair()
     asked = caller.put(b"greet\ntests\n") + caller.put(b"quit\n")
     assert [daemon.take(line) for line in asked.splitlines()] == [b"greet", b"tests", b"quit"]
-    assert [caller.take(line) for line in daemon.put(b"one text=a mac=b\nend\n").splitlines()] == [b"one text=a mac=b", b"end"]
+    assert [caller.take(line) for line in daemon.put(b"one text=a mac=b\nend\n").splitlines()] == [
+        b"one text=a mac=b",
+        b"end",
+    ]
 
 
 def test_nothing_said_is_no_line() -> None:
@@ -78,18 +83,32 @@ def test_nothing_that_was_changed_is_taken(line: bytes, data: st.DataObject) -> 
     flipped = bytearray(sealed)
     flipped[at // 8] ^= 1 << at % 8
     cut = data.draw(st.integers(0, len(sealed) - 1))
-    for forged in (bytes(flipped), sealed[:cut], sealed[cut + 1 :], sealed + b"x", b"x" + sealed, line, sealed.upper()):
+    for forged in (
+        bytes(flipped),
+        sealed[:cut],
+        sealed[cut + 1 :],
+        sealed + b"x",
+        b"x" + sealed,
+        line,
+        sealed.upper(),
+    ):
         if forged != sealed:
             refused(daemon, forged)
     assert daemon.take(sealed) == line
 
 
 @pytest.mark.parametrize(
-    ("theirs", "ours"), [([KEY], [KEY]), ([KEY, OTHER], [OTHER]), ([OTHER], [KEY, OTHER]), ([KEY, OTHER], [OTHER, KEY])]
+    ("theirs", "ours"),
+    [
+        ([KEY], [KEY]),
+        ([KEY, OTHER], [OTHER]),
+        ([OTHER], [KEY, OTHER]),
+        ([KEY, OTHER], [OTHER, KEY]),
+    ],
 )
 def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[bytes]) -> None:
     said, seals = auth.hello(theirs, NONCES, "paris")
-    daemon, called = auth.met(said[:-1], ours, NONCES[0])
+    daemon, called = auth.accept_hello(said[:-1], ours, NONCES[0])
     assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_LIMIT
     greeting = daemon.put(b"dmonitor 1\n")[:-1]
     taken = []
@@ -105,24 +124,31 @@ def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[byte
 def test_hello_without_a_key_of_ours(keys: list[bytes]) -> None:
     said, _ = auth.hello([KEY], NONCES, "paris")
     with pytest.raises(Forged):
-        auth.met(said[:-1], keys, NONCES[0])
+        auth.accept_hello(said[:-1], keys, NONCES[0])
     with pytest.raises(Forged):
-        auth.met(said[:-1], [KEY], "0" * 32)
+        auth.accept_hello(said[:-1], [KEY], "0" * 32)
 
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"hello", b"test www.example.com/ssh", b"hello paris " + b"1" * 32, b"hello paris x mac=" + b"a" * 64, b"\xff" * 500],
+    [
+        b"",
+        b"hello",
+        b"test www.example.com/ssh",
+        b"hello paris " + b"1" * 32,
+        b"hello paris x mac=" + b"a" * 64,
+        b"\xff" * 500,
+    ],
 )
 def test_no_hello(line: bytes) -> None:
     with pytest.raises(Forged):
-        auth.met(line, [KEY], NONCES[0])
+        auth.accept_hello(line, [KEY], NONCES[0])
 
 
 @given(st.binary(max_size=600))
 def test_random_bytes_are_no_hello_and_no_line(line: bytes) -> None:
     with pytest.raises(Forged):
-        auth.met(line, [KEY, OTHER], NONCES[0])
+        auth.accept_hello(line, [KEY, OTHER], NONCES[0])
     refused(pair()[1], line)
 
 
@@ -134,14 +160,24 @@ def test_the_vectors_of_the_manual() -> None:
     facts = dict(line.split(" = ") for line in vectors[1].splitlines() if " = " in line)
     said = re.search(r'^\.\\" sealed transcript\n\.Bd.*?\n(.*?)^\.Ed', page, re.M | re.S)
     assert said
-    lines = [(line[0], line[2:].encode()) for line in said[1].splitlines() if line[:2] in ("> ", "< ")]
-    key, nonces, name = facts["key"].encode(), (facts["daemon's nonce"], facts["caller's nonce"]), facts["name"]
+    lines = [
+        (line[0], line[2:].encode()) for line in said[1].splitlines() if line[:2] in ("> ", "< ")
+    ]
+    key, nonces, name = (
+        facts["key"].encode(),
+        (facts["daemon's nonce"], facts["caller's nonce"]),
+        facts["name"],
+    )
     assert lines[0] == ("<", protocol.write(protocol.Challenge(nonces[0]))[:-1])
     hello, seals = auth.hello([key], nonces, name)
     assert lines[1] == (">", hello[:-1])
-    daemon, _ = auth.met(hello[:-1], [key], nonces[0])
+    daemon, _ = auth.accept_hello(hello[:-1], [key], nonces[0])
     taken = [(seals[0] if mark == "<" else daemon).take(line) for mark, line in lines[2:]]
-    assert taken[0].startswith(b"dmonitor 1 name=") and taken[1].startswith(b"test ") and taken[2].startswith(b"answer ")
+    assert (
+        taken[0].startswith(b"dmonitor 1 name=")
+        and taken[1].startswith(b"test ")
+        and taken[2].startswith(b"answer ")
+    )
     numbers = {"<": 0, ">": 0}
     for mark, line in lines[1:]:
         text, _, mac = line.rpartition(b" mac=")

@@ -18,7 +18,9 @@ def localhost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the name localhost resolve, which a minimal system may not know."""
     real = resolve.look_up
     known = ((ipaddress.ip_address("127.0.0.1"),), "")
-    monkeypatch.setattr(resolve, "look_up", lambda name: known if name == "localhost" else real(name))
+    monkeypatch.setattr(
+        resolve, "look_up", lambda name: known if name == "localhost" else real(name)
+    )
 
 
 def listening(*addresses: str) -> Settings:
@@ -30,10 +32,16 @@ def nodes(*names: str) -> list[Node]:
 
 
 def test_nodes_on_one_machine_are_told_apart_by_listen() -> None:
-    around = cluster.look_around(nodes("127.0.0.11", "127.0.0.12", "127.0.0.13"), listening("127.0.0.12"), {})
+    around = cluster.look_around(
+        nodes("127.0.0.11", "127.0.0.12", "127.0.0.13"), listening("127.0.0.12"), {}
+    )
     assert around.me.name == "127.0.0.12" and around.listed
     assert [peer.node.name for peer in around.peers] == ["127.0.0.11", "127.0.0.13"]
-    assert {address for (address,) in around.found.values()} == {"127.0.0.11", "127.0.0.12", "127.0.0.13"}
+    assert {address for (address,) in around.found.values()} == {
+        "127.0.0.11",
+        "127.0.0.12",
+        "127.0.0.13",
+    }
 
 
 def test_a_name_for_loopback_is_this_machine() -> None:
@@ -85,14 +93,22 @@ def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_good_addresses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     before = cluster.look_around(nodes("localhost", "127.0.0.12"), listening("127.0.0.12"), {})
     monkeypatch.setattr(resolve, "look_up", lambda name: ((), "the resolver is away"))
-    after = cluster.look_around(nodes("localhost", "127.0.0.12", "new"), listening("127.0.0.12"), before.found)
+    after = cluster.look_around(
+        nodes("localhost", "127.0.0.12", "new"), listening("127.0.0.12"), before.found
+    )
     assert after.me == before.me
     assert after.peers[0] == before.peers[0]
-    assert after.peers[1] == cluster.Peer(Node("new", "new"), (), "its name does not resolve: the resolver is away")
+    assert after.peers[1] == cluster.Peer(
+        Node("new", "new"), (), "its name does not resolve: the resolver is away"
+    )
 
 
 def test_an_own_line_is_known_by_the_host_name_too() -> None:
-    around = cluster.look_around([Node(socket.gethostname(), "here"), Node("192.0.2.1", "there")], listening("127.0.0.77"), {})
+    around = cluster.look_around(
+        [Node(socket.gethostname(), "here"), Node("192.0.2.1", "there")],
+        listening("127.0.0.77"),
+        {},
+    )
     assert around.me == Node(socket.gethostname(), "here") and len(around.peers) == 1
 
 
@@ -104,9 +120,15 @@ def test_the_setting_name_says_which_line_is_ours() -> None:
     """A machine behind NAT finds neither its address nor, maybe, its host name in the list."""
     lines = nodes("192.0.2.1", "localhost", "192.0.2.2")
     around = cluster.look_around(lines, Settings(name="192.0.2.2"), {})
-    assert around.me.name == "192.0.2.2" and around.listed and around.names == {"192.0.2.2", "localhost"}
+    assert (
+        around.me.name == "192.0.2.2"
+        and around.listed
+        and around.names == {"192.0.2.2", "localhost"}
+    )
     assert [peer.node.name for peer in around.peers] == ["192.0.2.1"]
-    assert cluster.look_around(lines[:1], Settings(name="192.0.2.2"), {}).names == {"192.0.2.2"}, "not listed, and called so"
+    assert cluster.look_around(lines[:1], Settings(name="192.0.2.2"), {}).names == {"192.0.2.2"}, (
+        "not listed, and called so"
+    )
 
 
 def test_of_a_name_with_very_many_addresses_some_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,11 +28,28 @@ def node(place: Place) -> LocalNode:
 
 
 def key(node: LocalNode, *words: str, stdin: str = "") -> tuple[int, str, str]:
-    command = [sys.executable, str(node.place.directory / "bin/dmonitor"), "--config", str(node.config), "key", *words]
+    command = [
+        sys.executable,
+        str(node.place.directory / "bin/dmonitor"),
+        "--config",
+        str(node.config),
+        "key",
+        *words,
+    ]
     ran = subprocess.run(
-        command, env=node.place.environment(), input=stdin, text=True, capture_output=True, timeout=20, check=False
+        command,
+        env=node.place.environment(),
+        input=stdin,
+        text=True,
+        capture_output=True,
+        timeout=20,
+        check=False,
     )
-    return ran.returncode, ran.stdout.replace(f"{node.config}/", ""), ran.stderr.replace(f"{node.config}/", "")
+    return (
+        ran.returncode,
+        ran.stdout.replace(f"{node.config}/", ""),
+        ran.stderr.replace(f"{node.config}/", ""),
+    )
 
 
 def test_a_key_is_made_and_shown(node: LocalNode) -> None:
@@ -54,13 +71,25 @@ def test_a_key_is_made_and_shown(node: LocalNode) -> None:
     assert len(made.read_text().strip()) == 64
     status, said, _ = key(node)
     assert status == 0 and said.endswith("  key\n") and made.read_text()[:16] not in said
-    assert sorted(os.listdir(node.config)) == ["alert.d", "dmonitor.conf", "hosts.d", "key", "nodes.txt", "plugins"]
+    assert sorted(os.listdir(node.config)) == [
+        "alert.d",
+        "dmonitor.conf",
+        "hosts.d",
+        "key",
+        "nodes.txt",
+        "plugins",
+    ]
 
 
 def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     one, two, three = ("1" * 32, "2" * 64, "3" * 40)
-    assert key(node, "set", stdin=one + "\n")[0] == 0 and config.load_keys(node.config, config.Problems()) == (one.encode(),)
-    assert key(node, "set", stdin=one)[1] == "key is this key already\n" and not (node.config / "key.old").exists()
+    assert key(node, "set", stdin=one + "\n")[0] == 0 and config.load_keys(
+        node.config, config.Problems()
+    ) == (one.encode(),)
+    assert (
+        key(node, "set", stdin=one)[1] == "key is this key already\n"
+        and not (node.config / "key.old").exists()
+    )
     assert key(node, "set", stdin=two)[1].endswith(
         "still taken. When all nodes have the new one, on each:\n  dmonitor key drop\n"
     )
@@ -71,13 +100,19 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
         )
     assert key(node)[1].splitlines()[1].endswith("  key.old")
     checked = node.run("dmonitor-check", "-t").stderr
-    assert "key.old: the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that" in checked
+    assert (
+        "key.old: the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that"
+        in checked
+    )
     for _ in range(2):
         assert key(node, "drop") == (0, "no old key is taken any more\n", "")
     assert config.load_keys(node.config, config.Problems()) == (two.encode(),)
 
 
-@pytest.mark.parametrize("text", ["", "short", "x" * 31, "two words of more than 32 characters in all", "ü" * 40, "x" * 1001])
+@pytest.mark.parametrize(
+    "text",
+    ["", "short", "x" * 31, "two words of more than 32 characters in all", "ü" * 40, "x" * 1001],
+)
 def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     before = "1" * 32
     key(node, "set", stdin=before)
@@ -106,7 +141,11 @@ def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault:
     node.key(text)
     (node.config / "key").chmod(mode)
     started = node.run("dmonitord")
-    assert started.returncode == os.EX_CONFIG and fault in started.stderr and "key: this key is not used" in started.stderr
+    assert (
+        started.returncode == os.EX_CONFIG
+        and fault in started.stderr
+        and "key: this key is not used" in started.stderr
+    )
     checked = node.run("dmonitor-check", "-t")
     assert checked.returncode == os.EX_CONFIG and fault in checked.stderr
 
@@ -114,7 +153,11 @@ def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault:
 @pytest.mark.parametrize("name", ["directory", "fifo", "dangling"])
 def test_a_key_that_is_no_file(node: LocalNode, name: str) -> None:
     path = node.config / "key"
-    {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "dangling": lambda: path.symlink_to("nowhere")}[name]()
+    {
+        "directory": path.mkdir,
+        "fifo": lambda: os.mkfifo(path),
+        "dangling": lambda: path.symlink_to("nowhere"),
+    }[name]()
     if name == "fifo":
         path.chmod(0o640)
     assert node.run("dmonitord").returncode == os.EX_CONFIG
@@ -127,7 +170,9 @@ def test_a_key_that_belongs_to_somebody_else(node: LocalNode) -> None:
     assert "it belongs to neither root nor " in node.run("dmonitord").stderr
 
 
-def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nobody(place: Place, port: int) -> None:
+def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nobody(
+    place: Place, port: int
+) -> None:
     one = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"], port=port)
     one.plugin("ok", "echo OK")
     one.test(str(OK))
@@ -139,19 +184,24 @@ def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nob
         assert answer(one, good) == ""
         assert answer(one, None) == "it wants a key, and this node has none: see dmonitor key set"
         (one.config / "key").unlink()
-        assert answer(one, good) == "" and answer(one, None) == "it wants a key, and this node has none: see dmonitor key set", (
-            "until it is restarted"
-        )
+        assert (
+            answer(one, good) == ""
+            and answer(one, None) == "it wants a key, and this node has none: see dmonitor key set"
+        ), "until it is restarted"
         one.stop()
         one.start()
         assert answer(one, None) == "", "the operator wants none"
         one.key("short")
-        assert answer(one, None).startswith("it closed the connection"), "he wants one, and this is none"
+        assert answer(one, None).startswith("it closed the connection"), (
+            "he wants one, and this is none"
+        )
         one.key("k" * 32)
         assert answer(one, good) == ""
 
 
-def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(node: LocalNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
+    node: LocalNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between two steps of a change there is only the old one."""
     node.key("o" * 32, "key.old")
     opened = os.open
@@ -175,7 +225,9 @@ def answer(called: LocalNode, keys: config.Keys, listen: str = "127.0.0.32") -> 
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     with selectors.DefaultSelector() as selector:
         peer = Peer(Node(called.address, called.address), (resolve.normal(called.address),))
-        asker = peers.Asker(selector, [peer], "own0own0", config.Settings(listen=(listen,), port=called.port), keys)
+        asker = peers.Asker(
+            selector, [peer], "own0own0", config.Settings(listen=(listen,), port=called.port), keys
+        )
         asker.ask(OK)
         deadline = time.monotonic() + 10
         while asker.pending and time.monotonic() < deadline:
@@ -184,7 +236,9 @@ def answer(called: LocalNode, keys: config.Keys, listen: str = "127.0.0.32") -> 
             asker.tick()
         (found,) = asker.answers(OK)
         asker.close()
-        return "" if found.result and found.result.outcome.value == "OK" else found.text or found.seen
+        return (
+            "" if found.result and found.result.outcome.value == "OK" else found.text or found.seen
+        )
 
 
 def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[LocalNode]) -> None:
@@ -206,7 +260,12 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
             asked[0] += 1
 
     with running(three):
-        threads = [threading.Thread(target=ask, args=(one, other)) for one in three for other in three if one is not other]
+        threads = [
+            threading.Thread(target=ask, args=(one, other))
+            for one in three
+            for other in three
+            if one is not other
+        ]
         try:
             for thread in threads:
                 thread.start()
@@ -215,7 +274,12 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
                 assert key(three[first], "new")[0] == 0
                 for number in others:
                     some(asked)
-                    assert key(three[number], "set", stdin=(three[first].config / "key").read_text())[0] == 0
+                    assert (
+                        key(three[number], "set", stdin=(three[first].config / "key").read_text())[
+                            0
+                        ]
+                        == 0
+                    )
                 for node in three:
                     some(asked)
                     assert key(node, "drop")[0] == 0
@@ -225,9 +289,13 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
             for thread in threads:
                 with contextlib.suppress(RuntimeError):
                     thread.join(20)
-        print(f"{asked[0]} questions while the key was changed three times on three nodes, {len(lost)} without an answer")
+        print(
+            f"{asked[0]} questions while the key was changed three times on three nodes, {len(lost)} without an answer"
+        )
         assert asked[0] > 500 and lost == []
-        assert answer(three[0], (b"1" * 64,)).startswith("it closed the connection; is its key"), "it is forgotten"
+        assert answer(three[0], (b"1" * 64,)).startswith("it closed the connection; is its key"), (
+            "it is forgotten"
+        )
 
 
 def some(asked: list[int]) -> None:

@@ -25,7 +25,10 @@ def tree(tmp_path: Path) -> Path:
 
 
 def problems(configuration: Config) -> list[str]:
-    return [str(problem).replace(str(configuration.directory) + "/", "") for problem in configuration.problems]
+    return [
+        str(problem).replace(str(configuration.directory) + "/", "")
+        for problem in configuration.problems
+    ]
 
 
 def test_a_good_tree(tree: Path) -> None:
@@ -46,17 +49,31 @@ def test_settings(tree: Path) -> None:
     loaded = config.load(tree)
     assert loaded.problems == ()
     assert loaded.settings == Settings(
-        3, 2, ("10.0.0.1", "::1"), 3929, "monitor@example.com", "/usr/lib/sendmail", 10, False, 14_400.0, "web.example.com"
+        3,
+        2,
+        ("10.0.0.1", "::1"),
+        3929,
+        "monitor@example.com",
+        "/usr/lib/sendmail",
+        10,
+        False,
+        14_400.0,
+        "web.example.com",
     )
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("off", 0), ("10min", 600), ("90 min", 5400), ("1d", 86_400), ("365d", 31_536_000)]
+    ("value", "seconds"),
+    [("off", 0), ("10min", 600), ("90 min", 5400), ("1d", 86_400), ("365d", 31_536_000)],
 )
 def test_remind(tree: Path, value: str, seconds: float) -> None:
     (tree / "dmonitor.conf").write_text(f"remind = {value}\n")
     loaded = config.load(tree)
-    assert loaded.problems == () and loaded.settings == Settings(remind=seconds) and isinstance(loaded.settings.remind, float)
+    assert (
+        loaded.problems == ()
+        and loaded.settings == Settings(remind=seconds)
+        and isinstance(loaded.settings.remind, float)
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,13 +90,18 @@ def test_remind(tree: Path, value: str, seconds: float) -> None:
         ("sendmail = sendmail", "sendmail = sendmail: not an absolute path"),
         ("flapping = yes", "flapping = yes: neither on nor off"),
         *(
-            (f"remind = {value}", f"remind = {value}: neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
+            (
+                f"remind = {value}",
+                f"remind = {value}: neither off nor a time from 10min to 365d, such as 90min, 4h or 1d",
+            )
             for value in ("9min", "366d", "4", "4 hours", "1.5h", "-1d", "min", "on", "٤h", "")
         ),
         ("[server]", "'[server]' is not KEY = VALUE"),
     ],
 )
-def test_a_bad_setting_is_named_with_its_line_and_costs_no_other(tree: Path, line: str, complaint: str) -> None:
+def test_a_bad_setting_is_named_with_its_line_and_costs_no_other(
+    tree: Path, line: str, complaint: str
+) -> None:
     (tree / "dmonitor.conf").write_text(f"\nconfirm = 2\n{line}\nconcurrency = 7\n")
     loaded = config.load(tree)
     assert problems(loaded) == [f"error: dmonitor.conf:3: {complaint}"]
@@ -116,7 +138,11 @@ def test_odd_names_in_hosts_d(tree: Path) -> None:
     (hosts / "ok/dangling").symlink_to("/nonexistent")
     (hosts / "file").touch()
     loaded = config.load(tree)
-    assert loaded.tests == {Test("ok", "ssh"): {}, Test("www.example.com", "http"): {}, Test("ok", "dangling"): None}
+    assert loaded.tests == {
+        Test("ok", "ssh"): {},
+        Test("www.example.com", "http"): {},
+        Test("ok", "dangling"): None,
+    }
     assert problems(loaded) == [
         "error: hosts.d/-oProxyCommand=x: '-oProxyCommand=x' is not a host name: ASCII letters, digits and . _ - : only, no space",
         "error: hosts.d/a\\nb: 'a\\nb' is not a host name: ASCII letters, digits and . _ - : only, no space",
@@ -149,14 +175,18 @@ def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> No
     (tree / "hosts.d/www.example.com/ssh").write_text(f"TIMEOUT={value}\n")
     loaded = config.load(tree)
     assert loaded.tests[Test("www.example.com", "ssh")] is None
-    assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:1: TIMEOUT={value}: not a whole number from 1 to 9"]
+    assert problems(loaded) == [
+        f"error: hosts.d/www.example.com/ssh:1: TIMEOUT={value}: not a whole number from 1 to 9"
+    ]
 
 
 def test_a_suffix_that_is_no_port(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/tcp:99999").touch()
     loaded = config.load(tree)
     assert loaded.tests[Test("www.example.com", "tcp:99999")] is None
-    assert problems(loaded) == ["error: hosts.d/www.example.com/tcp:99999: the port 99999 is not a whole number from 1 to 65535"]
+    assert problems(loaded) == [
+        "error: hosts.d/www.example.com/tcp:99999: the port 99999 is not a whole number from 1 to 65535"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,18 +204,25 @@ def test_a_suffix_that_is_no_port(tree: Path) -> None:
         ("TIMEOUT=6", "TIMEOUT is set twice"),
     ],
 )
-def test_a_test_with_a_mistake_in_its_file_cannot_be_run(tree: Path, line: str, complaint: str) -> None:
+def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
+    tree: Path, line: str, complaint: str
+) -> None:
     """It would test something else than what was meant, and might say OK."""
     host = tree / "hosts.d/www.example.com"
     (host / "ssh").write_text(f"TIMEOUT=5\n{line}\n")
     loaded = config.load(tree)
-    assert loaded.tests == {Test("www.example.com", "http"): {}, Test("www.example.com", "ssh"): None}
+    assert loaded.tests == {
+        Test("www.example.com", "http"): {},
+        Test("www.example.com", "ssh"): None,
+    }
     assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
 
 
 def test_a_parameter_that_is_no_text_is_not_changed_without_a_word(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_bytes(b"TIMEOUT=5\nEXPECT=caf\xe9\n")
-    assert problems(config.load(tree)) == ["error: hosts.d/www.example.com/ssh:2: EXPECT is not UTF-8"]
+    assert problems(config.load(tree)) == [
+        "error: hosts.d/www.example.com/ssh:2: EXPECT is not UTF-8"
+    ]
 
 
 def test_addresses(tree: Path) -> None:
@@ -237,7 +274,9 @@ def test_the_shipped_examples_are_right() -> None:
     }
 
 
-def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A directory that may be listed and not entered, as anybody but root would see it."""
     (tree / "hosts.d/other").symlink_to(tree)
     real = os.stat
@@ -278,7 +317,11 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "node/paris").touch()
     loaded = config.load(tree)
     assert loaded.problems == ()
-    assert loaded.silences == (Silence("db.example.com"), Silence("node", "paris"), Silence("www.example.com", "http"))
+    assert loaded.silences == (
+        Silence("db.example.com"),
+        Silence("node", "paris"),
+        Silence("www.example.com", "http"),
+    )
     (silence / "node/paris").unlink()
     (silence / "node").rmdir()
     (silence / "node").touch()
@@ -291,7 +334,13 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
 ) -> None:
     """As after touch, touch -d '+2 hours', and touch -d yesterday; and two hours and a bit after the second."""
     file, now = silence / "www.example.com/http", time.time()
-    for mtime, until in ((now, None), (now + 0.5, None), (now + 7200, now + 7200), (now - 86_400, None), (0, None)):
+    for mtime, until in (
+        (now, None),
+        (now + 0.5, None),
+        (now + 7200, now + 7200),
+        (now - 86_400, None),
+        (0, None),
+    ):
         file.touch()
         os.utime(file, (mtime, mtime))
         (found,) = config.load(tree).silences
@@ -301,11 +350,17 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
     def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
         found = real(path, *arguments, **named)  # type: ignore[arg-type]
         return (
-            found if path != str(file) else os.stat_result([*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300})
+            found
+            if path != str(file)
+            else os.stat_result(
+                [*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300}
+            )
         )
 
     monkeypatch.setattr(os, "stat", stat)
-    assert config.load(tree).silences == (Silence("www.example.com", "http", now - 100),), "ended, and returned all the same"
+    assert config.load(tree).silences == (Silence("www.example.com", "http", now - 100),), (
+        "ended, and returned all the same"
+    )
 
 
 def test_odd_silences(tree: Path, silence: Path) -> None:
@@ -327,9 +382,11 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
         "error: silence.d/www.example.com/directory: not a file: touch HOST, or HOST/TEST",
         "warning: silence.d/www.example.com/htp: silences nothing: no such test in hosts.d; did you mean http?",
     ]
-    assert loaded.silences == (Silence("node", "pariss"), Silence("ww.example.com"), Silence("www.example.com", "htp")), (
-        "peers may have it"
-    )
+    assert loaded.silences == (
+        Silence("node", "pariss"),
+        Silence("ww.example.com"),
+        Silence("www.example.com", "htp"),
+    ), "peers may have it"
     assert loaded.complete, "no silence hides a test or an address"
 
 
@@ -340,7 +397,9 @@ def test_a_silence_d_that_cannot_be_read(tree: Path) -> None:
     assert loaded.silences == () and loaded.complete
 
 
-def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(tree: Path, silence: Path) -> None:
+def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(
+    tree: Path, silence: Path
+) -> None:
     (silence / "db.example.com").touch()
     (tree / "hosts.d").rename(tree / "elsewhere")
     assert problems(config.load(tree)) == ["error: hosts.d: No such file or directory"]

@@ -19,7 +19,9 @@ def sendmail(directory: Path, code: str) -> str:
 
 def letters(program: str, *addresses: str) -> dict[str, delivery.Letter]:
     return {
-        address: delivery.mail(f"to {address}\n.\nend\n".encode(), address, sendmail=program, sender="dmonitor")
+        address: delivery.mail(
+            f"to {address}\n.\nend\n".encode(), address, sendmail=program, sender="dmonitor"
+        )
         for address in addresses
     }
 
@@ -30,7 +32,8 @@ def send(program: str, *addresses: str, patience: float = 30.0) -> dict[str, del
 
 def test_arguments_and_content(tmp_path: Path) -> None:
     program = sendmail(
-        tmp_path, f'echo "$*" >{tmp_path}/arguments; cat >{tmp_path}/mail; env | sort >{tmp_path}/env; echo queued\n'
+        tmp_path,
+        f'echo "$*" >{tmp_path}/arguments; cat >{tmp_path}/mail; env | sort >{tmp_path}/env; echo queued\n',
     )
     assert send(program, "root") == {"root": delivery.Delivery(True, "queued")}
     assert (tmp_path / "arguments").read_text() == "-oi -f dmonitor -- root\n"
@@ -44,13 +47,18 @@ def test_a_refusal_says_why(tmp_path: Path, code: str, said: str) -> None:
 
 
 def test_no_sendmail(tmp_path: Path) -> None:
-    assert send(str(tmp_path / "none"), "root")["root"] == delivery.Delivery(False, f"{tmp_path}/none: No such file or directory")
+    assert send(str(tmp_path / "none"), "root")["root"] == delivery.Delivery(
+        False, f"{tmp_path}/none: No such file or directory"
+    )
 
 
-def test_one_that_hangs_is_ended_and_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "LIMIT", 1.2)
+def test_one_that_hangs_is_ended_and_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SENDMAIL_LIMIT", 1.2)
     program = sendmail(
-        tmp_path, f'case "$5" in slow*) echo $$ >{tmp_path}/pid; sleep 60 & sleep 60 ;; *) date +%s.%N >{tmp_path}/"$5" ;; esac\n'
+        tmp_path,
+        f'case "$5" in slow*) echo $$ >{tmp_path}/pid; sleep 60 & sleep 60 ;; *) date +%s.%N >{tmp_path}/"$5" ;; esac\n',
     )
     began = time.time()
     done = send(program, "slow1", "quick", "slow2")
@@ -63,9 +71,13 @@ def test_one_that_hangs_is_ended_and_delays_no_other(tmp_path: Path, monkeypatch
     assert not Path(f"/proc/{group}").exists()
 
 
-def test_nothing_is_started_before_it_is_asked_for_and_each_is_known_at_once(tmp_path: Path) -> None:
+def test_nothing_is_started_before_it_is_asked_for_and_each_is_known_at_once(
+    tmp_path: Path,
+) -> None:
     """What is told is stored in between: a crash repeats one mail, not all of them."""
-    program = sendmail(tmp_path, f'case "$5" in slow) sleep 1 ;; esac; echo "$5" >>{tmp_path}/done\n')
+    program = sendmail(
+        tmp_path, f'case "$5" in slow) sleep 1 ;; esac; echo "$5" >>{tmp_path}/done\n'
+    )
     deliveries = delivery.send(letters(program, "slow", "quick"), patience=30)
     assert not (tmp_path / "done").exists()
     assert next(deliveries) == ("quick", delivery.Delivery(True, ""))
@@ -85,5 +97,7 @@ def test_no_time_left(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_output_does_no_harm(tmp_path: Path) -> None:
-    done = send(sendmail(tmp_path, "head -c 3000000 /dev/zero | tr '\\0' x; exit 75"), "root")["root"]
+    done = send(sendmail(tmp_path, "head -c 3000000 /dev/zero | tr '\\0' x; exit 75"), "root")[
+        "root"
+    ]
     assert not done.taken and len(done.text) < 400

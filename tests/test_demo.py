@@ -13,7 +13,9 @@ CHECKOUT = Path(__file__).parents[1]
 
 def test_without_the_quorum_rule_the_demo_fails(tmp_path: Path) -> None:
     for name in ("dmonitor", "bin", "tests"):
-        shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     module = tmp_path / "dmonitor/core/verdict.py"
     code = module.read_text()
     assert code.count("len(failing) >= quorum") == 1
@@ -29,5 +31,6 @@ def test_without_the_quorum_rule_the_demo_fails(tmp_path: Path) -> None:
     assert told.returncode == 1
     assert "verdict=DOWN was=UP votes=1 quorum=2" in told.stdout
     assert (
-        "FAILED: expected the mails [], and got [('oncall@example.com', 'DOWN 2 tests on 127.0.0.21: http, ssh')]" in told.stderr
+        "FAILED: expected the mails [], and got [('oncall@example.com', 'DOWN 2 tests on 127.0.0.21: http, ssh')]"
+        in told.stderr
     )

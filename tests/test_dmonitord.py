@@ -88,13 +88,24 @@ def test_greeting_question_answer_garbage(started: LocalNode) -> None:
     """Must show 5, with a socket in place of nc."""
     with Caller(started) as caller:
         node_id = (started.state / "node-id").read_text().strip()
-        assert re.fullmatch(f"dmonitor 1 name={ADDRESS} id={node_id} run=[0-9a-f]{{16}}", caller.greeting)
         assert re.fullmatch(
-            r"answer www.example.com/ok OK age=0.0 duration=0.\d{3} text=www.example.com", caller.ask("test www.example.com/ok")
+            f"dmonitor 1 name={ADDRESS} id={node_id} run=[0-9a-f]{{16}}", caller.greeting
         )
-        assert caller.ask("what?") == "error malformed text=unknown word what?; a question reads: test HOST/NAME"
-        assert caller.ask(b"\xff\xfe\x00\n") == "error malformed text=bytes that are not printable ASCII"
-        assert caller.ask("test www.example.com/ok\r").startswith("answer www.example.com/ok OK age=")
+        assert re.fullmatch(
+            r"answer www.example.com/ok OK age=0.0 duration=0.\d{3} text=www.example.com",
+            caller.ask("test www.example.com/ok"),
+        )
+        assert (
+            caller.ask("what?")
+            == "error malformed text=unknown word what?; a question reads: test HOST/NAME"
+        )
+        assert (
+            caller.ask(b"\xff\xfe\x00\n")
+            == "error malformed text=bytes that are not printable ASCII"
+        )
+        assert caller.ask("test www.example.com/ok\r").startswith(
+            "answer www.example.com/ok OK age="
+        )
         caller.say("quit")
         assert caller.read() == ""
 
@@ -103,10 +114,12 @@ def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
     who = rf'"name":"{started.address}","node_id":"[0-9a-f]{{24}}","at":0.0'
     never = rf'standing {{{who},"stores":false,"tests":"[0-9a-f]{{16}}"}}'
     with Caller(started) as caller:
-        assert re.fullmatch(never, caller.ask("greet")), "no round has finished, and so none is stated"
+        assert re.fullmatch(never, caller.ask("greet")), (
+            "no round has finished, and so none is stated"
+        )
     started.round()
     with Caller(started) as caller:
-        more = '"nodes":"[0-9a-f]{16}","addresses":"[0-9a-f]{16}","rounds":1,"troubles":\\["no-address","silent"\\]'
+        more = '"nodes":"[0-9a-f]{16}","addresses":"[0-9a-f]{16}","rounds":1,"troubles":\\["no-address","isolated"\\]'
         more += rf',"version":"{re.escape(__version__)}","wall":[0-9.]+'
         finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}",{more}}}'
         assert re.fullmatch(finished, caller.ask("greet"))
@@ -153,8 +166,18 @@ def test_half_closed_as_by_a_pipe_into_nc(started: LocalNode) -> None:
 def test_only_own_tests_are_run(started: LocalNode) -> None:
     with Caller(started) as caller:
         for name in ("www.example.com/other", "other/ok", "www.example.com/ok:1", "node/oslo"):
-            assert caller.ask(f"test {name}") == f"answer {name} UNKNOWN reason=not-configured age=0.0 duration=0.000"
-        for name in ("../../bin/sh", "www.example.com/../ok", "-x/ok", "node/-oslo", "www.example.com/", "/ok"):
+            assert (
+                caller.ask(f"test {name}")
+                == f"answer {name} UNKNOWN reason=not-configured age=0.0 duration=0.000"
+            )
+        for name in (
+            "../../bin/sh",
+            "www.example.com/../ok",
+            "-x/ok",
+            "node/-oslo",
+            "www.example.com/",
+            "/ok",
+        ):
             assert caller.ask(f"test {name}").startswith("error malformed")
 
 
@@ -184,10 +207,12 @@ def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
     for caller in callers:
         caller.read()
         caller.say("test www.example.com/counted")
-    assert all(caller.read().startswith("answer www.example.com/counted OK age=0.0") for caller in callers)
+    assert all(
+        caller.read().startswith("answer www.example.com/counted OK age=0.0") for caller in callers
+    )
     time.sleep(0.3)
     remembered = callers[0].ask("test www.example.com/counted")
-    assert 0.3 <= float(remembered.partition("age=")[2].split()[0]) < server.MEMORY
+    assert 0.3 <= float(remembered.partition("age=")[2].split()[0]) < server.RESULT_CACHE_SECONDS
     for caller in callers:
         caller.close()
     assert (started.state / "runs").read_text() == "x\n"
@@ -196,7 +221,7 @@ def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
 def test_memory_ends_after_five_seconds(started: LocalNode) -> None:
     with Caller(started) as caller:
         caller.ask("test www.example.com/counted")
-        time.sleep(server.MEMORY + 0.1)
+        time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
         assert "age=0.0" in caller.ask("test www.example.com/counted")
     assert (started.state / "runs").read_text() == "x\nx\n"
 
@@ -306,7 +331,9 @@ def test_closed_standard_streams(node: LocalNode) -> None:
     for closed in ("<&-", "2>&-", "<&- >&- 2>&-"):
         for program, options in (("dmonitor-check", ""), ("dmonitord", "")):
             command = " ".join(node.command(program)) + f" {options} {closed}"
-            ran = subprocess.run(["sh", "-c", command], env=node.place.environment(), timeout=20, check=False)
+            ran = subprocess.run(
+                ["sh", "-c", command], env=node.place.environment(), timeout=20, check=False
+            )
             assert ran.returncode == 0, (program, closed)
         node.stop()
 
@@ -326,7 +353,12 @@ def test_few_descriptors(node: LocalNode) -> None:
     """Below what a plugin is given; the daemon gets along with what there is."""
     command = "ulimit -n 100; exec " + " ".join(node.command("dmonitord"))
     ran = subprocess.run(
-        ["sh", "-c", command], env=node.place.environment(), capture_output=True, text=True, timeout=20, check=False
+        ["sh", "-c", command],
+        env=node.place.environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     try:
         assert (ran.returncode, ran.stderr) == (0, "")
@@ -339,7 +371,10 @@ def test_few_descriptors(node: LocalNode) -> None:
 def test_limits_on_lines_errors_and_callers(started: LocalNode) -> None:
     before = descriptors(started.daemon_pid)
     with Caller(started) as caller:
-        assert caller.ask(b"x" * 1100 + b"\n") == f"error malformed text=a line of over {protocol.QUESTION_LIMIT} bytes"
+        assert (
+            caller.ask(b"x" * 1100 + b"\n")
+            == f"error malformed text=a line of over {protocol.QUESTION_LIMIT} bytes"
+        )
         assert caller.read() == ""
     with Caller(started) as caller:
         for _ in range(server.ERRORS_LIMIT):
@@ -383,7 +418,9 @@ def test_it_runs_as_the_right_user_detached(started: LocalNode) -> None:
 def test_a_second_one_says_so(started: LocalNode) -> None:
     second = started.run("dmonitord")
     assert second.returncode == os.EX_TEMPFAIL
-    assert second.stderr.startswith(f"dmonitord: another one runs already: pid {started.daemon_pid}, since ")
+    assert second.stderr.startswith(
+        f"dmonitord: another one runs already: pid {started.daemon_pid}, since "
+    )
 
 
 def test_a_port_in_use_says_so_before_it_detaches(node: LocalNode) -> None:
@@ -470,7 +507,9 @@ def test_it_stays_small(started: LocalNode) -> None:
 def test_version_and_usage(program: str, node: LocalNode) -> None:
     assert re.fullmatch(program + r" \d+\.\d+\.\d+\n", node.run(program, "--version").stdout)
     wrong = node.run(program, "--nonsense")
-    assert wrong.returncode == os.EX_USAGE and wrong.stderr.endswith(f"{program}: unrecognized arguments: --nonsense\n")
+    assert wrong.returncode == os.EX_USAGE and wrong.stderr.endswith(
+        f"{program}: unrecognized arguments: --nonsense\n"
+    )
     assert isinstance(wrong, subprocess.CompletedProcess)
 
 
@@ -478,19 +517,32 @@ def test_a_peer_is_asked_about_by_its_name(node: LocalNode, place: Place) -> Non
     """The daemon greets it then and there, once for all who ask."""
     other = LocalNode(place, "127.0.0.36", [ADDRESS, "127.0.0.36"], port=node.port)
     with running([node]), Caller(node) as caller, Caller(node) as second:
-        refused = r"answer node/127\.0\.0\.36 FAIL age=0\.0 duration=4\.\d{3} text=connection refused"
-        assert re.fullmatch(refused, caller.ask("test node/127.0.0.36")), "it was tried for some seconds"
-        assert caller.ask(f"test node/{ADDRESS}").startswith(f"answer node/{ADDRESS} UNKNOWN reason=not-configured"), "itself"
-        assert caller.ask("test node/127.0.0.99").startswith("answer node/127.0.0.99 UNKNOWN reason=not-configured")
+        refused = (
+            r"answer node/127\.0\.0\.36 FAIL age=0\.0 duration=4\.\d{3} text=connection refused"
+        )
+        assert re.fullmatch(refused, caller.ask("test node/127.0.0.36")), (
+            "it was tried for some seconds"
+        )
+        assert caller.ask(f"test node/{ADDRESS}").startswith(
+            f"answer node/{ADDRESS} UNKNOWN reason=not-configured"
+        ), "itself"
+        assert caller.ask("test node/127.0.0.99").startswith(
+            "answer node/127.0.0.99 UNKNOWN reason=not-configured"
+        )
         other.round()
         with running([other]):
-            time.sleep(server.MEMORY + 0.1)
+            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
             answers = [asker.ask("test node/127.0.0.36") for asker in (caller, second)]
         assert all(answer.startswith("answer node/127.0.0.36 OK ") for answer in answers), answers
 
 
 def test_a_peer_that_never_greets_keeps_nobody_waiting(node: LocalNode) -> None:
-    with socket.create_server(("127.0.0.36", node.port)), running([node]), Caller(node) as caller, Caller(node) as other:
+    with (
+        socket.create_server(("127.0.0.36", node.port)),
+        running([node]),
+        Caller(node) as caller,
+        Caller(node) as other,
+    ):
         began = time.monotonic()
         caller.socket.settimeout(9)
         caller.say("test node/127.0.0.36")

@@ -8,19 +8,36 @@ import pytest
 
 from dmonitor.core import election
 from dmonitor.core.election import Candidate
-from dmonitor.core.model import Incident, Presence, Statement, Test, node_test
+from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 NOW = 100_000.0
 TEST = Test("www.example.com", "http")
 NEVER = float("-inf")
 
 
-def node(name: str, **facts: Any) -> Presence:
+def node(name: str, **facts: Any) -> NodeStatus:
     """Return a living node; its last round ended half a minute ago."""
-    return Presence(**{"name": name, "node_id": f"id-{name}", "at": NOW, "finished": NOW - 30.0, "speaks": True, **facts})
+    return NodeStatus(
+        **{
+            "name": name,
+            "node_id": f"id-{name}",
+            "at": NOW,
+            "finished": NOW - 30.0,
+            "speaks": True,
+            **facts,
+        }
+    )
 
 
-def peer(name: str, *, greeted: bool = True, ids: str = "i", hears_me: bool = True, tests: Any = None, **facts: Any) -> Candidate:
+def peer(
+    name: str,
+    *,
+    greeted: bool = True,
+    ids: str = "i",
+    hears_me: bool = True,
+    tests: Any = None,
+    **facts: Any,
+) -> Candidate:
     """Return a peer that answers, greeted us in its last round, and lists the incident."""
     return Candidate(node(name, **facts), greeted, frozenset(ids), tests, hears_me)
 
@@ -30,12 +47,12 @@ def held(seconds: float) -> Incident:
     return Incident(("i",), TEST, NOW - seconds, held=NOW - seconds)
 
 
-def speaker(me: Presence, *peers: Candidate, incident: Incident | None = None) -> str:
+def speaker(me: NodeStatus, *peers: Candidate, incident: Incident | None = None) -> str:
     chosen = election.choose(me, peers, NOW, incident).speaker
     return chosen.name if chosen else ""
 
 
-def reason(me: Presence, *peers: Candidate, incident: Incident | None = None) -> str:
+def reason(me: NodeStatus, *peers: Candidate, incident: Incident | None = None) -> str:
     return election.choose(me, peers, NOW, incident).reason
 
 
@@ -57,32 +74,57 @@ def test_the_first_by_name_speaks() -> None:
 def test_what_makes_a_node_come_later(later: dict[str, Any], why: str) -> None:
     assert speaker(node("b"), peer("a", **later)) == "b", why
     assert speaker(node("a", **later), peer("b")) == "b", why
-    assert speaker(node("a", **later), peer("b", **later)) == "a", "it is a rank, not a yes or no: all MTAs may be away"
+    assert speaker(node("a", **later), peer("b", **later)) == "a", (
+        "it is a rank, not a yes or no: all MTAs may be away"
+    )
 
 
 def test_what_comes_later_in_order() -> None:
-    order = [{"interval": 1}, {"interval": 5}, {"refused": 1}, {"refused": 2}, {"stores": False}, {"stores": False, "refused": 1}]
-    places = [election.place(node("z" if number % 2 else "a", **facts)) for number, facts in enumerate(order)]
+    order = [
+        {"interval": 1},
+        {"interval": 5},
+        {"refused": 1},
+        {"refused": 2},
+        {"stores": False},
+        {"stores": False, "refused": 1},
+    ]
+    places = [
+        election.rank(node("z" if number % 2 else "a", **facts))
+        for number, facts in enumerate(order)
+    ]
     assert places == sorted(places)
-    assert election.place(node("a", node_id="1")) < election.place(node("a", node_id="2")), "two of one name have an order too"
+    assert election.rank(node("a", node_id="1")) < election.rank(node("a", node_id="2")), (
+        "two of one name have an order too"
+    )
 
 
 @pytest.mark.parametrize(
-    ("interval", "age", "living"), [(1, 120.0, True), (1, 120.1, False), (5, 360.0, True), (5, 360.1, False)]
+    ("interval", "age", "living"),
+    [(1, 120.0, True), (1, 120.1, False), (5, 360.0, True), (5, 360.1, False)],
 )
-def test_living_is_a_round_within_the_interval_and_a_minute(interval: int, age: float, living: bool) -> None:
+def test_living_is_a_round_within_the_interval_and_a_minute(
+    interval: int, age: float, living: bool
+) -> None:
     facts = {"finished": NOW - age, "interval": interval}
     assert speaker(node("b", interval=9), peer("a", **facts)) == ("a" if living else "b")
-    assert speaker(node("a", **facts), peer("b", interval=9)) == ("a" if living else "b"), "so for oneself"
+    assert speaker(node("a", **facts), peer("b", interval=9)) == ("a" if living else "b"), (
+        "so for oneself"
+    )
     assert speaker(node("a", **facts)) == ("a" if living else ""), "and when there is nobody else"
 
 
 def test_who_cannot_speak() -> None:
-    for facts, why in (({"speaks": False}, "has no address"), ({"finished": NEVER}, "never finished a round")):
+    for facts, why in (
+        ({"speaks": False}, "has no address"),
+        ({"finished": NEVER}, "never finished a round"),
+    ):
         assert reason(node("b"), peer("a", **facts)) == f"b speaks: first of 1 living; a {why}"
         assert reason(node("a", **facts), peer("b")) == f"b speaks: first of 1 living; a {why}"
         assert reason(node("a", **facts)) == f"nobody speaks: no node is living; a {why}"
-    assert reason(node("b"), peer("a", finished=NOW - 300.0)) == "b speaks: first of 1 living; a stale 5 min"
+    assert (
+        reason(node("b"), peer("a", finished=NOW - 300.0))
+        == "b speaks: first of 1 living; a stale 5 min"
+    )
 
 
 @pytest.mark.parametrize(("age", "who"), [(0.0, "a"), (120.0, "a"), (120.1, "b")])
@@ -97,23 +139,38 @@ def test_of_a_relayed_node_counts_what_it_stated_then() -> None:
     """Rounds that it has finished since are not heard of so soon."""
     relayed = peer("a", greeted=False, at=NOW - 100.0, finished=NOW - 190.0)
     assert speaker(node("b"), relayed, peer("c")) == "a"
-    assert speaker(node("b"), relayed._replace(presence=relayed.presence._replace(finished=NOW - 230.0)), peer("c")) == "b"
+    assert (
+        speaker(
+            node("b"),
+            relayed._replace(status=relayed.status._replace(finished=NOW - 230.0)),
+            peer("c"),
+        )
+        == "b"
+    )
 
 
 def test_of_a_greeted_node_counts_what_it_stated_then() -> None:
     """It may have finished a round since; who saw its plugins hang for 20 s must not take it for stale."""
     greeted = peer("a", at=NOW - 20.0, finished=NOW - 130.0)
     assert speaker(node("b"), greeted) == "a"
-    assert speaker(node("b"), greeted._replace(presence=greeted.presence._replace(finished=NOW - 141.0))) == "b"
+    assert (
+        speaker(node("b"), greeted._replace(status=greeted.status._replace(finished=NOW - 141.0)))
+        == "b"
+    )
 
 
 def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
     me, seen = node("m"), node("m", at=NOW - 50.0)
     statements = [
-        Statement(node("a"), heard=(node("c", at=NOW - 70.0), seen), incidents=(held(1.0),), tests=frozenset()),
+        Statement(
+            node("a"),
+            heard=(node("c", at=NOW - 70.0), seen),
+            incidents=(held(1.0),),
+            tests=frozenset(),
+        ),
         Statement(node("b"), heard=(node("c", at=NOW - 60.0, refused=1), node("a", at=NOW - 90.0))),
     ]
-    found = {each.presence.name: each for each in election.candidates(me, statements)}
+    found = {each.status.name: each for each in election.candidates(me, statements)}
     assert found == {
         "a": Candidate(node("a"), True, frozenset("i"), frozenset(), hears_me=True),
         "b": Candidate(node("b"), True),
@@ -123,53 +180,75 @@ def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
 
 def test_the_word_of_a_word_does_not_count() -> None:
     """One hop: what a peer heard of others from others is not in its statement at all."""
-    assert not Presence._fields[-1].startswith("heard")
-    assert {each.presence.name for each in election.candidates(node("m"), [Statement(node("a"), heard=(node("b"),))])} == {
-        "a",
-        "b",
-    }
+    assert not NodeStatus._fields[-1].startswith("heard")
+    assert {
+        each.status.name
+        for each in election.candidates(node("m"), [Statement(node("a"), heard=(node("b"),))])
+    } == {"a", "b"}
 
 
 def test_who_lacks_the_test_does_not_count_for_its_incident() -> None:
     lacking = peer("a", tests=frozenset({Test("www.example.com", "ssh")}))
     assert speaker(node("b"), lacking, incident=held(0.0)) == "b"
-    assert reason(node("b"), lacking, incident=held(0.0)) == "b speaks: first of 1 living; a lacks the test"
+    assert (
+        reason(node("b"), lacking, incident=held(0.0))
+        == "b speaks: first of 1 living; a lacks the test"
+    )
     assert speaker(node("b"), lacking) == "a", "for what everybody has it does"
     assert speaker(node("b"), peer("a", tests=frozenset({TEST})), incident=held(0.0)) == "a"
 
 
-@pytest.mark.parametrize(("interval", "seconds", "who"), [(1, 119.9, "a"), (1, 120.0, "b"), (5, 359.9, "a"), (5, 360.0, "b")])
-def test_who_does_not_list_it_after_a_while_does_not_count(interval: int, seconds: float, who: str) -> None:
+@pytest.mark.parametrize(
+    ("interval", "seconds", "who"),
+    [(1, 119.9, "a"), (1, 120.0, "b"), (5, 359.9, "a"), (5, 360.0, "b")],
+)
+def test_who_does_not_list_it_after_a_while_does_not_count(
+    interval: int, seconds: float, who: str
+) -> None:
     """A first node that answers but hears nobody would never mail."""
     me = node("b", interval=9)
     assert speaker(me, peer("a", ids="", interval=interval), incident=held(seconds)) == who
-    assert speaker(me, peer("a", ids="xi", interval=interval), incident=held(seconds)) == "a", "who lists one of its ids counts"
+    assert speaker(me, peer("a", ids="xi", interval=interval), incident=held(seconds)) == "a", (
+        "who lists one of its ids counts"
+    )
     if who == "b":
         said = reason(me, peer("a", ids="", interval=interval), incident=held(seconds))
         assert said == "b speaks: first of 1 living; a does not list it"
 
 
 @pytest.mark.parametrize(("seconds", "who"), [(0.0, "b"), (119.9, "b"), (120.0, "a")])
-def test_who_nobody_greeted_comes_last_while_the_incident_is_young(seconds: float, who: str) -> None:
+def test_who_nobody_greeted_comes_last_while_the_incident_is_young(
+    seconds: float, who: str
+) -> None:
     """A first node that hears but cannot be reached would double every mail; a ring of one-way links waits only so long."""
     deaf = (peer("b", hears_me=False), peer("c", hears_me=False))
     assert speaker(node("a"), *deaf, incident=held(seconds)) == who
     if who == "b":
-        assert reason(node("a"), *deaf, incident=held(seconds)) == "b speaks: first of 3 living; a no peer greeted it"
-    assert speaker(node("a"), deaf[0], peer("c"), incident=held(seconds)) == "a", "one peer that greeted us is enough"
+        assert (
+            reason(node("a"), *deaf, incident=held(seconds))
+            == "b speaks: first of 3 living; a no peer greeted it"
+        )
+    assert speaker(node("a"), deaf[0], peer("c"), incident=held(seconds)) == "a", (
+        "one peer that greeted us is enough"
+    )
 
 
 def test_who_nobody_greeted_speaks_when_there_is_nobody_else() -> None:
     assert speaker(node("a"), incident=held(0.0)) == "a"
     gone = (peer("b", hears_me=False, finished=NEVER), peer("c", hears_me=False, speaks=False))
-    assert speaker(node("a"), *gone, incident=held(0.0)) == "a", "those who would not speak are not waited for"
+    assert speaker(node("a"), *gone, incident=held(0.0)) == "a", (
+        "those who would not speak are not waited for"
+    )
     unheard = peer("b", greeted=False, hears_me=False)
     assert speaker(node("a"), unheard, incident=held(0.0)) == "a", "nor those who do not answer us"
 
 
 def test_all_peers_come_before_who_nobody_greeted() -> None:
     """Even those of whom only others speak, and those whose MTA refuses."""
-    answering, relayed = peer("c", hears_me=False, refused=9), peer("b", greeted=False, hears_me=False, refused=9)
+    answering, relayed = (
+        peer("c", hears_me=False, refused=9),
+        peer("b", greeted=False, hears_me=False, refused=9),
+    )
     assert speaker(node("a"), relayed, answering, incident=held(0.0)) == "b"
     assert speaker(node("a"), answering) == "c", "so as long as nothing is held"
 
@@ -189,8 +268,14 @@ def test_reasons_name_all() -> None:
         peer("d", greeted=False, at=NOW - 130.0),
         incident=held(500.0),
     )
-    assert said == "e speaks: first of 1 living; a has no address; b stale 3 min; c does not list it; d not reached"
-    assert reason(node("a", refused=3), peer("b")) == "b speaks: first of 2 living; a was refused (3 in a row)"
+    assert (
+        said
+        == "e speaks: first of 1 living; a has no address; b stale 3 min; c does not list it; d not reached"
+    )
+    assert (
+        reason(node("a", refused=3), peer("b"))
+        == "b speaks: first of 2 living; a was refused (3 in a row)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +296,10 @@ def test_the_interval_is_measured_in_whole_minutes(begins: list[float], minutes:
 
 
 def test_limit() -> None:
-    assert (election.limit(node("a")), election.limit(node("a", interval=5))) == (120.0, 360.0)
+    assert (election.living_limit(node("a")), election.living_limit(node("a", interval=5))) == (
+        120.0,
+        360.0,
+    )
 
 
 def test_a_node_does_not_speak_of_itself() -> None:
@@ -220,6 +308,9 @@ def test_a_node_does_not_speak_of_itself() -> None:
     assert speaker(node("me"), peer("a"), incident=about) == "me"
     assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
     assert "a is what it is about" in reason(node("me"), peer("a"), incident=about)
-    assert speaker(node("me"), peer("a", tests=frozenset()), incident=about._replace(test=node_test("b"))) == "a", (
-        "every node has the tests that the others are"
-    )
+    assert (
+        speaker(
+            node("me"), peer("a", tests=frozenset()), incident=about._replace(test=node_test("b"))
+        )
+        == "a"
+    ), "every node has the tests that the others are"

@@ -19,7 +19,10 @@ sys.path.insert(0, str(FUZZ))
 
 from targets import TARGETS  # noqa: E402
 
-CORPUS = {name: [path.read_bytes() for path in sorted((FUZZ / "corpus" / name).iterdir())] for name in TARGETS}
+CORPUS = {
+    name: [path.read_bytes() for path in sorted((FUZZ / "corpus" / name).iterdir())]
+    for name in TARGETS
+}
 _PAGES, _PAGE = 400, 4096  # of memory that the same again and again may add
 
 
@@ -75,8 +78,16 @@ def test_a_short_run_of_the_fuzzer(name: str, tmp_path: Path) -> None:
     corpus = tmp_path / name
     shutil.copytree(FUZZ / "corpus" / name, corpus)
     ran = subprocess.run(
-        [sys.executable, str(FUZZ / "run.py"), name, "3", str(corpus)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(FUZZ / "run.py"), name, "3", str(corpus)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    executed = [line for line in ran.stderr.splitlines() if line.startswith("stat::number_of_executed_units:")]
+    executed = [
+        line
+        for line in ran.stderr.splitlines()
+        if line.startswith("stat::number_of_executed_units:")
+    ]
     assert executed and int(executed[0].split()[1]) > 200, ran.stderr[-1000:]

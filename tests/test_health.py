@@ -13,14 +13,14 @@ from dmonitor.core.model import (
     Contact,
     Judgement,
     Node,
+    NodeStatus,
     Outcome,
-    Presence,
     Rehearsal,
     RehearsalFailure,
     Result,
-    Standing,
     Statement,
     Test,
+    TestState,
     Trouble,
     Verdict,
     node_test,
@@ -31,8 +31,8 @@ OSLO, PARIS, ROME = (Node(name, name) for name in ("oslo", "paris", "rome"))
 WEB, SSH = Test("www", "web"), Test("www", "ssh")
 
 
-def presence(node: Node = OSLO, **facts: Any) -> Presence:
-    return Presence(
+def node_status(node: Node = OSLO, **facts: Any) -> NodeStatus:
+    return NodeStatus(
         **{
             "name": node.name,
             "node_id": f"id-{node.name}",
@@ -48,7 +48,7 @@ def presence(node: Node = OSLO, **facts: Any) -> Presence:
 def contact(node: Node, **facts: Any) -> Contact:
     """Return what came of greeting a NODE that answers."""
     tests = facts.pop("tests", None)
-    return Contact(node, f"id-{node.name}", "", Statement(presence(node, **facts), tests=tests))
+    return Contact(node, f"id-{node.name}", "", Statement(node_status(node, **facts), tests=tests))
 
 
 def silent(node: Node, reason: str = "connection refused") -> Contact:
@@ -59,16 +59,18 @@ def judged(verdict: Verdict = Verdict.UP, own: Outcome = Outcome.OK) -> Judgemen
     return Judgement(verdict, 2, (Answer(OSLO, "id-oslo", Result(own)),))
 
 
-def view(*contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any) -> health.View:
+def view(
+    *contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any
+) -> health.HealthInput:
     judgements = {WEB: judged()} if judgements is None else judgements
     tests = frozenset({*judgements, *(node_test(each.node.name) for each in contacts)})
-    return health.View(
+    return health.HealthInput(
         **{
             "me": OSLO,
-            "presence": presence(),
+            "status": node_status(),
             "tests": tests,
             "judgements": judgements,
-            "standings": {},
+            "test_states": {},
             "contacts": contacts,
             "quorum": 2,
             **facts,
@@ -85,33 +87,71 @@ GOOD = contact(PARIS), contact(ROME)
 
 def test_all_is_well() -> None:
     assert found(*GOOD) == {}
-    assert found(GOOD[0], silent(ROME)) == {}, "a dead peer is an incident, not this node's own trouble"
+    assert found(GOOD[0], silent(ROME)) == {}, (
+        "a dead peer is an incident, not this node's own trouble"
+    )
 
 
 def test_who_needs_nobody_does_not_say_that_nobody_is_alerted() -> None:
-    assert found(silent(PARIS), quorum=1) == {"silent": "no peer answers (paris: connection refused)"}
+    assert found(silent(PARIS), quorum=1) == {
+        "isolated": "no peer answers (paris: connection refused)"
+    }
 
 
 def test_nothing_is_configured_yet() -> None:
-    assert found(judgements={}, presence=presence(speaks=False)) == {}
+    assert found(judgements={}, status=node_status(speaks=False)) == {}
 
 
 @pytest.mark.parametrize(
     ("contacts", "facts", "kind", "text"),
     [
-        (GOOD, {"presence": presence(speaks=False)}, "no-address", "alert.d names no address"),
+        (GOOD, {"status": node_status(speaks=False)}, "no-address", "alert.d names no address"),
         ((), {}, "no-peers", "nodes.txt names no other node"),
-        ((silent(PARIS), silent(ROME)), {}, "silent", "no peer answers (paris: connection refused; rome: connection refused)"),
-        ((silent(PARIS),), {}, "silent", "with a third node in nodes.txt, the two that are left would go on"),
-        ((silent(PARIS),), {"quorum": 1}, "silent", "no peer answers (paris: connection refused)"),
-        (GOOD, {"quorum": 4}, "no-quorum", "no site can be asked but oslo, paris, rome, and quorum = 4"),
-        ((contact(Node("paris", "oslo")), silent(ROME)), {}, "no-quorum", "no site can be asked but oslo, and quorum = 2"),
-        (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
-        (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
-        (GOOD, {"rehearsal_failures": [RehearsalFailure("www/web", "", 3, "a false vote")]}, "rehearsal", "a false vote"),
+        (
+            (silent(PARIS), silent(ROME)),
+            {},
+            "isolated",
+            "no peer answers (paris: connection refused; rome: connection refused)",
+        ),
+        (
+            (silent(PARIS),),
+            {},
+            "isolated",
+            "with a third node in nodes.txt, the two that are left would go on",
+        ),
+        (
+            (silent(PARIS),),
+            {"quorum": 1},
+            "isolated",
+            "no peer answers (paris: connection refused)",
+        ),
         (
             GOOD,
-            {"rehearsal_failures": [RehearsalFailure("www/web", "paris", 3, "paris could not tell")]},
+            {"quorum": 4},
+            "no-quorum",
+            "no site can be asked but oslo, paris, rome, and quorum = 4",
+        ),
+        (
+            (contact(Node("paris", "oslo")), silent(ROME)),
+            {},
+            "no-quorum",
+            "no site can be asked but oslo, and quorum = 2",
+        ),
+        (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
+        (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
+        (
+            GOOD,
+            {"rehearsal_failures": [RehearsalFailure("www/web", "", 3, "a false vote")]},
+            "daemon-disagrees",
+            "a false vote",
+        ),
+        (
+            GOOD,
+            {
+                "rehearsal_failures": [
+                    RehearsalFailure("www/web", "paris", 3, "paris could not tell")
+                ]
+            },
             "unanswered",
             "paris could not tell",
         ),
@@ -123,33 +163,48 @@ def test_nothing_is_configured_yet() -> None:
         ),
         (
             (contact(PARIS, nodes="a" * 16), GOOD[1]),
-            {"presence": presence(nodes="b" * 16)},
+            {"status": node_status(nodes="b" * 16)},
             "drift",
             "paris has another nodes.txt",
         ),
         (
             (contact(PARIS, addresses="a" * 16), GOOD[1]),
-            {"presence": presence(addresses="b" * 16)},
+            {"status": node_status(addresses="b" * 16)},
             "drift",
             "paris has other addresses in alert.d",
         ),
-        ((*GOOD, Contact(Node("copy", "copy"), "id-oslo", cloned=True)), {}, "cloned-id", "this node and copy have one node id"),
         (
-            (GOOD[0]._replace(run="aaaaaaaa"), GOOD[1]._replace(run="bbbbbbbb", node_id="id-paris")),
+            (*GOOD, Contact(Node("copy", "copy"), "id-oslo", cloned=True)),
+            {},
+            "cloned-id",
+            "this node and copy have one node id",
+        ),
+        (
+            (
+                GOOD[0]._replace(incarnation="aaaaaaaa"),
+                GOOD[1]._replace(incarnation="bbbbbbbb", node_id="id-paris"),
+            ),
             {},
             "cloned-id",
             "paris, rome have one node id",
         ),
         (
             GOOD,
-            {"standings": {WEB: Standing(Verdict.LOCAL, Outcome.FAIL, NOW - 3600.0)}},
-            "lasting",
+            {"test_states": {WEB: TestState(Verdict.LOCAL, Outcome.FAIL, NOW - 3600.0)}},
+            "long-local",
             "no other node has seen it: www/web",
         ),
-        (GOOD, {"standings": {WEB: Standing(Verdict.UNCONFIRMED, Outcome.FAIL, NOW - 3600.0)}}, "lasting", "www/web"),
+        (
+            GOOD,
+            {"test_states": {WEB: TestState(Verdict.UNCONFIRMED, Outcome.FAIL, NOW - 3600.0)}},
+            "long-local",
+            "www/web",
+        ),
     ],
 )
-def test_each_trouble_alone(contacts: tuple[Contact, ...], facts: dict[str, Any], kind: str, text: str) -> None:
+def test_each_trouble_alone(
+    contacts: tuple[Contact, ...], facts: dict[str, Any], kind: str, text: str
+) -> None:
     whole = found(*contacts, **facts)
     assert list(whole) == [kind] and text in whole[kind]
 
@@ -158,11 +213,30 @@ def test_each_trouble_alone(contacts: tuple[Contact, ...], facts: dict[str, Any]
     ("contacts", "facts", "why"),
     [
         ((), {"quorum": 1}, "one node alone may be all that is wanted"),
-        ((*GOOD, Contact(Node("alias", "alias"), "id-oslo")), {}, "this node itself under another name"),
-        ((GOOD[0]._replace(run="aaaaaaaa"), GOOD[0]._replace(node=ROME, run="aaaaaaaa")), {}, "one machine under two names"),
-        (GOOD, {"standings": {WEB: Standing(Verdict.LOCAL, Outcome.FAIL, NOW - 3599.0)}}, "not for an hour yet"),
-        (GOOD, {"standings": {WEB: Standing(Verdict.DOWN, Outcome.FAIL, NOW - 9999.0)}}, "an incident"),
-        (GOOD, {"presence": presence(nodes="a" * 16, addresses="b" * 16)}, "theirs are not known"),
+        (
+            (*GOOD, Contact(Node("alias", "alias"), "id-oslo")),
+            {},
+            "this node itself under another name",
+        ),
+        (
+            (
+                GOOD[0]._replace(incarnation="aaaaaaaa"),
+                GOOD[0]._replace(node=ROME, incarnation="aaaaaaaa"),
+            ),
+            {},
+            "one machine under two names",
+        ),
+        (
+            GOOD,
+            {"test_states": {WEB: TestState(Verdict.LOCAL, Outcome.FAIL, NOW - 3599.0)}},
+            "not for an hour yet",
+        ),
+        (
+            GOOD,
+            {"test_states": {WEB: TestState(Verdict.DOWN, Outcome.FAIL, NOW - 9999.0)}},
+            "an incident",
+        ),
+        (GOOD, {"status": node_status(nodes="a" * 16, addresses="b" * 16)}, "theirs are not known"),
         (
             (contact(PARIS, finished=NOW - 200.0), GOOD[1]),
             {"judgements": {node_test("paris"): judged(own=Outcome.UNKNOWN)}},
@@ -176,19 +250,21 @@ def test_no_trouble(contacts: tuple[Contact, ...], facts: dict[str, Any], why: s
 
 def test_a_peer_whose_checker_never_ran_is_untestable() -> None:
     contacts = contact(PARIS, finished=float("-inf")), GOOD[1]
-    assert found(*contacts, judgements={node_test("paris"): judged(own=Outcome.UNKNOWN)})["untestable"].endswith("node/paris")
+    assert found(*contacts, judgements={node_test("paris"): judged(own=Outcome.UNKNOWN)})[
+        "untestable"
+    ].endswith("node/paris")
 
 
 def test_who_hears_nobody_does_not_name_the_nodes_it_cannot_test() -> None:
     unsure = {node_test("paris"): judged(own=Outcome.UNKNOWN)}
-    assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["silent"]
+    assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["isolated"]
 
 
 def test_the_order_in_which_peers_answer_changes_no_text() -> None:
     lacking = contact(PARIS, tests=frozenset()), contact(ROME, tests=frozenset())
     assert found(*lacking) == found(*reversed(lacking)) != {}
     twins = [
-        contact(Node(name, name))._replace(node_id=f"id-{name[0]}", run=f"{name}{name}")
+        contact(Node(name, name))._replace(node_id=f"id-{name[0]}", incarnation=f"{name}{name}")
         for name in ("a111", "a222", "b111", "b222")
     ]
     assert found(*twins)["cloned-id"] == found(*reversed(twins))["cloned-id"]
@@ -201,7 +277,10 @@ def test_many_are_counted() -> None:
 
 def local(failing: int, passing: int, hosts: int) -> dict[Test, Judgement]:
     verdicts = [Verdict.LOCAL] * failing + [Verdict.UP] * passing
-    return {Test(f"host{number % hosts}", f"t{number}"): judged(verdict) for number, verdict in enumerate(verdicts)}
+    return {
+        Test(f"host{number % hosts}", f"t{number}"): judged(verdict)
+        for number, verdict in enumerate(verdicts)
+    }
 
 
 @pytest.mark.parametrize(
@@ -213,8 +292,17 @@ def local(failing: int, passing: int, hosts: int) -> dict[Test, Judgement]:
         (local(9, 0, 4), True),
         ({}, False),
         ({node_test(f"n{number}"): judged(Verdict.LOCAL) for number in range(9)}, False),
-        ({test: each._replace(verdict=Verdict.UNCONFIRMED) for test, each in local(9, 0, 9).items()}, False),
-        ({test: each._replace(verdict=Verdict.DOWN) for test, each in local(9, 0, 9).items()}, False),
+        (
+            {
+                test: each._replace(verdict=Verdict.UNCONFIRMED)
+                for test, each in local(9, 0, 9).items()
+            },
+            False,
+        ),
+        (
+            {test: each._replace(verdict=Verdict.DOWN) for test, each in local(9, 0, 9).items()},
+            False,
+        ),
     ],
 )
 def test_suspect(judgements: dict[Test, Judgement], suspect: bool) -> None:
@@ -240,32 +328,43 @@ def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
 
 
 def test_at_once_and_then_hourly() -> None:
-    silence = {"silent": "no peer answers"}
-    assert said(*((minute, silence) for minute in range(121))) == [(0, "silent"), (60, "silent"), (120, "silent")]
+    silence = {"isolated": "no peer answers"}
+    assert said(*((minute, silence) for minute in range(121))) == [
+        (0, "isolated"),
+        (60, "isolated"),
+        (120, "isolated"),
+    ]
 
 
 def test_what_comes_and_goes_is_not_said_more_often() -> None:
-    silence = {"silent": "no peer answers"}
-    assert said(*((minute, silence if minute % 3 else {}) for minute in range(70))) == [(1, "silent"), (61, "silent")]
+    silence = {"isolated": "no peer answers"}
+    assert said(*((minute, silence if minute % 3 else {}) for minute in range(70))) == [
+        (1, "isolated"),
+        (61, "isolated"),
+    ]
 
 
 def test_what_may_be_gone_in_a_minute_has_to_last() -> None:
     untestable = {"untestable": "www/web"}
-    assert said((0, untestable), (1, untestable), (2, {}), (3, untestable), (7, untestable), (8, untestable)) == [
-        (8, "untestable")
-    ]
+    assert said(
+        (0, untestable), (1, untestable), (2, {}), (3, untestable), (7, untestable), (8, untestable)
+    ) == [(8, "untestable")]
 
 
 def test_a_configuration_may_take_five_minutes_to_be_written() -> None:
-    half = {"no-peers": "nodes.txt names no other node", "no-address": "alert.d names no address", "drift": "other tests"}
+    half = {
+        "no-peers": "nodes.txt names no other node",
+        "no-address": "alert.d names no address",
+        "drift": "other tests",
+    }
     assert said((0, half), (4, half)) == []
     assert said((0, half), (4, half), (5, half)) == [(5, kind) for kind in half]
 
 
 def test_from_when_to_when() -> None:
-    (began,) = health.follow((), {"silent": "no peer answers"}, NOW)
-    assert began == Trouble("silent", "no peer answers", NOW)
-    (lasts,) = health.follow([began], {"silent": "no peer answers at all"}, NOW + 60.0)
+    (began,) = health.follow((), {"isolated": "no peer answers"}, NOW)
+    assert began == Trouble("isolated", "no peer answers", NOW)
+    (lasts,) = health.follow([began], {"isolated": "no peer answers at all"}, NOW + 60.0)
     assert lasts == began._replace(text="no peer answers at all")
     (over,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
     assert (over.since, over.ended) == (NOW, NOW + 120.0)
@@ -273,7 +372,7 @@ def test_from_when_to_when() -> None:
     assert health.follow([over], {}, NOW + 3601.0) == ()
     (late,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
     assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
-    (again,) = health.follow([over], {"silent": "x"}, NOW + 600.0)
+    (again,) = health.follow([over], {"isolated": "x"}, NOW + 600.0)
     assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)
     assert health.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
 
@@ -284,7 +383,9 @@ PASSES = {WEB: judged(), SSH: judged(), node_test("paris"): judged()}
 
 
 def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
-    return Answer(node, "", Result(outcome, text) if outcome else None, reason="" if outcome else text)
+    return Answer(
+        node, "", Result(outcome, text) if outcome else None, reason="" if outcome else text
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,7 +404,9 @@ def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
 )
 def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
     failures = health.rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
-    assert [(each.test, each.peer, each.rounds) for each in failures] == [("www/web", peer, 1)] * fails
+    assert [(each.test, each.peer, each.rounds) for each in failures] == [
+        ("www/web", peer, 1)
+    ] * fails
     assert all(each.text for each in failures)
 
 
@@ -311,22 +414,35 @@ def test_a_rehearsal_failure_stands_until_the_same_question_is_answered_well() -
     own_fails = Rehearsal(WEB, "", answered(OSLO, Outcome.FAIL, "no right"))
     peer_fails = Rehearsal(WEB, "paris", answered(PARIS, Outcome.UNKNOWN))
     first = health.rehearse((), [own_fails, peer_fails], PASSES)
-    assert [each[:2] for each in first] == [("www/web", ""), ("www/web", "paris")] and "says FAIL (no right)" in first[0].text
+    assert [each[:2] for each in first] == [
+        ("www/web", ""),
+        ("www/web", "paris"),
+    ] and "says FAIL (no right)" in first[0].text
     assert health.rehearse(first, [], PASSES) == first
-    others = [Rehearsal(SSH, "", answered(OSLO, Outcome.OK)), Rehearsal(SSH, "paris", answered(PARIS, Outcome.OK))]
+    others = [
+        Rehearsal(SSH, "", answered(OSLO, Outcome.OK)),
+        Rehearsal(SSH, "paris", answered(PARIS, Outcome.OK)),
+    ]
     assert health.rehearse(first, others, PASSES) == first, "another test says nothing of this one"
     silent = Rehearsal(WEB, "", answered(OSLO, None, "refused"))
-    assert health.rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
+    assert health.rehearse(first, [silent], PASSES) == first, (
+        "a daemon that is silent has not mended it"
+    )
     assert [each.rounds for each in health.rehearse(first, [own_fails], PASSES)] == [2, 1]
     fine = Rehearsal(WEB, "", answered(OSLO, Outcome.OK))
     assert [each.peer for each in health.rehearse(first, [fine], PASSES)] == ["paris"]
     gone = PASSES | {node_test("paris"): judged(Verdict.LOCAL, Outcome.FAIL)}
     assert [each.peer for each in health.rehearse(first, [], gone)] == [""], "that peer is gone"
     assert health.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
-    assert health.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), "it does not pass here"
+    assert health.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), (
+        "it does not pass here"
+    )
 
 
 def test_a_rehearsal_is_named_after_three_rounds() -> None:
     failure = RehearsalFailure("www/web", "", 2, "a false vote")
-    assert "rehearsal" not in found(*GOOD, rehearsal_failures=[failure])
-    assert found(*GOOD, rehearsal_failures=[failure._replace(rounds=3)])["rehearsal"] == "a false vote"
+    assert "daemon-disagrees" not in found(*GOOD, rehearsal_failures=[failure])
+    assert (
+        found(*GOOD, rehearsal_failures=[failure._replace(rounds=3)])["daemon-disagrees"]
+        == "a false vote"
+    )

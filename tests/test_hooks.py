@@ -20,7 +20,18 @@ from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
 
 from dmonitor.config import config
 from dmonitor.core import mail
-from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Notification, Outcome, Result, Test, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Result,
+    Test,
+    Verdict,
+)
 from dmonitor.execution import delivery
 
 TEST = "www.example.com/web"
@@ -61,7 +72,9 @@ def fail(nodes: list[LocalNode]) -> None:
     time.sleep(5.2)  # until the daemons have forgotten what they answered in that round's rehearsal
 
 
-def test_one_that_fails_twice_is_called_three_times_and_on_one_node(three: list[LocalNode], place: Place, told: Path) -> None:
+def test_one_that_fails_twice_is_called_three_times_and_on_one_node(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
     code = f"echo $DMONITOR_NODE >>{told}/calls; [ $(wc -l <{told}/calls) -ge 3 ] || {{ echo no network; exit 69; }}"
     hook(three, code)
     with running(three):
@@ -75,17 +88,24 @@ def test_one_that_fails_twice_is_called_three_times_and_on_one_node(three: list[
                 node.round()
             three[0].run("dmonitor-check", "--once")
     assert (told / "calls").read_text().split() == ["127.0.0.31"] * 3
-    assert place.subjects() == ["DOWN www.example.com/web (3 of 3 nodes)"], "the mail was taken at once, and went out once"
+    assert place.subjects() == ["DOWN www.example.com/web (3 of 3 nodes)"], (
+        "the mail was taken at once, and went out once"
+    )
 
 
-def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(three: list[LocalNode], place: Place, told: Path) -> None:
+def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
     hook(three, f"setsid sleep 61 & echo $! $$ >{told}/pids; setsid sh -c 'sleep 62' & sleep 63\n")
     with running(three):
         fail(three)
         began = time.time()
         ran = three[0].run("dmonitor-check", "-v", "--once")
         took = time.time() - began
-    assert "refused address=hook:push" in ran.stderr and 'reason="push did not end in time"' in ran.stderr
+    assert (
+        "refused address=hook:push" in ran.stderr
+        and 'reason="push did not end in time"' in ran.stderr
+    )
     assert 10 <= took < 15
     (path,) = place.mailbox.iterdir()
     assert path.stat().st_mtime - began < 3
@@ -94,7 +114,9 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(three: l
     assert not {"sleep 61", "sleep 62", "sleep 63"} & commands()
 
 
-def test_a_hook_that_succeeds_makes_no_refused_mail_told(three: list[LocalNode], place: Place, told: Path) -> None:
+def test_a_hook_that_succeeds_makes_no_refused_mail_told(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
     """Whom the mail system of one node refuses, another one mails; and that one runs the hook."""
     hook(three, f"echo $DMONITOR_NODE >>{told}/calls")
     place.program("broken", "#!/bin/sh\nexit 75\n")
@@ -111,7 +133,9 @@ def test_a_hook_that_succeeds_makes_no_refused_mail_told(three: list[LocalNode],
     assert (told / "calls").read_text().split() == ["127.0.0.32"]
 
 
-def test_where_nobody_is_mailed_hooks_alone_tell(three: list[LocalNode], place: Place, told: Path) -> None:
+def test_where_nobody_is_mailed_hooks_alone_tell(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
     hook(three, f"echo $DMONITOR_NODE >>{told}/calls; [ $DMONITOR_NODE != 127.0.0.31 ]")
     with running(three):
         fail(three)
@@ -121,21 +145,30 @@ def test_where_nobody_is_mailed_hooks_alone_tell(three: list[LocalNode], place: 
             for node in three:
                 node.run("dmonitor-check", "--once")
         assert "no mail can leave" not in three[0].run("dmonitor-check", "-t").stderr
-    assert (told / "calls").read_text().split() == ["127.0.0.31", "127.0.0.32"], "the second, for the first one's fails"
+    assert (told / "calls").read_text().split() == ["127.0.0.31", "127.0.0.32"], (
+        "the second, for the first one's fails"
+    )
     assert place.mails() == []
 
 
 def test_nothing_of_it_is_left_when_it_ends_either(place: Place, told: Path) -> None:
     for status in (0, 1):
-        program = place.program("hook", f"#!/bin/sh\nsetsid sleep 64 & echo $! >>{told}/pids; sleep 64 & exit {status}\n")
-        ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20)
+        program = place.program(
+            "hook",
+            f"#!/bin/sh\nsetsid sleep 64 & echo $! >>{told}/pids; sleep 64 & exit {status}\n",
+        )
+        ((_, delivered),) = delivery.send(
+            {"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20
+        )
         assert delivered.taken is (status == 0)
     assert "sleep 64" not in commands()
 
 
 def test_one_that_floods_takes_no_memory(place: Place) -> None:
     program = place.program("hook", "#!/bin/sh\nexec yes\n")
-    ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20)
+    ((_, delivered),) = delivery.send(
+        {"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20
+    )
     assert not delivered.taken and delivered.text.startswith("hook: died of signal 25: y y y")
 
 
@@ -146,7 +179,10 @@ def test_mails_start_before_hooks(place: Place, told: Path) -> None:
     letters["root"] = delivery.mail(b"", "root", sendmail=str(quick), sender="x")
     began = time.time()
     deliveries = dict(delivery.send(letters, patience=20))
-    assert all(each.taken for each in deliveries.values()) and float((told / "at").read_text()) - began < 0.8
+    assert (
+        all(each.taken for each in deliveries.values())
+        and float((told / "at").read_text()) - began < 0.8
+    )
 
 
 def test_it_is_told_of_an_incident_and_of_its_end(three: list[LocalNode], told: Path) -> None:
@@ -177,21 +213,35 @@ def test_it_is_told_of_an_incident_and_of_its_end(three: list[LocalNode], told: 
     }
     text = (told / "text-DOWN").read_text()
     assert (
-        text.startswith("www.example.com/web is DOWN since ") and "connection refused" in text and "To look further" not in text
+        text.startswith("www.example.com/web is DOWN since ")
+        and "connection refused" in text
+        and "To look further" not in text
     )
     over = dict(line.split("=", 1) for line in (told / "facts-UP").read_text().splitlines())
-    assert (over["DMONITOR_INCIDENT"], over["DMONITOR_SINCE"]) == (incident, since) and over["DMONITOR_UNTIL"] > since
-    names = {line.partition("=")[0] for line in (told / "env").read_text().splitlines()} - {"PWD", "_", "OLDPWD", "SHLVL"}
+    assert (over["DMONITOR_INCIDENT"], over["DMONITOR_SINCE"]) == (incident, since) and over[
+        "DMONITOR_UNTIL"
+    ] > since
+    names = {line.partition("=")[0] for line in (told / "env").read_text().splitlines()} - {
+        "PWD",
+        "_",
+        "OLDPWD",
+        "SHLVL",
+    }
     assert names == {"PATH", "LC_ALL", "HOME"}
 
 
-def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(three: list[LocalNode], place: Place, told: Path) -> None:
+def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
     hook(three, f"touch {told}/ran")
     (three[0].config / "alert.d/push").chmod(0o777)
     with running(three):
         fail(three)
         ran = three[0].run("dmonitor-check", "-v", "--once")
-    assert "alert.d/push: not run: it can be written by others than its owner; chmod go-w would mend that" in ran.stderr
+    assert (
+        "alert.d/push: not run: it can be written by others than its owner; chmod go-w would mend that"
+        in ran.stderr
+    )
     assert not (told / "ran").exists() and len(place.mails()) == 1
     assert "alert.d/push: can be written by others" in three[0].run("dmonitor-check", "-t").stderr
 
@@ -207,7 +257,8 @@ def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
     assert "error: alert.d/push: no-such-tool is not installed, which this hook needs\n" in said
     assert "apt install some-tools\n" in said
     assert (
-        "warning: alert.d/forgotten: it is mailed, as an address; to be run, as a hook, it would have to be executable\n" in said
+        "warning: alert.d/forgotten: it is mailed, as an address; to be run, as a hook, it would have to be executable\n"
+        in said
     )
     if os.geteuid() == 0:
         assert (
@@ -233,55 +284,85 @@ def test_what_is_a_hook(place: Place) -> None:
 def test_the_operator_tries_it(place: Place, told: Path) -> None:
     node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
     node.mail()
-    hook([node], f"echo $DMONITOR_STATE:$DMONITOR_SUBJECT >{told}/said; cat >>{told}/said; echo sent\n")
+    hook(
+        [node],
+        f"echo $DMONITOR_STATE:$DMONITOR_SUBJECT >{told}/said; cat >>{told}/said; echo sent\n",
+    )
     hook([node], "exit 3", "broken")
     ran = node.run("dmonitor-check", "--test-alert")
     assert ran.returncode == os.EX_TEMPFAIL
     said = {line for line in ran.stdout.splitlines() if line.startswith("hook:")}
     taken = f"hook:push: taken by {node.config}/alert.d/push: now look where it tells: sent"
     assert said == {"hook:broken: not taken: broken: exit 3", taken}
-    assert (told / "said").read_text().startswith("TEST:TEST dmonitor on 127.0.0.31\nThis is a test: ")
+    assert (
+        (told / "said").read_text().startswith("TEST:TEST dmonitor on 127.0.0.31\nThis is a test: ")
+    )
 
 
 # The facts.
 
 OSLO, PARIS = Node("oslo", "oslo"), Node("paris", "paris")
-DOWN = Judgement(Verdict.DOWN, 2, tuple(Answer(node, node.name * 2, Result(Outcome.FAIL, "refused")) for node in (OSLO, PARIS)))
+DOWN = Judgement(
+    Verdict.DOWN,
+    2,
+    tuple(Answer(node, node.name * 2, Result(Outcome.FAIL, "refused")) for node in (OSLO, PARIS)),
+)
 BEGAN = 1_700_000_000.0
 
 
 def owed(name: str, number: int = 0, **more: float) -> Notification:
-    incident = Incident((f"{number:016x}",), Test("www.example.com", name), BEGAN, opening=DOWN, **more)  # type: ignore[arg-type]
+    incident = Incident(
+        (f"{number:016x}",), Test("www.example.com", name), BEGAN, opening=DOWN, **more
+    )  # type: ignore[arg-type]
     return Notification(Kind.RECOVERY if more else Kind.ALERT, incident, "hook:push", BEGAN)
 
 
 def test_no_name_of_a_node_is_cut() -> None:
-    answers = tuple(Answer(Node(f"node-{n}.example.com", f"s{n}"), f"{n:08}", Result(Outcome.FAIL)) for n in range(20))
-    incident = owed("http")._replace(incident=owed("http").incident._replace(opening=Judgement(Verdict.DOWN, 2, answers)))
-    (nodes,) = mail.compose_facts([incident], node="oslo", now=BEGAN)[1]["DMONITOR_NODES"].split("\n")
+    answers = tuple(
+        Answer(Node(f"node-{n}.example.com", f"s{n}"), f"{n:08}", Result(Outcome.FAIL))
+        for n in range(20)
+    )
+    incident = owed("http")._replace(
+        incident=owed("http").incident._replace(opening=Judgement(Verdict.DOWN, 2, answers))
+    )
+    (nodes,) = mail.compose_facts([incident], node="oslo", now=BEGAN)[1]["DMONITOR_NODES"].split(
+        "\n"
+    )
     *named, more = nodes.split(",")
     assert (
-        more == "…" and len(nodes) <= 200 and named == [answer.node.name for answer in answers[: len(named)]] and len(named) > 8
+        more == "…"
+        and len(nodes) <= 200
+        and named == [answer.node.name for answer in answers[: len(named)]]
+        and len(named) > 8
     )
 
 
 def test_several_tests_have_a_line_each_the_most_urgent_first() -> None:
-    text, facts = mail.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61)
+    text, facts = mail.compose_facts(
+        [owed("http", 1, closed=BEGAN + 60), owed("ssh", 2)], node="oslo", now=BEGAN + 61
+    )
     assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_TEST"] == "ssh\nhttp"
     assert facts["DMONITOR_UNTIL"].startswith("\n2023-") and facts["DMONITOR_COUNT"] == "2"
     assert facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}"
-    _, facts = mail.compose_facts([owed("http", 1, closed=BEGAN + 60), owed("http", 2)], node="oslo", now=BEGAN + 61)
-    assert facts["DMONITOR_STATE"] == "DOWN\nUP" and facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}", (
-        "a line for each incident"
+    _, facts = mail.compose_facts(
+        [owed("http", 1, closed=BEGAN + 60), owed("http", 2)], node="oslo", now=BEGAN + 61
     )
+    assert (
+        facts["DMONITOR_STATE"] == "DOWN\nUP"
+        and facts["DMONITOR_INCIDENT"] == f"{2:016x}\n{1:016x}"
+    ), "a line for each incident"
     assert "DOWN www.example.com: ssh" in text.decode()
 
 
 def test_facts_of_ten_thousand_tests_can_be_handed_over(place: Place) -> None:
-    text, facts = mail.compose_facts([owed("x" * 60 + str(n), n) for n in range(10_000)], node="oslo", now=BEGAN)
+    text, facts = mail.compose_facts(
+        [owed("x" * 60 + str(n), n) for n in range(10_000)], node="oslo", now=BEGAN
+    )
     assert facts["DMONITOR_COUNT"] == "10000" and facts["DMONITOR_TEST"].count("\n") == 199
     program = place.program("hook", "#!/bin/sh\ncat >/dev/null\n")
-    ((_, delivered),) = delivery.send({"hook:hook": delivery.Letter((str(program),), text, facts)}, patience=20)
+    ((_, delivered),) = delivery.send(
+        {"hook:hook": delivery.Letter((str(program),), text, facts)}, patience=20
+    )
     assert delivered == delivery.Delivery(True, "")
 
 
@@ -311,12 +392,18 @@ def web() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str], bytes]]]]:
 
 
 def example(
-    directory: Path, name: str, about: Sequence[Notification] = (), path: str = os.environ["PATH"], **settings: str
+    directory: Path,
+    name: str,
+    about: Sequence[Notification] = (),
+    path: str = os.environ["PATH"],
+    **settings: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run an example as a hook is run, after its settings have been made."""
     code = (EXAMPLES / name).read_text()
     for key, value in settings.items():
-        code, count = re.subn(rf"(^|(?<= )){key}=\S*", f"{key}='{value}'", code, count=1, flags=re.M)
+        code, count = re.subn(
+            rf"(^|(?<= )){key}=\S*", f"{key}='{value}'", code, count=1, flags=re.M
+        )
         assert count == 1, key
     hook = directory / name
     hook.write_text(code)
@@ -324,14 +411,24 @@ def example(
     about = about or [owed("http", 1), owed("ssh", 2, closed=BEGAN + 60)]
     text, facts = mail.compose_facts(about, node="oslo", now=BEGAN + 61)
     environment = {"PATH": path, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **facts}
-    return subprocess.run([hook], input=text.decode(), env=environment, capture_output=True, text=True, timeout=10, check=False)
+    return subprocess.run(
+        [hook],
+        input=text.decode(),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
 
 
 def test_each_example_tells_what_is_to_be_told(
     tmp_path: Path, web: tuple[str, list[tuple[str, str, dict[str, str], bytes]]]
 ) -> None:
     url, taken = web
-    if not shutil.which("curl"):  # as on a fresh machine, for who is not root; root gets it from tests/run
+    if not shutil.which(
+        "curl"
+    ):  # as on a fresh machine, for who is not root; root gets it from tests/run
         ran = example(tmp_path, "ntfy", URL=f"{url}/mine")
         assert ran.returncode == 127 and "curl" in ran.stderr
         return
@@ -344,17 +441,34 @@ def test_each_example_tells_what_is_to_be_told(
         ran = example(tmp_path, name, **settings)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), name
     (ntfy, slack, matrix, alertmanager) = taken
-    assert ntfy[1] == "/mine" and ntfy[2]["Title"].startswith("DOWN www.example.com/http") and b"refused" in ntfy[3]
+    assert (
+        ntfy[1] == "/mine"
+        and ntfy[2]["Title"].startswith("DOWN www.example.com/http")
+        and b"refused" in ntfy[3]
+    )
     assert ntfy[2]["Priority"] == "urgent"
-    assert json.loads(slack[3])["text"].startswith("*DOWN www.example.com/http") and "refused" in json.loads(slack[3])["text"]
+    assert (
+        json.loads(slack[3])["text"].startswith("*DOWN www.example.com/http")
+        and "refused" in json.loads(slack[3])["text"]
+    )
     assert matrix[0] == "PUT" and re.fullmatch(
         r"/_matrix/client/v3/rooms/!r:example.com/send/m.room.message/[0-9a-f]{32}", matrix[1]
     )
-    assert matrix[2]["Authorization"] == "Bearer secret" and "refused" in json.loads(matrix[3])["body"]
+    assert (
+        matrix[2]["Authorization"] == "Bearer secret" and "refused" in json.loads(matrix[3])["body"]
+    )
     up, down = json.loads(alertmanager[3])
     assert alertmanager[1] == "/api/v2/alerts"
-    assert down["labels"] == {"alertname": "DOWN", "host": "www.example.com", "test": "http", "source": "dmonitor"}
-    assert up["labels"] == down["labels"] | {"test": "ssh"} and up["endsAt"] == mail._local(BEGAN + 60, None).isoformat()
+    assert down["labels"] == {
+        "alertname": "DOWN",
+        "host": "www.example.com",
+        "test": "http",
+        "source": "dmonitor",
+    }
+    assert (
+        up["labels"] == down["labels"] | {"test": "ssh"}
+        and up["endsAt"] == mail._local(BEGAN + 60, None).isoformat()
+    )
     assert down["endsAt"] > "2026" and down["annotations"]["nodes"] == "oslo,paris"
 
 
@@ -380,14 +494,25 @@ def test_apprise_is_given_no_token_for_all_to_see(tmp_path: Path) -> None:
     (tmp_path / "apprise").chmod(0o755)
     hooks = tmp_path / "hooks"
     hooks.mkdir()
-    ran = example(hooks, "apprise", path=f"{tmp_path}:{os.environ['PATH']}", URL="tgram://TOKEN/1, json://a/b?c=d,e json://f")
+    ran = example(
+        hooks,
+        "apprise",
+        path=f"{tmp_path}:{os.environ['PATH']}",
+        URL="tgram://TOKEN/1, json://a/b?c=d,e json://f",
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
     arguments, url, *more, text = (tmp_path / "apprise.said").read_text().split("\n", 4)
-    assert "TOKEN" not in arguments and arguments.startswith("--title DOWN www.example.com/http") and url == "tgram://TOKEN/1"
+    assert (
+        "TOKEN" not in arguments
+        and arguments.startswith("--title DOWN www.example.com/http")
+        and url == "tgram://TOKEN/1"
+    )
     assert more == ["json://a/b?c=d,e", "json://f"] and "refused" in text
 
 
-def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_path: Path, web: tuple[str, list[object]]) -> None:
+def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(
+    tmp_path: Path, web: tuple[str, list[object]]
+) -> None:
     refused = example(tmp_path, "slack", URL=f"{web[0]}/broken")
     assert refused.returncode != 0 and ("500" in refused.stderr or not shutil.which("curl"))
     for name in ("ntfy", "slack", "matrix", "apprise"):
@@ -395,8 +520,12 @@ def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(tmp_p
         assert ran.returncode == 1 and ran.stdout.startswith(f"say in {tmp_path}/{name} ")
 
 
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "etc/examples").rglob("*")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((CHECKOUT / "etc/examples").rglob("*")), ids=lambda path: path.name
+)
 def test_each_can_be_run(path: Path) -> None:
     if path.is_file():
         assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0o111
-        assert path.read_text().startswith("#!/bin/sh\n# ") and re.search(r"Needs \S+ \([a-z0-9-]+\)", path.read_text())
+        assert path.read_text().startswith("#!/bin/sh\n# ") and re.search(
+            r"Needs \S+ \([a-z0-9-]+\)", path.read_text()
+        )

@@ -44,9 +44,19 @@ ONLY = {
     "multiprocessing": set(),
 }
 # Functions that start a process, and who alone may call them.
-STARTERS = {"posix_spawn", "posix_spawnp", "fork", "forkpty", "system", "popen", "execv", "execve", "Popen"}
+STARTERS = {
+    "posix_spawn",
+    "posix_spawnp",
+    "fork",
+    "forkpty",
+    "system",
+    "popen",
+    "execv",
+    "execve",
+    "Popen",
+}
 MAY_START = {
-    "execution.warden": {"posix_spawn"},
+    "execution.supervisor": {"posix_spawn"},
     "execution.runner": {"fork"},
     "execution.notifier": {"Popen"},
     "dmonitord": {"fork"},
@@ -58,7 +68,11 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-MODULES = {module_name(path): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py") if path.stem != "__init__"}
+MODULES = {
+    module_name(path): ast.parse(path.read_text())
+    for path in PACKAGE.rglob("*.py")
+    if path.stem != "__init__"
+}
 
 
 def room_of(module: str) -> str:
@@ -78,7 +92,10 @@ def imports(tree: ast.AST) -> set[str]:
                 whole = f"{source}.{alias.name}".removeprefix("dmonitor.")
                 is_module = source.partition(".")[0] == "dmonitor" and whole in MODULES
                 found.add(f".{whole}" if is_module else source)
-    return {f".{name.removeprefix('dmonitor.')}" if name.startswith("dmonitor.") else name for name in found}
+    return {
+        f".{name.removeprefix('dmonitor.')}" if name.startswith("dmonitor.") else name
+        for name in found
+    }
 
 
 def own(tree: ast.AST) -> set[str]:
@@ -120,15 +137,23 @@ def test_the_core_is_pure() -> None:
     for name, tree in core.items():
         for imported in imports(tree):
             if imported.startswith("."):
-                assert room_of(imported[1:]) == "core" or imported == ".base.names", f"{name} imports {imported}"
+                assert room_of(imported[1:]) == "core" or imported == ".base.names", (
+                    f"{name} imports {imported}"
+                )
             elif imported != "dmonitor":
                 assert imported.partition(".")[0] in PURE_LIBRARY, f"{name} imports {imported}"
-        called = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open"]
+        called = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "open"
+        ]
         assert not called, name
         used = {
             node.attr
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
         }
         assert used <= PURE_OS, name
 
@@ -144,7 +169,9 @@ def test_edges_are_few() -> None:
 
 def test_few_start_processes() -> None:
     for name, tree in MODULES.items():
-        called = {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)} & STARTERS
+        called = {
+            getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)
+        } & STARTERS
         assert called == MAY_START.get(name, set()), name
 
 
@@ -164,7 +191,17 @@ HEAVY = {
         "fnmatch",
         "gettext",
     ),
-    *("getpass", "hmac", "http", "importlib.metadata", "inspect", "locale", "lockfile", "logging", "lzma"),
+    *(
+        "getpass",
+        "hmac",
+        "http",
+        "importlib.metadata",
+        "inspect",
+        "locale",
+        "lockfile",
+        "logging",
+        "lzma",
+    ),
     *(
         "multiprocessing",
         "pathlib",
@@ -178,7 +215,18 @@ HEAVY = {
         "statistics",
         "subprocess",
     ),
-    *("tempfile", "textwrap", "threading", "tokenize", "traceback", "unittest", "urllib", "urllib.parse", "uuid", "xml"),
+    *(
+        "tempfile",
+        "textwrap",
+        "threading",
+        "tokenize",
+        "traceback",
+        "unittest",
+        "urllib",
+        "urllib.parse",
+        "uuid",
+        "xml",
+    ),
     *(
         "dmonitor.config.audit",
         "dmonitor.core.mail",
@@ -194,15 +242,18 @@ sys.path[:0] = [sys.argv[1]]
 from dmonitor.base import cli
 from dmonitor.check import _Chosen, main
 _Chosen.once = len(sys.argv) > 4
-cli.Chosen.config, cli.Chosen.state, cli.Chosen.run = sys.argv[2], sys.argv[3], None
+cli.Chosen.config, cli.Chosen.state, cli.Chosen.run_dir = sys.argv[2], sys.argv[3], None
 status = main([])
 print(status, *sys.modules)
 """
 
 
 def test_a_quiet_round_loads_nothing_heavy(place: Place, port: int) -> None:
-    """A round with a passing test and a peer that answers; also one with nothing to do, which starts no warden."""
-    nodes = [LocalNode(place, address, ["127.0.0.34", "127.0.0.35"], port=port) for address in ("127.0.0.34", "127.0.0.35")]
+    """A round with a passing test and a peer that answers; also one with nothing to do, which starts no supervisor."""
+    nodes = [
+        LocalNode(place, address, ["127.0.0.34", "127.0.0.35"], port=port)
+        for address in ("127.0.0.34", "127.0.0.35")
+    ]
     for node in nodes:
         node.plugin("web", "echo OK")
         node.test("www.example.com/web")
@@ -210,11 +261,31 @@ def test_a_quiet_round_loads_nothing_heavy(place: Place, port: int) -> None:
     with running(nodes):
         for node in nodes:
             node.round()
-        code = [sys.executable, "-IS", "-c", QUIET, str(place.directory), str(nodes[0].config), str(nodes[0].state)]
-        said = subprocess.run(code, capture_output=True, text=True, check=True, timeout=55).stdout.split()
-    assert said[0] == "0" and {"sqlite3", "dmonitor.execution.supervisor", "dmonitor.net.peers"} < set(said)
+        code = [
+            sys.executable,
+            "-IS",
+            "-c",
+            QUIET,
+            str(place.directory),
+            str(nodes[0].config),
+            str(nodes[0].state),
+        ]
+        said = subprocess.run(
+            code, capture_output=True, text=True, check=True, timeout=55
+        ).stdout.split()
+    assert said[0] == "0" and {
+        "sqlite3",
+        "dmonitor.execution.supervisor",
+        "dmonitor.net.peers",
+    } < set(said)
     assert HEAVY & set(said) == set()
     for path in (nodes[0].config / "hosts.d/www.example.com").iterdir():
         path.unlink()
-    said = subprocess.run([*code, "once"], capture_output=True, text=True, check=True, timeout=55).stdout.split()
-    assert said[0] == "0" and {"dmonitor.execution.supervisor", "dmonitor.execution.runner", "ctypes"} & set(said) == set()
+    said = subprocess.run(
+        [*code, "once"], capture_output=True, text=True, check=True, timeout=55
+    ).stdout.split()
+    assert (
+        said[0] == "0"
+        and {"dmonitor.execution.supervisor", "dmonitor.execution.runner", "ctypes"} & set(said)
+        == set()
+    )

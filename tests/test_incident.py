@@ -9,30 +9,47 @@ import pytest
 
 from dmonitor.core import incident, verdict
 from dmonitor.core.incident import Ledger
-from dmonitor.core.model import Answer, Incident, Judgement, Kind, Node, Outcome, Result, Standing, Test, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Kind,
+    Node,
+    Outcome,
+    Result,
+    Test,
+    TestState,
+    Verdict,
+)
 
 TEST = Test("www.example.com", "http")
 OTHER = Test("www.example.com", "ssh")
 OK, FAIL, UNKNOWN = Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN
-Step = tuple[Standing, Incident | None]
-NEW = (Standing(), None)
+Step = tuple[TestState, Incident | None]
+NEW = (TestState(), None)
 
 
 def judge(*seen: Outcome | None, incident_open: bool = False) -> Judgement:
     """Return what is concluded where nodes a, b, c see SEEN; None is no answer."""
     answers = [
-        Answer(Node(name, name), f"id-{name}", Result(outcome)) if outcome else Answer(Node(name, name))
+        Answer(Node(name, name), f"id-{name}", Result(outcome))
+        if outcome
+        else Answer(Node(name, name))
         for name, outcome in zip("abc", seen, strict=False)
     ]
     return verdict.decide(answers[0], answers[1:], 2, incident_open=incident_open)
 
 
-def look(before: Step, *seen: Outcome | None, now: float, confirm: int = 1, fresh_id: str = "fresh") -> Step:
+def look(
+    before: Step, *seen: Outcome | None, now: float, confirm: int = 1, fresh_id: str = "fresh"
+) -> Step:
     """Take a round further in which this node and its peers see SEEN."""
     standing, known = before
     known = known if known and known.is_open else None
     judged = judge(*seen, incident_open=known is not None)
-    return incident.advance(TEST, standing, known, judged, confirm=confirm, now=now, fresh_id=fresh_id)
+    return incident.advance(
+        TEST, standing, known, judged, confirm=confirm, now=now, fresh_id=fresh_id
+    )
 
 
 def closes(before: Step, *seen: Outcome | None, now: float) -> bool:
@@ -86,7 +103,9 @@ def test_one_lost_answer_is_no_recovery() -> None:
 def test_silent_sites_count_for_five_minutes(now: float, over: bool) -> None:
     all_failed = look(NEW, FAIL, FAIL, FAIL, now=1000.0)
     assert closes(all_failed, OK, None, None, now=now) is over
-    assert closes(OPENED, UNKNOWN, None, OK, now=now), "UNKNOWN is an answer: only b is remembered, which is no quorum"
+    assert closes(OPENED, UNKNOWN, None, OK, now=now), (
+        "UNKNOWN is an answer: only b is remembered, which is no quorum"
+    )
 
 
 def test_nobody_passes_is_no_recovery() -> None:
@@ -116,7 +135,11 @@ def test_a_quiet_round_changes_nothing() -> None:
 def test_what_this_node_cannot_tell_is_a_change() -> None:
     """Peers pass, so the verdict is UP as before; that our own plugin is broken must not be silent."""
     standing, known = look(NEW, UNKNOWN, OK, now=5.0)
-    assert standing != Standing() and (standing.verdict, standing.own, known) == (Verdict.UP, UNKNOWN, None)
+    assert standing != TestState() and (standing.verdict, standing.own_outcome, known) == (
+        Verdict.UP,
+        UNKNOWN,
+        None,
+    )
 
 
 # Whom it meets.
@@ -127,7 +150,9 @@ def known(*ids: str, **facts: object) -> Incident:
     return Incident(**{"ids": ids, "test": TEST, "began": 100.0, "held": 200.0, **facts})  # type: ignore[arg-type]
 
 
-def met(ours: Sequence[Incident], *heard: Incident, past: Sequence[Incident] = (), now: float = 500.0) -> Ledger:
+def met(
+    ours: Sequence[Incident], *heard: Incident, past: Sequence[Incident] = (), now: float = 500.0
+) -> Ledger:
     """Return the ledger of OURS after it has met what was HEARD; PAST is what it can recall."""
     ledger = Ledger(ours, lambda ids: [each for each in past if not set(ids).isdisjoint(each.ids)])
     for each in heard:
@@ -136,7 +161,9 @@ def met(ours: Sequence[Incident], *heard: Incident, past: Sequence[Incident] = (
 
 
 def test_open_incidents_of_one_test_are_one() -> None:
-    ledger = met([known("b"), known("z", test=OTHER)], known("c", began=90.0), known("a", "d", began=150.0))
+    ledger = met(
+        [known("b"), known("z", test=OTHER)], known("c", began=90.0), known("a", "d", began=150.0)
+    )
     united = ledger.open_for(TEST)
     assert united and (united.ids, united.id, united.began) == (("a", "b", "c", "d"), "a", 90.0)
     assert [each.ids for each in ledger] == [united.ids, ("z",)]
@@ -147,12 +174,18 @@ def test_open_incidents_of_one_test_are_one() -> None:
 def test_flapping_and_the_incident_itself_are_two() -> None:
     ledger = met([known("a")], known("f", flapping=7))
     assert {each.ids for each in ledger} == {("a",), ("f",)}
-    assert ledger.open_for(TEST).ids == ("a",) and ledger.open_for(TEST, flapping=True).ids == ("f",)  # type: ignore[union-attr]
+    assert ledger.open_for(TEST).ids == ("a",) and ledger.open_for(TEST, flapping=True).ids == (
+        "f",
+    )  # type: ignore[union-attr]
 
 
 def test_whatever_is_heard_is_held() -> None:
     """Open, closed and owing, or over: the node that knew it may be gone tomorrow."""
-    for heard in (known("a"), known("a", closed=150.0), known("a", closed=150.0, alert="x", recovery="x")):
+    for heard in (
+        known("a"),
+        known("a", closed=150.0),
+        known("a", closed=150.0, alert="x", recovery="x"),
+    ):
         (held,) = met([], heard)
         assert held == heard._replace(held=500.0)
 
@@ -175,7 +208,11 @@ def test_what_is_closed_is_not_met_by_test() -> None:
 def test_a_closed_id_never_opens_again(recalled: bool) -> None:
     old = known("a", closed=300.0, alert="me", recovery="me")
     ledger = met([] if recalled else [old], known("a"), past=[old])
-    assert [each.closed for each in ledger] == [300.0] and ledger.open_for(TEST) is None and not ledger.changed
+    assert (
+        [each.closed for each in ledger] == [300.0]
+        and ledger.open_for(TEST) is None
+        and not ledger.changed
+    )
 
 
 def test_what_a_peer_still_holds_open_is_not_met_by_test_once_we_know_it_closed() -> None:
@@ -185,11 +222,16 @@ def test_what_a_peer_still_holds_open_is_not_met_by_test_once_we_know_it_closed(
     assert ledger.open_for(TEST) == known("n", began=400.0) and not ledger.changed
     ledger = met([known("n", began=400.0)], known("a", "b", alert="x"), past=[old])
     assert ledger.open_for(TEST) == known("n", began=400.0)
-    assert [(each.ids, each.closed) for each in ledger.changed.values()] == [(("a", "b"), 300.0)], "but b is known now"
+    assert [(each.ids, each.closed) for each in ledger.changed.values()] == [(("a", "b"), 300.0)], (
+        "but b is known now"
+    )
 
 
 def test_two_of_ours_that_a_peer_knows_as_one_are_united() -> None:
-    ledger = met([known("a", closed=300.0), known("b", began=310.0)], known("a", "b", alert="x", closed=350.0))
+    ledger = met(
+        [known("a", closed=300.0), known("b", began=310.0)],
+        known("a", "b", alert="x", closed=350.0),
+    )
     (united,) = ledger
     assert (united.ids, united.alert) == (("a", "b"), "x") and not united.is_open
 
@@ -198,8 +240,12 @@ def test_facts_are_united() -> None:
     evidence = judge(FAIL, FAIL)
     heard = {"alert": "x", "recovery": "y", "void": True, "reminded": 3, "opening": evidence}
     for key, value in heard.items():
-        (united,) = met([known("a")], known("a", began=99.9, failed=(("c", 240.0),), **{key: value}))
-        assert united == known("a")._replace(held=united.held, **{key: value}), "rounded ages and others' votes change nothing"
+        (united,) = met(
+            [known("a")], known("a", began=99.9, failed=(("c", 240.0),), **{key: value})
+        )
+        assert united == known("a")._replace(held=united.held, **{key: value}), (
+            "rounded ages and others' votes change nothing"
+        )
     mine = known("a", alert="me", recovery="me", reminded=4, opening=judge(FAIL, FAIL, OK))
     (united,) = met([mine], known("a", **heard))
     assert united == mine._replace(void=True), "what we know ourselves comes first"
@@ -207,7 +253,9 @@ def test_facts_are_united() -> None:
 
 def test_rounded_ages_change_nothing() -> None:
     mine = known("a", "b", closed=300.04, failed=(("a", 250.01),), alert="x")
-    assert not met([mine], known("a", closed=300.0, began=99.9, failed=(("a", 250.0), ("c", 240.0)), alert="x")).changed
+    assert not met(
+        [mine], known("a", closed=300.0, began=99.9, failed=(("a", 250.0), ("c", 240.0)), alert="x")
+    ).changed
 
 
 def test_told_elsewhere_is_held_no_longer() -> None:
@@ -237,7 +285,10 @@ def test_an_incident_has_no_endless_ids() -> None:
     for number in range(100):
         ids = tuple(sorted(["a", *(f"{number}-{each}" for each in range(60))]))
         ledger.meet(known(*ids), 200.0)
-    assert "a" in ledger.open_for(TEST).ids and 200 < len(ledger.open_for(TEST).ids) <= incident.IDS  # type: ignore[union-attr]
+    assert (
+        "a" in ledger.open_for(TEST).ids
+        and 200 < len(ledger.open_for(TEST).ids) <= incident.IDS_LIMIT
+    )  # type: ignore[union-attr]
 
 
 def test_find_and_put() -> None:
@@ -252,7 +303,8 @@ def test_find_and_put() -> None:
 
 
 @pytest.mark.parametrize(
-    ("closed", "alert", "recovery", "void"), list(itertools.product((None, 300.0), ("", "x"), ("", "y"), (False, True)))
+    ("closed", "alert", "recovery", "void"),
+    list(itertools.product((None, 300.0), ("", "x"), ("", "y"), (False, True))),
 )
 def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> None:
     owes = {
@@ -268,7 +320,12 @@ def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> No
 
 def test_told() -> None:
     alerted = incident.told(known("a"), [Kind.ALERT], "oslo", 700.0)
-    assert (alerted.alert, alerted.recovery, alerted.held, alerted.reminded) == ("oslo", "", 700.0, 0)
+    assert (alerted.alert, alerted.recovery, alerted.held, alerted.reminded) == (
+        "oslo",
+        "",
+        700.0,
+        0,
+    )
     both = incident.told(known("a", closed=600.0), [Kind.ALERT, Kind.RECOVERY], "oslo", 700.0)
     assert incident.owed(both) == () and (both.alert, both.recovery) == ("oslo", "oslo")
     reminded = incident.told(alerted, [Kind.REMINDER], "rome", 3700.0, remind=1800.0)
@@ -289,7 +346,9 @@ def test_reminders() -> None:
     ):
         assert incident.is_reminder_due(what, remind, now) is due, (what, remind, now)
     late = incident.told(told, [Kind.ALERT], "x", 1950.0, remind=1800.0)
-    assert not incident.is_reminder_due(late, 1800.0, 1951.0), "an alert that comes late is not reminded of at once"
+    assert not incident.is_reminder_due(late, 1800.0, 1951.0), (
+        "an alert that comes late is not reminded of at once"
+    )
 
 
 # What flaps.
@@ -299,7 +358,10 @@ UP = judge(OK)
 
 def changing(*times: float) -> list[Incident]:
     """Return the incidents that opened and closed at TIMES."""
-    return [known(f"i{at}", began=at, closed=end) for at, end in itertools.zip_longest(times[::2], times[1::2])]
+    return [
+        known(f"i{at}", began=at, closed=end)
+        for at, end in itertools.zip_longest(times[::2], times[1::2])
+    ]
 
 
 def flap(incidents: Sequence[Incident], now: float) -> Incident | None:
@@ -309,12 +371,20 @@ def flap(incidents: Sequence[Incident], now: float) -> Incident | None:
 def test_seven_changes_in_half_an_hour_begin_it() -> None:
     seven = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0)
     begun = flap(changing(*seven), 700.0)
-    assert begun and (begun.ids, begun.flapping, begun.began, begun.is_open, begun.opening) == (("fresh",), 7, 700.0, True, UP)
+    assert begun and (begun.ids, begun.flapping, begun.began, begun.is_open, begun.opening) == (
+        ("fresh",),
+        7,
+        700.0,
+        True,
+        UP,
+    )
     assert incident.owed(begun) == (Kind.ALERT,)
     assert flap(changing(*seven[1:]), 700.0) is None, "six are not"
     assert flap(changing(*seven), 1899.9) is not None
     assert flap(changing(*seven), 1900.0) is None, "the first is half an hour old"
-    assert flap([*changing(*seven[1:]), incident.remove(known("r"))], 700.0) is None, "the operator's doing is none"
+    assert flap([*changing(*seven[1:]), incident.remove(known("r"))], 700.0) is None, (
+        "the operator's doing is none"
+    )
 
 
 def test_a_quarter_of_an_hour_without_a_change_ends_it() -> None:
@@ -331,18 +401,30 @@ def test_it_does_not_begin_again_at_once() -> None:
     over = known("f", began=700.0, closed=1000.0, flapping=7)
     before = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
     assert flap([over, *changing(*before)], 1001.0) is None
-    assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0)], 1060.0) is None
-    assert flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0, 1070.0)], 1070.0)
+    assert (
+        flap([over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0)], 1060.0)
+        is None
+    )
+    assert flap(
+        [over, *changing(*before, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0, 1070.0)], 1070.0
+    )
 
 
 def test_a_peer_that_makes_up_incidents_fills_nothing() -> None:
     ledger = Ledger([], lambda _: [])
     for number in range(500):
         ledger.meet(Incident((f"made-up{number:08}",), TEST, 100.0, closed=200.0, void=True), 500.0)
-        ledger.meet(Incident((f"another{number:08}",), OTHER, 100.0, closed=200.0, void=True), 500.0)
-    assert sum(each.test == TEST for each in ledger) == incident.HELD and len(list(ledger)) == 2 * incident.HELD
+        ledger.meet(
+            Incident((f"another{number:08}",), OTHER, 100.0, closed=200.0, void=True), 500.0
+        )
+    assert (
+        sum(each.test == TEST for each in ledger) == incident.INCIDENTS_PER_TEST
+        and len(list(ledger)) == 2 * incident.INCIDENTS_PER_TEST
+    )
     mine = Incident(("mine",), TEST, 400.0)
     ledger.put(mine)
     ledger.meet(Incident(("mine", "theirs"), TEST, 390.0, alert="oslo"), 500.0)
     (known,) = ledger.find(["theirs"])
-    assert known.ids == ("mine", "theirs") and known.alert == "oslo", "what is known here is met all the same"
+    assert known.ids == ("mine", "theirs") and known.alert == "oslo", (
+        "what is known here is met all the same"
+    )

@@ -137,7 +137,10 @@ def test_three_contenders_under_kill_9(tmp_path: Path) -> None:
     """Never two holders, never none for long."""
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", CONTENDER, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(CHECKOUT)})
+        return subprocess.Popen(
+            [sys.executable, "-c", CONTENDER, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        )
 
     turns = tmp_path / "turns"
     turns.touch()

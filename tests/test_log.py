@@ -12,8 +12,17 @@ from dmonitor.base import log
 
 
 def test_a_line() -> None:
-    facts: dict[str, log.Value] = {"test": "www.example.com/ssh", "votes": 2, "age": 0.5, "none": None, "text": "no route"}
-    assert log.line("verdict", facts) == 'verdict test=www.example.com/ssh votes=2 age=0.500 text="no route"'
+    facts: dict[str, log.Value] = {
+        "test": "www.example.com/ssh",
+        "votes": 2,
+        "age": 0.5,
+        "none": None,
+        "text": "no route",
+    }
+    assert (
+        log.line("verdict", facts)
+        == 'verdict test=www.example.com/ssh votes=2 age=0.500 text="no route"'
+    )
 
 
 @pytest.mark.parametrize(

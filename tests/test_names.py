@@ -78,17 +78,32 @@ def test_node_is_no_host() -> None:
     assert names.is_host("node1")
 
 
-@pytest.mark.parametrize("name", [".hidden", "http~", "http.bak", "http.swp", "http.dpkg-old", ".http.swp"])
+@pytest.mark.parametrize(
+    "name", [".hidden", "http~", "http.bak", "http.swp", "http.dpkg-old", ".http.swp"]
+)
 def test_left_overs_are_passed_over(name: str) -> None:
-    assert names.is_passed_over(name)
+    assert names.is_ignored_file(name)
 
 
 def test_ordinary_files_are_not_passed_over() -> None:
-    assert not any(names.is_passed_over(name) for name in ("http", "http:8080", "a@b.c", "bak", "dpkg"))
+    assert not any(
+        names.is_ignored_file(name) for name in ("http", "http:8080", "a@b.c", "bak", "dpkg")
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "IFS", "LD_PRELOAD", "PYTHONPATH", "LC_ALL", "BASH_ENV", "ENV", "PERL5LIB", "NODE_OPTIONS"]
+    "name",
+    [
+        "PATH",
+        "IFS",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+        "LC_ALL",
+        "BASH_ENV",
+        "ENV",
+        "PERL5LIB",
+        "NODE_OPTIONS",
+    ],
 )
 def test_loader_variables_are_known(name: str) -> None:
     assert names.is_loader_variable(name)

@@ -17,8 +17,8 @@ import jsonschema
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
-from dmonitor.core.effects import Own, Save
-from dmonitor.core.model import Incident, Node, Outcome, Standing, Test, Verdict
+from dmonitor.core.effects import NodeMemory, Save
+from dmonitor.core.model import Incident, Node, Outcome, Test, TestState, Verdict
 from dmonitor.operator import metrics, page, publish, report, terminal
 from dmonitor.store import database, state
 
@@ -34,9 +34,16 @@ class Said:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         options = ["--config", str(self.node.config), "--state", str(self.node.state)]
-        command = [sys.executable, str(self.node.place.directory / "bin/dmonitor"), *options, *words]
+        command = [
+            sys.executable,
+            str(self.node.place.directory / "bin/dmonitor"),
+            *options,
+            *words,
+        ]
         variables = self.node.place.environment() | environment
-        return subprocess.run(command, env=variables, text=True, capture_output=True, cwd="/", timeout=40, check=False)
+        return subprocess.run(
+            command, env=variables, text=True, capture_output=True, cwd="/", timeout=40, check=False
+        )
 
     def __call__(self, *words: str) -> str:
         ran = self.run(*words)
@@ -79,26 +86,40 @@ def story(three: list[LocalNode]) -> Callable[[str], None]:
     return play
 
 
-def test_from_first_to_last(three: list[LocalNode], story: Callable[[str], None], place: Place) -> None:
+def test_from_first_to_last(
+    three: list[LocalNode], story: Callable[[str], None], place: Place
+) -> None:
     first, second = Said(three[0]), Said(three[1])
     early = first.run("status")
-    assert early.returncode == os.EX_TEMPFAIL and "no round has run on this node; does cron start it?" in early.stderr
+    assert (
+        early.returncode == os.EX_TEMPFAIL
+        and "no round has run on this node; does cron start it?" in early.stderr
+    )
     with running(three):
         story("OK 200")
         story("FAIL connection refused")
         lines = first("status").splitlines()
         assert re.fullmatch(
-            r"127\.0\.0\.31 can alert: 2 of 2 peers reached, quorum 2, last round \d s ago, 1 address, nothing owed", lines[0]
+            r"127\.0\.0\.31 can alert: 2 of 2 peers reached, quorum 2, last round \d s ago, 1 address, nothing owed",
+            lines[0],
         )
         table = lines[lines.index("") + 1 :]
         assert table[0].split()[:3] == ["STATE", "TEST", "SINCE"] and table[0].endswith("TEXT THEN")
-        assert re.match(rf"DOWN +{WEB} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s\) +connection refused$", table[1]), (
-            "what is bad comes first"
-        )
+        assert re.match(
+            rf"DOWN +{WEB} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s\) +connection refused$",
+            table[1],
+        ), "what is bad comes first"
         facts = first.json("status")
         (down,) = [each for each in facts["tests"] if each["state"] == "DOWN"]
-        assert facts["can_alert"] and down["here"] == "FAIL" and down["incident"] and down["test"] == WEB
-        assert [each["test"] for each in first.json("status", "mail.example.com")["tests"]] == ["mail.example.com/ssh"]
+        assert (
+            facts["can_alert"]
+            and down["here"] == "FAIL"
+            and down["incident"]
+            and down["test"] == WEB
+        )
+        assert [each["test"] for each in first.json("status", "mail.example.com")["tests"]] == [
+            "mail.example.com/ssh"
+        ]
         assert [each["state"] for each in first.json("status", WEB)["tests"]] == ["DOWN"]
 
         everybody = first("status", WEB, "--peers").splitlines()
@@ -110,21 +131,33 @@ def test_from_first_to_last(three: list[LocalNode], story: Callable[[str], None]
         why = first("why", WEB)
         assert why.startswith(f"{WEB} is DOWN since ") and "2 failing, quorum 2: DOWN" in why
         assert f"The alert was handed over by 127.0.0.31: from here to {ADDRESS} at " in why
-        assert "The alert was handed over by 127.0.0.31; to whom, is not recorded here." in second("why", WEB)
+        assert "The alert was handed over by 127.0.0.31; to whom, is not recorded here." in second(
+            "why", WEB
+        )
         story("OK 200")
     (known,) = first.json("history")["incidents"]
     assert known["seen_by"] == ["127.0.0.31", "127.0.0.32"] and known["recovery_by"] == "127.0.0.31"
-    assert [each["address"] for each in (*known["alert_to"], *known["recovery_to"])] == [ADDRESS] * 2
-    assert [each["incident"] for each in second.json("history", "www.example.com")["incidents"]] == [known["incident"]]
+    assert [each["address"] for each in (*known["alert_to"], *known["recovery_to"])] == [
+        ADDRESS
+    ] * 2
+    assert [
+        each["incident"] for each in second.json("history", "www.example.com")["incidents"]
+    ] == [known["incident"]]
     assert first.json("history", "mail.example.com/ssh")["incidents"] == []
-    assert re.search(rf"^\S+ \S+ +\d+ s +{WEB} +127\.0\.0\.31, 127\.0\.0\.32 +127\.0\.0\.31$", first("history"), re.MULTILINE)
+    assert re.search(
+        rf"^\S+ \S+ +\d+ s +{WEB} +127\.0\.0\.31, 127\.0\.0\.32 +127\.0\.0\.31$",
+        first("history"),
+        re.MULTILINE,
+    )
     changes = [(each["state"], each["here"]) for each in first.json("history", WEB)["changes"]]
     assert changes == [("UP", "OK"), ("DOWN", "FAIL"), ("UP", "OK")], "the newest first"
     facts = second.json("why", WEB)
     assert facts["state"] == "UP" and facts["last_incident"]["closing"]["verdict"] == "UP"
     mails = " ".join(mail.get_content() for mail in place.mails())
     for answer in facts["last_incident"]["opening"]["answers"]:
-        assert re.search(rf"{re.escape(answer['node'])} +{answer['sees']}", mails), "the mail had the same evidence"
+        assert re.search(rf"{re.escape(answer['node'])} +{answer['sees']}", mails), (
+            "the mail had the same evidence"
+        )
 
 
 def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str], None]) -> None:
@@ -132,23 +165,47 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         story("OK 200")
     said = Said(three[0])
     for words, complaint in (
-        (("status", "www.example.com/wbe"), f"no such test: 'www.example.com/wbe'; did you mean {WEB}?"),
-        (("status", "ww.example.com"), "no such host: 'ww.example.com'; did you mean www.example.com?"),
-        (("why", "www.example.com"), f"which test of www.example.com? HOST/TEST: www.example.com/ssh, {WEB}"),
+        (
+            ("status", "www.example.com/wbe"),
+            f"no such test: 'www.example.com/wbe'; did you mean {WEB}?",
+        ),
+        (
+            ("status", "ww.example.com"),
+            "no such host: 'ww.example.com'; did you mean www.example.com?",
+        ),
+        (
+            ("why", "www.example.com"),
+            f"which test of www.example.com? HOST/TEST: www.example.com/ssh, {WEB}",
+        ),
         (("history", "nowhere"), "no such host: 'nowhere'"),
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
-        (("silence", WEB, "tomorrow"), "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
+        (
+            ("silence", WEB, "tomorrow"),
+            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+        ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
-        (("silence", WEB, "0001-01-01"), "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
+        (
+            ("silence", WEB, "0001-01-01"),
+            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+        ),
         (("silence", WEB, "until", "9999-12-31"), "9999-12-31 is too far away"),
-        (("silence", WEB, "0h"), "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"),
-        (("silence", "www.example.com.bak", "2h"), "'www.example.com.bak' is neither HOST nor HOST/TEST"),
+        (
+            ("silence", WEB, "0h"),
+            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+        ),
+        (
+            ("silence", "www.example.com.bak", "2h"),
+            "'www.example.com.bak' is neither HOST nor HOST/TEST",
+        ),
         (("why", ""), "which test? HOST/TEST"),
         (("status", "/web"), "'/web' is neither HOST nor HOST/TEST"),
         (("history", "www.example.com/"), "'www.example.com/' is neither HOST nor HOST/TEST"),
     ):
         ran = said.run(*words)
-        assert (ran.returncode, ran.stdout) == (os.EX_USAGE, "") and ran.stderr == f"dmonitor: {complaint}\n", words
+        assert (ran.returncode, ran.stdout) == (
+            os.EX_USAGE,
+            "",
+        ) and ran.stderr == f"dmonitor: {complaint}\n", words
     assert not (three[0].config / "silence.d").exists()
 
 
@@ -170,36 +227,72 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         before = time.time()
         facts = first.json("silence", WEB, "2h")
         until = (three[0].config / "silence.d" / WEB).stat().st_mtime
-        assert before + 7200 <= until <= time.time() + 7200 and facts["until"] == report.moment(until)
+        assert before + 7200 <= until <= time.time() + 7200 and facts["until"] == report.moment(
+            until
+        )
         first("silence", "mail.example.com")
         three[1].round()
     listed = second.json("silences")["silences"]
-    assert [(each["what"], each["node"]) for each in listed] == [("mail.example.com", "127.0.0.31"), (WEB, "127.0.0.31")]
+    assert [(each["what"], each["node"]) for each in listed] == [
+        ("mail.example.com", "127.0.0.31"),
+        (WEB, "127.0.0.31"),
+    ]
     assert listed[0]["until"] is None
     quiet = {each["test"] for each in second.json("status")["tests"] if each["silenced_by"]}
     assert quiet == {WEB, "mail.example.com/ssh"}
     assert "www.example.com is silenced" not in first("silences")
     ran = first.run("silence", "mail.example.com/ssh", "1h")
-    assert ran.returncode == os.EX_USAGE and "mail.example.com is silenced as a whole already" in ran.stderr
-    assert first.run("silence", "www.example.com").returncode == os.EX_USAGE, "tests of it are silenced"
+    assert (
+        ran.returncode == os.EX_USAGE
+        and "mail.example.com is silenced as a whole already" in ran.stderr
+    )
+    assert first.run("silence", "www.example.com").returncode == os.EX_USAGE, (
+        "tests of it are silenced"
+    )
     for what in ("mail.example.com", "www.example.com"):
         assert first.json("silence", what, "off")["removed"]
-    assert first("silences") == "no silences\n" and first.json("silence", WEB, "off")["removed"] == []
+    assert (
+        first("silences") == "no silences\n" and first.json("silence", WEB, "off")["removed"] == []
+    )
     if os.geteuid() == 0:
         first("silence", WEB, "until", "2050-01-01")
-        assert (three[0].config / "silence.d" / WEB).stat().st_uid == 0, "what an operator writes is his"
+        assert (three[0].config / "silence.d" / WEB).stat().st_uid == 0, (
+            "what an operator writes is his"
+        )
 
 
 def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
     three[1].test("only.example.com/ssh")
     with running(three[:2]):
         story("OK 200")
-        there, gone = sorted(Said(three[0]).json("peers")["peers"], key=lambda each: str(each["node"]))
+        there, gone = sorted(
+            Said(three[0]).json("peers")["peers"], key=lambda each: str(each["node"])
+        )
         table = Said(three[0])("peers").splitlines()
-    assert there["reached"] and there["version"] and there["drift"] == ["hosts.d"] and there["address"] == "127.0.0.32"
-    assert 0 < there["latency"] < 2 and abs(there["clock"]) < 2 and 0 <= there["last_round_age"] < 60
-    assert not gone["reached"] and gone["reason"] == "connection refused" and gone["version"] is None
-    assert table[0].split() == ["NODE", "ADDRESS", "SITE", "ANSWER", "VERSION", "LATENCY", "CLOCK", "LAST", "ROUND", "DRIFT"]
+    assert (
+        there["reached"]
+        and there["version"]
+        and there["drift"] == ["hosts.d"]
+        and there["address"] == "127.0.0.32"
+    )
+    assert (
+        0 < there["latency"] < 2 and abs(there["clock"]) < 2 and 0 <= there["last_round_age"] < 60
+    )
+    assert (
+        not gone["reached"] and gone["reason"] == "connection refused" and gone["version"] is None
+    )
+    assert table[0].split() == [
+        "NODE",
+        "ADDRESS",
+        "SITE",
+        "ANSWER",
+        "VERSION",
+        "LATENCY",
+        "CLOCK",
+        "LAST",
+        "ROUND",
+        "DRIFT",
+    ]
 
 
 def test_the_key(three: list[LocalNode]) -> None:
@@ -214,48 +307,74 @@ def test_page_and_metrics_are_written_for_all_to_read(
     with running(three):
         story("OK 200")
         story("FAIL '<script>alert(1)</script>'")
-    for verb, where, path in (("page", tmp_path, tmp_path / "index.html"), ("metrics", tmp_path / "x.prom", tmp_path / "x.prom")):
+    for verb, where, path in (
+        ("page", tmp_path, tmp_path / "index.html"),
+        ("metrics", tmp_path / "x.prom", tmp_path / "x.prom"),
+    ):
         assert said.json(verb, str(where)) == {"written": str(path), "bytes": path.stat().st_size}
         assert path.stat().st_mode & 0o777 == 0o644
     text = (tmp_path / "index.html").read_text()
-    assert "1 of 5 tests is DOWN" in text and "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+    assert (
+        "1 of 5 tests is DOWN" in text
+        and "&lt;script&gt;alert(1)" in text
+        and "<script>alert" not in text
+    )
     assert ADDRESS not in text and sorted(os.listdir(tmp_path)) == ["index.html", "x.prom"]
-    assert 'dmonitor_test_down{host="www.example.com",test="web"} 1\n' in (tmp_path / "x.prom").read_text()
+    assert (
+        'dmonitor_test_down{host="www.example.com",test="web"} 1\n'
+        in (tmp_path / "x.prom").read_text()
+    )
     ran = said.run("page", str(tmp_path / "none"))
-    assert ran.returncode == os.EX_TEMPFAIL and f"there is no directory {tmp_path}/none" in ran.stderr
+    assert (
+        ran.returncode == os.EX_TEMPFAIL and f"there is no directory {tmp_path}/none" in ran.stderr
+    )
 
 
 @pytest.mark.parametrize("nodes", [3, 10, 40])
-@pytest.mark.parametrize("text", ["Connection refused", "{:x>200}"])  # the same everywhere, and as much as each can say
+@pytest.mark.parametrize(
+    "text", ["Connection refused", "{:x>200}"]
+)  # the same everywhere, and as much as each can say
 def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
     look = runpy.run_path(str(CHECKOUT / "tests/page/look"))
-    named = [Node(f"node{number}.example.com", f"node{number}.example.com") for number in range(nodes)]
+    named = [
+        Node(f"node{number}.example.com", f"node{number}.example.com") for number in range(nodes)
+    ]
     sizes = []
     for down in (False, True):
-        written = look["render"](look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text))
+        written = look["render"](
+            look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text)
+        )
         sizes.append(len(written.encode()))
         assert "who saw what, <time" in written
         many = nodes == 40 or (down and text != "Connection refused")
-        assert ("has no room here: <code>dmonitor why" in written) is many, "and it says so where something is left out"
+        assert ("has no room here: <code>dmonitor why" in written) is many, (
+            "and it says so where something is left out"
+        )
     assert max(sizes) < look["LIMIT"], sizes
 
 
-def view(**more: Any) -> report.View:
+def view(**more: Any) -> report.NodeReport:
     """Return what is known of the node oslo, with one test, which is DOWN here, and of which no change is known."""
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
     nodes = [Node("oslo", "oslo"), Node("paris", "paris")]
-    own = Own((now - 60, now - 1), now - 1, name="oslo", speaks=True, reach=(("paris", ()),))
-    standings = {test: Standing(Verdict.DOWN, Outcome.FAIL, now - 60)}
-    return report.View("oslo", now, nodes, [test], ["root"], 2, own, standings, {}, [], [], {})._replace(**more)
+    own = NodeMemory((now - 60, now - 1), now - 1, name="oslo", speaks=True, reach=(("paris", ()),))
+    test_states = {test: TestState(Verdict.DOWN, Outcome.FAIL, now - 60)}
+    return report.NodeReport(
+        "oslo", now, nodes, [test], ["root"], 2, own, test_states, {}, [], [], {}
+    )._replace(**more)
 
 
 def test_whether_a_node_can_alert() -> None:
     assert report.ability(view())["can_alert"]
     unlisted = view(nodes=[Node("paris", "paris")])
-    assert report.ability(unlisted)["can_alert"], "a node in no line is a site of its own, as long as no line names sites"
+    assert report.ability(unlisted)["can_alert"], (
+        "a node in no line is a site of its own, as long as no line names sites"
+    )
     assert not report.ability(unlisted._replace(nodes=[Node("paris", "france")]))["can_alert"]
     back = report.ability(view(rebooted=True))
-    assert back["why_not"] == ["no round has ended since this machine was started"] and back["stale"]
+    assert (
+        back["why_not"] == ["no round has ended since this machine was started"] and back["stale"]
+    )
 
 
 def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
@@ -263,20 +382,28 @@ def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
     assert facts["here"] == "FAIL"
 
 
-def test_why_tells_of_the_incident_that_is_open(paint: terminal.Paint = terminal.Paint(False)) -> None:  # noqa: B008
+def test_why_tells_of_the_incident_that_is_open(
+    paint: terminal.Paint = terminal.Paint(False),
+) -> None:
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
     down = Incident(("a" * 16,), test, now - 600, alert="oslo")
     flapping = Incident(("b" * 16,), test, now - 300, flapping=7, alert="oslo")
     assert report.why(view(), test, [down, flapping], [])["last_incident"]["incident"] == down.id
     said = report.why(view(), test, [down._replace(closed=now, recovery="oslo"), flapping], [])
-    assert f"Its last incident, FLAPPING, {flapping.id} is from " in "\n".join(terminal.why(said, paint))
+    assert f"Its last incident, FLAPPING, {flapping.id} is from " in "\n".join(
+        terminal.why(said, paint)
+    )
     gone = report.why(view(), test, [down._replace(alert="", removed=True)], [])
-    assert "owed" not in "\n".join(terminal.why(gone, paint)) and "its test was removed." in "\n".join(terminal.why(gone, paint))
+    assert "owed" not in "\n".join(
+        terminal.why(gone, paint)
+    ) and "its test was removed." in "\n".join(terminal.why(gone, paint))
     both = report.why(view(), test, [down._replace(void=True, closed=now, recovery="oslo")], [])
     assert "nobody was told" not in "\n".join(terminal.why(both, paint))
 
 
-def test_what_is_too_far_away_is_refused_and_costs_no_greeting(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_what_is_too_far_away_is_refused_and_costs_no_greeting(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     """A peer takes no time that is further away than that, and would not greet us any more."""
     ran = Said(three[0]).run("silence", WEB, "until", "2090-01-01")
     assert ran.returncode == os.EX_USAGE and "2090-01-01 is too far away" in ran.stderr
@@ -291,7 +418,9 @@ def test_what_is_too_far_away_is_refused_and_costs_no_greeting(three: list[Local
     assert [(each["what"], each["until"]) for each in listed] == [("mail.example.com", None)]
 
 
-def test_places_that_are_not_meant(three: list[LocalNode], story: Callable[[str], None], tmp_path: Path) -> None:
+def test_places_that_are_not_meant(
+    three: list[LocalNode], story: Callable[[str], None], tmp_path: Path
+) -> None:
     with running(three):
         story("OK 200")
     said = Said(three[0])
@@ -303,19 +432,29 @@ def test_places_that_are_not_meant(three: list[LocalNode], story: Callable[[str]
     assert (tmp_path / "link").is_symlink() and (tmp_path / "there").stat().st_size
 
 
-def test_colour_is_for_a_terminal_that_wants_it(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_colour_is_for_a_terminal_that_wants_it(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     with running(three):
         story("OK 200")
-    command = (
-        f"{sys.executable} {three[0].place.directory}/bin/dmonitor --config {three[0].config} --state {three[0].state} status"
-    )
+    command = f"{sys.executable} {three[0].place.directory}/bin/dmonitor --config {three[0].config} --state {three[0].state} status"
     for environment, coloured in (
         ({"TERM": "xterm"}, True),
         ({"TERM": "xterm", "NO_COLOR": "1"}, False),
         ({"TERM": "dumb"}, False),
     ):
-        variables = {name: value for name, value in three[0].place.environment().items() if name != "NO_COLOR"} | environment
-        said = subprocess.run(["script", "-qec", command, "/dev/null"], env=variables, capture_output=True, text=True, check=True)
+        variables = {
+            name: value
+            for name, value in three[0].place.environment().items()
+            if name != "NO_COLOR"
+        } | environment
+        said = subprocess.run(
+            ["script", "-qec", command, "/dev/null"],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert ("\x1b[32mUP" in said.stdout) is coloured, environment
     assert "\x1b" not in Said(three[0])("status")
 
@@ -335,7 +474,9 @@ def test_a_thousand_tests_are_seen_at_once(place: Place) -> None:
     assert min(times) < 0.9, "the promise is 0.3 s on a machine that does nothing else"
 
 
-def test_the_state_of_the_dmonitor_before_is_taken_over(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_the_state_of_the_dmonitor_before_is_taken_over(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     import sqlite3
 
     with running(three):
@@ -346,7 +487,9 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(three: list[LocalNode], 
         db.close()
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
         facts = Said(three[0]).json("history")
-        assert facts["incidents"] == facts["changes"] == [], "and can be read before the first round of this one"
+        assert facts["incidents"] == facts["changes"] == [], (
+            "and can be read before the first round of this one"
+        )
         assert Said(three[0]).json("status")["tests"][0]["state"]
         story("FAIL connection refused")
     assert [each["state"] for each in Said(three[0]).json("history", WEB)["changes"]] == ["DOWN"]
@@ -356,8 +499,15 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(three: list[LocalNode], 
 
 def test_tables_are_as_wide_as_what_is_in_them() -> None:
     paint = terminal.Paint(False)
-    assert terminal.table(("A", "BB"), [("xxx", "y"), ("z", "")], paint) == ["A    BB", "xxx  y", "z"]
-    assert terminal.table(("A",), [("DOWN",)], terminal.Paint(True)) == ["A", "\x1b[1;31mDOWN\x1b[0m"]
+    assert terminal.table(("A", "BB"), [("xxx", "y"), ("z", "")], paint) == [
+        "A    BB",
+        "xxx  y",
+        "z",
+    ]
+    assert terminal.table(("A",), [("DOWN",)], terminal.Paint(True)) == [
+        "A",
+        "\x1b[1;31mDOWN\x1b[0m",
+    ]
 
 
 def test_labels_are_escaped() -> None:
@@ -366,16 +516,24 @@ def test_labels_are_escaped() -> None:
 
 def test_a_bar_shows_when_it_was_down() -> None:
     now = 1_800_000_000.0
-    incident = {"began": report.moment(now - 3600), "ended": report.moment(now - 1800), "removed": False}
+    incident = {
+        "began": report.moment(now - 3600),
+        "ended": report.moment(now - 1800),
+        "removed": False,
+    }
     since = now - 43200
     drawn = page._bar([incident], now, page.DAY, since, "24 hours")
     assert 'aria-label="Last 24 hours: DOWN once, 30 min in all (known for 12 h)"' in drawn
-    assert 'aria-label="Last 24 hours: no incident"' in page._bar([], now, page.DAY, now - 86401, "24 hours")
+    assert 'aria-label="Last 24 hours: no incident"' in page._bar(
+        [], now, page.DAY, now - 86401, "24 hours"
+    )
     assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
 
 
 MANUAL = (CHECKOUT / "man/dmonitor.8").read_text()
-EXAMPLES = dict(re.findall(r'^\.\\" example: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE))
+EXAMPLES = dict(
+    re.findall(r'^\.\\" example: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE)
+)
 
 
 def test_what_the_manual_shows_can_be_typed(three: list[LocalNode], place: Place) -> None:
@@ -393,13 +551,23 @@ def test_what_the_manual_shows_can_be_typed(three: list[LocalNode], place: Place
         for name, text in EXAMPLES.items():
             script = re.sub(r"^# dmonitor", str(shim), text, flags=re.MULTILINE)
             ran = subprocess.run(
-                ["sh", "-ec", script], env=place.environment(), capture_output=True, text=True, check=False, timeout=60
+                ["sh", "-ec", script],
+                env=place.environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
             )
             assert ran.returncode == 0 and ran.stderr == "" and ran.stdout, (name, ran)
-    assert set(EXAMPLES) == {"status", "silence", "history", "script"} and ran.stdout == "www.example.com/http\n"
+    assert (
+        set(EXAMPLES) == {"status", "silence", "history", "script"}
+        and ran.stdout == "www.example.com/http\n"
+    )
 
 
-def test_what_is_told_of_a_node_goes_by_the_names_here(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_what_is_told_of_a_node_goes_by_the_names_here(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     """A peer may call itself otherwise than our nodes.txt does."""
     for node, name in zip(three[1:], ("paris", "rome"), strict=True):
         node.configure(f"name = {name}\n")
@@ -412,7 +580,9 @@ def test_what_is_told_of_a_node_goes_by_the_names_here(three: list[LocalNode], s
     assert facts["can_alert"] and facts["reached"] == ["127.0.0.32", "127.0.0.33"]
 
 
-def test_a_node_whose_mails_are_refused_cannot_alert(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_a_node_whose_mails_are_refused_cannot_alert(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     for node in three:
         node.configure("sendmail = /nonexistent/sendmail\n")
     with running(three):
@@ -425,18 +595,22 @@ def test_a_node_whose_mails_are_refused_cannot_alert(three: list[LocalNode], sto
     assert first.startswith("127.0.0.31 CANNOT ALERT: the mail system refused its last hand-over; ")
 
 
-def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(three: list[LocalNode], tmp_path: Path) -> None:
+def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
+    three: list[LocalNode], tmp_path: Path
+) -> None:
     prepare(three)
     three[0].round()
     with state.State(str(three[0].state)) as store:
-        store.save(Save(own=store.own()._replace(finished=store.clock.now() - 86400)))
+        store.save(Save(node=store.node_memory()._replace(finished=store.clock.now() - 86400)))
     for path in three[0].state.iterdir():
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
     Said(three[0])("page", str(tmp_path))
     assert "<h2>Nothing is known of now" in (tmp_path / "index.html").read_text()
 
 
-def test_a_removed_test_leaves_no_incident_that_looks_open(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_a_removed_test_leaves_no_incident_that_looks_open(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     with running(three):
         story("OK 200")
         story("FAIL refused")
@@ -462,7 +636,9 @@ def test_a_silence_holds_whatever_the_umask_and_says_what_it_is_not(three: list[
     )
     assert (node.config / "silence.d" / WEB).stat().st_mode & 0o777 == 0o644
     said("silence", WEB, "off")
-    assert not (node.config / "silence.d/www.example.com").exists(), "or the host could not be silenced"
+    assert not (node.config / "silence.d/www.example.com").exists(), (
+        "or the host could not be silenced"
+    )
     said("silence", "www.example.com", "2h")
     path = node.config / "silence.d/www.example.com"
     path.unlink()
@@ -471,7 +647,11 @@ def test_a_silence_holds_whatever_the_umask_and_says_what_it_is_not(three: list[
     time.sleep(1.6)
     said("silence", WEB, "2h")  # what has ended is in nobody's way
     typo = said.run("silence", "wwww.example.com", "2h")
-    assert typo.returncode == 0 and "silences nothing: no such host in hosts.d; did you mean www.example.com?" in typo.stderr
+    assert (
+        typo.returncode == 0
+        and "silences nothing: no such host in hosts.d; did you mean www.example.com?"
+        in typo.stderr
+    )
 
 
 def test_who_reads_only_the_first_lines_is_no_error(three: list[LocalNode]) -> None:
@@ -480,7 +660,11 @@ def test_who_reads_only_the_first_lines_is_no_error(three: list[LocalNode]) -> N
     options = f"--config {three[0].config} --state {three[0].state}"
     command = f"{sys.executable} {three[0].place.directory}/bin/dmonitor {options} history --json | head -c 1"
     ran = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], env=three[0].place.environment(), capture_output=True, text=True, check=False
+        ["bash", "-o", "pipefail", "-c", command],
+        env=three[0].place.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.stderr == "" and ran.returncode in (0, 141)
 
@@ -494,7 +678,8 @@ def test_metrics_of_odd_names_and_places(three: list[LocalNode]) -> None:
     ran = Said(three[0]).run("page", "/nonexistent/x")
     assert (
         ran.returncode == os.EX_TEMPFAIL
-        and ran.stderr == "dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x\n"
+        and ran.stderr
+        == "dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x\n"
     )
 
 
@@ -506,9 +691,13 @@ def test_silences_leave_what_a_link_leads_to(three: list[LocalNode]) -> None:
     (config / "silence.d/www.example.com").symlink_to("../hosts.d/www.example.com")
     for when in ("2h", "off"):
         ran = said.run("silence", WEB, when)
-        assert ran.returncode == os.EX_USAGE and "silence.d/www.example.com is a link: " in ran.stderr, when
+        assert (
+            ran.returncode == os.EX_USAGE and "silence.d/www.example.com is a link: " in ran.stderr
+        ), when
     assert said.run("silence", "www.example.com", "2h").returncode == os.EX_USAGE
-    assert said.json("silence", "www.example.com", "off")["removed"] == [f"{config}/silence.d/www.example.com"]
+    assert said.json("silence", "www.example.com", "off")["removed"] == [
+        f"{config}/silence.d/www.example.com"
+    ]
     assert sorted(os.listdir(config / "hosts.d/www.example.com")) == ["ssh", "web"]
     test = config / "hosts.d/mail.example.com/ssh"
     before = test.stat().st_mtime
@@ -516,12 +705,20 @@ def test_silences_leave_what_a_link_leads_to(three: list[LocalNode]) -> None:
     (config / "silence.d/mail.example.com/ssh").symlink_to(test)
     (config / "silence.d/mail.example.com/ssh~").touch()
     said("silence", "mail.example.com/ssh", "2h")
-    assert not (config / "silence.d/mail.example.com/ssh").is_symlink() and test.stat().st_mtime == before
-    assert f"{config}/silence.d/mail.example.com/ssh" in said.json("silence", "mail.example.com", "off")["removed"]
+    assert (
+        not (config / "silence.d/mail.example.com/ssh").is_symlink()
+        and test.stat().st_mtime == before
+    )
+    assert (
+        f"{config}/silence.d/mail.example.com/ssh"
+        in said.json("silence", "mail.example.com", "off")["removed"]
+    )
     said("silence", "mail.example.com", "2h")
 
 
-def test_a_silence_that_ends_says_what_holds_on(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_a_silence_that_ends_says_what_holds_on(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     first, second = Said(three[0]), Said(three[1])
     with running(three):
         first("silence", "www.example.com")
@@ -535,9 +732,15 @@ def test_a_silence_that_ends_says_what_holds_on(three: list[LocalNode], story: C
     assert second.json("silence", "www.example.com", "off")["still"] == [held]
     assert first.json("silence", "www.example.com", "off")["still"] == []
     typo = first.run("silence", "wwww.example.com", "off")
-    assert typo.returncode == os.EX_USAGE and "no such host: 'wwww.example.com'; did you mean www.example.com?" in typo.stderr
+    assert (
+        typo.returncode == os.EX_USAGE
+        and "no such host: 'wwww.example.com'; did you mean www.example.com?" in typo.stderr
+    )
     lost = first.run("--config", f"{three[0].config}/typo", "silence", WEB, "2h")
-    assert lost.returncode == os.EX_USAGE and f"there is no directory {three[0].config}/typo" in lost.stderr
+    assert (
+        lost.returncode == os.EX_USAGE
+        and f"there is no directory {three[0].config}/typo" in lost.stderr
+    )
     assert not (three[0].config / "typo").exists()
 
 
@@ -559,17 +762,20 @@ def test_nobody_elses_link_is_followed(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "alias").symlink_to(tmp_path / "www")
     links_are(0)
     assert publish.publish(f"{tmp_path}/alias/index.html", lambda: "page") == 4
-    assert (tmp_path / "www/secret").read_text() == "page" and (tmp_path / "www/index.html").is_symlink()
+    assert (tmp_path / "www/secret").read_text() == "page" and (
+        tmp_path / "www/index.html"
+    ).is_symlink()
     (tmp_path / "www/secret").write_text("precious")
     links_are(12345)
     with pytest.raises(publish.NotWritten):
         publish.publish(f"{tmp_path}/alias/index.html", lambda: "page")
     assert publish.publish(f"{tmp_path}/www/index.html", lambda: "page") == 4
-    assert (tmp_path / "www/index.html").read_text() == "page" and not (tmp_path / "www/index.html").is_symlink()
-    assert (tmp_path / "www/secret").read_text() == "precious" and sorted(os.listdir(tmp_path / "www")) == [
-        "index.html",
-        "secret",
-    ]
+    assert (tmp_path / "www/index.html").read_text() == "page" and not (
+        tmp_path / "www/index.html"
+    ).is_symlink()
+    assert (tmp_path / "www/secret").read_text() == "precious" and sorted(
+        os.listdir(tmp_path / "www")
+    ) == ["index.html", "secret"]
 
     def exchanged(make: Callable[[], str]) -> bytes:
         for place in ("www", "www/index.html"):  # after each was looked at
@@ -581,7 +787,9 @@ def test_nobody_elses_link_is_followed(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "victim/index.html").write_text("precious")
     monkeypatch.setattr(publish, "_as_user", exchanged)
     assert publish.publish(f"{tmp_path}/www/index.html", lambda: "another") == 7
-    assert (tmp_path / "victim/index.html.away").read_text() == "precious" and os.listdir(tmp_path / "www.away") != []
+    assert (tmp_path / "victim/index.html.away").read_text() == "precious" and os.listdir(
+        tmp_path / "www.away"
+    ) != []
     assert (tmp_path / "www.away/index.html").read_text() == "another"
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(publish.NotWritten):
@@ -598,7 +806,9 @@ def test_standard_output_is_no_file(three: list[LocalNode], tmp_path: Path) -> N
     assert lines[0] == "before" and lines[-1] == "behind" and "dmonitor_can_alert 0" in lines
 
 
-def test_where_nothing_can_be_written_the_reason_is_said(three: list[LocalNode], tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_the_reason_is_said(
+    three: list[LocalNode], tmp_path: Path
+) -> None:
     prepare(three)
     three[0].round()
     said = Said(three[0])
@@ -609,11 +819,17 @@ def test_where_nothing_can_be_written_the_reason_is_said(three: list[LocalNode],
         (("metrics", "/proc/x.prom"), "unable to write /proc/x.prom: "),
     ):
         ran = said.run(*words)
-        assert ran.returncode == os.EX_TEMPFAIL and ran.stderr.startswith(f"dmonitor: {complaint}"), ran
-    assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and os.listdir(tmp_path) == ["index.html"]
+        assert ran.returncode == os.EX_TEMPFAIL and ran.stderr.startswith(
+            f"dmonitor: {complaint}"
+        ), ran
+    assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and os.listdir(tmp_path) == [
+        "index.html"
+    ]
 
 
-def test_what_cannot_be_read_is_not_taken_for_removed(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_what_cannot_be_read_is_not_taken_for_removed(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     config, said = three[0].config, Said(three[0])
     with running(three):
         story("OK 200")
@@ -628,7 +844,10 @@ def test_what_cannot_be_read_is_not_taken_for_removed(three: list[LocalNode], st
         facts = json.loads(ran.stdout)
         assert WEB in [each["test"] for each in facts["tests"] if each["state"] == "DOWN"]
         assert facts["addresses"] == [ADDRESS] and facts["can_alert"] and not facts["whole"]
-        assert "the configuration cannot be read whole, see dmonitor-check -t" in said.run("status").stdout
+        assert (
+            "the configuration cannot be read whole, see dmonitor-check -t"
+            in said.run("status").stdout
+        )
         assert said.run("why", WEB).stdout.startswith(f"{WEB} is DOWN since ")
         assert "\ndmonitor_configuration_whole 0\n" in said("metrics", "-")
     finally:
@@ -640,15 +859,25 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
     over = Incident(("a" * 16,), test, now - 300, closed=now - 200, void=True)
     flapping = Incident(("b" * 16,), test, now - 400, flapping=7, alert="oslo")
-    standings = {test: Standing(Verdict.UP, Outcome.OK, now - 60)}
-    seen = view(incidents=[flapping, over], standings=standings)
+    test_states = {test: TestState(Verdict.UP, Outcome.OK, now - 60)}
+    seen = view(incidents=[flapping, over], test_states=test_states)
     (facts,) = report.status(seen)["tests"]
-    assert (facts["state"], facts["incident"], facts["since"]) == ("FLAPPING", flapping.id, report.moment(now - 400))
+    assert (facts["state"], facts["incident"], facts["since"]) == (
+        "FLAPPING",
+        flapping.id,
+        report.moment(now - 400),
+    )
     why = report.why(seen, test, [flapping, over], [])
     assert why["last_incident"]["incident"] == flapping.id
     assert page._title(report.status(seen)) == "1 of 1 tests is FLAPPING"
-    down = view(standings={**standings, Test("x", "y"): Standing(Verdict.DOWN, Outcome.FAIL, now)}, incidents=[flapping])
-    assert page._title(report.status(down._replace(tests=[test, Test("x", "y")]))) == "1 of 2 tests is DOWN, 1 is FLAPPING"
+    down = view(
+        test_states={**test_states, Test("x", "y"): TestState(Verdict.DOWN, Outcome.FAIL, now)},
+        incidents=[flapping],
+    )
+    assert (
+        page._title(report.status(down._replace(tests=[test, Test("x", "y")])))
+        == "1 of 2 tests is DOWN, 1 is FLAPPING"
+    )
     told = terminal.history(report.history([over], [], [], seen, now), paint)
     assert told[-1].endswith("nobody") and "silenced" not in told[-1]
     assert "in a silence, or while its test was FLAPPING" in "\n".join(
@@ -656,7 +885,9 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
     )
 
 
-def test_evidence_has_the_time_it_is_from(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_evidence_has_the_time_it_is_from(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     said = Said(three[0])
     with running(three):
         story("OK 200")
@@ -668,8 +899,14 @@ def test_evidence_has_the_time_it_is_from(three: list[LocalNode], story: Callabl
         for node in three:
             node.round()
     facts = said.json("why", WEB)
-    assert facts["state"] == "DOWN" and facts["evidence"]["answers"][0]["sees"] == "OK" and facts["evidence_at"] > facts["since"]
-    assert re.search(r"^What was seen at \S+ \S+, when that last changed:$", said("why", WEB), re.MULTILINE)
+    assert (
+        facts["state"] == "DOWN"
+        and facts["evidence"]["answers"][0]["sees"] == "OK"
+        and facts["evidence_at"] > facts["since"]
+    )
+    assert re.search(
+        r"^What was seen at \S+ \S+, when that last changed:$", said("why", WEB), re.MULTILINE
+    )
 
 
 def test_a_state_that_cannot_be_written_is_told_everywhere() -> None:
@@ -687,17 +924,23 @@ def test_a_second_line_that_is_this_node_is_no_peer(place: Place) -> None:
     assert facts["peers"] == 1 and [each["test"] for each in facts["tests"]] == ["node/127.0.0.32"]
 
 
-def test_what_is_not_of_now_is_not_told_as_if_it_were(paint: terminal.Paint = terminal.Paint(False)) -> None:  # noqa: B008
+def test_what_is_not_of_now_is_not_told_as_if_it_were(
+    paint: terminal.Paint = terminal.Paint(False),
+) -> None:
     test = Test("www.example.com", "web")
     for seen, stale in ((view(), False), (view()._replace(now=view().now + 3600), True)):
         for lines in (
             terminal.why(report.why(seen, test, [], []), paint),
             terminal.history(report.history([], [], [], seen, seen.now), paint),
         ):
-            assert (lines[0] == "Nothing is known of now: no round ends here, the last one 1 h ago.") is stale
+            assert (
+                lines[0] == "Nothing is known of now: no round ends here, the last one 1 h ago."
+            ) is stale
 
 
-def test_options_stand_anywhere_and_whole(three: list[LocalNode], story: Callable[[str], None]) -> None:
+def test_options_stand_anywhere_and_whole(
+    three: list[LocalNode], story: Callable[[str], None]
+) -> None:
     said = Said(three[0])
     with running(three):
         story("OK 200")
@@ -717,7 +960,11 @@ def test_a_key_is_told_as_json(three: list[LocalNode]) -> None:
     assert said.json("key")["keys"] == [made] == said.json("key", "drop")["keys"]
     (three[0].config / "key").chmod(0o644)
     ran = said.run("key", "--json")
-    assert ran.returncode == os.EX_CONFIG and json.loads(ran.stdout) == {"keys": []} and f"{three[0].config}/key" in ran.stderr
+    assert (
+        ran.returncode == os.EX_CONFIG
+        and json.loads(ran.stdout) == {"keys": []}
+        and f"{three[0].config}/key" in ran.stderr
+    )
 
 
 def test_the_state_of_a_later_dmonitor_is_not_read(three: list[LocalNode]) -> None:

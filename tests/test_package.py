@@ -35,7 +35,9 @@ def usage(program: str, *words: str) -> str:
     """Return what PROGRAM says it takes."""
     command = [sys.executable, str(CHECKOUT / "bin" / program), *words, "--help"]
     environment = {"PYTHONPATH": str(CHECKOUT)}
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=environment).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=10, env=environment
+    ).stdout
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -51,7 +53,9 @@ def test_bash_completes_what_the_program_takes(program: str) -> None:
 def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert "key" in complete("dmonitor", "")
     said = usage("dmonitor", "key")
-    assert complete("dmonitor", "key", "") == set(re.search(r"\[(new\|[a-z|]+)\]", said)[1].split("|"))  # type: ignore[index]
+    assert complete("dmonitor", "key", "") == set(
+        re.search(r"\[(new\|[a-z|]+)\]", said)[1].split("|")
+    )  # type: ignore[index]
     assert complete("dmonitor", "key", "new", "") == set()
 
 

@@ -27,8 +27,8 @@ from dmonitor.core.model import (
     Incident,
     Judgement,
     Node,
+    NodeStatus,
     Outcome,
-    Presence,
     Result,
     Silence,
     Statement,
@@ -69,7 +69,9 @@ class Fakes:
                 connection, source = listener.accept()
                 self.sources.append(source[0])
                 connection.settimeout(10)
-                threading.Thread(target=self._talk, args=(connection, behaviour), daemon=True).start()
+                threading.Thread(
+                    target=self._talk, args=(connection, behaviour), daemon=True
+                ).start()
 
     def _talk(self, connection: socket.socket, behaviour: Behaviour) -> None:
         with connection, contextlib.suppress(OSError):
@@ -99,14 +101,20 @@ waits = pytest.mark.usefixtures("short_limits")
 
 
 def stated(asker: peers.Asker) -> dict[str, Statement]:
-    return {contact.node_id: contact.statement for contact in asker.contacts.values() if contact.statement}
+    return {
+        contact.node_id: contact.statement
+        for contact in asker.contacts.values()
+        if contact.statement
+    }
 
 
 def greet(connection: socket.socket, node_id: str = "0123456789ab") -> None:
     connection.sendall(protocol.write(Greeting("fake", node_id)))
 
 
-def good(node_id: str = "0123456789ab", outcome: Outcome = Outcome.FAIL, reason: str = "") -> Behaviour:
+def good(
+    node_id: str = "0123456789ab", outcome: Outcome = Outcome.FAIL, reason: str = ""
+) -> Behaviour:
     def behave(connection: socket.socket) -> None:
         greet(connection, node_id)
         lines = protocol.Lines(1000)
@@ -114,16 +122,24 @@ def good(node_id: str = "0123456789ab", outcome: Outcome = Outcome.FAIL, reason:
             for line in lines.feed(data):
                 question = protocol.read_request(line)
                 if isinstance(question, protocol.Question):
-                    connection.sendall(protocol.write(Reply(question.test, Result(outcome, "seen", 0.5), 1.0, reason)))
+                    connection.sendall(
+                        protocol.write(
+                            Reply(question.test, Result(outcome, "seen", 0.5), 1.0, reason)
+                        )
+                    )
 
     return behave
 
 
-def ask(fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, ...] = ()) -> tuple[dict[str, Answer], float]:
+def ask(
+    fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, ...] = ()
+) -> tuple[dict[str, Answer], float]:
     """Ask about TESTS; return what each peer answers for the first of them, and the seconds it took."""
     began = time.monotonic()
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(selector, fakes.peers, own_id, Settings(listen=listen, port=fakes.port), None)
+        asker = peers.Asker(
+            selector, fakes.peers, own_id, Settings(listen=listen, port=fakes.port), None
+        )
         for test in tests:
             asker.ask(test)
         while asker.pending:
@@ -135,13 +151,17 @@ def ask(fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, .
         assert not selector.get_map(), "nothing stays registered"
         for test in tests:
             assert len(asker.answers(test)) == len(fakes.peers)
-        return {answer.node.name: answer for answer in asker.answers(tests[0])}, time.monotonic() - began
+        return {
+            answer.node.name: answer for answer in asker.answers(tests[0])
+        }, time.monotonic() - began
 
 
 def test_a_good_peer(fakes: Fakes) -> None:
     fakes.add("paris", good())
     answers, took = ask(fakes, SSH, HTTP)
-    assert answers["paris"] == Answer(Node("paris", "paris"), "0123456789ab", Result(Outcome.FAIL, "seen", 0.5), 1.0)
+    assert answers["paris"] == Answer(
+        Node("paris", "paris"), "0123456789ab", Result(Outcome.FAIL, "seen", 0.5), 1.0
+    )
     assert took < 4
 
 
@@ -194,9 +214,15 @@ def refuses(connection: socket.socket) -> None:
 BAD = {
     "refused": (None, "connection refused"),
     "silent": (lambda connection: time.sleep(8), "connected, but no greeting"),
-    "hangs-up": (lambda connection: None, "it closed the connection; is our address in its nodes.txt?"),
+    "hangs-up": (
+        lambda connection: None,
+        "it closed the connection; is our address in its nodes.txt?",
+    ),
     "drips": (drip, "connected, but no greeting"),
-    "other-service": (lambda connection: connection.sendall(b"220 mail ESMTP\r\n"), "no dmonitor greeting"),
+    "other-service": (
+        lambda connection: connection.sendall(b"220 mail ESMTP\r\n"),
+        "no dmonitor greeting",
+    ),
     "version-2": (
         lambda connection: connection.sendall(b"dmonitor 2 name=x id=0123456789ab\n"),
         "protocol version 2, and we speak 1",
@@ -260,7 +286,9 @@ def test_questions_come_from_the_listen_address(fakes: Fakes) -> None:
 
 
 def test_a_name_that_does_not_resolve_says_so(fakes: Fakes) -> None:
-    fakes.peers.append(Peer(Node("gone", "gone"), (), "its name does not resolve: Name or service not known"))
+    fakes.peers.append(
+        Peer(Node("gone", "gone"), (), "its name does not resolve: Name or service not known")
+    )
     fakes.add("good", good())
     answers, took = ask(fakes, SSH)
     assert answers["gone"].reason == "its name does not resolve: Name or service not known"
@@ -273,7 +301,9 @@ def test_a_thousand_questions_on_one_connection(fakes: Fakes) -> None:
     assert answers["good"].result
 
 
-def test_a_family_that_the_kernel_lacks_costs_only_its_address(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_the_kernel_lacks_costs_only_its_address(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With ipv6.disable=1, a socket for an IPv6 address cannot even be made."""
     fakes.add("both", good())
     peer = fakes.peers.pop()
@@ -333,16 +363,18 @@ EVIDENCE = (
 )
 INCIDENTS = {
     MINE: Incident((MINE,), SSH, NOW - 60, alert="rome"),
-    THEIRS: Incident((THEIRS, "theirs" + THEIRS), HTTP, NOW - 30, Judgement(Verdict.DOWN, 2, EVIDENCE)),
+    THEIRS: Incident(
+        (THEIRS, "theirs" + THEIRS), HTTP, NOW - 30, Judgement(Verdict.DOWN, 2, EVIDENCE)
+    ),
     CLOSED: Incident((CLOSED,), SSH, NOW - 900, closed=NOW - 600, void=True),
 }
 STATEMENT = Statement(
-    Presence("paris", PARIS, NOW, 2, NOW - 23, True, tests=digest.digest([SSH])),
-    (Presence("rome", "0r0m0e0r0m0e", NOW - 20, finished=NOW - 30, refused=2),),
+    NodeStatus("paris", PARIS, NOW, 2, NOW - 23, True, tests=digest.digest([SSH])),
+    (NodeStatus("rome", "0r0m0e0r0m0e", NOW - 20, finished=NOW - 30, refused=2),),
     (Silence("db"), Silence("www", "ssh", NOW + 60)),
     (INCIDENTS[MINE], INCIDENTS[THEIRS]._replace(opening=None)),
 )
-DIGEST = STATEMENT.presence.tests
+DIGEST = STATEMENT.status.tests
 
 
 class Knows:
@@ -389,7 +421,13 @@ class Talk:
         self.selector = selectors.DefaultSelector()
         settings = Settings(port=self.fakes.port)
         self.asker = peers.Asker(
-            self.selector, self.fakes.peers, "own0own0", settings, self.keys, digest=self.digest, clock=lambda: NOW
+            self.selector,
+            self.fakes.peers,
+            "own0own0",
+            settings,
+            self.keys,
+            digest=self.digest,
+            clock=lambda: NOW,
         )
         return self
 
@@ -408,7 +446,9 @@ class Talk:
             self.asker.tick()
         return time.monotonic() - began
 
-    def greet(self, known: tuple[str, ...] = (MINE, THEIRS), mine: tuple[tuple[str, ...], ...] = ()) -> Statement | None:
+    def greet(
+        self, known: tuple[str, ...] = (MINE, THEIRS), mine: tuple[tuple[str, ...], ...] = ()
+    ) -> Statement | None:
         """Greet all peers; return what the one that calls itself paris states."""
         self.asker.greet(known.__contains__, mine)
         self.run(lambda: self.asker.greeting)
@@ -439,7 +479,9 @@ def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> 
 
 def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris: Knows) -> None:
     """A statement has to be whole in time; who saw what is only for people."""
-    many = tuple(INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(3500))
+    many = tuple(
+        INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(3500)
+    )
     paris.statement = STATEMENT._replace(incidents=many)
     with Talk(fakes) as talk:
         stated = talk.greet()
@@ -447,7 +489,9 @@ def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris:
         assert len(paris.asked) == 1 + 100
 
 
-def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(fakes: Fakes, paris: Knows) -> None:
+def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(
+    fakes: Fakes, paris: Knows
+) -> None:
     with Talk(fakes) as talk:
         stated = talk.greet(mine=((CLOSED, "x" + CLOSED), ("unheard0",), ("theirs" + THEIRS,)))
         assert paris.asked == ["greet", f"incident {CLOSED}", "incident unheard0"]
@@ -496,7 +540,9 @@ def test_greeted_again_after_a_lost_connection(fakes: Fakes, paris: Knows) -> No
         assert talk.asker.answers(SSH)[0].result
 
 
-def test_a_failed_greeting_leaves_the_one_before(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_greeting_leaves_the_one_before(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Talk(fakes) as talk:
         assert talk.greet() == STATEMENT
         monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
@@ -505,7 +551,9 @@ def test_a_failed_greeting_leaves_the_one_before(fakes: Fakes, paris: Knows, mon
 
 
 @waits
-def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_statement_costs_no_answer(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Greeted again, it gets another connection, and what is still owed is asked there."""
     reply = paris.reply
     slow = True
@@ -531,7 +579,9 @@ def test_a_slow_statement_costs_no_answer(fakes: Fakes, paris: Knows, monkeypatc
 
 
 @waits
-def test_a_late_statement_is_passed_over_and_the_next_is_not(fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_statement_is_passed_over_and_the_next_is_not(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reply = paris.reply
     delay = 2.0
     monkeypatch.setattr(paris, "reply", lambda request: time.sleep(delay) or reply(request))
@@ -544,7 +594,9 @@ def test_a_late_statement_is_passed_over_and_the_next_is_not(fakes: Fakes, paris
         assert talk.greet() == STATEMENT and paris.conversations == 1
 
 
-@pytest.mark.parametrize("line", [b"silence db\n", b"\n", b"silence db text=" + b"x" * 3900 + b"\n"])
+@pytest.mark.parametrize(
+    "line", [b"silence db\n", b"\n", b"silence db text=" + b"x" * 3900 + b"\n"]
+)
 def test_an_endless_statement_is_ended(line: bytes, fakes: Fakes) -> None:
     def endless(connection: socket.socket) -> None:
         greet(connection)
@@ -568,7 +620,11 @@ def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
 ) -> None:
     reply = paris.reply
     error = protocol.write(protocol.Refusal("malformed", "unknown word greet"))
-    monkeypatch.setattr(paris, "reply", lambda request: error if getattr(request, "word", "") == "greet" else reply(request))
+    monkeypatch.setattr(
+        paris,
+        "reply",
+        lambda request: error if getattr(request, "word", "") == "greet" else reply(request),
+    )
     with Talk(fakes) as talk:
         talk.asker.ask(SSH)
         assert talk.greet() is None
@@ -578,7 +634,9 @@ def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
 
 @waits
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(name: str, fakes: Fakes, paris: Knows) -> None:
+def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(
+    name: str, fakes: Fakes, paris: Knows
+) -> None:
     fakes.add(name, BAD[name][0])  # type: ignore[arg-type]
     with Talk(fakes) as talk:
         for _ in range(2):
@@ -664,7 +722,9 @@ def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
                 key.data()
             talk.asker.tick()
         incidents = tuple(INCIDENTS.values())
-        assert stated(talk.asker) == {PARIS: STATEMENT._replace(incidents=incidents, tests=frozenset([SSH]))}
+        assert stated(talk.asker) == {
+            PARIS: STATEMENT._replace(incidents=incidents, tests=frozenset([SSH]))
+        }
         assert talk.asker.answers(SSH)[0].result == Result(Outcome.FAIL, "seen")
 
 
@@ -716,7 +776,9 @@ def test_a_contact_says_why_there_is_no_statement(fakes: Fakes, paris: Knows) ->
         talk.greet()
         found = contacts(talk)
         talk.greet()
-    assert {name: (each.reason, each.unable, each.statement is not None) for name, each in found.items()} == {
+    assert {
+        name: (each.reason, each.unable, each.statement is not None) for name, each in found.items()
+    } == {
         "127.0.0.41": ("", False, True),
         "refused": ("connection refused", False, False),
         "silent": ("connected, but no greeting", False, False),
@@ -726,7 +788,9 @@ def test_a_contact_says_why_there_is_no_statement(fakes: Fakes, paris: Knows) ->
     assert len(heard) == 10, "each time"
 
 
-def test_what_keeps_this_node_from_calling_is_no_fault_of_the_peers(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_keeps_this_node_from_calling_is_no_fault_of_the_peers(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_socket(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -761,7 +825,9 @@ def test_what_was_stated_in_this_round_stands(fakes: Fakes) -> None:
         ("aaaaaaaa", "", False),
     ],
 )
-def test_our_own_id_from_another_machine_is_a_clone(fakes: Fakes, own: str | None, theirs: str, cloned: bool) -> None:
+def test_our_own_id_from_another_machine_is_a_clone(
+    fakes: Fakes, own: str | None, theirs: str, cloned: bool
+) -> None:
     """`run` tells this machine's daemon from that of one which has a copy of our state."""
 
     def behave(connection: socket.socket) -> None:
@@ -770,10 +836,15 @@ def test_our_own_id_from_another_machine_is_a_clone(fakes: Fakes, own: str | Non
 
     fakes.add("echo", behave)
     with Talk(fakes) as talk:
-        talk.asker.own_run = lambda: own
+        talk.asker.own_incarnation = lambda: own
         talk.greet()
         (contact,) = contacts(talk).values()
-        assert (contact.node_id, contact.run, contact.cloned, contact.statement) == ("own0own0", theirs, cloned, None)
+        assert (contact.node_id, contact.incarnation, contact.cloned, contact.statement) == (
+            "own0own0",
+            theirs,
+            cloned,
+            None,
+        )
         assert (talk.asker.echo is None) is cloned, "its line is not ours"
 
 
@@ -807,7 +878,9 @@ def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
     assert answers["paris"].result and took < 1.6
 
 
-def test_who_visits_tries_again_while_there_is_time(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_visits_tries_again_while_there_is_time(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A daemon that is just started again is not gone."""
     monkeypatch.setattr(peers, "GREETING_LIMIT", 2.0)
     monkeypatch.setattr(peers, "_AGAIN", 0.2)
@@ -831,7 +904,11 @@ def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
     def behave(connection: socket.socket) -> None:
         greet(connection)
         connection.recv(100)
-        line = b'incident {"ids":["0a0a0a0a"],"test":{"host":"a","name":"b"},"began":7}' + b" " * 5000 + b"\n"
+        line = (
+            b'incident {"ids":["0a0a0a0a"],"test":{"host":"a","name":"b"},"began":7}'
+            + b" " * 5000
+            + b"\n"
+        )
         standing = b'standing {"name":"paris","node_id":"0123456789ab","at":0,"finished":9}\n'
         connection.sendall(line * 200 + standing + line * 200 + b"end\n")
 
@@ -839,7 +916,7 @@ def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
     with Talk(fakes, digest="") as talk:
         talk.asker.visiting = True
         said = talk.greet()
-        assert said and said.incidents == () and said.presence.finished < said.presence.at
+        assert said and said.incidents == () and said.status.finished < said.status.at
 
 
 # With a key.
@@ -867,14 +944,22 @@ def converse(
             if not talk.asker.greeting and talk.asker.pending:
                 talk.asker.ask(HTTP)
         for later in talk.asker.answers(HTTP):
-            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), "a conversation goes on behind the statement"
+            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), (
+                "a conversation goes on behind the statement"
+            )
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
 
 @pytest.mark.parametrize(
     ("caller", "called"),
-    [((KEY,), (KEY,)), ((KEY, OLD), (OLD,)), ((OLD,), (KEY, OLD)), ((KEY, OLD), (OLD, KEY)), ((KEY, OLD), (KEY, OLD))],
+    [
+        ((KEY,), (KEY,)),
+        ((KEY, OLD), (OLD,)),
+        ((OLD,), (KEY, OLD)),
+        ((KEY, OLD), (OLD, KEY)),
+        ((KEY, OLD), (KEY, OLD)),
+    ],
 )
 def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: Daemon) -> None:
     answer, statement, _ = converse(fakes, daemon, caller, called)
@@ -893,17 +978,31 @@ def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: 
     ],
 )
 def test_without_a_key_in_common(
-    caller: Keys, called: Keys, reason: str, unable: bool, fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+    caller: Keys,
+    called: Keys,
+    reason: str,
+    unable: bool,
+    fakes: Fakes,
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Test] = []
     monkeypatch.setattr(FakeFacts, "run", lambda _, test, done: ran.append(test))
     answer, statement, contact = converse(fakes, daemon, caller, called)
-    assert (answer.result, answer.reason, statement, contact.unable, ran) == (None, reason, None, unable, [])
+    assert (answer.result, answer.reason, statement, contact.unable, ran) == (
+        None,
+        reason,
+        None,
+        unable,
+        [],
+    )
 
 
 def test_a_node_that_is_called_by_anothers_name_refuses(fakes: Fakes, daemon: Daemon) -> None:
     """Whoever leads a caller to another node than it means gets nothing that could be taken for an answer of the one it means."""
-    answer, statement, _ = converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "rome.example.com"))
+    answer, statement, _ = converse(
+        fakes, daemon, (KEY,), (KEY,), names=("rome", "rome.example.com")
+    )
     assert answer.result is None and statement is None
     assert answer.reason == "this node is paris, and not paris: see name in dmonitor.conf(5)"
     assert converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "paris"))[0].result
@@ -913,7 +1012,9 @@ class Between:
     """Somebody between caller and daemon who records what both say, and may change it."""
 
     def __init__(
-        self, target: tuple[str, int], change: Callable[[str, int, bytes], list[bytes]] = lambda _, __, line: [line]
+        self,
+        target: tuple[str, int],
+        change: Callable[[str, int, bytes], list[bytes]] = lambda _, __, line: [line],
     ) -> None:
         self.target, self.change = target, change
         self.said: list[tuple[str, bytes]] = []
@@ -940,7 +1041,9 @@ class Between:
 
 
 @pytest.fixture
-def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
+def keyed(
+    fakes: Fakes,
+) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
     """A daemon with the key KEY, on an address of its own and served by a thread; what it ran, and what it noted."""
     listener = socket.create_server((ADDRESSES[8], fakes.port))
     listener.setblocking(False)
@@ -952,7 +1055,9 @@ def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test]
 
     facts.run = run  # type: ignore[assignment]
     made = server.Server(selector, [listener], facts, 5, FakeDoor(keys=(KEY,)))
-    made._note = lambda subject, event, **told: noted.setdefault(event, []).append(str(told.get("reason")))  # type: ignore[method-assign]
+    made._note = lambda subject, event, **told: noted.setdefault(event, []).append(
+        str(told.get("reason"))
+    )  # type: ignore[method-assign]
     over = threading.Event()
 
     def serve() -> None:
@@ -974,7 +1079,9 @@ def keyed(fakes: Fakes) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test]
 Keyed = tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]
 
 
-def talk_through(fakes: Fakes, between: Behaviour, name: str = "paris") -> tuple[Answer, Statement | None]:
+def talk_through(
+    fakes: Fakes, between: Behaviour, name: str = "paris"
+) -> tuple[Answer, Statement | None]:
     """Ask and greet the node NAME, behind somebody BETWEEN."""
     fakes.peers.clear()
     fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
@@ -993,19 +1100,45 @@ def flip(line: bytes, at: int = 9) -> bytes:
 
 
 CHANGES: dict[str, Callable[[str, int, bytes], list[bytes]]] = {
-    "a bit of the challenge": lambda mark, number, line: [flip(line, -1) if (mark, number) == ("<", 0) else line],
-    "a bit of the hello": lambda mark, number, line: [flip(line) if (mark, number) == (">", 0) else line],
-    "a bit of the greeting": lambda mark, number, line: [flip(line, 20) if (mark, number) == ("<", 1) else line],
-    "a bit of each question": lambda mark, number, line: [flip(line) if mark == ">" and number else line],
-    "a bit of each answer": lambda mark, number, line: [flip(line) if mark == "<" and number > 1 else line],
-    "no seal on a question": lambda mark, number, line: [line.rpartition(b" mac=")[0] if mark == ">" and number else line],
-    "no seal on an answer": lambda mark, number, line: [line.rpartition(b" mac=")[0] if mark == "<" and number > 1 else line],
-    "a longer question": lambda mark, number, line: [line + b"x" if mark == ">" and number else line],
-    "one line more": lambda mark, number, line: [b"greet", line] if mark == ">" and number == 1 else [line],
-    "a question twice": lambda mark, number, line: [line, line] if mark == ">" and number == 1 else [line],
-    "without the first question": lambda mark, number, line: [] if mark == ">" and number == 1 else [line],
-    "a line of an answer twice": lambda mark, number, line: [line, line] if mark == "<" and number == 2 else [line],
-    "without a line of an answer": lambda mark, number, line: [] if mark == "<" and number == 2 else [line],
+    "a bit of the challenge": lambda mark, number, line: [
+        flip(line, -1) if (mark, number) == ("<", 0) else line
+    ],
+    "a bit of the hello": lambda mark, number, line: [
+        flip(line) if (mark, number) == (">", 0) else line
+    ],
+    "a bit of the greeting": lambda mark, number, line: [
+        flip(line, 20) if (mark, number) == ("<", 1) else line
+    ],
+    "a bit of each question": lambda mark, number, line: [
+        flip(line) if mark == ">" and number else line
+    ],
+    "a bit of each answer": lambda mark, number, line: [
+        flip(line) if mark == "<" and number > 1 else line
+    ],
+    "no seal on a question": lambda mark, number, line: [
+        line.rpartition(b" mac=")[0] if mark == ">" and number else line
+    ],
+    "no seal on an answer": lambda mark, number, line: [
+        line.rpartition(b" mac=")[0] if mark == "<" and number > 1 else line
+    ],
+    "a longer question": lambda mark, number, line: [
+        line + b"x" if mark == ">" and number else line
+    ],
+    "one line more": lambda mark, number, line: (
+        [b"greet", line] if mark == ">" and number == 1 else [line]
+    ),
+    "a question twice": lambda mark, number, line: (
+        [line, line] if mark == ">" and number == 1 else [line]
+    ),
+    "without the first question": lambda mark, number, line: (
+        [] if mark == ">" and number == 1 else [line]
+    ),
+    "a line of an answer twice": lambda mark, number, line: (
+        [line, line] if mark == "<" and number == 2 else [line]
+    ),
+    "without a line of an answer": lambda mark, number, line: (
+        [] if mark == "<" and number == 2 else [line]
+    ),
     "an open greeting in place of the challenge": lambda mark, number, line: (
         [b"dmonitor 1 name=paris id=0123456789ab"] if (mark, number) == ("<", 0) else [line]
     ),
@@ -1033,7 +1166,15 @@ def test_a_recorded_session_is_replayed_reflected_and_relayed(fakes: Fakes, keye
     assert answer.result and ran == [SSH]
     asked = b"".join(line + b"\n" for mark, line in between.said if mark == ">")
     told = b"".join(line + b"\n" for mark, line in between.said if mark == "<")
-    for said in (asked, asked * 2, asked[:-20], asked[40:], told, told + asked, asked.replace(b"hello", b"HELLO")):
+    for said in (
+        asked,
+        asked * 2,
+        asked[:-20],
+        asked[40:],
+        told,
+        told + asked,
+        asked.replace(b"hello", b"HELLO"),
+    ):
         assert heard_only_a_challenge(raw(target, said))
     assert ran == [SSH], "nothing of it ran"
     assert len(noted["unauthenticated"]) == 7
@@ -1052,10 +1193,16 @@ def test_a_recorded_session_is_replayed_reflected_and_relayed(fakes: Fakes, keye
     for behaviour in (recorded, mirror):
         answer, statement = talk_through(fakes, behaviour)
         assert answer.result is None and statement is None
-        assert answer.reason.startswith("it does not speak our protocol: a greeting without the right mac")
+        assert answer.reason.startswith(
+            "it does not speak our protocol: a greeting without the right mac"
+        )
     # Whoever sits at rome's address asks paris what rome should say.
     answer, statement = talk_through(fakes, Between(target), name="rome")
-    assert answer.result is None and statement is None and answer.reason.startswith("this node is paris, and not rome")
+    assert (
+        answer.result is None
+        and statement is None
+        and answer.reason.startswith("this node is paris, and not rome")
+    )
     assert ran == [SSH]
 
 
@@ -1082,7 +1229,9 @@ def test_who_has_no_key_learns_a_version_and_a_nonce(said: bytes, keyed: Keyed) 
     assert ran == []
 
 
-def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_says_nothing_has_five_seconds(
+    fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "HELLO_LIMIT", 0.3)
     began = time.monotonic()
     with socket.create_connection(keyed[0], 5) as connection:
@@ -1090,7 +1239,9 @@ def test_who_says_nothing_has_five_seconds(fakes: Fakes, keyed: Keyed, monkeypat
         assert connection.recv(1000) == b"" and 0.2 < time.monotonic() - began < 3
 
 
-def test_one_conversation_has_a_limit_of_lines(fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_conversation_has_a_limit_of_lines(
+    fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "LINES_LIMIT", 12)
     with Conversation(keyed[0], "paris", KEY) as conversation:
         conversation.say(protocol.write(protocol.Question(SSH)) * 20)
@@ -1099,7 +1250,9 @@ def test_one_conversation_has_a_limit_of_lines(fakes: Fakes, keyed: Keyed, monke
     assert keyed[3]["too-many-lines"]
 
 
-def test_who_has_most_makes_room(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_most_makes_room(
+    fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With many nodes, one that holds all it may pushes out itself, and not the one that has a single conversation."""
     monkeypatch.setattr(server, "CALLERS", 5)
     made, _, selector = daemon
@@ -1110,7 +1263,10 @@ def test_who_has_most_makes_room(fakes: Fakes, daemon: Daemon, monkeypatch: pyte
             key.data()
         return made_
 
-    crowd = [connect(source) for source in (ADDRESSES[1], *[ADDRESSES[2]] * 4, ADDRESSES[3], ADDRESSES[4])]
+    crowd = [
+        connect(source)
+        for source in (ADDRESSES[1], *[ADDRESSES[2]] * 4, ADDRESSES[3], ADDRESSES[4])
+    ]
     held = [caller.address for caller in made._callers]
     assert held == [ADDRESSES[1], ADDRESSES[2], ADDRESSES[2], ADDRESSES[3], ADDRESSES[4]]
     for each in crowd:
@@ -1121,8 +1277,15 @@ def test_who_has_shown_no_key_costs_nobody_who_has(fakes: Fakes, keyed: Keyed) -
     """Any process on a node can call from its address; that node's checker has its answers all the same."""
     target, _, _, noted = keyed
     with Conversation(target, "paris", KEY) as honest, contextlib.ExitStack() as crowd:
-        silent = [crowd.enter_context(socket.create_connection(target, 5)) for _ in range(3 * server.CALLERS_EACH)]
-        assert silent[-1].recv(1000).startswith(b"dmonitor 1 nonce=") and silent[0].recv(1000) and silent[0].recv(1000) == b""
+        silent = [
+            crowd.enter_context(socket.create_connection(target, 5))
+            for _ in range(3 * server.CALLERS_EACH)
+        ]
+        assert (
+            silent[-1].recv(1000).startswith(b"dmonitor 1 nonce=")
+            and silent[0].recv(1000)
+            and silent[0].recv(1000) == b""
+        )
         honest.say(protocol.write(protocol.Question(SSH)))
         assert honest.read().startswith(b"answer www.example.com/ssh FAIL")
     assert noted["too-many-callers"]

@@ -20,10 +20,18 @@ ALL = sorted([*PLUGINS.glob("check_*"), *(PLUGINS.parent / "etc/examples/plugins
 
 
 def run(*command: str, **environment: str) -> str:
-    """Return what a plugin prints, in an environment like the warden's."""
-    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"} | environment
+    """Return what a plugin prints, in an environment like the supervisor's."""
+    variables = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+    } | environment
     ran = subprocess.run(
-        [str(PLUGINS / command[0]), *command[1:]], env=variables, capture_output=True, text=True, timeout=10, check=False
+        [str(PLUGINS / command[0]), *command[1:]],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
     )
     assert ran.stderr == ""
     return ran.stdout
@@ -51,10 +59,18 @@ def wrap(code: str, *options: str) -> str:
         ("echo words, many; echo more; exit 1", ("-h", "127.0.0.1"), "FAIL words, many\n"),
         ("exit 0", ("-h", "::1"), "OK \n"),
         # To a broadcast address nobody has a way.
-        ("echo no answer; exit 2", ("-h", "255.255.255.255"), "UNKNOWN this node has no way to it: no answer\n"),
+        (
+            "echo no answer; exit 2",
+            ("-h", "255.255.255.255"),
+            "UNKNOWN this node has no way to it: no answer\n",
+        ),
         ("echo fine", ("-h", "255.255.255.255"), "OK fine\n"),
         ("echo listed; exit 2", ("-q", "-h", "255.255.255.255"), "FAIL listed\n"),
-        ("echo 'from afar: Network is unreachable'; exit 2", ("-h", "127.0.0.1"), "FAIL from afar: Network is unreachable\n"),
+        (
+            "echo 'from afar: Network is unreachable'; exit 2",
+            ("-h", "127.0.0.1"),
+            "FAIL from afar: Network is unreachable\n",
+        ),
         ("exit 2", ("-h", "10.1.2.300"), "UNKNOWN 10.1.2.300 is no address\n"),
         ("exit 2", ("-h", "www:8080"), "UNKNOWN www:8080 is no address\n"),
         ("exit 2", ("-h", "127.0.0.1", "-6"), "UNKNOWN 127.0.0.1 is no IPv6 address\n"),
@@ -76,10 +92,14 @@ def test_a_missing_tool_names_its_package() -> None:
     )
 
 
-@pytest.mark.parametrize("code", ["sleep 6", "trap '' TERM; sleep 6 & wait; sleep 6", "echo so far; exec sleep 6"])
+@pytest.mark.parametrize(
+    "code", ["sleep 6", "trap '' TERM; sleep 6 & wait; sleep 6", "echo so far; exec sleep 6"]
+)
 def test_what_does_not_answer_in_time_is_ended(code: str) -> None:
     began = time.monotonic()
-    assert run("wrap", "some-package", "sh", "-c", code, TIMEOUT="1") == "FAIL no answer within 1 s\n"
+    assert (
+        run("wrap", "some-package", "sh", "-c", code, TIMEOUT="1") == "FAIL no answer within 1 s\n"
+    )
     assert 1 <= time.monotonic() - began < 4
 
 
@@ -113,11 +133,15 @@ def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) 
     match = re.fullmatch(r"UNKNOWN (\S+) is not installed: apt install (\S+)\n", said)
     assert match
     lacking = plugin.lacking((plugins / path.name).read_text())
-    assert not lacking or lacking == {match[1]: match[2]}, "and the comment at its head says the same"
+    assert not lacking or lacking == {match[1]: match[2]}, (
+        "and the comment at its head says the same"
+    )
     assert f"Needs {match[1]} ({match[2]})" in path.read_text().split("\n")[1]
 
 
-@pytest.mark.parametrize("path", [*ALL, PLUGINS / "wrap", PLUGINS / "web"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*ALL, PLUGINS / "wrap", PLUGINS / "web"], ids=lambda path: path.name
+)
 def test_each_can_be_run_and_tells_what_it_is(path: Path) -> None:
     assert os.access(path, os.X_OK)
     head = path.read_text().splitlines()
@@ -146,7 +170,8 @@ def serve(behaviour: Callable[[socket.socket], None]) -> tuple[socket.socket, st
 
 def has(program: str) -> bool:
     return any(
-        os.access(Path(directory) / program, os.X_OK) for directory in ("/usr/bin", "/usr/sbin", "/usr/lib/nagios/plugins")
+        os.access(Path(directory) / program, os.X_OK)
+        for directory in ("/usr/bin", "/usr/sbin", "/usr/lib/nagios/plugins")
     )
 
 
@@ -175,7 +200,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "behaviour", "said"), CASES)
-def test_good_and_bad(name: str, behaviour: Callable[[socket.socket], None] | None, said: str) -> None:
+def test_good_and_bad(
+    name: str, behaviour: Callable[[socket.socket], None] | None, said: str
+) -> None:
     """On a machine without the tool, which .ci/run is not, the test says so instead."""
     said = said if has(TOOLS[name]) else f"UNKNOWN {TOOLS[name]} is not installed"
     if behaviour:
@@ -191,24 +218,49 @@ def test_good_and_bad(name: str, behaviour: Callable[[socket.socket], None] | No
 
 
 MANUAL = (PLUGINS.parent / "man/dmonitor-plugin.7").read_text()
-EXAMPLES = dict(re.findall(r'^\.\\" plugin: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE))
+EXAMPLES = dict(
+    re.findall(r'^\.\\" plugin: (\w+)\n\.Bd .*\n((?:.*\n)*?)\.Ed$', MANUAL, re.MULTILINE)
+)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "wrap").symlink_to(PLUGINS / "wrap")
     path = tmp_path / name
-    path.write_text(EXAMPLES[name].replace("\\e\n", "\\\n").replace("/usr/libexec/dmonitor", str(tmp_path)))
+    path.write_text(
+        EXAMPLES[name].replace("\\e\n", "\\\n").replace("/usr/libexec/dmonitor", str(tmp_path))
+    )
     path.chmod(0o755)
-    environment = {"PATH": "/usr/sbin:/usr/bin", "PORT": "1", "FILE": "/etc/hostname", "WORD": "x", "DMONITOR_SUBJECT": "a test"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin",
+        "PORT": "1",
+        "FILE": "/etc/hostname",
+        "WORD": "x",
+        "DMONITOR_SUBJECT": "a test",
+    }
     if name == "hook":
         assert subprocess.run(["sh", "-n", path], check=False).returncode == 0
         return
-    ran = subprocess.run([path, "127.0.0.1"], env=environment, capture_output=True, text=True, timeout=10, check=False)
-    assert re.match(r"(OK|FAIL|UNKNOWN \S+ is not installed)\b", ran.stdout) and ran.stderr == "", ran
+    ran = subprocess.run(
+        [path, "127.0.0.1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert re.match(r"(OK|FAIL|UNKNOWN \S+ is not installed)\b", ran.stdout) and ran.stderr == "", (
+        ran
+    )
 
 
 def test_the_manual_has_them_all() -> None:
     found = dict(re.findall(r"^\.It Cm (\w+)\n(?:.*\n)*?Package (\S+)\.$", MANUAL, re.MULTILINE))
-    needs = {path.name.removeprefix("check_"): re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text()) for path in ALL}
-    assert found == {name: match[1] for name, match in needs.items() if match} and len(found) == len(ALL) == 26
+    needs = {
+        path.name.removeprefix("check_"): re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text())
+        for path in ALL
+    }
+    assert (
+        found == {name: match[1] for name, match in needs.items() if match}
+        and len(found) == len(ALL) == 26
+    )

@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmonitor.core import digest
-from dmonitor.core.model import Answer, Incident, Judgement, Node, Outcome, Presence, Result, Silence, Statement, Test, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Node,
+    NodeStatus,
+    Outcome,
+    Result,
+    Silence,
+    Statement,
+    Test,
+    Verdict,
+)
 from dmonitor.net import protocol
 from dmonitor.net.protocol import Greeting, Lines, ProtocolError, Question, Refusal, Reply, Request
 
@@ -21,8 +33,14 @@ SSH = Test("www.example.com", "ssh")
 MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
 
 GREETINGS = [
-    (Greeting("oslo.example.com", "0123456789ab"), b"dmonitor 1 name=oslo.example.com id=0123456789ab\n"),
-    (Greeting("oslo", "0123456789ab", "fedcba98"), b"dmonitor 1 name=oslo id=0123456789ab run=fedcba98\n"),
+    (
+        Greeting("oslo.example.com", "0123456789ab"),
+        b"dmonitor 1 name=oslo.example.com id=0123456789ab\n",
+    ),
+    (
+        Greeting("oslo", "0123456789ab", "fedcba98"),
+        b"dmonitor 1 name=oslo id=0123456789ab run=fedcba98\n",
+    ),
 ]
 REQUESTS = [
     (Question(SSH), b"test www.example.com/ssh\n"),
@@ -41,8 +59,14 @@ REPLIES = [
         Reply(SSH, Result(Outcome.FAIL, "a = b  c", 0.0)),
         b"answer www.example.com/ssh FAIL age=0.0 duration=0.000 text=a = b  c\n",
     ),
-    (Reply(SSH, Result(Outcome.TIMEOUT)), b"answer www.example.com/ssh TIMEOUT age=0.0 duration=0.000\n"),
-    (Reply(SSH, Result(Outcome.OK, "100% ü")), b"answer www.example.com/ssh OK age=0.0 duration=0.000 text=100%25 %C3%BC\n"),
+    (
+        Reply(SSH, Result(Outcome.TIMEOUT)),
+        b"answer www.example.com/ssh TIMEOUT age=0.0 duration=0.000\n",
+    ),
+    (
+        Reply(SSH, Result(Outcome.OK, "100% ü")),
+        b"answer www.example.com/ssh OK age=0.0 duration=0.000 text=100%25 %C3%BC\n",
+    ),
     (
         Reply(SSH, Result(Outcome.UNKNOWN), reason="not-configured"),
         b"answer www.example.com/ssh UNKNOWN reason=not-configured age=0.0 duration=0.000\n",
@@ -73,11 +97,13 @@ def test_whole_by_the_byte_and_with_more_behind(read, message, line: bytes) -> N
 
 
 def test_what_a_later_version_adds_does_no_harm() -> None:
-    assert protocol.read_greeting(b"dmonitor 1 name=oslo id=0123456789ab nonce=xyz interval=1") == Greeting(
-        "oslo", "0123456789ab"
-    )
+    assert protocol.read_greeting(
+        b"dmonitor 1 name=oslo id=0123456789ab nonce=xyz interval=1"
+    ) == Greeting("oslo", "0123456789ab")
     assert protocol.read_request(b"test www.example.com/ssh mac=00ff") == Question(SSH)
-    assert protocol.read_reply(b"answer www.example.com/ssh OK mac=1 age=0.0") == Reply(SSH, Result(Outcome.OK))
+    assert protocol.read_reply(b"answer www.example.com/ssh OK mac=1 age=0.0") == Reply(
+        SSH, Result(Outcome.OK)
+    )
 
 
 def test_the_spelling_of_the_original_is_read() -> None:
@@ -165,13 +191,20 @@ def test_every_text_survives_the_wire(text: str) -> None:
     assert line.isascii() and line.count(b"\n") == 1
     reply = protocol.read_reply(line[:-1])
     assert isinstance(reply, Reply)
-    assert reply.result.text == printable(text.encode("utf-8", "replace").decode("utf-8", "replace"))
+    assert reply.result.text == printable(
+        text.encode("utf-8", "replace").decode("utf-8", "replace")
+    )
 
 
 def transcripts() -> list[tuple[str, list[str]]]:
     """Return name and lines of each transcript in the manual page."""
-    found = re.findall(r'^\.\\" transcript: (\S+)\n(.*?)^\.Ed', MANUAL.read_text(), re.MULTILINE | re.DOTALL)
-    return [(name, [line for line in body.splitlines() if line[:2] in ("> ", "< ")]) for name, body in found]
+    found = re.findall(
+        r'^\.\\" transcript: (\S+)\n(.*?)^\.Ed', MANUAL.read_text(), re.MULTILINE | re.DOTALL
+    )
+    return [
+        (name, [line for line in body.splitlines() if line[:2] in ("> ", "< ")])
+        for name, body in found
+    ]
 
 
 def test_the_manual_has_transcripts() -> None:
@@ -190,7 +223,9 @@ def test_transcripts_of_the_manual(name: str, lines: list[str]) -> None:
             except ProtocolError:
                 errors -= 1
             else:
-                awaited += [request] if isinstance(request, Request) and request.word != "quit" else []
+                awaited += (
+                    [request] if isinstance(request, Request) and request.word != "quit" else []
+                )
         elif not greeted:
             greeted = bool(protocol.read_greeting(line))
         elif line == b"end":
@@ -245,17 +280,19 @@ TIMES = AGES.map(lambda age: NOW - age)
 COUNTS = st.integers(0, 999_999_999)
 TEXTS = st.text("aé😀% =,:", max_size=240)
 PRESENCES = builds(
-    Presence, NODES, IDS, TIMES, st.integers(1, 1440), TIMES | st.just(float("-inf")), st.booleans(), st.booleans(), COUNTS,
+    NodeStatus, NODES, IDS, TIMES, st.integers(1, 1440), TIMES | st.just(float("-inf")), st.booleans(), st.booleans(), COUNTS,
     st.just("") | st.text("0123456789abcdef", min_size=16, max_size=16),
 )  # fmt: skip
 INCIDENTS = builds(
     Incident,
-    st.lists(IDS, min_size=1, max_size=protocol.IDS_LIMIT, unique=True).map(lambda ids: tuple(sorted(ids))),
+    st.lists(IDS, min_size=1, max_size=protocol.IDS_LIMIT, unique=True).map(
+        lambda ids: tuple(sorted(ids))
+    ),
     TESTS | builds(Test, st.just("node"), NODES),
     TIMES,
-    failed=st.lists(st.tuples(SITES | NODES, TIMES), max_size=3, unique_by=lambda vote: vote[0]).map(
-        lambda votes: tuple(sorted(votes))
-    ),
+    failed=st.lists(
+        st.tuples(SITES | NODES, TIMES), max_size=3, unique_by=lambda vote: vote[0]
+    ).map(lambda votes: tuple(sorted(votes))),
     closed=st.none() | TIMES,
     flapping=COUNTS,
     alert=st.just("") | NODES,
@@ -263,14 +300,24 @@ INCIDENTS = builds(
     reminded=COUNTS,
     void=st.booleans(),
 )
-RESULTS = builds(Result, st.sampled_from(Outcome), TEXTS, st.integers(0, 99_999).map(lambda thousandths: thousandths / 1000))
-ANSWERS = builds(Answer, builds(Node, NODES, st.just("") | SITES | NODES), st.just("") | IDS, RESULTS, AGES) | builds(
-    Answer, builds(Node, NODES, SITES), st.just("") | IDS, st.none(), AGES, TEXTS
+RESULTS = builds(
+    Result,
+    st.sampled_from(Outcome),
+    TEXTS,
+    st.integers(0, 99_999).map(lambda thousandths: thousandths / 1000),
 )
-OPENINGS = builds(Judgement, st.just(Verdict.DOWN), st.integers(1, 99), st.lists(ANSWERS, max_size=5).map(tuple))
-SILENCES = builds(Silence, HOSTS, words("aZ9", "aZ9_.-", 64) | st.just(""), st.none() | AGES.map(lambda age: NOW + age)) | builds(
-    Silence, st.just("node"), NODES | st.just(""), st.none()
+ANSWERS = builds(
+    Answer, builds(Node, NODES, st.just("") | SITES | NODES), st.just("") | IDS, RESULTS, AGES
+) | builds(Answer, builds(Node, NODES, SITES), st.just("") | IDS, st.none(), AGES, TEXTS)
+OPENINGS = builds(
+    Judgement, st.just(Verdict.DOWN), st.integers(1, 99), st.lists(ANSWERS, max_size=5).map(tuple)
 )
+SILENCES = builds(
+    Silence,
+    HOSTS,
+    words("aZ9", "aZ9_.-", 64) | st.just(""),
+    st.none() | AGES.map(lambda age: NOW + age),
+) | builds(Silence, st.just("node"), NODES | st.just(""), st.none())
 
 
 def rounded(value: Any) -> Any:
@@ -292,15 +339,22 @@ def rounded(value: Any) -> Any:
     st.integers(-9, 9),
 )
 def test_a_statement_survives_the_wire_and_another_clock(
-    own: Presence, heard: list[Presence], silences: list[Silence], incidents: list[Incident], ahead: int
+    own: NodeStatus,
+    heard: list[NodeStatus],
+    silences: list[Silence],
+    incidents: list[Incident],
+    ahead: int,
 ) -> None:
     own = own._replace(name=WHO.name, node_id=WHO.node_id, at=NOW)
     statement = Statement(own, tuple(heard), tuple(silences), tuple(incidents))
     lines = cut(protocol.write_statement(statement, NOW))
     assert rounded(read_lines(Request("greet"), lines)) == rounded(statement)
     later = read_lines(Request("greet"), lines, NOW + ahead)
-    assert later.presence.at == NOW + ahead
-    assert all(abs(mine.began + ahead - its.began) < 0.1 for mine, its in zip(incidents, later.incidents, strict=True))
+    assert later.status.at == NOW + ahead
+    assert all(
+        abs(mine.began + ahead - its.began) < 0.1
+        for mine, its in zip(incidents, later.incidents, strict=True)
+    )
 
 
 @given(st.frozensets(TESTS))
@@ -311,7 +365,9 @@ def test_tests_survive_the_wire(tests: frozenset[Test]) -> None:
 @given(INCIDENTS, st.none() | OPENINGS)
 def test_an_incident_survives_the_wire(incident: Incident, opening: Judgement | None) -> None:
     incident = incident._replace(opening=opening)
-    assert rounded(read_lines(Request("incident", ""), cut(protocol.write_incident(incident, NOW)))) == rounded(incident)
+    assert rounded(
+        read_lines(Request("incident", ""), cut(protocol.write_incident(incident, NOW)))
+    ) == rounded(incident)
 
 
 def test_an_incident_that_is_not_known() -> None:
@@ -320,14 +376,23 @@ def test_an_incident_that_is_not_known() -> None:
 
 
 def test_how_a_statement_looks() -> None:
-    own = Presence("oslo", "0123456789ab", NOW, 1, NOW - 23.4, True, tests=digest.digest([SSH]))
-    other = Presence("paris", "ba9876543210", NOW - 2, 5, stores=False, refused=3)
+    own = NodeStatus("oslo", "0123456789ab", NOW, 1, NOW - 23.4, True, tests=digest.digest([SSH]))
+    other = NodeStatus("paris", "ba9876543210", NOW - 2, 5, stores=False, refused=3)
     known = Incident(
-        ("0a0a0a0a", "1b1b1b1b"), SSH, NOW - 60, failed=(("osl", NOW - 1), ("par", NOW - 2)), alert="oslo", reminded=2
+        ("0a0a0a0a", "1b1b1b1b"),
+        SSH,
+        NOW - 60,
+        failed=(("osl", NOW - 1), ("par", NOW - 2)),
+        alert="oslo",
+        reminded=2,
     )
-    closed = Incident(("2c2c2c2c",), Test("node", "rome"), NOW - 90, closed=NOW - 30, flapping=7, void=True)
+    closed = Incident(
+        ("2c2c2c2c",), Test("node", "rome"), NOW - 90, closed=NOW - 30, flapping=7, void=True
+    )
     silences = (Silence("www.example.com"), Silence("db", "ssh", NOW + 7200))
-    assert protocol.write_statement(Statement(own, (other,), silences, (known, closed)), NOW).decode() == (
+    assert protocol.write_statement(
+        Statement(own, (other,), silences, (known, closed)), NOW
+    ).decode() == (
         'standing {"name":"oslo","node_id":"0123456789ab","at":0.0,"finished":23.4,"speaks":true,"tests":"9bba9fa956984c9e"}\n'
         'heard {"name":"paris","node_id":"ba9876543210","at":2.0,"interval":5,"stores":false,"refused":3}\n'
         'silence {"host":"www.example.com"}\n'
@@ -346,7 +411,11 @@ def longest(nodes: int) -> Incident:
         tuple(sorted(f"{number:064}" for number in range(100))),
         Test(name, "b" * 64 + ":" + "c" * 64),
         NOW - 999_999_999.0,
-        Judgement(Verdict.DOWN, 999, (Answer(Node(name, name), "d" * 64, Result(Outcome.FAIL, "😀" * 240)),) * nodes),
+        Judgement(
+            Verdict.DOWN,
+            999,
+            (Answer(Node(name, name), "d" * 64, Result(Outcome.FAIL, "😀" * 240)),) * nodes,
+        ),
         tuple((f"{number:064}", NOW - number) for number in range(900)),
         NOW - 999_999_998.0,
         flapping=999_999_999,
@@ -363,15 +432,27 @@ def test_the_longest_incident_fits_a_line() -> None:
     read = read_lines(Request("incident", ""), cut(protocol.write_incident(incident, NOW)))
     assert read.ids == incident.ids[: protocol.IDS_LIMIT]
     assert read.failed == incident.failed[: protocol.SITES_LIMIT]
-    assert read.opening and len(read.opening.answers) == 20 and read.opening.answers[0].text == "😀" * 240
-    assert read_lines(Request("incident", ""), cut(protocol.write_incident(longest(60), NOW))) == read._replace(opening=None)
+    assert (
+        read.opening
+        and len(read.opening.answers) == 20
+        and read.opening.answers[0].text == "😀" * 240
+    )
+    assert read_lines(
+        Request("incident", ""), cut(protocol.write_incident(longest(60), NOW))
+    ) == read._replace(opening=None)
 
 
 def test_times_of_the_future() -> None:
     """Only a silence has any; a node that has not finished its round yet would live for ever."""
-    lines = [b'standing {"name":"x","node_id":"0123456789ab","at":-5,"finished":-50}', b'silence {"host":"a","until":-60}']
-    stated = read_lines(Request("greet"), [*lines, b'incident {"ids":["0a0a0a0a"],"test":{"host":"a","name":"b"},"began":-7}'])
-    assert (stated.presence.at, stated.presence.finished, stated.incidents[0].began) == (NOW, NOW, NOW)
+    lines = [
+        b'standing {"name":"x","node_id":"0123456789ab","at":-5,"finished":-50}',
+        b'silence {"host":"a","until":-60}',
+    ]
+    stated = read_lines(
+        Request("greet"),
+        [*lines, b'incident {"ids":["0a0a0a0a"],"test":{"host":"a","name":"b"},"began":-7}'],
+    )
+    assert (stated.status.at, stated.status.finished, stated.incidents[0].began) == (NOW, NOW, NOW)
     assert stated.silences[0].until == NOW + 60
 
 
@@ -391,9 +472,15 @@ def test_ids_up_to_a_limit() -> None:
 
 def test_what_a_later_version_states_does_no_harm() -> None:
     standing = b'standing  { "name": "oslo", "node_id": "0123456789ab", "at": 0, "mood": ["good"] }'
-    lines = [b"", standing, b"mood good", b'heard {"name":"paris","node_id":"ba9876543210","at":0,"colour":{"red":1}}', b"vote x"]
+    lines = [
+        b"",
+        standing,
+        b"mood good",
+        b'heard {"name":"paris","node_id":"ba9876543210","at":0,"colour":{"red":1}}',
+        b"vote x",
+    ]
     assert read_lines(Request("greet"), lines) == Statement(
-        Presence("oslo", "0123456789ab", NOW), (Presence("paris", "ba9876543210", NOW),)
+        NodeStatus("oslo", "0123456789ab", NOW), (NodeStatus("paris", "ba9876543210", NOW),)
     )
     assert read_lines(Request("tests"), [b"has a/b since=3", b"lacks a/c"]) == {Test("a", "b")}
     assert read_lines(Request("incident", ""), [b"hint x", said(more='"x":null')]) == Incident(
@@ -403,8 +490,10 @@ def test_what_a_later_version_states_does_no_harm() -> None:
 
 def test_an_id_is_that_of_the_greeting() -> None:
     """Nobody speaks for another node in a conversation of his own."""
-    stated = read_lines(Request("greet"), [b'standing {"name":"paris","node_id":"ffffffffffff","at":0}'])
-    assert (stated.presence.name, stated.presence.node_id) == ("paris", WHO.node_id)
+    stated = read_lines(
+        Request("greet"), [b'standing {"name":"paris","node_id":"ffffffffffff","at":0}']
+    )
+    assert (stated.status.name, stated.status.node_id) == ("paris", WHO.node_id)
 
 
 STANDING = b'standing {"name":"oslo","node_id":"0123456789ab","at":0%s}'
@@ -464,7 +553,9 @@ WORDS = [
 ]  # fmt: skip
 
 
-@given(st.lists(st.lists(st.sampled_from(WORDS)).map(b" ".join) | st.binary(max_size=50), max_size=4))
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS)).map(b" ".join) | st.binary(max_size=50), max_size=4)
+)
 def test_random_replies_raise_nothing_else(lines: list[bytes]) -> None:
     for request in (Request("greet"), Request("tests"), Request("incident", "")):
         try:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from dmonitor.core import result
-from dmonitor.core.model import Contact, Node, Outcome, Presence, Statement
+from dmonitor.core.model import Contact, Node, NodeStatus, Outcome, Statement
 
 PARIS, NOW = Node("paris", "paris"), 10_000.0
 NEVER = float("inf")
 
 
 def stated(age: float, interval: int, rounds: int = 3) -> Contact:
-    return Contact(PARIS, "id-paris", "", Statement(Presence("paris", "id-paris", NOW, interval, NOW - age, rounds=rounds)))
+    return Contact(
+        PARIS,
+        "id-paris",
+        "",
+        Statement(NodeStatus("paris", "id-paris", NOW, interval, NOW - age, rounds=rounds)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,15 @@ def test_the_text_says_what_is_wrong() -> None:
         (Contact(PARIS, "id-paris", reason="no statement in time"), Outcome.FAIL),
         (Contact(PARIS, reason="too many open files", unable=True), Outcome.UNKNOWN),
         (Contact(PARIS, "id-oslo", reason="this node itself"), Outcome.OK),
-        (Contact(PARIS, "id-oslo", reason="another machine with a copy of this node's id", cloned=True), Outcome.UNKNOWN),
+        (
+            Contact(
+                PARIS,
+                "id-oslo",
+                reason="another machine with a copy of this node's id",
+                cloned=True,
+            ),
+            Outcome.UNKNOWN,
+        ),
     ],
 )
 def test_without_a_statement(contact: Contact, outcome: Outcome) -> None:

@@ -16,16 +16,16 @@ from dmonitor.core.model import (
     Incident,
     Kind,
     Node,
+    NodeStatus,
     Notification,
     Outcome,
-    Presence,
     Rehearsal,
     RehearsalFailure,
     Result,
     Silence,
-    Standing,
     Statement,
     Test,
+    TestState,
     node_test,
 )
 
@@ -71,8 +71,8 @@ class Played:
         """Return the incident with this id as it was saved last."""
         return [known for save in self.saves for known in save.incidents if which in known.ids][-1]
 
-    def own(self) -> effects.Own:
-        return [save.own for save in self.saves if save.own][-1]
+    def node_memory(self) -> effects.NodeMemory:
+        return [save.node for save in self.saves if save.node][-1]
 
     def outbox(self, left: Sequence[Notification] = ()) -> dict[tuple[Kind, str, str], int]:
         """Return what stays in the outbox, where LEFT was in it before, and how often each was refused."""
@@ -85,21 +85,39 @@ class Played:
         return found
 
 
-def own(**facts: Any) -> effects.Own:
+def own(**facts: Any) -> effects.NodeMemory:
     """Return what a node remembers whose rounds run each minute."""
-    return effects.Own(
-        **{"begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)), "finished": NOW - 50.0, "speaks": True, **facts}
+    return effects.NodeMemory(
+        **{
+            "begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)),
+            "finished": NOW - 50.0,
+            "speaks": True,
+            **facts,
+        }
     )
 
 
-def states(name: str, *incidents: Incident, silences: tuple[Silence, ...] = (), **facts: Any) -> Statement:
+def states(
+    name: str, *incidents: Incident, silences: tuple[Silence, ...] = (), **facts: Any
+) -> Statement:
     """Return what a living peer states, which greeted us; it comes after us in the order unless it says otherwise."""
-    presence = {"name": name, "node_id": f"id-{name}", "at": NOW, "finished": NOW - 20.0, "speaks": True, **facts}
-    return Statement(Presence(**presence), (Presence("me", "id-me", NOW - 20.0),), silences, incidents)
+    presence = {
+        "name": name,
+        "node_id": f"id-{name}",
+        "at": NOW,
+        "finished": NOW - 20.0,
+        "speaks": True,
+        **facts,
+    }
+    return Statement(
+        NodeStatus(**presence), (NodeStatus("me", "id-me", NOW - 20.0),), silences, incidents
+    )
 
 
 def known(*ids: str, **facts: Any) -> Incident:
-    return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 100.0, **facts})
+    return Incident(
+        **{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 100.0, **facts}
+    )
 
 
 def contacts(heard: Sequence[Statement], peers: int = 0) -> list[Contact]:
@@ -107,10 +125,13 @@ def contacts(heard: Sequence[Statement], peers: int = 0) -> list[Contact]:
     lines = [
         said
         if isinstance(said, Contact)
-        else Contact(Node(said.presence.name, said.presence.name), said.presence.node_id, "", said)
+        else Contact(Node(said.status.name, said.status.name), said.status.node_id, "", said)
         for said in heard
     ]
-    silent = (Contact(Node(f"silent{number}", f"silent{number}"), reason="refused") for number in itertools.count())
+    silent = (
+        Contact(Node(f"silent{number}", f"silent{number}"), reason="refused")
+        for number in itertools.count()
+    )
     return [*lines, *itertools.islice(silent, max(0, peers - len(lines)))]
 
 
@@ -130,24 +151,24 @@ def play(
     peers: int = 2,
     rehearsals: Sequence[Rehearsal] = (),
     contacts_too: Sequence[Contact] = (),
-    remembered: effects.Own | None = None,
-    standings: Mapping[Test, Standing] | None = None,
+    remembered: effects.NodeMemory | None = None,
+    test_states: Mapping[Test, TestState] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
     **settings: Any,
 ) -> Played:
     """Take a round in which we and one peer have SEEN this for the test, None where we have no such test."""
     at, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
-    standings = {TEST: Standing(verdict.Verdict.UP)} if standings is None else standings
-    books = effects.Books(
+    test_states = {TEST: TestState(verdict.Verdict.UP)} if test_states is None else test_states
+    books = effects.Memory(
         remembered or own(),
-        standings,
+        test_states,
         [each for each in incidents if not each.removed],
         outbox,
         said or {},
         lambda ids: [each for each in incidents if not set(ids).isdisjoint(each.ids)],
     )
-    setup = effects.Setup(
+    setup = effects.RoundConfig(
         **{
             "node_id": "id-me",
             "tests": frozenset([TEST] if seen else []),
@@ -159,7 +180,13 @@ def play(
         }
     )
     names = itertools.chain(["new"], (f"new{number}" for number in itertools.count(2)))
-    course = round.course(setup, books, at, lambda _, event, /, **facts: played.notes.append((event, facts)), lambda: next(names))
+    course = round.run_round(
+        setup,
+        books,
+        at,
+        lambda _, event, /, **facts: played.notes.append((event, facts)),
+        lambda: next(names),
+    )
     came: Any = None
     results: list[tuple[str, bool]] = []
     while True:
@@ -185,13 +212,22 @@ def play(
                         Answer(Node(name, name), f"id-{name}", Result(vote))
                         for name, vote in zip(("me", "peer"), seen, strict=True)
                     ]
-                    judgements[TEST] = verdict.decide(answers[0], answers[1:], 2, incident_open=TEST in effect.open)
-                came = effects.Observation(Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too])
+                    judgements[TEST] = verdict.decide(
+                        answers[0], answers[1:], 2, incident_open=TEST in effect.open
+                    )
+                came = effects.Observation(
+                    Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too]
+                )
             case effects.Save():
                 played.saves.append(effect)
                 came = stored
             case effects.HandOver(mails):
-                played.mails.append({to: [(each.kind, each.incident.id) for each in mail] for to, mail in mails.items()})
+                played.mails.append(
+                    {
+                        to: [(each.kind, each.incident.id) for each in mail]
+                        for to, mail in mails.items()
+                    }
+                )
                 results = [(to, mta(to)) for to in mails]
             case effects.Next():
                 came = results.pop(0) if results else None
@@ -208,26 +244,37 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    kept = quiet.own()._replace(nodes="", addresses="", troubles=(), reach=(), lines=())
-    assert kept == effects.Own(
-        (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0), NOW + 5.0, 0, True, (states("peer").presence,), "me"
+    kept = quiet.node_memory()._replace(nodes="", addresses="", troubles=(), reach=(), lines=())
+    assert kept == effects.NodeMemory(
+        (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
+        NOW + 5.0,
+        0,
+        True,
+        (states("peer").status,),
+        "me",
     ), "that it was, and whom it greeted"
-    assert quiet.own().reach == (("peer", ("me",)),), "and whom that had greeted"
-    assert "me" in quiet.own().lines and "peer" not in quiet.own().lines
-    assert quiet.own().nodes == digest.digest(["me me", "peer peer", "z z"]) and quiet.own().addresses == digest.digest([ONE])
+    assert quiet.node_memory().reach == (("peer", ("me",)),), "and whom that had greeted"
+    assert "me" in quiet.node_memory().lines and "peer" not in quiet.node_memory().lines
+    assert quiet.node_memory().nodes == digest.digest(
+        ["me me", "peer peer", "z z"]
+    ) and quiet.node_memory().addresses == digest.digest([ONE])
 
 
 def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
     """The daemon may have begun before nodes.txt was there, and call itself by its host name."""
-    assert play(UP).own().name == "me"
-    assert own(name="me").presence("localhost", "id-me", NOW).name == "me"
-    assert own().presence("localhost", "id-me", NOW).name == "localhost", "until a round knows better"
+    assert play(UP).node_memory().name == "me"
+    assert own(name="me").status("localhost", "id-me", NOW).name == "me"
+    assert own().status("localhost", "id-me", NOW).name == "localhost", "until a round knows better"
 
 
 def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
     opened = play(DOWN)
     assert opened.steps == ["Observe", "Save", "HandOver", "Next", "Save", "Next", "Save"]
-    assert [[known.alert for known in save.incidents] for save in opened.saves] == [[""], ["me"], []]
+    assert [[known.alert for known in save.incidents] for save in opened.saves] == [
+        [""],
+        ["me"],
+        [],
+    ]
     assert opened.mails == [{ONE: [(ALERT, "new")]}]
     assert opened.incident().opening and opened.all_taken and opened.outbox() == {}
 
@@ -250,36 +297,49 @@ def test_who_does_not_speak_records() -> None:
     """The first node's greeting says later that it has told it."""
     silent = play(DOWN, heard=[states("a")])
     assert silent.steps == ["Observe", "Save", "Save"] and silent.incident().alert == ""
-    assert ("speaker", {"reason": "a speaks: first of 2 living", "incident": "new"}) in silent.notes
+    assert (
+        "speaker-chosen",
+        {"reason": "a speaks: first of 2 living", "incident": "new"},
+    ) in silent.notes
     told = play(DOWN, incidents=[known("i")], heard=[states("a", known("i", alert="a"))])
     assert told.mails == [] and told.incident("i").alert == "a"
 
 
 def test_what_is_only_heard_of_is_told_too() -> None:
-    assert play(UP, heard=[states("peer", known("i", closed=NOW - 20.0))]).mails == [{ONE: [(ALERT, "i"), (RECOVERY, "i")]}]
+    assert play(UP, heard=[states("peer", known("i", closed=NOW - 20.0))]).mails == [
+        {ONE: [(ALERT, "i"), (RECOVERY, "i")]}
+    ]
     other = known("i")._replace(test=Test("www.example.com", "ssh"))
-    assert play(UP, heard=[states("peer", other)]).saves[0].incidents == (), "but not what we do not test"
+    assert play(UP, heard=[states("peer", other)]).saves[0].incidents == (), (
+        "but not what we do not test"
+    )
 
 
 def test_a_node_that_never_finished_a_round_does_not_speak() -> None:
-    assert play(DOWN, remembered=effects.Own()).mails == []
+    assert play(DOWN, remembered=effects.NodeMemory()).mails == []
 
 
 def test_without_an_address() -> None:
     alone = play(DOWN, addresses=())
-    assert alone.mails == [] and "no-address" in alone.events() and not alone.own().speaks
-    assert "no-address" not in play(DOWN, addresses=(), heard=[states("peer")]).events(), "the peer mails"
+    assert alone.mails == [] and "no-address" in alone.events() and not alone.node_memory().speaks
+    assert "no-address" not in play(DOWN, addresses=(), heard=[states("peer")]).events(), (
+        "the peer mails"
+    )
 
 
 def test_a_state_that_cannot_be_written() -> None:
     assert play(DOWN, stored=False).mails == [{ONE: [(ALERT, "new")]}], "there is no other"
-    assert play(DOWN, stored=False, heard=[states("peer")]).mails == [], "the peer can store what it tells"
+    assert play(DOWN, stored=False, heard=[states("peer")]).mails == [], (
+        "the peer can store what it tells"
+    )
 
 
 def test_a_state_that_cannot_be_written_is_known_before_anything_is_told() -> None:
     """Where nothing has changed in this round, too: the peer, who hears of it, speaks as well."""
     over = known("i", closed=NOW - 60.0)
-    waiting = play(UP, incidents=[over], heard=[states("peer", over)], said={"peer": ()}, stored=False)
+    waiting = play(
+        UP, incidents=[over], heard=[states("peer", over)], said={"peer": ()}, stored=False
+    )
     assert waiting.mails == []
 
 
@@ -289,10 +349,16 @@ def test_a_state_that_cannot_be_written_is_known_before_anything_is_told() -> No
 def test_an_address_that_is_refused_while_another_is_taken_stays_in_the_outbox() -> None:
     partly = play(DOWN, addresses=(ONE, TWO), mta=lambda to: to == TWO)
     assert partly.mails == [{ONE: [(ALERT, "new")], TWO: [(ALERT, "new")]}]
-    assert partly.incident().alert == "me" and partly.outbox() == {(ALERT, "new", ONE): 0} and not partly.all_taken
+    assert (
+        partly.incident().alert == "me"
+        and partly.outbox() == {(ALERT, "new", ONE): 0}
+        and not partly.all_taken
+    )
     told = next(save for save in partly.saves if any(known.alert for known in save.incidents))
-    assert [each.address for each in told.outbox] == [ONE], "in the transaction that says it is told"
-    assert partly.own().refused == 0
+    assert [each.address for each in told.outbox] == [ONE], (
+        "in the transaction that says it is told"
+    )
+    assert partly.node_memory().refused == 0
 
 
 def left(what: Incident, kind: Kind = ALERT, address: str = ONE, refusals: int = 0) -> Notification:
@@ -302,16 +368,36 @@ def left(what: Incident, kind: Kind = ALERT, address: str = ONE, refusals: int =
 def test_what_is_left_over_is_tried_again_alone() -> None:
     told = known("i", alert="me")
     for taken in (False, True):
-        again = play(DOWN, incidents=[told], outbox=[left(told)], addresses=(ONE, TWO), mta=lambda _, t=taken: t)  # type: ignore[misc]
+        again = play(
+            DOWN,
+            incidents=[told],
+            outbox=[left(told)],
+            addresses=(ONE, TWO),
+            mta=lambda _, t=taken: t,
+        )  # type: ignore[misc]
         assert again.mails == [{ONE: [(ALERT, "i")]}]
         assert again.outbox([left(told)]) == ({} if taken else {(ALERT, "i", ONE): 1})
-        assert again.own().refused == 0, "it moves nobody in the order"
-        assert play(DOWN, incidents=[told], outbox=[left(told)], heard=[states("a")], addresses=(ONE, TWO)).mails == again.mails
+        assert again.node_memory().refused == 0, "it moves nobody in the order"
+        assert (
+            play(
+                DOWN,
+                incidents=[told],
+                outbox=[left(told)],
+                heard=[states("a")],
+                addresses=(ONE, TWO),
+            ).mails
+            == again.mails
+        )
 
 
 def test_what_is_left_over_does_not_clear_the_count() -> None:
     told = known("i", alert="me")
-    assert play(DOWN, incidents=[told], outbox=[left(told)], remembered=own(refused=2)).own().refused == 2
+    assert (
+        play(DOWN, incidents=[told], outbox=[left(told)], remembered=own(refused=2))
+        .node_memory()
+        .refused
+        == 2
+    )
 
 
 def test_what_is_left_over_goes_with_what_is_new_in_one_mail() -> None:
@@ -321,10 +407,15 @@ def test_what_is_left_over_goes_with_what_is_new_in_one_mail() -> None:
     assert over.outbox([left(told)]) == {} and over.incident("i").recovery == "me"
 
 
-@pytest.mark.parametrize(("before", "taken", "after"), [(0, "", 1), (2, "", 3), (2, ONE, 0), (2, ONE + TWO, 0), (0, ONE, 0)])
+@pytest.mark.parametrize(
+    ("before", "taken", "after"),
+    [(0, "", 1), (2, "", 3), (2, ONE, 0), (2, ONE + TWO, 0), (0, ONE, 0)],
+)
 def test_hand_overs_refused_in_a_row_are_counted(before: int, taken: str, after: int) -> None:
-    played = play(DOWN, addresses=(ONE, TWO), mta=lambda to: to in taken, remembered=own(refused=before))
-    assert played.own().refused == after
+    played = play(
+        DOWN, addresses=(ONE, TWO), mta=lambda to: to in taken, remembered=own(refused=before)
+    )
+    assert played.node_memory().refused == after
 
 
 def test_a_refused_hand_over_lets_another_speak_the_next_time() -> None:
@@ -339,8 +430,15 @@ def test_a_refused_hand_over_lets_another_speak_the_next_time() -> None:
 @pytest.mark.parametrize("facts", [{}, {"alert": "me"}, {"alert": "me", "closed": NOW - 60.0}])
 def test_a_removed_test(facts: dict[str, Any]) -> None:
     was = known("i", **facts)
-    removed = play(None, incidents=[was], standings={TEST: Standing(verdict.Verdict.DOWN)}, outbox=[left(was)])
-    assert removed.mails == [] and removed.incident("i").removed and not removed.incident("i").is_open
+    removed = play(
+        None,
+        incidents=[was],
+        test_states={TEST: TestState(verdict.Verdict.DOWN)},
+        outbox=[left(was)],
+    )
+    assert (
+        removed.mails == [] and removed.incident("i").removed and not removed.incident("i").is_open
+    )
     assert removed.saves[0].gone == {TEST} and removed.outbox([left(was)]) == {}
     assert [event for event in removed.events() if "removed" in event] == [
         "incident-removed",
@@ -353,7 +451,10 @@ def test_a_removed_address() -> None:
     told = known("i", alert="me")
     removed = play(DOWN, incidents=[told], outbox=[left(told, address=TWO)])
     assert removed.mails == [] and removed.outbox([left(told, address=TWO)]) == {}
-    assert ("address-removed", {"address": TWO, "test": str(TEST), "kind": "alert"}) in removed.notes
+    assert (
+        "address-removed",
+        {"address": TWO, "test": str(TEST), "kind": "alert"},
+    ) in removed.notes
 
 
 def test_what_cannot_be_read_is_not_removed() -> None:
@@ -361,7 +462,9 @@ def test_what_cannot_be_read_is_not_removed() -> None:
     away = play(None, incidents=[was], outbox=[left(was, address=TWO)], complete=False)
     assert not [event for event in away.events() if "removed" in event]
     assert away.mails == [{TWO: [(ALERT, "i")]}] and away.saves[0].gone == frozenset()
-    assert play(None, incidents=[known("i")], complete=False).mails == [], "and what is untold waits for it"
+    assert play(None, incidents=[known("i")], complete=False).mails == [], (
+        "and what is untold waits for it"
+    )
 
 
 # Silence.
@@ -370,15 +473,24 @@ QUIET = Silence(TEST.host)
 
 
 @pytest.mark.parametrize(
-    "quiet", [{"silences": (QUIET,)}, {"heard": [states("peer", silences=(QUIET,))]}, {"said": {"peer": (QUIET,)}}]
+    "quiet",
+    [
+        {"silences": (QUIET,)},
+        {"heard": [states("peer", silences=(QUIET,))]},
+        {"said": {"peer": (QUIET,)}},
+    ],
 )
 def test_silence_of_ours_or_of_a_peer_heard_now_or_before(quiet: dict[str, Any]) -> None:
     silent = play(DOWN, **quiet)
-    assert silent.mails == [] and silent.incident().is_open and not silent.incident().void, "it is tested and recorded"
+    assert silent.mails == [] and silent.incident().is_open and not silent.incident().void, (
+        "it is tested and recorded"
+    )
     over = play(UP, incidents=[known("i")], **quiet)
-    assert over.mails == [] and over.incident("i").void and "void" in over.events()
+    assert over.mails == [] and over.incident("i").void and "incident-suppressed" in over.events()
     waiting = play(UP, incidents=[known("i", alert="me")], **quiet)
-    assert waiting.mails == [] and not waiting.incident("i").void, "the recovery of what was told waits"
+    assert waiting.mails == [] and not waiting.incident("i").void, (
+        "the recovery of what was told waits"
+    )
 
 
 def test_when_a_silence_ends_what_is_owed_is_told() -> None:
@@ -390,7 +502,9 @@ def test_when_a_silence_ends_what_is_owed_is_told() -> None:
         {"silences": (Silence(TEST.host, "ssh"), Silence("example.com"))},
     ):
         assert play(DOWN, incidents=[known("i")], **over).mails == [{ONE: [(ALERT, "i")]}], over  # type: ignore[arg-type]
-    assert play(UP, incidents=[known("i", closed=NOW - 60.0, alert="me")]).mails == [{ONE: [(RECOVERY, "i")]}]
+    assert play(UP, incidents=[known("i", closed=NOW - 60.0, alert="me")]).mails == [
+        {ONE: [(RECOVERY, "i")]}
+    ]
 
 
 def test_what_is_void_is_not_told() -> None:
@@ -399,13 +513,19 @@ def test_what_is_void_is_not_told() -> None:
 
 
 def test_what_peers_say_of_silences_is_stored() -> None:
-    assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"z": (QUIET,)}).saves[0].silences == {
-        "peer": (QUIET,),
-        "z": (QUIET,),
-    }
-    assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"peer": (QUIET,)}).saves[0].silences is None, "once"
+    assert play(UP, heard=[states("peer", silences=(QUIET,))], said={"z": (QUIET,)}).saves[
+        0
+    ].silences == {"peer": (QUIET,), "z": (QUIET,)}
+    assert (
+        play(UP, heard=[states("peer", silences=(QUIET,))], said={"peer": (QUIET,)})
+        .saves[0]
+        .silences
+        is None
+    ), "once"
     liar = Contact(Node("liar", "liar"), "id-liar", "", states("peer", silences=(QUIET,)))
-    assert play(UP, heard=[liar]).saves[0].silences == {"liar": (QUIET,)}, "whatever it calls itself"
+    assert play(UP, heard=[liar]).saves[0].silences == {"liar": (QUIET,)}, (
+        "whatever it calls itself"
+    )
 
 
 # What flaps, and what lasts.
@@ -415,7 +535,10 @@ def changing(count: int) -> list[Incident]:
     """Return told incidents that make COUNT changes within the last minutes."""
     times = [NOW - 600.0 + 60.0 * number for number in range(count)]
     pairs = itertools.zip_longest(times[::2], times[1::2])
-    return [known(f"f{at}", began=at, closed=end, alert="me", recovery="me" if end else "") for at, end in pairs]
+    return [
+        known(f"f{at}", began=at, closed=end, alert="me", recovery="me" if end else "")
+        for at, end in pairs
+    ]
 
 
 def test_flapping_is_one_mail_and_no_other() -> None:
@@ -423,8 +546,17 @@ def test_flapping_is_one_mail_and_no_other() -> None:
     seventh = play(DOWN, incidents=changing(6))
     (mail,) = seventh.mails
     assert {kind for kind, _ in mail[ONE]} == {ALERT} and len(mail[ONE]) == 1
-    (flapping,) = [known for save in seventh.saves for known in save.incidents if known.flapping and known.alert]
-    assert mail == {ONE: [(ALERT, flapping.id)]} and flapping.flapping == 7 and "flapping" in seventh.events()
+    (flapping,) = [
+        known
+        for save in seventh.saves
+        for known in save.incidents
+        if known.flapping and known.alert
+    ]
+    assert (
+        mail == {ONE: [(ALERT, flapping.id)]}
+        and flapping.flapping == 7
+        and "flapping" in seventh.events()
+    )
     off = play(DOWN, incidents=changing(6), flapping=False)
     assert [kind for kind, _ in off.mails[0][ONE]] == [ALERT] and "flapping" not in off.events()
 
@@ -435,7 +567,9 @@ def test_while_it_flaps_only_the_end_of_that_is_mailed() -> None:
     steady = episode._replace(began=NOW - 1000.0)
     still = known("s", began=NOW - 2000.0)
     ended = play(DOWN, incidents=[still, steady])
-    assert ended.mails == [{ONE: [(ALERT, "s"), (RECOVERY, "e")]}], "with how it stands, in one mail"
+    assert ended.mails == [{ONE: [(ALERT, "s"), (RECOVERY, "e")]}], (
+        "with how it stands, in one mail"
+    )
     assert ended.incident("e").closed and "steady" in ended.events()
 
 
@@ -446,7 +580,12 @@ def test_reminder() -> None:
     due = play(DOWN, incidents=[told], remind=1800.0)
     assert due.mails == [{ONE: [(REMINDER, "i")]}] and due.incident("i").reminded == 1
     assert play(DOWN, incidents=[due.incident("i")], remind=1800.0).mails == [], "once"
-    assert play(DOWN, incidents=[told], remind=1800.0, heard=[states("peer", told._replace(reminded=1))]).mails == []
+    assert (
+        play(
+            DOWN, incidents=[told], remind=1800.0, heard=[states("peer", told._replace(reminded=1))]
+        ).mails
+        == []
+    )
 
 
 # Closed elsewhere.
@@ -455,7 +594,11 @@ def test_reminder() -> None:
 def test_what_is_closed_elsewhere_opens_no_new_incident_in_that_round() -> None:
     heard = [states("a", known("i", closed=NOW - 5.0, alert="a", recovery="a"))]
     told = play(DOWN, incidents=[known("i", alert="a")], heard=heard)
-    assert "incident-closed-elsewhere" in told.events() and "incident-opened" not in told.events() and told.mails == []
+    assert (
+        "incident-closed-elsewhere" in told.events()
+        and "incident-opened" not in told.events()
+        and told.mails == []
+    )
     assert not told.incident("i").is_open
     again = play(DOWN, incidents=[told.incident("i")], heard=heard)
     assert "incident-opened" in again.events(), "the next round may open one"
@@ -463,7 +606,10 @@ def test_what_is_closed_elsewhere_opens_no_new_incident_in_that_round() -> None:
 
 def test_what_one_peer_has_closed_is_heard_before_what_another_still_holds_open() -> None:
     """Last time's incident is new to us; the stale one must not be taken for ours, and close it."""
-    heard = [states("peer", known("i", alert="x")), states("z", known("i", closed=NOW - 50.0, alert="x", recovery="x"))]
+    heard = [
+        states("peer", known("i", alert="x")),
+        states("z", known("i", closed=NOW - 50.0, alert="x", recovery="x")),
+    ]
     new = play(DOWN, incidents=[known("n")], heard=[*heard, *reversed(heard)])
     assert new.mails == [{ONE: [(ALERT, "n")]}] and new.incident("n").is_open
 
@@ -483,17 +629,29 @@ def test_once_is_once() -> None:
 def test_the_first_node_stays_and_greets_every_ten_seconds() -> None:
     stayed = play(UP, heard=[states("peer")], once=False)
     assert stayed.greeted == [10.0, 20.0, 30.0] and stayed.mails == []
-    assert stayed.own().finished == NOW + 30.0
+    assert stayed.node_memory().finished == NOW + 30.0
 
 
 @pytest.mark.parametrize(
     ("seen", "facts", "why"),
     [
         (UP, {"heard": [states("a")]}, "it is not the first"),
-        (DOWN, {"heard": [states("a", known("i", alert="a"))], "incidents": [known("i", alert="a")]}, "nothing is untold"),
-        (DOWN, {"heard": [states("a")], "silences": (QUIET,)}, "what is silenced is not to be told"),
+        (
+            DOWN,
+            {"heard": [states("a", known("i", alert="a"))], "incidents": [known("i", alert="a")]},
+            "nothing is untold",
+        ),
+        (
+            DOWN,
+            {"heard": [states("a")], "silences": (QUIET,)},
+            "what is silenced is not to be told",
+        ),
         (UP, {"peers": 0}, "there is nobody to wait for"),
-        (UP, {"heard": [states("peer")], "clock": Clock(36.1)}, "no greeting begins after second 36"),
+        (
+            UP,
+            {"heard": [states("peer")], "clock": Clock(36.1)},
+            "no greeting begins after second 36",
+        ),
     ],
 )
 def test_who_does_not_stay(seen: tuple[Outcome, Outcome], facts: dict[str, Any], why: str) -> None:
@@ -502,35 +660,54 @@ def test_who_does_not_stay(seen: tuple[Outcome, Outcome], facts: dict[str, Any],
 
 def test_no_greeting_begins_after_second_36() -> None:
     assert play(UP, heard=[states("peer")], once=False, clock=Clock(36.0)).greeted == [36.0]
-    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.0)).greeted == [16.0, 26.0, 36.0]
+    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.0)).greeted == [
+        16.0,
+        26.0,
+        36.0,
+    ]
     assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.1)).greeted == [16.1, 26.1]
 
 
 def test_who_holds_something_untold_stays_until_it_is_told() -> None:
     """The first node says at last that it has told it, and the other goes home."""
-    stayed = play(DOWN, once=False, heard=lambda at: [states("a", *([known("new", alert="a")] if at > 15.0 else []))])
+    stayed = play(
+        DOWN,
+        once=False,
+        heard=lambda at: [states("a", *([known("new", alert="a")] if at > 15.0 else []))],
+    )
     assert stayed.greeted == [10.0, 20.0] and stayed.mails == [] and stayed.incident().alert == "a"
 
 
 def test_what_the_others_find_is_told_in_the_same_round() -> None:
-    stayed = play(UP, once=False, heard=lambda at: [states("peer", *([known("i")] if at > 15.0 else []))])
+    stayed = play(
+        UP, once=False, heard=lambda at: [states("peer", *([known("i")] if at > 15.0 else []))]
+    )
     assert stayed.mails == [{ONE: [(ALERT, "i")]}] and stayed.incident("i").alert == "me"
     first = stayed.steps.index("HandOver")
-    assert stayed.steps[first - 2 : first] == ["Greet", "Save"], "what was heard is stored before it is told"
+    assert stayed.steps[first - 2 : first] == ["Greet", "Save"], (
+        "what was heard is stored before it is told"
+    )
     assert stayed.greeted == [10.0, 20.0, 30.0]
 
 
 @pytest.mark.parametrize(
-    ("second", "greeted", "mailed"), [(9.0, [10.0, 20.0, 30.0], True), (21.0, [21.0, 31.0], False), (37.0, [], True)]
+    ("second", "greeted", "mailed"),
+    [(9.0, [10.0, 20.0, 30.0], True), (21.0, [21.0, 31.0], False), (37.0, [], True)],
 )
-def test_who_was_slow_to_see_greets_again_before_it_tells(second: float, greeted: list[float], mailed: bool) -> None:
+def test_who_was_slow_to_see_greets_again_before_it_tells(
+    second: float, greeted: list[float], mailed: bool
+) -> None:
     """Plugins that hang make a greeting 20 s old; meanwhile another node may have told it. None begins after second 36."""
     first = iter([True])
     played = play(
         DOWN,
         once=False,
         clock=Clock(second),
-        heard=lambda _: [states("peer", *([known("new")] if next(first, False) else [known("new", alert="peer")]))],
+        heard=lambda _: [
+            states(
+                "peer", *([known("new")] if next(first, False) else [known("new", alert="peer")])
+            )
+        ],
     )
     assert played.greeted == greeted and bool(played.mails) == mailed
 
@@ -539,8 +716,8 @@ def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     """The first may be handing over just then."""
     first = states("a", refused=1)._replace(tests=frozenset[Test]())
     spoken = play(DOWN, heard=[first], remembered=own(refused=2))
-    assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.own().refused == 2
-    assert play(DOWN, remembered=own(refused=2)).own().refused == 0, "the first itself"
+    assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.node_memory().refused == 2
+    assert play(DOWN, remembered=own(refused=2)).node_memory().refused == 0, "the first itself"
 
 
 def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:
@@ -549,24 +726,35 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -
         DOWN,
         once=False,
         addresses=(ONE, TWO),
-        heard=lambda at: [states("peer", *([known("new", closed=NOW, alert="me")] if at > 15.0 else []))],
+        heard=lambda at: [
+            states("peer", *([known("new", closed=NOW, alert="me")] if at > 15.0 else []))
+        ],
         mta=lambda to: to == ONE,
     )
-    assert early.mails == [{ONE: [(ALERT, "new")], TWO: [(ALERT, "new")]}, {ONE: [(RECOVERY, "new")]}]
-    assert early.outbox() == {(ALERT, "new", TWO): 1, (RECOVERY, "new", TWO): 0}, "both are owed, and go out together"
+    assert early.mails == [
+        {ONE: [(ALERT, "new")], TWO: [(ALERT, "new")]},
+        {ONE: [(RECOVERY, "new")]},
+    ]
+    assert early.outbox() == {(ALERT, "new", TWO): 1, (RECOVERY, "new", TWO): 0}, (
+        "both are owed, and go out together"
+    )
 
 
 def test_a_reminder_that_was_refused_is_replaced_by_the_next() -> None:
     lasting = known("new", alert="me", began=NOW - 8000.0, reminded=1)
     left = Notification(REMINDER, lasting, ONE, NOW - 4000.0, 3)
     taken = play(DOWN, incidents=[lasting], outbox=[left], remind=3600.0)
-    assert taken.mails == [{ONE: [(REMINDER, "new")]}] and taken.incident().reminded == 2 and taken.outbox([left]) == {}
+    assert (
+        taken.mails == [{ONE: [(REMINDER, "new")]}]
+        and taken.incident().reminded == 2
+        and taken.outbox([left]) == {}
+    )
 
 
 def test_what_was_refused_is_not_tried_again_in_the_same_round() -> None:
     stayed = play(DOWN, once=False, heard=[states("peer", refused=5)], mta=lambda _: False)
     assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.greeted == [10.0, 20.0, 30.0]
-    assert stayed.own().refused == 1
+    assert stayed.node_memory().refused == 1
 
 
 def test_nor_under_another_id_that_its_incident_has_got_meanwhile() -> None:
@@ -577,7 +765,7 @@ def test_nor_under_another_id_that_its_incident_has_got_meanwhile() -> None:
 
     stayed = play(DOWN, once=False, heard=heard, mta=lambda _: False)
     assert stayed.incident().ids == ("a0", "new")
-    assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.own().refused == 1
+    assert stayed.mails == [{ONE: [(ALERT, "new")]}] and stayed.node_memory().refused == 1
 
 
 # Blindness (R7).
@@ -589,40 +777,58 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         "me: no peer answers (silent0: refused; silent1: refused): nothing that fails here can be confirmed, and nobody is alerted"
     ]
     (said,) = (facts for event, facts in first.notes if event == "trouble")
-    assert said == {"kind": "silent", "text": first.complaints[0].removeprefix("me: "), "since": "second 5"}
-    (known,) = first.own().troubles
-    assert (known.kind, known.since, known.said, known.ended) == ("silent", NOW + 5.0, NOW + 5.0, None)
+    assert said == {
+        "kind": "isolated",
+        "text": first.complaints[0].removeprefix("me: "),
+        "since": "second 5",
+    }
+    (known,) = first.node_memory().troubles
+    assert (known.kind, known.since, known.said, known.ended) == (
+        "isolated",
+        NOW + 5.0,
+        NOW + 5.0,
+        None,
+    )
     for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
         later = play(UP, clock=Clock(5.0 + seconds), remembered=own(troubles=(known,)))
-        assert len(later.complaints) == complaints and later.events().count("trouble") == complaints, seconds
-        assert later.own().troubles[0].since == known.since
+        assert (
+            len(later.complaints) == complaints and later.events().count("trouble") == complaints
+        ), seconds
+        assert later.node_memory().troubles[0].since == known.since
 
 
 def test_what_is_over_is_logged_with_from_when_to_when() -> None:
-    (known,) = play(UP).own().troubles
-    over = play(UP, clock=Clock(605.0), heard=[states("peer"), states("z")], remembered=own(troubles=(known,)))
+    (known,) = play(UP).node_memory().troubles
+    over = play(
+        UP,
+        clock=Clock(605.0),
+        heard=[states("peer"), states("z")],
+        remembered=own(troubles=(known,)),
+    )
     assert over.complaints == []
     assert [facts for event, facts in over.notes if event == "trouble-over"] == [
-        {"kind": "silent", "since": "second 5", "until": "second 605", "seconds": 600}
+        {"kind": "isolated", "since": "second 5", "until": "second 605", "seconds": 600}
     ]
-    (ended,) = over.own().troubles
+    (ended,) = over.node_memory().troubles
     assert ended.ended == NOW + 605.0
     again = play(UP, clock=Clock(665.0), remembered=own(troubles=(ended,)))
     assert again.complaints == [], "not twice in an hour"
-    assert again.own().troubles[0].since == NOW + 665.0
+    assert again.node_memory().troubles[0].since == NOW + 665.0
 
 
 def test_a_new_text_is_logged_and_not_complained_of() -> None:
-    (known,) = play(UP, peers=3).own().troubles
+    (known,) = play(UP, peers=3).node_memory().troubles
     changed = play(UP, clock=Clock(65.0), peers=2, remembered=own(troubles=(known,)))
     assert changed.complaints == [] and changed.events().count("trouble") == 1
 
 
 def test_what_ails_a_node_is_stated() -> None:
-    kept = play(UP).own()
-    assert kept.presence("me", "id-me", NOW).troubles == ("silent",)
+    kept = play(UP).node_memory()
+    assert kept.status("me", "id-me", NOW).troubles == ("isolated",)
     assert (
-        kept._replace(troubles=tuple(known._replace(ended=NOW) for known in kept.troubles)).presence("me", "x", NOW).troubles
+        kept._replace(troubles=tuple(known._replace(ended=NOW) for known in kept.troubles))
+        .status("me", "x", NOW)
+        .troubles
         == ()
     )
 
@@ -633,10 +839,14 @@ def test_drift_is_a_warning_and_no_complaint() -> None:
     assert first.complaints == [] and "trouble" not in first.events(), (
         "somebody may just be writing it on one node after the other"
     )
-    drifted = play(UP, clock=Clock(305.0), heard=[other], remembered=own(troubles=first.own().troubles))
+    drifted = play(
+        UP, clock=Clock(305.0), heard=[other], remembered=own(troubles=first.node_memory().troubles)
+    )
     assert drifted.complaints == []
     (said,) = (facts for event, facts in drifted.notes if event == "trouble")
-    assert said["text"] == "peer lacks www.example.com/http; this node lacks other/x, which peer has"
+    assert (
+        said["text"] == "peer lacks www.example.com/http; this node lacks other/x, which peer has"
+    )
 
 
 def test_what_a_suspect_sees_is_marked() -> None:
@@ -660,14 +870,14 @@ def test_a_daemon_that_disagrees_in_three_rounds_running_is_named() -> None:
         played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[OWN_DISAGREES])
         assert played.rehearsed == [effects.Rehearse(remembered.rehearsal_failures)], "once a round"
         assert "Wait" not in played.steps
-        (failure,) = played.own().rehearsal_failures
+        (failure,) = played.node_memory().rehearsal_failures
         assert (failure.test, failure.peer, failure.rounds) == (NAME, "", rounds)
         assert bool(played.complaints) is (rounds == 3)
-        remembered = played.own()
+        remembered = played.node_memory()
     (complaint,) = played.complaints
     assert "dmonitord on this node says FAIL (no right), and dmonitor-check sees OK" in complaint
     mended = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[OWN_AGREES])
-    assert mended.own().rehearsal_failures == () and "trouble-over" in mended.events()
+    assert mended.node_memory().rehearsal_failures == () and "trouble-over" in mended.events()
 
 
 def test_a_daemon_that_agrees_once_in_between_is_not_named() -> None:
@@ -675,39 +885,62 @@ def test_a_daemon_that_agrees_once_in_between_is_not_named() -> None:
     for rehearsal in (OWN_DISAGREES, OWN_DISAGREES, OWN_AGREES, OWN_DISAGREES, OWN_DISAGREES):
         played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[rehearsal])
         assert played.rehearsed and played.complaints == []
-        remembered = played.own()
+        remembered = played.node_memory()
 
 
 def test_what_fails_here_is_no_proof_of_anything() -> None:
-    failures = (RehearsalFailure(NAME, "", 3, "a false vote"), RehearsalFailure(NAME, "peer", 3, "peer cannot tell"))
+    failures = (
+        RehearsalFailure(NAME, "", 3, "a false vote"),
+        RehearsalFailure(NAME, "peer", 3, "peer cannot tell"),
+    )
     remembered = own(rehearsal_failures=failures)
     kept = play(UP, heard=[states("peer")], remembered=remembered)
-    assert kept.own().rehearsal_failures == failures[:1], "no round judges the peer, so it is not known to be well"
-    assert play(DOWN, heard=[states("peer")], remembered=remembered).own().rehearsal_failures == ()
+    assert kept.node_memory().rehearsal_failures == failures[:1], (
+        "no round judges the peer, so it is not known to be well"
+    )
+    assert (
+        play(DOWN, heard=[states("peer")], remembered=remembered).node_memory().rehearsal_failures
+        == ()
+    )
 
 
 def test_a_daemon_that_does_not_answer_is_remembered_until_it_does() -> None:
     silent = Rehearsal(TEST, "", Answer(Node("me", "me"), reason="connection refused"))
-    first = play(UP, heard=[states("peer")], rehearsals=[silent]).own()
+    first = play(UP, heard=[states("peer")], rehearsals=[silent]).node_memory()
     assert first.no_daemon == "connection refused" and first.troubles[0].kind == "no-daemon"
-    assert play(UP, heard=[states("peer")], remembered=first).own().no_daemon == "connection refused", "nobody was asked"
-    assert play(UP, heard=[states("peer")], remembered=first, rehearsals=[OWN_AGREES]).own().no_daemon == ""
+    assert (
+        play(UP, heard=[states("peer")], remembered=first).node_memory().no_daemon
+        == "connection refused"
+    ), "nobody was asked"
+    assert (
+        play(UP, heard=[states("peer")], remembered=first, rehearsals=[OWN_AGREES])
+        .node_memory()
+        .no_daemon
+        == ""
+    )
 
 
 def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> None:
-    (known,) = play(UP).own().troubles
-    over = play(UP, clock=Clock(605.0), heard=[states("peer"), states("z")], remembered=own(troubles=(known,))).own()
+    (known,) = play(UP).node_memory().troubles
+    over = play(
+        UP,
+        clock=Clock(605.0),
+        heard=[states("peer"), states("z")],
+        remembered=own(troubles=(known,)),
+    ).node_memory()
     again = play(UP, clock=Clock(665.0), remembered=own(troubles=over.troubles))
     assert again.events().count("trouble") == 1 and again.complaints == []
 
 
 def test_one_line_says_all_that_lasts() -> None:
-    (known,) = play(UP).own().troubles
+    (known,) = play(UP).node_memory().troubles
     mute = known._replace(kind="no-address", said=NOW - 3600.0)
     both = play(UP, clock=Clock(665.0), remembered=own(troubles=(known, mute)), addresses=())
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line
-    assert {each.said for each in both.own().troubles} == {NOW + 665.0}, "from now on they have one hour"
+    assert {each.said for each in both.node_memory().troubles} == {NOW + 665.0}, (
+        "from now on they have one hour"
+    )
 
 
 def test_no_node_has_the_test_of_itself() -> None:
@@ -715,7 +948,11 @@ def test_no_node_has_the_test_of_itself() -> None:
     both = frozenset([TEST, node_test("peer")])
     about = known("i", test=node_test("peer"))
     ours = Contact(Node("peer", "peer"), "id-me")
-    assert play(UP, incidents=[about], tests=both, contacts_too=[ours._replace(cloned=True)]).incident("i").is_open
+    assert (
+        play(UP, incidents=[about], tests=both, contacts_too=[ours._replace(cloned=True)])
+        .incident("i")
+        .is_open
+    )
     gone = play(UP, incidents=[about], tests=both, contacts_too=[ours])
     assert gone.incident("i").removed and "incident-removed" in gone.events()
 
@@ -723,10 +960,16 @@ def test_no_node_has_the_test_of_itself() -> None:
 def test_what_changes_is_stored_with_its_evidence_and_what_does_not_is_not() -> None:
     opened = play(DOWN)
     (change,) = [change for save in opened.saves for change in save.changes]
-    assert change.test == TEST and change.judgement.verdict is verdict.Verdict.DOWN and len(change.judgement.answers) == 2
+    assert (
+        change.test == TEST
+        and change.judgement.verdict is verdict.Verdict.DOWN
+        and len(change.judgement.answers) == 2
+    )
     assert [each.address for save in opened.saves for each in save.told] == [ONE]
     assert [change for save in play(UP).saves for change in save.changes] == []
-    new = play(UP, standings={})
+    new = play(UP, test_states={})
     (change,) = [change for save in new.saves for change in save.changes]
     assert change.test == TEST, "a test that is new"
-    assert [standing.since for save in new.saves for standing in save.standings.values()] == [change.at]
+    assert [standing.since for save in new.saves for standing in save.test_states.values()] == [
+        change.at
+    ]

@@ -38,7 +38,12 @@ class Bench:
 
     def submit(self, *names: str, parameters: dict[str, str] | None = None) -> None:
         for name in names:
-            self.runner.submit(Test("www.example.com", name), f"{self.plugins}/check_{name}", parameters or {}, self._done)
+            self.runner.submit(
+                Test("www.example.com", name),
+                f"{self.plugins}/check_{name}",
+                parameters or {},
+                self._done,
+            )
 
     def _done(self, test: Test, result: Result) -> None:
         self.results[test.name] = result
@@ -79,14 +84,23 @@ def test_what_a_plugin_gets(bench: Bench) -> None:
 
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
-    said = bench.run('echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")', {"PORT": "80", "URL": "http://a/b=c d"}).text
-    assert said == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+    said = bench.run(
+        'echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")',
+        {"PORT": "80", "URL": "http://a/b=c d"},
+    ).text
+    assert (
+        said
+        == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+    )
 
 
 def test_signals_are_as_a_program_expects(bench: Bench) -> None:
     said = bench.run("echo OK $(grep -E '^Sig(Blk|Ign)' /proc/self/status)").text.split()
     assert [said[0], said[2]] == ["SigBlk:", "SigIgn:"]
-    assert [int(mask, 16) & 0x7FFFFFFF for mask in (said[1], said[3])] == [0, 0]  # above are the C library's own
+    assert [int(mask, 16) & 0x7FFFFFFF for mask in (said[1], said[3])] == [
+        0,
+        0,
+    ]  # above are the C library's own
 
 
 def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
@@ -94,7 +108,9 @@ def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
 
 
 @pytest.fixture(scope="module")
-def hostile_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]:
+def hostile_results(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]:
     bench = Bench(tmp_path_factory.mktemp("plugins"))
     expected = plant(bench.plugins)
     bench.submit(*expected)
@@ -160,16 +176,18 @@ def test_a_killed_warden_leaves_nothing_and_is_replaced(bench: Bench) -> None:
     assert bench.results["quick"].outcome is Outcome.OK
 
 
-def test_what_the_program_left_to_be_collected_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something forgotten in a cycle, if collected in the warden, would close whatever has its number there."""
-    begin, count = supervisor.Warden._begin, iter(range(1_000_000))
+def test_what_the_program_left_to_be_collected_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something forgotten in a cycle, if collected in the supervisor, would close whatever has its number there."""
+    begin, count = supervisor.Supervisor._begin, iter(range(1_000_000))
 
-    def begin_and_collect(self: supervisor.Warden, *request: bytes) -> None:
+    def begin_and_collect(self: supervisor.Supervisor, *request: bytes) -> None:
         if next(count) == 20:
             gc.collect()
         begin(self, *request)
 
-    monkeypatch.setattr(supervisor.Warden, "_begin", begin_and_collect)
+    monkeypatch.setattr(supervisor.Supervisor, "_begin", begin_and_collect)
 
     class Forgotten:
         def __init__(self) -> None:
@@ -188,7 +206,9 @@ def test_what_the_program_left_to_be_collected_does_no_harm(tmp_path: Path, monk
     bench.write("quick", "echo OK")
     done: list[Result] = []
     for _ in range(60):
-        bench.runner.submit(Test("h", "quick"), f"{bench.plugins}/check_quick", {}, lambda _, got: done.append(got))
+        bench.runner.submit(
+            Test("h", "quick"), f"{bench.plugins}/check_quick", {}, lambda _, got: done.append(got)
+        )
     bench.loop()
     bench.runner.close()
     bench.selector.close()
@@ -209,15 +229,20 @@ def test_a_killed_program_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_many_results_at_once(bench: Bench) -> None:
-    """More than fits the socket in either direction; a warden that waited for us while we write would hang."""
+    """More than fits the socket in either direction; a supervisor that waited for us while we write would hang."""
     bench.write("quick", "echo OK " + "x" * 280)
     done: list[Result] = []
     for _ in range(2000):
         bench.runner.submit(
-            Test("h", "quick"), f"{bench.plugins}/check_quick", {"FILL": "y" * 500}, lambda _, got: done.append(got)
+            Test("h", "quick"),
+            f"{bench.plugins}/check_quick",
+            {"FILL": "y" * 500},
+            lambda _, got: done.append(got),
         )
     bench.loop()
-    assert {got.text for got in done if got.outcome is not Outcome.OK} == set() and len(done) == 2000
+    assert {got.text for got in done if got.outcome is not Outcome.OK} == set() and len(
+        done
+    ) == 2000
 
 
 def test_more_at_once_than_a_plugin_may_have_descriptors(tmp_path: Path) -> None:
@@ -225,12 +250,19 @@ def test_more_at_once_than_a_plugin_may_have_descriptors(tmp_path: Path) -> None
     bench.write("slow", "sleep 1; echo OK")
     done: list[Result] = []
     for _ in range(400):
-        bench.runner.submit(Test("h", "slow"), f"{bench.plugins}/check_slow", {}, lambda _, got: done.append(got))
+        bench.runner.submit(
+            Test("h", "slow"), f"{bench.plugins}/check_slow", {}, lambda _, got: done.append(got)
+        )
     bench.loop()
     bench.runner.close()
     bench.selector.close()
-    assert {(got.outcome, got.text) for got in done} <= {(Outcome.OK, ""), (Outcome.TIMEOUT, "not ended after 1.5 s")}
-    assert sum(got.outcome is Outcome.OK for got in done) > 100, "many, if not all, on a slow machine"
+    assert {(got.outcome, got.text) for got in done} <= {
+        (Outcome.OK, ""),
+        (Outcome.TIMEOUT, "not ended after 1.5 s"),
+    }
+    assert sum(got.outcome is Outcome.OK for got in done) > 100, (
+        "many, if not all, on a slow machine"
+    )
 
 
 def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
@@ -270,8 +302,16 @@ def test_marks() -> None:
         (b"OK - load 0.1\nmore", Outcome.OK, "- load 0.1"),
         (b"  FAIL   two  words ", Outcome.FAIL, "two words"),
         (b"UNKNOWN no tool", Outcome.UNKNOWN, "no tool"),
-        (b"ok fine", Outcome.UNKNOWN, "the first word must be OK or FAIL, and is 'ok': ok fine (exit 0)"),
-        (b"OK: fine", Outcome.UNKNOWN, "the first word must be OK or FAIL, and is 'OK:': OK: fine (exit 0)"),
+        (
+            b"ok fine",
+            Outcome.UNKNOWN,
+            "the first word must be OK or FAIL, and is 'ok': ok fine (exit 0)",
+        ),
+        (
+            b"OK: fine",
+            Outcome.UNKNOWN,
+            "the first word must be OK or FAIL, and is 'OK:': OK: fine (exit 0)",
+        ),
         (b"CRITICAL x", Outcome.UNKNOWN, "says neither OK nor FAIL: CRITICAL x (exit 0)"),
     ],
 )
@@ -297,7 +337,10 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
 
     wrong = dict.fromkeys(("theirs", "everybodys", "linked"), unknown)
     assert results("mine", "link", *wrong) == {"mine": ok, "link": ok, **wrong}
-    assert "check_linked can be written by others than its owner; chmod go-w would mend that" in bench.results["linked"].text
+    assert (
+        "check_linked can be written by others than its owner; chmod go-w would mend that"
+        in bench.results["linked"].text
+    )
     if os.geteuid() == 0:
         os.chown(bench.plugins / "check_mine", 12345, -1)
         assert results("link") == {"link": unknown}
@@ -308,11 +351,15 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_link_into_a_directory_of_somebody_else_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+def test_a_link_into_a_directory_of_somebody_else_is_not_followed(
+    bench: Bench, tmp_path: Path
+) -> None:
     """However good the file there looks: whoever has the directory can put another one in its place at any moment."""
     theirs = tmp_path / "theirs" / "deep"
     theirs.mkdir(parents=True)
-    (bench.plugins / bench.write("honest", "echo OK")).with_name("check_honest").rename(theirs / "check_honest")
+    (bench.plugins / bench.write("honest", "echo OK")).with_name("check_honest").rename(
+        theirs / "check_honest"
+    )
     (bench.plugins / "check_link").symlink_to(theirs / "check_honest")
     for owner, mode, outcome in (
         (0, 0o755, Outcome.OK),
@@ -337,11 +384,15 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
     (plugins / "check_link").symlink_to(target)
     assert plugin.distrust(f"{plugins}/check_link") == ""
     plugins.parent.chmod(0o777)
-    assert plugin.distrust(f"{plugins}/check_link").startswith(f"lies in {plugins.parent}, which can be written by others")
+    assert plugin.distrust(f"{plugins}/check_link").startswith(
+        f"lies in {plugins.parent}, which can be written by others"
+    )
 
 
 @pytest.mark.parametrize("crowd", [-1, 1_000_000])
-def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int) -> None:
+def test_a_crowd_delays_plugins_and_does_not_stop_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int
+) -> None:
     """On a machine where too many processes always want a processor, a batch is started every tenth of a second; here, every half."""
     monkeypatch.setattr(supervisor, "_CROWD", crowd)
     monkeypatch.setattr(supervisor, "_PATIENCE", 0.5)
@@ -350,7 +401,10 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(tmp_path: Path, monkeypat
         bench.write("ok", "echo OK")
         began = time.monotonic()
         done: list[Result] = []
-        wanted = [(Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {}) for number in range(4 * supervisor._BATCH)]
+        wanted = [
+            (Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {})
+            for number in range(4 * supervisor._BATCH)
+        ]
         bench.runner.submit_all(wanted, lambda _, got: done.append(got))
         bench.loop()
         took = time.monotonic() - began
@@ -374,7 +428,9 @@ def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:
         when.setdefault(test.name, time.monotonic() - began)
 
     wanted = [
-        (Test(f"h{number}", name), f"{bench.plugins}/check_{name}", {}) for name in ("hangs", "ok") for number in range(1500)
+        (Test(f"h{number}", name), f"{bench.plugins}/check_{name}", {})
+        for name in ("hangs", "ok")
+        for number in range(1500)
     ]
     bench.runner.submit_all(wanted[1499:], done)
     bench.loop()
@@ -409,13 +465,17 @@ def test_why_a_plugin_cannot_be_started_is_said_rightly_beside_many_others(bench
     bench.write("slow", "sleep 1; echo OK")
     path = bench.plugins / bench.write("bad", "").replace("bad", "check_bad")
     path.write_text("#!/nonexistent/sh\n")
-    wanted = [(Test(f"h{number}", "slow"), f"{bench.plugins}/check_slow", {}) for number in range(200)]
+    wanted = [
+        (Test(f"h{number}", "slow"), f"{bench.plugins}/check_slow", {}) for number in range(200)
+    ]
     bench.runner.submit_all([*wanted, (Test("h", "bad"), str(path), {})], bench._done)
     bench.loop()
     assert "names an interpreter that does not exist" in bench.results["bad"].text
 
 
-def test_a_system_that_does_not_say_how_busy_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_does_not_say_how_busy_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.open
 
     def refuse(path: object, *arguments: object, **named: object) -> int:
@@ -435,4 +495,7 @@ def test_a_system_that_does_not_say_how_busy_it_is(tmp_path: Path, monkeypatch: 
 def test_nobody_gets_what_another_wrote_to_stderr(bench: Bench) -> None:
     for number in range(3):
         assert bench.run("exit 1").text == "said nothing (exit 1)"
-        assert bench.run(f"echo complaint {number} >&2").text == f"said nothing; stderr: complaint {number} (exit 0)"
+        assert (
+            bench.run(f"echo complaint {number} >&2").text
+            == f"said nothing; stderr: complaint {number} (exit 0)"
+        )

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.base.errors import StateError
-from dmonitor.core.effects import Own, Save
+from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
     Change,
@@ -23,13 +23,13 @@ from dmonitor.core.model import (
     Judgement,
     Kind,
     Node,
+    NodeStatus,
     Notification,
     Outcome,
-    Presence,
     Result,
     Silence,
-    Standing,
     Test,
+    TestState,
     Verdict,
 )
 from dmonitor.store import database, identity, state
@@ -44,7 +44,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connection]
     """Close whatever a test opened."""
     connections: list[sqlite3.Connection] = []
     connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **named: connections.append(connect(*args, **named)) or connections[-1])
+    monkeypatch.setattr(
+        sqlite3,
+        "connect",
+        lambda *args, **named: connections.append(connect(*args, **named)) or connections[-1],
+    )
     yield connections
     for connection in connections:
         connection.close()
@@ -72,31 +76,73 @@ def known(*ids: str, **facts: object) -> Incident:
     return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 50.5, **facts})  # type: ignore[arg-type]
 
 
-RICH = known("b", "c", opening=JUDGED, failed=(("fr", NOW - 9.5), ("no", NOW)), alert="oslo", reminded=2, void=True)
-HEARD = (Presence("rome", "r" * 24, NOW, 5, finished=NOW - 7.0, speaks=True, stores=False, refused=2, tests="d" * 16),)
-OWN = Own((NOW - 60.0, NOW), NOW + 9.0, 3, True, (*HEARD, Presence("new", "n" * 24, NOW)))
+RICH = known(
+    "b",
+    "c",
+    opening=JUDGED,
+    failed=(("fr", NOW - 9.5), ("no", NOW)),
+    alert="oslo",
+    reminded=2,
+    void=True,
+)
+HEARD = (
+    NodeStatus(
+        "rome",
+        "r" * 24,
+        NOW,
+        5,
+        finished=NOW - 7.0,
+        speaks=True,
+        stores=False,
+        refused=2,
+        tests="d" * 16,
+    ),
+)
+OWN = NodeMemory((NOW - 60.0, NOW), NOW + 9.0, 3, True, (*HEARD, NodeStatus("new", "n" * 24, NOW)))
 
 
 def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
     closed = known(
-        "a", test=Test("www.example.com", "ssh"), closed=NOW - 5.0, closing=JUDGED, flapping=7, recovery="x", alert="y"
+        "a",
+        test=Test("www.example.com", "ssh"),
+        closed=NOW - 5.0,
+        closing=JUDGED,
+        flapping=7,
+        recovery="x",
+        alert="y",
     )
-    standings = {TEST: Standing(Verdict.DOWN, Outcome.TIMEOUT, NOW, 2), closed.test: Standing()}
+    test_states = {TEST: TestState(Verdict.DOWN, Outcome.TIMEOUT, NOW, 2), closed.test: TestState()}
     left = Notification(Kind.ALERT, RICH, "root", NOW, 2)
-    said = {"rome": (Silence("www.example.com", "http", NOW + 60.0), Silence("www.example.com")), "paris": ()}
+    said = {
+        "rome": (Silence("www.example.com", "http", NOW + 60.0), Silence("www.example.com")),
+        "paris": (),
+    }
     with State(tmp_path) as store:
-        assert store.save(Save(OWN, standings, incidents=(RICH, closed), outbox=(left,), silences=said))
+        assert store.save(
+            Save(OWN, test_states, incidents=(RICH, closed), outbox=(left,), silences=said)
+        )
         assert store.failed == ""
     with State(tmp_path) as store:
-        books = store.books()
-        assert (books.own, books.standings, books.silences, books.outbox) == (OWN, standings, said, [left])
+        books = store.memory()
+        assert (books.node, books.test_states, books.silences, books.outbox) == (
+            OWN,
+            test_states,
+            said,
+            [left],
+        )
         assert sorted(books.incidents, key=lambda each: each.id) == [closed, RICH]
-        assert store.own() == OWN
+        assert store.node_memory() == OWN
 
 
 def test_nothing_is_known_at_first(tmp_path: Path) -> None:
-    books = State(tmp_path).books()
-    assert (books.own, books.standings, books.silences, books.outbox, books.incidents) == (Own(), {}, {}, [], [])
+    books = State(tmp_path).memory()
+    assert (books.node, books.test_states, books.silences, books.outbox, books.incidents) == (
+        NodeMemory(),
+        {},
+        {},
+        [],
+        [],
+    )
     assert list(books.recall(["a"])) == []
 
 
@@ -122,7 +168,11 @@ _incidents = st.builds(
 
 
 @given(_incidents)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
+)
 def test_any_incident_comes_back_by_any_of_its_ids(what: Incident) -> None:
     with tempfile.TemporaryDirectory() as directory, State(Path(directory)) as store:
         store.save(Save(incidents=(what,)))
@@ -136,7 +186,9 @@ def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> No
         "open": known("open"),
         "owing": known("owing", closed=now - 90_000.0, alert="x"),
         "lately": known("lately", closed=now - 3500.0, **told),
-        "told-late": known("told-late", closed=now - 90_000.0, held=now - 3500.0, **told),  # others have to hear of that
+        "told-late": known(
+            "told-late", closed=now - 90_000.0, held=now - 3500.0, **told
+        ),  # others have to hear of that
     }
     over = (
         known("over", closed=now - 3700.0, held=now - 3700.0, **told),
@@ -146,41 +198,65 @@ def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> No
     with State(tmp_path) as store:
         store.save(Save(incidents=(*matter.values(), *over)))
         assert {each.id: each for each in store.incidents()} == matter
-        assert [each.id for each in store.recall(["over", "void", "removed"])] == ["over", "void", "removed"], "kept for good"
+        assert [each.id for each in store.recall(["over", "void", "removed"])] == [
+            "over",
+            "void",
+            "removed",
+        ], "kept for good"
 
 
-def test_incidents_that_are_united_are_one_row_and_so_is_what_is_owed_for_them(tmp_path: Path) -> None:
+def test_incidents_that_are_united_are_one_row_and_so_is_what_is_owed_for_them(
+    tmp_path: Path,
+) -> None:
     a, b, c = known("a"), known("b"), known("c")
-    owed = [Notification(Kind.ALERT, each, "root", NOW, number) for number, each in enumerate((a, b))]
+    owed = [
+        Notification(Kind.ALERT, each, "root", NOW, number) for number, each in enumerate((a, b))
+    ]
     with State(tmp_path) as store:
-        store.save(Save(incidents=(a, b, c), outbox=(*owed, Notification(Kind.ALERT, b, "other", NOW, 5))))
+        store.save(
+            Save(incidents=(a, b, c), outbox=(*owed, Notification(Kind.ALERT, b, "other", NOW, 5)))
+        )
         united = known("a", "b", "d", began=NOW - 200.0)
         store.save(Save(incidents=(united,)))
         assert sorted(store.incidents(), key=lambda each: each.id) == [united, c]
         assert [store.recall([each]) for each in ("a", "b", "d")] == [[united]] * 3
-        left = store.books().outbox
-        assert sorted((each.address, each.incident) for each in left) == [("other", united), ("root", united)]
+        left = store.memory().outbox
+        assert sorted((each.address, each.incident) for each in left) == [
+            ("other", united),
+            ("root", united),
+        ]
         store.save(Save(settled=tuple(left)))
-        assert store.books().outbox == []
+        assert store.memory().outbox == []
 
 
 def test_what_is_settled_or_gone_is_forgotten(tmp_path: Path) -> None:
     with State(tmp_path) as store:
         left = [Notification(Kind.ALERT, RICH, address, NOW) for address in ("one", "two")]
-        store.save(Save(incidents=(RICH,), standings={TEST: Standing()}, outbox=tuple(left)))
+        store.save(Save(incidents=(RICH,), test_states={TEST: TestState()}, outbox=tuple(left)))
         store.save(Save(settled=(left[0]._replace(incident=known("c")),), gone=frozenset([TEST])))
-        assert (store.books().outbox, store.books().standings) == ([left[1]], {})
+        assert (store.memory().outbox, store.memory().test_states) == ([left[1]], {})
         store.save(Save(outbox=(left[1]._replace(refusals=1),)))
-        assert [each.refusals for each in store.books().outbox] == [1]
+        assert [each.refusals for each in store.memory().outbox] == [1]
 
 
 def test_one_transaction_or_nothing(tmp_path: Path) -> None:
     """An outbox that names an incident nobody knows breaks a constraint: what was saved with it must not stay behind."""
     store = State(tmp_path)
     with pytest.raises(StateError):
-        store.save(Save(OWN, {TEST: Standing()}, incidents=(RICH,), outbox=(Notification(Kind.ALERT, known("nobody"), "root"),)))
+        store.save(
+            Save(
+                OWN,
+                {TEST: TestState()},
+                incidents=(RICH,),
+                outbox=(Notification(Kind.ALERT, known("nobody"), "root"),),
+            )
+        )
     with State(tmp_path) as again:
-        assert (again.books().own, again.incidents(), again.books().standings) == (Own(), [], {})
+        assert (again.memory().node, again.incidents(), again.memory().test_states) == (
+            NodeMemory(),
+            [],
+            {},
+        )
 
 
 def test_commits_are_synced(tmp_path: Path) -> None:
@@ -208,7 +284,9 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | str]:
     kernel: dict[str, float | str] = {"id": "one", "up": 1000.0, "wall": NOW}
     read = Path.read_text
     monkeypatch.setattr(
-        Path, "read_text", lambda path, *args: f"{kernel['id']}\n" if path.name == "boot_id" else read(path, *args)
+        Path,
+        "read_text",
+        lambda path, *args: f"{kernel['id']}\n" if path.name == "boot_id" else read(path, *args),
     )
     monkeypatch.setattr(time, "clock_gettime", lambda _: kernel["up"])
     monkeypatch.setattr(time, "time", lambda: kernel["wall"])
@@ -218,24 +296,30 @@ def boot(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | str]:
 def test_nobody_can_set_the_clock(tmp_path: Path, boot: dict[str, float]) -> None:
     with State(tmp_path) as store:
         assert store.clock.now() == NOW
-        store.save(Save(own=OWN))
+        store.save(Save(node=OWN))
     boot |= {"up": 1060.0, "wall": NOW - 9_999.0}
     with State(tmp_path) as store:
         assert store.clock.now() == NOW + 60.0
         assert store.clock.to_wall() == pytest.approx(-10_059.0)
-        assert store.from_wall(Silence("h", until=NOW - 9_000.0)) == Silence("h", until=pytest.approx(NOW + 1059.0))
+        assert store.from_wall(Silence("h", until=NOW - 9_000.0)) == Silence(
+            "h", until=pytest.approx(NOW + 1059.0)
+        )
         assert store.from_wall(Silence("h")) == Silence("h")
 
 
-@pytest.mark.parametrize(("wall", "now"), [(NOW + 600.0, NOW + 600.0), (0.0, NOW + 9.0)], ids=["on", "back"])
-def test_it_does_not_go_back_over_a_reboot(tmp_path: Path, boot: dict[str, float | str], wall: float, now: float) -> None:
+@pytest.mark.parametrize(
+    ("wall", "now"), [(NOW + 600.0, NOW + 600.0), (0.0, NOW + 9.0)], ids=["on", "back"]
+)
+def test_it_does_not_go_back_over_a_reboot(
+    tmp_path: Path, boot: dict[str, float | str], wall: float, now: float
+) -> None:
     """A machine without a battery wakes up in 1970; what it remembers last is when its last round ended."""
     with State(tmp_path) as store:
-        store.save(Save(own=OWN))  # finished 9 s after NOW
+        store.save(Save(node=OWN))  # finished 9 s after NOW
     boot |= {"id": "two", "up": 5.0, "wall": wall}
     with State(tmp_path) as store:
         assert store.clock.now() == pytest.approx(now)
-        store.save(Save(own=OWN))
+        store.save(Save(node=OWN))
     boot |= {"up": 6.0, "wall": 0.0}
     with State(tmp_path) as store:
         assert store.clock.now() == pytest.approx(now + 1.0)
@@ -263,8 +347,12 @@ def test_it_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 
 def test_peek(tmp_path: Path, run: Path) -> None:
     made_up, nothing, never = state.peek(tmp_path, run)
-    assert never == Own()
-    assert len(made_up) == 16 and nothing == [] and [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert never == NodeMemory()
+    assert (
+        len(made_up) == 16
+        and nothing == []
+        and [path.name for path in tmp_path.iterdir()] == ["run"]
+    )
     node_id = identity.make(tmp_path)
     with State(tmp_path, run) as store:
         store.save(Save(incidents=(RICH,)))
@@ -279,23 +367,30 @@ def test_a_broken_database_is_kept_under_another_name(
 ) -> None:
     logged: list[str] = []
     monkeypatch.setattr("dmonitor.base.log._to_stderr", False)
-    monkeypatch.setattr("dmonitor.base.log.error", lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"))
+    monkeypatch.setattr(
+        "dmonitor.base.log.error",
+        lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"),
+    )
     garbage = b"not a database at all" * 1000
     (tmp_path / "state.db").write_bytes(garbage)
     with State(tmp_path) as store:
-        assert store.failed == "" and store.save(Save(own=OWN))
+        assert store.failed == "" and store.save(Save(node=OWN))
     (kept,) = tmp_path.glob("state.db.broken-*")
     assert kept.read_bytes() == garbage
     assert logged == [f"database-broken {kept}"]
     assert (
         capsys.readouterr()
         .err.rstrip()
-        .endswith(f"{tmp_path}/state.db is broken (file is not a database); kept as {kept.name}, and a new one begun")
+        .endswith(
+            f"{tmp_path}/state.db is broken (file is not a database); kept as {kept.name}, and a new one begun"
+        )
     )
-    assert State(tmp_path).own() == OWN
+    assert State(tmp_path).node_memory() == OWN
 
 
-def test_a_database_that_turns_out_to_be_broken_later_stops_nothing(tmp_path: Path, run: Path) -> None:
+def test_a_database_that_turns_out_to_be_broken_later_stops_nothing(
+    tmp_path: Path, run: Path
+) -> None:
     """Its first page is sound, and so it opens."""
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
@@ -303,10 +398,10 @@ def test_a_database_that_turns_out_to_be_broken_later_stops_nothing(tmp_path: Pa
         file.seek(4096)
         file.write(b"\xff" * 4096 * 20)
     with State(tmp_path, run) as store:
-        assert store.books().own in (OWN, Own())
-        store.save(Save(own=OWN))
+        assert store.memory().node in (OWN, NodeMemory())
+        store.save(Save(node=OWN))
     with State(tmp_path, run) as store:
-        assert store.own() == OWN
+        assert store.node_memory() == OWN
 
 
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
@@ -339,7 +434,9 @@ def test_a_full_disk_is_stood_in_for_until_there_is_room(tmp_path: Path, run: Pa
         assert not store.save(Save(incidents=MUCH)), "it says so"
         assert store.failed == f"{tmp_path}/state.db: database or disk is full"
         assert not store.save(Save(incidents=(known("later"),)))
-        assert ids(store) == {"b", "later", *(each.id for each in MUCH)} and store.own() == OWN
+        assert (
+            ids(store) == {"b", "later", *(each.id for each in MUCH)} and store.node_memory() == OWN
+        )
     assert ids(State(tmp_path, read_only=True)) == {"b"}
     with State(tmp_path, run) as store:
         assert store.failed == "" and list(run.iterdir()) == [], "and is stored again"
@@ -359,7 +456,9 @@ def test_a_directory_that_cannot_be_written_is_stood_in_for(no_state: Path, run:
         assert store.failed == f"{no_state}/state.db: unable to open database file"
         assert not store.save(Save(OWN, incidents=(RICH,)))
     with State(no_state, run) as store:
-        assert store.failed and store.incidents() == [RICH] and store.own() == OWN, "told is told once"
+        assert store.failed and store.incidents() == [RICH] and store.node_memory() == OWN, (
+            "told is told once"
+        )
     (no_state / "state.db").rmdir()
     with State(no_state, run) as store:
         assert store.failed == "" and store.incidents() == [RICH] and list(run.iterdir()) == []
@@ -368,17 +467,23 @@ def test_a_directory_that_cannot_be_written_is_stood_in_for(no_state: Path, run:
         assert ids(store) == {"b", "x"}
 
 
-def test_what_was_written_before_is_in_what_stands_in(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_written_before_is_in_what_stands_in(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A state that can be read and not be written."""
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     connect = database.connect
     monkeypatch.setattr(
-        database, "connect", lambda path, how="": connect(path, how if "/run/" in path or "mem" in path or how else "mode=ro")
+        database,
+        "connect",
+        lambda path, how="": connect(
+            path, how if "/run/" in path or "mem" in path or how else "mode=ro"
+        ),
     )
     with State(tmp_path, run) as store:
         assert not store.save(Save(incidents=(known("x"),))) and "readonly" in store.failed
-        assert ids(store) == {"b", "x"} and store.own() == OWN
+        assert ids(store) == {"b", "x"} and store.node_memory() == OWN
     with State(tmp_path, run) as store:
         assert "readonly" in store.failed and ids(store) == {"b", "x"}
 
@@ -389,7 +494,10 @@ def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bo
     if crashed:
         with State(tmp_path, run) as dying:
             dying.save(Save(OWN, incidents=(RICH,)))
-            kept = {name: (tmp_path / name).read_bytes() for name in ("state.db", "state.db-wal", "state.db-shm")}
+            kept = {
+                name: (tmp_path / name).read_bytes()
+                for name in ("state.db", "state.db-wal", "state.db-shm")
+            }
         for name, content in kept.items():  # as a kill -9 leaves them
             (tmp_path / name).write_bytes(content)
         assert (tmp_path / "state.db-wal").stat().st_size
@@ -399,7 +507,7 @@ def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bo
             store.save(Save(OWN, incidents=(RICH,)))
     (tmp_path / "state.db-shm").symlink_to("nowhere")  # sqlite follows no link
     with State(tmp_path, run) as store:
-        assert store.failed and ids(store) == {"b"} and store.own() == OWN
+        assert store.failed and ids(store) == {"b"} and store.node_memory() == OWN
         assert not store.save(Save(incidents=(known("x"),)))
     (tmp_path / "state.db-shm").unlink()
     with State(tmp_path, run) as store:
@@ -427,12 +535,16 @@ def test_what_is_left_to_tell_is_taken_back_from_what_stood_in(tmp_path: Path, r
     left = Notification(Kind.ALERT, known("b", alert="oslo"), "two", NOW, 1)
     with away(tmp_path), State(tmp_path, run) as store:
         told = Notification(Kind.ALERT, left.incident, "one", NOW)
-        assert not store.save(Save(OWN, incidents=(left.incident,), outbox=(left,), told=(told,), changes=(CHANGE,)))
+        assert not store.save(
+            Save(OWN, incidents=(left.incident,), outbox=(left,), told=(told,), changes=(CHANGE,))
+        )
         handed = store.handed()
         assert [each.address for each in handed] == ["one"]
     with State(tmp_path, run) as store:
-        assert ids(store) == {"a", "b"} and store.books().outbox == [left] and not store.failed
-        assert store.handed() == handed and store.changes() == [CHANGE], "and what was done meanwhile is known"
+        assert ids(store) == {"a", "b"} and store.memory().outbox == [left] and not store.failed
+        assert store.handed() == handed and store.changes() == [CHANGE], (
+            "and what was done meanwhile is known"
+        )
 
 
 @pytest.mark.parametrize("step", ["backup", "rename", "open_whole"])
@@ -467,7 +579,7 @@ def test_who_is_killed_while_it_makes_what_stands_in_forgets_nothing(
             State(tmp_path, run)
         patched.undo()
     with State(tmp_path, run) as store:
-        assert ids(store) == {"b"} and store.own() == OWN and not store.failed
+        assert ids(store) == {"b"} and store.node_memory() == OWN and not store.failed
 
 
 def test_a_disk_that_dies_in_the_middle_of_a_round(tmp_path: Path, run: Path) -> None:
@@ -502,14 +614,20 @@ def test_a_database_that_is_whole_and_makes_no_sense_is_set_aside(
         db.execute(damage)
         db.commit()
     with State(tmp_path) as store:
-        assert not store.failed and store.save(Save(OWN, incidents=(known("x"),))) and ids(store) == {"x"}
+        assert (
+            not store.failed
+            and store.save(Save(OWN, incidents=(known("x"),)))
+            and ids(store) == {"x"}
+        )
     (kept,) = tmp_path.glob("state.db.broken-*")
     assert f"{tmp_path / 'state.db'} is broken" in capsys.readouterr().err and kept.stat().st_size
     with State(tmp_path) as store:
         assert ids(store) == {"x"}
 
 
-def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(tmp_path: Path, run: Path) -> None:
+def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(
+    tmp_path: Path, run: Path
+) -> None:
     """It was begun with nothing in it; what the state knows is known again as soon as it can be read."""
     of_a, of_x = Test("a.example.com", "http"), Test("x.example.com", "http")
     with State(tmp_path, run) as store:
@@ -527,10 +645,12 @@ def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(tm
 
 
 @pytest.mark.parametrize("with_run", [False, True])
-def test_without_a_run_directory_it_goes_on_in_memory(no_state: Path, tmp_path: Path, with_run: bool) -> None:
+def test_without_a_run_directory_it_goes_on_in_memory(
+    no_state: Path, tmp_path: Path, with_run: bool
+) -> None:
     with State(no_state, tmp_path / "missing" if with_run else None) as store:
         assert store.failed and not store.save(Save(OWN, incidents=(RICH,)))
-        assert store.incidents() == [RICH] and store.own() == OWN
+        assert store.incidents() == [RICH] and store.node_memory() == OWN
     assert [path.name for path in tmp_path.iterdir()] == ["lib"]
 
 
@@ -539,10 +659,12 @@ def test_a_full_run_directory_is_stood_in_for_by_memory(no_state: Path, run: Pat
         store.save(Save(OWN, incidents=(RICH,)))
         fill(store)
         assert not store.save(Save(incidents=MUCH))
-        assert ids(store) == {"b", *(each.id for each in MUCH)} and store.own() == OWN
+        assert ids(store) == {"b", *(each.id for each in MUCH)} and store.node_memory() == OWN
 
 
-def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(tmp_path: Path, run: Path) -> None:
+def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(
+    tmp_path: Path, run: Path
+) -> None:
     """The daemon's greeting is read by others: who cannot store what was told comes last in the order."""
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
@@ -554,7 +676,9 @@ def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(tmp_pat
     assert len(state.peek(tmp_path, run)[1]) == 51
 
 
-def test_peek_finds_what_stands_in_where_there_never_was_a_state(tmp_path: Path, run: Path, no_state: Path) -> None:
+def test_peek_finds_what_stands_in_where_there_never_was_a_state(
+    tmp_path: Path, run: Path, no_state: Path
+) -> None:
     with State(no_state, run) as store:
         store.save(Save(incidents=(RICH,)))
     (no_state / "state.db").rmdir()
@@ -567,7 +691,7 @@ def test_a_broken_stand_in_costs_nothing_else(tmp_path: Path, run: Path) -> None
         store.save(Save(OWN, incidents=(RICH,)))
     (run / "state.db").write_bytes(b"not a database at all" * 1000)
     with State(tmp_path, run) as store:
-        assert store.incidents() == [RICH] and store.own() == OWN
+        assert store.incidents() == [RICH] and store.node_memory() == OWN
         assert store.failed == "" and store.save(Save(incidents=(known("x"),)))
     with State(tmp_path, run) as store:
         assert ids(store) == {"b", "x"}
@@ -613,7 +737,7 @@ def test_any_directory_is_itself(tmp_path: Path, name: str) -> None:
         assert store.save(Save(OWN))
     assert (directory / "state.db").exists()
     with State(where, read_only=True) as store:
-        assert store.own() == OWN
+        assert store.node_memory() == OWN
 
 
 def test_incidents_without_their_evidence(tmp_path: Path) -> None:
@@ -623,16 +747,21 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
         assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
 
 
-def test_a_broken_history_costs_nothing_but_history(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_history_costs_nothing_but_history(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is not looked at in every round, for it grows large; the round that meets what is broken begins it anew."""
     many = [CHANGE._replace(at=NOW + number) for number in range(400)]
     with State(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,), changes=tuple(many)))
     broken_pages(tmp_path / "state.db")
     with State(tmp_path, run) as store:
-        assert not store.failed and ids(store) == {"b"} and store.own() == OWN
+        assert not store.failed and ids(store) == {"b"} and store.node_memory() == OWN
         assert store.save(Save(incidents=(known("x"),), changes=(CHANGE,)))
-        assert capsys.readouterr().err == f"dmonitor: what has changed is lost: {tmp_path}/state.db: {MALFORMED}; begun anew\n"
+        assert (
+            capsys.readouterr().err
+            == f"dmonitor: what has changed is lost: {tmp_path}/state.db: {MALFORMED}; begun anew\n"
+        )
     with State(tmp_path, run) as store:
         assert not store.failed and ids(store) == {"b", "x"} and store.changes() == [CHANGE]
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
@@ -645,7 +774,12 @@ MALFORMED = "database disk image is malformed"
 def broken_pages(path: Path) -> None:
     """Spoil all that has changed."""
     with contextlib.closing(sqlite3.connect(path)) as db:
-        pages = [number for (number,) in db.execute("SELECT pageno FROM dbstat WHERE name = 'change' AND pagetype = 'leaf'")]
+        pages = [
+            number
+            for (number,) in db.execute(
+                "SELECT pageno FROM dbstat WHERE name = 'change' AND pagetype = 'leaf'"
+            )
+        ]
         (size,) = db.execute("PRAGMA page_size").fetchone()
     with open(path, "r+b") as file:
         for number in pages:
@@ -656,18 +790,24 @@ def broken_pages(path: Path) -> None:
 CHANGE = Change(
     Test("www.example.com", "http"),
     NOW,
-    Judgement(Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),)),
+    Judgement(
+        Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),)
+    ),
 )
 
 
-def test_a_test_that_changes_all_the_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_that_changes_all_the_time_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(state, "CHANGES", 5)
     with State(tmp_path) as store:
         other = CHANGE._replace(test=Test("www.example.com", "ssh"), at=NOW - 1000)
         store.save(Save(changes=(other,)))
         for minute in range(20):
             store.save(Save(changes=(CHANGE._replace(at=NOW + minute),)))
-        assert [change.at for change in store.changes(CHANGE.test)] == [NOW + minute for minute in range(15, 20)]
+        assert [change.at for change in store.changes(CHANGE.test)] == [
+            NOW + minute for minute in range(15, 20)
+        ]
         assert store.changes(other.test) == [other], "and costs no other test"
 
 
@@ -677,11 +817,17 @@ def test_what_cannot_be_read_of_the_history_costs_no_reader_anything_else(tmp_pa
         store.save(Save(OWN, incidents=(RICH,), changes=(CHANGE, other)))
         store._db.execute("UPDATE change SET judgement = '{}' WHERE name = 'http'")
     with State(tmp_path, read_only=True) as store:
-        assert store.latest([CHANGE.test, other.test]) == {other.test: other} and ids(store) == {"b"}
+        assert store.latest([CHANGE.test, other.test]) == {other.test: other} and ids(store) == {
+            "b"
+        }
         assert store.broken.startswith("of www.example.com/http: ")
     broken_pages(tmp_path / "state.db")
     with State(tmp_path, read_only=True) as store:
-        assert store.latest([CHANGE.test]) == {} and store.changes() == store.handed() == [] and ids(store) == {"b"}
+        assert (
+            store.latest([CHANGE.test]) == {}
+            and store.changes() == store.handed() == []
+            and ids(store) == {"b"}
+        )
         assert store.broken == MALFORMED
 
 
@@ -692,16 +838,16 @@ def test_a_round_that_saves_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
         with State(tmp_path, read_only=True) as store:
             assert ids(store) == {"b"}
             writer.save(Save(OWN._replace(refused=99), incidents=(known("x"),)))
-            assert store.own() == OWN and ids(store) == {"b"}
+            assert store.node_memory() == OWN and ids(store) == {"b"}
         with State(tmp_path, read_only=True) as store:
-            assert store.own().refused == 99 and ids(store) == {"b", "x"}
+            assert store.node_memory().refused == 99 and ids(store) == {"b", "x"}
 
 
 def test_a_standing_of_no_known_time_stays_one(tmp_path: Path) -> None:
     with State(tmp_path) as store:
-        store.save(Save(standings={CHANGE.test: Standing()}))
+        store.save(Save(test_states={CHANGE.test: TestState()}))
         store.shift = 3600.0
-        assert store.books().standings[CHANGE.test].since == 0.0
+        assert store.memory().test_states[CHANGE.test].since == 0.0
 
 
 def test_what_a_round_writes_meanwhile_is_read_again(tmp_path: Path, run: Path) -> None:
@@ -721,10 +867,16 @@ def test_what_a_round_writes_meanwhile_is_read_again(tmp_path: Path, run: Path) 
             raise StateError("database disk image is malformed")
         return read[-1]
 
-    assert state.read(str(tmp_path), str(run), look) == {"b", "x", "y"} and read == [{"b"}, {"b", "x"}, {"b", "x", "y"}]
+    assert state.read(str(tmp_path), str(run), look) == {"b", "x", "y"} and read == [
+        {"b"},
+        {"b", "x"},
+        {"b", "x", "y"},
+    ]
 
 
-def test_what_is_broken_for_good_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_for_good_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "state.db").write_bytes(b"no database" * 1000)
     tried: list[State] = []
     waited: list[float] = []
@@ -734,20 +886,40 @@ def test_what_is_broken_for_good_is_said_at_once(tmp_path: Path, monkeypatch: py
     assert not waited and not tried
 
 
-def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = Judgement(Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),))
+def test_history_is_kept_for_400_days_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = Judgement(
+        Verdict.DOWN, 2, (Answer(Node("oslo", "oslo"), "a" * 8, Result(Outcome.FAIL, "refused")),)
+    )
     with State(str(tmp_path)) as store:
         now = store.clock.now()
         for age, name in ((402, "older"), (401, "older"), (399, "old"), (0, "new")):
             at = now - age * 86400
             test, known = Test("www.example.com", name), f"{age:08d}"
-            over = Incident((known,), test, at - 60, judged, closed=at, closing=judged, alert="oslo", recovery="oslo", held=at)
+            over = Incident(
+                (known,),
+                test,
+                at - 60,
+                judged,
+                closed=at,
+                closing=judged,
+                alert="oslo",
+                recovery="oslo",
+                held=at,
+            )
             monkeypatch.setattr(store.clock, "now", lambda at=at: at)
             assert store.save(
-                Save(incidents=(over,), changes=(Change(test, at, judged),), told=(Notification(Kind.ALERT, over, "root", at),))
+                Save(
+                    incidents=(over,),
+                    changes=(Change(test, at, judged),),
+                    told=(Notification(Kind.ALERT, over, "root", at),),
+                )
             )
         changes, incidents, handed = store.changes(), store.past(), store.handed()
-        assert [change.test.name for change in changes] == ["older", "old", "new"], "what is still so is kept, however old"
+        assert [change.test.name for change in changes] == ["older", "old", "new"], (
+            "what is still so is kept, however old"
+        )
         assert changes[0].at == now - 401 * 86400
         assert [each.incident for each in handed] == [f"{399:08d}", "00000000"]
         assert [(each.test.name, bool(each.opening)) for each in incidents] == [
@@ -758,12 +930,19 @@ def test_history_is_kept_for_400_days_and_no_longer(tmp_path: Path, monkeypatch:
         ]
         assert store.recall([f"{401:08d}"])[0].recovery == "oslo", "what was told is known for good"
         assert store.changes(("www.example.com", "old")) == [changes[1]]
-        assert [read(("elsewhere", "")) for read in (store.changes, store.past, store.handed)] == [[], [], []]
+        assert [read(("elsewhere", "")) for read in (store.changes, store.past, store.handed)] == [
+            [],
+            [],
+            [],
+        ]
         assert store.latest([changes[2].test]) == {changes[2].test: changes[2]}
 
 
 def test_the_last_change_of_each_test(tmp_path: Path) -> None:
-    answers = (*CHANGE.judgement.answers, Answer(Node("paris", "paris"), reason="connection refused"))
+    answers = (
+        *CHANGE.judgement.answers,
+        Answer(Node("paris", "paris"), reason="connection refused"),
+    )
     last = CHANGE._replace(at=NOW + 1, judgement=Judgement(Verdict.LOCAL, 2, answers))
     with State(tmp_path) as store:
         store.save(Save(changes=(CHANGE, last)))

@@ -20,7 +20,9 @@ def answer(name: str, seen: Outcome | None, *, site: str = "", node_id: str = ""
     return Answer(node, node_id or f"id-of-{name}", Result(seen))
 
 
-def decide(own: Outcome, *others: Outcome | None, quorum: int = 2, incident_open: bool = False) -> Verdict:
+def decide(
+    own: Outcome, *others: Outcome | None, quorum: int = 2, incident_open: bool = False
+) -> Verdict:
     answers = [answer(f"peer{number}", seen) for number, seen in enumerate(others)]
     return verdict.decide(answer("me", own), answers, quorum, incident_open=incident_open).verdict
 
@@ -45,7 +47,12 @@ def test_every_combination_for_three_nodes() -> None:
     for own, *others in itertools.product(Outcome, SEEN, SEEN):
         for quorum, incident_open in itertools.product((1, 2, 3), (False, True)):
             found = decide(own, *others, quorum=quorum, incident_open=incident_open)
-            assert found is by_the_book((own, *others), quorum, incident_open), (own, others, quorum, incident_open)
+            assert found is by_the_book((own, *others), quorum, incident_open), (
+                own,
+                others,
+                quorum,
+                incident_open,
+            )
             count += 1
     assert count == 4 * 5 * 5 * 3 * 2
 
@@ -75,10 +82,16 @@ def test_a_node_does_not_agree_with_itself() -> None:
 
 
 def test_a_peer_under_two_names_votes_once() -> None:
-    twice = [answer("paris", Outcome.FAIL, node_id="x"), answer("paris.example.com", Outcome.FAIL, node_id="x")]
+    twice = [
+        answer("paris", Outcome.FAIL, node_id="x"),
+        answer("paris.example.com", Outcome.FAIL, node_id="x"),
+    ]
     own = answer("me", Outcome.UNKNOWN)
     assert verdict.decide(own, twice, 2, incident_open=False).verdict is Verdict.UNKNOWN
-    assert verdict.decide(own, [*twice, answer("rome", Outcome.FAIL)], 2, incident_open=False).verdict is Verdict.DOWN
+    assert (
+        verdict.decide(own, [*twice, answer("rome", Outcome.FAIL)], 2, incident_open=False).verdict
+        is Verdict.DOWN
+    )
 
 
 def test_two_nodes_of_one_site_are_one() -> None:
@@ -87,13 +100,23 @@ def test_two_nodes_of_one_site_are_one() -> None:
     judged = verdict.decide(own, [neighbour], 2, incident_open=False)
     assert judged.verdict is Verdict.UNCONFIRMED
     assert judged.sites(Vote.FAILING) == {"rack"}
-    assert verdict.decide(own, [neighbour, answer("rome", Outcome.TIMEOUT)], 2, incident_open=False).verdict is Verdict.DOWN
+    assert (
+        verdict.decide(
+            own, [neighbour, answer("rome", Outcome.TIMEOUT)], 2, incident_open=False
+        ).verdict
+        is Verdict.DOWN
+    )
 
 
 def test_a_site_that_nobody_knows_is_no_second_site() -> None:
     """Our own line is not recognised: we may well be in the same site as the neighbour."""
     own = Answer(Node("me", ""), "id-of-me", Result(Outcome.FAIL))
-    assert verdict.decide(own, [answer("a", Outcome.FAIL, site="paris")], 2, incident_open=False).verdict is Verdict.UNCONFIRMED
+    assert (
+        verdict.decide(
+            own, [answer("a", Outcome.FAIL, site="paris")], 2, incident_open=False
+        ).verdict
+        is Verdict.UNCONFIRMED
+    )
     two = [answer("a", Outcome.FAIL, site="paris"), answer("b", Outcome.FAIL, site="rome")]
     assert verdict.decide(own, two, 2, incident_open=False).verdict is Verdict.DOWN
 
@@ -112,7 +135,9 @@ OWN = st.builds(lambda seen: answer("me", seen), st.sampled_from(list(Outcome)))
 
 
 @given(OWN, ANSWERS, st.randoms(), st.booleans())
-def test_order_does_not_matter(own: Answer, answers: list[Answer], random, incident_open: bool) -> None:  # type: ignore[no-untyped-def]
+def test_order_does_not_matter(
+    own: Answer, answers: list[Answer], random, incident_open: bool
+) -> None:  # type: ignore[no-untyped-def]
     shuffled = list(answers)
     random.shuffle(shuffled)
     assert verdict.decide(own, answers, 2, incident_open=incident_open) == verdict.decide(
@@ -121,7 +146,9 @@ def test_order_does_not_matter(own: Answer, answers: list[Answer], random, incid
 
 
 @given(OWN, ANSWERS, st.booleans())
-def test_a_duplicate_does_not_count(own: Answer, answers: list[Answer], incident_open: bool) -> None:
+def test_a_duplicate_does_not_count(
+    own: Answer, answers: list[Answer], incident_open: bool
+) -> None:
     once = verdict.decide(own, answers, 2, incident_open=incident_open)
     assert once == verdict.decide(own, answers + answers, 2, incident_open=incident_open)
     ids = [found.node_id for found in once.answers if found.node_id]
@@ -138,12 +165,16 @@ def test_one_more_failing_vote_never_retracts(own: Answer, answers: list[Answer]
 
 
 @given(OWN, ANSWERS, st.integers(2, 4), st.booleans())
-def test_no_lone_alert(own: Answer, answers: list[Answer], quorum: int, incident_open: bool) -> None:
+def test_no_lone_alert(
+    own: Answer, answers: list[Answer], quorum: int, incident_open: bool
+) -> None:
     judged = verdict.decide(own, answers, quorum, incident_open=incident_open)
     if judged.verdict is Verdict.DOWN:
         sites = {found.node.site for found in judged.answers if found.vote is Vote.FAILING}
         assert len(sites) >= quorum
-        assert len({found.node_id for found in judged.answers if found.vote is Vote.FAILING}) >= quorum
+        assert (
+            len({found.node_id for found in judged.answers if found.vote is Vote.FAILING}) >= quorum
+        )
 
 
 def test_sites_at_which_one_node_is_heard_are_one() -> None:
@@ -169,7 +200,10 @@ def test_who_is_heard_at_two_sites_moves_nobody_else() -> None:
     """A clone, or a second line, takes one vote's site, and no site from those that are heard at one alone."""
     own = answer("me", Outcome.FAIL, site="here")
     rome = answer("rome", Outcome.FAIL, site="there")
-    twice = [answer("x", seen, site=site, node_id="id-of-x") for site, seen in (("here", Outcome.OK), ("there", Outcome.OK))]
+    twice = [
+        answer("x", seen, site=site, node_id="id-of-x")
+        for site, seen in (("here", Outcome.OK), ("there", Outcome.OK))
+    ]
     assert verdict.decide(own, [rome, *twice], 2, incident_open=False).verdict is Verdict.DOWN
     copies = [answer("x", Outcome.FAIL, site=site, node_id="id-of-x") for site in ("here", "there")]
     found = verdict.decide(own, [rome, *copies], 3, incident_open=False)
@@ -177,6 +211,11 @@ def test_who_is_heard_at_two_sites_moves_nobody_else() -> None:
 
 
 def test_place() -> None:
-    assert verdict.place([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {"a": "x"}
-    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {"a": "y", "b": "y"}
-    assert verdict.place([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
+    assert verdict.voting_sites([("a", "x"), ("b", "y"), ("", "z"), ("c", "")], {"a", "c"}) == {
+        "a": "x"
+    }
+    assert verdict.voting_sites([("a", "x"), ("a", "y"), ("b", "y")], {"a", "b"}) == {
+        "a": "y",
+        "b": "y",
+    }
+    assert verdict.voting_sites([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}

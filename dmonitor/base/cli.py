@@ -21,11 +21,13 @@ class Chosen:
 
     config: str = paths.CONFIG
     state: str = paths.STATE
-    run: str | None = None
+    run_dir: str | None = None
     verbose: bool = False
 
 
-def parse(parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, arguments: Sequence[str] | None) -> None:
+def parse(
+    parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, arguments: Sequence[str] | None
+) -> None:
     """Set what is CHOSEN by the arguments; the PARSER is made only for a program that was given some.
 
     A state of its own does not share the run directory of the usual one.
@@ -33,8 +35,8 @@ def parse(parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, argumen
     given = sys.argv[1:] if arguments is None else arguments
     if given:
         parser().parse_args(given, chosen)
-    if chosen.run is None and chosen.state == paths.STATE:
-        chosen.run = paths.RUN
+    if chosen.run_dir is None and chosen.state == paths.STATE:
+        chosen.run_dir = paths.RUN
 
 
 def guard(main: Callable[[], int]) -> int:
@@ -83,11 +85,17 @@ def reason(error: OSError) -> str:
     """Return what a system call said, and about which file."""
     what = error.strerror or str(error)
     if isinstance(error, PermissionError):
-        what += f" for user {user.name()}" + ("; root may" if os.geteuid() and user.name() not in user.NAMES else "")
-    return f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, str | bytes) else what
+        what += f" for user {user.name()}" + (
+            "; root may" if os.geteuid() and user.name() not in user.NAMES else ""
+        )
+    return (
+        f"{os.fsdecode(error.filename)}: {what}"
+        if isinstance(error.filename, str | bytes)
+        else what
+    )
 
 
 def _failed(what: str, why: str, status: int) -> int:
-    log.error("failed", what=what, reason=why)
+    log.error("program-failed", what=what, reason=why)
     log.complain(f"{what}: {why}")
     return status

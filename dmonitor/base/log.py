@@ -42,14 +42,20 @@ def complain(text: str) -> None:
 
 def line(event: str, facts: dict[str, Value]) -> str:
     """Return the event as it is logged; facts that are None are left out."""
-    return " ".join([event, *(f"{key}={_value(value)}" for key, value in facts.items() if value is not None)])
+    return " ".join(
+        [event, *(f"{key}={_value(value)}" for key, value in facts.items() if value is not None)]
+    )
 
 
 def _value(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = names.printable(str(value), 1000)
-    return text if re.fullmatch(r"[^\s\"=\\]+", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        text
+        if re.fullmatch(r"[^\s\"=\\]+", text)
+        else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
 
 
 def _write(priority: int, event: str, /, **facts: Value) -> None:
@@ -61,7 +67,9 @@ def _write(priority: int, event: str, /, **facts: Value) -> None:
         _print(text)
 
 
-debug = functools.partial(_write, syslog.LOG_DEBUG)  # what only a person who looks for a fault wants to see
+debug = functools.partial(
+    _write, syslog.LOG_DEBUG
+)  # what only a person who looks for a fault wants to see
 info = functools.partial(_write, syslog.LOG_INFO)  # a transition, and what led to it
 warning = functools.partial(_write, syslog.LOG_WARNING)  # what an operator should mend one day
 error = functools.partial(_write, syslog.LOG_ERR)  # what keeps this node from a part of its work
@@ -71,6 +79,9 @@ critical = functools.partial(_write, syslog.LOG_CRIT)  # what keeps this node fr
 def _print(text: str) -> None:
     try:
         print(f"{_program}: {text}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # nobody reads it any more; what is left in its buffer must not spoil our exit status
+    except (
+        OSError,
+        ValueError,
+    ):  # nobody reads it any more; what is left in its buffer must not spoil our exit status
         with contextlib.suppress(OSError), open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 2)

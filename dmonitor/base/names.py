@@ -30,7 +30,9 @@ _ADDRESS = (
 )
 
 HOOK = "hook:"  # before the name of an executable in alert.d, where an address may stand
-NODE = "node"  # the host whose tests are the nodes themselves, as node/NAME; nobody may call a host so
+NODE = (
+    "node"  # the host whose tests are the nodes themselves, as node/NAME; nobody may call a host so
+)
 TEXT_LIMIT = 240  # characters of a plugin's line that are kept: escaped at worst, they fit a line of the protocol
 
 is_subject = _grammar(_HOST)  # what an incident or a silence may be about: a host, or NODE
@@ -56,7 +58,7 @@ def is_key(key: bytes) -> bool:
     return re.fullmatch(rb"[!-~]{32,1000}", key) is not None
 
 
-def is_passed_over(name: str) -> bool:
+def is_ignored_file(name: str) -> bool:
     """Say whether a file called NAME counts nowhere, for an editor or a package manager left it behind."""
     return name.startswith(".") or name.endswith(("~", ".bak", ".swp")) or ".dpkg-" in name
 
@@ -67,7 +69,9 @@ def is_host(name: str) -> bool:
 
 def is_node(name: str) -> bool:
     """Say whether NAME may stand first in a line of nodes.txt: a host name or an address."""
-    return is_subject(name) is not None or (name.startswith("::") and is_subject("0" + name) is not None)
+    return is_subject(name) is not None or (
+        name.startswith("::") and is_subject("0" + name) is not None
+    )
 
 
 def is_address(name: str) -> bool:
@@ -80,10 +84,12 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     text = text[:limit] + ("…" if len(text) > limit else "")
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
-def number(count: int, word: str, plural: str = "s") -> str:
+def pluralize(count: int, word: str, plural: str = "s") -> str:
     """Return how many there are of what a WORD is for."""
     return f"{count} {word}{'' if count == 1 else plural}"
 

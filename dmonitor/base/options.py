@@ -26,7 +26,13 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     add: Any = result.add_argument
     add("--config", metavar="DIR", type=_directory, help=f"default: {paths.CONFIG}")
     add("--state", metavar="DIR", type=_directory, help=f"default: {paths.STATE}")
-    add("--run", metavar="DIR", type=_directory, help=f"for when the state cannot be written; default: {paths.RUN}")
+    add(
+        "--run",
+        dest="run_dir",
+        metavar="DIR",
+        type=_directory,
+        help=f"for when the state cannot be written; default: {paths.RUN}",
+    )
     add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return result

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterable
 
 from dmonitor.base import log, names, user
-from dmonitor.base.names import number
+from dmonitor.base.names import pluralize
 from dmonitor.config import cluster, config, resolve
 from dmonitor.config.config import Config, Problems, Severity, did_you_mean
 from dmonitor.core.model import Test, Trouble
 from dmonitor.execution import plugin
 from dmonitor.store import lock
 
-_MISTAKES = ("cloned-id", "rehearsal")  # troubles that do not end by themselves
+_MISTAKES = ("cloned-id", "daemon-disagrees")  # troubles that do not end by themselves
 
 
 def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
@@ -34,7 +34,9 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     if lock.holder(state, "dmonitord") is None:
         problems.warning(state, "dmonitord does not run on this node: its peers get no answer")
     if not os.path.exists(state):
-        problems.error(state, "does not exist; root's first round makes it: no incident can be remembered")
+        problems.error(
+            state, "does not exist; root's first round makes it: no incident can be remembered"
+        )
     elif not os.access(state, os.W_OK | os.X_OK):
         problems.error(state, f"not writable for user {user.name()}: no incident can be remembered")
     for each in troubles:
@@ -45,19 +47,23 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     for problem in problems:
         log.complain(str(problem))
     if packages:
-        log.complain(f"the tests lack programs, which these packages have: apt install {' '.join(packages)}")
+        log.complain(
+            f"the tests lack programs, which these packages have: apt install {' '.join(packages)}"
+        )
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     hosts = {test.host for test in configuration.tests}
     hooks = sum(names.is_hook(address) for address in configuration.addresses)
     what = (
-        f"{number(len(hosts), 'host')}, {number(len(configuration.tests), 'test')}, {number(len(configuration.nodes), 'node')}"
-        f" (this one is {around.me.name}), {number(len(configuration.addresses) - hooks, 'address', 'es')}"
+        f"{pluralize(len(hosts), 'host')}, {pluralize(len(configuration.tests), 'test')}, {pluralize(len(configuration.nodes), 'node')}"
+        f" (this one is {around.me.name}), {pluralize(len(configuration.addresses) - hooks, 'address', 'es')}"
     )
-    what += f", {number(hooks, 'hook')}" if hooks else ""
-    holding = sum(silence.until is None or silence.until > time.time() for silence in configuration.silences)
-    what += f", {number(holding, 'silence')}" if holding else ""
+    what += f", {pluralize(hooks, 'hook')}" if hooks else ""
+    holding = sum(
+        silence.until is None or silence.until > time.time() for silence in configuration.silences
+    )
+    what += f", {pluralize(holding, 'silence')}" if holding else ""
     outcome = (
-        f"{number(errors, 'error')}, {number(len(problems) - errors, 'warning')}"
+        f"{pluralize(errors, 'error')}, {pluralize(len(problems) - errors, 'warning')}"
         if problems
         else "all well here; dmonitor-check -n asks the peers"
     )
@@ -73,7 +79,8 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
     for host in sorted({test.host for test in configuration.tests}):
         if (":" in host or not host.strip("0123456789.")) and not _is_address(host):
             problems.warning(
-                f"{configuration.directory}/hosts.d/{host}", "neither a name nor an address: no host can be found by that"
+                f"{configuration.directory}/hosts.d/{host}",
+                "neither a name nor an address: no host can be found by that",
             )
     for address in configuration.addresses:
         packages |= _recipient(configuration.hook(address), names.is_hook(address), problems)
@@ -89,26 +96,42 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
             path = os.path.join(directory, "silence.d", silence.host, silence.name).rstrip("/")
             problems.warning(path, f"ended on {ended}; remove it")
     sendmail = configuration.settings.sendmail
-    if not all(map(names.is_hook, configuration.addresses)) and not (os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)):
+    if not all(map(names.is_hook, configuration.addresses)) and not (
+        os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)
+    ):
         reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
-        problems.error(sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent")
+        problems.error(
+            sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent"
+        )
     return sorted(packages)
 
 
-def _plugin(configuration: Config, test: Test, parameters: Iterable[str], problems: Problems) -> set[str]:
+def _plugin(
+    configuration: Config, test: Test, parameters: Iterable[str], problems: Problems
+) -> set[str]:
     """Look at the plugin of TEST; return the packages that it lacks."""
     path = configuration.plugin(test)
     if not os.path.lexists(path):
-        known = [name.removeprefix("check_") for name in _listing(os.path.dirname(path)) if name.startswith("check_")]
+        known = [
+            name.removeprefix("check_")
+            for name in _listing(os.path.dirname(path))
+            if name.startswith("check_")
+        ]
         suggestion = did_you_mean(test.plugin.removeprefix("check_"), known)
         problems.error(f"{configuration.directory}/hosts.d/{test}", f"no plugin {path}{suggestion}")
     elif fault := plugin.fault(path):
         problems.error(path, f"{fault}; needed for {test}")
     elif text := plugin.text(path):
         for key in parameters:
-            if key not in text and key not in ("TIMEOUT", "PORT"):  # a suffix sets PORT, and `wrap` heeds TIMEOUT
+            if key not in text and key not in (
+                "TIMEOUT",
+                "PORT",
+            ):  # a suffix sets PORT, and `wrap` heeds TIMEOUT
                 hint = did_you_mean(key, set(re.findall("[A-Z][A-Z0-9_]{2,}", text)))
-                problems.warning(f"{configuration.directory}/hosts.d/{test}", f"{test.plugin} makes nothing of {key}{hint}")
+                problems.warning(
+                    f"{configuration.directory}/hosts.d/{test}",
+                    f"{test.plugin} makes nothing of {key}{hint}",
+                )
         return _lacking(path, text, f"; needed for {test}", problems)
     return set()
 
@@ -125,7 +148,10 @@ def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
     """Look at a file in alert.d; return the packages that it lacks as a hook."""
     if not is_hook:
         if plugin.text(path):
-            problems.warning(path, "it is mailed, as an address; to be run, as a hook, it would have to be executable")
+            problems.warning(
+                path,
+                "it is mailed, as an address; to be run, as a hook, it would have to be executable",
+            )
         return set()
     if fault := plugin.fault(path):
         problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
@@ -151,7 +177,10 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
     if not around.peers:
         problems.error(path, "no peers: nobody can agree with this node, and it will never alert")
     if not around.listed and configuration.nodes:
-        problems.warning(path, f"no line is this machine's ({around.me.name}): peers will not answer it unless theirs has one")
+        problems.warning(
+            path,
+            f"no line is this machine's ({around.me.name}): peers will not answer it unless theirs has one",
+        )
     for peer in around.peers:
         if not peer.addresses:
             line = config.line_of(configuration.directory, peer.node.name)
@@ -161,9 +190,15 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
         problems.warning(key, config.MAKE_KEY)
     if len(configuration.keys or ()) > 1:
         old = f"{configuration.directory}/{config.KEY_FILES[1]}"
-        problems.warning(old, "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that")
+        problems.warning(
+            old,
+            "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that",
+        )
     sites = {around.me.site, *(peer.node.site for peer in around.peers)}
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:
         which = ", ".join(sorted(sites))
-        problems.error(path, f"{number(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN")
+        problems.error(
+            path,
+            f"{pluralize(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN",
+        )

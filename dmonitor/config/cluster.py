@@ -15,7 +15,7 @@ from dmonitor.config import resolve
 from dmonitor.config.config import Settings
 from dmonitor.core.model import Node, unlisted
 
-PATIENCE = 4.0  # seconds that all names together may take to resolve
+LOOKUP_LIMIT = 4.0  # seconds that all names together may take to resolve
 
 
 class Peer(NamedTuple):
@@ -37,13 +37,15 @@ class Cluster(NamedTuple):
     here: tuple[resolve.Address, ...]  # those of our own line at which this machine listens
 
 
-def look_around(nodes: Sequence[Node], settings: Settings, known: Mapping[str, Sequence[str]]) -> Cluster:
+def look_around(
+    nodes: Sequence[Node], settings: Settings, known: Mapping[str, Sequence[str]]
+) -> Cluster:
     """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
 
     With a loopback address in the setting `listen`, several nodes share this machine, and only that tells them apart. The line of
     the setting `name` is ours, and names us. A node whose name does not resolve now keeps the addresses KNOWN from before.
     """
-    found = resolve.look_up_all((node.name for node in nodes), PATIENCE)
+    found = resolve.look_up_all((node.name for node in nodes), LOOKUP_LIMIT)
     for name, (addresses, _) in found.items():
         if not addresses and known.get(name):
             found[name] = tuple(map(resolve.normal, known[name])), ""
@@ -62,9 +64,19 @@ def look_around(nodes: Sequence[Node], settings: Settings, known: Mapping[str, S
     for node in nodes:
         addresses, reason = found[node.name]
         if node not in own:
-            peers.append(Peer(node, addresses, f"its name does not resolve: {reason}" if reason else ""))
+            peers.append(
+                Peer(node, addresses, f"its name does not resolve: {reason}" if reason else "")
+            )
     me = own[0] if own else unlisted(hostname if names.is_node(hostname) else "localhost", nodes)
     everywhere = not bound or any(address.is_unspecified for address in bound)
-    here = tuple(each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)) if own else ()
+    here = (
+        tuple(
+            each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)
+        )
+        if own
+        else ()
+    )
     where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
-    return Cluster(me, tuple(peers), bool(own), where, frozenset(node.name for node in own or [me]), here)
+    return Cluster(
+        me, tuple(peers), bool(own), where, frozenset(node.name for node in own or [me]), here
+    )

@@ -15,8 +15,12 @@ from typing import NamedTuple
 from dmonitor.base import log, names, user
 from dmonitor.core.model import Node, Silence, Test
 
-Keys = tuple[bytes, ...] | None  # the one that is used first; none where what there is cannot be used; None without any
-Tests = Mapping[Test, Mapping[str, str] | None]  # each test's parameters; None where its file has mistakes
+Keys = (
+    tuple[bytes, ...] | None
+)  # the one that is used first; none where what there is cannot be used; None without any
+Tests = Mapping[
+    Test, Mapping[str, str] | None
+]  # each test's parameters; None where its file has mistakes
 
 PORT = 2929
 NO_KEY = "whoever can call from a node's address is believed to be that node"
@@ -106,13 +110,17 @@ def load(directory: str) -> Config:
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = load_nodes(directory, problems)
-    problems.unreadable &= os.path.lexists(f"{directory}/nodes.txt")  # without it there are no nodes
+    problems.unreadable &= os.path.lexists(
+        f"{directory}/nodes.txt"
+    )  # without it there are no nodes
     tests = load_tests(directory, problems)
     addresses = _addresses(f"{directory}/alert.d", problems)
     complete = not problems.unreadable
     keys = load_keys(directory, problems)
     silences = tuple(load_silences(directory, problems, tests if complete else None, nodes))
-    return Config(directory, settings, nodes, tests, addresses, tuple(problems), complete, keys, silences)
+    return Config(
+        directory, settings, nodes, tests, addresses, tuple(problems), complete, keys, silences
+    )
 
 
 def log_problems(problems: Iterable[Problem]) -> None:
@@ -124,7 +132,9 @@ def log_problems(problems: Iterable[Problem]) -> None:
 def line_of(directory: str, node: str) -> int | None:
     """Return the number of NODE's line in nodes.txt."""
     lines = _read(f"{directory}/nodes.txt", Problems())
-    return next((number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None)
+    return next(
+        (number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -142,7 +152,9 @@ def _quoted(name: str) -> str:
 def _read(path: str, problems: Problems, *, optional: bool = False) -> list[str]:
     """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
     try:
-        with open(path, "rb", buffering=0) as file:  # most are empty, and a text file takes three times as long to open
+        with open(
+            path, "rb", buffering=0
+        ) as file:  # most are empty, and a text file takes three times as long to open
             return file.read(_FILE_LIMIT).decode("utf-8", "replace").splitlines()
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
@@ -163,7 +175,12 @@ class _Entry(NamedTuple):
 
 
 def _entries(
-    directory: str, problems: Problems, is_proper: Callable[[str], object], what: str, *, optional: bool = False
+    directory: str,
+    problems: Problems,
+    is_proper: Callable[[str], object],
+    what: str,
+    *,
+    optional: bool = False,
 ) -> Iterator[_Entry]:
     """Yield what is in DIRECTORY and counts, in order.
 
@@ -173,7 +190,10 @@ def _entries(
     listed: list[os.DirEntry[str]] = []
     try:
         with os.scandir(directory) as found:
-            listed = sorted((each for each in found if not names.is_passed_over(each.name)), key=lambda each: each.name)
+            listed = sorted(
+                (each for each in found if not names.is_ignored_file(each.name)),
+                key=lambda each: each.name,
+            )
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
             problems.failed(directory, error)
@@ -210,7 +230,9 @@ def load_settings(directory: str, problems: Problems) -> Settings:
         if not is_set:
             problems.error(path, f"{_quoted(line)} is not KEY = VALUE", number)
         elif key not in _SETTINGS:
-            problems.error(path, f"unknown key {_quoted(key)}{did_you_mean(key, _SETTINGS)}", number)
+            problems.error(
+                path, f"unknown key {_quoted(key)}{did_you_mean(key, _SETTINGS)}", number
+            )
         else:
             field, read = _SETTINGS[key]
             if field in values:
@@ -223,7 +245,9 @@ def load_settings(directory: str, problems: Problems) -> Settings:
     return Settings()._replace(**values)  # type: ignore[arg-type]
 
 
-def _checked(is_proper: Callable[[str], object], complaint: str, make: Callable[[str], _Value] = str) -> Callable[[str], _Value]:
+def _checked(
+    is_proper: Callable[[str], object], complaint: str, make: Callable[[str], _Value] = str
+) -> Callable[[str], _Value]:
     def read(value: str) -> _Value:
         if not is_proper(value):
             raise ValueError(complaint)
@@ -236,7 +260,12 @@ def _whole(low: int, high: int) -> Callable[[str], _Value]:
     complaint = f"not a whole number from {low} to {high}"
 
     def is_proper(value: str) -> bool:  # a shell takes what begins with 0 for an octal number
-        return value.isascii() and value.isdigit() and value == str(int(value)) and low <= int(value) <= high
+        return (
+            value.isascii()
+            and value.isdigit()
+            and value == str(int(value))
+            and low <= int(value) <= high
+        )
 
     return _checked(is_proper, complaint, int)
 
@@ -256,7 +285,12 @@ def _listen(value: str) -> tuple[str, ...]:
 def _remind(value: str) -> float:
     for unit, seconds in (("min", 60), ("h", 3600), ("d", 86400)):
         number = value.removesuffix(unit).rstrip()
-        if value.endswith(unit) and number.isascii() and number.isdigit() and 600 <= int(number) * seconds <= 365 * 86400:
+        if (
+            value.endswith(unit)
+            and number.isascii()
+            and number.isdigit()
+            and 600 <= int(number) * seconds <= 365 * 86400
+        ):
             return float(int(number) * seconds)
     if value != "off":
         raise ValueError("neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
@@ -269,10 +303,18 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "listen": ("listen", _listen),
     "port": ("port", _whole(1, 65535)),
     "from": ("sender", _checked(names.is_address, "not a mail address")),
-    "sendmail": ("sendmail", _checked(lambda value: value.startswith("/") and value.isprintable(), "not an absolute path")),
+    "sendmail": (
+        "sendmail",
+        _checked(
+            lambda value: value.startswith("/") and value.isprintable(), "not an absolute path"
+        ),
+    ),
     "concurrency": ("concurrency", _whole(1, 10_000)),
     "name": ("name", _checked(names.is_node, "not a host name or an address")),
-    "flapping": ("flapping", _checked(("on", "off").__contains__, "neither on nor off", "on".__eq__)),
+    "flapping": (
+        "flapping",
+        _checked(("on", "off").__contains__, "neither on nor off", "on".__eq__),
+    ),
     "remind": ("remind", _remind),
 }
 
@@ -290,11 +332,19 @@ def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
             continue
         name, site = words[0], words[1] if len(words) > 1 else words[0]
         if not names.is_node(name):
-            problems.error(path, f"{_quoted(name)} is not a host name or an address; a line reads NODE [SITE]", number)
+            problems.error(
+                path,
+                f"{_quoted(name)} is not a host name or an address; a line reads NODE [SITE]",
+                number,
+            )
         elif not names.is_site(site) and site != name:
-            problems.error(path, f"{_quoted(site)} is not a site: letters, digits and . _ - only", number)
+            problems.error(
+                path, f"{_quoted(site)} is not a site: letters, digits and . _ - only", number
+            )
         elif len(words) > 2:
-            problems.error(path, f"{_quoted(words[2])} behind the site: a line reads NODE [SITE]", number)
+            problems.error(
+                path, f"{_quoted(words[2])} behind the site: a line reads NODE [SITE]", number
+            )
         elif name in nodes:
             problems.warning(path, f"{name} is listed twice; the first line counts", number)
         else:
@@ -312,18 +362,24 @@ _TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
 def load_tests(directory: str, problems: Problems) -> Tests:
     """Read hosts.d."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for name, path, mode, _ in _entries(f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME):
+    for name, path, mode, _ in _entries(
+        f"{directory}/hosts.d", problems, names.is_subject, _HOST_NAME
+    ):
         if name == names.NODE:
             problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
         elif not stat.S_ISDIR(mode):
             problems.unreadable |= not mode
-            problems.error(path, "not a directory: a host is a directory, its tests are the files in it")
+            problems.error(
+                path, "not a directory: a host is a directory, its tests are the files in it"
+            )
         else:
             tests.update(_tests_of(name, path, problems))
     return tests
 
 
-def _tests_of(host: str, path: str, problems: Problems) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
+def _tests_of(
+    host: str, path: str, problems: Problems
+) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
     for name, file, mode, size in _entries(path, problems, names.is_test, _TEST_NAME):
         if stat.S_ISREG(mode):
             suffix = name.partition(":")[2]
@@ -362,10 +418,18 @@ def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict
             continue
         key, is_set, value = (part.strip() for part in line.partition("="))
         if not is_set or not names.is_parameter(key):
-            hint = f"; did you mean {line.replace(key, key.upper(), 1)}?" if is_set and names.is_parameter(key.upper()) else ""
-            problems.error(path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals{hint}", number)
+            hint = (
+                f"; did you mean {line.replace(key, key.upper(), 1)}?"
+                if is_set and names.is_parameter(key.upper())
+                else ""
+            )
+            problems.error(
+                path, f"{_quoted(line)} is not KEY=VALUE, the key in capitals{hint}", number
+            )
         elif names.is_loader_variable(key):
-            problems.error(path, f"{key} would change what the plugin runs, not what it tests", number)
+            problems.error(
+                path, f"{key} would change what the plugin runs, not what it tests", number
+            )
         elif "\ufffd" in value:
             problems.error(path, f"{key} is not UTF-8", number)
         elif not value.isprintable():
@@ -384,7 +448,9 @@ def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict
 
 def load_keys(directory: str, problems: Problems) -> Keys:
     """Read the key that the nodes share, and the one before it, which is taken while the key is changed."""
-    there = [key for name in KEY_FILES if (key := load_key(f"{directory}/{name}", problems)) is not None]
+    there = [
+        key for name in KEY_FILES if (key := load_key(f"{directory}/{name}", problems)) is not None
+    ]
     return tuple(key for key in there if key) if there else None
 
 
@@ -407,7 +473,9 @@ def load_key(path: str, problems: Problems) -> bytes | None:
     elif status.st_mode & 0o027:
         fault = f"others could read or write it (mode {status.st_mode & 0o777:o}); chmod 640 would mend that"
     elif not names.is_key(key):
-        fault = "it is not one word of 32 printable characters at least; `dmonitor key new` makes one"
+        fault = (
+            "it is not one word of 32 printable characters at least; `dmonitor key new` makes one"
+        )
     if fault:
         problems.error(path, f"this key is not used: {fault}")
     return b"" if fault else key
@@ -440,10 +508,16 @@ def load_silences(
     hosts: dict[str, list[str]] = {names.NODE: [node.name for node in nodes]}
     for test in tests or ():
         hosts.setdefault(test.host, []).append(test.name)
-    for host, path, mode, _ in _entries(f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True):
+    for host, path, mode, _ in _entries(
+        f"{directory}/silence.d", problems, names.is_subject, _HOST_NAME, optional=True
+    ):
         what, known, files = "host in hosts.d", list(hosts), [_Entry(host, path, mode)]
         if stat.S_ISDIR(mode):
-            is_proper, what = (names.is_node, "node in nodes.txt") if host == names.NODE else (names.is_test, "test in hosts.d")
+            is_proper, what = (
+                (names.is_node, "node in nodes.txt")
+                if host == names.NODE
+                else (names.is_test, "test in hosts.d")
+            )
             files = list(_entries(path, problems, is_proper, f"a {what}", optional=True))
             known = hosts.get(host, [])
         for name, file, mode, _ in files:
@@ -451,7 +525,9 @@ def load_silences(
                 problems.error(file, "not a file: touch HOST, or HOST/TEST")
                 continue
             if tests is not None and name not in known:
-                problems.warning(file, f"silences nothing: no such {what}{did_you_mean(name, known)}")
+                problems.warning(
+                    file, f"silences nothing: no such {what}{did_you_mean(name, known)}"
+                )
             yield from _silence(file, host, "" if file == path else name)
 
 

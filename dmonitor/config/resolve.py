@@ -53,17 +53,23 @@ def look_up_all(names: Iterable[str], patience: float) -> dict[str, Found]:
     """Look NAMES up at the same time; one that has not answered within PATIENCE seconds has no address."""
     every = set(names)
     literal = {name: look_up(name) for name in every if _is_literal(name)}
-    return literal | (_ask_resolver(every - literal.keys(), patience) if len(literal) < len(every) else {})
+    return literal | (
+        _ask_resolver(every - literal.keys(), patience) if len(literal) < len(every) else {}
+    )
 
 
 def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Found]:
     import queue
     import threading
 
-    found: dict[str, Found] = dict.fromkeys(names, ((), f"no answer from the resolver within {patience:g} s"))
+    found: dict[str, Found] = dict.fromkeys(
+        names, ((), f"no answer from the resolver within {patience:g} s")
+    )
     answers: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
     for name in names:
-        threading.Thread(target=lambda name: answers.put((name, look_up(name))), args=(name,), daemon=True).start()
+        threading.Thread(
+            target=lambda name: answers.put((name, look_up(name))), args=(name,), daemon=True
+        ).start()
     deadline = time.monotonic() + patience
     with contextlib.suppress(queue.Empty):
         for _ in names:

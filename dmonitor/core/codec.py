@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin
 
-Clock = Callable[[float], float]
+TimeShift = Callable[[float], float]
 
 _UNIONS = (Union, types.UnionType)  # `X | None` is either, as X is made; Python 3.14 has but one
 
@@ -21,7 +21,9 @@ _NEEDED: Any = object()  # in place of the default of a field that has none
 
 AGE = 1e9  # seconds, which is 31 years, that a peer may say something is old, or far
 
-Time = Annotated[float, "time"]  # on the clock of whoever has the value, which moves it on the way; other floats are seconds
+Time = Annotated[
+    float, "time"
+]  # on the clock of whoever has the value, which moves it on the way; other floats are seconds
 
 
 def rule(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
@@ -35,20 +37,20 @@ def rule(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
     return check
 
 
-def write(kind: Any, value: Any, clock: Clock = float) -> str:
+def write(kind: Any, value: Any, clock: TimeShift = float) -> str:
     """Return VALUE, a KIND, as JSON in ASCII; CLOCK moves its times."""
     return json.dumps(_dumper(kind)(value, clock), separators=(",", ":"), allow_nan=False)
 
 
-def read(kind: Any, text: str | bytes, clock: Clock = float, *, own: bool = False) -> Any:
-    """Return the KIND that TEXT holds, its times moved by CLOCK; ValueError if it holds none. OWN text is of our own grammar."""
+def read(kind: Any, text: str | bytes, clock: TimeShift = float, *, trusted: bool = False) -> Any:
+    """Return the KIND that TEXT holds, its times moved by CLOCK; ValueError if it holds none. TRUSTED text is our own, and no grammar is asked of it."""
     try:
-        return _loader(kind)(json.loads(text), clock, own)
+        return _loader(kind)(json.loads(text), clock, trusted)
     except RecursionError:
         raise ValueError("too deep") from None
 
 
-def moved(value: Any, clock: Clock) -> Any:
+def shift_times(value: Any, clock: TimeShift) -> Any:
     """Return the NamedTuple VALUE with all its times moved by CLOCK."""
     kind: Any = type(value)
     return _loader(kind)(_dumper(kind)(value, clock), float, True)
@@ -56,11 +58,14 @@ def moved(value: Any, clock: Clock) -> Any:
 
 def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each field of a NamedTuple."""
-    return [(name, kind.__annotations__[name], kind._field_defaults.get(name, _NEEDED)) for name in kind._fields]
+    return [
+        (name, kind.__annotations__[name], kind._field_defaults.get(name, _NEEDED))
+        for name in kind._fields
+    ]
 
 
 @functools.cache
-def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
+def _dumper(kind: Any) -> Callable[[Any, TimeShift], Any]:
     """Return what makes JSON's own types of a KIND."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
@@ -73,12 +78,18 @@ def _dumper(kind: Any) -> Callable[[Any, Clock], Any]:
     if hasattr(kind, "_fields"):
         fields = [(name, _dumper(each), default) for name, each, default in _fields(kind)]
         return lambda value, clock: {
-            name: dump(one, clock) for name, dump, default in fields if (one := getattr(value, name)) != default
+            name: dump(one, clock)
+            for name, dump, default in fields
+            if (one := getattr(value, name)) != default
         }
-    return (lambda value, _: value.value) if isinstance(kind, enum.EnumType) else (lambda value, _: value)
+    return (
+        (lambda value, _: value.value)
+        if isinstance(kind, enum.EnumType)
+        else (lambda value, _: value)
+    )
 
 
-def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, Clock], Any]:
+def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, TimeShift], Any]:
     if inner[-1] is Ellipsis:
         dump = _dumper(inner[0])
         return lambda value, clock: [dump(one, clock) for one in value]
@@ -87,17 +98,19 @@ def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, Clock], Any]:
 
 
 @functools.cache
-def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
+def _loader(kind: Any) -> Callable[[Any, TimeShift, bool], Any]:
     """Return what makes a KIND of JSON's own types."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Time:
-        return lambda data, clock, own: clock(_number(data) if own else _number(data, AGE))
+        return lambda data, clock, trusted: clock(_number(data) if trusted else _number(data, AGE))
     if origin is Annotated:
         plain = _loader(inner[0])
-        return lambda data, clock, own: plain(data, clock, own) if own else inner[1](plain(data, clock, own))
+        return lambda data, clock, trusted: (
+            plain(data, clock, trusted) if trusted else inner[1](plain(data, clock, trusted))
+        )
     if origin in _UNIONS:
         some = _loader(inner[0])
-        return lambda data, clock, own: None if data is None else some(data, clock, own)
+        return lambda data, clock, trusted: None if data is None else some(data, clock, trusted)
     if origin is tuple:
         return _tuple_loader(inner)
     if hasattr(kind, "_fields"):
@@ -114,23 +127,29 @@ def _loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
     return lambda data, *_: check(data)
 
 
-def _tuple_loader(inner: tuple[Any, ...]) -> Callable[[Any, Clock, bool], Any]:
+def _tuple_loader(inner: tuple[Any, ...]) -> Callable[[Any, TimeShift, bool], Any]:
     is_list = rule(lambda data: isinstance(data, list))
     if inner[-1] is Ellipsis:
         load = _loader(inner[0])
-        return lambda data, clock, own: tuple([load(one, clock, own) for one in is_list(data)])
+        return lambda data, clock, trusted: tuple(
+            [load(one, clock, trusted) for one in is_list(data)]
+        )
     loads = list(map(_loader, inner))
-    return lambda data, clock, own: tuple([load(one, clock, own) for load, one in zip(loads, is_list(data), strict=True)])
+    return lambda data, clock, trusted: tuple(
+        [load(one, clock, trusted) for load, one in zip(loads, is_list(data), strict=True)]
+    )
 
 
-def _record_loader(kind: Any) -> Callable[[Any, Clock, bool], Any]:
+def _record_loader(kind: Any) -> Callable[[Any, TimeShift, bool], Any]:
     loads = [(name, _loader(each)) for name, each, _ in _fields(kind)]
     needed = {name for name, _, default in _fields(kind) if default is _NEEDED}
     is_whole = rule(lambda data: isinstance(data, dict) and needed <= data.keys())
 
-    def load(data: Any, clock: Clock, own: bool) -> Any:
+    def load(data: Any, clock: TimeShift, trusted: bool) -> Any:
         is_whole(data)
-        return kind(**{name: each(data[name], clock, own) for name, each in loads if name in data})
+        return kind(
+            **{name: each(data[name], clock, trusted) for name, each in loads if name in data}
+        )
 
     return load
 

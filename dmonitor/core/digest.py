@@ -13,7 +13,9 @@ from dmonitor.core.model import Node
 
 def digest(things: Iterable[object]) -> str:
     """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
-    return str(hashlib.sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest())[:16]
+    return str(
+        hashlib.sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest()
+    )[:16]
 
 
 def digest_nodes(nodes: Iterable[Node]) -> str:

@@ -11,10 +11,21 @@ from typing import NamedTuple, Protocol
 from dmonitor import __version__
 from dmonitor.core import election, model
 from dmonitor.core.codec import Time
-from dmonitor.core.model import Change, Contact, Incident, Judgement, Node, Notification, Presence, Silence, Standing, Test
+from dmonitor.core.model import (
+    Change,
+    Contact,
+    Incident,
+    Judgement,
+    Node,
+    NodeStatus,
+    Notification,
+    Silence,
+    Test,
+    TestState,
+)
 
 
-class Own(NamedTuple):
+class NodeMemory(NamedTuple):
     """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
 
     `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one.
@@ -27,7 +38,7 @@ class Own(NamedTuple):
     finished: Time = float("-inf")
     refused: int = 0
     speaks: bool = False
-    heard: tuple[Presence, ...] = ()
+    heard: tuple[NodeStatus, ...] = ()
     name: str = ""
     nodes: str = ""
     addresses: str = ""
@@ -37,13 +48,23 @@ class Own(NamedTuple):
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     lines: tuple[model.NodeName, ...] = ()
 
-    def presence(
-        self, name: str, node_id: str, now: float, *, tests: str = "", stores: bool = True, wall: float = 0.0
-    ) -> Presence:
-        told = {field: getattr(self, field) for field in ("finished", "speaks", "refused", "nodes", "addresses")}
+    def status(
+        self,
+        name: str,
+        node_id: str,
+        now: float,
+        *,
+        tests: str = "",
+        stores: bool = True,
+        wall: float = 0.0,
+    ) -> NodeStatus:
+        told = {
+            field: getattr(self, field)
+            for field in ("finished", "speaks", "refused", "nodes", "addresses")
+        }
         told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
         every, rounds = election.interval(self.begins), len(self.begins)
-        return Presence(
+        return NodeStatus(
             self.name or name,
             node_id,
             now,
@@ -58,27 +79,34 @@ class Own(NamedTuple):
 
 
 def state_of(
-    own: Own, incidents: Iterable[Incident], silences: Sequence[Silence], presence: Presence, now: float
+    node: NodeMemory,
+    incidents: Iterable[Incident],
+    silences: Sequence[Silence],
+    status: NodeStatus,
+    now: float,
 ) -> model.Statement:
     """Return what a node's greeting states, given what it remembers."""
     listed = tuple(known for known in incidents if not known.removed)
     return model.Statement(
-        presence, own.heard, tuple(known for known in silences if known.until is None or known.until > now), listed
+        status,
+        node.heard,
+        tuple(known for known in silences if known.until is None or known.until > now),
+        listed,
     )
 
 
-class Books(NamedTuple):
+class Memory(NamedTuple):
     """All that a node remembers; `recall` finds incidents that are long over by their ids."""
 
-    own: Own
-    standings: Mapping[Test, Standing]
+    node: NodeMemory
+    test_states: Mapping[Test, TestState]
     incidents: Sequence[Incident]  # open, owing, or closed lately
     outbox: Sequence[Notification]  # told by this node, and not yet taken for that address
     silences: Mapping[str, Sequence[Silence]]  # what peers said last, by node name
     recall: Callable[[Iterable[str]], Iterable[Incident]]
 
 
-class Setup(NamedTuple):
+class RoundConfig(NamedTuple):
     """What the round needs to know of the configuration, and who we are; times are of this node's clock.
 
     `tests` has those that nodes are, too; `digest` is of the others.
@@ -126,8 +154,8 @@ class Greet(NamedTuple):
 class Save(NamedTuple):
     """Store all of this, or none -> whether it is stored for good."""
 
-    own: Own | None = None
-    standings: Mapping[Test, Standing] = MappingProxyType({})
+    node: NodeMemory | None = None
+    test_states: Mapping[Test, TestState] = MappingProxyType({})
     gone: frozenset[Test] = frozenset()
     incidents: tuple[Incident, ...] = ()
     outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
@@ -170,7 +198,7 @@ class Observation(NamedTuple):
     contacts: Sequence[Contact]
 
 
-class Clock(Protocol):
+class RoundClock(Protocol):
     """`now` is this node's clock, in seconds, `text` one of its times for people; `elapsed` counts from the round's beginning."""
 
     def now(self) -> float: ...

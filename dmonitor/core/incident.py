@@ -9,20 +9,29 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from dmonitor.core.model import Incident, Judgement, Kind, Standing, Test, Verdict, Vote
+from dmonitor.core.model import Incident, Judgement, Kind, Test, TestState, Verdict, Vote
 
-MEMORY = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
-LISTED = 3600.0  # seconds after its last change for which a closed incident is still listed, and counted for flapping
-HELD = 60  # incidents of one test, open or over lately, beyond which none is taken that was only heard of
-IDS = 256  # of one incident; what would have more is not united, for a peer may make up any number
-CHANGES = 6  # changes of one test that are not yet flapping
-WINDOW = 1800.0  # seconds within which they are counted
-STEADY = 900.0  # seconds without a change after which a test flaps no more
+SILENT_SITE_GRACE = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
+LISTED_SECONDS = 3600.0  # seconds after its last change for which a closed incident is still listed, and counted for flapping
+INCIDENTS_PER_TEST = 60  # incidents of one test, open or over lately, beyond which none is taken that was only heard of
+IDS_LIMIT = (
+    256  # of one incident; what would have more is not united, for a peer may make up any number
+)
+FLAPPING_CHANGES = 6  # changes of one test that are not yet flapping
+FLAPPING_WINDOW = 1800.0  # seconds within which they are counted
+FLAPPING_ENDS_AFTER = 900.0  # seconds without a change after which a test flaps no more
 
 
 def advance(
-    test: Test, before: Standing, incident: Incident | None, judgement: Judgement, *, confirm: int, now: float, fresh_id: str
-) -> tuple[Standing, Incident | None]:
+    test: Test,
+    before: TestState,
+    incident: Incident | None,
+    judgement: Judgement,
+    *,
+    confirm: int,
+    now: float,
+    fresh_id: str,
+) -> tuple[TestState, Incident | None]:
     """Take TEST one round further: return its standing, and its incident if one is open or was until now.
 
     INCIDENT is the open one, or None; FRESH_ID names the one that may open, where it may. `confirm` rounds of DOWN in
@@ -31,11 +40,18 @@ def advance(
     downs = min(before.downs + 1, confirm) if judgement.verdict is Verdict.DOWN else 0
     same = judgement.verdict is before.verdict
     own = judgement.answers[0].result
-    standing = Standing(judgement.verdict, own.outcome if own else before.own, before.since if same else now, downs)
+    standing = TestState(
+        judgement.verdict,
+        own.outcome if own else before.own_outcome,
+        before.since if same else now,
+        downs,
+    )
     if incident is None:
         if downs < confirm or not fresh_id:
             return standing, None
-        return standing, Incident((fresh_id,), test, now, judgement, _remember((), judgement, now), held=now)
+        return standing, Incident(
+            (fresh_id,), test, now, judgement, _remember((), judgement, now), held=now
+        )
     incident = incident._replace(failed=_remember(incident.failed, judgement, now))
     if len(incident.failed) < judgement.quorum and judgement.nodes(Vote.PASSING):
         incident = close(incident, now, judgement)
@@ -51,12 +67,14 @@ def remove(incident: Incident) -> Incident:
     return incident._replace(removed=True)
 
 
-def _remember(failed: tuple[tuple[str, float], ...], judgement: Judgement, now: float) -> tuple[tuple[str, float], ...]:
+def _remember(
+    failed: tuple[tuple[str, float], ...], judgement: Judgement, now: float
+) -> tuple[tuple[str, float], ...]:
     """Return the sites that count as failing, each with the time it was last heard to fail.
 
-    One lost answer is no recovery: a site that failed when last heard and is silent now counts for MEMORY more.
+    One lost answer is no recovery: a site that failed when last heard and is silent now counts for SILENT_SITE_GRACE more.
     """
-    kept = {site: min(at, now) for site, at in failed if now - at < MEMORY}
+    kept = {site: min(at, now) for site, at in failed if now - at < SILENT_SITE_GRACE}
     for site in {answer.node.site for answer in judgement.answers if answer.result is not None}:
         kept.pop(site, None)
     kept.update(dict.fromkeys(judgement.sites(Vote.FAILING), now))
@@ -65,17 +83,23 @@ def _remember(failed: tuple[tuple[str, float], ...], judgement: Judgement, now: 
 
 def changed_at(incident: Incident) -> float | None:
     """Return when a closed INCIDENT changed last: others may have to hear long after its end that it is told."""
-    return None if incident.closed is None or incident.removed else max(incident.closed, incident.held)
+    return (
+        None if incident.closed is None or incident.removed else max(incident.closed, incident.held)
+    )
 
 
 def owed(incident: Incident) -> tuple[Kind, ...]:
     """Return what INCIDENT owes: its alert, its recovery, or both in one; a recovery only where the alert is told or owed."""
     if incident.removed or incident.recovery or (incident.void and not incident.alert):
         return ()
-    return (() if incident.alert else (Kind.ALERT,)) + (() if incident.closed is None else (Kind.RECOVERY,))
+    return (() if incident.alert else (Kind.ALERT,)) + (
+        () if incident.closed is None else (Kind.RECOVERY,)
+    )
 
 
-def told(incident: Incident, kinds: Iterable[Kind], by: str, now: float, remind: float = 0.0) -> Incident:
+def told(
+    incident: Incident, kinds: Iterable[Kind], by: str, now: float, remind: float = 0.0
+) -> Incident:
     """Note that BY has handed KINDS over; every REMIND seconds there is a reminder."""
     facts: dict[str, Any] = {"held": now}
     if remind:
@@ -93,7 +117,9 @@ def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
 class Ledger:
     """The incidents that this node knows, by their ids; RECALL finds those that are long over. `changed` are those put."""
 
-    def __init__(self, incidents: Sequence[Incident], recall: Callable[[Iterable[str]], Iterable[Incident]]) -> None:
+    def __init__(
+        self, incidents: Sequence[Incident], recall: Callable[[Iterable[str]], Iterable[Incident]]
+    ) -> None:
         self._by_id: dict[str, Incident] = {}
         self._open: dict[tuple[Test, bool], Incident] = {}
         self._recall = recall
@@ -114,10 +140,14 @@ class Ledger:
         return iter({incident.id: incident for incident in self._by_id.values()}.values())
 
     def find(self, ids: Iterable[str]) -> list[Incident]:
-        """Return the incidents that have one of IDS."""
+        """Return the incidents that have one of IDS_LIMIT."""
         unknown = [known for known in ids if known not in self._by_id]
         self._keep(self._recall(unknown) if unknown else ())
-        return list({self._by_id[known].id: self._by_id[known] for known in ids if known in self._by_id}.values())
+        return list(
+            {
+                self._by_id[known].id: self._by_id[known] for known in ids if known in self._by_id
+            }.values()
+        )
 
     def open_for(self, test: Test, *, flapping: bool = False) -> Incident | None:
         return self._open.get((test, flapping))
@@ -141,11 +171,11 @@ class Ledger:
         if heard.is_open and all(mine.closed is None for mine in met):
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
             met += [ours] if ours and ours not in met else []
-        if not met and self._held[heard.test] >= HELD:
+        if not met and self._held[heard.test] >= INCIDENTS_PER_TEST:
             return  # a peer may make up any number
         self._held[heard.test] += not met
         united = heard._replace(held=now) if not met else _unite(met, heard, now)
-        if united not in met and len(united.ids) <= IDS:
+        if united not in met and len(united.ids) <= IDS_LIMIT:
             self.put(united)
 
 
@@ -153,7 +183,14 @@ def _is_known(mine: Incident, heard: Incident) -> bool:
     """Say whether HEARD tells nothing that MINE does not."""
 
     def facts(what: Incident) -> tuple[bool | int, ...]:
-        return (what.closed is not None, bool(what.alert), bool(what.recovery), what.void, what.reminded, bool(what.opening))
+        return (
+            what.closed is not None,
+            bool(what.alert),
+            bool(what.recovery),
+            what.void,
+            what.reminded,
+            bool(what.opening),
+        )
 
     known = all(ours >= theirs for ours, theirs in zip(facts(mine), facts(heard), strict=True))
     return known and not mine.removed and set(mine.ids).issuperset(heard.ids)
@@ -182,17 +219,37 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     return united if owed(united) == owed(known[0]) else united._replace(held=now)
 
 
-def flap(test: Test, incidents: Sequence[Incident], judgement: Judgement, now: float, fresh_id: str) -> Incident | None:
+def flap(
+    test: Test, incidents: Sequence[Incident], judgement: Judgement, now: float, fresh_id: str
+) -> Incident | None:
     """Return the flapping that begins or ends now, given INCIDENTS of TEST, those that ended lately among them; or None.
 
-    It begins with more than CHANGES changes within WINDOW, and ends once there was none for STEADY.
+    It begins with more than FLAPPING_CHANGES changes within FLAPPING_WINDOW, and ends once there was none for FLAPPING_ENDS_AFTER.
     """
     episodes = [incident for incident in incidents if incident.flapping]
-    ended = max((episode.closed for episode in episodes if episode.closed is not None), default=float("-inf"))
-    ordinary = [incident for incident in incidents if not incident.flapping and not incident.removed]
-    changes = [at for incident in ordinary for at in (incident.began, incident.closed) if at is not None and at > ended]
+    ended = max(
+        (episode.closed for episode in episodes if episode.closed is not None),
+        default=float("-inf"),
+    )
+    ordinary = [
+        incident for incident in incidents if not incident.flapping and not incident.removed
+    ]
+    changes = [
+        at
+        for incident in ordinary
+        for at in (incident.began, incident.closed)
+        if at is not None and at > ended
+    ]
     present = next((episode for episode in episodes if episode.is_open), None)
     if present:
-        return close(present, now, judgement) if now - max([*changes, present.began]) >= STEADY else None
-    recent = sum(now - at < WINDOW for at in changes)
-    return Incident((fresh_id,), test, now, judgement, flapping=recent, held=now) if recent > CHANGES else None
+        return (
+            close(present, now, judgement)
+            if now - max([*changes, present.began]) >= FLAPPING_ENDS_AFTER
+            else None
+        )
+    recent = sum(now - at < FLAPPING_WINDOW for at in changes)
+    return (
+        Incident((fresh_id,), test, now, judgement, flapping=recent, held=now)
+        if recent > FLAPPING_CHANGES
+        else None
+    )

@@ -59,7 +59,12 @@ class Kind(enum.Enum):
     RECOVERY = "recovery"
 
 
-_VOTES = {Outcome.OK: Vote.PASSING, Outcome.FAIL: Vote.FAILING, Outcome.TIMEOUT: Vote.FAILING, Outcome.UNKNOWN: Vote.ABSTAIN}
+_VOTES = {
+    Outcome.OK: Vote.PASSING,
+    Outcome.FAIL: Vote.FAILING,
+    Outcome.TIMEOUT: Vote.FAILING,
+    Outcome.UNKNOWN: Vote.ABSTAIN,
+}
 
 
 class Test(NamedTuple):
@@ -183,14 +188,14 @@ class Incident(NamedTuple):
         return self.closed is None and not self.removed
 
 
-class Standing(NamedTuple):
+class TestState(NamedTuple):
     """What is remembered of a test from round to round.
 
-    `own` is what this node's own plugin said last; `downs` the number of DOWN verdicts in a row, as far as it matters.
+    `own_outcome` is what this node's own plugin said last; `downs` the number of DOWN verdicts in a row, as far as it matters.
     """
 
     verdict: Verdict = Verdict.UP
-    own: Outcome = Outcome.OK
+    own_outcome: Outcome = Outcome.OK
     since: float = 0.0
     downs: int = 0
 
@@ -230,7 +235,11 @@ class Silence(NamedTuple):
     until: Time | None = None
 
     def covers(self, test: Test, now: float) -> bool:
-        return self.host == test.host and self.name in ("", test.name) and (self.until is None or now < self.until)
+        return (
+            self.host == test.host
+            and self.name in ("", test.name)
+            and (self.until is None or now < self.until)
+        )
 
 
 class Rehearsal(NamedTuple):
@@ -264,7 +273,7 @@ class Trouble(NamedTuple):
     logged: bool = False
 
 
-class Presence(NamedTuple):
+class NodeStatus(NamedTuple):
     """What a node states of itself, at the moment `at` (rules R5, R7).
 
     `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
@@ -297,8 +306,8 @@ class Statement(NamedTuple):
     `tests` are those it has, None where its digest is ours or they are not known.
     """
 
-    presence: Presence
-    heard: tuple[Presence, ...] = ()
+    status: NodeStatus
+    heard: tuple[NodeStatus, ...] = ()
     silences: tuple[Silence, ...] = ()
     incidents: tuple[Incident, ...] = ()
     tests: frozenset[Test] | None = None
@@ -307,13 +316,13 @@ class Statement(NamedTuple):
 class Contact(NamedTuple):
     """What came of greeting a line of nodes.txt that is not ours: who is there, and what it states; or `reason`, why not.
 
-    `run` is that of the greeting. `unable`: this node, and not the other, is why nothing came of it. `cloned`: another machine
+    `incarnation` is that of the greeting. `unable`: this node, and not the other, is why nothing came of it. `cloned`: another machine
     answers there with our own id.
     """
 
     node: Node
     node_id: str = ""
-    run: str = ""
+    incarnation: str = ""
     statement: Statement | None = None
     reason: str = ""
     unable: bool = False

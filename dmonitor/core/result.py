@@ -11,7 +11,10 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.model import Contact, Outcome, Result
 
-STALE, STALE_ROUNDS = 300.0, 3  # seconds, at least, and intervals that a peer's last finished round may be old
+STALE, STALE_ROUNDS = (
+    300.0,
+    3,
+)  # seconds, at least, and intervals that a peer's last finished round may be old
 MEASURED = 3  # rounds of which an interval must be measured for that
 MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that decide
@@ -22,7 +25,9 @@ def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcom
     words = first_line(output)
     word, _, text = words.partition(" ")
     if os.WIFSIGNALED(status):
-        return Outcome.UNKNOWN, f"died of {_signal_name(os.WTERMSIG(status))}" + (f" after: {words}" if words else "")
+        return Outcome.UNKNOWN, f"died of {_signal_name(os.WTERMSIG(status))}" + (
+            f" after: {words}" if words else ""
+        )
     if word in ("OK", "FAIL"):
         return Outcome[word], text.strip()
     if word == "UNKNOWN" and text:
@@ -42,18 +47,23 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
     first round.
     """
     if contact.statement is None:
-        unsure, ours = contact.unable or contact.cloned, contact.node_id == own_id  # of a clone's checker we hear nothing
+        unsure, ours = (
+            contact.unable or contact.cloned,
+            contact.node_id == own_id,
+        )  # of a clone's checker we hear nothing
         outcome = Outcome.UNKNOWN if unsure else Outcome.OK if ours else Outcome.FAIL
         return Result(outcome, contact.reason, duration)
-    presence = contact.statement.presence
-    age = presence.at - presence.finished
-    if age <= election.limit(presence):
+    status = contact.statement.status
+    age = status.at - status.finished
+    if age <= election.living_limit(status):
         return Result(Outcome.OK, f"last round {age:.0f} s ago", duration)
     if age == float("inf"):
         return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)
-    stale = age > max(STALE, STALE_ROUNDS * 60.0 * presence.interval) and presence.rounds >= MEASURED
-    late = f"its checker has finished no round for {age / 60:.0f} min; they were {presence.interval} min apart"
-    return Result(Outcome.FAIL if stale else Outcome.UNKNOWN, f"its daemon answers, but {late}", duration)
+    stale = age > max(STALE, STALE_ROUNDS * 60.0 * status.interval) and status.rounds >= MEASURED
+    late = f"its checker has finished no round for {age / 60:.0f} min; they were {status.interval} min apart"
+    return Result(
+        Outcome.FAIL if stale else Outcome.UNKNOWN, f"its daemon answers, but {late}", duration
+    )
 
 
 def first_line(output: bytes) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from dmonitor.base import names
-from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Standing, Test, Vote
+from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Test, TestState, Vote
 
 
 class Note(Protocol):
@@ -17,21 +17,49 @@ class Note(Protocol):
     def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
 
 
-def judgement(note: Note, test: Test, before: Standing, after: Standing, judged: Judgement) -> None:
+def judgement(
+    note: Note, test: Test, before: TestState, after: TestState, judged: Judgement
+) -> None:
     """Log what a round concluded about TEST: every step where something changed, else only for who looks for a fault."""
     own = judged.answers[0]
-    moved = after.verdict is not before.verdict or after.own is not before.own
+    moved = after.verdict is not before.verdict or after.own_outcome is not before.own_outcome
     level = "info" if moved else "debug"
-    if moved and after.own is Outcome.UNKNOWN:
+    if moved and after.own_outcome is Outcome.UNKNOWN:
         # A node that has only just been started is not untestable; if it stays so, that is a trouble.
-        note("info" if test.host == names.NODE else "warning", "untestable", test=str(test), text=own.text)
+        note(
+            "info" if test.host == names.NODE else "warning",
+            "untestable",
+            test=str(test),
+            text=own.text,
+        )
     if len(judged.answers) > 1 or moved:
         if len(judged.answers) > 1:
-            note(level, "asked", test=str(test), peers=",".join(answer.node.name for answer in judged.answers[1:]))
+            note(
+                level,
+                "asked",
+                test=str(test),
+                peers=",".join(answer.node.name for answer in judged.answers[1:]),
+            )
         for answer in judged.answers[1:]:
-            note(level, "answer", test=str(test), node=answer.node.name, sees=answer.seen, age=_age(answer), text=answer.text)
+            note(
+                level,
+                "answer",
+                test=str(test),
+                node=answer.node.name,
+                sees=answer.seen,
+                age=_age(answer),
+                text=answer.text,
+            )
         was = before.verdict.value
-        note(level, "verdict", test=str(test), verdict=judged.verdict.value, was=was, **_tally(judged), text=own.text)
+        note(
+            level,
+            "verdict",
+            test=str(test),
+            verdict=judged.verdict.value,
+            was=was,
+            **_tally(judged),
+            text=own.text,
+        )
 
 
 def incident(note: Note, before: Incident | None, after: Incident, judged: Judgement) -> None:
@@ -40,7 +68,14 @@ def incident(note: Note, before: Incident | None, after: Incident, judged: Judge
         note("info", "incident-opened", test=str(after.test), incident=after.id, **_tally(judged))
     elif after.closed is not None:
         lasted = round(after.closed - after.began)
-        note("info", "incident-closed", test=str(after.test), incident=after.id, seconds=lasted, **_tally(judged))
+        note(
+            "info",
+            "incident-closed",
+            test=str(after.test),
+            incident=after.id,
+            seconds=lasted,
+            **_tally(judged),
+        )
 
 
 def _age(answer: Answer) -> float | None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from dmonitor.base import names, user
 from dmonitor.execution import plugin, processes
 
-LIMIT = 15.0  # seconds that sendmail may take
+SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
 HOOK_LIMIT = 10.0  # seconds that a hook may take: a round that stays greets as often, and what it hears may have to be mailed
 _AT_ONCE = 20  # programs that run at the same time
 _FILE_SIZE = 10_000_000  # bytes that a hook may print, or write to a file
@@ -60,16 +60,18 @@ def mail(content: bytes, address: str, *, sendmail: str, sender: str) -> Letter:
 def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[str, Delivery]]:
     """Hand each recipient its letter, all at the same time; yield each and what became of it, as soon as that is known.
 
-    Nothing runs on at the end, after LIMIT seconds for each batch and PATIENCE seconds for all at the most.
+    Nothing runs on at the end, after SENDMAIL_LIMIT seconds for each batch and PATIENCE seconds for all at the most.
     """
     end = time.monotonic() + patience
-    waiting = sorted(letters, key=lambda address: letters[address].is_hook)  # no mail waits for hooks
+    waiting = sorted(
+        letters, key=lambda address: letters[address].is_hook
+    )  # no mail waits for hooks
     running: dict[str, _Attempt] = {}
     while waiting or running:
         while waiting and len(running) < _AT_ONCE:
             address = waiting.pop(0)
             letter = letters[address]
-            left = min(HOOK_LIMIT if letter.is_hook else LIMIT, end - time.monotonic())
+            left = min(HOOK_LIMIT if letter.is_hook else SENDMAIL_LIMIT, end - time.monotonic())
             if left < 1:
                 yield address, Delivery(False, "no time left in this round")
                 continue
@@ -101,7 +103,10 @@ def _start(letter: Letter, limit: float) -> _Attempt:
             content.seek(0)
             marked = mark(output + _HOOKS) if letter.is_hook else 0
             if letter.facts is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (min([_FILE_SIZE, *(each for each in limits if each >= 0)]), limits[1]))
+                resource.setrlimit(
+                    resource.RLIMIT_FSIZE,
+                    (min([_FILE_SIZE, *(each for each in limits if each >= 0)]), limits[1]),
+                )
             process = subprocess.Popen(
                 letter.command,
                 stdin=content,
@@ -133,7 +138,9 @@ def _finish(attempt: _Attempt) -> Delivery:
     os.close(attempt.output)
     text = names.printable(said)
     if status is None:
-        return Delivery(False, f"{attempt.name} did not end in time" + (f": {text}" if text else ""))
+        return Delivery(
+            False, f"{attempt.name} did not end in time" + (f": {text}" if text else "")
+        )
     if status == 0:
         return Delivery(True, text)
     reason = f"exit {status}" if status > 0 else f"died of signal {-status}"

@@ -26,7 +26,9 @@ def distrust(path: str) -> str:
         where = "" if place == real else f"lies in {names.printable(place)}, which "
         if status.st_uid not in (0, os.geteuid()):
             return f"{where}belongs to user {status.st_uid}, and not to root or {user.name()}"
-        if status.st_mode & 0o022 and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+        if status.st_mode & 0o022 and not (
+            stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        ):
             return f"{where}can be written by others than its owner; chmod go-w would mend that"
     return ""
 
@@ -60,10 +62,16 @@ def fault(path: str) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not head.startswith(b"#!"):
-        return "" if head.startswith(b"\x7fELF") else "is neither a program nor a script with a #! line"
+        return (
+            ""
+            if head.startswith(b"\x7fELF")
+            else "is neither a program nor a script with a #! line"
+        )
     interpreter = os.fsdecode(head[2:].split(b"\n")[0].split()[0]) if head[2:].split() else ""
     return (
-        "" if os.access(interpreter, os.X_OK) else f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
+        ""
+        if os.access(interpreter, os.X_OK)
+        else f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
     )
 
 
@@ -86,4 +94,8 @@ def lacking(text: str) -> dict[str, str]:
     import shutil
 
     needs = dict(re.findall(r"^#.*?\bNeeds (\S+) \(([a-z0-9.+-]+)\)", text, re.MULTILINE))
-    return {program: package for program, package in needs.items() if not shutil.which(program, path=f"{PATH}:{_ALSO}")}
+    return {
+        program: package
+        for program, package in needs.items()
+        if not shutil.which(program, path=f"{PATH}:{_ALSO}")
+    }

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 
-PATIENCE = 1.0  # seconds that the killed may take to die before nobody waits for them any more
+REAP_LIMIT = 1.0  # seconds that the killed may take to die before nobody waits for them any more
 
 _RLIMIT_LOCKS = 10
 _MARK = 0x646D << 32  # "dm": a mark is this plus a number of 32 bits
@@ -57,7 +57,9 @@ def mark_of(pid: int) -> int | None:
 
 
 def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # a setuid program may have become somebody else
+    with contextlib.suppress(
+        ProcessLookupError, PermissionError
+    ):  # a setuid program may have become somebody else
         os.kill(pid, signal.SIGKILL)
 
 
@@ -76,7 +78,7 @@ def kill_group(pid: int) -> None:
 
 def kill_all(ours: Callable[[int], bool]) -> None:
     """Kill our children, and theirs as they become ours, until none is left or patience ends."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + REAP_LIMIT
     while time.monotonic() < deadline:
         left = [pid for pid in children() if ours(pid)]
         if not left:
@@ -88,7 +90,7 @@ def kill_all(ours: Callable[[int], bool]) -> None:
 
 
 def reap(pid: int, patience: float) -> bool:
-    """Wait up to PATIENCE seconds (0: as long as it takes) for a child of ours; say whether it is gone."""
+    """Wait up to REAP_LIMIT seconds (0: as long as it takes) for a child of ours; say whether it is gone."""
     deadline = time.monotonic() + patience
     while True:
         try:

@@ -1,14 +1,14 @@
 """Run plugins, many at a time, each under its limit, and leave nothing of them behind (rule R1, promise 6).
 
 Checker and daemon share it, and nothing else starts plugins. The plugins are not children of the program but of
-its *warden*, a process forked from it early on:
+its *supervisor*, a process forked from it early on:
 
-    program  --run-->  warden  --posix_spawn-->  plugins, each a session of its own
+    program  --run-->  supervisor  --posix_spawn-->  plugins, each a session of its own
              <-result-
 
-The warden is a child subreaper: whatever a plugin starts, in however many sessions, ends up as the warden's
-child once its parent dies, and is killed there. When the program dies, by kill -9 too, the warden sees the end
-of its socket, kills everything and exits. When the warden dies, the program, a subreaper as well, does that.
+The supervisor is a child subreaper: whatever a plugin starts, in however many sessions, ends up as the supervisor's
+child once its parent dies, and is killed there. When the program dies, by kill -9 too, the supervisor sees the end
+of its socket, kills everything and exits. When the supervisor dies, the program, a subreaper as well, does that.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dmonitor.base import log
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import processes, supervisor
 
-LIMIT = 10.0  # seconds a plugin may run
+PLUGIN_LIMIT = 10.0  # seconds a plugin may run
 
-_EARLY = 1.0  # seconds; a warden that dies sooner, several times in a row, cannot live here
+_EARLY = 1.0  # seconds; a supervisor that dies sooner, several times in a row, cannot live here
 _EARLY_DEATHS = 3
 
 _LOST = Result(Outcome.UNKNOWN, "the process that runs the plugins was killed")
@@ -36,12 +36,14 @@ Done = Callable[[Test, Result], None]
 
 
 class Runner:
-    """The program's end: hands tests to the warden, and their results to whoever asked, from within SELECTOR's loop.
+    """The program's end: hands tests to the supervisor, and their results to whoever asked, from within SELECTOR's loop.
 
     Each key of SELECTOR has as its data what to call when it is ready. Not for use with threads.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, concurrency: int, limit: float = LIMIT) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector, concurrency: int, limit: float = PLUGIN_LIMIT
+    ) -> None:
         self._selector = selector
         self._concurrency = concurrency
         self._limit = limit
@@ -76,9 +78,16 @@ class Runner:
         for test, plugin, parameters in wanted:
             self._number += 1
             self._waiting[self._number] = (test, done)
-            fields = [str(self._number), plugin, test.host, *(f"{key}={value}" for key, value in parameters.items())]
+            fields = [
+                str(self._number),
+                plugin,
+                test.host,
+                *(f"{key}={value}" for key, value in parameters.items()),
+            ]
             lines.append("\0".join(fields) + "\n")
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # `_results` will find the warden dead
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # `_results` will find the supervisor dead
             self._socket.sendall("".join(lines).encode("utf-8", "surrogateescape"))
 
     def _results(self) -> None:
@@ -102,9 +111,11 @@ class Runner:
             self._replace()
 
     def _replace(self) -> None:
-        """Clear up after a warden that was killed: its plugins die, their tests are UNKNOWN, another one starts."""
-        log.error("warden-lost", tests=self.pending)
-        self._early_deaths = self._early_deaths + 1 if time.monotonic() - self._started < _EARLY else 0
+        """Clear up after a supervisor that was killed: its plugins die, their tests are UNKNOWN, another one starts."""
+        log.error("supervisor-lost", tests=self.pending)
+        self._early_deaths = (
+            self._early_deaths + 1 if time.monotonic() - self._started < _EARLY else 0
+        )
         if self._early_deaths >= _EARLY_DEATHS:
             raise OSError(0, "the process that runs the plugins keeps dying")
         self._selector.unregister(self._socket)
@@ -123,6 +134,6 @@ class Runner:
         """End all that still runs; return when it is gone."""
         self._selector.unregister(self._socket)
         self._socket.close()
-        if not processes.reap(self._warden, processes.PATIENCE + 0.5):
+        if not processes.reap(self._warden, processes.REAP_LIMIT + 0.5):
             os.kill(self._warden, signal.SIGKILL)
             self._bury()

@@ -36,12 +36,20 @@ _DESCRIPTORS = 256
 # posix_spawn takes only descriptors below the limit that the plugin is to have: its output is put here before.
 _STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT = 4, 5, 6
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-_STREAMS = [(os.POSIX_SPAWN_DUP2, slot, number) for number, slot in enumerate((_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT))]
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)  # by the warden: the program's end is ours
+_STREAMS = [
+    (os.POSIX_SPAWN_DUP2, slot, number)
+    for number, slot in enumerate((_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT))
+]
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGPIPE,
+)  # by the supervisor: the program's end is ours
 
 
 def main(requests: socket.socket, concurrency: int, limit: float) -> None:
-    """Be the warden; never return."""
+    """Be the supervisor; never return."""
     status = os.EX_SOFTWARE
     try:
         gc.freeze()  # what the program left to be collected would close descriptors by numbers that are ours now
@@ -57,14 +65,14 @@ def main(requests: socket.socket, concurrency: int, limit: float) -> None:
         for slot in (_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT):
             os.dup2(null, slot, inheritable=False)
         os.closerange(_STDERR_SLOT + 1, 1 << 30)
-        Warden(socket.socket(fileno=3), concurrency, limit).run()
+        Supervisor(socket.socket(fileno=3), concurrency, limit).run()
         status = os.EX_OK
     except OSError as error:
-        log.error("warden-failed", reason=repr(error))
+        log.error("supervisor-failed", reason=repr(error))
     except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
         import traceback
 
-        log.error("warden-failed", reason="".join(traceback.format_exception(error))[-900:])
+        log.error("supervisor-failed", reason="".join(traceback.format_exception(error))[-900:])
     finally:
         os._exit(status)
 
@@ -81,7 +89,7 @@ class _Run:
         self.output = b""
 
 
-class Warden:
+class Supervisor:
     """Starts plugins on request, ends them at their limit, and kills what they leave."""
 
     def __init__(self, requests: socket.socket, concurrency: int, limit: float) -> None:
@@ -90,7 +98,9 @@ class Warden:
         self._limit = limit
         self._rest = b""
         self._queue: deque[list[bytes]] = deque()
-        self._running: dict[int, _Run] = {}  # by pid, in the order they began, which is that of their limits
+        self._running: dict[
+            int, _Run
+        ] = {}  # by pid, in the order they began, which is that of their limits
         self._dying: set[int] = set()  # pids that were killed and are not reaped yet
         self._answers = b""
         self._marks = 0
@@ -168,7 +178,10 @@ class Warden:
 
     def _begin_some(self) -> None:
         """Start a batch of what waits, if it may: while no crowd wants the processors, or that lasts too long."""
-        room, now = min(self._concurrency - len(self._running), _BATCH, len(self._queue)), time.monotonic()
+        room, now = (
+            min(self._concurrency - len(self._running), _BATCH, len(self._queue)),
+            time.monotonic(),
+        )
         if room <= 0 or now < self._look_again:
             return
         if now - self._started < _PATIENCE and self._is_crowded():
@@ -194,7 +207,9 @@ class Warden:
         except (OSError, ValueError, IndexError):  # a system that does not say
             return False
 
-    def _try(self, step: Callable[[_Run], None], run: _Run, failed: list[tuple[_Run, OSError]]) -> None:
+    def _try(
+        self, step: Callable[[_Run], None], run: _Run, failed: list[tuple[_Run, OSError]]
+    ) -> None:
         try:
             step(run)
         except OSError as error:
@@ -214,13 +229,17 @@ class Warden:
         self._marks += 1
         environment = self._environment
         if run.parameters:
-            given = (part.decode("utf-8", "surrogateescape").split("=", 1) for part in run.parameters)
+            given = (
+                part.decode("utf-8", "surrogateescape").split("=", 1) for part in run.parameters
+            )
             environment = environment | dict(given)
         os.dup2(run.write, _STDOUT_SLOT, inheritable=False)
         os.dup2(run.stderr, _STDERR_SLOT, inheritable=False)
         run.mark, run.began = self._mark(self._marks), time.monotonic()
         arguments = [run.path, run.host]
-        run.pid = os.posix_spawn(run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED)
+        run.pid = os.posix_spawn(
+            run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED
+        )
         os.close(run.write)
         self._running[run.pid] = run
 
@@ -273,7 +292,9 @@ class Warden:
                 self._end(run, status)
 
     def _end(self, run: _Run, status: int) -> None:
-        while len(run.output) < result.OUTPUT_LIMIT and b"\n" not in run.output and self._drain(run):
+        while (
+            len(run.output) < result.OUTPUT_LIMIT and b"\n" not in run.output and self._drain(run)
+        ):
             pass
         complaint = os.pread(run.stderr, result.OUTPUT_LIMIT, 0) if not run.output.strip() else b""
         self._close(run)
@@ -300,7 +321,9 @@ class Warden:
             for pid in processes.children():
                 if pid not in self._running and processes.mark_of(pid) not in marks:
                     processes.kill(pid)
-            for run in self._running.values():  # the quick ones end before anybody has to look at what they write
+            for run in (
+                self._running.values()
+            ):  # the quick ones end before anybody has to look at what they write
                 if not run.watched:
                     self._selector.register(run.stdout, selectors.EVENT_READ, run)
                     run.watched = True
@@ -311,7 +334,9 @@ class Warden:
         os.close(run.stderr)
 
     def _say(self, number: bytes, outcome: Outcome, duration: float, text: str) -> None:
-        self._answers += number + f"\0{outcome.value}\0{duration:.6f}\0{text}\n".encode("utf-8", "replace")
+        self._answers += number + f"\0{outcome.value}\0{duration:.6f}\0{text}\n".encode(
+            "utf-8", "replace"
+        )
 
     def _answer(self) -> None:
         """Send what the program takes now; the rest when it has read that, for it may be busy sending to us."""

@@ -32,9 +32,19 @@ class Door:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, directory: str, settings: config.Settings, node_id: str, run: str
+        self,
+        selector: selectors.BaseSelector,
+        directory: str,
+        settings: config.Settings,
+        node_id: str,
+        run: str,
     ) -> None:
-        self._directory, self._settings, self._node_id, self._run = directory, settings, node_id, run
+        self._directory, self._settings, self._node_id, self._run = (
+            directory,
+            settings,
+            node_id,
+            run,
+        )
         self._found, self._finder = socket.socketpair()
         self._thread: threading.Thread | None = None
         self._versions: dict[str, tuple[int, ...]] = {}
@@ -69,7 +79,9 @@ class Door:
         if not changed.isdisjoint(config.KEY_FILES):
             self._read_keys()
             self.note_keys()
-        if "nodes.txt" in changed or time.monotonic() - self._looked > (_LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED):
+        if "nodes.txt" in changed or time.monotonic() - self._looked > (
+            _LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED
+        ):
             self.look()
 
     def _changed(self) -> set[str]:
@@ -78,7 +90,13 @@ class Door:
         for name in _FILES:
             with contextlib.suppress(OSError):
                 status = os.stat(f"{self._directory}/{name}")
-                self._versions[name] = (status.st_mtime_ns, status.st_ino, status.st_size, status.st_mode, status.st_uid)
+                self._versions[name] = (
+                    status.st_mtime_ns,
+                    status.st_ino,
+                    status.st_size,
+                    status.st_mode,
+                    status.st_uid,
+                )
         return {name for name in _FILES if before.get(name) != self._versions.get(name)}
 
     def _read_keys(self) -> None:
@@ -86,7 +104,10 @@ class Door:
         keys = config.load_keys(self._directory, problems)
         config.log_problems(problems)
         if self.keys and not keys:
-            log.error("key-kept", reason="there is no key that can be used any more; the last one stays until a restart")
+            log.error(
+                "key-kept",
+                reason="there is no key that can be used any more; the last one stays until a restart",
+            )
         self.keys = keys if keys or self.keys is None else self.keys
 
     def note_keys(self) -> None:
@@ -134,7 +155,9 @@ class Door:
         self.around = self._next
         self.names = self.around.names
         self.greeting = protocol.Greeting(self.around.me.name, self._node_id, self._run)
-        self.admitted = frozenset(address for addresses in self.around.found.values() for address in addresses)
+        self.admitted = frozenset(
+            address for addresses in self.around.found.values() for address in addresses
+        )
         for peer in self.around.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)

@@ -27,7 +27,9 @@ class Seal:
     RESPONDER is the node that was called, by the name that the caller knows it by; the nonces are those of daemon and caller.
     """
 
-    def __init__(self, key: bytes, nonces: tuple[str, str], responder: str, writes: bytes, reads: bytes) -> None:
+    def __init__(
+        self, key: bytes, nonces: tuple[str, str], responder: str, writes: bytes, reads: bytes
+    ) -> None:
         self._key, self._conversation = key, "\n".join((*nonces, responder)).encode()
         self._writes, self._reads = writes, reads
         self._written = self._taken = 0
@@ -45,7 +47,9 @@ class Seal:
         import hmac  # it takes its time, and only who has a key needs it
 
         found = re.fullmatch(_SEALED, line)
-        if not found or not hmac.compare_digest(found[2], self._mac(self._reads, self._taken, found[1])):
+        if not found or not hmac.compare_digest(
+            found[2], self._mac(self._reads, self._taken, found[1])
+        ):
             raise Forged("a line without the right mac")
         self._taken += 1
         return found[1]
@@ -57,14 +61,18 @@ class Seal:
         return hmac.digest(self._key, text, "sha256").hex().encode()
 
 
-def hello(keys: Sequence[bytes], nonces: tuple[str, str], responder: str) -> tuple[bytes, list[Seal]]:
+def hello(
+    keys: Sequence[bytes], nonces: tuple[str, str], responder: str
+) -> tuple[bytes, list[Seal]]:
     """Return the caller's first line, sealed with each of KEYS, and the seal for each, of which the daemon chooses one."""
     seals = [Seal(key, nonces, responder, QUESTION, ANSWER) for key in keys]
     line = f"hello {responder} {nonces[1]}".encode()
-    return line + b"".join(each.put(line + b"\n").removeprefix(line).rstrip() for each in seals) + b"\n", seals
+    return line + b"".join(
+        each.put(line + b"\n").removeprefix(line).rstrip() for each in seals
+    ) + b"\n", seals
 
 
-def met(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[Seal, str]:
+def accept_hello(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[Seal, str]:
     """Return the seal under which LINE says hello to the daemon that said NONCE, and whom it calls; else raise Forged."""
     if found := re.fullmatch(_HELLO, line):
         responder = found[2].decode("ascii", "replace")

@@ -80,7 +80,7 @@ class Asker:
     The setting `listen` gives the source addresses of questions: nodes that share a machine need them. With KEYS, only who has
     one of them is heard. DIGEST is that of our tests, where it matters who has others. The times in `contacts`, what came of
     greeting each, are on CLOCK; `heard` is told of every one.
-    `own_run` gives that of our own daemon, None if there is none.
+    `own_incarnation` gives that of our own daemon, None if there is none.
     `visiting`: of a statement only the standing matters, and a peer that cannot be greeted is tried again while there is time,
     for its daemon may just be starting.
     """
@@ -96,9 +96,15 @@ class Asker:
         digest: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.selector, self.own_id, self.settings, self.keys, self.digest = selector, own_id, settings, keys, digest
+        self.selector, self.own_id, self.settings, self.keys, self.digest = (
+            selector,
+            own_id,
+            settings,
+            keys,
+            digest,
+        )
         self.clock, self.visiting = clock, False
-        self.own_run: Callable[[], str | None] = lambda: ""
+        self.own_incarnation: Callable[[], str | None] = lambda: ""
         self.heard: Callable[[Contact], None] = lambda _: None
         self.contacts: dict[Node, Contact] = {}
         self.echo: Node | None = None  # the line of nodes.txt at which our own id answered
@@ -113,7 +119,9 @@ class Asker:
         wanted = [
             peer
             for peer in self._peers
-            if (not only or peer.node in only) and test not in peer.asked and peer.node not in answers
+            if (not only or peer.node in only)
+            and test not in peer.asked
+            and peer.node not in answers
             if test != node_test(peer.node.name)
         ]
         for peer in wanted:
@@ -172,7 +180,12 @@ class Asker:
     def tick(self) -> None:
         """Give up what is over its deadline."""
         now = time.monotonic()
-        for give_up in [give_up for peer in self._peers for until, give_up in self._deadlines(peer) if until <= now]:
+        for give_up in [
+            give_up
+            for peer in self._peers
+            for until, give_up in self._deadlines(peer)
+            if until <= now
+        ]:
             give_up()
 
     def _deadlines(self, peer: _Peer) -> Iterator[tuple[float, Callable[[], None]]]:
@@ -181,14 +194,25 @@ class Asker:
             case _Stage.PAUSING:
                 yield peer.deadline, functools.partial(self._connect, peer)
             case _Stage.CONNECTING:
-                yield peer.deadline, functools.partial(self._next_address, peer, "connection timed out")
+                yield (
+                    peer.deadline,
+                    functools.partial(self._next_address, peer, "connection timed out"),
+                )
             case _Stage.GREETING:
-                yield peer.deadline, functools.partial(self._give_up, peer, "connected, but no greeting")
+                yield (
+                    peer.deadline,
+                    functools.partial(self._give_up, peer, "connected, but no greeting"),
+                )
             case _Stage.TALKING:
-                for test, until in itertools.islice(peer.asked.items(), 1):  # the others were asked later
+                for test, until in itertools.islice(
+                    peer.asked.items(), 1
+                ):  # the others were asked later
                     yield until, functools.partial(self._no_answer, peer, test, "no answer in time")
                 if peer.greet_by:
-                    yield peer.greet_by, functools.partial(self._no_statement, peer, "no statement in time")
+                    yield (
+                        peer.greet_by,
+                        functools.partial(self._no_statement, peer, "no statement in time"),
+                    )
 
     def close(self, reason: str = "the round is over") -> None:
         """End every conversation; what has not been answered is not answered for REASON."""
@@ -224,7 +248,9 @@ class Asker:
         peer.deadline = now + (peer.by - now) / (1 + len(peer.addresses))
         try:
             connection = socket.socket(family, socket.SOCK_STREAM)
-            peer.wire = wire = Wire(self.selector, connection, protocol.ANSWER_LIMIT, lambda: self._ready(peer))
+            peer.wire = wire = Wire(
+                self.selector, connection, protocol.ANSWER_LIMIT, lambda: self._ready(peer)
+            )
             for source in map(resolve.normal, self.settings.listen):
                 if source.version == address.version and not source.is_unspecified:
                     connection.bind((str(source), 0))
@@ -252,8 +278,16 @@ class Asker:
         try:
             lines = peer.wire.hear(1 << 16) if peer.wire else []
             if lines is None:
-                hint = "is its key the same as ours?" if peer.seals else "is our address in its nodes.txt?"
-                self._give_up(peer, "it closed the connection" + (f"; {hint}" if peer.stage is _Stage.GREETING else ""))
+                hint = (
+                    "is its key the same as ours?"
+                    if peer.seals
+                    else "is our address in its nodes.txt?"
+                )
+                self._give_up(
+                    peer,
+                    "it closed the connection"
+                    + (f"; {hint}" if peer.stage is _Stage.GREETING else ""),
+                )
             for line in lines or ():
                 if peer.stage is _Stage.GREETING:
                     self._greeting(peer, line)
@@ -280,7 +314,9 @@ class Asker:
             case protocol.Greeting() as greeting if self.keys is None or wire.seal:
                 self._greeted(peer, greeting)
             case protocol.Challenge(nonce) if self.keys and not wire.seal:
-                said, peer.seals = auth.hello(self.keys, (nonce, os.urandom(16).hex()), peer.node.name)
+                said, peer.seals = auth.hello(
+                    self.keys, (nonce, os.urandom(16).hex()), peer.node.name
+                )
                 wire.say(said)
                 self._flush(peer)
             case protocol.Challenge():
@@ -298,12 +334,18 @@ class Asker:
             self._answered(peer, protocol.read_reply(line))
 
     def _greeted(self, peer: _Peer, greeting: protocol.Greeting) -> None:
-        peer.name, peer.node_id, peer.run = greeting.name, greeting.node_id, greeting.run
+        peer.name, peer.node_id, peer.run = greeting.name, greeting.node_id, greeting.incarnation
         if greeting.node_id == self.own_id:
-            own = self.own_run()
-            peer.cloned = own is None or bool(own and greeting.run and own != greeting.run)
-            reason = "another machine with a copy of this node's id" if peer.cloned else "this node itself"
-            log.debug("own-id", peer=peer.node.name, name=greeting.name, reason=reason)
+            own = self.own_incarnation()
+            peer.cloned = own is None or bool(
+                own and greeting.incarnation and own != greeting.incarnation
+            )
+            reason = (
+                "another machine with a copy of this node's id"
+                if peer.cloned
+                else "this node itself"
+            )
+            log.debug("self-detected", peer=peer.node.name, name=greeting.name, reason=reason)
             self.echo = self.echo if peer.cloned else peer.node
             self._end(peer, reason)
             return
@@ -360,13 +402,21 @@ class Asker:
 
     def _replied(self, peer: _Peer, request: protocol.Request, lines: list[bytes]) -> None:
         if request.word == "greet":
-            peer.statement = protocol.read_statement(lines, protocol.Greeting(peer.name, peer.node_id), peer.began)
+            peer.statement = protocol.read_statement(
+                lines, protocol.Greeting(peer.name, peer.node_id), peer.began
+            )
             peer.incidents = {incident.id: incident for incident in peer.statement.incidents}
             listed = {known for incident in peer.statement.incidents for known in incident.ids}
-            unknown = [incident.id for incident in peer.incidents.values() if not any(map(self._is_known, incident.ids))]
+            unknown = [
+                incident.id
+                for incident in peer.incidents.values()
+                if not any(map(self._is_known, incident.ids))
+            ]
             missing = [min(ids) for ids in self._open if listed.isdisjoint(ids)]
-            peer.awaited += [protocol.Request("incident", known) for known in (*missing, *unknown)[:_INQUIRIES]]
-            differs = self.digest and peer.statement.presence.tests != self.digest
+            peer.awaited += [
+                protocol.Request("incident", known) for known in (*missing, *unknown)[:_INQUIRIES]
+            ]
+            differs = self.digest and peer.statement.status.tests != self.digest
             peer.awaited += [protocol.Request("tests")] if differs else []
             self._say(peer, peer.awaited)
         elif request.word == "tests" and peer.statement:
@@ -386,7 +436,9 @@ class Asker:
             log.debug("not-greeted", peer=peer.node.name, reason=reason)
             before = self.contacts.get(peer.node)
             said = before.statement if before else None  # what it stated in this round still stands
-            self._contact(Contact(peer.node, peer.node_id, peer.run, said, reason, peer.unable, peer.cloned))
+            self._contact(
+                Contact(peer.node, peer.node_id, peer.run, said, reason, peer.unable, peer.cloned)
+            )
 
     def _contact(self, contact: Contact) -> None:
         self.contacts[contact.node] = contact
@@ -394,7 +446,9 @@ class Asker:
 
     def _answered(self, peer: _Peer, reply: protocol.Reply | protocol.Refusal) -> None:
         if isinstance(reply, protocol.Refusal):
-            log.warning("question-refused", peer=peer.node.name, reason=reply.reason, text=reply.text)
+            log.warning(
+                "question-refused", peer=peer.node.name, reason=reply.reason, text=reply.text
+            )
             if not peer.awaited:
                 self._end(peer, f"it refused a question: {reply.reason} ({reply.text})")
             else:  # an older one, which cannot state anything
@@ -402,11 +456,15 @@ class Asker:
                 peer.unable = True
                 self._no_statement(peer, f"it refused to: {reply.reason}")
         elif reply.test not in peer.asked:
-            log.debug("unasked", peer=peer.node.name, test=str(reply.test))
+            log.debug("unexpected-answer", peer=peer.node.name, test=str(reply.test))
         elif reply.reason == protocol.BUSY:
             self._no_answer(peer, reply.test, IS_BUSY)
         else:
-            lacks = f"it has no such test ({reply.reason})" if reply.reason == protocol.NOT_CONFIGURED else reply.reason
+            lacks = (
+                f"it has no such test ({reply.reason})"
+                if reply.reason == protocol.NOT_CONFIGURED
+                else reply.reason
+            )
             text = reply.result.text or lacks
             result = Result(reply.result.outcome, text, reply.result.duration)
             self._answer(peer, Answer(peer.node, peer.node_id, result, reply.age), reply.test)

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import codec
-from dmonitor.core.model import Incident, Outcome, Presence, Result, Silence, Statement, Test, node_test
+from dmonitor.core.model import (
+    Incident,
+    NodeStatus,
+    Outcome,
+    Result,
+    Silence,
+    Statement,
+    Test,
+    node_test,
+)
 
 VERSION = 1
 QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
@@ -24,7 +33,9 @@ _READ_LIMITS = {"heard": 1_000, "silence": 5_000}  # lines of a statement
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {"TIMEMOUT": Outcome.TIMEOUT}  # the original's spelling
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {
+    "TIMEMOUT": Outcome.TIMEOUT
+}  # the original's spelling
 _PLAIN = rb"[^!-$&-~]"  # what must be escaped: everything but printable ASCII, and '%' itself
 _PLAIN_TEXT = rb"[^ -$&-~]"
 
@@ -36,12 +47,12 @@ class ProtocolError(Exception):
 class Greeting(NamedTuple):
     """Who answers here: the daemon's first line, or, with a key, its first that is sealed.
 
-    `run` is a word made at its start, by which two with one id are told apart.
+    `incarnation` is a word made at its start, by which two with one id are told apart.
     """
 
     name: str
     node_id: str
-    run: str = ""
+    incarnation: str = ""
 
 
 class Challenge(NamedTuple):
@@ -104,8 +115,13 @@ def write(message: Greeting | Challenge | Question | Request | Reply | Refusal) 
     """Return the line, with its end, that says MESSAGE."""
     match message:
         case Greeting():
-            words = ["dmonitor", str(VERSION), _fact("name", message.name), _fact("id", message.node_id)]
-            words += [_fact("run", message.run)] if message.run else []
+            words = [
+                "dmonitor",
+                str(VERSION),
+                _fact("name", message.name),
+                _fact("id", message.node_id),
+            ]
+            words += [_fact("run", message.incarnation)] if message.incarnation else []
         case Challenge():
             words = ["dmonitor", str(VERSION), _fact("nonce", message.nonce)]
         case Question():
@@ -139,7 +155,9 @@ def read_request(line: bytes) -> Question | Request:
         case ["test", *_]:
             raise ProtocolError("a question reads: test HOST/NAME")
         case [word, *_]:
-            raise ProtocolError(f"unknown word {names.printable(word, 32)}; a question reads: test HOST/NAME")
+            raise ProtocolError(
+                f"unknown word {names.printable(word, 32)}; a question reads: test HOST/NAME"
+            )
     raise ProtocolError("an empty line; a question reads: test HOST/NAME")
 
 
@@ -151,13 +169,19 @@ def read_greeting(line: bytes) -> Greeting | Challenge | Refusal:
             return Refusal(reason, names.printable(facts.get("text", "")))
         case ["dmonitor", version]:
             if version != str(VERSION):
-                raise ProtocolError(f"protocol version {names.printable(version, 16)}, and we speak {VERSION}")
+                raise ProtocolError(
+                    f"protocol version {names.printable(version, 16)}, and we speak {VERSION}"
+                )
         case _:
             raise ProtocolError("no dmonitor greeting")
     if names.is_nonce(facts.get("nonce", "")):
         return Challenge(facts["nonce"])
     name, node_id, run = (facts.get(key, "") for key in ("name", "id", "run"))
-    if not names.is_node(name) or not names.is_node_id(node_id) or (run and not names.is_node_id(run)):
+    if (
+        not names.is_node(name)
+        or not names.is_node_id(node_id)
+        or (run and not names.is_node_id(run))
+    ):
         raise ProtocolError("a greeting without a proper name and id")
     return Greeting(name, node_id, run)
 
@@ -183,7 +207,7 @@ def read_reply(line: bytes) -> Reply | Refusal:
 # Replies of several lines, most of them a word and a value as JSON (`values`). The values have times on the clock of NOW, the
 # wire has ages.
 
-_SAID = {"standing": Presence, "heard": Presence, "silence": Silence, "incident": Incident}
+_SAID = {"standing": NodeStatus, "heard": NodeStatus, "silence": Silence, "incident": Incident}
 
 
 def write_statement(statement: Statement, now: float) -> bytes:
@@ -191,7 +215,7 @@ def write_statement(statement: Statement, now: float) -> bytes:
     heard = (_say("heard", other, now) for other in statement.heard)
     silences = (_say("silence", silence, now) for silence in statement.silences)
     incidents = (_say("incident", _stated(incident), now) for incident in statement.incidents)
-    return _lines(_say("standing", statement.presence, now), *heard, *silences, *incidents)
+    return _lines(_say("standing", statement.status, now), *heard, *silences, *incidents)
 
 
 def read_statement(lines: Iterable[bytes], who: Greeting, now: float) -> Statement:
@@ -199,8 +223,8 @@ def read_statement(lines: Iterable[bytes], who: Greeting, now: float) -> Stateme
     said = _read(lines, now)
     if not said["standing"]:
         raise ProtocolError("a statement without a standing")
-    presence = said["standing"][-1]._replace(node_id=who.node_id, at=now)
-    return Statement(presence, tuple(said["heard"]), tuple(said["silence"]), tuple(said["incident"]))
+    status = said["standing"][-1]._replace(node_id=who.node_id, at=now)
+    return Statement(status, tuple(said["heard"]), tuple(said["silence"]), tuple(said["incident"]))
 
 
 def write_tests(tests: Iterable[Test]) -> bytes:
@@ -210,7 +234,9 @@ def write_tests(tests: Iterable[Test]) -> bytes:
 
 def read_tests(lines: Iterable[bytes]) -> frozenset[Test]:
     """Return the tests that the LINES before `end` list."""
-    tests = frozenset(_test(" ".join(words[1:])) for words, _ in map(_split, lines) if words[:1] == ["has"])
+    tests = frozenset(
+        _test(" ".join(words[1:])) for words, _ in map(_split, lines) if words[:1] == ["has"]
+    )
     if any(test.host == names.NODE for test in tests):
         raise ProtocolError("a list with a node in it")
     return tests
@@ -221,7 +247,9 @@ def write_incident(incident: Incident | None, now: float) -> bytes:
     if incident is None:
         return _lines()
     whole = _say("incident", _stated(incident)._replace(opening=incident.opening), now)
-    return _lines(whole if len(whole) < ANSWER_LIMIT - SEAL_SIZE else _say("incident", _stated(incident), now))
+    return _lines(
+        whole if len(whole) < ANSWER_LIMIT - SEAL_SIZE else _say("incident", _stated(incident), now)
+    )
 
 
 def read_incident(lines: Iterable[bytes], now: float) -> Incident | None:
@@ -234,7 +262,9 @@ def _stated(what: Incident) -> Incident:
     """Return what a statement says of an incident."""
     latest = sorted(what.failed, key=lambda vote: -vote[1])[:SITES_LIMIT]
     ids = tuple(sorted(what.ids)[:IDS_LIMIT])
-    return what._replace(ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False)
+    return what._replace(
+        ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False
+    )
 
 
 def _say(word: str, value: object, now: float) -> str:
@@ -252,10 +282,15 @@ def _read(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
     for word, _, text in (line.strip().partition(b" ") for line in lines):
         if (key := word.decode("ascii", "replace")) in _SAID:
             try:
-                found[key].append(codec.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0))))
+                found[key].append(
+                    codec.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0)))
+                )
             except ValueError as error:
                 raise ProtocolError(names.printable(f"{key}: {error}")) from None
-    if any(len(each.ids) > 2 * IDS_LIMIT or len(each.failed) > 2 * SITES_LIMIT for each in found["incident"]):
+    if any(
+        len(each.ids) > 2 * IDS_LIMIT or len(each.failed) > 2 * SITES_LIMIT
+        for each in found["incident"]
+    ):
         raise ProtocolError("an incident with too many ids or sites")
     if many := [key for key, limit in _READ_LIMITS.items() if len(found[key]) > limit]:
         raise ProtocolError(f"too many lines: {many[0]}")
@@ -284,7 +319,9 @@ def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
 
 
 def _unescape(value: bytes) -> str:
-    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), value).decode("utf-8", "replace")
+    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), value).decode(
+        "utf-8", "replace"
+    )
 
 
 def _fact(key: str, value: str) -> str:
@@ -297,7 +334,9 @@ def _text(text: str) -> list[str]:
 
 
 def _escape(pattern: bytes, value: str) -> str:
-    return re.sub(pattern, lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")).decode("ascii")
+    return re.sub(
+        pattern, lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")
+    ).decode("ascii")
 
 
 def _test(name: str) -> Test:

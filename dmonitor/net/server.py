@@ -2,7 +2,7 @@
 
 The daemon's heart, without its start and its signals. A question is answered by membership in what this node tests
 (`witness`); nothing else that a caller sends is run, kept or made part of a path. One run serves all who ask for the
-same test while it lasts, and for MEMORY seconds after. No caller can make another wait: every socket is
+same test while it lasts, and for RESULT_CACHE_SECONDS seconds after. No caller can make another wait: every socket is
 non-blocking, every conversation ends by itself, and what one may send or leave unread is limited.
 """
 
@@ -26,7 +26,7 @@ from dmonitor.net import auth, protocol
 from dmonitor.net.access import Door
 from dmonitor.net.wire import Wire
 
-MEMORY = 5.0  # seconds for which a result is given out again
+RESULT_CACHE_SECONDS = 5.0  # seconds for which a result is given out again
 CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
 CONVERSATION_LIMIT = 60.0  # seconds; a round is shorter
@@ -77,20 +77,35 @@ class Server:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, listeners: Sequence[socket.socket], facts: Facts, concurrency: int, door: Door
+        self,
+        selector: selectors.BaseSelector,
+        listeners: Sequence[socket.socket],
+        facts: Facts,
+        concurrency: int,
+        door: Door,
     ) -> None:
-        self.selector, self.listeners, self.facts, self.concurrency, self.door = selector, listeners, facts, concurrency, door
+        self.selector, self.listeners, self.facts, self.concurrency, self.door = (
+            selector,
+            listeners,
+            facts,
+            concurrency,
+            door,
+        )
         self._callers: dict[_Caller, None] = {}  # in the order they came
         self._flights: dict[Test, set[_Caller]] = {}
-        self._memory: dict[Test, tuple[Result, float]] = {}  # with when the run ended, in the order they ended
+        self._memory: dict[
+            Test, tuple[Result, float]
+        ] = {}  # with when the run ended, in the order they ended
         self._noted: dict[str, float] = {}
         for listener in self.listeners:
-            self.selector.register(listener, selectors.EVENT_READ, functools.partial(self._accept, listener))
+            self.selector.register(
+                listener, selectors.EVENT_READ, functools.partial(self._accept, listener)
+            )
 
     def pause(self) -> float | None:
         """Return seconds until `tick` is due; None when nobody is there and nothing is remembered."""
         due = [caller.until for caller in self._callers]
-        due += [ended + MEMORY for _, ended in self._memory.values()][:1]
+        due += [ended + RESULT_CACHE_SECONDS for _, ended in self._memory.values()][:1]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def tick(self) -> None:
@@ -99,7 +114,9 @@ class Server:
         for caller in [caller for caller in self._callers if caller.until <= now]:
             log.debug("caller-ended", address=caller.address, reason="over its time")
             self._drop(caller)
-        for test in [test for test, (_, ended) in self._memory.items() if ended + MEMORY <= now]:
+        for test in [
+            test for test, (_, ended) in self._memory.items() if ended + RESULT_CACHE_SECONDS <= now
+        ]:
             del self._memory[test]
 
     def close(self) -> None:
@@ -133,7 +150,9 @@ class Server:
         wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
         caller = _Caller(wire, address, until, nonce)
         self._admit(caller)
-        self._send(caller, protocol.write(protocol.Challenge(nonce) if nonce else self.door.greeting))
+        self._send(
+            caller, protocol.write(protocol.Challenge(nonce) if nonce else self.door.greeting)
+        )
 
     def _admit(self, caller: _Caller) -> None:
         """Count CALLER among those of its kind, and end the oldest of its address, or of who has most, if they are too many.
@@ -149,7 +168,13 @@ class Server:
         mine, crowd = by_address[caller.address], max(by_address.values(), key=len)
         in_all = sum(map(len, by_address.values()))
         if len(mine) > CALLERS_EACH or in_all > CALLERS:
-            self._note(caller.address, "too-many-callers", address=caller.address, theirs=len(mine), in_all=in_all)
+            self._note(
+                caller.address,
+                "too-many-callers",
+                address=caller.address,
+                theirs=len(mine),
+                in_all=in_all,
+            )
             self._drop(mine[0] if len(mine) > CALLERS_EACH else crowd[0])
 
     def _serve(self, caller: _Caller) -> None:
@@ -205,14 +230,16 @@ class Server:
 
     def _meet(self, caller: _Caller, line: bytes) -> None:
         """Hear a hello; to who has no key of ours not a word is said, for who has one we are the node that he calls."""
-        caller.wire.seal, called = auth.met(line, self.door.keys or (), caller.nonce)
+        caller.wire.seal, called = auth.accept_hello(line, self.door.keys or (), caller.nonce)
         caller.nonce, caller.until = "", time.monotonic() + CONVERSATION_LIMIT
         self._admit(caller)
         if called in self.door.names:
             self._send(caller, protocol.write(self.door.greeting))
         else:
             name = f"this node is {self.door.greeting.name}, and not {called}: see name in dmonitor.conf(5)"
-            self._note("misdirected " + caller.address, "misdirected", address=caller.address, name=called)
+            self._note(
+                "misdirected " + caller.address, "misdirected", address=caller.address, name=called
+            )
             self._send(caller, protocol.write(protocol.Refusal("misdirected", name)))
             caller.leaving = True
 
@@ -220,10 +247,17 @@ class Server:
         """Say what is wrong with a line of CALLER's; but nothing to who may not be who he has to be."""
         caller.errors += 1
         if isinstance(error, auth.Forged) or caller.nonce:
-            self._note("forged " + caller.address, "unauthenticated", address=caller.address, reason=str(error))
+            self._note(
+                "forged " + caller.address,
+                "unauthenticated",
+                address=caller.address,
+                reason=str(error),
+            )
             self._drop(caller)
             return
-        self._note("error " + caller.address, "garbage", address=caller.address, reason=str(error))
+        self._note(
+            "error " + caller.address, "malformed-line", address=caller.address, reason=str(error)
+        )
         self._send(caller, protocol.write(protocol.Refusal("malformed", str(error))))
         if caller.errors >= ERRORS_LIMIT:
             caller.leaving = True
@@ -262,7 +296,9 @@ class Server:
         caller.leaving = True  # whatever it has said besides is not heard
         if self._callers.pop(caller, 0) == 0:
             return
-        with contextlib.suppress(OSError):  # what is left unread would make the close a reset, and that undo our last line
+        with contextlib.suppress(
+            OSError
+        ):  # what is left unread would make the close a reset, and that undo our last line
             caller.wire.connection.recv(1 << 16)
         caller.wire.close()
 
@@ -270,14 +306,19 @@ class Server:
 
     def _question(self, caller: _Caller, test: Test) -> None:
         now = time.monotonic()
-        if test in self._memory and self._memory[test][1] + MEMORY > now:
+        if test in self._memory and self._memory[test][1] + RESULT_CACHE_SECONDS > now:
             result, ended = self._memory[test]
             self._send(caller, protocol.write(protocol.Reply(test, result, now - ended)))
             return
         if test in self._flights:
             self._board(caller, test)
         elif not self.facts.has(test):
-            self._note("not-configured " + caller.address, "not-configured", address=caller.address, test=str(test))
+            self._note(
+                "not-configured " + caller.address,
+                "not-configured",
+                address=caller.address,
+                test=str(test),
+            )
             self._answer([caller], test, Result(Outcome.UNKNOWN), protocol.NOT_CONFIGURED)
         elif len(self._flights) >= _QUEUE * self.concurrency:
             self._note("busy", "busy", running=len(self._flights))
@@ -298,12 +339,20 @@ class Server:
         self._memory.pop(test, None)
         self._memory[test] = (result, time.monotonic())
         waiting = self._flights.pop(test)
-        log.debug("ran", test=str(test), result=result.outcome.value, seconds=result.duration, text=result.text)
+        log.debug(
+            "test-ran",
+            test=str(test),
+            result=result.outcome.value,
+            seconds=result.duration,
+            text=result.text,
+        )
         for caller in waiting:
             caller.waiting -= 1
         self._answer(waiting, test, result)
 
-    def _answer(self, callers: Iterable[_Caller], test: Test, result: Result, reason: str = "") -> None:
+    def _answer(
+        self, callers: Iterable[_Caller], test: Test, result: Result, reason: str = ""
+    ) -> None:
         line = protocol.write(protocol.Reply(test, result, 0.0, reason))
         for caller in callers:
             self._send(caller, line)
@@ -314,6 +363,8 @@ class Server:
         if now - self._noted.get(subject, float("-inf")) < _NOTE_EVERY:
             return
         self._noted = {known: at for known, at in self._noted.items() if now - at < _NOTE_EVERY}
-        if len(self._noted) < 1000 or event != "stranger":  # of whom there may be any number, and nobody else goes unsaid
+        if (
+            len(self._noted) < 1000 or event != "stranger"
+        ):  # of whom there may be any number, and nobody else goes unsaid
             self._noted[subject] = now
             log.warning(event, **facts)

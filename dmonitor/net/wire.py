@@ -20,10 +20,16 @@ class Wire:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, connection: socket.socket, limit: int, ready: Callable[[], None]
+        self,
+        selector: selectors.BaseSelector,
+        connection: socket.socket,
+        limit: int,
+        ready: Callable[[], None],
     ) -> None:
         connection.setblocking(False)
-        with contextlib.suppress(OSError):  # else an answer may wait 40 ms for the last one's acknowledgement
+        with contextlib.suppress(
+            OSError
+        ):  # else an answer may wait 40 ms for the last one's acknowledgement
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection, self.unsent = connection, bytearray()
         self.seal: auth.Seal | None = None

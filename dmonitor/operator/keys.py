@@ -37,7 +37,10 @@ def change(directory: str, what: str, say: Callable[[str], None] = print) -> int
 
 def fingerprints(directory: str, problems: config.Problems) -> dict[str, str]:
     """Return the fingerprint of each key below DIRECTORY that is taken, by its path."""
-    keys = {path: config.load_key(path, problems) for path in (f"{directory}/{name}" for name in config.KEY_FILES)}
+    keys = {
+        path: config.load_key(path, problems)
+        for path in (f"{directory}/{name}" for name in config.KEY_FILES)
+    }
     return {path: _fingerprint(key) for path, key in keys.items() if key}
 
 
@@ -45,10 +48,16 @@ def _fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
-def _install(path: str, old: str, key: bytes, say: Callable[[str], None], *, is_new: bool = False) -> int:
+def _install(
+    path: str, old: str, key: bytes, say: Callable[[str], None], *, is_new: bool = False
+) -> int:
     """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
     if not names.is_key(key):
-        log.complain("this is no key, but nothing" if not key else "this is no key: one word of 32 printable characters at least")
+        log.complain(
+            "this is no key, but nothing"
+            if not key
+            else "this is no key: one word of 32 printable characters at least"
+        )
         return os.EX_DATAERR
     before = config.load_key(path, config.Problems())
     if before == key:
@@ -74,7 +83,9 @@ def _install(path: str, old: str, key: bytes, say: Callable[[str], None], *, is_
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
-    log.info("key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None)
+    log.info(
+        "key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None
+    )
     say(f"{path} is written: {_fingerprint(key)}")
     if is_new:
         say(_GIVE.format(path))

@@ -21,16 +21,40 @@ def metrics(status: Facts, seconds: Mapping[str, float]) -> str:
         return [({}, float(value))]
 
     families: list[tuple[str, str, Sequence[_Sample]]] = [
-        ("info", "Which node and which dmonitor this is.", [({"node": status["node"], "version": __version__}, 1.0)]),
-        ("can_alert", "Whether this node can alert: peers, quorum, addresses and rounds are there.", one(status["can_alert"])),
-        ("last_round_timestamp_seconds", "When its last round ended.", one(seconds.get("last_round", 0.0))),
+        (
+            "info",
+            "Which node and which dmonitor this is.",
+            [({"node": status["node"], "version": __version__}, 1.0)],
+        ),
+        (
+            "can_alert",
+            "Whether this node can alert: peers, quorum, addresses and rounds are there.",
+            one(status["can_alert"]),
+        ),
+        (
+            "last_round_timestamp_seconds",
+            "When its last round ended.",
+            one(seconds.get("last_round", 0.0)),
+        ),
         ("peers", "Other nodes in nodes.txt.", one(status["peers"])),
-        ("peers_reached", "Other nodes that were reached in the last round.", one(len(status["reached"]))),
+        (
+            "peers_reached",
+            "Other nodes that were reached in the last round.",
+            one(len(status["reached"])),
+        ),
         ("quorum", "Sites that have to see a test fail.", one(status["quorum"])),
         ("addresses", "Addresses and hooks that are told.", one(len(status["addresses"]))),
-        ("incidents_owed", "Incidents of which something has not been told to everybody yet.", one(status["owed"])),
+        (
+            "incidents_owed",
+            "Incidents of which something has not been told to everybody yet.",
+            one(status["owed"]),
+        ),
         ("state_stored", "Whether its state can be written.", one(status["stored"])),
-        ("configuration_whole", "Whether all of its configuration can be read.", one(status["whole"])),
+        (
+            "configuration_whole",
+            "Whether all of its configuration can be read.",
+            one(status["whole"]),
+        ),
         (
             "trouble",
             "What keeps this node from seeing or telling.",
@@ -77,5 +101,12 @@ _HERE = {"OK": 0.0, "FAIL": 1.0, "TIMEOUT": 1.0}
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    escaped = {name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for name, value in labels.items()}
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}" if labels else ""
+    escaped = {
+        name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        for name, value in labels.items()
+    }
+    return (
+        "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
+        if labels
+        else ""
+    )

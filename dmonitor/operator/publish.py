@@ -90,7 +90,10 @@ def _open(path: str, opened: contextlib.ExitStack) -> tuple[int, str]:
         if stat.S_ISLNK(status.st_mode):
             if status.st_uid in (0, os.geteuid()) and links < _LINKS:
                 target, links = os.readlink("", dir_fd=held), links + 1
-                place, left = hold("/") if target.startswith("/") else place, target.split("/") + left
+                place, left = (
+                    hold("/") if target.startswith("/") else place,
+                    target.split("/") + left,
+                )
             elif left:
                 raise _refused(path, f"{name} is a link of somebody else's")
             else:
@@ -100,7 +103,12 @@ def _open(path: str, opened: contextlib.ExitStack) -> tuple[int, str]:
         elif stat.S_ISREG(status.st_mode):
             return place, name
         else:
-            raise _refused(path, "it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no file; `-` is standard output")
+            raise _refused(
+                path,
+                "it is a directory"
+                if stat.S_ISDIR(status.st_mode)
+                else "it is no file; `-` is standard output",
+            )
 
 
 def _as_user(make: Callable[[], str]) -> bytes:

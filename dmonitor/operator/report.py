@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import election, health, incident, model
-from dmonitor.core.effects import Own
+from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
     Change,
@@ -23,8 +23,8 @@ from dmonitor.core.model import (
     Node,
     Notification,
     Silence,
-    Standing,
     Test,
+    TestState,
     Vote,
 )
 
@@ -35,7 +35,7 @@ FLAPPING = "FLAPPING"
 ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", "", "UP")
 
 
-class View(NamedTuple):
+class NodeReport(NamedTuple):
     """What is known of this node at the time `now`.
 
     `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
@@ -49,8 +49,8 @@ class View(NamedTuple):
     tests: Iterable[Test]
     addresses: Sequence[str]
     quorum: int
-    own: Own
-    standings: Mapping[Test, Standing]
+    node: NodeMemory
+    test_states: Mapping[Test, TestState]
     latest: Mapping[Test, Change]
     incidents: Sequence[Incident]
     outbox: Sequence[Notification]
@@ -62,17 +62,21 @@ class View(NamedTuple):
     @property
     def peers(self) -> list[Node]:
         """The nodes of nodes.txt that are not this one."""
-        return [node for node in self.nodes if node.name not in (self.me, *self.own.lines)]
+        return [node for node in self.nodes if node.name not in (self.me, *self.node.lines)]
 
 
 def moment(at: float | None) -> str | None:
     """Return a time as text in this machine's zone; None for one that is not known."""
     if at is None or not 0 < at < 4e9:
         return None
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone().isoformat(timespec="seconds")
+    return (
+        datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone().isoformat(timespec="seconds")
+    )
 
 
-def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: bool = False) -> Facts:
+def status(
+    view: NodeReport, chosen: tuple[str, str] = ("", ""), *, with_evidence: bool = False
+) -> Facts:
     """Say whether this node can alert, and how its tests are, or those that are CHOSEN: what needs somebody first."""
     wanted = [test for test in view.tests if is_chosen(test, chosen)]
     open_now: dict[Test, list[Incident]] = {}
@@ -83,7 +87,9 @@ def status(view: View, chosen: tuple[str, str] = ("", ""), *, with_evidence: boo
     for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
         if with_evidence and last:
             each.update(_last(last))
-    tests.sort(key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"]))
+    tests.sort(
+        key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"])
+    )
     return {**ability(view), "tests": tests}
 
 
@@ -91,34 +97,39 @@ def is_chosen(test: Test, chosen: tuple[str, str]) -> bool:
     return all(not wanted or wanted == given for wanted, given in zip(chosen, test, strict=True))
 
 
-def ability(view: View) -> Facts:
+def ability(view: NodeReport) -> Facts:
     """Say whether this node can alert, and if not, why."""
-    heard = {name for name, _ in view.own.reach}
+    heard = {name for name, _ in view.node.reach}
     reached = [node.name for node in view.peers if node.name in heard]
     sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
-    age, finished = view.now - view.own.finished, moment(view.own.finished)
+    age, finished = view.now - view.node.finished, moment(view.node.finished)
     if view.me not in {node.name for node in view.nodes}:
         sites |= {model.unlisted(view.me, view.nodes).site} - {""}
-    late = view.rebooted or age > election.limit(view.own.presence(view.me, "", view.now))
+    late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why = [
         text
         for holds, text in (
             (not finished, "it has never finished a round"),
             (finished and view.rebooted, "no round has ended since this machine was started"),
-            (finished and late and not view.rebooted, f"its last round ended {names.span(age)} ago"),
+            (
+                finished and late and not view.rebooted,
+                f"its last round ended {names.span(age)} ago",
+            ),
             (not view.addresses, "alert.d names no address"),
             (
-                view.own.refused,
-                f"the mail system refused its last {'hand-over' if view.own.refused == 1 else f'{view.own.refused} hand-overs'}",
+                view.node.refused,
+                f"the mail system refused its last {'hand-over' if view.node.refused == 1 else f'{view.node.refused} hand-overs'}",
             ),
             (
                 len(sites) < view.quorum,
-                f"{names.number(len(sites), 'site')}, its own included, answered in its last round; the quorum is {view.quorum}",
+                f"{names.pluralize(len(sites), 'site')}, its own included, answered in its last round; the quorum is {view.quorum}",
             ),
         )
         if holds
     ]
-    owed = {known.id for known in view.incidents if incident.owed(known)} | {each.incident.id for each in view.outbox}
+    owed = {known.id for known in view.incidents if incident.owed(known)} | {
+        each.incident.id for each in view.outbox
+    }
     return {
         "node": view.me,
         "now": moment(view.now),
@@ -128,18 +139,18 @@ def ability(view: View) -> Facts:
         "reached": reached,
         "quorum": view.quorum,
         "stale": not finished or late,
-        "interval": election.interval(view.own.begins),
+        "interval": election.interval(view.node.begins),
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
         "owed": len(owed),
-        "refused_in_a_row": view.own.refused,
+        "refused_in_a_row": view.node.refused,
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
         "troubles": [
             {"kind": each.kind, "since": moment(each.since), "text": each.text}
-            for each in view.own.troubles
+            for each in view.node.troubles
             if health.is_serious(each, view.now)
         ],
     }
@@ -155,8 +166,8 @@ def lacks(able: Facts) -> list[str]:
     return lacking
 
 
-def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
-    standing, last = view.standings.get(test), view.latest.get(test)
+def _test(view: NodeReport, test: Test, open_now: Iterable[Incident]) -> Facts:
+    standing, last = view.test_states.get(test), view.latest.get(test)
     own = last.judgement.answers[0] if last else None
     state, since = (standing.verdict.value, standing.since) if standing else ("", 0.0)
     known = _telling(open_now)
@@ -168,23 +179,34 @@ def _test(view: View, test: Test, open_now: Iterable[Incident]) -> Facts:
         "name": test.name,
         "state": state,
         "verdict": standing.verdict.value if standing else None,
-        "here": own.seen if own else standing.own.value if standing else None,
+        "here": own.seen if own else standing.own_outcome.value if standing else None,
         "since": moment(since or None),
         "seconds": round(view.now - since) if since else None,
         "text": own.text if own else "",
         "incident": known.id if known else None,
-        "silenced_by": sorted(node for node, said in view.said.items() if any(each.covers(test, view.now) for each in said)),
+        "silenced_by": sorted(
+            node
+            for node, said in view.said.items()
+            if any(each.covers(test, view.now) for each in said)
+        ),
     }
 
 
 def _telling(found: Iterable[Incident]) -> Incident | None:
     """Return which of the incidents of one test that were FOUND, oldest first, says most of now."""
-    return max(found, key=lambda known: (known.is_open, known.is_open and not known.flapping, known.began), default=None)
+    return max(
+        found,
+        key=lambda known: (known.is_open, known.is_open and not known.flapping, known.began),
+        default=None,
+    )
 
 
 def _last(change: Change | None) -> Facts:
     """Say who saw what when what this node saw, or concluded, last changed."""
-    return {"evidence": evidence(change.judgement if change else None), "evidence_at": moment(change.at if change else None)}
+    return {
+        "evidence": evidence(change.judgement if change else None),
+        "evidence_at": moment(change.at if change else None),
+    }
 
 
 def evidence(judgement: Judgement | None) -> Facts | None:
@@ -215,7 +237,9 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
     mine = [each for each in handed if each.incident == known.id]
 
     def to(kind: model.Kind) -> list[Facts]:
-        return [{"address": each.address, "at": moment(each.at)} for each in mine if each.kind is kind]
+        return [
+            {"address": each.address, "at": moment(each.at)} for each in mine if each.kind is kind
+        ]
 
     return {
         "incident": known.id,
@@ -224,7 +248,10 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "flapping": known.flapping,
         "began": moment(known.began),
         "ended": moment(known.closed),
-        "seconds": round((known.closed if known.closed is not None else known.began if known.removed else now) - known.began),
+        "seconds": round(
+            (known.closed if known.closed is not None else known.began if known.removed else now)
+            - known.began
+        ),
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
@@ -246,7 +273,13 @@ def incidents(found: Sequence[Incident], handed: Iterable[Handed], now: float) -
     return [past(known, now, mine.get(known.id, ())) for known in reversed(found)]
 
 
-def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequence[Handed], view: View, since: float) -> Facts:
+def history(
+    found: Sequence[Incident],
+    changes: Sequence[Change],
+    handed: Sequence[Handed],
+    view: NodeReport,
+    since: float,
+) -> Facts:
     """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
     return {
         **_age(view),
@@ -265,26 +298,28 @@ def history(found: Sequence[Incident], changes: Sequence[Change], handed: Sequen
     }
 
 
-def why(view: View, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
+def why(view: NodeReport, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
     """Say how a test is, by which evidence, and what its last incident was."""
     known = _telling(found)
     return {
-        **_test(view, test, [known for known in view.incidents if known.test == test and known.is_open]),
+        **_test(
+            view, test, [known for known in view.incidents if known.test == test and known.is_open]
+        ),
         **_last(view.latest.get(test)),
         "last_incident": past(known, view.now, handed) if known else None,
         **_age(view),
     }
 
 
-def _age(view: View) -> Facts:
+def _age(view: NodeReport) -> Facts:
     """Say how old is what is known."""
     able = ability(view)
     return {key: able[key] for key in ("now", "stale", "last_round", "last_round_age")}
 
 
-def nodes(view: View) -> Facts:
+def nodes(view: NodeReport) -> Facts:
     """Say which nodes there are, and whom each of them reached in its last round, as far as it is known here."""
-    reached = {name: list(others) for name, others in view.own.reach}
+    reached = {name: list(others) for name, others in view.node.reach}
     reached[view.me] = list(reached)
     every = list(dict.fromkeys([*(node.name for node in view.nodes), view.me]))
     return {"nodes": every, "reached": reached}
@@ -292,31 +327,58 @@ def nodes(view: View) -> Facts:
 
 def silences(said: Mapping[str, Sequence[Silence]], now: float) -> Facts:
     """List the silences that hold now, by whom they are said."""
-    holding = [(node, each) for node, some in said.items() for each in some if each.until is None or each.until > now]
-    listed = [{"what": "/".join(filter(None, each[:2])), "until": moment(each.until), "node": node} for node, each in holding]
+    holding = [
+        (node, each)
+        for node, some in said.items()
+        for each in some
+        if each.until is None or each.until > now
+    ]
+    listed = [
+        {"what": "/".join(filter(None, each[:2])), "until": moment(each.until), "node": node}
+        for node, each in holding
+    ]
     return {"silences": sorted(listed, key=lambda each: (each["what"], each["node"]))}
 
 
 def views(able: Facts, judgements: Mapping[Test, Judgement]) -> Facts:
     """Say who sees what now."""
-    nodes = list(dict.fromkeys(answer.node.name for judged in judgements.values() for answer in judged.answers))
+    nodes = list(
+        dict.fromkeys(
+            answer.node.name for judged in judgements.values() for answer in judged.answers
+        )
+    )
     listed = [
-        {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)} for test, judged in judgements.items()
+        {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)}
+        for test, judged in judgements.items()
     ]
-    listed.sort(key=lambda each: (ORDER.index(str(each["state"])), str(each["test"]).startswith(f"{names.NODE}/"), each["test"]))
+    listed.sort(
+        key=lambda each: (
+            ORDER.index(str(each["state"])),
+            str(each["test"]).startswith(f"{names.NODE}/"),
+            each["test"],
+        )
+    )
     return {**able, "nodes": nodes, "tests": listed}
 
 
-def peers(contacts: Iterable[tuple[Contact, float]], mine: tuple[str, str, str], addresses: Mapping[str, str]) -> Facts:
+def peers(
+    contacts: Iterable[tuple[Contact, float]],
+    mine: tuple[str, str, str],
+    addresses: Mapping[str, str],
+) -> Facts:
     """Tell of each peer what came of greeting it, and how long that took; MINE are our digests."""
     return {"peers": [_peer(contact, took, mine, addresses) for contact, took in contacts]}
 
 
-def _peer(contact: Contact, took: float, mine: tuple[str, str, str], addresses: Mapping[str, str]) -> Facts:
-    said = contact.statement.presence if contact.statement else None
+def _peer(
+    contact: Contact, took: float, mine: tuple[str, str, str], addresses: Mapping[str, str]
+) -> Facts:
+    said = contact.statement.status if contact.statement else None
     theirs = (said.tests, said.nodes, said.addresses) if said else mine
     differ = [
-        what for what, own, other in zip(("hosts.d", "nodes.txt", "alert.d"), mine, theirs, strict=True) if other not in ("", own)
+        what
+        for what, own, other in zip(("hosts.d", "nodes.txt", "alert.d"), mine, theirs, strict=True)
+        if other not in ("", own)
     ]
     return {
         "node": contact.node.name,

@@ -31,7 +31,9 @@ def say(directory: str, what: str, until: float | None) -> None:
     os.umask(0o022)
     list(_remove(of_host, _has_ended))
     if os.path.isdir(path) or (name and os.path.isfile(of_host)):
-        other = f"{host} is silenced as a whole already" if name else "tests of it are silenced already"
+        other = (
+            f"{host} is silenced as a whole already" if name else "tests of it are silenced already"
+        )
         raise Refused(f"{other}: `dmonitor silence {host} off` first")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.islink(path):
@@ -62,7 +64,9 @@ def end(when: str) -> float:
     said = when.removeprefix("until ").strip()
     try:
         if re.fullmatch(r"\d{1,2}:\d\d", said):
-            at = datetime.datetime.combine(datetime.date.today(), datetime.time.fromisoformat(said.zfill(5)))
+            at = datetime.datetime.combine(
+                datetime.date.today(), datetime.time.fromisoformat(said.zfill(5))
+            )
             at += datetime.timedelta(days=at.timestamp() <= now)
         else:
             at = datetime.datetime.fromisoformat(said)
@@ -80,7 +84,7 @@ def _parts(what: str) -> tuple[str, str]:
     host, slash, name = what.partition("/")
     is_proper: Callable[[str], object] = names.is_node if host == names.NODE else names.is_test
     proper = names.is_subject(host) and (is_proper(name) if slash else True)
-    if not proper or names.is_passed_over(host) or names.is_passed_over(name):
+    if not proper or names.is_ignored_file(host) or names.is_ignored_file(name):
         raise Refused(f"'{names.printable(what)}' is neither HOST nor HOST/TEST")
     return host, name
 
@@ -89,7 +93,9 @@ def _paths(directory: str, host: str, what: str) -> tuple[str, str]:
     """Return where silences of HOST are, and that of WHAT, which is HOST or one of its tests."""
     of_host, path = f"{directory}/silence.d/{host}", f"{directory}/silence.d/{what}"
     if path != of_host and os.path.islink(of_host):
-        raise Refused(f"{of_host} is a link: `dmonitor silence {host} off` removes it, and leaves what it leads to")
+        raise Refused(
+            f"{of_host} is a link: `dmonitor silence {host} off` removes it, and leaves what it leads to"
+        )
     return of_host, path
 
 

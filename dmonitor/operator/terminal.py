@@ -11,7 +11,14 @@ from dmonitor.base import names
 from dmonitor.operator import report
 from dmonitor.operator.report import FLAPPING, Facts
 
-_COLOURS = {"DOWN": "1;31", FLAPPING: "1;33", "UNCONFIRMED": "33", "LOCAL": "33", "UNKNOWN": "35", "UP": "32"}
+_COLOURS = {
+    "DOWN": "1;31",
+    FLAPPING: "1;33",
+    "UNCONFIRMED": "33",
+    "LOCAL": "33",
+    "UNKNOWN": "35",
+    "UP": "32",
+}
 _COLOURS |= {"FAIL": "31", "TIMEOUT": "31", "OK": "32", "no-answer": "35"}
 
 
@@ -36,7 +43,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> l
     def line(row: Sequence[str], colour: bool) -> str:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         cells[-1] = row[-1]
-        return "  ".join(paint(cell, shown) if colour else shown for cell, shown in zip(row, cells, strict=True)).rstrip()
+        return "  ".join(
+            paint(cell, shown) if colour else shown for cell, shown in zip(row, cells, strict=True)
+        ).rstrip()
 
     return [line(row, number > 0) for number, row in enumerate(every)]
 
@@ -52,25 +61,34 @@ def status(facts: Facts, paint: Paint) -> list[str]:
         since = f"{day(each['since'])} ({names.span(each['seconds'])})" if each["since"] else "-"
         notes = f" (silenced by {', '.join(each['silenced_by'])})" if each["silenced_by"] else ""
         here = f"[{each['here']} here] " if each["state"] == "DOWN" and each["here"] == "OK" else ""
-        rows.append((each["state"] or "not tested yet", each["test"], since, here + each["text"] + notes))
+        rows.append(
+            (each["state"] or "not tested yet", each["test"], since, here + each["text"] + notes)
+        )
     head = ("STATE", "TEST", "SINCE", "TEXT THEN")
     return [*ability(facts, paint), "", *(table(head, rows, paint) if rows else ["no tests"])]
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
     """Say in one line whether the node can alert; then what troubles it."""
-    age = f"last round {names.span(facts['last_round_age'])} ago" if facts["last_round"] else "no round yet"
+    age = (
+        f"last round {names.span(facts['last_round_age'])} ago"
+        if facts["last_round"]
+        else "no round yet"
+    )
     parts = [
         f"{len(facts['reached'])} of {facts['peers']} peers reached",
         f"quorum {facts['quorum']}",
         age,
-        names.number(len(facts["addresses"]), "address", "es"),
+        names.pluralize(len(facts["addresses"]), "address", "es"),
         f"{facts['owed']} owed" if facts["owed"] else "nothing owed",
     ]
     word = paint("UP", "can alert") if facts["can_alert"] else paint("DOWN", "CANNOT ALERT")
     lines = [f"{facts['node']} {word}: " + "; ".join([*facts["why_not"], ", ".join(parts)])]
     lines += report.lacks(facts)
-    lines += [f"{paint('UNKNOWN', 'trouble')} since {day(each['since'])}: {each['text']}" for each in facts["troubles"]]
+    lines += [
+        f"{paint('UNKNOWN', 'trouble')} since {day(each['since'])}: {each['text']}"
+        for each in facts["troubles"]
+    ]
     return lines
 
 
@@ -79,20 +97,36 @@ def views(facts: Facts, paint: Paint) -> list[str]:
     rows = []
     for each in facts["tests"]:
         seen = {answer["node"]: answer["sees"] for answer in each["evidence"]["answers"]}
-        rows.append((each["state"], each["test"], *(seen.get(node, "-") for node in facts["nodes"])))
-    return [*ability(facts, paint), "", *(table(("STATE", "TEST", *facts["nodes"]), rows, paint) if rows else ["no tests"])]
+        rows.append(
+            (each["state"], each["test"], *(seen.get(node, "-") for node in facts["nodes"]))
+        )
+    return [
+        *ability(facts, paint),
+        "",
+        *(table(("STATE", "TEST", *facts["nodes"]), rows, paint) if rows else ["no tests"]),
+    ]
 
 
 def why(facts: Facts, paint: Paint) -> list[str]:
     state = facts["state"] or "not tested yet"
-    since = f" since {day(facts['since'])} ({names.span(facts['seconds'])})" if facts["since"] else ""
+    since = (
+        f" since {day(facts['since'])} ({names.span(facts['seconds'])})" if facts["since"] else ""
+    )
     lines = _stale(facts, paint)
-    lines.append(f"{facts['test']} is {paint(state)}{since}." if facts["state"] else f"{facts['test']} is {state}.")
+    lines.append(
+        f"{facts['test']} is {paint(state)}{since}."
+        if facts["state"]
+        else f"{facts['test']} is {state}."
+    )
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
     if facts["evidence"]:
         concluded = facts["evidence_at"] == facts["since"]
-        when = "when that was concluded" if concluded else f"at {day(facts['evidence_at'])}, when that last changed"
+        when = (
+            "when that was concluded"
+            if concluded
+            else f"at {day(facts['evidence_at'])}, when that last changed"
+        )
         lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
     known = facts["last_incident"]
     if not known:
@@ -104,7 +138,10 @@ def why(facts: Facts, paint: Paint) -> list[str]:
     elif known["open"]:
         end = f", and it is open ({length})"
     kind = ", FLAPPING," if known["flapping"] else ""
-    lines += ["", f"Its last incident{kind} {known['incident']} is from {day(known['began'])}{end}."]
+    lines += [
+        "",
+        f"Its last incident{kind} {known['incident']} is from {day(known['began'])}{end}.",
+    ]
     for part, title in (("opening", "When it began:"), ("closing", "When it ended:")):
         if known[part]:
             lines += [title, *_evidence(known[part], paint)]
@@ -113,11 +150,19 @@ def why(facts: Facts, paint: Paint) -> list[str]:
 
 def _evidence(facts: Facts, paint: Paint) -> list[str]:
     rows = [
-        (each["node"], each["sees"], "" if each["seconds"] is None else f"{each['seconds']:.2f} s", each["text"])
+        (
+            each["node"],
+            each["sees"],
+            "" if each["seconds"] is None else f"{each['seconds']:.2f} s",
+            each["text"],
+        )
         for each in facts["answers"]
     ]
     body = ["  " + line for line in table(("", "", "", ""), rows, paint)[1:]]
-    return [*body, f"  {facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}"]
+    return [
+        *body,
+        f"  {facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}",
+    ]
 
 
 def _told(known: Facts) -> list[str]:
@@ -126,9 +171,12 @@ def _told(known: Facts) -> list[str]:
     lines = []
     for kind in ("alert", "recovery"):
         if by := known[f"{kind}_by"]:
-            to = "; ".join(f"to {each['address']} at {day(each['at'])}" for each in known[f"{kind}_to"])
+            to = "; ".join(
+                f"to {each['address']} at {day(each['at'])}" for each in known[f"{kind}_to"]
+            )
             lines.append(
-                f"The {kind} was handed over by {by}" + (f": from here {to}." if to else "; to whom, is not recorded here.")
+                f"The {kind} was handed over by {by}"
+                + (f": from here {to}." if to else "; to whom, is not recorded here.")
             )
         elif not known["removed"] and (kind == "alert" or (known["ended"] and known["alert_by"])):
             lines.append(f"The {kind} is owed still.")
@@ -139,7 +187,9 @@ def history(facts: Facts, paint: Paint) -> list[str]:
     rows = [
         (
             day(each["began"]),
-            "test removed" if each["removed"] else names.span(each["seconds"]) + ("" if each["ended"] else " so far"),
+            "test removed"
+            if each["removed"]
+            else names.span(each["seconds"]) + ("" if each["ended"] else " so far"),
             each["test"] + (" (flapping)" if each["flapping"] else ""),
             ", ".join(each["seen_by"]) or "-",
             ", ".join(dict.fromkeys(filter(None, (each["alert_by"], each["recovery_by"]))))
@@ -147,18 +197,33 @@ def history(facts: Facts, paint: Paint) -> list[str]:
         )
         for each in facts["incidents"]
     ]
-    listed = table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint) if rows else ["no incidents"]
+    listed = (
+        table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint)
+        if rows
+        else ["no incidents"]
+    )
     return [*_stale(facts, paint), *listed]
 
 
 def _stale(facts: Facts, paint: Paint) -> list[str]:
     """Warn where what is told is not of now."""
-    last = f"the last one {names.span(facts['last_round_age'])} ago" if facts["last_round"] else "never"
-    return [f"{paint('DOWN', 'Nothing is known of now')}: no round ends here, {last}.", ""] if facts["stale"] else []
+    last = (
+        f"the last one {names.span(facts['last_round_age'])} ago"
+        if facts["last_round"]
+        else "never"
+    )
+    return (
+        [f"{paint('DOWN', 'Nothing is known of now')}: no round ends here, {last}.", ""]
+        if facts["stale"]
+        else []
+    )
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    rows = [(each["what"], day(each["until"]) if each["until"] else "it is removed", each["node"]) for each in facts["silences"]]
+    rows = [
+        (each["what"], day(each["until"]) if each["until"] else "it is removed", each["node"])
+        for each in facts["silences"]
+    ]
     return table(("SILENCED", "UNTIL", "SAID BY"), rows, paint) if rows else ["no silences"]
 
 
@@ -171,7 +236,27 @@ def peers(facts: Facts, paint: Paint) -> list[str]:
         age = "-" if each["last_round_age"] is None else f"{names.span(each['last_round_age'])} ago"
         drift = ", ".join(each["drift"]) or ("none" if each["reached"] else "-")
         rows.append(
-            (each["node"], each["address"] or "-", each["site"], state, each["version"] or "-", latency, clock, age, drift)
+            (
+                each["node"],
+                each["address"] or "-",
+                each["site"],
+                state,
+                each["version"] or "-",
+                latency,
+                clock,
+                age,
+                drift,
+            )
         )
-    head = ("NODE", "ADDRESS", "SITE", "ANSWER", "VERSION", "LATENCY", "CLOCK", "LAST ROUND", "DRIFT")
+    head = (
+        "NODE",
+        "ADDRESS",
+        "SITE",
+        "ANSWER",
+        "VERSION",
+        "LATENCY",
+        "CLOCK",
+        "LAST ROUND",
+        "DRIFT",
+    )
     return table(head, rows, paint) if rows else ["no peers"]

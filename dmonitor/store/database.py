@@ -42,7 +42,10 @@ CREATE TABLE handed (
 CREATE INDEX handed_incident ON handed (incident);
 """
 _VITAL = ("memo", "standing", "incident", "known", "outbox")
-_MIGRATIONS = {0: _SCHEMA + _HISTORY, 3: _HISTORY}  # from each version that can be read, to this one
+_MIGRATIONS = {
+    0: _SCHEMA + _HISTORY,
+    3: _HISTORY,
+}  # from each version that can be read, to this one
 
 
 def unlink(path: str) -> None:
@@ -52,12 +55,16 @@ def unlink(path: str) -> None:
 
 def connect(path: str, how: str = "") -> sqlite3.Connection:
     """Connect to the database in PATH, with the parameters HOW of a sqlite URI."""
-    plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")  # what means something in a URI
-    where = plain if path == ":memory:" else f"//{plain}"  # with an empty authority, whatever slashes follow
+    plain = (
+        path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    )  # what means something in a URI
+    where = (
+        plain if path == ":memory:" else f"//{plain}"
+    )  # with an empty authority, whatever slashes follow
     return sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=5, isolation_level=None)
 
 
-def looks(path: str) -> tuple[object, object]:
+def file_fingerprint(path: str) -> tuple[object, object]:
     """Return what tells whether the file in PATH, or what is to be written into it, has changed between two looks."""
 
     def look(name: str) -> object:
@@ -93,7 +100,9 @@ def open_whole(path: str) -> sqlite3.Connection:
             (found,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
             if found != "ok":
                 error = sqlite3.DatabaseError(found)
-                code = re.search(r"error code=(\d+)", found)  # a page that could not be read may well be whole
+                code = re.search(
+                    r"error code=(\d+)", found
+                )  # a page that could not be read may well be whole
                 error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
                 raise error
     except BaseException:
@@ -128,7 +137,10 @@ def renew_history(db: sqlite3.Connection) -> None:
 
 def is_broken(error: sqlite3.Error) -> bool:
     """Say whether ERROR is about what a database holds."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
 
 
 def written(db: sqlite3.Connection, place: str) -> sqlite3.Connection:
@@ -152,7 +164,9 @@ def set_aside(path: str, reason: str) -> None:
     for suffix in ("-wal", "-shm", ""):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, f"{os.path.dirname(path)}/{aside}{suffix}")
-    log.error("database-broken", path=path, reason=reason, kept_as=f"{os.path.dirname(path)}/{aside}")
+    log.error(
+        "database-broken", path=path, reason=reason, kept_as=f"{os.path.dirname(path)}/{aside}"
+    )
     log.complain(f"{path} is broken ({reason}); kept as {aside}, and a new one begun")
 
 
@@ -166,7 +180,9 @@ def version_of(db: sqlite3.Connection) -> int:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version not in (*_MIGRATIONS, VERSION):
         (path,) = (file for _, name, file in db.execute("PRAGMA database_list") if name == "main")
-        raise StateError(f"{path}: written by another dmonitor (schema {version}, this one knows {VERSION})")
+        raise StateError(
+            f"{path}: written by another dmonitor (schema {version}, this one knows {VERSION})"
+        )
     return version
 
 
@@ -189,6 +205,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # sqlite has rolled back by itself after some errors
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # sqlite has rolled back by itself after some errors
             db.execute("ROLLBACK")
         raise

@@ -34,7 +34,9 @@ def make(directory: str) -> str:
                 file.write(os.urandom(12).hex() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # checker and daemon may both be first: one of them wins
+            with contextlib.suppress(
+                FileExistsError
+            ):  # checker and daemon may both be first: one of them wins
                 os.link(draft, path)
         finally:
             database.unlink(draft)

@@ -49,7 +49,9 @@ class Lock:
             except OSError as error:
                 if error.errno != errno.EROFS:
                     raise
-                guard = os.open(self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # it locks as well
+                guard = os.open(
+                    self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+                )  # it locks as well
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -62,7 +64,9 @@ class Lock:
             if _is_file(guard, self._guard_path):
                 self._guard = guard
             else:
-                os.close(guard)  # somebody replaced the file between the two calls: try the one that is there now
+                os.close(
+                    guard
+                )  # somebody replaced the file between the two calls: try the one that is there now
 
     def state(self, *, pidfile: bool = True) -> None:
         """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle.
@@ -71,7 +75,11 @@ class Lock:
         """
         self._owner = os.getpid()
         with contextlib.suppress(OSError):
-            os.pwrite(self._guard, f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n", 0)
+            os.pwrite(
+                self._guard,
+                f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n",
+                0,
+            )
         if pidfile:
             from lockfile import LockError
             from lockfile.pidlockfile import PIDLockFile
@@ -104,7 +112,9 @@ def holder(directory: str, name: str) -> str | None:
             fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             said = guard.read(64)
-            return b"".join(said.split()[2:]).decode("ascii", "replace") if _identify(said)[0] else ""
+            return (
+                b"".join(said.split()[2:]).decode("ascii", "replace") if _identify(said)[0] else ""
+            )
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from dmonitor.base import log
 from dmonitor.base.errors import StateError
 from dmonitor.core import codec, incident
-from dmonitor.core.effects import Books, Own, Save
+from dmonitor.core.effects import Memory, NodeMemory, Save
 from dmonitor.core.model import (
     Change,
     Handed,
@@ -29,16 +29,16 @@ from dmonitor.core.model import (
     Notification,
     Outcome,
     Silence,
-    Standing,
     Test,
+    TestState,
     Verdict,
 )
 from dmonitor.store import database, identity
 
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that said them
 
-KEPT = 400 * 86400.0  # seconds for which history is kept
-CHANGES = 500  # of one test, beyond which the oldest are not kept
+HISTORY_SECONDS = 400 * 86400.0  # seconds for which history is kept
+CHANGES_KEPT = 500  # of one test, beyond which the oldest are not kept
 _TRIES = 6  # of a reader, while rounds end
 _OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name')"  # of an incident; '' is any
 
@@ -46,12 +46,14 @@ _OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.n
 _Found = TypeVar("_Found")
 
 
-def peek(directory: str, run: str | None = None) -> tuple[str, list[Incident], Own]:
+def peek(directory: str, run: str | None = None) -> tuple[str, list[Incident], NodeMemory]:
     """Return id, incidents and rounds without making or changing anything; what is not there yet has a stand-in."""
     known = identity.known(directory)
     if not any(each and os.path.exists(f"{each}/state.db") for each in (directory, run)):
-        return known or fresh_id(), [], Own()
-    return known or fresh_id(), *read(directory, run, lambda state: (state.incidents(), state.own()))
+        return known or fresh_id(), [], NodeMemory()
+    return known or fresh_id(), *read(
+        directory, run, lambda state: (state.incidents(), state.node_memory())
+    )
 
 
 def read(directory: str, run: str | None, what: Callable[[State], _Found]) -> _Found:
@@ -61,14 +63,16 @@ def read(directory: str, run: str | None, what: Callable[[State], _Found]) -> _F
     """
     paths, left = [f"{each}/state.db" for each in (directory, run) if each], _TRIES
     while True:
-        before, left = list(map(database.looks, paths)), left - 1
+        before, left = list(map(database.file_fingerprint, paths)), left - 1
         try:
             with State(directory, run, read_only=True) as state:
                 found = what(state)
-            if not left or [files for files, _ in before] == [files for files, _ in map(database.looks, paths)]:
+            if not left or [files for files, _ in before] == [
+                files for files, _ in map(database.file_fingerprint, paths)
+            ]:
                 return found
         except StateError:
-            if not left or before == list(map(database.looks, paths)):
+            if not left or before == list(map(database.file_fingerprint, paths)):
                 raise
         time.sleep(0.02)
 
@@ -80,10 +84,14 @@ def fresh_id() -> str:
 
 def _judged(evidence: bool) -> str:
     """Return what to select of a change: its judgement, or no more of that than our own answer."""
-    return "judgement" if evidence else "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+    return (
+        "judgement"
+        if evidence
+        else "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+    )
 
 
-class Clock:
+class NodeClock:
     """This node's clock: seconds since the epoch, more or less; it never goes back, and nobody can set it.
 
     The monotonic clock of this boot, OFFSET later.
@@ -118,8 +126,14 @@ class State:
         self.failed = ""
         with self._named():
             if read_only:
-                there = self._substitute if self._substitute and os.path.exists(self._substitute) else self._path
-                self.failed = "" if there is self._path else f"{self._path}: see what dmonitor-check logs"
+                there = (
+                    self._substitute
+                    if self._substitute and os.path.exists(self._substitute)
+                    else self._path
+                )
+                self.failed = (
+                    "" if there is self._path else f"{self._path}: see what dmonitor-check logs"
+                )
                 self._db = database.connect_reading(there)
                 self._db.execute("BEGIN")
                 self._has_history = database.version_of(self._db) == database.VERSION
@@ -129,12 +143,15 @@ class State:
                 try:
                     with self._named():
                         self._start_clock()
-                        self.books()
+                        self.memory()
                 except StateError as error:
                     if isinstance(error.__cause__, sqlite3.Error | OSError):
                         raise
                     self._db.close()  # sqlite finds it whole, and yet it is not ours
-                    database.set_aside(self._substitute if self.failed and self._substitute else self._path, str(error.__cause__))
+                    database.set_aside(
+                        self._substitute if self.failed and self._substitute else self._path,
+                        str(error.__cause__),
+                    )
                     self._open()
                     self._start_clock()
 
@@ -142,9 +159,11 @@ class State:
         memo = self._memo("clock", ["", 0.0])
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
-        fresh = max(time.time(), self.own().finished) - time.clock_gettime(time.CLOCK_BOOTTIME)
+        fresh = max(time.time(), self.node_memory().finished) - time.clock_gettime(
+            time.CLOCK_BOOTTIME
+        )
         self.rebooted = memo[0] not in ("", boot)
-        self.clock = Clock(memo[1] if memo[0] == boot else fresh)
+        self.clock = NodeClock(memo[1] if memo[0] == boot else fresh)
         self._clock_memo = [boot, self.clock.offset]
 
     def _open(self) -> None:
@@ -217,8 +236,13 @@ class State:
                 database.prepare(memory)  # its history may have been dropped for being broken
                 return memory
         # On a full disk sqlite has no room beside the database even for reading.
-        for room in ([os.path.dirname(self._substitute)] if self._substitute else []) + [tempfile.gettempdir()]:
-            with contextlib.suppress(sqlite3.Error, OSError), tempfile.TemporaryDirectory(dir=room) as directory:
+        for room in ([os.path.dirname(self._substitute)] if self._substitute else []) + [
+            tempfile.gettempdir()
+        ]:
+            with (
+                contextlib.suppress(sqlite3.Error, OSError),
+                tempfile.TemporaryDirectory(dir=room) as directory,
+            ):
                 copy = f"{directory}/state.db"
                 for suffix in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):
@@ -241,15 +265,19 @@ class State:
         row = self._db.execute("SELECT value FROM memo WHERE key = ?", (key,)).fetchone()
         return json.loads(row[0]) if row else default
 
-    def books(self) -> Books:
+    def memory(self) -> Memory:
         """Return all that is remembered: of the incidents those that are open, owe something, or were closed lately."""
         with self._named():
             rows = self._db.execute(
-                "SELECT host, name, verdict, own, iif(since, since + ?, 0.0), downs FROM standing", (self.shift,)
+                "SELECT host, name, verdict, own, iif(since, since + ?, 0.0), downs FROM standing",
+                (self.shift,),
             ).fetchall()
-            return Books(
-                self.own(),
-                {Test(host, name): Standing(Verdict(verdict), Outcome(seen), *rest) for host, name, verdict, seen, *rest in rows},
+            return Memory(
+                self.node_memory(),
+                {
+                    Test(host, name): TestState(Verdict(verdict), Outcome(seen), *rest)
+                    for host, name, verdict, seen, *rest in rows
+                },
                 self.incidents(),
                 self._outbox(),
                 dict(self._read(_Silences, self._memo("silences", "[]"))),
@@ -258,24 +286,30 @@ class State:
 
     def from_wall(self, silence: Silence) -> Silence:
         """Return SILENCE with its end on this node's clock."""
-        return silence if silence.until is None else silence._replace(until=silence.until - self.clock.to_wall())
+        return (
+            silence
+            if silence.until is None
+            else silence._replace(until=silence.until - self.clock.to_wall())
+        )
 
-    def own(self) -> Own:
+    def node_memory(self) -> NodeMemory:
         with self._named():
-            own: Own = self._read(Own, self._memo("own", "{}"))
+            own: NodeMemory = self._read(NodeMemory, self._memo("own", "{}"))
             return own
 
     def incidents(self, *, evidence: bool = True) -> list[Incident]:
         """Return the incidents that are open, owe something, or were closed lately; without EVIDENCE that is quicker."""
         with self._named():
-            since = self.clock.now() - incident.LISTED
+            since = self.clock.now() - incident.LISTED_SECONDS
             what = "value" if evidence else "json_remove(value, '$.opening', '$.closing')"
             return self._incidents("alive OR closed > ?", (since,), what)
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of IDS."""
         wanted = json.dumps(list(ids))
-        chosen = "number IN (SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?)))"
+        chosen = (
+            "number IN (SELECT incident FROM known WHERE id IN (SELECT value FROM json_each(?)))"
+        )
         with self._named():
             return self._incidents(chosen, (wanted,))
 
@@ -293,10 +327,15 @@ class State:
 
     def changes(self, test: tuple[str, str] = ("", ""), *, evidence: bool = True) -> list[Change]:
         """Return what has changed, oldest first; of TEST, as in `past`; without EVIDENCE but our own that is quicker."""
-        ours = [(column, value) for column, value in zip(("host", "name"), test, strict=True) if value]
+        ours = [
+            (column, value) for column, value in zip(("host", "name"), test, strict=True) if value
+        ]
         where = " AND ".join([f"{column} = ?" for column, _ in ours] or ["TRUE"])
         with self._named():
-            return self._changes(f"at, {_judged(evidence)} FROM change WHERE {where} ORDER BY at", [value for _, value in ours])
+            return self._changes(
+                f"at, {_judged(evidence)} FROM change WHERE {where} ORDER BY at",
+                [value for _, value in ours],
+            )
 
     def handed(self, test: tuple[str, str] = ("", "")) -> list[Handed]:
         """Return what this node handed over, oldest first; of TEST, as in `past`."""
@@ -311,14 +350,20 @@ class State:
         Of TEST only, a host's name and a test's; with the second empty, of all of that host, and with both, of everything.
         """
         with self._named():
-            found = self._incidents(f"(closed IS NULL OR closed >= ?) AND {_OF_TEST}", (since, *test))
+            found = self._incidents(
+                f"(closed IS NULL OR closed >= ?) AND {_OF_TEST}", (since, *test)
+            )
             return sorted(found, key=lambda known: known.began)
 
     def known_since(self, test: Test | None = None) -> float:
         """Return when the oldest change was that is known, of TEST or of all."""
         where = " WHERE host = ? AND name = ?" if test else ""
         with self._named():
-            oldest = [at for (at,) in self._history(f"SELECT min(at) FROM change{where}", test or ()) if at is not None]
+            oldest = [
+                at
+                for (at,) in self._history(f"SELECT min(at) FROM change{where}", test or ())
+                if at is not None
+            ]
             return self.shift + (oldest[0] if oldest else self.clock.now())
 
     def latest(self, tests: Iterable[Test], *, evidence: bool = True) -> dict[Test, Change]:
@@ -331,21 +376,26 @@ class State:
         found = []
         for host, name, at, judged in self._history(f"SELECT host, name, {chosen}", facts):
             try:
-                found.append(Change(Test(host, name), at + self.shift, self._read(Judgement, judged)))
+                found.append(
+                    Change(Test(host, name), at + self.shift, self._read(Judgement, judged))
+                )
             except (ValueError, TypeError, KeyError) as error:
                 self.broken = f"of {host}/{name}: {error}"
         return found
 
     def _read(self, kind: Any, text: str) -> Any:
-        return codec.read(kind, text, lambda at: at + self.shift, own=True)
+        return codec.read(kind, text, lambda at: at + self.shift, trusted=True)
 
-    def _incidents(self, where: str, facts: Sequence[object], what: str = "value") -> list[Incident]:
+    def _incidents(
+        self, where: str, facts: Sequence[object], what: str = "value"
+    ) -> list[Incident]:
         rows = self._db.execute(f"SELECT {what} FROM incident WHERE {where}", facts)
         return [self._read(Incident, value) for (value,) in rows]
 
     def _outbox(self) -> list[Notification]:
         rows = self._db.execute(
-            "SELECT incident, kind, address, since + ?, refusals FROM outbox ORDER BY since", (self.shift,)
+            "SELECT incident, kind, address, since + ?, refusals FROM outbox ORDER BY since",
+            (self.shift,),
         ).fetchall()
         found = []
         for number, kind, *rest in rows:
@@ -366,7 +416,10 @@ class State:
 
     def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
         """Keep what was found, for a time when it cannot be; write only what is new."""
-        found = {"addresses": sorted(addresses), "lookups": {name: sorted(where) for name, where in sorted(lookups.items())}}
+        found = {
+            "addresses": sorted(addresses),
+            "lookups": {name: sorted(where) for name, where in sorted(lookups.items())},
+        }
         with self._named():
             news = {key: value for key, value in found.items() if value != self._memo(key, None)}
         if news:
@@ -381,7 +434,9 @@ class State:
         try:
             self._put_or_renew(put)
         except sqlite3.Error as error:
-            if self.failed:  # not even the stand-in can be written: what can be done is done in memory
+            if (
+                self.failed
+            ):  # not even the stand-in can be written: what can be done is done in memory
                 self._substitute = None
             self._stand_in(error, self._db)
             with self._named():
@@ -400,38 +455,67 @@ class State:
                 put()
 
     def _put_memos(self, memos: Mapping[str, object]) -> None:
-        self._db.executemany("REPLACE INTO memo VALUES (?, ?)", [(key, json.dumps(value)) for key, value in memos.items()])
+        self._db.executemany(
+            "REPLACE INTO memo VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in memos.items()],
+        )
 
     def _put_all(self, what: Save) -> None:
-        if what.own:
-            self._put_memos({"own": codec.write(Own, what.own), "clock": self._clock_memo})
+        if what.node:
+            self._put_memos({"own": codec.write(NodeMemory, what.node), "clock": self._clock_memo})
         if what.silences is not None:
             self._put_memos({"silences": codec.write(_Silences, tuple(what.silences.items()))})
-        for test, now_is in what.standings.items():
-            standing = (test.host, test.name, now_is.verdict.value, now_is.own.value, now_is.since, now_is.downs)
+        for test, now_is in what.test_states.items():
+            standing = (
+                test.host,
+                test.name,
+                now_is.verdict.value,
+                now_is.own_outcome.value,
+                now_is.since,
+                now_is.downs,
+            )
             self._db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", standing)
         gone = [(test.host, test.name) for test in what.gone]
         self._db.executemany("DELETE FROM standing WHERE host = ? AND name = ?", gone)
         for known in what.incidents:
             self._put(known)
         for each in what.outbox:
-            left = (self._number(each.incident), each.kind.value, each.address, each.since, each.refusals)
+            left = (
+                self._number(each.incident),
+                each.kind.value,
+                each.address,
+                each.since,
+                each.refusals,
+            )
             self._db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", left)
         if what.changes or what.told:
             now = self.clock.now()
-            self._put_history(what.changes, [Handed(each.incident.id, each.kind, each.address, now) for each in what.told])
+            self._put_history(
+                what.changes,
+                [Handed(each.incident.id, each.kind, each.address, now) for each in what.told],
+            )
             self._forget(now)
         for each in what.settled:
             gone_out = (self._number(each.incident), each.kind.value, each.address)
-            self._db.execute("DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", gone_out)
+            self._db.execute(
+                "DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?", gone_out
+            )
 
     def _put_history(self, changes: Iterable[Change], handed: Iterable[Handed]) -> None:
         for test, at, judged in changes:
-            self._db.execute("REPLACE INTO change VALUES (?, ?, ?, ?)", (*test, at, codec.write(Judgement, judged)))
+            self._db.execute(
+                "REPLACE INTO change VALUES (?, ?, ?, ?)",
+                (*test, at, codec.write(Judgement, judged)),
+            )
             oldest = "(SELECT at FROM change WHERE host = ? AND name = ? ORDER BY at DESC LIMIT 1 OFFSET ?)"
-            self._db.execute(f"DELETE FROM change WHERE host = ? AND name = ? AND at <= {oldest}", (*test, *test, CHANGES))
+            self._db.execute(
+                f"DELETE FROM change WHERE host = ? AND name = ? AND at <= {oldest}",
+                (*test, *test, CHANGES_KEPT),
+            )
         rows = [(each.kind.value, each.address, each.at, each.incident) for each in handed]
-        self._db.executemany("INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?", rows)
+        self._db.executemany(
+            "INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?", rows
+        )
 
     def _forget(self, now: float) -> None:
         """Drop the history that is older than it has to be, and the evidence of incidents; once a day."""
@@ -439,11 +523,16 @@ class State:
             return
         self._put_memos({"forgotten": now})
         last = "(SELECT max(at) FROM change AS other WHERE other.host = change.host AND other.name = change.name)"
-        self._db.execute(f"DELETE FROM change WHERE at < ? AND at < {last}", (now - KEPT,))
-        self._db.execute("DELETE FROM handed WHERE at < ?", (now - KEPT,))
+        self._db.execute(
+            f"DELETE FROM change WHERE at < ? AND at < {last}", (now - HISTORY_SECONDS,)
+        )
+        self._db.execute("DELETE FROM handed WHERE at < ?", (now - HISTORY_SECONDS,))
         bare = "value = json_remove(value, '$.opening', '$.closing')"
         full = "coalesce(value -> '$.opening', value -> '$.closing') IS NOT NULL"
-        self._db.execute(f"UPDATE incident SET {bare} WHERE NOT alive AND closed < ? AND {full}", (now - KEPT,))
+        self._db.execute(
+            f"UPDATE incident SET {bare} WHERE NOT alive AND closed < ? AND {full}",
+            (now - HISTORY_SECONDS,),
+        )
 
     def _number(self, what: Incident) -> int | None:
         row = self._db.execute("SELECT incident FROM known WHERE id = ?", (what.id,)).fetchone()
@@ -458,13 +547,22 @@ class State:
         olds = sorted({number for _, number in rows})
         what = what._replace(ids=tuple(sorted({*what.ids, *(known for known, _ in rows)})))
         alive = what.is_open or bool(incident.owed(what))
-        row = (olds[0] if olds else None, alive, incident.changed_at(what), codec.write(Incident, what))
+        row = (
+            olds[0] if olds else None,
+            alive,
+            incident.changed_at(what),
+            codec.write(Incident, what),
+        )
         number = self._db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
         for old in olds[1:]:
-            self._db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old))
+            self._db.execute(
+                "UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, old)
+            )
             self._db.execute("UPDATE handed SET incident = ? WHERE incident = ?", (number, old))
             self._db.execute("DELETE FROM incident WHERE number = ?", (old,))
-        self._db.executemany("REPLACE INTO known VALUES (?, ?)", [(known, number) for known in what.ids])
+        self._db.executemany(
+            "REPLACE INTO known VALUES (?, ?)", [(known, number) for known in what.ids]
+        )
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

@@ -38,7 +38,9 @@ class Plugin:
     def count(self, wanted: bool) -> None:
         """From now on have it write down what it ran for, or not."""
         self._ran.write_text("")
-        self.path.write_text("#!/bin/sh\n" + (f'echo "$1" >>{self._ran}\n' if wanted else "") + "echo OK fine\n")
+        self.path.write_text(
+            "#!/bin/sh\n" + (f'echo "$1" >>{self._ran}\n' if wanted else "") + "echo OK fine\n"
+        )
         self.path.chmod(0o755)
 
     def ran(self) -> list[str]:
@@ -82,9 +84,14 @@ def _elsewhere() -> list[str]:
     """Return where lockfile and daemon are, where they are not the system's but those of tests/run."""
     if importlib.util.find_spec("lockfile") and importlib.util.find_spec("daemon"):
         return []
-    found = [str(path.parent) for path in (CHECKOUT / ".venv").glob("lib/python3*/site-packages/lockfile")]
+    found = [
+        str(path.parent)
+        for path in (CHECKOUT / ".venv").glob("lib/python3*/site-packages/lockfile")
+    ]
     if not found:
-        raise Failed("this needs python3-lockfile and python3-daemon: as root install them, else first run: sh tests/run")
+        raise Failed(
+            "this needs python3-lockfile and python3-daemon: as root install them, else first run: sh tests/run"
+        )
     return found
 
 
@@ -95,7 +102,15 @@ class Dmonitor:
     spend is not counted either. Ours is the last by name: the first does the same, but stays half a minute to greet again.
     """
 
-    def __init__(self, bench: Bench, plugin: Plugin, tests: int, *, peers: bool = False, name: str = "dmonitor-check") -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        plugin: Plugin,
+        tests: int,
+        *,
+        peers: bool = False,
+        name: str = "dmonitor-check",
+    ) -> None:
         self.name, self._bench = name, bench
         place = Copy(bench, f"{name.replace(' ', '-').replace(',', '')}-{tests}")
         program = place.directory / "bin" / "dmonitor-check"
@@ -107,7 +122,11 @@ class Dmonitor:
             # cron starts it without an option: what is not where it is by default is said in the program itself
             where = f"program.Chosen.config, program.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
             own = place.program(f"check-{node.address}", program.read_text())
-            own.write_text(own.read_text().replace("\nmain()", f"\nfrom dmonitor.base import program\n{where}\nmain()"))
+            own.write_text(
+                own.read_text().replace(
+                    "\nmain()", f"\nfrom dmonitor.base import program\n{where}\nmain()"
+                )
+            )
             self._programs[node] = str(own)
             node.mail()
             for host in hosts(tests):
@@ -128,7 +147,13 @@ class Dmonitor:
             raise Failed("python3 -v does not say what it compiled")
         return re.findall(r"^# code object from '?([^'\n]+\.py)'?$", output, re.MULTILINE)
 
-    def _round(self, node: LocalNode, *options: str, python: tuple[str, ...] = (), cgroup: Path | None = None) -> Usage:
+    def _round(
+        self,
+        node: LocalNode,
+        *options: str,
+        python: tuple[str, ...] = (),
+        cgroup: Path | None = None,
+    ) -> Usage:
         return self._bench.measure([*python, self._programs[node], *options], cgroup=cgroup)
 
 
@@ -158,11 +183,21 @@ class Nagios:
     def _start(self, tests: int, *, checks: bool, cgroup: Path | None = None) -> Usage:
         _anew(self._directory)
         main = self._directory / "nagios.cfg"
-        main.write_text(_NAGIOS.format(directory=self._directory, user=run_as().pw_name, group=_group(), checks=int(checks)))
+        main.write_text(
+            _NAGIOS.format(
+                directory=self._directory, user=run_as().pw_name, group=_group(), checks=int(checks)
+            )
+        )
         services = "".join(_NAGIOS_SERVICE.format(host=host) for host in hosts(tests))
-        (self._directory / "objects.cfg").write_text(_NAGIOS_OBJECTS.format(plugin=self._plugin.path) + services)
+        (self._directory / "objects.cfg").write_text(
+            _NAGIOS_OBJECTS.format(plugin=self._plugin.path) + services
+        )
         expected = tests if checks else 0
-        return self._measure([str(self._program), str(main)], meanwhile=lambda pid: self._end(pid, expected), cgroup=cgroup)
+        return self._measure(
+            [str(self._program), str(main)],
+            meanwhile=lambda pid: self._end(pid, expected),
+            cgroup=cgroup,
+        )
 
     def _end(self, pid: int, expected: int) -> float | None:
         """End it as soon as it has the results of EXPECTED checks; return how long that took, in seconds."""
@@ -188,7 +223,11 @@ class Nagios:
             while data := asking.recv(65536):
                 said += data
         found = re.findall(rb"jobs_running=(\d+);jobs_started=(\d+)", said)
-        return (sum(int(one) for one, _ in found), sum(int(two) for _, two in found)) if found else (0, -1)
+        return (
+            (sum(int(one) for one, _ in found), sum(int(two) for _, two in found))
+            if found
+            else (0, -1)
+        )
 
 
 _NAGIOS = """\
@@ -299,13 +338,35 @@ class Icinga:
         self._bench, self._plugin, self._tests = bench, plugin, tests
         self._directory = bench.directory / "icinga"
         # Libraries are the loader's options, for every plugin would inherit an environment, and pay for it.
-        loading = [loader(program), "--library-path", package.libraries(), "--preload", str(at_once), "--argv0", "icinga2"]
+        loading = [
+            loader(program),
+            "--library-path",
+            package.libraries(),
+            "--preload",
+            str(at_once),
+            "--argv0",
+            "icinga2",
+        ]
         options = [
-            *("--no-stack-rlimit", "daemon", "-c", str(self._directory / "icinga2.conf"), "-x", "warning"),
-            *(f"-D{name}={self._directory}/{name}" for name in ("DataDir", "LogDir", "CacheDir", "SpoolDir", "InitRunDir")),
+            *(
+                "--no-stack-rlimit",
+                "daemon",
+                "-c",
+                str(self._directory / "icinga2.conf"),
+                "-x",
+                "warning",
+            ),
+            *(
+                f"-D{name}={self._directory}/{name}"
+                for name in ("DataDir", "LogDir", "CacheDir", "SpoolDir", "InitRunDir")
+            ),
         ]
         self._command = [*loading, str(program), *options]
-        self._environment = {**ENVIRONMENT, "ICINGA2_USER": run_as().pw_name, "ICINGA2_GROUP": _group()}
+        self._environment = {
+            **ENVIRONMENT,
+            "ICINGA2_USER": run_as().pw_name,
+            "ICINGA2_GROUP": _group(),
+        }
 
     def run(self, cgroup: Path | None = None) -> Usage:
         return self._start(self._tests, checks=True, cgroup=cgroup)
@@ -318,12 +379,22 @@ class Icinga:
         _anew(self._directory, "DataDir", "LogDir", "CacheDir", "SpoolDir", "InitRunDir")
         objects = _ICINGA.format(plugin=self._plugin.path)
         enabled = str(checks).lower()
-        objects += "".join(_ICINGA_SERVICE.format(host=host, enabled=enabled) for host in hosts(tests))
+        objects += "".join(
+            _ICINGA_SERVICE.format(host=host, enabled=enabled) for host in hosts(tests)
+        )
         (self._directory / "icinga2.conf").write_text(objects)
-        usage = self._bench.measure(self._command, meanwhile=self._end, environment=self._environment, cgroup=cgroup)
-        results = (self._directory / "DataDir" / "icinga2.state").read_text().count('"last_check_result":{')
+        usage = self._bench.measure(
+            self._command, meanwhile=self._end, environment=self._environment, cgroup=cgroup
+        )
+        results = (
+            (self._directory / "DataDir" / "icinga2.state")
+            .read_text()
+            .count('"last_check_result":{')
+        )
         if results != (tests if checks else 0):
-            raise Failed(f"Icinga has results of {results} services, not of {tests if checks else 0}")
+            raise Failed(
+                f"Icinga has results of {results} services, not of {tests if checks else 0}"
+            )
         return usage
 
     def _end(self, pid: int) -> float | None:
@@ -332,7 +403,9 @@ class Icinga:
         before: set[int] = set()
         while Path(f"/proc/{pid}/exe").exists():
             there = descendants(pid)
-            if there != before or len(there) < 2:  # the one that works, and the one that starts plugins for it
+            if (
+                there != before or len(there) < 2
+            ):  # the one that works, and the one that starts plugins for it
                 before, changed = there, time.monotonic()
             elif time.monotonic() - changed > self._STILL:
                 _terminate(pid)

@@ -19,7 +19,11 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 PYTHON = "/usr/bin/python3"
 # What cron gives to what it starts. Nothing of the caller's, for every plugin would pay for it.
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "SHELL": "/bin/sh"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/",
+    "SHELL": "/bin/sh",
+}
 
 
 class Failed(Exception):
@@ -51,12 +55,23 @@ def measured(what: str, values: Sequence[float], unit: str, at_most: float | Non
     """Make a row of repeated figures: their median, their least and greatest. The unrounded median is what is judged."""
     figure = statistics.median(values)
     target = "" if at_most is None else f"≤ {at_most:g}"
-    return Row(what, figure, (min(values), max(values)), unit, target, None if at_most is None else figure <= at_most)
+    return Row(
+        what,
+        figure,
+        (min(values), max(values)),
+        unit,
+        target,
+        None if at_most is None else figure <= at_most,
+    )
 
 
-def ratios(what: str, ours: Sequence[float], theirs: Sequence[float], at_most: float | None = None) -> Row:
+def ratios(
+    what: str, ours: Sequence[float], theirs: Sequence[float], at_most: float | None = None
+) -> Row:
     """Make a row of OURS in terms of THEIRS: a ratio for each repeat, of what was measured one after the other."""
-    return measured(what, [one / other for one, other in zip(ours, theirs, strict=True)], "×", at_most)
+    return measured(
+        what, [one / other for one, other in zip(ours, theirs, strict=True)], "×", at_most
+    )
 
 
 class Usage(NamedTuple):
@@ -173,7 +188,9 @@ def _run_or_fail(command: Sequence[str], **options: str | Path) -> subprocess.Co
     if not shutil.which(command[0]):
         raise Failed(f"there is no {command[0]} here")
     cwd = options.get("cwd")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=cwd)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=cwd
+    )
     if done.returncode:
         raise Failed(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done

@@ -55,7 +55,13 @@ def idle(bench: Bench) -> Iterator[Row]:
         if len(pids) != 2:
             raise Failed(f"the daemon is {len(pids)} processes, not two")
         trace = bench.directory / "trace"
-        command = ["strace", "-f", "-o", str(trace), *(part for pid in pids for part in ("-p", str(pid)))]
+        command = [
+            "strace",
+            "-f",
+            "-o",
+            str(trace),
+            *(part for pid in pids for part in ("-p", str(pid))),
+        ]
         progress(f"idle for {IDLE:g} s")
         tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
         try:
@@ -65,10 +71,21 @@ def idle(bench: Bench) -> Iterator[Row]:
             tracer.wait()
         lines = trace.read_text().splitlines()
         # Each process is found in the call in which it waits, and left there; what has returned has woken it.
-        woken = [line for line in lines if not line.rstrip().endswith(("<unfinished ...>", "<detached ...>"))]
+        woken = [
+            line
+            for line in lines
+            if not line.rstrip().endswith(("<unfinished ...>", "<detached ...>"))
+        ]
         if len(lines) < len(pids):
             raise Failed(f"strace has seen nothing: {lines}")
-        yield Row(f"idle for {IDLE:g} s: system calls of dmonitord", float(len(woken)), None, "", "= 0", not woken)
+        yield Row(
+            f"idle for {IDLE:g} s: system calls of dmonitord",
+            float(len(woken)),
+            None,
+            "",
+            "= 0",
+            not woken,
+        )
         yield _memory(node)
 
 
@@ -83,7 +100,11 @@ def _memory(node: LocalNode) -> Row:
     """The most memory that the daemon ever had, with all that it shares with the process that starts plugins."""
     found = []
     for pid in (node.daemon_pid, *descendants(node.daemon_pid)):
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+        status = dict(
+            line.split(":", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":" in line
+        )
         found.append(int(status["VmHWM"].split()[0]) / 1000)
     return Row(
         "dmonitord: memory, the most of its two processes",
@@ -121,9 +142,15 @@ def _remembered(bench: Bench, node: LocalNode) -> Iterator[Row]:
         figure = [rate for rate, _ in found]
         promised = ("≥ 2000", statistics.median(figure) >= RATE) if found is ours else ("", None)
         yield Row(
-            f"{name}: remembered answers in a CPU second", statistics.median(figure), (min(figure), max(figure)), "1/s", *promised
+            f"{name}: remembered answers in a CPU second",
+            statistics.median(figure),
+            (min(figure), max(figure)),
+            "1/s",
+            *promised,
         )
-        yield measured(f"{name}: from question to answer", [latency * 1000 for _, latency in found], "ms")
+        yield measured(
+            f"{name}: from question to answer", [latency * 1000 for _, latency in found], "ms"
+        )
 
 
 def _rate(say, read, pid: int) -> tuple[float, float]:  # type: ignore[no-untyped-def]
@@ -141,7 +168,9 @@ def _rate(say, read, pid: int) -> tuple[float, float]:  # type: ignore[no-untype
 
 
 def _cpu(pid: int) -> float:
-    return time.clock_gettime(~pid << 3 | 2)  # the process's CPU clock, as clock_getcpuclockid(3) makes it
+    return time.clock_gettime(
+        ~pid << 3 | 2
+    )  # the process's CPU clock, as clock_getcpuclockid(3) makes it
 
 
 def _echo(port: int, ready) -> None:  # type: ignore[no-untyped-def]
@@ -163,16 +192,23 @@ def _at_once(bench: Bench, node: LocalNode) -> Iterator[Row]:
             time.sleep(6)  # until what was answered is forgotten
             with Conversation((ADDRESS, node.port), ADDRESS, source=ADDRESS) as talk:
                 asked = time.time()
-                talk.say(b"".join(b"test h%03d.example.com/slow\n" % number for number in range(count)))
+                talk.say(
+                    b"".join(b"test h%03d.example.com/slow\n" % number for number in range(count))
+                )
                 for _ in range(count):
                     words = talk.read().decode().partition(" text=")[2].split()
                     now = time.time()
                     late.setdefault(count, []).append((now - float(words[1])) * 1000)
                     early.setdefault(count, []).append((float(words[0]) - asked) * 1000)
     bare = [late for _ in range(3) for late in _bare(str(node.config / "plugins" / "check_slow"))]
-    yield measured(f"{AT_ONCE} plugins at once, without a daemon: from the last word to its end", bare, "ms")
+    yield measured(
+        f"{AT_ONCE} plugins at once, without a daemon: from the last word to its end", bare, "ms"
+    )
     yield Row(
-        f"{AT_ONCE} plugins at once, without a daemon: the same, 99 of 100", sorted(bare)[int(0.99 * len(bare))], None, "ms"
+        f"{AT_ONCE} plugins at once, without a daemon: the same, 99 of 100",
+        sorted(bare)[int(0.99 * len(bare))],
+        None,
+        "ms",
     )
     for count in (1, AT_ONCE):
         what = f"{count} {'question' if count == 1 else 'questions at once'}"
@@ -189,7 +225,12 @@ def _bare(plugin: str) -> list[float]:
     for _ in range(AT_ONCE):
         ours, theirs = os.pipe()
         selector.register(ours, selectors.EVENT_READ, b"")
-        os.posix_spawn(plugin, [plugin, "h"], dict(ENVIRONMENT), file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1)])
+        os.posix_spawn(
+            plugin,
+            [plugin, "h"],
+            dict(ENVIRONMENT),
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs, 1)],
+        )
         os.close(theirs)
     late = []
     while selector.get_map():

@@ -49,13 +49,19 @@ class Cluster:
             (self.counts / node.address).chmod(0o777)
             for number in range(TESTS):
                 name = f"host{number}.example.com"
-                node.test(f"{name}/mass", f"COUNT={self.counts / node.address / name}\nSWITCH={self.switch}\n")
+                node.test(
+                    f"{name}/mass",
+                    f"COUNT={self.counts / node.address / name}\nSWITCH={self.switch}\n",
+                )
 
     def round(self) -> tuple[list[float], list[str]]:
         """Run a round on all nodes at once; return the seconds each took, and what each logged."""
         began = time.monotonic()
         with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(open(self.place.directory / f"{node.address}.log", "w+")) for node in self.nodes]
+            logs = [
+                stack.enter_context(open(self.place.directory / f"{node.address}.log", "w+"))
+                for node in self.nodes
+            ]
             rounds = [
                 stack.enter_context(
                     subprocess.Popen(
@@ -116,7 +122,12 @@ def rows(bench: Bench) -> Iterator[Row]:
             cluster.runs()
             took, _ = cluster.round()
             yield measured(f"all pass again after {kind}: a round", took, "s", ROUND)
-            yield measured(f"all pass again after {kind}: runs of a test on a node", [*map(float, cluster.runs())], "", None)
+            yield measured(
+                f"all pass again after {kind}: runs of a test on a node",
+                [*map(float, cluster.runs())],
+                "",
+                None,
+            )
             yield _mails(cluster, kind, "UP")
 
 
@@ -125,17 +136,48 @@ def _fail(cluster: Cluster, kind: str) -> Iterator[Row]:
     took, logs = cluster.round()
     runs = cluster.runs()
     what = f"{NODES} nodes × {TESTS} tests {kind}"
-    yield Row(f"{what}: a round, the longest", max(took), (min(took), max(took)), "s", f"≤ {ROUND:g}", max(took) <= ROUND)
     yield Row(
-        f"{what}: runs of a test on a node, the most", max(runs), (min(runs), max(runs)), "", f"≤ {RUNS:g}", max(runs) <= RUNS
+        f"{what}: a round, the longest",
+        max(took),
+        (min(took), max(took)),
+        "s",
+        f"≤ {ROUND:g}",
+        max(took) <= ROUND,
     )
-    yield Row(f"{what}: runs in all, for each test and node", sum(runs) / (NODES * TESTS), None, "×")
+    yield Row(
+        f"{what}: runs of a test on a node, the most",
+        max(runs),
+        (min(runs), max(runs)),
+        "",
+        f"≤ {RUNS:g}",
+        max(runs) <= RUNS,
+    )
+    yield Row(
+        f"{what}: runs in all, for each test and node", sum(runs) / (NODES * TESTS), None, "×"
+    )
     verdicts = [Counter(re.findall(r" verdict test=host\S+ verdict=(\w+)", log)) for log in logs]
     down = [float(found["DOWN"]) for found in verdicts]
-    yield Row(f"{what}: DOWN, on each node", min(down), (min(down), max(down)), "", f"= {TESTS}", min(down) == TESTS)
-    asked = [len(found.split(",")) for log in logs for found in re.findall(r" asked test=host\S+ peers=(\S+)", log)]
-    yield Row(f"{what}: peers asked about a test", sum(asked) / len(asked), (min(asked), max(asked)), "×")
-    met = [float(count) for log in logs for count in Counter(re.findall(r" greeted peer=(\S+)", log)).values()]
+    yield Row(
+        f"{what}: DOWN, on each node",
+        min(down),
+        (min(down), max(down)),
+        "",
+        f"= {TESTS}",
+        min(down) == TESTS,
+    )
+    asked = [
+        len(found.split(","))
+        for log in logs
+        for found in re.findall(r" asked test=host\S+ peers=(\S+)", log)
+    ]
+    yield Row(
+        f"{what}: peers asked about a test", sum(asked) / len(asked), (min(asked), max(asked)), "×"
+    )
+    met = [
+        float(count)
+        for log in logs
+        for count in Counter(re.findall(r" greeted peer=(\S+)", log)).values()
+    ]
     yield Row(
         f"{what}: connections to a peer in a round",
         max(met),
@@ -152,10 +194,23 @@ def _mails(cluster: Cluster, kind: str, word: str) -> Row:
     found = cluster.mails()
     each = [float(found[address, word]) for address in ADDRESSES]
     most = 1 if word == "DOWN" else 2
-    good = {at for at, _ in found} == set(ADDRESSES) and {first for _, first in found} == {word} and max(each) <= most
-    return Row(f"{kind}: mails {word} for each address", max(each), (min(each), max(each)), "", f"≤ {most}", good)
+    good = (
+        {at for at, _ in found} == set(ADDRESSES)
+        and {first for _, first in found} == {word}
+        and max(each) <= most
+    )
+    return Row(
+        f"{kind}: mails {word} for each address",
+        max(each),
+        (min(each), max(each)),
+        "",
+        f"≤ {most}",
+        good,
+    )
 
 
 def _left_over() -> bool:
     """Say whether a plugin of ours still hangs; none outlives its limit."""
-    return bool(subprocess.run(["pgrep", "-f", "^sleep 60$"], capture_output=True, check=False).stdout)
+    return bool(
+        subprocess.run(["pgrep", "-f", "^sleep 60$"], capture_output=True, check=False).stdout
+    )

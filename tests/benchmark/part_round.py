@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from contestants import Dmonitor, Floor, Icinga, Nagios, Plugin, hosts
-from frame import Bench, Failed, Row, Usage, cgroup_seconds, cpus, interleaved, measured, own_cgroup, progress, ratios
+from frame import (
+    Bench,
+    Failed,
+    Row,
+    Usage,
+    cgroup_seconds,
+    cpus,
+    interleaved,
+    measured,
+    own_cgroup,
+    progress,
+    ratios,
+)
 from local_nodes import running
 
 TESTS = 1000
@@ -40,7 +52,12 @@ def rows(bench: Bench) -> Iterator[Row]:
         runs[f"{other.name} empty"] = functools.partial(other.idle, loaded=False)
     with running(among.nodes):
         found = interleaved(runs | {among.name: among.run}, bench.repeats)
-    yield from _tell(found, floor.name, [ours.name, among.name], {other.name: LIMITS[other.name] for other in others})
+    yield from _tell(
+        found,
+        floor.name,
+        [ours.name, among.name],
+        {other.name: LIMITS[other.name] for other in others},
+    )
     if problems:
         raise Failed("; ".join(problems))
 
@@ -57,7 +74,9 @@ def _others(bench: Bench, plugin: Plugin) -> tuple[list[Nagios | Icinga], list[s
     return found, problems
 
 
-def counted(name: str, run: Callable[[Path | None], Usage], plugin: Plugin, tests: int) -> Iterator[Row]:
+def counted(
+    name: str, run: Callable[[Path | None], Usage], plugin: Plugin, tests: int
+) -> Iterator[Row]:
     """Run with a plugin that counts, and compare with the kernel's own account of CPU time; Failed where checks are missing."""
     progress(f"{name}: counting")
     plugin.count(True)
@@ -69,31 +88,53 @@ def counted(name: str, run: Callable[[Path | None], Usage], plugin: Plugin, test
     finally:
         plugin.count(False)
     if sorted(ran) != hosts(tests):
-        raise Failed(f"{name} ran {len(ran)} checks, of {len(set(ran))} hosts, not one for each of {tests}")
+        raise Failed(
+            f"{name} ran {len(ran)} checks, of {len(set(ran))} hosts, not one for each of {tests}"
+        )
     yield Row(f"{name}: checks run, counted by the plugin", len(ran), None, "", f"= {tests}", True)
     if escaped is not None:
         limit = _ESCAPED + _ROUNDED * usage.cpu
-        yield Row(f"{name}: CPU of its cgroup that is not counted", escaped, None, "s", f"≤ {limit:.4f}", escaped <= limit)
+        yield Row(
+            f"{name}: CPU of its cgroup that is not counted",
+            escaped,
+            None,
+            "s",
+            f"≤ {limit:.4f}",
+            escaped <= limit,
+        )
 
 
-def _tell(found: dict[str, list[Usage]], floor: str, ours: Sequence[str], others: Mapping[str, float]) -> Iterator[Row]:
+def _tell(
+    found: dict[str, list[Usage]], floor: str, ours: Sequence[str], others: Mapping[str, float]
+) -> Iterator[Row]:
     least = cpus(found[floor])
     for name in (floor, *ours, *others):
         yield measured(f"{name}: CPU, whole", cpus(found[name]), "s")
         if name in others:
             yield measured(f"{name}: CPU, start and end, empty", cpus(found[f"{name} empty"]), "s")
-            yield measured(f"{name}: CPU, start and end, loaded", cpus(found[f"{name} loaded"]), "s")
+            yield measured(
+                f"{name}: CPU, start and end, loaded", cpus(found[f"{name} loaded"]), "s"
+            )
             yield measured(f"{name}: CPU, checks alone", _alone(found, name), "s")
         yield measured(f"{name}: wall", [usage.wall for usage in found[name]], "s")
     for name in (*ours, *others):
-        yield ratios(f"{name} / {floor}: CPU, whole", cpus(found[name]), least, FLOOR if name in ours else None)
+        yield ratios(
+            f"{name} / {floor}: CPU, whole",
+            cpus(found[name]),
+            least,
+            FLOOR if name in ours else None,
+        )
     for name in others:
         yield ratios(f"{name} / {floor}: CPU, checks alone", _alone(found, name), least)
     for name, limit in others.items():
         mine = cpus(found[ours[0]])
         yield ratios(f"{ours[0]} / {name}: CPU, both whole", mine, cpus(found[name]), limit)
-        yield ratios(f"{ours[0]} / {name}: CPU, ours whole, its checks alone", mine, _alone(found, name))
+        yield ratios(
+            f"{ours[0]} / {name}: CPU, ours whole, its checks alone", mine, _alone(found, name)
+        )
 
 
 def _alone(found: dict[str, list[Usage]], name: str) -> list[float]:
-    return [one.cpu - two.cpu for one, two in zip(found[name], found[f"{name} loaded"], strict=True)]
+    return [
+        one.cpu - two.cpu for one, two in zip(found[name], found[f"{name} loaded"], strict=True)
+    ]

@@ -24,9 +24,19 @@ def rows(bench: Bench) -> Iterator[Row]:
         found = interleaved({"floor": floor.run, "ours": ours.run}, repeats)
         least, mine = cpus(found["floor"]), cpus(found["ours"])
         yield measured(f"{tests} tests: dmonitor-check, CPU", mine, "s")
-        yield measured(f"{tests} tests: dmonitor-check, wall", [usage.wall for usage in found["ours"]], "s")
-        yield measured(f"{tests} tests: dmonitor-check, peak memory", [usage.memory for usage in found["ours"]], "kB")
+        yield measured(
+            f"{tests} tests: dmonitor-check, wall", [usage.wall for usage in found["ours"]], "s"
+        )
+        yield measured(
+            f"{tests} tests: dmonitor-check, peak memory",
+            [usage.memory for usage in found["ours"]],
+            "kB",
+        )
         if tests:
-            yield measured(f"{tests} tests: dmonitor-check, CPU per test", [1000 * cpu / tests for cpu in mine], "ms")
+            yield measured(
+                f"{tests} tests: dmonitor-check, CPU per test",
+                [1000 * cpu / tests for cpu in mine],
+                "ms",
+            )
             yield measured(f"{tests} tests: floor in C, CPU", least, "s")
             yield ratios(f"{tests} tests: dmonitor-check / floor in C, CPU", mine, least)

@@ -36,7 +36,14 @@ def rows(bench: Bench) -> Iterator[Row]:
     _, alone, _ = _round(bench, nodes[0], 0)
     wall, among, memory = _round(bench, nodes[HANGING], HANGING)
     yield Row(f"{HANGING} hanging tests: the round", wall, None, "s", f"≤ {WALL:g}", wall <= WALL)
-    yield Row(f"{HANGING} hanging tests: memory in all, at the most", memory, None, "MB", f"≤ {MEMORY:g}", memory <= MEMORY)
+    yield Row(
+        f"{HANGING} hanging tests: memory in all, at the most",
+        memory,
+        None,
+        "MB",
+        f"≤ {MEMORY:g}",
+        memory <= MEMORY,
+    )
     yield measured(f"{QUICK} quick tests alone: each", alone, "s")
     yield measured(f"{QUICK} quick tests among them: each", among, "s")
     yield Row("the slowest of them, among and alone", max(among) / max(alone), None, "×")
@@ -55,19 +62,28 @@ def _round(bench: Bench, node: LocalNode, hanging: int) -> tuple[float, list[flo
             time.sleep(1)
 
     usage = bench.measure(
-        node.command("dmonitor-check", "--verbose"), meanwhile=watch, environment={**os.environ, **node.place.environment()}
+        node.command("dmonitor-check", "--verbose"),
+        meanwhile=watch,
+        environment={**os.environ, **node.place.environment()},
     )
     said = bench.output()
-    timeouts = len(re.findall(r" ran test=\S+/hang result=TIMEOUT ", said))
-    quick = [float(seconds) for seconds in re.findall(r" ran test=\S+/quick result=OK seconds=([\d.]+) ", said)]
+    timeouts = len(re.findall(r" test-ran test=\S+/hang result=TIMEOUT ", said))
+    quick = [
+        float(seconds)
+        for seconds in re.findall(r" test-ran test=\S+/quick result=OK seconds=([\d.]+) ", said)
+    ]
     if (timeouts, len(quick)) != (hanging, QUICK):
-        raise Failed(f"{timeouts} of {hanging} hanging tests ended with TIMEOUT, {len(quick)} of {QUICK} quick ones with OK")
+        raise Failed(
+            f"{timeouts} of {hanging} hanging tests ended with TIMEOUT, {len(quick)} of {QUICK} quick ones with OK"
+        )
     return usage.wall, quick, peak
 
 
 def _pss(pid: int) -> float:
     try:
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+        )
     except OSError:
         return 0.0
     return int(found[1]) / 1000 if found else 0.0

@@ -63,7 +63,9 @@ def _missing_libraries(package: str) -> list[str]:
             raise
         run(["apt-get", "update", "-qq"])  # a machine that has not looked yet
         plan = run(command)
-    return [name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if name.startswith("lib")]
+    return [
+        name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if name.startswith("lib")
+    ]
 
 
 def _fetch(package: str, cache: Path) -> Path:

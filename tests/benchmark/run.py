@@ -22,7 +22,11 @@ from pathlib import Path
 from typing import NoReturn
 
 sys.dont_write_bytecode = True
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[1]),
+    str(Path(__file__).parents[2]),
+]
 
 import frame  # noqa: E402
 import part_daemon  # noqa: E402
@@ -68,16 +72,26 @@ def main() -> int:
         written += [line for paragraph in paragraphs for line in ("", paragraph)]
     if chosen.markdown:
         chosen.markdown.write_text("\n".join(written[1:]) + "\n")
-    print(f"\n{missed} {'target' if missed == 1 else 'targets'} missed" if missed else "\nall targets hold")
+    print(
+        f"\n{missed} {'target' if missed == 1 else 'targets'} missed"
+        if missed
+        else "\nall targets hold"
+    )
     return 1 if missed and chosen.judge else 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What dmonitor costs, beside a floor and beside others.")
+    parser = argparse.ArgumentParser(
+        description="What dmonitor costs, beside a floor and beside others."
+    )
     parser.add_argument("--repeats", metavar="N", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there, too")
-    parser.add_argument("--no-judge", dest="judge", action="store_false", help="end with 0, whatever is missed")
-    parser.add_argument("parts", metavar="PART", nargs="*", help=f"of {' '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "--no-judge", dest="judge", action="store_false", help="end with 0, whatever is missed"
+    )
+    parser.add_argument(
+        "parts", metavar="PART", nargs="*", help=f"of {' '.join(PARTS)}; default: all"
+    )
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - set(PARTS):
         parser.error(f"no part is called {' '.join(sorted(unknown))}")
@@ -88,8 +102,16 @@ def _arguments() -> argparse.Namespace:
 
 def machine() -> list[str]:
     """Say where this runs, and whether it is quiet there."""
-    cpus = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    release = dict(line.partition("=")[::2] for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    cpus = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    release = dict(
+        line.partition("=")[::2]
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if "=" in line
+    )
     name = "".join(shlex.split(release.get("PRETTY_NAME", "")))
     load = os.getloadavg()[0]
     facts = [
@@ -104,7 +126,10 @@ def machine() -> list[str]:
 def plain(found: list[Row]) -> list[str]:
     lines = [_HEAD, *(row.cells() for row in found)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
 
 
 def markdown(found: list[Row]) -> list[str]:

@@ -37,7 +37,13 @@ def main() -> None:
         if warm and now > warm + _GROWTH:
             raise MemoryError(f"grew from {warm} to {now} MB in {count} executions")
 
-    limits = ["-timeout=5", "-rss_limit_mb=1000", "-max_len=20000", "-print_final_stats=1", f"-max_total_time={seconds}"]
+    limits = [
+        "-timeout=5",
+        "-rss_limit_mb=1000",
+        "-max_len=20000",
+        "-print_final_stats=1",
+        f"-max_total_time={seconds}",
+    ]
     atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={corpus.parent}/", str(corpus)], once)
     atheris.Fuzz()
 

@@ -14,7 +14,7 @@ from unittest import mock
 
 from dmonitor.config import config, resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.core.model import Incident, Node, Outcome, Presence, Result, Statement, Test
+from dmonitor.core.model import Incident, Node, NodeStatus, Outcome, Result, Statement, Test
 from dmonitor.net import auth, peers, protocol, server
 
 KEY, OTHER_KEY = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
@@ -48,7 +48,7 @@ def lines(data: bytes) -> None:
 def authentication(data: bytes) -> None:
     """Nothing is taken but the very lines that were sealed: DATA is what comes in place of one, or a change to one."""
     said, seals = auth.hello([KEY, OTHER_KEY], NONCES, "paris")
-    ours, _ = auth.met(said[:-1], [OTHER_KEY], NONCES[0])
+    ours, _ = auth.accept_hello(said[:-1], [OTHER_KEY], NONCES[0])
     right = ours.put(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
     for line, taken in ((said[:-1], None), (right, seals[1])):
         for forged in {data, changed(line, data)} - {line}:
@@ -56,10 +56,14 @@ def authentication(data: bytes) -> None:
                 if taken is not None:
                     taken.take(forged)
                     raise AssertionError(f"taken: {forged!r}")
-                _, called = auth.met(forged, [KEY], NONCES[0])
+                _, called = auth.accept_hello(forged, [KEY], NONCES[0])
                 # With one of its two macs gone or spoilt a hello is still who it says it is.
-                assert forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris", f"met: {forged!r}"
-    assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", "what was refused moves nothing"
+                assert (
+                    forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris"
+                ), f"met: {forged!r}"
+    assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", (
+        "what was refused moves nothing"
+    )
 
 
 def changed(line: bytes, by: bytes) -> bytes:
@@ -84,7 +88,7 @@ class _Facts:
         done(test, Result(Outcome.OK, "seen"))
 
     def statement(self) -> tuple[Statement, float]:
-        return Statement(Presence("paris", "0123456789ab", NOW)), NOW
+        return Statement(NodeStatus("paris", "0123456789ab", NOW)), NOW
 
     def incident(self, _: str, /) -> tuple[Incident | None, float]:
         return None, NOW
@@ -116,7 +120,12 @@ def daemon(data: bytes) -> None:
     for keys in (None, (KEY,)):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        with selectors.DefaultSelector() as selector, ours, theirs, mock.patch("secrets.token_hex", lambda _: NONCES[0]):
+        with (
+            selectors.DefaultSelector() as selector,
+            ours,
+            theirs,
+            mock.patch("secrets.token_hex", lambda _: NONCES[0]),
+        ):
             made = server.Server(selector, [], _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
             made._accept(_Listener(ours))  # type: ignore[arg-type]
             asked = unsealed(data, keys) if keys else data
@@ -148,14 +157,21 @@ def caller(data: bytes) -> None:
         theirs.setblocking(False)
         ours = _Connected(fileno=one.detach())
         made = auth.Seal(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
-        patches = mock.patch("secrets.token_hex", lambda _: NONCES[1]), mock.patch("socket.socket", lambda *_: ours)  # noqa: B023
+        patches = (
+            mock.patch("secrets.token_hex", lambda _: NONCES[1]),
+            mock.patch("socket.socket", lambda *_: ours),
+        )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
             peer = Peer(NODE, (resolve.normal("192.0.2.1"),))
             asker = peers.Asker(selector, [peer], "own0own0", config.Settings(), keys)
             asker.ask(SSH)
             asker.greet(lambda _: False, [("unheard0",)])
             is_sealed = keys and data.startswith(b"!")
-            said = protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:]) if is_sealed else data
+            said = (
+                protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:])
+                if is_sealed
+                else data
+            )
             for _ in _play(selector, theirs, said, lambda: asker.pending or asker.greeting):  # noqa: B023
                 pass
             (answer,) = asker.answers(SSH)
@@ -167,7 +183,10 @@ def caller(data: bytes) -> None:
 
 
 def _play(
-    selector: selectors.BaseSelector, theirs: socket.socket, saying: bytes, going_on: Callable[[], object]
+    selector: selectors.BaseSelector,
+    theirs: socket.socket,
+    saying: bytes,
+    going_on: Callable[[], object],
 ) -> Iterator[bytes]:
     """Do what is ready while it is GOING_ON, and yield what is said to THEIRS, who is SAYING something, and then no more."""
     is_over = False

@@ -29,12 +29,18 @@ from typing import Any, TypeVar
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What the README has a person type, by the block's name.
-README = dict(re.findall(r"^<!-- (\w+) -->\n```sh\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S))
+README = dict(
+    re.findall(
+        r"^<!-- (\w+) -->\n```sh\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.M | re.S
+    )
+)
 
 _Found = TypeVar("_Found")
 _FACT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 _EVENT = re.compile(r" (dmonitor-check|dmonitord)\[\d+\]: (\S+)(.*)")
-_SESSION = re.compile(r" CRON\[(\d+)\]: pam_unix\(cron:session\): session (opened|closed) for user dmonitor\b")
+_SESSION = re.compile(
+    r" CRON\[(\d+)\]: pam_unix\(cron:session\): session (opened|closed) for user dmonitor\b"
+)
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -64,19 +70,25 @@ class Lab:
 
     def __init__(self, name: str, *, bare: bool = False) -> None:
         defaults = {"LAB_NAME": name, "LAB_SUITE": "bookworm", "LAB_INIT": "systemd"}
-        self._environment = defaults | os.environ | {"LAB_PKGS": "" if bare else ",".join(_wanted())}
+        self._environment = (
+            defaults | os.environ | {"LAB_PKGS": "" if bare else ",".join(_wanted())}
+        )
         self.suite, self.init = self._environment["LAB_SUITE"], self._environment["LAB_INIT"]
 
     @property
     def has_systemd(self) -> bool:
         return self.init == "systemd"
 
-    def call(self, *arguments: str, stdin: bytes = b"", limit: float = 60) -> tuple[int, bytes, str]:
+    def call(
+        self, *arguments: str, stdin: bytes = b"", limit: float = 60
+    ) -> tuple[int, bytes, str]:
         """Run `lab ARGUMENTS`; return its exit status, its output, and its complaints, or all it said if it failed."""
         command = [str(CHECKOUT / "tests/lab/lab"), *arguments]
         pipe = subprocess.PIPE
         # A process group of its own: a Ctrl-C reaches only this program, which then ends `lab` in good order.
-        with subprocess.Popen(command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, process_group=0) as process:
+        with subprocess.Popen(
+            command, env=self._environment, stdin=pipe, stdout=pipe, stderr=pipe, process_group=0
+        ) as process:
             try:
                 out, complaints = process.communicate(stdin, limit)
             except BaseException as error:
@@ -87,7 +99,9 @@ class Lab:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise Failed(f"lab {' '.join(arguments)}: not ended after {limit:g} s") from None
+                    raise Failed(
+                        f"lab {' '.join(arguments)}: not ended after {limit:g} s"
+                    ) from None
                 raise
         said = out + complaints if process.returncode else complaints
         return process.returncode, out, said.decode(errors="replace")
@@ -96,7 +110,9 @@ class Lab:
         """Run `lab ARGUMENTS`, which must succeed; return its output."""
         status, out, complaints = self.call(*arguments, stdin=stdin, limit=limit)
         if status:
-            raise Failed(f"lab {' '.join(arguments)}: exit {status}\n{textwrap.indent(complaints, '      ')}")
+            raise Failed(
+                f"lab {' '.join(arguments)}: exit {status}\n{textwrap.indent(complaints, '      ')}"
+            )
         return out
 
     def run(self, node: str, *command: str, stdin: bytes = b"") -> str:
@@ -112,13 +128,17 @@ def play(name: str, count: int, story: Callable[[Lab, Checks], None], *, bare: b
     print(f"the package is {deb().name}", flush=True)
     lab, check = Lab(name, bare=bare), Checks()
     if lab.call("status")[0] == 0:
-        print(f"the lab {name} is up already; `LAB_NAME={name} tests/lab/lab down` ends what an earlier run left")
+        print(
+            f"the lab {name} is up already; `LAB_NAME={name} tests/lab/lab down` ends what an earlier run left"
+        )
         return 1
     for number in _STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
     try:
-        chapter(f"{count} nodes boot: {lab.suite}, {lab.init} (the first time, their base is built: a minute)")
+        chapter(
+            f"{count} nodes boot: {lab.suite}, {lab.init} (the first time, their base is built: a minute)"
+        )
         print(lab.do("up", str(count), limit=600).decode(), end="")
         story(lab, check)
     except Failed as error:
@@ -165,16 +185,24 @@ def deb() -> Path:
     """Return the package that is to be installed."""
     if given := os.environ.get("DMONITOR_DEB"):
         return Path(given)
-    built = subprocess.run(["sh", CHECKOUT / "debian/build"], stdout=subprocess.PIPE, text=True, check=True)
+    built = subprocess.run(
+        ["sh", CHECKOUT / "debian/build"], stdout=subprocess.PIPE, text=True, check=True
+    )
     return CHECKOUT / built.stdout.split()[-1]
 
 
 def _wanted() -> list[str]:
     """Return what the package depends on and recommends: the nodes have no package source, so it is part of their base."""
     command = ["dpkg-deb", "--show", "--showformat", "${Depends}, ${Recommends}", str(deb())]
-    fields = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(", ")
-    names = [re.split(r"[ :]", field)[0] for field in fields]  # the first alternative, without a version
-    return [name for name in names if name not in ("python3", "default-mta")]  # a base has these anyway
+    fields = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(
+        ", "
+    )
+    names = [
+        re.split(r"[ :]", field)[0] for field in fields
+    ]  # the first alternative, without a version
+    return [
+        name for name in names if name not in ("python3", "default-mta")
+    ]  # a base has these anyway
 
 
 def bring(lab: Lab, node: str, package: Path | None = None) -> str:
@@ -199,10 +227,21 @@ def census(lab: Lab, node: str) -> set[str]:
     """Return every file on NODE, /run included, and every user and group."""
     files = lab.run(node, "find", "/", "/run", "-xdev").splitlines()
     people = [
-        f"{kind} {line.split(':')[0]}" for kind in ("passwd", "group", "shadow") for line in lab.run(node, "getent", kind).split()
+        f"{kind} {line.split(':')[0]}"
+        for kind in ("passwd", "group", "shadow")
+        for line in lab.run(node, "getent", kind).split()
     ]
     of_it = lab.run(
-        node, "find", "/tmp", "/var/mail", "/var/lib/systemd", "-name", "*dmonitor*", "!", "-name", "*.deb"
+        node,
+        "find",
+        "/tmp",
+        "/var/mail",
+        "/var/lib/systemd",
+        "-name",
+        "*dmonitor*",
+        "!",
+        "-name",
+        "*.deb",
     ).splitlines()
     return {file for file in files if not re.match(_OF_OTHERS, file)} | set(people) | set(of_it)
 
@@ -210,7 +249,12 @@ def census(lab: Lab, node: str) -> set[str]:
 def stop(lab: Lab, node: str, name: str) -> None:
     """Stop the service NAME on NODE, and whatever would start it again."""
     if lab.has_systemd:
-        lab.run(node, "systemctl", "stop", *(("ssh.service", "ssh.socket") if name == "ssh" else (name,)))
+        lab.run(
+            node,
+            "systemctl",
+            "stop",
+            *(("ssh.service", "ssh.socket") if name == "ssh" else (name,)),
+        )
     else:
         lab.run(node, "service", name, "stop")
 
@@ -240,10 +284,18 @@ class Journal:
     def __init__(self, lab: Lab, node: str, *options: str) -> None:
         if lab.has_systemd:
             options += tuple(f"--identifier={name}" for name in self.NAMES)
-            self.lines = lab.run(node, "journalctl", "-q", "--no-pager", "--output=short-iso-precise", *options).splitlines()
+            self.lines = lab.run(
+                node, "journalctl", "-q", "--no-pager", "--output=short-iso-precise", *options
+            ).splitlines()
         else:
             assert not options
-            grep = ["grep", "-hE", rf" ({'|'.join(self.NAMES)})\[", "/var/log/syslog", "/var/log/auth.log"]
+            grep = [
+                "grep",
+                "-hE",
+                rf" ({'|'.join(self.NAMES)})\[",
+                "/var/log/syslog",
+                "/var/log/auth.log",
+            ]
             self.lines = sorted(lab.call("exec", node, *grep)[1].decode().splitlines())
 
     def events(self, name: str = "", since: int = 0, **facts: str) -> list[Event]:
@@ -251,14 +303,21 @@ class Journal:
         found = []
         for number, text in enumerate(self.lines[since:], since):
             if (match := _EVENT.search(text)) and name in ("", match[2]):
-                event = Event(number, match[2], {key: value.strip('"') for key, value in _FACT.findall(match[3])}, text)
+                event = Event(
+                    number,
+                    match[2],
+                    {key: value.strip('"') for key, value in _FACT.findall(match[3])},
+                    text,
+                )
                 if facts.items() <= event.facts.items():
                     found.append(event)
         return found
 
     def rounds(self, since: int = 0) -> list[str]:
         """Return the pids of the rounds that cron began and ended from line SINCE on."""
-        sessions = [match.groups() for line in self.lines[since:] if (match := _SESSION.search(line))]
+        sessions = [
+            match.groups() for line in self.lines[since:] if (match := _SESSION.search(line))
+        ]
         return [pid for pid, what in sessions if what == "closed" and (pid, "opened") in sessions]
 
     def durations(self) -> list[float]:
@@ -316,15 +375,24 @@ def mails(lab: Lab, node: str, home: str) -> list[Mail]:
     if not packed:
         return []
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        files = [(float(member.mtime), file.read()) for member in archive if (file := archive.extractfile(member))]
-    return [Mail(came, email.message_from_bytes(content, policy=email.policy.default)) for came, content in sorted(files)]
+        files = [
+            (float(member.mtime), file.read())
+            for member in archive
+            if (file := archive.extractfile(member))
+        ]
+    return [
+        Mail(came, email.message_from_bytes(content, policy=email.policy.default))
+        for came, content in sorted(files)
+    ]
 
 
 def deliver(lab: Lab, nodes: Sequence[str]) -> None:
     """Wait until no mail is under way on NODES any more."""
     for node in nodes:
         if not until(functools.partial(_queue_is_empty, lab, node), 60):
-            raise Failed(f"mail is stuck in the queue of {node}:\n{lab.run(node, 'postqueue', '-p')}")
+            raise Failed(
+                f"mail is stuck in the queue of {node}:\n{lab.run(node, 'postqueue', '-p')}"
+            )
 
 
 def _queue_is_empty(lab: Lab, node: str) -> bool:
@@ -348,7 +416,9 @@ print(json.dumps({"refused": own.get("refused", 0), "open": holds, "ids": sorted
 
 def peek(lab: Lab, node: str) -> dict[str, Any]:
     """Return what NODE remembers; as its user, for the database's side files must not become root's."""
-    found: dict[str, Any] = json.loads(lab.run(node, "runuser", "-u", "dmonitor", "--", "python3", "-c", _PEEK))
+    found: dict[str, Any] = json.loads(
+        lab.run(node, "runuser", "-u", "dmonitor", "--", "python3", "-c", _PEEK)
+    )
     return found
 
 

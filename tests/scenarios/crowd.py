@@ -36,7 +36,9 @@ KEY = "0123456789abcdef" * 4
 
 
 def main() -> int:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     failed = passed = 0
     for keyed in (False, True):
         print(f"== {'with' if keyed else 'without'} a key", flush=True)
@@ -49,7 +51,9 @@ def main() -> int:
 
 def play(keyed: bool) -> list[tuple[bool, str]]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
-        node = LocalNode(Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON))
+        node = LocalNode(
+            Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON)
+        )
         node.plugin("ok", "echo OK $1")
         node.test("www.example.com/ok")
         if keyed:
@@ -64,7 +68,9 @@ def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
     wait_until(lambda: conversations(pid, node.port) == 0)
     before = descriptors(pid)
     ours, theirs = multiprocessing.Pipe()
-    crowd = multiprocessing.get_context("fork").Process(target=press, args=(theirs, node.address, node.port))
+    crowd = multiprocessing.get_context("fork").Process(
+        target=press, args=(theirs, node.address, node.port)
+    )
     crowd.start()
     try:
         there = ours.recv()
@@ -79,15 +85,29 @@ def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
         wait_until(lambda: descriptors(pid) == before, 70)
     except AssertionError:
         pass
-    found = [(there == (STRANGERS, CALLERS), f"{there[0]} strangers and {there[1]} callers from {CROWDED} were there at once")]
-    found.append((came > STRANGERS + CALLERS, f"with those who came again, {came} in all; the daemon held {held} of them"))
-    for kind, alone, beset in zip(("on one conversation", "each on a new one"), quiet, loud, strict=True):
+    found = [
+        (
+            there == (STRANGERS, CALLERS),
+            f"{there[0]} strangers and {there[1]} callers from {CROWDED} were there at once",
+        )
+    ]
+    found.append(
+        (
+            came > STRANGERS + CALLERS,
+            f"with those who came again, {came} in all; the daemon held {held} of them",
+        )
+    )
+    for kind, alone, beset in zip(
+        ("on one conversation", "each on a new one"), quiet, loud, strict=True
+    ):
         p50, p99, worst = (1000 * value for value in beset)
         calm = f"p50 {1000 * alone[0]:.2f} p99 {1000 * alone[1]:.2f} ms without the crowd"
         said = f"{QUESTIONS} questions {kind}: p50 {p50:.2f} p99 {p99:.2f} worst {worst:.2f} ms; {calm}"
         found.append((beset[1] < P99, said))
     found.append((memory < MEMORY, f"the daemon has never had more than {memory} kB of memory"))
-    found.append((descriptors(pid) == before, f"{before} descriptors before, {descriptors(pid)} after"))
+    found.append(
+        (descriptors(pid) == before, f"{before} descriptors before, {descriptors(pid)} after")
+    )
     return found
 
 
@@ -107,7 +127,9 @@ def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
         for number in range(QUESTIONS):
             if number % 500 == 0:
                 time.sleep(0.2)
-                ask(conversation)  # whoever finds it forgotten waits for the plugin, which is not what is measured
+                ask(
+                    conversation
+                )  # whoever finds it forgotten waits for the plugin, which is not what is measured
             began = time.perf_counter()
             if fresh:
                 conversation.close()
@@ -121,7 +143,10 @@ def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
 
 def press(pipe: multiprocessing.connection.Connection, address: str, port: int) -> None:
     """Be the crowd until told to go, for 60 seconds at the most: whoever was turned out comes again, some hundreds a second."""
-    strangers = [join(address, port, f"127.1.{number // 250}.{number % 250 + 1}") for number in range(STRANGERS)]
+    strangers = [
+        join(address, port, f"127.1.{number // 250}.{number % 250 + 1}")
+        for number in range(STRANGERS)
+    ]
     callers = [join(address, port, CROWDED) for _ in range(CALLERS)]
     pipe.send((len(strangers), len(callers)))
     came, turn, end = STRANGERS + CALLERS, 0, time.monotonic() + 60
@@ -130,7 +155,10 @@ def press(pipe: multiprocessing.connection.Connection, address: str, port: int) 
             if place % 2 == 0:  # these drip
                 with contextlib.suppress(OSError):
                     callers[place].send(b"t", socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
-        for crowd, source in ((strangers, f"127.1.{turn % 250}.{turn % 249 + 1}"), (callers, CROWDED)):
+        for crowd, source in (
+            (strangers, f"127.1.{turn % 250}.{turn % 249 + 1}"),
+            (callers, CROWDED),
+        ):
             place = turn * 7 % len(crowd)
             crowd[place].close()
             crowd[place] = join(address, port, source)
@@ -161,7 +189,10 @@ def conversations(pid: int, port: int) -> int:
         if os.path.lexists(f"/proc/{pid}/fd/{name}")
     }
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[1].endswith(f":{port:04X}") and row[3] != "0A" and f"socket:[{row[9]}]" in inodes for row in rows)
+    return sum(
+        row[1].endswith(f":{port:04X}") and row[3] != "0A" and f"socket:[{row[9]}]" in inodes
+        for row in rows
+    )
 
 
 def hwm(pid: int) -> int:

@@ -62,11 +62,15 @@ def note(good: bool, what: str) -> None:
 def check(node: LocalNode, program: str, when: str, status: int, said: str, mails: int) -> None:
     """Run PROGRAM: it ends with STATUS, says SAID in a line, or nothing, and MAILS are what was handed over in all."""
     ran = node.run(program, *(["--once"] if program == "dmonitor-check" else []))
-    lines = range(1, 3) if status else [said != ""]  # what ends a round may come after what it went on without
+    lines = (
+        range(1, 3) if status else [said != ""]
+    )  # what ends a round may come after what it went on without
     heard = said in ran.stderr and ran.stderr.count("\n") in lines
     count = len(node.place.mails())
     good = ran.returncode == status and heard and count == mails
-    note(good, f"{program}, {when}: {ran.returncode}, {count} of {mails} mails. {ran.stderr.strip()}")
+    note(
+        good, f"{program}, {when}: {ran.returncode}, {count} of {mails} mails. {ran.stderr.strip()}"
+    )
 
 
 def sees(node: LocalNode, text: str) -> None:
@@ -90,7 +94,14 @@ def alone(directory: Path) -> None:
         sees(node, "OK fine")
         fill(node.state)
         for program in ("dmonitor-check", "dmonitord"):  # without an id it is nobody
-            check(node, program, "full from the start", tempfail, "node-id: No space left on device", 0)
+            check(
+                node,
+                program,
+                "full from the start",
+                tempfail,
+                "node-id: No space left on device",
+                0,
+            )
         make_room(node.state)
         check(node, "dmonitor-check", "with room again", ok, "", 0)
         stands_in(run, False)
@@ -104,7 +115,9 @@ def alone(directory: Path) -> None:
         check(node, "dmonitor-check", "with room again", ok, "", 1)
         stands_in(run, False)
         fill(node.state)
-        check(node, "dmonitor-check", "full again, with the incident told", ok, "unable to write", 1)
+        check(
+            node, "dmonitor-check", "full again, with the incident told", ok, "unable to write", 1
+        )
         sees(node, "OK back")
         check(node, "dmonitor-check", "still full when it is over", ok, "", 2)
         make_room(node.state)
@@ -147,7 +160,7 @@ def among_others(directory: Path) -> None:
             node.round()
         for node in nodes:
             sees(node, "FAIL no route")
-        time.sleep(server.MEMORY + 0.1)  # what was rehearsed is forgotten
+        time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
         for node in nodes:
             node.round()
         count = len(place.mails())

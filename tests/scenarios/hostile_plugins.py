@@ -26,50 +26,64 @@ ADDRESS, PORT = "127.0.0.61", 3961
 
 
 def family_of(pid: int) -> list[int]:
-    """Return a daemon and its warden."""
+    """Return a daemon and its supervisor."""
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def resident(pid: int) -> int:
-    """Return the sum of what a daemon and its warden hold in memory, in kB."""
-    return sum(int(Path(f"/proc/{member}/status").read_text().partition("VmRSS:")[2].split()[0]) for member in family_of(pid))
+    """Return the sum of what a daemon and its supervisor hold in memory, in kB."""
+    return sum(
+        int(Path(f"/proc/{member}/status").read_text().partition("VmRSS:")[2].split()[0])
+        for member in family_of(pid)
+    )
 
 
 def descriptors(pid: int) -> int:
     return sum(len(os.listdir(f"/proc/{member}/fd")) for member in family_of(pid))
 
 
-def through_the_checker(node: LocalNode, expected: dict[str, tuple[object, str]], runs: int) -> Counter[str]:
+def through_the_checker(
+    node: LocalNode, expected: dict[str, tuple[object, str]], runs: int
+) -> Counter[str]:
     wrong: Counter[str] = Counter()
     for _ in range(runs):
         dry = node.run("dmonitor-check", "--dry-run").stdout
         if not gone_within(0.0):
             wrong["left something running"] += 1
-        seen = dict(re.findall(rf"^www.example.com/(\S+)  .*\n    {ADDRESS}  (\S+)", dry, re.MULTILINE))
+        seen = dict(
+            re.findall(rf"^www.example.com/(\S+)  .*\n    {ADDRESS}  (\S+)", dry, re.MULTILINE)
+        )
         for name, (outcome, _) in expected.items():
             if seen.get(name) != outcome.value:  # type: ignore[attr-defined]
                 wrong[f"{name}: {seen.get(name)}"] += 1
     return wrong
 
 
-def through_the_daemon(node: LocalNode, expected: dict[str, tuple[object, str]], runs: int) -> Counter[str]:
+def through_the_daemon(
+    node: LocalNode, expected: dict[str, tuple[object, str]], runs: int
+) -> Counter[str]:
     wrong: Counter[str] = Counter()
     sizes = []
     with running([node]):
         for _ in range(runs):
-            with socket.create_connection((ADDRESS, PORT), 20, (ADDRESS, 0)) as connection, connection.makefile("rb") as lines:
+            with (
+                socket.create_connection((ADDRESS, PORT), 20, (ADDRESS, 0)) as connection,
+                connection.makefile("rb") as lines,
+            ):
                 lines.readline()
-                connection.sendall(b"".join(b"test www.example.com/%s\n" % name.encode() for name in expected))
+                connection.sendall(
+                    b"".join(b"test www.example.com/%s\n" % name.encode() for name in expected)
+                )
                 seen = dict(lines.readline().decode().split()[1:3] for _ in expected)
             for name, (outcome, _) in expected.items():
                 if seen.get(f"www.example.com/{name}") != outcome.value:  # type: ignore[attr-defined]
                     wrong[f"{name}: {seen.get(f'www.example.com/{name}')}"] += 1
             if not gone_within(1.0):
                 wrong["left something running"] += 1
-            time.sleep(server.MEMORY)
+            time.sleep(server.RESULT_CACHE_SECONDS)
             sizes.append((resident(node.daemon_pid), descriptors(node.daemon_pid)))
     print(
-        f"      daemon and warden: {sizes[0][0]} kB and {sizes[0][1]} descriptors after 1 run, {sizes[-1][0]} kB and {sizes[-1][1]} after {runs}"
+        f"      daemon and supervisor: {sizes[0][0]} kB and {sizes[0][1]} descriptors after 1 run, {sizes[-1][0]} kB and {sizes[-1][1]} after {runs}"
     )
     if sizes[-1][0] - sizes[0][0] > 1500 or sizes[-1][1] > sizes[0][1]:
         wrong["memory or descriptors grew"] += 1
@@ -84,7 +98,10 @@ def main() -> int:
         expected = plant(node.config / "plugins")
         for name in expected:
             node.test(f"www.example.com/{name}")
-        for title, play in (("dmonitor-check", through_the_checker), ("dmonitord", through_the_daemon)):
+        for title, play in (
+            ("dmonitor-check", through_the_checker),
+            ("dmonitord", through_the_daemon),
+        ):
             began = time.monotonic()
             wrong = play(node, expected, runs)
             took = time.monotonic() - began

@@ -80,7 +80,13 @@ class Case:
         """Return strace's; PATHS are templates that PLACES fill in."""
         calls = self.call if self.paths else f"{self.call},{MAIN}"
         paths = [word for path in self.paths for word in ("-P", path.format(**places))]
-        return ["-e", f"trace={calls}", *paths, "-e", f"inject={self.call}:{self.action}:when={self.number}"]
+        return [
+            "-e",
+            f"trace={calls}",
+            *paths,
+            "-e",
+            f"inject={self.call}:{self.action}:when={self.number}",
+        ]
 
 
 class Yard:
@@ -92,9 +98,13 @@ class Yard:
         self.scratch = self.place.writable("scratch")
         self.log = self.scratch / "log"
         self.injected = directory / "inject"
-        self.place.sendmail = self.place.program("traced-sendmail", SENDMAIL.format(directory, self.scratch))
+        self.place.sendmail = self.place.program(
+            "traced-sendmail", SENDMAIL.format(directory, self.scratch)
+        )
         addresses = [f"127.0.0.{70 + 3 * number + node}" for node in (1, 2, 3)]
-        self.nodes = [LocalNode(self.place, address, addresses, port=3970 + number) for address in addresses]
+        self.nodes = [
+            LocalNode(self.place, address, addresses, port=3970 + number) for address in addresses
+        ]
         for node in self.nodes:
             node.also = ("--run", str(self.place.writable(f"{node.address}-run")))
             node.mail(ADDRESS)
@@ -133,7 +143,7 @@ class Yard:
                 copy(directory, kept)
             self.seeded = time.monotonic()
             self.see("FAIL no route")
-            time.sleep(server.MEMORY + 0.1)  # what was rehearsed is forgotten
+            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
             return
         for directory, kept in self.kept():
             empty(directory)
@@ -147,7 +157,12 @@ class Yard:
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    Path(f"/proc/{pid}/cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                )
                 if str(self.place.directory) in command and "dmonitord" not in command:
                     found.append(f"{pid} {command}")
         return found
@@ -170,7 +185,14 @@ class Yard:
 
     def trace(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a round on the first node under strace."""
-        command = ["strace", "-q", "-o", str(self.log), *options, *self.first.command("dmonitor-check", "--verbose", "--once")]
+        command = [
+            "strace",
+            "-q",
+            "-o",
+            str(self.log),
+            *options,
+            *self.first.command("dmonitor-check", "--verbose", "--once"),
+        ]
         return subprocess.run(
             command,
             env=self.place.environment(),
@@ -187,7 +209,9 @@ class Yard:
         """Run a round for which the disk is full."""
         paths = [word for name in DATABASE for word in ("-P", str(self.first.state / name))]
         self.trace("-e", f"trace={FILLS}", *paths, "-e", f"inject={FILLS}:error=ENOSPC")
-        assert (Path(self.first.also[1]) / "state.db").exists(), "a round with a full disk leaves a stand-in"
+        assert (Path(self.first.also[1]) / "state.db").exists(), (
+            "a round with a full disk leaves a stand-in"
+        )
 
     def try_out(self, case: Case) -> tuple[bool, list[str]]:
         """Play CASE; return whether the call was reached, and what went wrong."""
@@ -196,7 +220,13 @@ class Yard:
         if case.after_full:
             self.stand_in()
         began = time.monotonic()
-        options = case.options({"state": self.first.state, "config": self.first.config, "sendmail": self.place.sendmail})
+        options = case.options(
+            {
+                "state": self.first.state,
+                "config": self.first.config,
+                "sendmail": self.place.sendmail,
+            }
+        )
         if case.who == "sendmail":
             self.injected.write_text(" ".join(options))
             ran = self.first.run("dmonitor-check", "--verbose", "--once")
@@ -207,7 +237,12 @@ class Yard:
         log = self.log.read_text(errors="replace") if self.log.exists() else ""
         killed = "signal=KILL" in case.action and "killed by SIGKILL" in log
         reached = killed or "(INJECTED)" in log
-        if case.who == "the checker" and not case.paths and not killed and log.find(f"{MAIN}(") > log.find("(INJECTED)"):
+        if (
+            case.who == "the checker"
+            and not case.paths
+            and not killed
+            and log.find(f"{MAIN}(") > log.find("(INJECTED)")
+        ):
             return False, []  # before main
         if took > SLOW:
             wrong.append(f"took {took:.0f} s")
@@ -228,14 +263,22 @@ class Yard:
             if after.returncode:
                 wrong.append(f"a later round of {node.address} ended with {after.returncode}")
         if self.broken() or (Path(self.first.also[1]) / "state.db").exists():
-            wrong.append(f"after two more rounds the state is not what it should be: {self.broken() or 'still a stand-in'}")
+            wrong.append(
+                f"after two more rounds the state is not what it should be: {self.broken() or 'still a stand-in'}"
+            )
         if not 1 <= self.alerts() <= case.most:
             wrong.append(f"{self.alerts()} mails, {first} of them at once")
         if "Traceback" in "".join(said):
             wrong.append("a traceback")
         if wrong:
-            wrong += [f"    {number}: {line}" for number, text in enumerate(said) for line in text.splitlines()]
-            wrong += [f"    strace: {line[:200]}" for line in log.splitlines() if "INJECTED" in line]
+            wrong += [
+                f"    {number}: {line}"
+                for number, text in enumerate(said)
+                for line in text.splitlines()
+            ]
+            wrong += [
+                f"    strace: {line[:200]}" for line in log.splitlines() if "INJECTED" in line
+            ]
         return reached, wrong
 
 
@@ -273,8 +316,12 @@ def calls(trace: str, names: str) -> Iterator[tuple[str, str, int, bool]]:
 def cases(yard: Yard) -> dict[str, list[Case]]:
     """Trace a round, and sendmail by itself; return what to do at its calls, in groups."""
     yard.ready()
-    ran = yard.trace("-f", "-y", "-e", "trace=" + ",".join([MAIN, WRITES, OPENS, READS, FORKS, SHARED]))
-    assert ran.returncode == 0 and yard.alerts() == 1, f"an undisturbed round: {ran.returncode}, {ran.stderr}"
+    ran = yard.trace(
+        "-f", "-y", "-e", "trace=" + ",".join([MAIN, WRITES, OPENS, READS, FORKS, SHARED])
+    )
+    assert ran.returncode == 0 and yard.alerts() == 1, (
+        f"an undisturbed round: {ran.returncode}, {ran.stderr}"
+    )
     trace = yard.log.read_text(errors="replace")
     checker = trace.split(maxsplit=1)[0]
     own = list(calls(trace, ",".join([WRITES, OPENS, READS, FORKS])))
@@ -294,13 +341,20 @@ def cases(yard: Yard) -> dict[str, list[Case]]:
     counts = [(name, number) for name, most in highest.items() for number in range(1, most + 1)]
     programs = ("{config}/plugins/check_web", "{sendmail}")
     everyone = [
-        Case("each process", "execve", "1", action, (path,)) for path in programs for action in ("signal=KILL", "error=EIO")
+        Case("each process", "execve", "1", action, (path,))
+        for path in programs
+        for action in ("signal=KILL", "error=EIO")
     ]
     everyone += [Case("each process", "openat", "1", "error=EMFILE", ("/dev/null",))]
     everyone += [
-        Case("each process", name, str(number), "signal=KILL") for name, number in [*counts, ("waitid", 1), ("waitid", 3)]
+        Case("each process", name, str(number), "signal=KILL")
+        for name, number in [*counts, ("waitid", 1), ("waitid", 3)]
     ]
-    everyone += [Case("each process", name, str(number), "error=EMFILE") for name, number in counts if name in OPENS.split(",")]
+    everyone += [
+        Case("each process", name, str(number), "error=EMFILE")
+        for name, number in counts
+        if name in OPENS.split(",")
+    ]
 
     yard.log.unlink()
     yard.injected.write_text(f"-e trace={WRITES}")
@@ -317,7 +371,10 @@ def cases(yard: Yard) -> dict[str, list[Case]]:
 
     database = tuple("{state}/" + name for name in DATABASE)
     writes = sum(" pwrite64(" in line and "/state.db" in line for line in trace.splitlines())
-    full = [Case("the checker", FILLS, f"{number}+", "error=ENOSPC", database, most=1) for number in range(1, writes + 1, 2)]
+    full = [
+        Case("the checker", FILLS, f"{number}+", "error=ENOSPC", database, most=1)
+        for number in range(1, writes + 1, 2)
+    ]
     yard.ready()
     yard.stand_in()
     yard.trace("-f", "-e", f"trace={MAIN},{SYNCED}")
@@ -378,7 +435,9 @@ def play(groups: dict[str, list[Case]], yards: Sequence[Yard]) -> int:
 def unsynced(yard: Yard) -> str:
     """Run a traced round; return why the incident is not on disk when sendmail starts; nothing if it is."""
     yard.ready()
-    ran = yard.trace("-f", "-y", "-ttt", "-s", "4096", "-e", "trace=execve,write,pwrite64,fsync,fdatasync")
+    ran = yard.trace(
+        "-f", "-y", "-ttt", "-s", "4096", "-e", "trace=execve,write,pwrite64,fsync,fdatasync"
+    )
     match = re.search(r"incident-opened .* incident=(\w+)", ran.stderr)
     if not match or yard.alerts() != 1:
         return f"no round with an alert: {ran.stderr}"
@@ -386,7 +445,13 @@ def unsynced(yard: Yard) -> str:
     for line in yard.log.read_text(errors="replace").splitlines():
         call = line.split(maxsplit=2)[2]
         if call.startswith(f'execve("{yard.place.sendmail}"'):
-            return "" if known and synced else "sendmail starts before the database is synced" if known else "not even written"
+            return (
+                ""
+                if known and synced
+                else "sendmail starts before the database is synced"
+                if known
+                else "not even written"
+            )
         if re.match(rf"(write|pwrite64)\(\d+<{re.escape(state)}(-wal)?>", call):
             known, synced = known or match[1] in call, False
         elif re.match(rf"(fsync|fdatasync)\(\d+<{re.escape(state)}(-wal)?>.* = 0$", call):
@@ -399,7 +464,9 @@ def yard_of(number: int, *, synchronous: str = "FULL") -> Iterator[Yard]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-inject.") as directory:
         yard = Yard(Path(directory), number)
         module = yard.place.directory / "dmonitor/store/database.py"
-        code, count = re.subn("PRAGMA synchronous = FULL", f"PRAGMA synchronous = {synchronous}", module.read_text())
+        code, count = re.subn(
+            "PRAGMA synchronous = FULL", f"PRAGMA synchronous = {synchronous}", module.read_text()
+        )
         assert count == 1, "database.py says how it syncs in one place"
         module.write_text(code)
         with running(yard.nodes):
@@ -422,7 +489,10 @@ def main() -> int:
         yards = [stack.enter_context(yard_of(number)) for number in range(YARDS)]
         why = unsynced(yards[0])
         failed += bool(why)
-        print(f"{'FAIL' if why else 'ok':<5} the incident is on disk before sendmail starts{why and ': '}{why}", flush=True)
+        print(
+            f"{'FAIL' if why else 'ok':<5} the incident is on disk before sendmail starts{why and ': '}{why}",
+            flush=True,
+        )
         groups = {title: chosen[::step] for title, chosen in cases(yards[0]).items()}
         failed += play(groups, yards)
     print(f"{2 + len(groups) - failed} passed, {failed} failed")

@@ -55,11 +55,15 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
             left.rmdir()
         after = node.run("dmonitor-check", "-v")
         if after.returncode != 0:
-            wrong.append(f"kill {number}: the next round ended with {after.returncode}: {after.stderr[-300:]}")
+            wrong.append(
+                f"kill {number}: the next round ended with {after.returncode}: {after.stderr[-300:]}"
+            )
         finished += 1
     if doubled(node):
         wrong.append("two rounds at once: " + (node.state / "doubled").read_text())
-    print(f"      {2 * count} rounds killed, {finished} let live in between, {len(wrong)} things went wrong")
+    print(
+        f"      {2 * count} rounds killed, {finished} let live in between, {len(wrong)} things went wrong"
+    )
     return wrong
 
 
@@ -95,7 +99,10 @@ def runs(pid: int) -> bool:
 
 
 def ask(node: LocalNode) -> str:
-    with socket.create_connection((ADDRESS, PORT), 12, (ADDRESS, 0)) as connection, connection.makefile("rb") as lines:
+    with (
+        socket.create_connection((ADDRESS, PORT), 12, (ADDRESS, 0)) as connection,
+        connection.makefile("rb") as lines,
+    ):
         lines.readline()
         connection.sendall(b"test 1/quick\n")
         return lines.readline().decode()
@@ -136,7 +143,10 @@ def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
 
 
 def main() -> int:
-    rounds, daemons, seed = (*map(int, sys.argv[1:]), *(300, 100, int(time.time()))[len(sys.argv) - 1 :])
+    rounds, daemons, seed = (
+        *map(int, sys.argv[1:]),
+        *(300, 100, int(time.time()))[len(sys.argv) - 1 :],
+    )
     dice = random.Random(seed)
     print(f"      seed {seed}")
     failed = 0
@@ -145,7 +155,10 @@ def main() -> int:
         node.plugin("alone", PLUGIN.format(node.state))
         node.plugin("hangs", f"setsid sleep {LONG} & sleep {LONG}")
         node.plugin("quick", "echo OK")
-        node.plugin("says", f">{node.state}/says; until [ -e {node.state}/may-end ]; do sleep 0.05; done; rm {node.state}/says")
+        node.plugin(
+            "says",
+            f">{node.state}/says; until [ -e {node.state}/may-end ]; do sleep 0.05; done; rm {node.state}/says",
+        )
         node.plugin("stays", f"echo $$ >{node.state}/stays; exec sleep {LONG}")
         node.test("1/alone")
         plays = (
@@ -156,7 +169,9 @@ def main() -> int:
         for title, play, count, more in plays:
             began = time.monotonic()
             wrong = play(node, count, dice)
-            print(f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title.format(count)}: {time.monotonic() - began:.0f} s")
+            print(
+                f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title.format(count)}: {time.monotonic() - began:.0f} s"
+            )
             for what in wrong[:10]:
                 print(f"      {what}")
             failed += bool(wrong)

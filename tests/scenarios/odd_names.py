@@ -62,7 +62,11 @@ class Table:
 
     def show(self) -> None:
         places = (*PLACES, "on the wire")
-        print("| name | " + " | ".join(f"`{place}`" if "/" in place else place for place in places) + " |")
+        print(
+            "| name | "
+            + " | ".join(f"`{place}`" if "/" in place else place for place in places)
+            + " |"
+        )
         print("|---" * (len(places) + 1) + "|")
         for name, row in self.rows.items():
             print(f"| {name} | " + " | ".join(row[place] for place in places) + " |")
@@ -79,16 +83,22 @@ def main() -> int:
             node.test(test)
         node.mail()
         (node.config / "silence.d").mkdir()
-        planted = {(name, where): plant(node, odd, where) for name, odd in ODD.items() for where in PLACES}
+        planted = {
+            (name, where): plant(node, odd, where) for name, odd in ODD.items() for where in PLACES
+        }
         before = tree(place.directory, node)
         checked = node.run("dmonitor-check", "-t")
         for _ in range(2):  # in its very first round a node tells nothing
             ran = node.run("dmonitor-check", "-v", "--once")
         table.check(
-            checked.returncode == os.EX_CONFIG and ran.returncode == 0, f"-t ends with 78, a round with 0: {ran.stderr[-300:]}"
+            checked.returncode == os.EX_CONFIG and ran.returncode == 0,
+            f"-t ends with 78, a round with 0: {ran.stderr[-300:]}",
         )
         complaints = [line.replace(f"{node.config}/", "") for line in checked.stderr.splitlines()]
-        table.check(all(line.isprintable() for line in (*complaints, *ran.stderr.splitlines())), "all that is said is printable")
+        table.check(
+            all(line.isprintable() for line in (*complaints, *ran.stderr.splitlines())),
+            "all that is said is printable",
+        )
         for (name, where), made in planted.items():
             judge(table, name, where, made, complaints)
         arguments = (node.state / "arguments").read_text().splitlines()
@@ -97,15 +107,21 @@ def main() -> int:
         mailed = sorted(str(mail["To"]) for mail in mails)
         table.check(mailed == ["node", ADDRESS], f"mailed: {mailed}")
         called = {f"-oi -f dmonitor -- {address}" for address in mailed}
-        table.check({mail["X-Arguments"] for mail in mails} == called, "sendmail was called as ever")
+        table.check(
+            {mail["X-Arguments"] for mail in mails} == called, "sendmail was called as ever"
+        )
         with running([node]):
             for name, odd in ODD.items():
                 on_the_wire(table, node, name, odd)
             table.check(
-                raw((NODE, node.port), b"test good/ok\n", NODE).splitlines()[-1].startswith(b"answer good/ok OK"),
+                raw((NODE, node.port), b"test good/ok\n", NODE)
+                .splitlines()[-1]
+                .startswith(b"answer good/ok OK"),
                 "and the daemon goes on",
             )
-        table.check(tree(place.directory, node) - before <= {"127.0.0.57"}, "no file appeared anywhere else")
+        table.check(
+            tree(place.directory, node) - before <= {"127.0.0.57"}, "no file appeared anywhere else"
+        )
     table.show()
     print(f"{table.passed} passed, {table.failed} failed")
     return 1 if table.failed else 0
@@ -133,24 +149,43 @@ def judge(table: Table, name: str, where: str, made: bool, complaints: list[str]
     if what := PROPER.get((name, where)):
         table(True, name, where, what)
         return
-    odd = ODD[name] if where != "nodes.txt" else os.fsencode(ODD[name]).decode("utf-8", "replace").split()[0]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in odd)[:240]
+    odd = (
+        ODD[name]
+        if where != "nodes.txt"
+        else os.fsencode(ODD[name]).decode("utf-8", "replace").split()[0]
+    )
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in odd)[
+        :240
+    ]
     if where == "nodes.txt":
         mine = [line for line in complaints if "error: nodes.txt:" in line and shown in line]
     else:
         place = where.replace("NAME", shown).removesuffix("/ok")
-        mine = [line for line in complaints if line.startswith(f"dmonitor-check: error: {place[:200]}")]
+        mine = [
+            line for line in complaints if line.startswith(f"dmonitor-check: error: {place[:200]}")
+        ]
     table(
-        len(mine) == 1, name, where, "one error that names it" if len(mine) == 1 else f"{len(mine)} lines of -t about it: {mine}"
+        len(mine) == 1,
+        name,
+        where,
+        "one error that names it"
+        if len(mine) == 1
+        else f"{len(mine)} lines of -t about it: {mine}",
     )
 
 
 def on_the_wire(table: Table, node: LocalNode, name: str, odd: str) -> None:
     said_name = os.fsencode(odd)
-    heard = raw((NODE, node.port), b"test %b/ok\ntest good/%b\nincident %b\n" % (said_name, said_name, said_name), NODE)
+    heard = raw(
+        (NODE, node.port),
+        b"test %b/ok\ntest good/%b\nincident %b\n" % (said_name, said_name, said_name),
+        NODE,
+    )
     lines = heard.decode("ascii").splitlines()[1:]
     said = "error malformed ", f"answer good/{odd} UNKNOWN age=0.0 duration=0.000 text=no plugin "
-    harmless = [line for line in lines if line.startswith(said) or " UNKNOWN reason=not-configured " in line]
+    harmless = [
+        line for line in lines if line.startswith(said) or " UNKNOWN reason=not-configured " in line
+    ]
     kinds = sorted({line.split()[0] if line.startswith("error") else "UNKNOWN" for line in lines})
     table(lines and lines == harmless, name, "on the wire", " and ".join(kinds))
 
@@ -158,10 +193,14 @@ def on_the_wire(table: Table, node: LocalNode, name: str, odd: str) -> None:
 def tree(directory: Path, node: LocalNode) -> set[str]:
     """Name what is in DIRECTORY, but for what the programs may write."""
     listed = subprocess.run(
-        ["find", str(directory), "-path", str(node.state), "-prune", "-o", "-print0"], capture_output=True, check=True
+        ["find", str(directory), "-path", str(node.state), "-prune", "-o", "-print0"],
+        capture_output=True,
+        check=True,
     )
     return {
-        os.path.relpath(name, directory) for name in map(os.fsdecode, listed.stdout.split(b"\0")) if name and "/mail/" not in name
+        os.path.relpath(name, directory)
+        for name in map(os.fsdecode, listed.stdout.split(b"\0"))
+        if name and "/mail/" not in name
     }
 
 

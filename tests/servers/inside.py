@@ -38,8 +38,38 @@ CASES = {
     "missing": "no such name",
     "deaf": "no name server answers",
 }
-ADDRESSES = {"good": 1, "refused": 2, "silent": 3, "wrong": 4, "blackhole": 5, "gone": 6, "prohibited": 8, "listed": 4}
-PORTS = (21, 22, 25, 53, 80, 110, 143, 389, 443, 587, 873, 993, 995, 1883, 3306, 5222, 5432, 6379, 9999, 11211)
+ADDRESSES = {
+    "good": 1,
+    "refused": 2,
+    "silent": 3,
+    "wrong": 4,
+    "blackhole": 5,
+    "gone": 6,
+    "prohibited": 8,
+    "listed": 4,
+}
+PORTS = (
+    21,
+    22,
+    25,
+    53,
+    80,
+    110,
+    143,
+    389,
+    443,
+    587,
+    873,
+    993,
+    995,
+    1883,
+    3306,
+    5222,
+    5432,
+    6379,
+    9999,
+    11211,
+)
 SLOW = "time.?out|timed out|no answer|no response|unreachable"
 ANY: dict[str, tuple[str, str]] = {
     "good": ("OK", ""),
@@ -76,8 +106,15 @@ class More:
     servers: str = ""  # what /etc/resolv.conf says, if not the name server at .1
 
 
-ICMP = {"refused": ("FAIL", "unreachable|prohibited"), "silent": ("FAIL", "unreachable"), "wrong": None}
-DATAGRAMS = {"refused": ("FAIL", "refused|no answer|no response"), "wrong": ("FAIL", "no answer|offset unknown")}
+ICMP = {
+    "refused": ("FAIL", "unreachable|prohibited"),
+    "silent": ("FAIL", "unreachable"),
+    "wrong": None,
+}
+DATAGRAMS = {
+    "refused": ("FAIL", "refused|no answer|no response"),
+    "wrong": ("FAIL", "no answer|offset unknown"),
+}
 TESTS = [
     Tested("ping", otherwise=dict(ICMP)),
     Tested("ping6", otherwise=dict(ICMP), six=True),
@@ -103,21 +140,35 @@ TESTS = [
     Tested("tcp:9999", otherwise={"silent": ("OK", ""), "wrong": ("OK", "")}),
     Tested("mqtt"),
     Tested("xmpp"),
-    Tested("dnsbl", "LISTS=bl.test\n", otherwise=dict.fromkeys(("refused", "silent", "blackhole", "gone", "wrong"))),
+    Tested(
+        "dnsbl",
+        "LISTS=bl.test\n",
+        otherwise=dict.fromkeys(("refused", "silent", "blackhole", "gone", "wrong")),
+    ),
     Tested(
         "domain",
         "URL=http://192.0.2.{}/rdap/\n",
         otherwise={
             "missing": None,
             "deaf": None,
-            **dict.fromkeys(("refused", "silent", "blackhole", "gone", "wrong"), ("UNKNOWN", "does not say")),
+            **dict.fromkeys(
+                ("refused", "silent", "blackhole", "gone", "wrong"), ("UNKNOWN", "does not say")
+            ),
         },
     ),
 ]
 MORE = [
-    More("good.test", "http:missing", "URL=http://good.test/missing", "FAIL", "^404 in .* error: 404"),
+    More(
+        "good.test", "http:missing", "URL=http://good.test/missing", "FAIL", "^404 in .* error: 404"
+    ),
     More("good.test", "http:text", "EXPECT=everything is well", "OK", "^200 in"),
-    More("good.test", "http:notext", "EXPECT=all is lost", "FAIL", "the page does not contain: all is lost"),
+    More(
+        "good.test",
+        "http:notext",
+        "EXPECT=all is lost",
+        "FAIL",
+        "the page does not contain: all is lost",
+    ),
     More("good.test", "http:8080", "", "FAIL", "refused"),
     More("good.test", "http:moved", "URL=http://good.test/moved", "OK", "^200 in"),
     More("good.test", "http:round", "URL=http://good.test/round", "FAIL", "Maximum .5. redirects"),
@@ -128,10 +179,38 @@ MORE = [
     More("good.test", "http:noscheme", "URL=good.test/?u=http://missing.test/", "OK", "^200 in"),
     More("good.test", "http:badcert", "URL=https://192.0.2.1/", "FAIL", "subject name"),
     More("broken.test", "http", "", "UNKNOWN", "cannot be looked up"),
-    More("good.test", "http:norefuser", "", "UNKNOWN", "cannot be looked up: no name server", "nameserver 192.0.2.2\n"),
-    More("good.test", "http:noserver", "", "UNKNOWN", "cannot be looked up: no name server", "nameserver 192.0.2.6\n"),
-    More("missing.test", "http:second", "", "FAIL", "does not resolve", "nameserver 192.0.2.3\nnameserver 192.0.2.1\n"),
-    More("good.test", "http:secondgood", "", "OK", "^200 in", "nameserver 192.0.2.3\nnameserver 192.0.2.1\n"),
+    More(
+        "good.test",
+        "http:norefuser",
+        "",
+        "UNKNOWN",
+        "cannot be looked up: no name server",
+        "nameserver 192.0.2.2\n",
+    ),
+    More(
+        "good.test",
+        "http:noserver",
+        "",
+        "UNKNOWN",
+        "cannot be looked up: no name server",
+        "nameserver 192.0.2.6\n",
+    ),
+    More(
+        "missing.test",
+        "http:second",
+        "",
+        "FAIL",
+        "does not resolve",
+        "nameserver 192.0.2.3\nnameserver 192.0.2.1\n",
+    ),
+    More(
+        "good.test",
+        "http:secondgood",
+        "",
+        "OK",
+        "^200 in",
+        "nameserver 192.0.2.3\nnameserver 192.0.2.1\n",
+    ),
     More("203.0.113.1", "http", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     More("203.0.113.1", "ssh", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     *(
@@ -142,20 +221,50 @@ MORE = [
     More("dual.test", "ssh", "", "FAIL", "refused|this node has no way to some of its addresses"),
     More("dual.test", "ping6", "", "UNKNOWN", "this node has no way to it: .*unreachable"),
     More("192.0.2.300", "ping", "", "UNKNOWN", "^192.0.2.300 is no address$"),
-    More("good.test", "http:typo", "URL=http:/good.test/", "UNKNOWN", "^URL is not SCHEME://HOST/PATH$"),
+    More(
+        "good.test",
+        "http:typo",
+        "URL=http:/good.test/",
+        "UNKNOWN",
+        "^URL is not SCHEME://HOST/PATH$",
+    ),
     More("good.test", "https:noscheme", "URL=good.test:8443/", "OK", "^200 in"),
     More("good.test", "https:plain", "URL=good.test:80/", "FAIL", "SSL|TLS|wrong version"),
     More("good.test", "https:8443", "", "OK", "^200 in"),
     More("good.test", "https:9443", "", "FAIL", "certificate"),
     More("192.0.2.1", "https", "", "FAIL", "subject name|alternative"),
     More("good.test", "cert:8443", "", "FAIL", "^the certificate ends in [89] days, on "),
-    More("good.test", "cert:soon", "PORT=8443\nDAYS=7", "OK", "^the certificate ends in [89] days, on "),
+    More(
+        "good.test",
+        "cert:soon",
+        "PORT=8443\nDAYS=7",
+        "OK",
+        "^the certificate ends in [89] days, on ",
+    ),
     More("good.test", "cert:8444", "", "FAIL", "^the certificate ended on .*, [23] days ago"),
-    More("good.test", "cert:mail", "PORT=25\nSTARTTLS=smtp", "OK", "^the certificate ends in [0-9]+ days"),
+    More(
+        "good.test",
+        "cert:mail",
+        "PORT=25\nSTARTTLS=smtp",
+        "OK",
+        "^the certificate ends in [0-9]+ days",
+    ),
     More("good.test", "cert:8445", "", "FAIL", "^it ends the handshake: .*unrecognized name"),
     More("192.0.2.1", "cert:8445", "", "OK", "^the certificate ends in [0-9]+ days"),
-    More("good.test", "submission:1587", "", "FAIL", "^it does not offer STARTTLS, or cannot begin it$"),
-    More("good.test", "cert:nonsense", "STARTTLS=nonsense", "UNKNOWN", "^STARTTLS=nonsense is nothing that openssl knows"),
+    More(
+        "good.test",
+        "submission:1587",
+        "",
+        "FAIL",
+        "^it does not offer STARTTLS, or cannot begin it$",
+    ),
+    More(
+        "good.test",
+        "cert:nonsense",
+        "STARTTLS=nonsense",
+        "UNKNOWN",
+        "^STARTTLS=nonsense is nothing that openssl knows",
+    ),
     More("good.test", "imap:who", "EXPECT=Dovecot", "OK", "IMAP OK"),
     More("good.test", "imap:other", "EXPECT=Cyrus", "FAIL", "."),
     More("good.test", "imap:bye", "PORT=1143\nEXPECT=Dovecot", "FAIL", "BYE"),
@@ -164,10 +273,20 @@ MORE = [
     More("good.test", "ftp:full", "PORT=1121\nEXPECT=vsFTPd", "FAIL", "421"),
     More("good.test", "dns:name", "NAME=good.test", "OK", "^it answers: good.test is 192.0.2.1$"),
     More("good.test", "dns:address", "NAME=good.test\nEXPECT=192.0.2.1", "OK", "192.0.2.1"),
-    More("good.test", "dns:moved", "NAME=good.test\nEXPECT=192.0.2.77", "FAIL", "^good.test is 192.0.2.1, not 192.0.2.77$"),
+    More(
+        "good.test",
+        "dns:moved",
+        "NAME=good.test\nEXPECT=192.0.2.77",
+        "FAIL",
+        "^good.test is 192.0.2.1, not 192.0.2.77$",
+    ),
     More("good.test", "dns:six", "NAME=good6.test\nEXPECT=2001:db8::1", "OK", "2001:db8::1"),
-    More("good.test", "dns:only6", "NAME=good6.test", "OK", "^it answers: good6.test is 2001:db8::1$"),
-    More("good.test", "dns:sixlong", "NAME=good6.test\nEXPECT=2001:DB8:0:0::1", "OK", "2001:db8::1"),
+    More(
+        "good.test", "dns:only6", "NAME=good6.test", "OK", "^it answers: good6.test is 2001:db8::1$"
+    ),
+    More(
+        "good.test", "dns:sixlong", "NAME=good6.test\nEXPECT=2001:DB8:0:0::1", "OK", "2001:db8::1"
+    ),
     More("good.test", "dns:unsure", "EXPECT=192.0.2.1", "UNKNOWN", "there is no NAME"),
     More("good.test", "dns:option", "NAME=-h", "FAIL", "NXDOMAIN|no address|not a legal"),
     More("good.test", "dns:none", "NAME=missing.test", "FAIL", "^NXDOMAIN for missing.test$"),
@@ -179,10 +298,28 @@ MORE = [
     More("good.test", "tcp:ssh", "PORT=22\nEXPECT=SSH-2.0", "OK", "."),
     More("good.test", "tcp:nossh", "PORT=22\nEXPECT=SSH-1.0", "FAIL", "."),
     More("silent.test", "ssh:quick", "TIMEOUT=2", "FAIL", "2 seconds|within 2"),
-    More("listed.test", "dnsbl", "LISTS=bl.test", "FAIL", "^192.0.2.4 is listed by bl.test \\(127.0.0.2\\)"),
+    More(
+        "listed.test",
+        "dnsbl",
+        "LISTS=bl.test",
+        "FAIL",
+        "^192.0.2.4 is listed by bl.test \\(127.0.0.2\\)",
+    ),
     More("good.test", "dnsbl:refusing", "LISTS=refusing.test", "UNKNOWN", "127.255.255.254"),
-    More("short.test", "domain", "URL=http://192.0.2.1/rdap/", "FAIL", "^the registration ends in (8|9) days"),
-    More("silentry.test", "domain", "URL=http://192.0.2.1/rdap/", "UNKNOWN", "the registry does not say when it ends"),
+    More(
+        "short.test",
+        "domain",
+        "URL=http://192.0.2.1/rdap/",
+        "FAIL",
+        "^the registration ends in (8|9) days",
+    ),
+    More(
+        "silentry.test",
+        "domain",
+        "URL=http://192.0.2.1/rdap/",
+        "UNKNOWN",
+        "the registry does not say when it ends",
+    ),
     More("other.test", "domain", "URL=http://192.0.2.1/rdap/", "FAIL", "does not know this domain"),
 ]
 # Eleven of the monitoring plugins, each a plugin of one line; HOST and what is in the test's file are theirs to use.
@@ -231,7 +368,9 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 def sh(code: str, *arguments: str) -> str:
-    return subprocess.run(["sh", "-ec", code, "sh", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["sh", "-ec", code, "sh", *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def network() -> None:
@@ -264,11 +403,22 @@ def network() -> None:
 
 
 def zone() -> str:
-    lines = ["$TTL 60", "@ SOA ns.test. root.test. 1 60 60 60 60", "@ NS ns.test.", "ns.test. A 192.0.2.1"]
+    lines = [
+        "$TTL 60",
+        "@ SOA ns.test. root.test. 1 60 60 60 60",
+        "@ NS ns.test.",
+        "ns.test. A 192.0.2.1",
+    ]
     for name, last in ADDRESSES.items():
         lines += [f"{name}.test. A 192.0.2.{last}", f"{name}6.test. AAAA 2001:db8::{last}"]
-    lines += ["broken.test. NS ns.broken.test.", "ns.broken.test. A 192.0.2.2"]  # whose own name server refuses
-    lines += ["dual.test. A 192.0.2.2", "dual.test. AAAA 2001:db9::1"]  # there is no way to the second
+    lines += [
+        "broken.test. NS ns.broken.test.",
+        "ns.broken.test. A 192.0.2.2",
+    ]  # whose own name server refuses
+    lines += [
+        "dual.test. A 192.0.2.2",
+        "dual.test. AAAA 2001:db9::1",
+    ]  # there is no way to the second
     for name in ("bl", "refusing"):
         lines += [f"{name}.test. NS ns.{name}.test.", f"ns.{name}.test. A 192.0.2.9"]
     return "\n".join(lines) + "\n"
@@ -407,9 +557,15 @@ def refusing() -> None:
     greetings = {
         1143: [b"* BYE Dovecot: too many connections\r\n"],
         1121: [b"421 vsFTPd: there are too many connections\r\n"],
-        1587: [b"220 good.test ESMTP\r\n", b"250-good.test\r\n250 STARTTLS\r\n", b"454 4.7.0 TLS not available\r\n"],
+        1587: [
+            b"220 good.test ESMTP\r\n",
+            b"250-good.test\r\n250 STARTTLS\r\n",
+            b"454 4.7.0 TLS not available\r\n",
+        ],
     }
-    listeners = {socket.create_server(("192.0.2.1", port)): greeting for port, greeting in greetings.items()}
+    listeners = {
+        socket.create_server(("192.0.2.1", port)): greeting for port, greeting in greetings.items()
+    }
     while True:
         for ready in select.select(list(listeners), [], [])[0]:
             with contextlib.suppress(OSError), ready.accept()[0] as caller:
@@ -424,7 +580,11 @@ def start(space: str, command: str) -> None:
     log.write(command.encode() + b"\n")
     log.flush()
     prefix = ["ip", "netns", "exec", space, "sh", "-c", "exec " + command]
-    _children.append(subprocess.Popen(prefix, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+    _children.append(
+        subprocess.Popen(
+            prefix, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    )
 
 
 def servers() -> None:
@@ -444,7 +604,10 @@ def servers() -> None:
     with open(f"{settings}/pg_hba.conf", "a") as file:
         file.write("host all dmonitor 192.0.2.0/24 scram-sha-256\n")
     start("good", "named -f -c /opt/matrix/named.conf")
-    start("good", "rbldnsd -n -u nobody -b 192.0.2.9/53 bl.test:ip4set:/opt/matrix/bl refusing.test:ip4set:/opt/matrix/refusing")
+    start(
+        "good",
+        "rbldnsd -n -u nobody -b 192.0.2.9/53 bl.test:ip4set:/opt/matrix/bl refusing.test:ip4set:/opt/matrix/refusing",
+    )
     start("good", "python3 -B /opt/matrix/inside.py --refusing")
     start("good", "/usr/sbin/sshd -D -e")
     start("good", "nginx -c /opt/matrix/nginx.conf -g 'daemon off;'")
@@ -470,12 +633,27 @@ def servers() -> None:
     start("rest", "vsftpd /opt/matrix/wrong-vsftpd.conf")
     start("rest", "chronyd -4 -x -d -u root -f /opt/matrix/wrong-chrony.conf")
     start("rest", "named -f -c /opt/matrix/wrong-named.conf")
-    for address, ports in (("192.0.2.1", (*PORTS, 6380, 8443, 8444, 9443)), ("192.0.2.3", PORTS), ("192.0.2.4", PORTS)):
+    for address, ports in (
+        ("192.0.2.1", (*PORTS, 6380, 8443, 8444, 9443)),
+        ("192.0.2.3", PORTS),
+        ("192.0.2.4", PORTS),
+    ):
         for port in ports:
-            wait_for(lambda address=address, port=port: socket.create_connection((address, port), 1).close(), f"{address}:{port}")  # type: ignore[misc]
+            wait_for(
+                lambda address=address, port=port: socket.create_connection(
+                    (address, port), 1
+                ).close(),
+                f"{address}:{port}",
+            )  # type: ignore[misc]
     wait_for(lambda: sh("getent hosts good.test && getent ahostsv4 listed.test"), "the name server")
-    wait_for(lambda: sh("dig +short +tries=1 +time=1 4.2.0.192.bl.test | grep 127.0.0.2"), "the block list")
-    wait_for(lambda: sh("/usr/lib/nagios/plugins/check_ntp_time -H 192.0.2.1 -t 2 -c 1000 -w 1000"), "the time server")
+    wait_for(
+        lambda: sh("dig +short +tries=1 +time=1 4.2.0.192.bl.test | grep 127.0.0.2"),
+        "the block list",
+    )
+    wait_for(
+        lambda: sh("/usr/lib/nagios/plugins/check_ntp_time -H 192.0.2.1 -t 2 -c 1000 -w 1000"),
+        "the time server",
+    )
     wait_for(lambda: sh("""
         mariadb -e "create or replace user dmonitor@'%' identified by 'secret'"
         setpriv --reuid=postgres --regid=postgres --init-groups psql -d postgres -c "drop role if exists dmonitor" \\
@@ -490,7 +668,9 @@ def wait_for(attempt: Callable[[], object], what: str, seconds: float = 40.0) ->
             return
         except (OSError, subprocess.CalledProcessError) as error:
             if time.monotonic() > deadline:
-                logs = sh("tail -n 5 /var/log/matrix-*.log 2>&1; grep -h . /var/log/postfix.log | tail -n 5; :")
+                logs = sh(
+                    "tail -n 5 /var/log/matrix-*.log 2>&1; grep -h . /var/log/postfix.log | tail -n 5; :"
+                )
                 raise SystemExit(f"{what} did not come up: {error}\n{logs}") from None
             time.sleep(0.2)
 
@@ -521,7 +701,9 @@ def test(host: str, name: str, parameters: str, servers: str = "") -> Said:
             str(resolv),
             *command,
         ]
-    ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     match = re.fullmatch(r"(\w+) +([0-9.]+) s *(.*)\n", ran.stdout)
     if not match or ran.stderr:
         return Said("nothing", 0.0, ran.stdout + ran.stderr)
@@ -575,13 +757,18 @@ def play(only: str) -> int:
                 expected = each.otherwise.get(case, ANY[case])
                 if expected is None or only not in ("", each.name.partition(":")[0]):
                     continue
-                host, name = ("good" if case == "deaf" else case) + ("6" if each.six else "") + ".test", each.name
+                host, name = (
+                    ("good" if case == "deaf" else case) + ("6" if each.six else "") + ".test",
+                    each.name,
+                )
                 if case == "refused" and name.startswith("ping"):
                     host = host.replace("refused", "prohibited")
                 if name == "domain":  # which asks another host than its own
                     host, name = "good.test", f"domain:{case}"
                 parameters = each.parameters.format(ADDRESSES.get(case, 1))
-                came = pool.submit(test, host, name, parameters, "nameserver 192.0.2.3\n" if case == "deaf" else "")
+                came = pool.submit(
+                    test, host, name, parameters, "nameserver 192.0.2.3\n" if case == "deaf" else ""
+                )
                 tried.append((each.name, title, came, *expected))
         for one in (*MORE, *BY_WRAP):
             if only in ("", one.name.partition(":")[0]):
@@ -601,7 +788,10 @@ def play(only: str) -> int:
         good = fits(said, outcome, text)
         failed += not good
         rows.append([name, title, said.outcome, round(said.seconds, 1), said.text])
-        print(f"{name:12} {title:24} {said.outcome:8} {said.seconds:5.2f} s  {said.text}" + ("" if good else "   <-- WRONG"))
+        print(
+            f"{name:12} {title:24} {said.outcome:8} {said.seconds:5.2f} s  {said.text}"
+            + ("" if good else "   <-- WRONG")
+        )
     (HERE / "results.json").write_text(json.dumps(rows))
     print(f"{len(rows) - failed} passed, {failed} failed")
     return 1 if failed else 0

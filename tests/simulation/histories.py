@@ -45,10 +45,14 @@ class History:
     troubles: list[Trouble]
     wrong: list[str]
     doubled: int = 0
-    delays: list[float] = dataclasses.field(default_factory=list)  # from a failure to its first mail
+    delays: list[float] = dataclasses.field(
+        default_factory=list
+    )  # from a failure to its first mail
 
 
-def play(seed: int, kind: str, *, plan: random.Random | None = None, tracing: bool = False) -> History:
+def play(
+    seed: int, kind: str, *, plan: random.Random | None = None, tracing: bool = False
+) -> History:
     """Play the history KIND of SEED, a key of KINDS."""
     world = World(seed, plan)
     world.tracing = tracing
@@ -60,7 +64,9 @@ def play(seed: int, kind: str, *, plan: random.Random | None = None, tracing: bo
     history = History(seed, world, troubles, [])
     try:
         world.run(end)
-        while world.now < end + 3600.0 and any(map(_owes, world.nodes)):  # an MTA that is too slow may need several rounds
+        while world.now < end + 3600.0 and any(
+            map(_owes, world.nodes)
+        ):  # an MTA that is too slow may need several rounds
             world.run(world.now + 60.0)
     except AssertionError as error:
         history.wrong.append(str(error))
@@ -74,7 +80,10 @@ def _owes(node: SimNode) -> bool:
 
 def _truth(troubles: list[Trouble]) -> Callable[[float, Test, SimNode], bool]:
     def fails(at: float, test: Test, node: SimNode) -> bool:
-        return any(t.test == test and t.began <= at < t.ended and (not t.nodes or node.name in t.nodes) for t in troubles)
+        return any(
+            t.test == test and t.began <= at < t.ended and (not t.nodes or node.name in t.nodes)
+            for t in troubles
+        )
 
     return fails
 
@@ -116,7 +125,10 @@ def _mta(world: World) -> None:
 def _calm(world: World) -> tuple[list[Trouble], float]:
     tests = _cluster(world, 2)
     chance = world.plan
-    quickest, slowest = sorted(node.interval for node in world.nodes)[0], max(node.interval for node in world.nodes)
+    quickest, slowest = (
+        sorted(node.interval for node in world.nodes)[0],
+        max(node.interval for node in world.nodes),
+    )
     troubles = []
     for test in tests:
         at = chance.uniform(60.0, 60.0 + 60.0 * slowest)
@@ -136,7 +148,9 @@ def _rebooted(world: World) -> tuple[list[Trouble], float]:
     troubles, settle = _calm(world)
     for trouble in troubles:
         for _ in range(world.plan.choice((1, 1, 2))):
-            world.at(world.plan.uniform(trouble.began, trouble.ended + 60.0), lambda: _reboot_all(world))
+            world.at(
+                world.plan.uniform(trouble.began, trouble.ended + 60.0), lambda: _reboot_all(world)
+            )
     return troubles, settle
 
 
@@ -148,7 +162,10 @@ def _late(world: World) -> tuple[list[Trouble], float]:
     until = 500.0 + world.plan.uniform(3000.0, 5000.0)
     world.slowest_mta = 2.0
     world.mta = lambda node, address: (world.chance.uniform(0.0, 2.0), world.now > until)
-    return [Trouble(tests[0], 60.0, 60.0 + world.plan.uniform(100.0, 400.0)), Trouble(tests[0], until, until)], 900.0
+    return [
+        Trouble(tests[0], 60.0, 60.0 + world.plan.uniform(100.0, 400.0)),
+        Trouble(tests[0], until, until),
+    ], 900.0
 
 
 def _judge_late(history: History) -> None:
@@ -182,7 +199,9 @@ def _judge_lossy(history: History) -> None:
     for mail in history.world.mails:
         for test, kind, _ in mail.told:
             if kind is Kind.RECOVERY and test == trouble.test and mail.at < trouble.ended:
-                history.wrong.append(f"recovery of {test} mailed at {mail.at:.0f}, while it is down")
+                history.wrong.append(
+                    f"recovery of {test} mailed at {mail.at:.0f}, while it is down"
+                )
 
 
 def _standing(world: World) -> tuple[list[Trouble], float]:
@@ -199,7 +218,9 @@ def _standing(world: World) -> tuple[list[Trouble], float]:
             world.cut = {(names[0], other) for other in names[1:]}
         case "ring":
             right = {name: names[(place + 1) % len(names)] for place, name in enumerate(names)}
-            world.cut = {(one, other) for one in names for other in names if other not in (one, right[one])}
+            world.cut = {
+                (one, other) for one in names for other in names if other not in (one, right[one])
+            }
         case "one":
             world.cut = {tuple(world.plan.sample(names, 2))}
     began = world.plan.uniform(60.0, 120.0)
@@ -212,7 +233,12 @@ def _judge_standing(history: History) -> None:
     _judge_order(history)
     _judge_nothing_lost(history, nodes_last=True)
     for trouble in history.troubles:
-        came = [m.at for m in history.world.mails for test, kind, _ in m.told if test == trouble.test and kind is Kind.ALERT]
+        came = [
+            m.at
+            for m in history.world.mails
+            for test, kind, _ in m.told
+            if test == trouble.test and kind is Kind.ALERT
+        ]
         if came and world.slowest_mta < 15.0 and min(came) - trouble.began > 280.0:
             history.wrong.append(f"alert of {trouble.test} {min(came) - trouble.began:.0f} s late")
     doubled = [key for key, count in _told(history).items() if count > 1]
@@ -220,7 +246,9 @@ def _judge_standing(history: History) -> None:
 
 
 def _told(history: History) -> Counter[tuple[Test, str, Kind]]:
-    return Counter((test, mail.address, kind) for mail in history.world.mails for test, kind, _ in mail.told)
+    return Counter(
+        (test, mail.address, kind) for mail in history.world.mails for test, kind, _ in mail.told
+    )
 
 
 def _judge_calm(history: History) -> None:
@@ -228,16 +256,30 @@ def _judge_calm(history: History) -> None:
     told = _told(history)
     real = Counter(trouble.test for trouble in history.troubles if not trouble.nodes)
     addresses = history.world.nodes[0].addresses
-    wanted = Counter({(test, address, kind): count for test, count in real.items() for address in addresses for kind in _KINDS})
+    wanted = Counter(
+        {
+            (test, address, kind): count
+            for test, count in real.items()
+            for address in addresses
+            for kind in _KINDS
+        }
+    )
     for key in sorted(wanted.keys() | told.keys(), key=str):
         if told[key] != wanted[key]:
-            history.wrong.append(f"{key[2].value} of {key[0]} to {key[1]}: {told[key]} times, and {wanted[key]} were right")
+            history.wrong.append(
+                f"{key[2].value} of {key[0]} to {key[1]}: {told[key]} times, and {wanted[key]} were right"
+            )
     _judge_order(history)
     if history.wrong:
         return
     for trouble in history.troubles:
         if not trouble.nodes:
-            later = [m.at for m in history.world.mails for test, kind, _ in m.told if test == trouble.test and kind is Kind.ALERT]
+            later = [
+                m.at
+                for m in history.world.mails
+                for test, kind, _ in m.told
+                if test == trouble.test and kind is Kind.ALERT
+            ]
             history.delays.append(min(at for at in later if at > trouble.began) - trouble.began)
 
 
@@ -268,7 +310,11 @@ def _rough(world: World) -> tuple[list[Trouble], float]:
         at = chance.uniform(30.0, 120.0)
         for _ in range(chance.choice((1, 1, 2))):
             length = chance.uniform(100.0, 500.0)
-            few = frozenset(chance.sample([node.name for node in world.nodes], 1)) if chance.random() < 0.15 else frozenset()
+            few = (
+                frozenset(chance.sample([node.name for node in world.nodes], 1))
+                if chance.random() < 0.15
+                else frozenset()
+            )
             troubles.append(Trouble(test, at, at + length, few))
             at += length + chance.uniform(100.0, 400.0)
         last = max(last, troubles[-1].ended)
@@ -366,7 +412,11 @@ def _refusals(world: World, last: float) -> None:
     """The MTAs of some nodes, or of all, refuse for a while; or that of one refuses one address for ever."""
     chance, before = world.plan, world.mta
     at, length = _some_time(world, last), chance.uniform(30.0, 400.0)
-    some = set(chance.sample([node.name for node in world.nodes], chance.randrange(1, len(world.nodes) + 1)))
+    some = set(
+        chance.sample(
+            [node.name for node in world.nodes], chance.randrange(1, len(world.nodes) + 1)
+        )
+    )
 
     def mta(node: SimNode, address: str) -> tuple[float, bool]:
         seconds, taken = before(node, address)
@@ -406,7 +456,19 @@ def _reboot_with_another_clock(world: World, last: float) -> None:
 
 
 _FAULTS = (
-    *(_crash, _crash, _kill, _kill_at_steps, _one_way, _partition, _deaf_first, _ring, _loss, _refusals, _refusals),
+    *(
+        _crash,
+        _crash,
+        _kill,
+        _kill_at_steps,
+        _one_way,
+        _partition,
+        _deaf_first,
+        _ring,
+        _loss,
+        _refusals,
+        _refusals,
+    ),
     *(_cron_stops, _silence, _reboot_with_another_clock),
 )
 
@@ -422,7 +484,9 @@ def _judge_rough(history: History) -> None:
         if not real[test]:
             history.wrong.append(f"a lone alert: {kind.value} of {test} to {address}")
         elif count > real[test] + world.faults:
-            history.wrong.append(f"{kind.value} of {test} to {address}: {count} copies of {real[test]}, c = {world.faults}")
+            history.wrong.append(
+                f"{kind.value} of {test} to {address}: {count} copies of {real[test]}, c = {world.faults}"
+            )
     _judge_order(history)
     _judge_nothing_lost(history)
 
@@ -438,20 +502,32 @@ def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
     """
     world = history.world
     told: set[tuple[str, str, Kind]] = {
-        (world.root(known), mail.address, kind) for mail in world.mails for _, kind, ids in mail.told for known in ids
+        (world.root(known), mail.address, kind)
+        for mail in world.mails
+        for _, kind, ids in mail.told
+        for known in ids
     }
     for address in {address for node in world.nodes for address in node.addresses}:
         for _, name, opened in world.opened:
             root = world.root(opened.ids[0])
-            last = [node.disk.incidents[known] for node in world.nodes for known in opened.ids if known in node.disk.incidents]
+            last = [
+                node.disk.incidents[known]
+                for node in world.nodes
+                for known in opened.ids
+                if known in node.disk.incidents
+            ]
             if any(known.void and not known.alert for known in last):
                 continue
             for kind in _KINDS[:1] if nodes_last and _is_node(opened.test) else _KINDS:
                 if (root, address, kind) not in told:
-                    history.wrong.append(f"{kind.value} of {opened.test} {opened.ids} (opened by {name}) never reached {address}")
+                    history.wrong.append(
+                        f"{kind.value} of {opened.test} {opened.ids} (opened by {name}) never reached {address}"
+                    )
     for node in world.nodes:
         for known in node.disk.incidents.values():
-            if known.is_open and (known.test in node.tests or (_is_node(known.test) and not nodes_last)):
+            if known.is_open and (
+                known.test in node.tests or (_is_node(known.test) and not nodes_last)
+            ):
                 history.wrong.append(f"{node.name} still has {known.test} open in the end")
 
 
@@ -480,15 +556,21 @@ def _quick_mta(world: World) -> None:
 def _judge_flapping(history: History) -> None:
     """One mail that it flaps and one that it is steady; few others; and every alert has its recovery in the end."""
     world, told = history.world, _told(history)
-    flapping = Counter((test, mail.address, kind) for mail in world.mails for test, kind in mail.flapping)
+    flapping = Counter(
+        (test, mail.address, kind) for mail in world.mails for test, kind in mail.flapping
+    )
     test = history.troubles[0].test
     for address in world.nodes[0].addresses:
         for kind in _KINDS:
             if flapping[test, address, kind] != 1:
-                history.wrong.append(f"{flapping[test, address, kind]} mails of {kind.value} of flapping of {test} to {address}")
+                history.wrong.append(
+                    f"{flapping[test, address, kind]} mails of {kind.value} of flapping of {test} to {address}"
+                )
         alerts, recoveries = told[test, address, Kind.ALERT], told[test, address, Kind.RECOVERY]
         if alerts != recoveries or not 3 <= alerts <= 5:
-            history.wrong.append(f"{alerts} alerts and {recoveries} recoveries of {test} to {address}")
+            history.wrong.append(
+                f"{alerts} alerts and {recoveries} recoveries of {test} to {address}"
+            )
 
 
 def _reminded(world: World) -> tuple[list[Trouble], float]:
@@ -506,7 +588,10 @@ def _reminded(world: World) -> tuple[list[Trouble], float]:
             node.tests = node.tests - {Test("gone", "ssh")}
 
     world.at(began + 300.0, remove)
-    return [Trouble(tests[0], began, began + 1400.0), Trouble(Test("gone", "ssh"), began, began + 1400.0)], 400.0
+    return [
+        Trouble(tests[0], began, began + 1400.0),
+        Trouble(Test("gone", "ssh"), began, began + 1400.0),
+    ], 400.0
 
 
 def _judge_reminded(history: History) -> None:
@@ -516,7 +601,9 @@ def _judge_reminded(history: History) -> None:
         for test, wanted in ((lasting, (1, 2, 1)), (gone, (1, 0, 0))):
             counts = tuple(told[test, address, kind] for kind in Kind)
             if counts != wanted:
-                history.wrong.append(f"alerts, reminders, recoveries of {test} to {address}: {counts}, and {wanted} were right")
+                history.wrong.append(
+                    f"alerts, reminders, recoveries of {test} to {address}: {counts}, and {wanted} were right"
+                )
 
 
 # Blindness: what a node does not see, and what is not seen of it.
@@ -534,12 +621,16 @@ def _blind(world: World) -> tuple[list[Trouble], float]:
     _cluster(world, 3)
     _quick_mta(world)
     world.slow = 0.0
-    world.topology = scene = chance.choice(("power", "cron", "daemon", "isolated", "targets", "pair", "site"))
+    world.topology = scene = chance.choice(
+        ("power", "cron", "daemon", "isolated", "targets", "pair", "site")
+    )
     if scene == "pair":
         del world.nodes[2:]
     if scene == "site":
         del world.nodes[3:]
-    if world.aliases and next(iter(world.aliases.values())) not in [node.name for node in world.nodes]:
+    if world.aliases and next(iter(world.aliases.values())) not in [
+        node.name for node in world.nodes
+    ]:
         world.aliases.clear()
     tests = [Test(f"host{number}", "ssh") for number in range(6)]
     lost = world.lost = world.nodes[2] if scene == "site" else chance.choice(world.nodes)
@@ -564,7 +655,10 @@ def _blind(world: World) -> tuple[list[Trouble], float]:
     if scene in ("isolated", "targets"):
         return everything, 400.0
     began = at + chance.uniform(60.0, 300.0)
-    return [Trouble(tests[0], began, chance.choice((until - 100.0, until + 200.0))), Trouble(tests[0], until, until)], 400.0
+    return [
+        Trouble(tests[0], began, chance.choice((until - 100.0, until + 200.0))),
+        Trouble(tests[0], until, until),
+    ], 400.0
 
 
 def _brief(world: World) -> tuple[list[Trouble], float]:
@@ -588,8 +682,14 @@ def _judge_brief(history: History) -> None:
     told = _told(history)
     for address in history.world.nodes[0].addresses:
         for kind in _KINDS:
-            if not 1 <= told.pop((Test(names.NODE, history.world.lost.name), address, kind), 0) <= 2:
-                history.wrong.append(f"{kind.value} of {history.world.lost.name} to {address}: none, or more than 1 + c")
+            if (
+                not 1
+                <= told.pop((Test(names.NODE, history.world.lost.name), address, kind), 0)
+                <= 2
+            ):
+                history.wrong.append(
+                    f"{kind.value} of {history.world.lost.name} to {address}: none, or more than 1 + c"
+                )
     history.wrong += [f"a lone alert: {key}" for key in told]
     history.doubled = len(history.world.mails) > 2 * len(history.world.nodes[0].addresses)
 
@@ -616,14 +716,24 @@ def _judge_blind(history: History) -> None:
     for key in sorted(wanted.keys() | told.keys(), key=str):
         most = wanted[key] + (wanted[key] > 0 and not _is_node(key[0]))
         if not wanted[key] <= told[key] <= most:
-            history.wrong.append(f"{key[2].value} of {key[0]} to {key[1]}: {told[key]} times, and {wanted[key]} were right")
+            history.wrong.append(
+                f"{key[2].value} of {key[0]} to {key[1]}: {told[key]} times, and {wanted[key]} were right"
+            )
     at = world.gone[0]
     for key in wanted:
         came = min(
-            (mail.at for mail in world.mails for test, kind, _ in mail.told if (test, kind) == (key[0], key[2])), default=at
+            (
+                mail.at
+                for mail in world.mails
+                for test, kind, _ in mail.told
+                if (test, kind) == (key[0], key[2])
+            ),
+            default=at,
         )
         # Whose second line in nodes.txt that is, its peers cannot know: it may keep its rank for a while.
-        limit = (420.0 if world.topology == "cron" else 125.0) + (120.0 if key[0].name == "alias" else 0.0)
+        limit = (420.0 if world.topology == "cron" else 125.0) + (
+            120.0 if key[0].name == "alias" else 0.0
+        )
         if key[0].host == names.NODE and key[2] is Kind.ALERT and came - at > limit:
             history.wrong.append(f"alert of {key[0]} {came - at:.0f} s late")
     _judge_complaints(history, others, left)
@@ -632,10 +742,15 @@ def _judge_blind(history: History) -> None:
 def _judge_complaints(history: History, others: list[SimNode], left: set[str]) -> None:
     """Who is blind says so once within the hour, and has said when it was over; nobody else complains."""
     world, lost = history.world, history.world.lost
-    heard = {node.name: [text for _, name, text in world.complaints if name == node.name] for node in world.nodes}
+    heard = {
+        node.name: [text for _, name, text in world.complaints if name == node.name]
+        for node in world.nodes
+    }
     words = {node.name: [] for node in world.nodes}
     if world.topology in ("isolated", "targets"):
-        words[lost.name] = ["no peer answers" if world.topology == "isolated" else "most tests fail here"]
+        words[lost.name] = [
+            "no peer answers" if world.topology == "isolated" else "most tests fail here"
+        ]
     if len(left) < 2 and world.topology in ("power", "pair", "site", "isolated"):
         for node in others:
             words[node.name] = ["no peer answers" if world.topology == "pair" else "quorum = 2"]
@@ -643,11 +758,15 @@ def _judge_complaints(history: History, others: list[SimNode], left: set[str]) -
         for node in others:
             words[node.name] = ["quorum = 2"]
     for name, texts in heard.items():
-        if len(texts) != len(words[name]) or not all(word in text for word, text in zip(words[name], texts, strict=True)):
+        if len(texts) != len(words[name]) or not all(
+            word in text for word, text in zip(words[name], texts, strict=True)
+        ):
             history.wrong.append(f"{name} complained of {texts}, and {words[name]} was right")
     for node in world.nodes:
         if any(known.ended is None for known in node.disk.own.troubles):
-            history.wrong.append(f"{node.name} is still troubled in the end: {node.disk.own.troubles}")
+            history.wrong.append(
+                f"{node.name} is still troubled in the end: {node.disk.own.troubles}"
+            )
 
 
 KINDS = {

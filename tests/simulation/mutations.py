@@ -26,7 +26,10 @@ def marks_told_before_sending() -> Iterator[None]:
             for each in mail:
                 told = incident.told(each.incident, [each.kind], self.node.name, self.now())
                 known = self.node.disk.incidents[each.incident.id]
-                facts = {"alert": known.alert or told.alert, "recovery": known.recovery or told.recovery}
+                facts = {
+                    "alert": known.alert or told.alert,
+                    "recovery": known.recovery or told.recovery,
+                }
                 self.node.disk.incidents |= dict.fromkeys(known.ids, known._replace(**facts))
         resume(self, mails)
 
@@ -37,7 +40,10 @@ def marks_told_before_sending() -> Iterator[None]:
 @contextlib.contextmanager
 def counts_a_peer_twice() -> Iterator[None]:
     """Every line of nodes.txt votes, and is a site of its own, not every node id."""
-    with counts_every_line_as_a_site(), mock.patch.object(verdict, "_one_for_each_node", lambda own, answers: list(answers)):
+    with (
+        counts_every_line_as_a_site(),
+        mock.patch.object(verdict, "_one_for_each_node", lambda own, answers: list(answers)),
+    ):
         yield
 
 
@@ -56,7 +62,9 @@ def forgets_told_on_restart() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lets_any_node_speak() -> Iterator[None]:
-    with mock.patch.object(election, "choose", lambda me, *_: election.Choice(me, "anybody speaks")):
+    with mock.patch.object(
+        election, "choose", lambda me, *_: election.Choice(me, "anybody speaks")
+    ):
         yield
 
 
@@ -66,7 +74,11 @@ def mails_on_unconfirmed() -> Iterator[None]:
 
     def hasty(*arguments: Any, **options: Any) -> Judgement:
         judged = decide(*arguments, **options)
-        return judged._replace(verdict=Verdict.DOWN) if judged.verdict is Verdict.UNCONFIRMED else judged
+        return (
+            judged._replace(verdict=Verdict.DOWN)
+            if judged.verdict is Verdict.UNCONFIRMED
+            else judged
+        )
 
     with mock.patch.object(verdict, "decide", hasty):
         yield
@@ -89,7 +101,7 @@ def keeps_told_by_test() -> Iterator[None]:
 
 @contextlib.contextmanager
 def closes_on_one_lost_answer() -> Iterator[None]:
-    with mock.patch.object(incident, "MEMORY", 0.0):
+    with mock.patch.object(incident, "SILENT_SITE_GRACE", 0.0):
         yield
 
 
@@ -152,7 +164,9 @@ def echoes_itself() -> Iterator[None]:
     def echo(own: Answer, answers: Sequence[Answer]) -> list[Answer]:
         heard: dict[str, Answer] = {}
         for answer in answers:
-            heard.setdefault(answer.node_id + answer.node.name * (answer.node_id == own.node_id), answer)
+            heard.setdefault(
+                answer.node_id + answer.node.name * (answer.node_id == own.node_id), answer
+            )
         return list(heard.values())
 
     with counts_every_line_as_a_site(), mock.patch.object(verdict, "_one_for_each_node", echo):
@@ -172,26 +186,32 @@ def lists_what_is_over_by_its_end() -> Iterator[None]:
 @contextlib.contextmanager
 def counts_every_line_as_a_site() -> Iterator[None]:
     """A node of which a second line of nodes.txt names another site is in two places."""
-    with mock.patch.object(verdict, "place", lambda *_: {}):
+    with mock.patch.object(verdict, "voting_sites", lambda *_: {}):
         yield
 
 
 @contextlib.contextmanager
 def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
     """A node that is back passes before its first round, and fails again when its last one gets too old."""
-    with mock.patch.object(election, "limit", lambda presence: 300.0), mock.patch.object(election, "GRACE", 240.0):
+    with (
+        mock.patch.object(election, "living_limit", lambda presence: 300.0),
+        mock.patch.object(election, "LIVING_GRACE", 240.0),
+    ):
         yield
 
 
 @contextlib.contextmanager
 def forgets_what_it_complained_of() -> Iterator[None]:
-    with mock.patch.object(health, "EVERY", 0.0):
+    with mock.patch.object(health, "REPEAT_SECONDS", 0.0):
         yield
 
 
 @contextlib.contextmanager
 def takes_a_connection_for_a_living_checker() -> Iterator[None]:
-    with mock.patch.object(result, "STALE", 1e9), mock.patch.object(election, "limit", lambda presence: 1e9):
+    with (
+        mock.patch.object(result, "STALE", 1e9),
+        mock.patch.object(election, "living_limit", lambda presence: 1e9),
+    ):
         yield
 
 

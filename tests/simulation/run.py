@@ -60,7 +60,9 @@ def branches_of(name: str) -> dict[int, str]:
     return found
 
 
-def _play(job: tuple[str, int, int, bool]) -> tuple[list[tuple[int, str]], list[float], Counter[tuple[str, int]], Counter[str]]:
+def _play(
+    job: tuple[str, int, int, bool],
+) -> tuple[list[tuple[int, str]], list[float], Counter[tuple[str, int]], Counter[str]]:
     kind, first, last, counting = job
     wrong, delays, reached, counts = [], [], Counter(), Counter()
     for seed in range(first, last):
@@ -74,7 +76,10 @@ def _play(job: tuple[str, int, int, bool]) -> tuple[list[tuple[int, str]], list[
         delays += history.delays
         mails = history.world.mails
         counts.update(
-            mails=len(mails), told=sum(len(m.told) for m in mails), faults=history.world.faults, doubled=history.doubled > 0
+            mails=len(mails),
+            told=sum(len(m.told) for m in mails),
+            faults=history.world.faults,
+            doubled=history.doubled > 0,
         )
         counts.update(incidents=len(history.world.opened), troubles=len(history.troubles))
     return wrong, delays, reached, counts
@@ -113,7 +118,9 @@ def main() -> int:
     delays.sort()
     if delays:
         at = [delays[int(len(delays) * share)] for share in (0.5, 0.99)]
-        print(f"failure to the MTA's acceptance: median {at[0]:.0f} s, 99 % {at[1]:.0f} s, worst {delays[-1]:.0f} s")
+        print(
+            f"failure to the MTA's acceptance: median {at[0]:.0f} s, 99 % {at[1]:.0f} s, worst {delays[-1]:.0f} s"
+        )
     print(
         f"{chosen.kind}: seeds {chosen.first} to {chosen.last - 1}: {dict(counts)}; {len(wrong)} histories went wrong;"
         f" {time.monotonic() - began:.0f} s on {chosen.jobs} processes"

@@ -19,7 +19,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
-from dmonitor.core.model import Incident, Outcome, Presence, Statement, Test  # noqa: E402
+from dmonitor.core.model import Incident, NodeStatus, Outcome, Statement, Test  # noqa: E402
 from dmonitor.net import protocol  # noqa: E402
 from simulation.world import SimNode, World  # noqa: E402
 
@@ -69,14 +69,19 @@ def play(nodes: int, tests: int) -> None:
         counted = world.counts - before
         before = Counter(world.counts)
         each = ", ".join(
-            f"{counted[key] / nodes:.0f} {key}" for key in ("questions", "questions about nodes", "greetings", "incidents told")
+            f"{counted[key] / nodes:.0f} {key}"
+            for key in ("questions", "questions about nodes", "greetings", "incidents told")
         )
-        print(f"{what}, {minutes - passed} rounds: each node {each}; at most {most} runs of a test on a node")
+        print(
+            f"{what}, {minutes - passed} rounds: each node {each}; at most {most} runs of a test on a node"
+        )
         sent = Counter(mail.address for mail in world.mails[mails:])
         if sent:
             began = FAILED_AT if what == "all fail" else PASS_AT
             last = max(mail.at for mail in world.mails[mails:]) - began
-            print(f"    mails for each address {sorted(sent.values())}, the last after {last:.0f} s")
+            print(
+                f"    mails for each address {sorted(sent.values())}, the last after {last:.0f} s"
+            )
         world.runs.clear()
 
 
@@ -84,7 +89,9 @@ def measure(nodes: int, tests: int) -> None:
     """Write and read a greeting with as many incidents as there are tests, each opened by as many nodes as travel."""
     now, name = 1e9, "node01.example.com"
     ids = min(nodes, protocol.IDS_LIMIT)
-    presence = Presence(name, "abcdef0123456789", now, tests="0" * 16, nodes="0" * 16, addresses="0" * 16)
+    presence = NodeStatus(
+        name, "abcdef0123456789", now, tests="0" * 16, nodes="0" * 16, addresses="0" * 16
+    )
     incidents = tuple(
         Incident(
             tuple(sorted(f"{number * 100 + place:016x}" for place in range(ids))),
@@ -99,14 +106,20 @@ def measure(nodes: int, tests: int) -> None:
     began = time.process_time()
     said = protocol.write_statement(statement, now)
     wrote = time.process_time()
-    read = protocol.read_statement(said.splitlines()[:-1], protocol.Greeting(name, presence.node_id), now)
+    read = protocol.read_statement(
+        said.splitlines()[:-1], protocol.Greeting(name, presence.node_id), now
+    )
     took = time.process_time() - wrote
     assert len(read.incidents) == tests
-    print(f"a greeting with {tests} incidents: {len(said) / 1e6:.2f} MB, {wrote - began:.2f} s to write, {took:.2f} s to read")
+    print(
+        f"a greeting with {tests} incidents: {len(said) / 1e6:.2f} MB, {wrote - began:.2f} s to write, {took:.2f} s to read"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What many nodes and many tests ask of each other.")
+    parser = argparse.ArgumentParser(
+        description="What many nodes and many tests ask of each other."
+    )
     parser.add_argument("nodes", type=int, nargs="?", default=10)
     parser.add_argument("tests", type=int, nargs="?", default=50)
     chosen = parser.parse_args()

@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 from . import histories, mutations
 
 # Where a mutation is found, and how many seeds that may take.
-FOUND_IN = {"forgets_told_on_restart": "rebooted", "mails_on_unconfirmed": "rough", "closes_on_one_lost_answer": "lossy"}
+FOUND_IN = {
+    "forgets_told_on_restart": "rebooted",
+    "mails_on_unconfirmed": "rough",
+    "closes_on_one_lost_answer": "lossy",
+}
 FOUND_IN |= {"waits_for_ever_for_who_does_not_list_it": "standing"}
 FOUND_IN |= dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind")
 FOUND_IN |= {"lists_what_is_over_by_its_end": "late"}
-COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checker_for_a_good_one)  # by tests of their own
+COUNTED = (
+    mutations.forgets_that_nobody_hears_it,
+    mutations.takes_a_late_checker_for_a_good_one,
+)  # by tests of their own
 SEEDS = 300
 
 
@@ -41,15 +48,26 @@ def test_promises(kind: str, count: int) -> None:
     assert not wrong, f"tests/simulation/run.py {kind} SEED shows it: {wrong[:3]}"
 
 
-@pytest.mark.parametrize("mutation", [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m not in COUNTED])
-def test_what_is_broken_on_purpose_is_found(mutation: Callable[[], AbstractContextManager[None]]) -> None:
+@pytest.mark.parametrize(
+    "mutation",
+    [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m not in COUNTED],
+)
+def test_what_is_broken_on_purpose_is_found(
+    mutation: Callable[[], AbstractContextManager[None]],
+) -> None:
     kind = FOUND_IN.get(mutation.__name__, "calm")
     with mutation():
-        assert any(histories.play(seed, kind).wrong for seed in range(SEEDS)), f"not found in {SEEDS} {kind} histories"
+        assert any(histories.play(seed, kind).wrong for seed in range(SEEDS)), (
+            f"not found in {SEEDS} {kind} histories"
+        )
 
 
 def _doubled_by_an_unreached_first(count: int) -> tuple[int, int]:
-    played = [history for seed in range(count) if (history := histories.play(seed, "standing")).world.topology == "unreached"]
+    played = [
+        history
+        for seed in range(count)
+        if (history := histories.play(seed, "standing")).world.topology == "unreached"
+    ]
     return sum(history.doubled > 0 for history in played), len(played)
 
 
@@ -74,12 +92,19 @@ def test_a_node_that_was_off_for_minutes_is_not_mailed_twice() -> None:
 
 
 def test_the_same_seed_gives_the_same_trace() -> None:
-    first, again, other = (histories.play(seed, "rough", tracing=True).world.trace for seed in (7, 7, 8))
+    first, again, other = (
+        histories.play(seed, "rough", tracing=True).world.trace for seed in (7, 7, 8)
+    )
     assert first == again != other
     assert any("handed" in line or "MTA took" in line for line in first)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+)
 @given(st.randoms(use_true_random=False), st.integers(0, 10_000))
 def test_promises_of_what_hypothesis_sets_up(plan: random.Random, seed: int) -> None:
     assert not histories.play(seed, "rough", plan=plan).wrong
@@ -97,5 +122,9 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
         return bool(history.wrong)
 
     with mutations.lets_any_node_speak():
-        find(st.randoms(use_true_random=False), is_wrong, settings=settings(max_examples=300, deadline=None, database=None))
+        find(
+            st.randoms(use_true_random=False),
+            is_wrong,
+            settings=settings(max_examples=300, deadline=None, database=None),
+        )
     assert last_wrong[-1] == 2

@@ -1,7 +1,7 @@
 """A virtual world for the real decision code: nodes, crons, a network, targets, MTAs, crashes, one clock (rules R2 to R7, R9).
 
 Everything that happens is an event at a virtual time, so that nodes interleave at every message, every write and every
-sendmail. The rounds are `dmonitor.core.round.course`, with the real verdict, incident and speaking; what is simulated is what
+sendmail. The rounds are `dmonitor.core.round.run_round`, with the real verdict, incident and speaking; what is simulated is what
 `dmonitor.check` does with their effects. The store keeps what was saved, and nothing else survives a crash. All chance
 comes from one seed: the same seed gives the same trace.
 """
@@ -23,9 +23,9 @@ from dmonitor.core.model import (
     Judgement,
     Kind,
     Node,
+    NodeStatus,
     Notification,
     Outcome,
-    Presence,
     Result,
     Silence,
     Statement,
@@ -33,7 +33,14 @@ from dmonitor.core.model import (
     node_test,
 )
 
-PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = 10.0, 15.0, 5.0, 15.0, 54.0, 55.0
+PLUGIN_LIMIT, ANSWER_LIMIT, GREETING_LIMIT, MTA_LIMIT, HANDED_OVER_BY, HARD_LIMIT = (
+    10.0,
+    15.0,
+    5.0,
+    15.0,
+    54.0,
+    55.0,
+)
 MEMORY = 5.0  # seconds for which a daemon gives out a result again
 
 Reply = Callable[[float, Any], None]  # after how many seconds what is said
@@ -53,35 +60,48 @@ class Disk:
     """What a node's store holds: only what was saved."""
 
     def __init__(self) -> None:
-        self.own = effects.Own()
-        self.standings: dict[Test, Any] = {}
+        self.own = effects.NodeMemory()
+        self.test_states: dict[Test, Any] = {}
         self.incidents: dict[str, Incident] = {}  # by every id
         self.outbox: dict[tuple[str, Kind, str], Notification] = {}
         self.silences: Mapping[str, Sequence[Silence]] = {}
 
     def save(self, what: effects.Save) -> None:
-        self.own = what.own or self.own
-        self.standings |= what.standings
+        self.own = what.node or self.own
+        self.test_states |= what.test_states
         for test in what.gone:
-            self.standings.pop(test, None)
+            self.test_states.pop(test, None)
         for known in what.incidents:
             self.incidents |= dict.fromkeys(known.ids, known)
         for each in (*what.settled, *what.outbox):
-            self.outbox = {key: left for key, left in self.outbox.items() if not _is_same(left, each)}
+            self.outbox = {
+                key: left for key, left in self.outbox.items() if not _is_same(left, each)
+            }
         self.outbox |= {(each.incident.id, each.kind, each.address): each for each in what.outbox}
         if what.silences is not None:
             self.silences = what.silences
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
-        return list({self.incidents[known].id: self.incidents[known] for known in ids if known in self.incidents}.values())
+        return list(
+            {
+                self.incidents[known].id: self.incidents[known]
+                for known in ids
+                if known in self.incidents
+            }.values()
+        )
 
     def living(self, now: float) -> list[Incident]:
         every = {known.id: known for known in self.incidents.values()}.values()
         return [known for known in every if _counts(known, now)]
 
-    def books(self, now: float) -> effects.Books:
-        return effects.Books(
-            self.own, dict(self.standings), self.living(now), list(self.outbox.values()), self.silences, self.recall
+    def books(self, now: float) -> effects.Memory:
+        return effects.Memory(
+            self.own,
+            dict(self.test_states),
+            self.living(now),
+            list(self.outbox.values()),
+            self.silences,
+            self.recall,
         )
 
 
@@ -94,7 +114,11 @@ def _is_same(one: Notification, other: Notification) -> bool:
 def _counts(known: Incident, now: float) -> bool:
     if known.removed:
         return False
-    return known.is_open or bool(incident.owed(known)) or (incident.changed_at(known) or 0.0) > now - incident.LISTED
+    return (
+        known.is_open
+        or bool(incident.owed(known))
+        or (incident.changed_at(known) or 0.0) > now - incident.LISTED_SECONDS
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,7 +141,9 @@ class SimNode:
     epoch: int = 0  # counts crashes: what was begun in an earlier one is lost
     running: bool = False
     silences: tuple[Silence, ...] = ()
-    flights: dict[Test, tuple[float, float, Outcome]] = dataclasses.field(default_factory=dict)  # began, ends, outcome
+    flights: dict[Test, tuple[float, float, Outcome]] = dataclasses.field(
+        default_factory=dict
+    )  # began, ends, outcome
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)  # of the daemon to peers
 
 
@@ -135,7 +161,9 @@ class World:
 
     def __init__(self, seed: int, plan: random.Random | None = None) -> None:
         self.chance = random.Random(seed)  # what happens while it runs
-        self.plan = plan or random.Random(f"plan {seed}")  # how it is set up; hypothesis has one that it can shrink
+        self.plan = plan or random.Random(
+            f"plan {seed}"
+        )  # how it is set up; hypothesis has one that it can shrink
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
@@ -149,7 +177,9 @@ class World:
         self.topology = ""
         self.lost: SimNode  # the node that a history is about, and from when to when
         self.gone = (0.0, 0.0)
-        self.cut: set[tuple[str, str]] = set()  # who cannot connect to whom, as with a firewall on one side
+        self.cut: set[tuple[str, str]] = (
+            set()
+        )  # who cannot connect to whom, as with a firewall on one side
         self.loss = 0.0
         self.delay = 0.01
         self.faults = 0  # crashes, link changes, lost exchanges: c of promise 3
@@ -192,7 +222,7 @@ class World:
             step = node.interval * 60.0
             first = self.plan.uniform(0.0, step) if node.phase < 0 else node.phase
             begins = tuple(first - step * back for back in range(5, 0, -1))
-            node.disk.own = effects.Own(begins, begins[-1] + 2.0, 0, bool(node.addresses))
+            node.disk.own = effects.NodeMemory(begins, begins[-1] + 2.0, 0, bool(node.addresses))
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             heard = tuple(
@@ -247,7 +277,12 @@ class World:
     # The network and the daemons.
 
     def exchange(
-        self, source: SimNode, to: SimNode, serve: Callable[[Reply], None], got: Callable[[Any], None], limit: float
+        self,
+        source: SimNode,
+        to: SimNode,
+        serve: Callable[[Reply], None],
+        got: Callable[[Any], None],
+        limit: float,
     ) -> None:
         """Have SOURCE ask TO, which is to SERVE: reply what, after how many seconds. GOT gets that, or None after LIMIT."""
         done = [False]
@@ -277,7 +312,12 @@ class World:
 
             def answer(value: Any) -> None:
                 # A value is looked at when it leaves, not when the question came.
-                if to.up and to.daemon and to.epoch == there and (source.name, to.name) not in self.cut:
+                if (
+                    to.up
+                    and to.daemon
+                    and to.epoch == there
+                    and (source.name, to.name) not in self.cut
+                ):
                     said = value() if callable(value) else value
                     self.after(self.chance.uniform(0.0, self.delay), lambda: once(said))
 
@@ -285,18 +325,30 @@ class World:
 
         self.after(self.chance.uniform(0.0, self.delay), arrive)
 
-    def _presence(self, node: SimNode) -> Presence:
+    def _presence(self, node: SimNode) -> NodeStatus:
         now = self.now + node.offset
-        return node.disk.own.presence(node.name, node.node_id, now)
+        return node.disk.own.status(node.name, node.node_id, now)
 
-    def statement(self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode) -> Statement:
+    def statement(
+        self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
+    ) -> Statement:
         """What NODE's daemon states to SOURCE, on whose clock it comes, with what it knows of ids that SOURCE holds."""
         now, disk = self.now + node.offset, node.disk
-        said = effects.state_of(disk.own, disk.living(now), node.silences, self._presence(node), now)
+        said = effects.state_of(
+            disk.own, disk.living(now), node.silences, self._presence(node), now
+        )
         listed = {known for each in said.incidents for known in each.ids}
-        more = [old for ids in wanted if listed.isdisjoint(ids) for old in disk.recall(ids) if not old.removed]
+        more = [
+            old
+            for ids in wanted
+            if listed.isdisjoint(ids)
+            for old in disk.recall(ids)
+            if not old.removed
+        ]
         tests = None if node.tests == source.tests else node.tests
-        said = said._replace(incidents=tuple(map(self._on_the_wire, (*said.incidents, *more))), tests=tests)
+        said = said._replace(
+            incidents=tuple(map(self._on_the_wire, (*said.incidents, *more))), tests=tests
+        )
         return _moved(said, source.offset - node.offset)
 
     def _on_the_wire(self, known: Incident) -> Incident:
@@ -332,7 +384,9 @@ class World:
     def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have NODE's daemon greet the peer that TEST is."""
         line = test.name
-        peer = next((peer for peer in self.nodes if peer.name == self.aliases.get(line, line)), None)
+        peer = next(
+            (peer for peer in self.nodes if peer.name == self.aliases.get(line, line)), None
+        )
         if peer is None or peer is node:
             reply(0.0, Result(Outcome.UNKNOWN))
             return
@@ -345,16 +399,28 @@ class World:
             return
         visit = node.visits[test] = Visit(self.now, [lambda outcome: reply(0.0, Result(outcome))])
 
-        def got(presence: Presence | None) -> None:
-            said = Statement(_moved_presence(presence, node.offset - peer.offset)) if presence else None
+        def got(presence: NodeStatus | None) -> None:
+            said = (
+                Statement(_moved_presence(presence, node.offset - peer.offset))
+                if presence
+                else None
+            )
             visit.at, visit.outcome = (
                 self.now,
-                result.of_contact(Contact(Node(line, line), peer.node_id, "", said), node.node_id).outcome,
+                result.of_contact(
+                    Contact(Node(line, line), peer.node_id, "", said), node.node_id
+                ).outcome,
             )
             for waiting in visit.waiting:
                 waiting(visit.outcome)
 
-        self.exchange(node, peer, lambda reply: reply(0.001, lambda: self._presence(peer)), got, GREETING_LIMIT)
+        self.exchange(
+            node,
+            peer,
+            lambda reply: reply(0.001, lambda: self._presence(peer)),
+            got,
+            GREETING_LIMIT,
+        )
 
     def fresh_id(self) -> str:
         """Return an id; in no order of time, as real ones are."""
@@ -382,7 +448,7 @@ class Round:
         self.world, self.node, self.epoch = world, node, node.epoch
         self.began = world.now
         node.running = True
-        setup = effects.Setup(
+        setup = effects.RoundConfig(
             node_id=node.node_id,
             tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
             digest=str(hash(node.tests)),
@@ -393,7 +459,7 @@ class Round:
             **world.settings,
         )
         books = node.disk.books(self.now())
-        self.course = round.course(setup, books, self, self._note, world.fresh_id)
+        self.course = round.run_round(setup, books, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
         self.results: list[tuple[str, bool]] = []
         self.handing = 0
@@ -411,7 +477,11 @@ class Round:
 
     def _note(self, level: str, event: str, /, **facts: object) -> None:
         if self.world.tracing and level != "debug":
-            self.world.note(self.node.name, event, *(f"{key}={value}" for key, value in facts.items() if value is not None))
+            self.world.note(
+                self.node.name,
+                event,
+                *(f"{key}={value}" for key, value in facts.items() if value is not None),
+            )
 
     @property
     def alive(self) -> bool:
@@ -436,7 +506,11 @@ class Round:
             case effects.Observe():
                 self._observe(effect)
             case effects.Greet():
-                self._greet(effect.incidents, lambda _: None, lambda: self.resume(list(self.contacts.values())))
+                self._greet(
+                    effect.incidents,
+                    lambda _: None,
+                    lambda: self.resume(list(self.contacts.values())),
+                )
             case effects.Rehearse():  # there is no sandbox in this world
                 self.world.after(0.0, lambda: self.resume(()))
             case effects.Save():
@@ -465,7 +539,12 @@ class Round:
             return
         world.after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
 
-    def _greet(self, incidents: Sequence[Incident], heard: Callable[[Contact], None], done: Callable[[], None]) -> None:
+    def _greet(
+        self,
+        incidents: Sequence[Incident],
+        heard: Callable[[Contact], None],
+        done: Callable[[], None],
+    ) -> None:
         """Greet every peer; tell HEARD what came of each of its lines, and DONE that this was all."""
         world, node = self.world, self.node
         wanted = [known.ids for known in incidents if known.is_open]
@@ -476,13 +555,15 @@ class Round:
                 nonlocal waiting
                 waiting -= 1
                 if said is not None:
-                    said = said._replace(presence=said.presence._replace(at=self.now()))
+                    said = said._replace(status=said.status._replace(at=self.now()))
                 for line, whose in self._lines() if self.alive else ():
                     if whose is peer:
                         before = self.contacts.get(line)
                         stated = said or (before.statement if before else None)
                         known_id = peer.node_id if stated else ""
-                        self.contacts[line] = Contact(line, known_id, "", stated, "" if said else "no statement in time")
+                        self.contacts[line] = Contact(
+                            line, known_id, "", stated, "" if said else "no statement in time"
+                        )
                         heard(self.contacts[line])
                 if not waiting and self.alive:
                     done()
@@ -495,11 +576,15 @@ class Round:
                 heard(self.contacts[line])
         for peer in world.nodes:
             if peer is not node:
-                world.exchange(node, peer, self._serve_greeting(peer, wanted), getter(peer), GREETING_LIMIT)
+                world.exchange(
+                    node, peer, self._serve_greeting(peer, wanted), getter(peer), GREETING_LIMIT
+                )
         if not waiting:
             world.after(0.0, done)
 
-    def _serve_greeting(self, peer: SimNode, wanted: Sequence[tuple[str, ...]]) -> Callable[[Reply], None]:
+    def _serve_greeting(
+        self, peer: SimNode, wanted: Sequence[tuple[str, ...]]
+    ) -> Callable[[Reply], None]:
         return lambda reply: reply(0.001, lambda: self.world.statement(peer, wanted, self.node))
 
     def _observe(self, effect: effects.Observe) -> None:
@@ -515,7 +600,10 @@ class Round:
             nonlocal waiting
             waiting -= 1
             if waiting == 0 and self.alive:
-                judgements = {test: self._judge(own[test], answers[test], test in effect.open) for test in every}
+                judgements = {
+                    test: self._judge(own[test], answers[test], test in effect.open)
+                    for test in every
+                }
                 self.resume(effects.Observation(me, judgements, list(self.contacts.values())))
 
         def ran(test: Test, outcome: Outcome) -> None:
@@ -545,13 +633,19 @@ class Round:
     def _lines(self) -> list[tuple[Node, SimNode]]:
         """The lines of nodes.txt that this node does not recognise as itself, and whose they are."""
         by_name = {peer.name: peer for peer in self.world.nodes}
-        lines = [(Node(peer.name, peer.site), peer) for peer in self.world.nodes if peer is not self.node]
-        return lines + [(Node(alias, alias), by_name[name]) for alias, name in self.world.aliases.items()]
+        lines = [
+            (Node(peer.name, peer.site), peer) for peer in self.world.nodes if peer is not self.node
+        ]
+        return lines + [
+            (Node(alias, alias), by_name[name]) for alias, name in self.world.aliases.items()
+        ]
 
     def _serve(self, peer: SimNode, test: Test) -> Callable[[Reply], None]:
         return lambda reply: self.world.answer(peer, test, reply)
 
-    def _heard(self, line: Node, peer: SimNode, answers: list[Answer], settle: Callable[[], None]) -> Callable[[Any], None]:
+    def _heard(
+        self, line: Node, peer: SimNode, answers: list[Answer], settle: Callable[[], None]
+    ) -> Callable[[Any], None]:
         def got(result: Result | None) -> None:
             if result is None:
                 answers.append(Answer(line, reason="no answer in time"))
@@ -577,16 +671,29 @@ class Round:
                 world.after(seconds, self._delivered(address, mail, taken))
         world.after(0.0, lambda: self.resume(None))
 
-    def _delivered(self, address: str, mail: Sequence[Notification], taken: bool) -> Callable[[], None]:
+    def _delivered(
+        self, address: str, mail: Sequence[Notification], taken: bool
+    ) -> Callable[[], None]:
         def delivered() -> None:
             if not self.alive:
                 return  # sendmail dies with its round in this world: what it had not finished is not delivered
             if taken:
                 ordinary = [each for each in mail if not each.incident.flapping]
-                told = tuple((each.incident.test, each.kind, each.incident.ids) for each in ordinary)
-                flapping = tuple((each.incident.test, each.kind) for each in mail if each.incident.flapping)
-                self.world.mails.append(Mail(self.world.now, self.node.name, address, told, flapping))
-                self.world.note(self.node.name, "MTA took for", address, *(f"{kind.value}:{test}" for test, kind, _ in told))
+                told = tuple(
+                    (each.incident.test, each.kind, each.incident.ids) for each in ordinary
+                )
+                flapping = tuple(
+                    (each.incident.test, each.kind) for each in mail if each.incident.flapping
+                )
+                self.world.mails.append(
+                    Mail(self.world.now, self.node.name, address, told, flapping)
+                )
+                self.world.note(
+                    self.node.name,
+                    "MTA took for",
+                    address,
+                    *(f"{kind.value}:{test}" for test, kind, _ in told),
+                )
                 if self.world.kill_at_save and self.world.chance.random() < self.world.kill_at_save:
                     self.world.kill_round(self.node)
             self.world.after(0.01, self._came(address, taken))
@@ -613,13 +720,13 @@ class Round:
             self.resume(None)
 
 
-def _to_clock(own: effects.Own, offset: float) -> effects.Own:
+def _to_clock(own: effects.NodeMemory, offset: float) -> effects.NodeMemory:
     heard = tuple(_moved_presence(other, offset) for other in own.heard)
     begins = tuple(at + offset for at in own.begins)
     return own._replace(begins=begins, finished=own.finished + offset, heard=heard)
 
 
-def _moved_presence(presence: Presence, by: float) -> Presence:
+def _moved_presence(presence: NodeStatus, by: float) -> NodeStatus:
     return presence._replace(at=presence.at + by, finished=presence.finished + by)
 
 
@@ -632,7 +739,7 @@ def _moved(said: Statement, by: float) -> Statement:
         return None if at is None else at + by
 
     return said._replace(
-        presence=_moved_presence(said.presence, by),
+        status=_moved_presence(said.status, by),
         heard=tuple(_moved_presence(other, by) for other in said.heard),
         silences=tuple(known._replace(until=later(known.until)) for known in said.silences),
         incidents=tuple(
