@@ -382,9 +382,8 @@ def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
     assert facts["here"] == "FAIL"
 
 
-def test_why_tells_of_the_incident_that_is_open(
-    paint: terminal.Paint = terminal.Paint(False),
-) -> None:
+def test_why_tells_of_the_incident_that_is_open() -> None:
+    paint = terminal.Paint(False)
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
     down = Incident(("a" * 16,), test, now - 600, alert="oslo")
     flapping = Incident(("b" * 16,), test, now - 300, flapping=7, alert="oslo")
@@ -924,9 +923,8 @@ def test_a_second_line_that_is_this_node_is_no_peer(place: Place) -> None:
     assert facts["peers"] == 1 and [each["test"] for each in facts["tests"]] == ["node/127.0.0.32"]
 
 
-def test_what_is_not_of_now_is_not_told_as_if_it_were(
-    paint: terminal.Paint = terminal.Paint(False),
-) -> None:
+def test_what_is_not_of_now_is_not_told_as_if_it_were() -> None:
+    paint = terminal.Paint(False)
     test = Test("www.example.com", "web")
     for seen, stale in ((view(), False), (view()._replace(now=view().now + 3600), True)):
         for lines in (

@@ -799,7 +799,7 @@ CHANGE = Change(
 def test_a_test_that_changes_all_the_time_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "CHANGES", 5)
+    monkeypatch.setattr(state, "CHANGES_KEPT", 5)
     with State(tmp_path) as store:
         other = CHANGE._replace(test=Test("www.example.com", "ssh"), at=NOW - 1000)
         store.save(Save(changes=(other,)))

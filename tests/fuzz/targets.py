@@ -159,7 +159,7 @@ def caller(data: bytes) -> None:
         made = auth.Seal(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
         patches = (
             mock.patch("secrets.token_hex", lambda _: NONCES[1]),
-            mock.patch("socket.socket", lambda *_: ours),
+            mock.patch("socket.socket", return_value=ours),
         )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
             peer = Peer(NODE, (resolve.normal("192.0.2.1"),))
