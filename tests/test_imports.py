@@ -12,7 +12,7 @@ from local_nodes import LocalNode, Place, running
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 # Each room may import those above it; within a room, imports run one way.
 ROOMS = ("base", "core", "execution", "store", "config", "net", "operator", "")
-TOP = {"check", "command", "dmonitord", "observer", "witness"}
+TOP = {"check", "command", "dmonitord", "observer", "facts"}
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses; which of its functions, is listed below.
@@ -40,7 +40,7 @@ ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"store.lock"},
     "sqlite3": {"store.database", "store.state"},
-    "subprocess": {"execution.notifier"},
+    "subprocess": {"execution.delivery"},
     "multiprocessing": set(),
 }
 # Functions that start a process, and who alone may call them.
@@ -58,7 +58,7 @@ STARTERS = {
 MAY_START = {
     "execution.supervisor": {"posix_spawn"},
     "execution.runner": {"fork"},
-    "execution.notifier": {"Popen"},
+    "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},
     "operator.publish": {"fork"},
 }
