@@ -131,8 +131,9 @@ def test_from_first_to_last(
         why = first("why", WEB)
         assert why.startswith(f"{WEB} is DOWN since ") and "2 failing, quorum 2: DOWN" in why
         assert f"The alert was handed over by 127.0.0.31: from here to {ADDRESS} at " in why
-        assert "The alert was handed over by 127.0.0.31; to whom, is not recorded here." in second(
-            "why", WEB
+        assert (
+            "The alert was handed over by 127.0.0.31; this node has no record of the recipients."
+            in second("why", WEB)
         )
         story("OK 200")
     (known,) = first.json("history")["incidents"]
@@ -932,7 +933,7 @@ def test_what_is_not_of_now_is_not_told_as_if_it_were() -> None:
             terminal.history(report.history([], [], [], seen, seen.now), paint),
         ):
             assert (
-                lines[0] == "Nothing is known of now: no round ends here, the last one 1 h ago."
+                lines[0] == "This is out of date: no round ends on this node, the last one 1 h ago."
             ) is stale
 
 

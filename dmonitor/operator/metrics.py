@@ -1,6 +1,7 @@
-"""What `report` says as metrics for Prometheus, in its text format (prometheus.io/docs/instrumenting/exposition_formats).
+"""What `report` says as metrics for Prometheus, for the textfile collector of node_exporter.
 
-Pure. They are for the textfile collector of node_exporter.
+Pure. The format is Prometheus' text format:
+prometheus.io/docs/instrumenting/exposition_formats.
 """
 
 from __future__ import annotations
@@ -11,102 +12,111 @@ from dmonitor import __version__
 from dmonitor.operator.report import FLAPPING, Facts
 
 _Sample = tuple[Mapping[str, str], float]
+_FAILING_HERE = {"OK": 0.0, "FAIL": 1.0, "TIMEOUT": 1.0}
+_NAN = float("nan")
 
 
 def metrics(status: Facts, seconds: Mapping[str, float]) -> str:
-    """Return all metrics of this node; SECONDS has times since the epoch, by what they are of."""
-    tests = [({"host": each["host"], "test": each["name"]}, each) for each in status["tests"]]
+    """Return all metrics of this node.
 
-    def one(value: float) -> list[_Sample]:
-        return [({}, float(value))]
+    `seconds` has times since the epoch: of each test since when it is in its state, by the
+    test's name, and of the last round as `last_round`.
+    """
+    families = _Families()
+    _add_node(families, status, seconds)
+    _add_tests(families, status, seconds)
+    return families.text()
 
-    families: list[tuple[str, str, Sequence[_Sample]]] = [
-        (
-            "info",
-            "Which node and which dmonitor this is.",
-            [({"node": status["node"], "version": __version__}, 1.0)],
-        ),
-        (
-            "can_alert",
-            "Whether this node can alert: peers, quorum, addresses and rounds are there.",
-            one(status["can_alert"]),
-        ),
-        (
-            "last_round_timestamp_seconds",
-            "When its last round ended.",
-            one(seconds.get("last_round", 0.0)),
-        ),
-        ("peers", "Other nodes in nodes.txt.", one(status["peers"])),
-        (
-            "peers_reached",
-            "Other nodes that were reached in the last round.",
-            one(len(status["reached"])),
-        ),
-        ("quorum", "Sites that have to see a test fail.", one(status["quorum"])),
-        ("addresses", "Addresses and hooks that are told.", one(len(status["addresses"]))),
-        (
-            "incidents_owed",
-            "Incidents of which something has not been told to everybody yet.",
-            one(status["owed"]),
-        ),
-        ("state_stored", "Whether its state can be written.", one(status["stored"])),
-        (
-            "configuration_whole",
-            "Whether all of its configuration can be read.",
-            one(status["whole"]),
-        ),
-        (
-            "trouble",
-            "What keeps this node from seeing or telling.",
-            [({"kind": each["kind"]}, 1.0) for each in status["troubles"]],
-        ),
-        (
-            "test_down",
-            "Whether a quorum sees the test fail.",
-            [(labels, float(each["verdict"] == "DOWN")) for labels, each in tests],
-        ),
-        (
-            "test_flapping",
-            "Whether it changes too often.",
-            [(labels, float(each["state"] == FLAPPING)) for labels, each in tests],
-        ),
-        (
-            "test_failing_here",
-            "Whether the test fails on this node; NaN if this node cannot tell.",
-            [(labels, _HERE.get(each["here"], float("nan"))) for labels, each in tests],
-        ),
-        (
-            "test_silenced",
-            "Whether nobody is mailed about it.",
-            [(labels, float(bool(each["silenced_by"]))) for labels, each in tests],
-        ),
-        (
-            "test_state_since_timestamp_seconds",
-            "Since when the test is in this state.",
-            [(labels, seconds[each["test"]]) for labels, each in tests if each["test"] in seconds],
-        ),
-    ]
-    lines = []
-    for name, text, samples in families:
-        lines += [f"# HELP dmonitor_{name} {text}", f"# TYPE dmonitor_{name} gauge"]
-        lines += [f"dmonitor_{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+
+class _Families:
+    """Metrics as text, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, name: str, help_text: str, samples: Sequence[_Sample]) -> None:
+        """Add a gauge with a sample for each set of labels."""
+        self._lines.append(f"# HELP dmonitor_{name} {help_text}")
+        self._lines.append(f"# TYPE dmonitor_{name} gauge")
+        for labels, value in samples:
+            self._lines.append(f"dmonitor_{name}{_labels(labels)} {_number(value)}")
+
+    def add_one(self, name: str, help_text: str, value: float) -> None:
+        """Add a gauge with one sample and no label."""
+        self.add(name, help_text, [({}, float(value))])
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _add_node(families: _Families, status: Facts, seconds: Mapping[str, float]) -> None:
+    node = {"node": status["node"], "version": __version__}
+    families.add("info", "Which node and which dmonitor this is.", [(node, 1.0)])
+    families.add_one(
+        "can_alert",
+        "Whether this node can alert: peers, quorum, addresses and rounds are there.",
+        status["can_alert"],
+    )
+    families.add_one(
+        "last_round_timestamp_seconds", "When its last round ended.", seconds.get("last_round", 0.0)
+    )
+    families.add_one("peers", "Other nodes in nodes.txt.", status["peers"])
+    families.add_one(
+        "peers_reached", "Other nodes that were reached in the last round.", len(status["reached"])
+    )
+    families.add_one("quorum", "Sites that have to see a test fail.", status["quorum"])
+    families.add_one("addresses", "Addresses and hooks that are told.", len(status["addresses"]))
+    families.add_one(
+        "incidents_owed",
+        "Incidents of which something has not been told to everybody yet.",
+        status["owed"],
+    )
+    families.add_one("state_stored", "Whether its state can be written.", status["stored"])
+    families.add_one(
+        "configuration_whole", "Whether all of its configuration can be read.", status["whole"]
+    )
+    troubles: list[_Sample] = [({"kind": trouble["kind"]}, 1.0) for trouble in status["troubles"]]
+    families.add("trouble", "What keeps this node from seeing or telling.", troubles)
+
+
+def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float]) -> None:
+    down: list[_Sample] = []
+    flapping: list[_Sample] = []
+    failing_here: list[_Sample] = []
+    silenced: list[_Sample] = []
+    since: list[_Sample] = []
+    for test in status["tests"]:
+        labels = {"host": test["host"], "test": test["name"]}
+        down.append((labels, float(test["verdict"] == "DOWN")))
+        flapping.append((labels, float(test["state"] == FLAPPING)))
+        failing_here.append((labels, _FAILING_HERE.get(test["here"], _NAN)))
+        silenced.append((labels, float(bool(test["silenced_by"]))))
+        if test["test"] in seconds:
+            since.append((labels, seconds[test["test"]]))
+    families.add("test_down", "Whether a quorum sees the test fail.", down)
+    families.add("test_flapping", "Whether it changes too often.", flapping)
+    families.add(
+        "test_failing_here",
+        "Whether the test fails on this node; NaN if this node cannot tell.",
+        failing_here,
+    )
+    families.add("test_silenced", "Whether nobody is mailed about it.", silenced)
+    families.add(
+        "test_state_since_timestamp_seconds", "Since when the test is in this state.", since
+    )
 
 
 def _number(value: float) -> str:
-    return "NaN" if value != value else f"{value:.15g}"
-
-
-_HERE = {"OK": 0.0, "FAIL": 1.0, "TIMEOUT": 1.0}
+    if value != value:  # only NaN is not itself
+        return "NaN"
+    return f"{value:.15g}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    escaped = {
-        name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        for name, value in labels.items()
-    }
-    return (
-        "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
-        if labels
-        else ""
-    )
+    if not labels:
+        return ""
+    pairs = []
+    for name, value in labels.items():
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        pairs.append(f'{name}="{escaped}"')
+    return "{" + ",".join(pairs) + "}"

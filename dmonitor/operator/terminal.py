@@ -1,6 +1,6 @@
-"""What `report` says, as text for a person at a terminal: plain tables, coloured where the terminal wants that.
+"""What `report` says, as text for a person at a terminal: plain tables, coloured if wanted.
 
-Pure: it returns lines. A colour never says what a word does not.
+Pure: facts in, lines out. A colour never says what a word does not.
 """
 
 from __future__ import annotations
@@ -18,245 +18,287 @@ _COLOURS = {
     "LOCAL": "33",
     "UNKNOWN": "35",
     "UP": "32",
+    "FAIL": "31",
+    "TIMEOUT": "31",
+    "OK": "32",
+    "no-answer": "35",
 }
-_COLOURS |= {"FAIL": "31", "TIMEOUT": "31", "OK": "32", "no-answer": "35"}
+_PEER_COLUMNS = (
+    "NODE",
+    "ADDRESS",
+    "SITE",
+    "ANSWER",
+    "VERSION",
+    "LATENCY",
+    "CLOCK",
+    "LAST ROUND",
+    "DRIFT",
+)
 
 
 class Paint:
-    """Colours words, or not."""
+    """Colours words if colours are `wanted`."""
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
 
-    def __call__(self, word: str, padded: str | None = None) -> str:
-        """Return WORD, or how it stands in a table, in the colour of WORD."""
-        shown = word if padded is None else padded
-        colour = _COLOURS.get(word.split(" ")[0]) if self._wanted else None
-        return f"\x1b[{colour}m{shown}\x1b[0m" if colour else shown
+    def __call__(self, word: str, shown: str = "") -> str:
+        """Return `shown`, or else `word`, in the colour of `word`."""
+        text = shown or word
+        colour = _COLOURS.get(word.split(" ")[0])
+        if self._wanted and colour:
+            return f"\x1b[{colour}m{text}\x1b[0m"
+        return text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> list[str]:
-    """Return a table, whose columns are as wide as what stands in them; words that have a colour get it."""
-    every = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(row[place]) for row in every) for place in range(len(head))]
+    """Return the lines of a table. Each column is as wide as its widest cell."""
+    body = list(rows)
+    widths = [len(title) for title in head]
+    for row in body:
+        widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
+    lines = [_line(head, widths)]
+    for row in body:
+        lines.append(_line(row, widths, paint))
+    return lines
 
-    def line(row: Sequence[str], colour: bool) -> str:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        cells[-1] = row[-1]
-        return "  ".join(
-            paint(cell, shown) if colour else shown for cell, shown in zip(row, cells, strict=True)
-        ).rstrip()
 
-    return [line(row, number > 0) for number, row in enumerate(every)]
+def _line(row: Sequence[str], widths: Sequence[int], paint: Paint | None = None) -> str:
+    """Return one line of a table, without blanks at its end."""
+    cells = []
+    last = len(row) - 1
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        padded = cell if column == last else f"{cell:<{width}}"
+        cells.append(paint(cell, padded) if paint else padded)
+    return "  ".join(cells).rstrip()
+
+
+def _table_or(
+    nothing: str, head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint
+) -> list[str]:
+    """Return a table, or the line `nothing` if there are no rows."""
+    if not rows:
+        return [nothing]
+    return table(head, rows, paint)
 
 
 def day(moment: str | None) -> str:
-    """Return a time of `report` as it stands in tables: 2026-11-23 03:12:06."""
-    return moment[:19].replace("T", " ") if moment else "-"
+    """Return a time of `report` as tables show it: 2026-11-23 03:12:06."""
+    if not moment:
+        return "-"
+    return moment[:19].replace("T", " ")
+
+
+def _ago(seconds: float) -> str:
+    return f"{names.span(seconds)} ago"
 
 
 def status(facts: Facts, paint: Paint) -> list[str]:
-    rows = []
-    for each in facts["tests"]:
-        since = f"{day(each['since'])} ({names.span(each['seconds'])})" if each["since"] else "-"
-        notes = f" (silenced by {', '.join(each['silenced_by'])})" if each["silenced_by"] else ""
-        here = f"[{each['here']} here] " if each["state"] == "DOWN" and each["here"] == "OK" else ""
-        rows.append(
-            (each["state"] or "not tested yet", each["test"], since, here + each["text"] + notes)
-        )
+    """Return whether the node can alert, then a line for each test."""
+    rows = [_status_row(test) for test in facts["tests"]]
     head = ("STATE", "TEST", "SINCE", "TEXT THEN")
-    return [*ability(facts, paint), "", *(table(head, rows, paint) if rows else ["no tests"])]
+    return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
+
+
+def _status_row(test: Facts) -> tuple[str, str, str, str]:
+    since = "-"
+    if test["since"]:
+        since = f"{day(test['since'])} ({names.span(test['seconds'])})"
+    text = test["text"]
+    if test["state"] == "DOWN" and test["here"] == "OK":
+        text = f"[OK here] {text}"
+    if test["silenced_by"]:
+        text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
+    return test["state"] or "not tested yet", test["test"], since, text
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
-    """Say in one line whether the node can alert; then what troubles it."""
-    age = (
-        f"last round {names.span(facts['last_round_age'])} ago"
-        if facts["last_round"]
-        else "no round yet"
-    )
+    """Return one line that says whether the node can alert, then its troubles."""
+    last_round = "no round yet"
+    if facts["last_round"]:
+        last_round = f"last round {_ago(facts['last_round_age'])}"
+    owed = f"{facts['owed']} owed" if facts["owed"] else "nothing owed"
     parts = [
         f"{len(facts['reached'])} of {facts['peers']} peers reached",
         f"quorum {facts['quorum']}",
-        age,
+        last_round,
         names.pluralize(len(facts["addresses"]), "address", "es"),
-        f"{facts['owed']} owed" if facts["owed"] else "nothing owed",
+        owed,
     ]
-    word = paint("UP", "can alert") if facts["can_alert"] else paint("DOWN", "CANNOT ALERT")
+    word = paint("UP", "can alert")
+    if not facts["can_alert"]:
+        word = paint("DOWN", "CANNOT ALERT")
     lines = [f"{facts['node']} {word}: " + "; ".join([*facts["why_not"], ", ".join(parts)])]
     lines += report.lacks(facts)
-    lines += [
-        f"{paint('UNKNOWN', 'trouble')} since {day(each['since'])}: {each['text']}"
-        for each in facts["troubles"]
-    ]
+    for trouble in facts["troubles"]:
+        word = paint("UNKNOWN", "trouble")
+        lines.append(f"{word} since {day(trouble['since'])}: {trouble['text']}")
     return lines
 
 
 def views(facts: Facts, paint: Paint) -> list[str]:
-    """Return who sees what: for each test its verdict, and a column for each node."""
+    """Return who sees what now: for each test its verdict, and a column for each node."""
     rows = []
-    for each in facts["tests"]:
-        seen = {answer["node"]: answer["sees"] for answer in each["evidence"]["answers"]}
-        rows.append(
-            (each["state"], each["test"], *(seen.get(node, "-") for node in facts["nodes"]))
-        )
-    return [
-        *ability(facts, paint),
-        "",
-        *(table(("STATE", "TEST", *facts["nodes"]), rows, paint) if rows else ["no tests"]),
-    ]
+    for test in facts["tests"]:
+        seen = {answer["node"]: answer["sees"] for answer in test["evidence"]["answers"]}
+        columns = [seen.get(node, "-") for node in facts["nodes"]]
+        rows.append((test["state"], test["test"], *columns))
+    head = ("STATE", "TEST", *facts["nodes"])
+    return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
 
 
 def why(facts: Facts, paint: Paint) -> list[str]:
-    state = facts["state"] or "not tested yet"
-    since = (
-        f" since {day(facts['since'])} ({names.span(facts['seconds'])})" if facts["since"] else ""
-    )
+    """Return how a test is, by which evidence, and what its last incident was."""
     lines = _stale(facts, paint)
-    lines.append(
-        f"{facts['test']} is {paint(state)}{since}."
-        if facts["state"]
-        else f"{facts['test']} is {state}."
-    )
+    lines += _state_and_evidence(facts, paint)
+    lines.append("")
+    incident = facts["last_incident"]
+    if not incident:
+        return [*lines, "It has had no incident that this node remembers."]
+    kind = ", FLAPPING," if incident["flapping"] else ""
+    begin = f"Its last incident{kind} {incident['incident']} is from {day(incident['began'])}"
+    lines.append(f"{begin}{_end(incident)}.")
+    if incident["opening"]:
+        lines += ["When it began:", *_evidence(incident["opening"], paint)]
+    if incident["closing"]:
+        lines += ["When it ended:", *_evidence(incident["closing"], paint)]
+    return [*lines, *_told(incident)]
+
+
+def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
+    if not facts["state"]:
+        line = f"{facts['test']} is not tested yet"
+    else:
+        line = f"{facts['test']} is {paint(facts['state'])}"
+        if facts["since"]:
+            line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
+    lines = [f"{line}."]
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
     if facts["evidence"]:
-        concluded = facts["evidence_at"] == facts["since"]
-        when = (
-            "when that was concluded"
-            if concluded
-            else f"at {day(facts['evidence_at'])}, when that last changed"
-        )
+        when = "when that was concluded"
+        if facts["evidence_at"] != facts["since"]:
+            when = f"at {day(facts['evidence_at'])}, when that last changed"
         lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
-    known = facts["last_incident"]
-    if not known:
-        return [*lines, "", "It has had no incident that this node remembers."]
-    length = names.span(known["seconds"])
-    end = "; its test was removed"
-    if known["ended"]:
-        end = f" to {day(known['ended'])} ({length})"
-    elif known["open"]:
-        end = f", and it is open ({length})"
-    kind = ", FLAPPING," if known["flapping"] else ""
-    lines += [
-        "",
-        f"Its last incident{kind} {known['incident']} is from {day(known['began'])}{end}.",
-    ]
-    for part, title in (("opening", "When it began:"), ("closing", "When it ended:")):
-        if known[part]:
-            lines += [title, *_evidence(known[part], paint)]
-    return [*lines, *_told(known)]
-
-
-def _evidence(facts: Facts, paint: Paint) -> list[str]:
-    rows = [
-        (
-            each["node"],
-            each["sees"],
-            "" if each["seconds"] is None else f"{each['seconds']:.2f} s",
-            each["text"],
-        )
-        for each in facts["answers"]
-    ]
-    body = ["  " + line for line in table(("", "", "", ""), rows, paint)[1:]]
-    return [
-        *body,
-        f"  {facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}",
-    ]
-
-
-def _told(known: Facts) -> list[str]:
-    if known["void"] and not known["alert_by"]:
-        return ["Nobody was told: it came and went in a silence, or while its test was FLAPPING."]
-    lines = []
-    for kind in ("alert", "recovery"):
-        if by := known[f"{kind}_by"]:
-            to = "; ".join(
-                f"to {each['address']} at {day(each['at'])}" for each in known[f"{kind}_to"]
-            )
-            lines.append(
-                f"The {kind} was handed over by {by}"
-                + (f": from here {to}." if to else "; to whom, is not recorded here.")
-            )
-        elif not known["removed"] and (kind == "alert" or (known["ended"] and known["alert_by"])):
-            lines.append(f"The {kind} is owed still.")
     return lines
 
 
+def _end(incident: Facts) -> str:
+    length = names.span(incident["seconds"])
+    if incident["ended"]:
+        return f" to {day(incident['ended'])} ({length})"
+    if incident["open"]:
+        return f", and it is open ({length})"
+    return "; its test was removed"
+
+
+def _evidence(facts: Facts, paint: Paint) -> list[str]:
+    """Return a line for each answer, and the count of sites that fail."""
+    rows = []
+    for answer in facts["answers"]:
+        duration = "" if answer["seconds"] is None else f"{answer['seconds']:.2f} s"
+        rows.append((answer["node"], answer["sees"], duration, answer["text"]))
+    without_head = table(("", "", "", ""), rows, paint)[1:]
+    count = f"{facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}"
+    return [f"  {line}" for line in (*without_head, count)]
+
+
+def _told(incident: Facts) -> list[str]:
+    """Return who handed the alert and the recovery over, and what is still owed."""
+    if incident["void"] and not incident["alert_by"]:
+        return ["Nobody was told: it came and went in a silence, or while its test was FLAPPING."]
+    owes = {"alert": True, "recovery": incident["ended"] and incident["alert_by"]}
+    lines = []
+    for kind in ("alert", "recovery"):
+        by = incident[f"{kind}_by"]
+        if by:
+            recipients = _recipients(incident[f"{kind}_to"])
+            lines.append(f"The {kind} was handed over by {by}{recipients}")
+        elif owes[kind] and not incident["removed"]:
+            lines.append(f"The {kind} is still owed.")
+    return lines
+
+
+def _recipients(handed_over: Sequence[Facts]) -> str:
+    """Return to whom this node handed a notification over, and when."""
+    if not handed_over:
+        return "; this node has no record of the recipients."
+    recipients = [f"to {handed['address']} at {day(handed['at'])}" for handed in handed_over]
+    return f": from here {'; '.join(recipients)}."
+
+
 def history(facts: Facts, paint: Paint) -> list[str]:
-    rows = [
-        (
-            day(each["began"]),
-            "test removed"
-            if each["removed"]
-            else names.span(each["seconds"]) + ("" if each["ended"] else " so far"),
-            each["test"] + (" (flapping)" if each["flapping"] else ""),
-            ", ".join(each["seen_by"]) or "-",
-            ", ".join(dict.fromkeys(filter(None, (each["alert_by"], each["recovery_by"]))))
-            or ("nobody" if each["void"] else "-"),
-        )
-        for each in facts["incidents"]
-    ]
-    listed = (
-        table(("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY"), rows, paint)
-        if rows
-        else ["no incidents"]
-    )
-    return [*_stale(facts, paint), *listed]
+    """Return a line for each incident, newest first."""
+    rows = [_history_row(incident) for incident in facts["incidents"]]
+    head = ("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY")
+    return [*_stale(facts, paint), *_table_or("no incidents", head, rows, paint)]
+
+
+def _history_row(incident: Facts) -> tuple[str, str, str, str, str]:
+    length = names.span(incident["seconds"])
+    if incident["removed"]:
+        length = "test removed"
+    elif not incident["ended"]:
+        length = f"{length} so far"
+    test = incident["test"]
+    if incident["flapping"]:
+        test = f"{test} (flapping)"
+    tellers = []
+    for node in (incident["alert_by"], incident["recovery_by"]):
+        if node and node not in tellers:
+            tellers.append(node)
+    nobody = "nobody" if incident["void"] else "-"
+    seen_by = ", ".join(incident["seen_by"]) or "-"
+    return day(incident["began"]), length, test, seen_by, ", ".join(tellers) or nobody
 
 
 def _stale(facts: Facts, paint: Paint) -> list[str]:
-    """Warn where what is told is not of now."""
-    last = (
-        f"the last one {names.span(facts['last_round_age'])} ago"
-        if facts["last_round"]
-        else "never"
-    )
-    return (
-        [f"{paint('DOWN', 'Nothing is known of now')}: no round ends here, {last}.", ""]
-        if facts["stale"]
-        else []
-    )
+    """Return a warning if the facts are old."""
+    if not facts["stale"]:
+        return []
+    last = "never"
+    if facts["last_round"]:
+        last = f"the last one {_ago(facts['last_round_age'])}"
+    return [f"{paint('DOWN', 'This is out of date')}: no round ends on this node, {last}.", ""]
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    rows = [
-        (each["what"], day(each["until"]) if each["until"] else "it is removed", each["node"])
-        for each in facts["silences"]
-    ]
-    return table(("SILENCED", "UNTIL", "SAID BY"), rows, paint) if rows else ["no silences"]
+    """Return a line for each silence that holds."""
+    rows = []
+    for silence in facts["silences"]:
+        until = day(silence["until"]) if silence["until"] else "it is removed"
+        rows.append((silence["what"], until, silence["node"]))
+    return _table_or("no silences", ("SILENCED", "UNTIL", "SAID BY"), rows, paint)
 
 
 def peers(facts: Facts, paint: Paint) -> list[str]:
-    rows = []
-    for each in facts["peers"]:
-        state = "OK" if each["reached"] else f"no-answer ({each['reason']})"
-        latency = f"{1000 * each['latency']:.0f} ms" if each["reached"] else "-"
-        clock = "-" if each["clock"] is None else f"{round(each['clock'], 1) + 0.0:+.1f} s"
-        age = "-" if each["last_round_age"] is None else f"{names.span(each['last_round_age'])} ago"
-        drift = ", ".join(each["drift"]) or ("none" if each["reached"] else "-")
-        rows.append(
-            (
-                each["node"],
-                each["address"] or "-",
-                each["site"],
-                state,
-                each["version"] or "-",
-                latency,
-                clock,
-                age,
-                drift,
-            )
-        )
-    head = (
-        "NODE",
-        "ADDRESS",
-        "SITE",
-        "ANSWER",
-        "VERSION",
-        "LATENCY",
-        "CLOCK",
-        "LAST ROUND",
-        "DRIFT",
+    """Return a line for each peer: whether it answers, and what it states."""
+    rows = [_peer_row(peer) for peer in facts["peers"]]
+    return _table_or("no peers", _PEER_COLUMNS, rows, paint)
+
+
+def _peer_row(peer: Facts) -> tuple[str, ...]:
+    answer = f"no-answer ({peer['reason']})"
+    latency = "-"
+    drift = "-"
+    if peer["reached"]:
+        answer = "OK"
+        latency = f"{1000 * peer['latency']:.0f} ms"
+        drift = "none"
+    clock = "-"
+    if peer["clock"] is not None:
+        clock = f"{round(peer['clock'], 1) + 0.0:+.1f} s"  # + 0.0 makes -0.0 a plain zero
+    last_round = "-"
+    if peer["last_round_age"] is not None:
+        last_round = _ago(peer["last_round_age"])
+    return (
+        peer["node"],
+        peer["address"] or "-",
+        peer["site"],
+        answer,
+        peer["version"] or "-",
+        latency,
+        clock,
+        last_round,
+        ", ".join(peer["drift"]) or drift,
     )
-    return table(head, rows, paint) if rows else ["no peers"]
