@@ -293,7 +293,7 @@ def _past(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[
 
 def _silences(chosen: _Chosen) -> int:
     view, _, _ = _read(chosen)
-    return _show(chosen, report.silences(view.said, view.now), terminal.silences)
+    return _show(chosen, report.silences(view.silences, view.now), terminal.silences)
 
 
 @_or_unknown
@@ -336,7 +336,7 @@ def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[repor
         view, _, _ = _read(chosen)
     except (StateError, user.NoUser, OSError):  # what was to be done is done
         return []
-    (listed,) = report.silences(view.said, view.now).values()
+    (listed,) = report.silences(view.silences, view.now).values()
     host = what.partition("/")[0]
     still = [
         each
@@ -389,7 +389,7 @@ def _page(chosen: _Chosen) -> int:
         return page.page(
             status,
             incidents,
-            report.silences(view.said, view.now),
+            report.silences(view.silences, view.now),
             report.nodes(view),
             view.now,
             since,

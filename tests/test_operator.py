@@ -348,7 +348,7 @@ def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
         sizes.append(len(written.encode()))
         assert "who saw what, <time" in written
         many = nodes == 40 or (down and text != "Connection refused")
-        assert ("has no room here: <code>dmonitor why" in written) is many, (
+        assert ("There is no room here for who saw what of the other tests: <code>dmonitor why" in written) is many, (
             "and it says so where something is left out"
         )
     assert max(sizes) < look["LIMIT"], sizes
@@ -605,7 +605,7 @@ def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
     for path in three[0].state.iterdir():
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
     Said(three[0])("page", str(tmp_path))
-    assert "<h2>Nothing is known of now" in (tmp_path / "index.html").read_text()
+    assert "<h2>Out of date" in (tmp_path / "index.html").read_text()
 
 
 def test_a_removed_test_leaves_no_incident_that_looks_open(
@@ -845,7 +845,7 @@ def test_what_cannot_be_read_is_not_taken_for_removed(
         assert WEB in [each["test"] for each in facts["tests"] if each["state"] == "DOWN"]
         assert facts["addresses"] == [ADDRESS] and facts["can_alert"] and not facts["whole"]
         assert (
-            "the configuration cannot be read whole, see dmonitor-check -t"
+            "some of the configuration cannot be read, see dmonitor-check -t"
             in said.run("status").stdout
         )
         assert said.run("why", WEB).stdout.startswith(f"{WEB} is DOWN since ")

@@ -1,6 +1,7 @@
-"""One page that says how everything is, for whoever opens it: HTML with its style and pictures in it, and no need of a script.
+"""One page that says how everything is: HTML with its style and pictures in it.
 
-Pure: facts of `report` in, text out. It names no address that is mailed. What a colour says, a word and a shape say as well.
+Pure: facts of `report` in, text out. The page needs no script and names no address that is mailed.
+What a colour says, a word and a shape say as well.
 """
 
 from __future__ import annotations
@@ -8,72 +9,53 @@ from __future__ import annotations
 import datetime
 import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.operator import report
+from dmonitor.operator.page_style import SCRIPT, STYLE
 from dmonitor.operator.report import FLAPPING, Facts
 
-DAY, DAYS = 86400, 90
+DAY = 86400  # seconds
+DAYS = 90  # of history in the longer bar
 STALE = 300  # seconds after which the page is out of date
-_SHOWN = 200  # past incidents that are listed
-_ROOM = 120_000  # characters for who saw what: of what needs somebody first
+_INCIDENTS_SHOWN = 200  # of those that are over, and of those that are open
+_TESTS_IN_BANNER = 20
+_EVIDENCE_LIMIT = 120_000  # characters of tables of who saw what
 _WHY = "<code>dmonitor why HOST/TEST</code>"
-_LISTED = 20  # tests that are named at the top
 _BAD = ("DOWN", FLAPPING)
-_LIGHT = (
-    "--bg:#fff;--fg:#1b1f24;--soft:#5a6270;--line:#d5d9e0;--down:#b3261e;--up:#1b6e8c;--odd:#8a5a00"
-)
-_LIGHT += ";--downbg:#fdeceb;--upbg:#e8f3f7;--oddbg:#fdf3e0"
-_DARK = "--bg:#14171c;--fg:#e7eaf0;--soft:#a4adba;--line:#3a414c;--down:#ff8a80;--up:#7cc4e0;--odd:#f0bf5e"
-_DARK += ";--downbg:#3a1a18;--upbg:#12303b;--oddbg:#382a0e"
-_STYLE = f":root{{color-scheme:light dark;{_LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
-_STYLE += """
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:70rem;padding:1rem;background:var(--bg);color:var(--fg);font:1rem/1.5 system-ui,sans-serif}
-h1{font-size:1.2rem;margin:0}h2{font-size:1.15rem;margin:2rem 0 .5rem}h3{font-size:1rem;margin:1.2rem 0 .3rem}
-h3,summary,.test>*,td,th{overflow-wrap:anywhere}a{color:inherit}p{margin:.3rem 0}.soft{color:var(--soft)}
-.box{border:2px solid;border-radius:.5rem;padding:.8rem 1rem;margin:.8rem 0}.box h2{margin:0}
-.box.down{border-color:var(--down);background:var(--downbg)}.box.up{border-color:var(--up);background:var(--upbg)}
-.box.odd{border-color:var(--odd);background:var(--oddbg)}
-b.down{color:var(--down)}b.up{color:var(--up)}b.odd{color:var(--odd)}b[class]{white-space:nowrap}
-b.down::before{content:"✖ ";content:"✖ "/""}b.up::before{content:"✔ ";content:"✔ "/""}b.odd::before{content:"? ";content:"? "/""}
-.test{border-top:1px solid var(--line);padding:.5rem 0;display:grid;gap:.2rem 1rem;grid-template-columns:repeat(2,minmax(0,1fr))}
-.test>div,.test>details{grid-column:1/-1}svg{width:100%;height:1.5rem;display:block}
-@media(max-width:40rem){.test{grid-template-columns:minmax(0,1fr)}}
-figure{margin:0}figcaption{font-size:.8rem;color:var(--soft)}.bar{fill:var(--up)}.none{fill:var(--line)}.hit{fill:var(--down)}
-.old #now{border-color:var(--line);background:none}.old #now h2::before{content:"Then: "}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top;border-top:1px solid var(--line)}
-thead th{border:0;color:var(--soft);font-weight:600}summary{cursor:pointer}
-:focus-visible{outline:3px solid var(--up);outline-offset:2px}.skip{position:absolute;left:-99rem}.skip:focus{position:static}
-"""
-# Without a script the time that stands there has to do; with one, a page that nobody writes any more says so.
-_SCRIPT = """
-const title=document.title
-function look(){{const old=Date.now()/1000-{at}>{stale};document.getElementById("stale").hidden=!old
-document.body.classList.toggle("old",old);document.title=old?"Out of date: "+title:title}}
-look();setInterval(look,5000)
-"""
+_BAR_WIDTH = 1000  # units of the picture
+_HIT_WIDTH = 3.0  # units; a shorter incident is drawn so wide
 
 
-class _Room:
-    """What is left for tables of who saw what."""
+class _EvidenceTables:
+    """Tables of who saw what, as long as there is room for them on the page."""
 
     def __init__(self) -> None:
-        self._left = _ROOM
+        self._room = _EVIDENCE_LIMIT
 
-    def evidence(self, facts: Facts) -> str:
-        """Return a table of who saw what, a row for all who saw the same; nothing where there is no room left for it."""
-        alike: dict[tuple[str, str], list[str]] = {}
-        for each in facts["answers"]:
-            alike.setdefault((each["sees"], each["text"]), []).append(each["node"])
-        rows = [
-            (_(", ".join(nodes)), _state(sees), _(text)) for (sees, text), nodes in alike.items()
-        ]
-        seen = _table(("Node", "Sees", "Text"), rows)
-        said = f"{seen}<p>{facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}.</p>"
-        self._left = max(0, self._left - len(said))
-        return said if self._left else ""
+    def render(self, evidence: Facts) -> str:
+        """Return a table with a row for all nodes that saw the same; '' if there is no room."""
+        nodes_by_view: dict[tuple[str, str], list[str]] = {}
+        for answer in evidence["answers"]:
+            view = answer["sees"], answer["text"]
+            nodes_by_view.setdefault(view, []).append(answer["node"])
+        rows = []
+        for (sees, text), nodes in nodes_by_view.items():
+            rows.append((_escape(", ".join(nodes)), _state(sees), _escape(text)))
+        table = _table(("Node", "Sees", "Text"), rows)
+        verdict = f"quorum {evidence['quorum']}: {evidence['verdict']}"
+        rendered = f"{table}<p>{evidence['sites_failing']} failing, {verdict}.</p>"
+        self._room = max(0, self._room - len(rendered))
+        return rendered if self._room else ""
+
+
+class _History(NamedTuple):
+    """What the bars of a test are drawn from."""
+
+    at: float  # when the page is written, in seconds since the epoch
+    known_since: Mapping[str, float]  # since when each test is known
+    incidents: Mapping[str, Sequence[Facts]]  # of each test, newest first
 
 
 def page(
@@ -82,54 +64,59 @@ def page(
     silences: Facts,
     nodes: Facts,
     at: float,
-    since: Mapping[str, float],
+    known_since: Mapping[str, float],
 ) -> str:
     """Return the page.
 
-    INCIDENTS are the newest first; AT is when it is written, SINCE since when each test is known, in seconds since the epoch.
+    `incidents` are the newest first. `at` is when the page is written, and `known_since` since
+    when each test is known, in seconds since the epoch.
     """
-    hosts: dict[str, list[Facts]] = {}
-    for each in status["tests"]:
-        hosts.setdefault(each["host"], []).append(each)
-    told: dict[str, list[Facts]] = {}
-    for known in incidents:
-        told.setdefault(known["test"], []).append(known)
-    order = sorted(hosts, key=lambda host: (host == names.NODE, host))
-    seen = _seconds(status["last_round"]) if status["last_round"] else 0.0
-    room = _Room()
-    evidence = {
-        each["test"]: room.evidence(each["evidence"])
-        for each in status["tests"]
-        if "evidence" in each
-    }
+    tables = _EvidenceTables()
+    evidence = {}
+    for test in status["tests"]:
+        if "evidence" in test:
+            evidence[test["test"]] = tables.render(test["evidence"])
+    of_test: dict[str, list[Facts]] = {}
+    for incident in incidents:
+        of_test.setdefault(incident["test"], []).append(incident)
     stale = STALE + 60 * (status["interval"] - 1)
-    written, last = _time(status["now"]), _time(status["last_round"])
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            f"<title>{_(_title(status))}: dmonitor on {_(status['node'])}</title>",
-            '<meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="refresh" content="60">',
-            f'<meta name="robots" content="noindex"><style>{_STYLE}</style></head><body>',
-            f'<a class="skip" href="#now">to the state</a><header><h1>dmonitor on {_(status["node"])}</h1>',
-            f"<p>Written {written}; last round {last}.",
-            f'<span class="soft">Older than {stale // 60} minutes, it says nothing of now.</span></p>',
-            '<div id="stale" class="box down" role="alert" hidden><strong>This page is out of date.</strong>',
-            f"It was written {written}, and says nothing of how things are now.</div></header><main>",
-            _banner(status),
-            "<h2>Hosts</h2>" if hosts else "<h2>Hosts</h2><p>No test is configured.</p>",
-            *(_host(host, hosts[host], evidence, told, at, since) for host in order),
-            ""
-            if all(evidence.values())
-            else f"<p>Of the other tests who saw what has no room here: {_WHY}.</p>",
-            _incidents(incidents, room, evidence),
-            _silences(silences["silences"]),
-            _nodes(nodes),
-            f"</main><script>{_SCRIPT.format(at=int(seen), stale=stale)}</script></body></html>\n",
-        ]
-    )
+    last_round = 0.0
+    if status["last_round"]:
+        last_round = _seconds(status["last_round"])
+    script = SCRIPT.format(at=int(last_round), stale=stale)
+    parts = [
+        _head(status, stale),
+        _banner(status),
+        _hosts(status, evidence, _History(at, known_since, of_test)),
+        _incidents(incidents, tables, evidence),
+        _silences(silences["silences"]),
+        _nodes(nodes),
+        f"</main><script>{script}</script></body></html>\n",
+    ]
+    return "\n".join(parts)
 
 
-def _(text: object) -> str:
+def _head(status: Facts, stale: int) -> str:
+    """Return the page's beginning: title, style, when it was written, and the warning for later."""
+    node = _escape(status["node"])
+    written = _time(status["now"])
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+        f"<title>{_escape(_title(status))}: dmonitor on {node}</title>",
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        '<meta http-equiv="refresh" content="60"><meta name="robots" content="noindex">',
+        f"<style>{STYLE}</style></head><body>",
+        f'<a class="skip" href="#now">to the state</a><header><h1>dmonitor on {node}</h1>',
+        f"<p>Written {written}; last round {_time(status['last_round'])}.",
+        f'<span class="soft">If this page is more than {stale // 60} minutes old, do not trust it.',
+        '</span></p><div id="stale" class="box down" role="alert" hidden>',
+        f"<strong>This page is out of date.</strong> It was written {written}.",
+        "It does not say how things are now.</div></header><main>",
+    ]
+    return "\n".join(parts)
+
+
+def _escape(text: object) -> str:
     return html.escape(str(text))
 
 
@@ -140,229 +127,278 @@ def _time(moment: str | None) -> str:
     return f'<time datetime="{moment}">{shown}</time>'
 
 
-def _kind(state: str | None) -> str:
-    return (
-        "down" if state in (*_BAD, "FAIL", "TIMEOUT") else "up" if state in ("UP", "OK") else "odd"
-    )
-
-
-def _state(state: str | None, instead: str = "not tested yet") -> str:
-    return f'<b class="{_kind(state)}">{_(state or instead)}</b>'
-
-
-def _title(status: Facts) -> str:
-    """Say in a few words how all is."""
-    tests = status["tests"]
-    if status["stale"]:
-        return "Nothing is known of now: no round has ended here for a while"
-    states = [each["state"] for each in tests]
-    of = f" of {len(tests)} tests"
-    if bad := [(states.count(word), word) for word in _BAD if word in states]:
-        told = [
-            f"{count}{'' if place else of} {'is' if count == 1 else 'are'} {word}"
-            for place, (count, word) in enumerate(bad)
-        ]
-        return ", ".join(told)
-    if odd := sum(_kind(state) == "odd" for state in states):
-        return f"No test is DOWN, and {odd} of {len(tests)} {'is' if odd == 1 else 'are'} not clear"
-    return f"All {len(tests)} tests are UP" if tests else "Nothing is tested"
-
-
-def _banner(status: Facts) -> str:
-    tests = status["tests"]
-    noted = [each for kind in ("down", "odd") for each in tests if _kind(each["state"]) == kind]
-    lines = [
-        f'<li>{_state(each["state"])} <a href="#{_anchor(each["test"])}">{_(each["test"])}</a> {_(each["text"])}</li>'
-        for each in noted[:_LISTED]
-    ]
-    if len(noted) > _LISTED:
-        lines.append(f"<li>and {len(noted) - _LISTED} more, below</li>")
-    able = (
-        []
-        if status["can_alert"]
-        else [f"<strong>This node cannot alert:</strong> {_('; '.join(status['why_not']))}."]
-    )
-    able += [f"<strong>Trouble:</strong> {_(each)}." for each in report.lacks(status)]
-    able += [
-        f"<strong>Trouble</strong> since {_time(each['since'])}: {_(each['text'])}"
-        for each in status["troubles"]
-    ]
-    able.append(
-        f"{len(status['reached'])} of {status['peers']} other nodes were reached in the last round."
-    )
-    kind = (
-        "down"
-        if status["stale"]
-        else _kind(noted[0]["state"])
-        if noted
-        else "odd"
-        if len(able) > 1
-        else "up"
-    )
-    listed = f"<ul>{''.join(lines)}</ul>" if lines else ""
-    said = "".join(f"<p>{each}</p>" for each in able)
-    return (
-        f'<section id="now" class="box {kind}"><h2>{_(_title(status))}</h2>{listed}{said}</section>'
-    )
-
-
-def _anchor(test: str) -> str:
-    return "t-" + "".join(c if c.isalnum() else f"_{ord(c):x}" for c in test)
-
-
-def _host(
-    host: str,
-    tests: Sequence[Facts],
-    evidence: Mapping[str, str],
-    told: Mapping[str, Sequence[Facts]],
-    at: float,
-    since: Mapping[str, float],
-) -> str:
-    rows = []
-    for each in sorted(tests, key=lambda each: str(each["name"])):
-        words = [_state(each["state"]), f"<strong>{_(each['name'])}</strong>"]
-        words += (
-            [f'<span class="soft">since {_time(each["since"])}</span>'] if each["since"] else []
-        )
-        words += [_(each["text"])]
-        words += (
-            [f'<span class="soft">silenced by {_(", ".join(each["silenced_by"]))}</span>']
-            if each["silenced_by"]
-            else []
-        )
-        incidents = [known for known in told.get(each["test"], ()) if not known["flapping"]]
-        known_since = min(
-            [since.get(each["test"], at), *(_seconds(known["began"]) for known in incidents)]
-        )
-        bars = _bar(incidents, at, DAY, known_since, "24 hours") + _bar(
-            incidents, at, DAYS * DAY, known_since, f"{DAYS} days"
-        )
-        title = f"{_(each['name'])}: who saw what, {_time(each.get('evidence_at'))}"
-        table = evidence.get(each["test"])
-        seen = f"<details><summary>{title}</summary>{table}</details>" if table else ""
-        rows.append(
-            f'<div class="test" id="{_anchor(each["test"])}"><div>{" ".join(words)}</div>{bars}{seen}</div>'
-        )
-    return f"<section><h3>{'The nodes, as tests' if host == names.NODE else _(host)}</h3>{''.join(rows)}</section>"
-
-
-def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: float, title: str) -> str:
-    """Draw the last LENGTH seconds: low where it passed, high where an incident was, and a line where nothing is known."""
-    begin, hits, down = at - length, [], 0.0
-    for known in incidents:
-        if known["removed"] and not known["ended"]:
-            continue  # nobody knows how long it was
-        since, until = _seconds(known["began"]), _seconds(known["ended"]) if known["ended"] else at
-        since, until = max(since, begin), min(until, at)
-        if until > since:
-            down += until - since
-            left, width = 1000 * (since - begin) / length, max(3.0, 1000 * (until - since) / length)
-            hits.append(f"M{min(left, 1000 - width):.0f} 0h{width:.0f}v24h-{width:.0f}z")
-    unknown = max(0.0, min(1000.0, 1000 * (known_since - begin) / length))
-    times = "once" if len(hits) == 1 else f"{len(hits)} times"
-    said = f"Last {title}: " + (
-        f"DOWN {times}, {names.span(down)} in all" if hits else "no incident"
-    )
-    said += f" (known for {names.span(at - known_since)})" if known_since > begin else ""
-    shapes = f'<path class="none" d="M0 15h{unknown:.0f}v2h-{unknown:.0f}z"/>' if unknown else ""
-    shapes += (
-        f'<path class="bar" d="M{unknown:.0f} 12h{1000 - unknown:.0f}v8h-{1000 - unknown:.0f}z"/>'
-    )
-    shapes += f'<path class="hit" d="{"".join(hits)}"/>' if hits else ""
-    picture = f'<svg viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" aria-label="{said}">{shapes}</svg>'
-    return f"<figure>{picture}<figcaption>{said}</figcaption></figure>"
-
-
 def _seconds(moment: str) -> float:
     return datetime.datetime.fromisoformat(moment).timestamp()
 
 
+def _kind(state: str | None) -> str:
+    """Return how a state looks: `down`, `up`, or `odd` for all that is neither."""
+    if state in (*_BAD, "FAIL", "TIMEOUT"):
+        return "down"
+    if state in ("UP", "OK"):
+        return "up"
+    return "odd"
+
+
+def _state(state: str | None, instead: str = "not tested yet") -> str:
+    return f'<b class="{_kind(state)}">{_escape(state or instead)}</b>'
+
+
+def _is_or_are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _title(status: Facts) -> str:
+    """Return in a few words how everything is."""
+    if status["stale"]:
+        return "Out of date: no round has ended here for a while"
+    states = [test["state"] for test in status["tests"]]
+    total = len(states)
+    if not total:
+        return "Nothing is tested"
+    phrases: list[str] = []
+    for word in _BAD:
+        count = states.count(word)
+        if count:
+            of_all = "" if phrases else f" of {total} tests"
+            phrases.append(f"{count}{of_all} {_is_or_are(count)} {word}")
+    if phrases:
+        return ", ".join(phrases)
+    odd = [state for state in states if _kind(state) == "odd"]
+    if odd:
+        count = len(odd)
+        return f"No test is DOWN, and {count} of {total} {_is_or_are(count)} not clear"
+    return f"All {total} tests are UP"
+
+
+def _banner(status: Facts) -> str:
+    """Return the box at the top: the tests that need somebody, and what ails this node."""
+    down = [test for test in status["tests"] if _kind(test["state"]) == "down"]
+    odd = [test for test in status["tests"] if _kind(test["state"]) == "odd"]
+    noted = [*down, *odd]
+    items = []
+    for test in noted[:_TESTS_IN_BANNER]:
+        link = f'<a href="#{_anchor(test["test"])}">{_escape(test["test"])}</a>'
+        items.append(f"<li>{_state(test['state'])} {link} {_escape(test['text'])}</li>")
+    if len(noted) > _TESTS_IN_BANNER:
+        items.append(f"<li>and {len(noted) - _TESTS_IN_BANNER} more, below</li>")
+    troubles = _troubles(status)
+    if status["stale"]:
+        kind = "down"
+    elif noted:
+        kind = _kind(noted[0]["state"])
+    elif troubles:
+        kind = "odd"
+    else:
+        kind = "up"
+    reached = f"{len(status['reached'])} of {status['peers']} other nodes were reached"
+    lines = [*troubles, f"{reached} in the last round."]
+    paragraphs = "".join(f"<p>{line}</p>" for line in lines)
+    listed = f"<ul>{''.join(items)}</ul>" if items else ""
+    title = _escape(_title(status))
+    return f'<section id="now" class="box {kind}"><h2>{title}</h2>{listed}{paragraphs}</section>'
+
+
+def _troubles(status: Facts) -> list[str]:
+    lines = []
+    if not status["can_alert"]:
+        reasons = _escape("; ".join(status["why_not"]))
+        lines.append(f"<strong>This node cannot alert:</strong> {reasons}.")
+    for lack in report.lacks(status):
+        lines.append(f"<strong>Trouble:</strong> {_escape(lack)}.")
+    for trouble in status["troubles"]:
+        since = _time(trouble["since"])
+        lines.append(f"<strong>Trouble</strong> since {since}: {_escape(trouble['text'])}")
+    return lines
+
+
+def _anchor(test: str) -> str:
+    """Return an id that is the same for no other test."""
+    characters = [
+        character if character.isalnum() else f"_{ord(character):x}" for character in test
+    ]
+    return "t-" + "".join(characters)
+
+
+def _hosts(status: Facts, evidence: Mapping[str, str], history: _History) -> str:
+    """Return a section for each host, the nodes last."""
+    hosts: dict[str, list[Facts]] = {}
+    for test in status["tests"]:
+        hosts.setdefault(test["host"], []).append(test)
+    parts = ["<h2>Hosts</h2>"]
+    if not hosts:
+        parts.append("<p>No test is configured.</p>")
+    for host in sorted(hosts, key=lambda host: (host == names.NODE, host)):
+        title = "The nodes, as tests" if host == names.NODE else _escape(host)
+        tests = sorted(hosts[host], key=lambda test: str(test["name"]))
+        rows = [_test(test, evidence.get(test["test"], ""), history) for test in tests]
+        parts.append(f"<section><h3>{title}</h3>{''.join(rows)}</section>")
+    if not all(evidence.values()):
+        parts.append(f"<p>There is no room here for who saw what of the other tests: {_WHY}.</p>")
+    return "\n".join(parts)
+
+
+def _test(test: Facts, table: str, history: _History) -> str:
+    """Return a test's state, its bars, and who saw what."""
+    words = [_state(test["state"]), f"<strong>{_escape(test['name'])}</strong>"]
+    if test["since"]:
+        words.append(f'<span class="soft">since {_time(test["since"])}</span>')
+    words.append(_escape(test["text"]))
+    if test["silenced_by"]:
+        silencers = _escape(", ".join(test["silenced_by"]))
+        words.append(f'<span class="soft">silenced by {silencers}</span>')
+    every = history.incidents.get(test["test"], ())
+    incidents = [incident for incident in every if not incident["flapping"]]
+    known_since = history.known_since.get(test["test"], history.at)
+    for incident in incidents:
+        known_since = min(known_since, _seconds(incident["began"]))
+    bars = _bar(incidents, history.at, DAY, known_since, "24 hours")
+    bars += _bar(incidents, history.at, DAYS * DAY, known_since, f"{DAYS} days")
+    details = ""
+    if table:
+        when = _time(test.get("evidence_at"))
+        summary = f"<summary>{_escape(test['name'])}: who saw what, {when}</summary>"
+        details = f"<details>{summary}{table}</details>"
+    anchor = _anchor(test["test"])
+    return f'<div class="test" id="{anchor}"><div>{" ".join(words)}</div>{bars}{details}</div>'
+
+
+def _bar(incidents: Iterable[Facts], at: float, length: int, known_since: float, title: str) -> str:
+    """Draw the last `length` seconds: low for passing, high for an incident, a line for unknown."""
+    begin = at - length
+    hits = []
+    down = 0.0
+    for incident in incidents:
+        if incident["removed"] and not incident["ended"]:
+            continue  # nobody knows how long it was
+        since = max(_seconds(incident["began"]), begin)
+        until = at
+        if incident["ended"]:
+            until = min(_seconds(incident["ended"]), at)
+        if until > since:
+            down += until - since
+            hits.append(_hit((since - begin) / length, (until - since) / length))
+    unknown = _BAR_WIDTH * (known_since - begin) / length
+    unknown = max(0.0, min(float(_BAR_WIDTH), unknown))
+    caption = f"Last {title}: no incident"
+    if hits:
+        times = "once" if len(hits) == 1 else f"{len(hits)} times"
+        caption = f"Last {title}: DOWN {times}, {names.span(down)} in all"
+    if known_since > begin:
+        caption += f" (known for {names.span(at - known_since)})"
+    passing = _BAR_WIDTH - unknown
+    shapes = ""
+    if unknown:
+        shapes += f'<path class="none" d="M0 15h{unknown:.0f}v2h-{unknown:.0f}z"/>'
+    shapes += f'<path class="bar" d="M{unknown:.0f} 12h{passing:.0f}v8h-{passing:.0f}z"/>'
+    if hits:
+        shapes += f'<path class="hit" d="{"".join(hits)}"/>'
+    box = f'viewBox="0 0 {_BAR_WIDTH} 24" preserveAspectRatio="none"'
+    picture = f'<svg {box} role="img" aria-label="{caption}">{shapes}</svg>'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _hit(start: float, share: float) -> str:
+    """Return the path of one incident, which begins at `start` and takes a `share` of the bar."""
+    width = max(_HIT_WIDTH, _BAR_WIDTH * share)
+    left = min(_BAR_WIDTH * start, _BAR_WIDTH - width)
+    return f"M{left:.0f} 0h{width:.0f}v24h-{width:.0f}z"
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML; the first of each row says what that is about."""
-    top = "".join(f'<th scope="col">{each}</th>' for each in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    """Return a table of cells that are HTML. The first cell of each row names its subject."""
+    titles = [f'<th scope="col">{title}</th>' for title in head]
+    lines = []
+    for subject, *cells in rows:
+        data = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row">{subject}</th>{data}</tr>')
+    top = f"<thead><tr>{''.join(titles)}</tr></thead>"
+    return f'<div class="wide"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _incidents(incidents: Sequence[Facts], room: _Room, shown: Collection[str]) -> str:
-    """List the incidents; SHOWN are the tests that the page has."""
+def _incidents(
+    incidents: Sequence[Facts], tables: _EvidenceTables, tests_on_page: Collection[str]
+) -> str:
+    """List the open incidents, then those that are over."""
+    is_open = [incident for incident in incidents if incident["open"]]
+    past = [incident for incident in incidents if not incident["open"]]
     parts = ["<h2>Incidents</h2>"]
-    for title, some in (
-        ("Open", [known for known in incidents if known["open"]]),
-        ("Past", [known for known in incidents if not known["open"]]),
-    ):
-        parts += [
-            f"<h3>{title}: {len(some)}</h3>",
-            *(_incident(known, room, shown) for known in some[:_SHOWN]),
-        ]
-        if len(some) > _SHOWN:
-            parts.append(f"<p>And {len(some) - _SHOWN} more: <code>dmonitor history</code>.</p>")
+    for title, listed in (("Open", is_open), ("Past", past)):
+        parts.append(f"<h3>{title}: {len(listed)}</h3>")
+        for incident in listed[:_INCIDENTS_SHOWN]:
+            parts.append(_incident(incident, tables, tests_on_page))
+        if len(listed) > _INCIDENTS_SHOWN:
+            more = len(listed) - _INCIDENTS_SHOWN
+            parts.append(f"<p>And {more} more: <code>dmonitor history</code>.</p>")
     return "".join(parts)
 
 
-def _incident(known: Facts, room: _Room, shown: Collection[str]) -> str:
-    end = (
-        f"to {_time(known['ended'])}"
-        if known["ended"]
-        else "and it is open"
-        if known["open"]
-        else "; its test was removed"
-    )
-    nobody = "nobody was told" if known["void"] or known["removed"] else "not told yet"
-    told = f"told by {_(known['alert_by'])}" if known["alert_by"] else nobody
-    what = FLAPPING if known["flapping"] else "DOWN"
-    length = "" if known["removed"] else f" ({names.span(known['seconds'])})"
-    head = f"{_(known['test'])} {what} from {_time(known['began'])} {end}{length}, {told}"
-    if known["open"] and known["test"] in shown:
-        return f'<p>{head}: <a href="#{_anchor(known["test"])}">who sees what</a></p>'
-    parts = [
-        (title, room.evidence(known[part]))
-        for part, title in (("opening", "began"), ("closing", "ended"))
-        if known[part]
-    ]
-    tables = "".join(f"<p>When it {title}:</p>{table}" for title, table in parts if table)
-    return f"<details><summary>{head}</summary>{tables}</details>" if tables else f"<p>{head}</p>"
+def _incident(incident: Facts, tables: _EvidenceTables, tests_on_page: Collection[str]) -> str:
+    """Return one incident, with who saw what when it began and ended."""
+    head = _incident_head(incident)
+    if incident["open"] and incident["test"] in tests_on_page:
+        return f'<p>{head}: <a href="#{_anchor(incident["test"])}">who sees what</a></p>'
+    shown = ""
+    for part, word in (("opening", "began"), ("closing", "ended")):
+        table = tables.render(incident[part]) if incident[part] else ""
+        if table:
+            shown += f"<p>When it {word}:</p>{table}"
+    if shown:
+        return f"<details><summary>{head}</summary>{shown}</details>"
+    return f"<p>{head}</p>"
+
+
+def _incident_head(incident: Facts) -> str:
+    if incident["ended"]:
+        end = f"to {_time(incident['ended'])}"
+    elif incident["open"]:
+        end = "and it is open"
+    else:
+        end = "; its test was removed"
+    if incident["alert_by"]:
+        told = f"told by {_escape(incident['alert_by'])}"
+    elif incident["void"] or incident["removed"]:
+        told = "nobody was told"
+    else:
+        told = "not told yet"
+    length = ""
+    if not incident["removed"]:
+        length = f" ({names.span(incident['seconds'])})"
+    state = FLAPPING if incident["flapping"] else "DOWN"
+    began = f"{_escape(incident['test'])} {state} from {_time(incident['began'])}"
+    return f"{began} {end}{length}, {told}"
 
 
 def _silences(silences: Sequence[Facts]) -> str:
-    rows = [
-        (
-            _(each["what"]),
-            _time(each["until"]) if each["until"] else "it is removed",
-            _(each["node"]),
-        )
-        for each in silences
-    ]
-    return "<h2>Silences</h2>" + (
-        _table(("What", "Until", "Said by"), rows) if rows else "<p>None.</p>"
-    )
+    if not silences:
+        return "<h2>Silences</h2><p>None.</p>"
+    rows = []
+    for silence in silences:
+        until = _time(silence["until"]) if silence["until"] else "it is removed"
+        rows.append((_escape(silence["what"]), until, _escape(silence["node"])))
+    return "<h2>Silences</h2>" + _table(("What", "Until", "Said by"), rows)
 
 
 def _nodes(nodes: Facts) -> str:
-    """Draw a table of who reached whom, as each said of its last round."""
-
-    def cell(name: str, other: str) -> str:
-        reached = nodes["reached"].get(name)
-        return (
-            "–"
-            if other == name
-            else _state(
-                None if reached is None else "OK" if other in reached else "FAIL", "not known"
-            )
-        )
-
+    """Return a table of who reached whom, as each node stated of its last round."""
     every = nodes["nodes"]
-    table = _table(
-        ("From, to", *map(_, every)),
-        [(_(name), *(cell(name, other) for other in every)) for name in every],
-    )
-    table = table.replace(
-        'class="wide"',
-        'class="wide" tabindex="0" role="group" aria-label="Which nodes reach each other"',
-    )
-    return f"<h2>Nodes</h2><p>In each row, whom that node reached in its last round, as this node heard of it.</p>{table}"
+    rows = []
+    for node in every:
+        reached = nodes["reached"].get(node)
+        cells = [_reached(node, other, reached) for other in every]
+        rows.append((_escape(node), *cells))
+    titles = [_escape(node) for node in every]
+    table = _table(("From, to", *titles), rows)
+    label = 'tabindex="0" role="group" aria-label="Which nodes reach each other"'
+    table = table.replace('class="wide"', f'class="wide" {label}')
+    text = "Each row says whom that node reached in its last round, as this node heard of it."
+    return f"<h2>Nodes</h2><p>{text}</p>{table}"
+
+
+def _reached(node: str, other: str, reached: Collection[str] | None) -> str:
+    """Return the cell for `node` and `other`; `reached` is None if that is not known."""
+    if node == other:
+        return "–"
+    if reached is None:
+        return _state(None, "not known")
+    return _state("OK" if other in reached else "FAIL")

@@ -1,7 +1,7 @@
-"""What an operator sees of a node: how its tests are, why, how they were, whether it can alert; as plain data.
+"""What an operator sees of a node: how its tests are, why, how they were, whether it can alert.
 
-Pure: what was read of configuration and state in, dictionaries out. Every Time is one of the wall clock here; in what is returned
-it is text, ISO 8601. `terminal` shows it to people, `page` and `metrics` to others.
+Pure: what was read of configuration and state in, plain dictionaries out. Every Time is one of the
+wall clock here; in what is returned it is text, ISO 8601. `terminal`, `page` and `metrics` show it.
 """
 
 from __future__ import annotations
@@ -31,191 +31,224 @@ from dmonitor.core.model import (
 Facts = dict[str, Any]
 
 FLAPPING = "FLAPPING"
-# Of states, what needs somebody first; "" is not tested yet.
-ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", "", "UP")
+NOT_TESTED = ""
+# Of the states, the one that needs somebody first comes first.
+ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", NOT_TESTED, "UP")
+_LAST_MOMENT = 4e9  # seconds since the epoch; a later time is no time
 
 
 class NodeReport(NamedTuple):
-    """What is known of this node at the time `now`.
-
-    `tests` has those of nodes, too; `said` the silences by node, our own under our name; `unstored` says why the state cannot be
-    written, and is empty where it can; `rebooted`: no round has ended since this machine was started; `whole`: the configuration
-    could be read, and no tests or addresses of before stand in for some of it.
-    """
+    """What is known of this node at the time `now`."""
 
     me: str
     now: float
     nodes: Sequence[Node]
-    tests: Iterable[Test]
+    tests: Iterable[Test]  # those that nodes are, too
     addresses: Sequence[str]
     quorum: int
     node: NodeMemory
     test_states: Mapping[Test, TestState]
-    latest: Mapping[Test, Change]
+    latest: Mapping[Test, Change]  # the last change of each test
     incidents: Sequence[Incident]
     outbox: Sequence[Notification]
-    said: Mapping[str, Sequence[Silence]]
-    unstored: str = ""
-    rebooted: bool = False
+    silences: Mapping[str, Sequence[Silence]]  # by the node that said them, ours under our name
+    unstored: str = ""  # why the state cannot be written; empty if it can
+    rebooted: bool = False  # no round has ended since this machine was started
+    # False: some of the configuration could not be read, and earlier tests and addresses stand in.
     whole: bool = True
 
     @property
     def peers(self) -> list[Node]:
         """The nodes of nodes.txt that are not this one."""
-        return [node for node in self.nodes if node.name not in (self.me, *self.node.lines)]
+        ours = (self.me, *self.node.lines)
+        return [node for node in self.nodes if node.name not in ours]
 
 
 def moment(at: float | None) -> str | None:
-    """Return a time as text in this machine's zone; None for one that is not known."""
-    if at is None or not 0 < at < 4e9:
+    """Return a time as text in this machine's zone; None for a time that is not known."""
+    if at is None or not 0 < at < _LAST_MOMENT:
         return None
-    return (
-        datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone().isoformat(timespec="seconds")
-    )
+    local = datetime.datetime.fromtimestamp(at, datetime.UTC).astimezone()
+    return local.isoformat(timespec="seconds")
 
 
 def status(
     view: NodeReport, chosen: tuple[str, str] = ("", ""), *, with_evidence: bool = False
 ) -> Facts:
-    """Say whether this node can alert, and how its tests are, or those that are CHOSEN: what needs somebody first."""
-    wanted = [test for test in view.tests if is_chosen(test, chosen)]
-    open_now: dict[Test, list[Incident]] = {}
+    """Return whether this node can alert, and how its tests are: what needs somebody first.
+
+    `chosen` limits the tests as in `is_chosen`.
+    """
+    open_incidents: dict[Test, list[Incident]] = {}
     for known in view.incidents:
         if known.is_open:
-            open_now.setdefault(known.test, []).append(known)
-    tests = [_test(view, test, open_now.get(test, ())) for test in wanted]
-    for each, last in zip(tests, map(view.latest.get, wanted), strict=True):
-        if with_evidence and last:
-            each.update(_last(last))
-    tests.sort(
-        key=lambda each: (ORDER.index(each["state"]), each["host"] == names.NODE, each["test"])
-    )
+            open_incidents.setdefault(known.test, []).append(known)
+    tests = []
+    for test in view.tests:
+        if not is_chosen(test, chosen):
+            continue
+        facts = _test(view, test, open_incidents.get(test, ()))
+        latest = view.latest.get(test)
+        if with_evidence and latest:
+            facts.update(_last_change(latest))
+        tests.append(facts)
+    tests.sort(key=_urgency)
     return {**ability(view), "tests": tests}
 
 
+def _urgency(test: Facts) -> tuple[int, bool, str]:
+    return ORDER.index(test["state"]), test["host"] == names.NODE, test["test"]
+
+
 def is_chosen(test: Test, chosen: tuple[str, str]) -> bool:
-    return all(not wanted or wanted == given for wanted, given in zip(chosen, test, strict=True))
+    """Return whether `test` is of the `chosen` host and has the chosen name; '' is any."""
+    host, name = chosen
+    return host in ("", test.host) and name in ("", test.name)
 
 
 def ability(view: NodeReport) -> Facts:
-    """Say whether this node can alert, and if not, why."""
+    """Return whether this node can alert, and if not, why; and what it owes."""
     heard = {name for name, _ in view.node.reach}
-    reached = [node.name for node in view.peers if node.name in heard]
-    sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
-    age, finished = view.now - view.node.finished, moment(view.node.finished)
-    if view.me not in {node.name for node in view.nodes}:
-        sites |= {model.unlisted(view.me, view.nodes).site} - {""}
+    finished = moment(view.node.finished)
+    age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
-    why = [
-        text
-        for holds, text in (
-            (not finished, "it has never finished a round"),
-            (finished and view.rebooted, "no round has ended since this machine was started"),
-            (
-                finished and late and not view.rebooted,
-                f"its last round ended {names.span(age)} ago",
-            ),
-            (not view.addresses, "alert.d names no address"),
-            (
-                view.node.refused,
-                f"the mail system refused its last {'hand-over' if view.node.refused == 1 else f'{view.node.refused} hand-overs'}",
-            ),
-            (
-                len(sites) < view.quorum,
-                f"{names.pluralize(len(sites), 'site')}, its own included, answered in its last round; the quorum is {view.quorum}",
-            ),
-        )
-        if holds
-    ]
-    owed = {known.id for known in view.incidents if incident.owed(known)} | {
-        each.incident.id for each in view.outbox
-    }
+    why_not = _why_not_able(view, heard, late)
+    owing = {known.id for known in view.incidents if incident.owed(known)}
+    owing |= {notification.incident.id for notification in view.outbox}
+    troubles = []
+    for trouble in view.node.troubles:
+        if health.is_serious(trouble, view.now):
+            since = moment(trouble.since)
+            troubles.append({"kind": trouble.kind, "since": since, "text": trouble.text})
     return {
         "node": view.me,
         "now": moment(view.now),
-        "can_alert": not why,
-        "why_not": why,
+        "can_alert": not why_not,
+        "why_not": why_not,
         "peers": len(view.peers),
-        "reached": reached,
+        "reached": [node.name for node in view.peers if node.name in heard],
         "quorum": view.quorum,
         "stale": not finished or late,
         "interval": election.interval(view.node.begins),
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
-        "owed": len(owed),
+        "owed": len(owing),
         "refused_in_a_row": view.node.refused,
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
-        "troubles": [
-            {"kind": each.kind, "since": moment(each.since), "text": each.text}
-            for each in view.node.troubles
-            if health.is_serious(each, view.now)
-        ],
+        "troubles": troubles,
     }
 
 
+def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
+    """Return the reasons why this node cannot alert; `heard` are the nodes it reached."""
+    reasons = []
+    if not moment(view.node.finished):
+        reasons.append("it has never finished a round")
+    elif view.rebooted:
+        reasons.append("no round has ended since this machine was started")
+    elif late:
+        reasons.append(f"its last round ended {names.span(view.now - view.node.finished)} ago")
+    if not view.addresses:
+        reasons.append("alert.d names no address")
+    if view.node.refused == 1:
+        reasons.append("the mail system refused its last hand-over")
+    elif view.node.refused:
+        reasons.append(f"the mail system refused its last {view.node.refused} hand-overs")
+    sites = len(_sites(view, heard))
+    if sites < view.quorum:
+        answered = f"{names.pluralize(sites, 'site')}, its own included, answered in its last round"
+        reasons.append(f"{answered}; the quorum is {view.quorum}")
+    return reasons
+
+
+def _sites(view: NodeReport, heard: set[str]) -> set[str]:
+    """Return the sites of this node and of those it `heard`."""
+    sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
+    if view.me not in {node.name for node in view.nodes}:
+        sites |= {model.unlisted(view.me, view.nodes).site} - {""}
+    return sites
+
+
 def lacks(able: Facts) -> list[str]:
-    """Say what the node of this ability can neither read nor write."""
-    lacking = [f"the state cannot be written: {able['not_stored']}"] if able["not_stored"] else []
+    """Return what the node with these facts of `ability` can neither read nor write."""
+    lines = []
+    if able["not_stored"]:
+        lines.append(f"the state cannot be written: {able['not_stored']}")
     if not able["whole"]:
-        lacking.append(
-            "the configuration cannot be read whole, see dmonitor-check -t; the tests and addresses that were found last stand in"
+        lines.append(
+            "some of the configuration cannot be read, see dmonitor-check -t;"
+            " the tests and addresses that were found last stand in for it"
         )
-    return lacking
+    return lines
 
 
-def _test(view: NodeReport, test: Test, open_now: Iterable[Incident]) -> Facts:
-    standing, last = view.test_states.get(test), view.latest.get(test)
-    own = last.judgement.answers[0] if last else None
-    state, since = (standing.verdict.value, standing.since) if standing else ("", 0.0)
-    known = _telling(open_now)
-    if flapping := next((each for each in open_now if each.flapping), None):
-        state, since = FLAPPING, flapping.began
+def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> Facts:
+    """Return how a test is."""
+    test_state = view.test_states.get(test)
+    latest = view.latest.get(test)
+    own_answer = latest.judgement.answers[0] if latest else None
+    state = NOT_TESTED
+    verdict = here = None
+    since = 0.0
+    if test_state:
+        state = verdict = test_state.verdict.value
+        here = test_state.own_outcome.value
+        since = test_state.since
+    if own_answer:
+        here = own_answer.seen
+    shown = _telling(open_incidents)
+    for known in open_incidents:
+        if known.flapping:
+            state = FLAPPING
+            since = known.began
+    silencers = []
+    for node, silences_of_node in view.silences.items():
+        if any(silence.covers(test, view.now) for silence in silences_of_node):
+            silencers.append(node)
     return {
         "test": str(test),
         "host": test.host,
         "name": test.name,
         "state": state,
-        "verdict": standing.verdict.value if standing else None,
-        "here": own.seen if own else standing.own_outcome.value if standing else None,
+        "verdict": verdict,
+        "here": here,
         "since": moment(since or None),
         "seconds": round(view.now - since) if since else None,
-        "text": own.text if own else "",
-        "incident": known.id if known else None,
-        "silenced_by": sorted(
-            node
-            for node, said in view.said.items()
-            if any(each.covers(test, view.now) for each in said)
-        ),
+        "text": own_answer.text if own_answer else "",
+        "incident": shown.id if shown else None,
+        "silenced_by": sorted(silencers),
     }
 
 
-def _telling(found: Iterable[Incident]) -> Incident | None:
-    """Return which of the incidents of one test that were FOUND, oldest first, says most of now."""
-    return max(
-        found,
-        key=lambda known: (known.is_open, known.is_open and not known.flapping, known.began),
-        default=None,
-    )
+def _telling(incidents: Iterable[Incident]) -> Incident | None:
+    """Return which of the incidents of one test says most of now; they come oldest first."""
+    return max(incidents, key=_telling_rank, default=None)
 
 
-def _last(change: Change | None) -> Facts:
-    """Say who saw what when what this node saw, or concluded, last changed."""
-    return {
-        "evidence": evidence(change.judgement if change else None),
-        "evidence_at": moment(change.at if change else None),
-    }
+def _telling_rank(known: Incident) -> tuple[bool, bool, float]:
+    is_ordinary = known.is_open and not known.flapping
+    return known.is_open, is_ordinary, known.began
+
+
+def _last_change(change: Change | None) -> Facts:
+    """Return who saw what when what this node saw, or concluded, last changed."""
+    if change is None:
+        return {"evidence": None, "evidence_at": None}
+    return {"evidence": evidence(change.judgement), "evidence_at": moment(change.at)}
 
 
 def evidence(judgement: Judgement | None) -> Facts | None:
-    """Say who saw what."""
-    return judgement and {
+    """Return who saw what; None without a judgement."""
+    if judgement is None:
+        return None
+    return {
         "verdict": judgement.verdict.value,
         "quorum": judgement.quorum,
         "sites_failing": len(judgement.sites(Vote.FAILING)),
-        "answers": list(map(_answer, judgement.answers)),
+        "answers": [_answer(answer) for answer in judgement.answers],
     }
 
 
@@ -233,14 +266,17 @@ def _answer(answer: Answer) -> Facts:
 
 
 def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
-    """Tell of one incident; HANDED is what this node handed over itself."""
+    """Return what there is to tell of one incident.
+
+    `handed` is what this node handed over itself, of any incident.
+    """
     mine = [each for each in handed if each.incident == known.id]
-
-    def to(kind: model.Kind) -> list[Facts]:
-        return [
-            {"address": each.address, "at": moment(each.at)} for each in mine if each.kind is kind
-        ]
-
+    if known.closed is not None:
+        until = known.closed
+    elif known.removed:
+        until = known.began
+    else:
+        until = now
     return {
         "incident": known.id,
         "ids": list(known.ids),
@@ -248,150 +284,167 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "flapping": known.flapping,
         "began": moment(known.began),
         "ended": moment(known.closed),
-        "seconds": round(
-            (known.closed if known.closed is not None else known.began if known.removed else now)
-            - known.began
-        ),
+        "seconds": round(until - known.began),
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
         "alert_by": known.alert or None,
         "recovery_by": known.recovery or None,
-        "alert_to": to(model.Kind.ALERT),
-        "recovery_to": to(model.Kind.RECOVERY),
+        "alert_to": _handed_over(mine, model.Kind.ALERT),
+        "recovery_to": _handed_over(mine, model.Kind.RECOVERY),
         "opening": evidence(known.opening),
         "closing": evidence(known.closing),
     }
 
 
-def incidents(found: Sequence[Incident], handed: Iterable[Handed], now: float) -> list[Facts]:
-    """Tell of all incidents, newest first; HANDED is what this node handed over itself."""
-    mine: dict[str, list[Handed]] = {}
+def _handed_over(handed: Iterable[Handed], kind: model.Kind) -> list[Facts]:
+    """Return to whom a kind of notification was handed over, and when."""
+    return [
+        {"address": each.address, "at": moment(each.at)} for each in handed if each.kind is kind
+    ]
+
+
+def incidents(known: Sequence[Incident], handed: Iterable[Handed], now: float) -> list[Facts]:
+    """Return all incidents, newest first; they come oldest first."""
+    by_incident: dict[str, list[Handed]] = {}
     for each in handed:
-        mine.setdefault(each.incident, []).append(each)
-    return [past(known, now, mine.get(known.id, ())) for known in reversed(found)]
+        by_incident.setdefault(each.incident, []).append(each)
+    return [past(each, now, by_incident.get(each.id, ())) for each in reversed(known)]
 
 
 def history(
-    found: Sequence[Incident],
+    known: Sequence[Incident],
     changes: Sequence[Change],
     handed: Sequence[Handed],
     view: NodeReport,
     since: float,
 ) -> Facts:
-    """Tell of all incidents, and of all changes of what this node saw, newest first; SINCE when changes are known."""
+    """Return all incidents, and all changes of what this node saw, newest first.
+
+    `since` is when the oldest known change was.
+    """
     return {
         **_age(view),
         "known_since": moment(since),
-        "incidents": incidents(found, handed, view.now),
-        "changes": [
-            {
-                "test": str(change.test),
-                "at": moment(change.at),
-                "state": change.judgement.verdict.value,
-                "here": change.judgement.answers[0].seen,
-                "text": change.judgement.answers[0].text,
-            }
-            for change in reversed(changes)
-        ],
+        "incidents": incidents(known, handed, view.now),
+        "changes": [_change(change) for change in reversed(changes)],
     }
 
 
-def why(view: NodeReport, test: Test, found: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
-    """Say how a test is, by which evidence, and what its last incident was."""
-    known = _telling(found)
+def _change(change: Change) -> Facts:
+    own_answer = change.judgement.answers[0]
     return {
-        **_test(
-            view, test, [known for known in view.incidents if known.test == test and known.is_open]
-        ),
-        **_last(view.latest.get(test)),
-        "last_incident": past(known, view.now, handed) if known else None,
+        "test": str(change.test),
+        "at": moment(change.at),
+        "state": change.judgement.verdict.value,
+        "here": own_answer.seen,
+        "text": own_answer.text,
+    }
+
+
+def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequence[Handed]) -> Facts:
+    """Return how a test is, by which evidence, and what its last incident was.
+
+    `known` are its incidents, oldest first.
+    """
+    shown = _telling(known)
+    is_open = [each for each in view.incidents if each.test == test and each.is_open]
+    return {
+        **_test(view, test, is_open),
+        **_last_change(view.latest.get(test)),
+        "last_incident": past(shown, view.now, handed) if shown else None,
         **_age(view),
     }
 
 
 def _age(view: NodeReport) -> Facts:
-    """Say how old is what is known."""
+    """Return how old is what is known."""
     able = ability(view)
     return {key: able[key] for key in ("now", "stale", "last_round", "last_round_age")}
 
 
 def nodes(view: NodeReport) -> Facts:
-    """Say which nodes there are, and whom each of them reached in its last round, as far as it is known here."""
+    """Return which nodes there are, and whom each of them reached in its last round, if known."""
     reached = {name: list(others) for name, others in view.node.reach}
     reached[view.me] = list(reached)
-    every = list(dict.fromkeys([*(node.name for node in view.nodes), view.me]))
+    every = [node.name for node in view.nodes]
+    if view.me not in every:
+        every.append(view.me)
     return {"nodes": every, "reached": reached}
 
 
-def silences(said: Mapping[str, Sequence[Silence]], now: float) -> Facts:
-    """List the silences that hold now, by whom they are said."""
-    holding = [
-        (node, each)
-        for node, some in said.items()
-        for each in some
-        if each.until is None or each.until > now
-    ]
-    listed = [
-        {"what": "/".join(filter(None, each[:2])), "until": moment(each.until), "node": node}
-        for node, each in holding
-    ]
-    return {"silences": sorted(listed, key=lambda each: (each["what"], each["node"]))}
+def silences(silences_by_node: Mapping[str, Sequence[Silence]], now: float) -> Facts:
+    """Return the silences that hold now, and which node said each."""
+    holding = []
+    for node, silences_of_node in silences_by_node.items():
+        for silence in silences_of_node:
+            if silence.until is None or silence.until > now:
+                subject = f"{silence.host}/{silence.name}" if silence.name else silence.host
+                facts = {"what": subject, "until": moment(silence.until), "node": node}
+                holding.append(facts)
+    holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
+    return {"silences": holding}
 
 
 def views(able: Facts, judgements: Mapping[Test, Judgement]) -> Facts:
-    """Say who sees what now."""
-    nodes = list(
-        dict.fromkeys(
-            answer.node.name for judged in judgements.values() for answer in judged.answers
-        )
-    )
-    listed = [
-        {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)}
-        for test, judged in judgements.items()
-    ]
-    listed.sort(
-        key=lambda each: (
-            ORDER.index(str(each["state"])),
-            str(each["test"]).startswith(f"{names.NODE}/"),
-            each["test"],
-        )
-    )
-    return {**able, "nodes": nodes, "tests": listed}
+    """Return who sees what now."""
+    nodes_asked: dict[str, None] = {}  # in the order in which they appear
+    tests = []
+    for test, judged in judgements.items():
+        for answer in judged.answers:
+            nodes_asked[answer.node.name] = None
+        facts = {"test": str(test), "state": judged.verdict.value, "evidence": evidence(judged)}
+        tests.append((ORDER.index(judged.verdict.value), test.host == names.NODE, str(test), facts))
+    tests.sort(key=lambda ranked: ranked[:3])
+    return {**able, "nodes": list(nodes_asked), "tests": [facts for *_, facts in tests]}
 
 
 def peers(
     contacts: Iterable[tuple[Contact, float]],
-    mine: tuple[str, str, str],
+    our_digests: tuple[str, str, str],
     addresses: Mapping[str, str],
 ) -> Facts:
-    """Tell of each peer what came of greeting it, and how long that took; MINE are our digests."""
-    return {"peers": [_peer(contact, took, mine, addresses) for contact, took in contacts]}
+    """Return what came of greeting each peer, and how many seconds that took.
+
+    The digests are of our tests, nodes and addresses; `addresses` is where each peer was called.
+    """
+    return {"peers": [_peer(contact, took, our_digests, addresses) for contact, took in contacts]}
 
 
 def _peer(
-    contact: Contact, took: float, mine: tuple[str, str, str], addresses: Mapping[str, str]
+    contact: Contact, took: float, our_digests: tuple[str, str, str], addresses: Mapping[str, str]
 ) -> Facts:
-    said = contact.statement.status if contact.statement else None
-    theirs = (said.tests, said.nodes, said.addresses) if said else mine
-    differ = [
-        what
-        for what, own, other in zip(("hosts.d", "nodes.txt", "alert.d"), mine, theirs, strict=True)
-        if other not in ("", own)
-    ]
-    return {
+    facts: Facts = {
         "node": contact.node.name,
         "site": contact.node.site,
         "address": addresses.get(contact.node.name),
         "node_id": contact.node_id or None,
-        "reached": said is not None,
+        "reached": False,
         "reason": contact.reason,
-        "latency": round(took, 4) if said else None,
-        "version": said.version or None if said else None,
-        "clock": round(said.wall - said.at, 2) + 0.0 if said and said.wall else None,
-        "last_round_age": round(said.at - said.finished, 1) if said and said.finished > 0 else None,
-        "interval": said.interval if said else None,
-        "troubles": list(said.troubles) if said else [],
-        "drift": differ,
+        "latency": None,
+        "version": None,
+        "clock": None,
+        "last_round_age": None,
+        "interval": None,
+        "troubles": [],
+        "drift": [],
     }
+    if contact.statement is None:
+        return facts
+    stated = contact.statement.status
+    facts["reached"] = True
+    facts["latency"] = round(took, 4)
+    facts["version"] = stated.version or None
+    if stated.wall:
+        facts["clock"] = round(stated.wall - stated.at, 2) + 0.0  # + 0.0: no negative zero
+    if stated.finished > 0:
+        facts["last_round_age"] = round(stated.at - stated.finished, 1)
+    facts["interval"] = stated.interval
+    facts["troubles"] = list(stated.troubles)
+    their_digests = stated.tests, stated.nodes, stated.addresses
+    files = ("hosts.d", "nodes.txt", "alert.d")
+    for file, ours, theirs in zip(files, our_digests, their_digests, strict=True):
+        if theirs not in ("", ours):
+            facts["drift"].append(file)
+    return facts
