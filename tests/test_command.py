@@ -87,16 +87,16 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
         node.config, config.Problems()
     ) == (one.encode(),)
     assert (
-        key(node, "set", stdin=one)[1] == "key is this key already\n"
+        key(node, "set", stdin=one)[1] == "key already holds this key\n"
         and not (node.config / "key.old").exists()
     )
     assert key(node, "set", stdin=two)[1].endswith(
-        "still taken. When all nodes have the new one, on each:\n  dmonitor key drop\n"
+        "still accepted. When all nodes have the new one, on each:\n  dmonitor key drop\n"
     )
     assert config.load_keys(node.config, config.Problems()) == (two.encode(), one.encode())
     for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
         assert status == os.EX_TEMPFAIL and wrong.startswith(
-            "dmonitor: unable to change the key: the last change is not finished"
+            "dmonitor: the key was not changed: key.old is still accepted"
         )
     assert key(node)[1].splitlines()[1].endswith("  key.old")
     checked = node.run("dmonitor-check", "-t").stderr
@@ -105,7 +105,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
         in checked
     )
     for _ in range(2):
-        assert key(node, "drop") == (0, "no old key is taken any more\n", "")
+        assert key(node, "drop") == (0, "The old key is no longer accepted.\n", "")
     assert config.load_keys(node.config, config.Problems()) == (two.encode(),)
 
 
@@ -116,8 +116,9 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
 def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     before = "1" * 32
     key(node, "set", stdin=before)
-    why = ": one word of 32 printable characters at least" if text else ", but nothing"
-    assert key(node, "set", stdin=text) == (65, "", f"dmonitor: this is no key{why}\n")
+    found = "what came on stdin is not one word of that kind" if text else "stdin is empty"
+    why = f"no key was set: {found}; a key is one word of 32 or more printable characters"
+    assert key(node, "set", stdin=text) == (65, "", f"dmonitor: {why}\n")
     assert config.load_keys(node.config, config.Problems()) == (before.encode(),)
 
 

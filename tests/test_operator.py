@@ -348,9 +348,10 @@ def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
         sizes.append(len(written.encode()))
         assert "who saw what, <time" in written
         many = nodes == 40 or (down and text != "Connection refused")
-        assert ("There is no room here for who saw what of the other tests: <code>dmonitor why" in written) is many, (
-            "and it says so where something is left out"
-        )
+        assert (
+            "There is no room here for who saw what of the other tests: <code>dmonitor why"
+            in written
+        ) is many, "and it says so where something is left out"
     assert max(sizes) < look["LIMIT"], sizes
 
 

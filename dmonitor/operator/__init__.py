@@ -1,1 +1,4 @@
-"""What shows and changes things for an operator: reports, tables, pages, metrics, keys, silences."""
+"""What shows and changes things for an operator.
+
+Reports, tables, pages, metrics, keys, silences.
+"""

@@ -1,6 +1,6 @@
 """The verb `dmonitor key`: show, make, take and drop the key that the nodes share (rule R8).
 
-The only one that makes a key; checker and daemon only read it (`config`).
+This is the only module that writes a key. Checker and daemon read it through `config`.
 """
 
 from __future__ import annotations
@@ -16,79 +16,106 @@ from collections.abc import Callable
 from dmonitor.base import log, names, user
 from dmonitor.config import config
 
+_KEY_LIMIT = 1 << 16  # bytes that are read from stdin
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
-_DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
+_DROP = (
+    "The key before it is still accepted. When all nodes have the new one, on each:\n"
+    "  dmonitor key drop"
+)
 
 
 def change(directory: str, what: str, say: Callable[[str], None] = print) -> int:
-    """Do WHAT is wanted, `new`, `set` or `drop`, to the key below DIRECTORY, and SAY what came of it; return an exit status."""
-    path, old = (f"{directory}/{name}" for name in config.KEY_FILES)
-    match what:
-        case "new":
-            return _install(path, old, secrets.token_hex(32).encode(), say, is_new=True)
-        case "set":
-            return _install(path, old, sys.stdin.buffer.read(1 << 16).strip(), say)
-    if os.path.exists(old):
-        os.unlink(old)
-        log.info("old-key-dropped")
-    say("no old key is taken any more")
-    return os.EX_OK
+    """Make (`new`), take from stdin (`set`) or drop (`drop`) a key below `directory`.
+
+    Tell the person what came of it with `say`. Return an exit status.
+    """
+    path, old_path = (f"{directory}/{name}" for name in config.KEY_FILES)
+    if what == "new":
+        return _install(path, old_path, secrets.token_hex(32).encode(), say, is_new=True)
+    if what == "set":
+        return _install(path, old_path, sys.stdin.buffer.read(_KEY_LIMIT).strip(), say)
+    return _drop(old_path, say)
 
 
 def fingerprints(directory: str, problems: config.Problems) -> dict[str, str]:
-    """Return the fingerprint of each key below DIRECTORY that is taken, by its path."""
-    keys = {
-        path: config.load_key(path, problems)
-        for path in (f"{directory}/{name}" for name in config.KEY_FILES)
-    }
-    return {path: _fingerprint(key) for path, key in keys.items() if key}
+    """Return the fingerprint of each usable key below `directory`, by its path."""
+    found = {}
+    for name in config.KEY_FILES:
+        path = f"{directory}/{name}"
+        key = config.load_key(path, problems)
+        if key:
+            found[path] = _fingerprint(key)
+    return found
 
 
 def _fingerprint(key: bytes) -> str:
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
+def _drop(old_path: str, say: Callable[[str], None]) -> int:
+    """Accept the old key no more."""
+    if os.path.exists(old_path):
+        os.unlink(old_path)
+        log.info("old-key-dropped")
+    say("The old key is no longer accepted.")
+    return os.EX_OK
+
+
 def _install(
-    path: str, old: str, key: bytes, say: Callable[[str], None], *, is_new: bool = False
+    path: str, old_path: str, key: bytes, say: Callable[[str], None], *, is_new: bool = False
 ) -> int:
-    """Make KEY the one in PATH, whole or not at all, and the one before it OLD; at no moment is there none."""
+    """Make `key` the one in `path`, and the one before it that in `old_path`.
+
+    The file is written whole or not at all. At no moment is there no key.
+    """
     if not names.is_key(key):
+        found = "stdin is empty" if not key else "what came on stdin is not one word of that kind"
         log.complain(
-            "this is no key, but nothing"
-            if not key
-            else "this is no key: one word of 32 printable characters at least"
+            f"no key was set: {found}; a key is one word of 32 or more printable characters"
         )
         return os.EX_DATAERR
     before = config.load_key(path, config.Problems())
     if before == key:
-        say(f"{path} is this key already")
+        say(f"{path} already holds this key")
         return os.EX_OK
-    if before is not None and os.path.exists(old):
+    if before is not None and os.path.exists(old_path):
         log.complain(
-            f"unable to change the key: the last change is not finished, for {old} is still taken; see `dmonitor key drop`"
+            f"the key was not changed: {old_path} is still accepted, so the last change is not"
+            " finished; when all nodes have the present key, run `dmonitor key drop` on each"
         )
         return os.EX_TEMPFAIL
-    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=os.path.dirname(path))
+    draft = _write_draft(os.path.dirname(path), key)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(key + b"\n")
-            file.flush()
-            os.fchown(descriptor, -1, user.find().pw_gid if os.geteuid() == 0 else -1)
-            os.fchmod(descriptor, 0o640)
-            os.fsync(descriptor)
         if before is not None:
-            os.replace(path, old)
+            os.replace(path, old_path)
         os.replace(draft, path)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
-    log.info(
-        "key-changed", fingerprint=_fingerprint(key), old="kept" if before is not None else None
-    )
+    old_key = None if before is None else "kept"
+    log.info("key-changed", fingerprint=_fingerprint(key), old=old_key)
     say(f"{path} is written: {_fingerprint(key)}")
     if is_new:
         say(_GIVE.format(path))
     if before is not None:
         say(_DROP)
     return os.EX_OK
+
+
+def _write_draft(directory: str, key: bytes) -> str:
+    """Write `key` to a new file in `directory`, readable for dmonitor's group; return its path."""
+    descriptor, draft = tempfile.mkstemp(prefix=".key.", dir=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(key + b"\n")
+            file.flush()
+            group = user.find().pw_gid if os.geteuid() == 0 else -1  # -1: leave it as it is
+            os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, 0o640)
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+    return draft

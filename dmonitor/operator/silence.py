@@ -1,6 +1,6 @@
 """The verb `dmonitor silence`: touch the file of a silence, or remove it (rule R9).
 
-What a file means is `config`'s; it is what an operator may touch himself.
+An operator may touch or remove the same file himself. What a file means is decided in `config`.
 """
 
 from __future__ import annotations
@@ -9,109 +9,133 @@ import datetime
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
 
 from dmonitor.base import log, names
 from dmonitor.config import config
 from dmonitor.operator import report
 
-_UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86400}
+_UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86400}  # seconds
 
 
 class Refused(Exception):
-    """What was asked for cannot be; the text says why."""
+    """The request cannot be met; the text says why."""
 
 
-def say(directory: str, what: str, until: float | None) -> None:
-    """Silence WHAT, a host or one test of it, until a time in seconds since the epoch, or until that is lifted."""
-    host, name = _parts(what)
-    of_host, path = _paths(directory, host, what)
+def say(directory: str, subject: str, until: float | None) -> None:
+    """Silence `subject`, a host or one test of it.
+
+    `until` is in seconds since the epoch; None: until the silence is lifted. Raise Refused if
+    there is no such directory, or if a wider or narrower silence is in the way.
+    """
+    host, name = _host_and_test(subject)
+    host_path = _host_path(directory, host, name)
+    path = f"{host_path}/{name}" if name else host_path
     if not os.path.isdir(directory):
         raise Refused(f"there is no directory {directory}")
     os.umask(0o022)
-    list(_remove(of_host, _has_ended))
-    if os.path.isdir(path) or (name and os.path.isfile(of_host)):
-        other = (
-            f"{host} is silenced as a whole already" if name else "tests of it are silenced already"
-        )
-        raise Refused(f"{other}: `dmonitor silence {host} off` first")
+    _remove(host_path, only_ended=True)
+    off = f"`dmonitor silence {host} off` first"
+    if name and os.path.isfile(host_path):
+        raise Refused(f"{host} is silenced as a whole already: {off}")
+    if os.path.isdir(path):
+        raise Refused(f"tests of {host} are silenced already: {off}")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.islink(path):
-        os.unlink(path)  # what it leads to is something else
+        os.unlink(path)  # its target is something else
     with open(path, "a", encoding="utf-8"):
         pass
     os.utime(path, None if until is None else (until, until))
     for problem in config.load(directory).problems:
         if problem.path == path:
             log.complain(str(problem))
-    log.info("silenced", what=what, until=report.moment(until))
+    log.info("silenced", what=subject, until=report.moment(until))
 
 
-def lift(directory: str, what: str) -> list[str]:
-    """End the silence of WHAT, and of all its tests; return the files that were removed."""
-    _, path = _paths(directory, _parts(what)[0], what)
-    removed = list(_remove(path, lambda _: True))
+def lift(directory: str, subject: str) -> list[str]:
+    """End the silence of `subject`, and of all its tests; return the files that were removed."""
+    host, name = _host_and_test(subject)
+    host_path = _host_path(directory, host, name)
+    path = f"{host_path}/{name}" if name else host_path
+    removed = _remove(path)
     if removed:
-        log.info("silence-removed", what=what)
+        log.info("silence-removed", what=subject)
     return removed
 
 
 def end(when: str) -> float:
-    """Return the time that WHEN says, `2h` or `until 18:00`, in seconds since the epoch."""
+    """Return the time that `when` names, `2h` or `until 18:00`, in seconds since the epoch."""
     now = time.time()
-    if match := re.fullmatch(r"([1-9]\d{0,3})\s*(min|m|h|d)", when):
-        return now + int(match[1]) * _UNITS[match[2]]
-    said = when.removeprefix("until ").strip()
+    length = re.fullmatch(r"([1-9]\d{0,3})\s*(min|m|h|d)", when)
+    if length:
+        return now + int(length[1]) * _UNITS[length[2]]
+    text = when.removeprefix("until ").strip()
     try:
-        if re.fullmatch(r"\d{1,2}:\d\d", said):
-            at = datetime.datetime.combine(
-                datetime.date.today(), datetime.time.fromisoformat(said.zfill(5))
-            )
-            at += datetime.timedelta(days=at.timestamp() <= now)
-        else:
-            at = datetime.datetime.fromisoformat(said)
-        until = at.timestamp()
+        until = _moment(text, now)
     except (ValueError, OverflowError):
         forms = "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
         raise Refused(f"'{names.printable(when)}' is {forms}") from None
-    if not now < until < now + config.FAR:
-        raise Refused(f"{said} is {'over' if until <= now else 'too far away'}")
+    if until <= now:
+        raise Refused(f"{text} is over")
+    if until >= now + config.FAR:
+        raise Refused(f"{text} is too far away; the end must be less than 28 years away")
     return until
 
 
-def _parts(what: str) -> tuple[str, str]:
-    """Return host and test that WHAT may name."""
-    host, slash, name = what.partition("/")
-    is_proper: Callable[[str], object] = names.is_node if host == names.NODE else names.is_test
-    proper = names.is_subject(host) and (is_proper(name) if slash else True)
-    if not proper or names.is_ignored_file(host) or names.is_ignored_file(name):
-        raise Refused(f"'{names.printable(what)}' is neither HOST nor HOST/TEST")
+def _moment(text: str, now: float) -> float:
+    """Return the next time at which the clock shows `text`, or the moment that it names."""
+    if not re.fullmatch(r"\d{1,2}:\d\d", text):
+        return datetime.datetime.fromisoformat(text).timestamp()
+    clock = datetime.time.fromisoformat(text.zfill(5))
+    at = datetime.datetime.combine(datetime.date.today(), clock)
+    if at.timestamp() <= now:
+        at += datetime.timedelta(days=1)
+    return at.timestamp()
+
+
+def _host_and_test(subject: str) -> tuple[str, str]:
+    """Split `subject` into host and test, '' if it names no test; raise Refused if it is neither."""
+    host, slash, name = subject.partition("/")
+    proper = names.is_subject(host) and not names.is_ignored_file(host)
+    if slash:
+        is_proper_name = names.is_node if host == names.NODE else names.is_test
+        proper = proper and bool(is_proper_name(name)) and not names.is_ignored_file(name)
+    if not proper:
+        raise Refused(f"'{names.printable(subject)}' is neither HOST nor HOST/TEST")
     return host, name
 
 
-def _paths(directory: str, host: str, what: str) -> tuple[str, str]:
-    """Return where silences of HOST are, and that of WHAT, which is HOST or one of its tests."""
-    of_host, path = f"{directory}/silence.d/{host}", f"{directory}/silence.d/{what}"
-    if path != of_host and os.path.islink(of_host):
+def _host_path(directory: str, host: str, name: str) -> str:
+    """Return the path of a host's silences; raise Refused if a test of it lies behind a link."""
+    path = f"{directory}/silence.d/{host}"
+    if name and os.path.islink(path):
         raise Refused(
-            f"{of_host} is a link: `dmonitor silence {host} off` removes it, and leaves what it leads to"
+            f"{path} is a link: `dmonitor silence {host} off` removes it, and leaves its target"
         )
-    return of_host, path
+    return path
 
 
-def _remove(path: str, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Remove the file of a silence, or those in the directory of a host, that are WANTED away; yield each.
+def _remove(path: str, *, only_ended: bool = False) -> list[str]:
+    """Remove the file of a silence, or all files in the directory of a host; return their paths.
 
-    A link is removed for itself; no directory is left empty.
+    A link is removed for itself. A directory that is empty afterwards is removed too.
     """
-    whole = _is_directory(path)
-    place = path if whole else os.path.dirname(path)
-    for file in [f"{path}/{each}" for each in sorted(os.listdir(path))] if whole else [path]:
-        if os.path.lexists(file) and not _is_directory(file) and wanted(file):
-            os.unlink(file)
-            yield file
-    if os.path.basename(place) != "silence.d" and _is_directory(place) and not os.listdir(place):
-        os.rmdir(place)
+    files = [path]
+    directory = os.path.dirname(path)
+    if _is_directory(path):
+        files = [f"{path}/{name}" for name in sorted(os.listdir(path))]
+        directory = path
+    removed = []
+    for file in files:
+        if not os.path.lexists(file) or _is_directory(file):
+            continue
+        if only_ended and not _has_ended(file):
+            continue
+        os.unlink(file)
+        removed.append(file)
+    is_host = os.path.basename(directory) != "silence.d"
+    if is_host and _is_directory(directory) and not os.listdir(directory):
+        os.rmdir(directory)
+    return removed
 
 
 def _is_directory(path: str) -> bool:
@@ -119,5 +143,8 @@ def _is_directory(path: str) -> bool:
 
 
 def _has_ended(path: str) -> bool:
-    until = config.silent_until(os.stat(path)) if os.path.isfile(path) else None
+    """Return whether the silence of this file had an end, which is over."""
+    if not os.path.isfile(path):
+        return False
+    until = config.silent_until(os.stat(path))
     return until is not None and until <= time.time()
