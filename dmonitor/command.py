@@ -77,14 +77,24 @@ def _parser() -> argparse.ArgumentParser:
     quiet.add_argument("when", nargs="*", help=when, metavar="WHEN")
     verb("silences", "what is silenced, until when, and which node said so")
     verb("peers", "greet the other nodes: version, latency, clock, last round, and what they have configured otherwise")
-    verb("page", "write one page that says how everything is, for whoever opens it, into a directory", "DIR")
-    verb("metrics", "write a file for the textfile collector of Prometheus' node_exporter", "FILE")
+    path = {"nargs": "?", "type": _path}
+    text = "write a web page that shows how everything is; the default is www in the state directory"
+    verb("page", text, "DIR", **path)
+    text = "write a file for node_exporter's textfile collector; the default is dmonitor.prom in www"
+    verb("metrics", text, "FILE", **path)
     what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
     text = "show which key the nodes share here, make one, take one, or drop the old one"
     key = verbs.add_parser("key", help=text, description=text, allow_abbrev=False)
     key.add_argument("what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what)
     key.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _path(text: str) -> str:
+    """Return the path `text`; raise ArgumentTypeError if it is empty, which is not the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; leave it out to use the default")
+    return text
 
 
 def _show(chosen: _Chosen, facts: report.Facts, table: Callable[[report.Facts, terminal.Paint], list[str]]) -> int:
@@ -290,48 +300,51 @@ def _peers(chosen: _Chosen) -> int:
 
 
 def _page(chosen: _Chosen) -> int:
-    """Write DIR/index.html."""
+    """Write the page to DIR/index.html, or to www/index.html in the state directory."""
+    from dmonitor.operator import page, publish
 
-    def make() -> str:
-        from dmonitor.operator import page
+    def read(store: state.State, view: report.View) -> tuple[list[Any], dict[str, float]]:
+        since = {str(test): store.known_since(test) for test in view.standings}
+        return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
-        def read(store: state.State, view: report.View) -> tuple[list[Any], dict[str, float]]:
-            since = {str(test): store.known_since(test) for test in view.standings}
-            return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
-
-        view, (found, since), _ = _read(chosen, read)
-        status, incidents = report.status(view, with_evidence=True), report.incidents(found, (), view.now)
-        return page.page(status, incidents, report.silences(view.said, view.now), report.nodes(view), view.now, since)
-
-    return _publish(chosen, os.path.join(chosen.what, "index.html") if chosen.what else "", make)
+    view, (found, since), _ = _read(chosen, read)
+    status = report.status(view, with_evidence=True)
+    incidents = report.incidents(found, (), view.now)
+    silences = report.silences(view.said, view.now)
+    text = page.page(status, incidents, silences, report.nodes(view), view.now, since)
+    directory = chosen.what or publish.home_of(chosen.state)
+    return _publish(chosen, os.path.join(directory, "index.html"), text)
 
 
 def _metrics(chosen: _Chosen) -> int:
-    """Write FILE."""
+    """Write the metrics to FILE, or to www/dmonitor.prom in the state directory."""
+    from dmonitor.operator import metrics, publish
 
-    def make() -> str:
-        from dmonitor.operator import metrics
+    view, _, _ = _read(chosen)
+    times = {str(test): standing.since for test, standing in view.standings.items()}
+    for incident in view.incidents:
+        if incident.is_open and incident.flapping:
+            times[str(incident.test)] = incident.began
+    times["last_round"] = max(0.0, view.own.finished)
+    path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
+    return _publish(chosen, path, metrics.metrics(report.status(view), times))
 
-        view, _, _ = _read(chosen)
-        times = {str(test): standing.since for test, standing in view.standings.items()}
-        times |= {str(known.test): known.began for known in view.incidents if known.is_open and known.flapping}
-        return metrics.metrics(report.status(view), {**times, "last_round": max(0.0, view.own.finished)})
 
-    return _publish(chosen, chosen.what, make)
-
-
-def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
-    """Have what MAKE returns published in PATH."""
+def _publish(chosen: _Chosen, path: str, text: str) -> int:
+    """Write `text` to the file `path`, or to standard output if that was named; return a status."""
     from dmonitor.operator import publish
 
+    if chosen.what in publish.STANDARD_OUTPUT:
+        sys.stdout.buffer.write(text.encode())
+        return os.EX_OK
     try:
-        if path in ("-", "/dev/stdout"):
-            publish.to_stdout(make)
-            return os.EX_OK
-        size = publish.publish(path, make)
+        size = publish.write(path, text, publish.home_of(chosen.state))
     except publish.NotWritten as refused:
-        return refused.status
-    return _show(chosen, {"written": path, "bytes": size}, lambda *_: []) if chosen.json else os.EX_OK
+        log.complain(str(refused))
+        return os.EX_TEMPFAIL
+    if chosen.json:
+        print(json.dumps({"written": path, "bytes": size}, indent=2, ensure_ascii=False))
+    return os.EX_OK
 
 
 def _key(chosen: _Chosen) -> int:

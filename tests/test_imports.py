@@ -50,7 +50,6 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.notifier": {"Popen"},
     "dmonitord": {"fork"},
-    "operator.publish": {"fork"},
 }
 
 
