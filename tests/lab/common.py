@@ -174,7 +174,8 @@ def _wanted() -> list[str]:
     command = ["dpkg-deb", "--show", "--showformat", "${Depends}, ${Recommends}", str(deb())]
     fields = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(", ")
     names = [re.split(r"[ :]", field)[0] for field in fields]  # the first alternative, without a version
-    return [name for name in names if name not in ("python3", "default-mta")]  # a base has these anyway
+    # A base has these anyway; setfacl of acl is what README.Debian has a person type.
+    return [name for name in names if name not in ("python3", "default-mta")] + ["acl"]
 
 
 def bring(lab: Lab, node: str, package: Path | None = None) -> str:
