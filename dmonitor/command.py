@@ -1,7 +1,7 @@
-"""The program dmonitor: what an operator asks of a node, and tells it. Each verb is a few lines here.
+"""The program dmonitor: what an operator asks of a node, and tells it. A verb is a few lines here.
 
-It reads configuration and state; what they say together is `report`'s, how that looks `terminal`'s. What it changes are the files
-that an operator may touch as well.
+What a node knows is read by `reader`; `report` makes facts of it, and `terminal` shows them. What
+the program changes are files that an operator may touch as well.
 """
 
 from __future__ import annotations
@@ -11,456 +11,396 @@ import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import config
-from dmonitor.core.model import Test, node_test
-from dmonitor.operator import report, silence, terminal
+from dmonitor.core.model import Change, Handed, Incident, Test
+from dmonitor.operator import reader, report, silence, terminal
+from dmonitor.operator.report import Facts, NodeReport
 from dmonitor.store import lock, state
 
 PROGRAM = "dmonitor"
+_ANYWHERE = ("--json", "--peers")  # options that may stand behind the verb's arguments
+_Past = tuple[list[Incident], list[Handed]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    chosen = _Chosen()
-    given = list(sys.argv[1:] or ["--help"] if arguments is None else arguments)
-    end = given.index("--") if "--" in given else len(given)
-    given[:end] = sorted(
-        given[:end], key=("--json", "--peers").__contains__
-    )  # they may stand anywhere; argparse is strict
-    cli.parse(_parser, chosen, given)
+    chosen = _Options()
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    cli.parse(_parser, chosen, _flags_last(given))
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return cli.guard(lambda: _run(chosen))
 
 
-def _run(chosen: _Chosen) -> int:
+def _flags_last(given: list[str]) -> list[str]:
+    """Move the options that may stand anywhere behind the other words, as argparse wants it."""
+    end = given.index("--") if "--" in given else len(given)
+    words = [word for word in given[:end] if word not in _ANYWHERE]
+    flags = [word for word in given[:end] if word in _ANYWHERE]
+    return [*words, *flags, *given[end:]]
+
+
+def _run(chosen: _Options) -> int:
     try:
         status = _VERBS[chosen.verb](chosen)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return os.EX_OK
 
 
-class _Chosen(cli.Chosen):
-    verb = what = ""
+class _Options(cli.Chosen):
+    verb: str = ""
+    what: str = ""
     when: Sequence[str] = ()
-    json = peers = False
+    json: bool = False
+    peers: bool = False
 
 
 class _Unknown(Exception):
-    """What was asked for is not there; the text says so."""
+    """There is nothing of that name; the text says so."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser(PROGRAM, "See how a node and its tests are, and look after it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    def verb(name: str, text: str, what: str = "", **more: Any) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = verbs.add_parser(
-            name, help=text, description=text, allow_abbrev=False
-        )
-        if what:
-            made.add_argument("what", metavar=what, **more)
-        made.add_argument("--json", action="store_true", help="print JSON")
-        return made
-
-    some = {"nargs": "?", "default": ""}
-    status = verb(
-        "status",
-        "can this node alert, and how are its tests: what needs somebody first",
-        "HOST[/TEST]",
-        **some,
-    )
-    status.add_argument("--peers", action="store_true", help="ask everybody, now")
-    verb(
-        "why",
-        "the evidence for a verdict, and for the last incident: who saw what, who told whom",
-        "HOST/TEST",
-    )
-    verb(
-        "history",
-        "the incidents: when, how long, seen by whom, told by whom",
-        "HOST[/TEST]",
-        **some,
-    )
-    quiet = verb(
-        "silence", "say that nobody is mailed about a host or a test for a while", "HOST[/TEST]"
-    )
-    when = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; else until that is said"
-    quiet.add_argument("when", nargs="*", help=when, metavar="WHEN")
-    verb("silences", "what is silenced, until when, and which node said so")
-    verb(
-        "peers",
-        "greet the other nodes: version, latency, clock, last round, and what they have configured otherwise",
-    )
-    verb(
-        "page",
-        "write one page that says how everything is, for whoever opens it, into a directory",
-        "DIR",
-    )
-    verb("metrics", "write a file for the textfile collector of Prometheus' node_exporter", "FILE")
-    what = "new: make one; set: take the one on stdin; drop: take the old one no more; else show their fingerprints"
-    text = "show which key the nodes share here, make one, take one, or drop the old one"
-    key = verbs.add_parser("key", help=text, description=text, allow_abbrev=False)
-    key.add_argument(
-        "what", nargs="?", choices=("new", "set", "drop"), metavar="new|set|drop", help=what
-    )
-    key.add_argument("--json", action="store_true", help="print JSON")
+    for name, text in _VERB_TEXTS.items():
+        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        _add_arguments(name, verb)
+        verb.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
+_VERB_TEXTS = {
+    "status": "can this node alert, and how are its tests: what needs somebody first",
+    "why": "the evidence for a verdict, and for the last incident: who saw what, who told whom",
+    "history": "the incidents: when, how long, seen by whom, told by whom",
+    "silence": "stop mail about a host or a test for a while",
+    "silences": "what is silenced, until when, and which node said so",
+    "peers": "greet the other nodes: version, latency, clock, last round, differing configuration",
+    "page": "write a web page that shows how everything is, to DIR or www in the state directory",
+    "metrics": "write a file for node_exporter's textfile collector, to FILE or www/dmonitor.prom",
+    "key": "show which key the nodes share here, make one, take one, or drop the old one",
+}
+_WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
+_KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
+
+
+def _add_arguments(name: str, verb: Any) -> None:
+    """Add to the parser of a verb what it takes."""
+    match name:
+        case "status":
+            verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
+            verb.add_argument("--peers", action="store_true", help="ask all nodes now")
+        case "why":
+            verb.add_argument("what", metavar="HOST/TEST")
+        case "history":
+            verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
+        case "silence":
+            verb.add_argument("what", metavar="HOST[/TEST]")
+            verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
+        case "page":
+            verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
+        case "metrics":
+            verb.add_argument("what", metavar="FILE", nargs="?", type=_path)
+        case "key":
+            choices = ("new", "set", "drop")
+            text = f"{_KEY} without it: show the fingerprints"
+            verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
+
+
+def _path(text: str) -> str:
+    """Return the path `text`; raise ArgumentTypeError if it is empty, which is not the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty; leave it out to use the default")
+    return text
+
+
+# Showing.
+
+
 def _show(
-    chosen: _Chosen, facts: report.Facts, table: Callable[[report.Facts, terminal.Paint], list[str]]
+    chosen: _Options, facts: Facts, table: Callable[[Facts, terminal.Paint], list[str]]
 ) -> int:
-    """Print FACTS, as JSON or as TABLE says."""
-    wanted = (
-        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
-    print(
-        json.dumps(facts, indent=2, ensure_ascii=False)
-        if chosen.json
-        else "\n".join(table(facts, terminal.Paint(wanted)))
-    )
+    """Print `facts`, as JSON or as `table` makes lines of them; return an exit status."""
+    if chosen.json:
+        _print_json(facts)
+        return os.EX_OK
+    print("\n".join(table(facts, terminal.Paint(_wants_colour()))))
     return os.EX_OK
 
 
-def _configuration(chosen: _Chosen) -> config.Config:
-    configuration = config.load(chosen.config)
-    errors = [each for each in configuration.problems if each.severity is config.Severity.ERROR]
-    if errors and chosen.verb not in (
-        "page",
-        "metrics",
-    ):  # which cron starts; its rounds log what is wrong
-        log.complain(
-            f"mistakes in the configuration: {len(errors)}, see `dmonitor-check -t`; the first: {errors[0]}"
-        )
-    return configuration
+def _print_json(facts: Facts) -> None:
+    print(json.dumps(facts, indent=2, ensure_ascii=False))
 
 
-def _read(
-    chosen: _Chosen, more: Callable[[state.State, report.NodeReport], Any] = lambda *_: None
-) -> tuple[report.NodeReport, Any, config.Config]:
-    """Return what is known here, and what MORE reads beside it, in times of the wall clock; and the configuration."""
-    user.become()
-    if not _is_there(f"{chosen.state}/state.db") and not (
-        chosen.run_dir and _is_there(f"{chosen.run_dir}/state.db")
-    ):
-        raise StateError(
-            f"{chosen.state}/state.db is not there yet: no round has run on this node; does cron start it?"
-        )
-    configuration = _configuration(chosen)
-
-    def read(store: state.State) -> tuple[report.NodeReport, Any, str]:
-        store.shift = store.clock.to_wall()
-        view = _view(chosen, configuration, store)
-        return view, more(store, view), store.broken
-
-    view, also, broken = state.read(chosen.state, chosen.run_dir, read)
-    if broken:
-        log.complain(f"some of what has changed cannot be read: {broken}")
-    return view, also, configuration
-
-
-def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.NodeReport:
-    memory = store.memory()
-    me = memory.node.name or configuration.settings.name or os.uname().nodename
-    whole = configuration.complete
-    view = report.NodeReport(
-        me,
-        time.time(),
-        configuration.nodes,
-        configuration.tests if whole else {*configuration.tests, *memory.test_states},
-        configuration.addresses if whole else store.addresses(configuration.addresses),
-        configuration.settings.quorum,
-        memory.node,
-        memory.test_states,
-        store.latest(memory.test_states, evidence=chosen.verb in ("why", "page")),
-        memory.incidents,
-        memory.outbox,
-        {**memory.silences, me: configuration.silences},
-        store.failed,
-        store.rebooted,
-        whole,
-    )
-    return view._replace(tests={*view.tests, *(node_test(node.name) for node in view.peers)})
-
-
-def _is_there(path: str) -> bool:
-    """Say whether the file PATH is there; OSError where it cannot be read."""
-    try:
-        open(path, "rb").close()
-    except FileNotFoundError:
+def _wants_colour() -> bool:
+    """Return whether standard output is a terminal that shows colours, and nobody forbade them."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return True
+    return sys.stdout.isatty()
 
 
-def _wanted(view: report.NodeReport, what: str) -> tuple[str, str]:
-    """Return the host and the test, or nothing in its place, that WHAT names, which is there."""
-    host, name = _named(what)
-    if what and not any(report.is_chosen(test, (host, name)) for test in view.tests):
-        known = {str(test) for test in view.tests} if name else {test.host for test in view.tests}
-        raise _Unknown(
-            f"no such {'test' if name else 'host'}: '{names.printable(what)}'{config.did_you_mean(what, known)}"
-        )
+# What a verb is about.
+
+
+def _split(subject: str) -> tuple[str, str]:
+    """Split `subject` into host and test, '' for what it does not name; raise _Unknown."""
+    host, slash, name = subject.partition("/")
+    if subject and (not host or (slash and not name)):
+        raise _Unknown(f"'{names.printable(subject)}' is neither HOST nor HOST/TEST")
     return host, name
 
 
-def _named(what: str) -> tuple[str, str]:
-    """Return the host and the test, or nothing in its place, that WHAT names."""
-    host, slash, name = what.partition("/")
-    if what and (not host or (slash and not name)):
-        raise _Unknown(f"'{names.printable(what)}' is neither HOST nor HOST/TEST")
-    return host, name
+def _require(view: NodeReport, subject: str) -> tuple[str, str]:
+    """Split `subject` into host and test; raise _Unknown if this node has no such test."""
+    host, name = _split(subject)
+    if not subject or any(report.is_chosen(test, (host, name)) for test in view.tests):
+        return host, name
+    if name:
+        kind, candidates = "test", {str(test) for test in view.tests}
+    else:
+        kind, candidates = "host", {test.host for test in view.tests}
+    suggestion = config.did_you_mean(subject, candidates)
+    raise _Unknown(f"no such {kind}: '{names.printable(subject)}'{suggestion}")
 
 
-def _or_unknown(verb: Callable[[_Chosen], int]) -> Callable[[_Chosen], int]:
-    """Have VERB end with the status of wrong usage where what was asked for is not there."""
+def _usage_error_if_unknown(verb: Callable[[_Options], int]) -> Callable[[_Options], int]:
+    """Make `verb` end with the status of wrong usage if its subject does not exist."""
 
     @functools.wraps(verb)
-    def tried(chosen: _Chosen) -> int:
+    def tried(chosen: _Options) -> int:
         try:
             return verb(chosen)
-        except (_Unknown, silence.Refused) as unknown:
-            log.complain(str(unknown))
+        except (_Unknown, silence.Refused) as error:
+            log.complain(str(error))
             return os.EX_USAGE
 
     return tried
 
 
-@_or_unknown
-def _status(chosen: _Chosen) -> int:
-    view, _, configuration = _read(chosen)
-    wanted = _wanted(view, chosen.what)
+def _past(store: state.State, wanted: tuple[str, str]) -> _Past:
+    """Return the incidents of what is wanted, oldest first, and what was handed over of them."""
+    since = store.clock.now() - state.HISTORY_SECONDS
+    return store.past(wanted, since), store.handed(wanted)
+
+
+# The verbs.
+
+
+@_usage_error_if_unknown
+def _status(chosen: _Options) -> int:
+    reading = reader.read(chosen)
+    wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
-        return _show(chosen, report.status(view, wanted), terminal.status)
+        return _show(chosen, report.status(reading.view, wanted), terminal.status)
     from dmonitor import check
 
-    tests = {
-        test: wants for test, wants in configuration.tests.items() if report.is_chosen(test, wanted)
-    }
-    seen, _ = check.look(chosen, configuration._replace(tests=tests))
-    judged = {
-        test: each for test, each in seen.judgements.items() if report.is_chosen(test, wanted)
-    }
-    facts = report.views(report.ability(view), judged)
+    tests = {}
+    for test, parameters in reading.configuration.tests.items():
+        if report.is_chosen(test, wanted):
+            tests[test] = parameters
+    observation, _ = check.look(chosen, reading.configuration._replace(tests=tests))
+    judgements = {}
+    for test, judgement in observation.judgements.items():
+        if report.is_chosen(test, wanted):
+            judgements[test] = judgement
+    facts = report.views(report.ability(reading.view), judgements)
     return _show(chosen, facts, terminal.views)
 
 
-@_or_unknown
-def _why(chosen: _Chosen) -> int:
-    wanted = _named(chosen.what)
-    view, (found, handed), _ = _read(chosen, lambda store, _: _past(store, wanted))
-    host, name = _wanted(view, chosen.what)
+@_usage_error_if_unknown
+def _why(chosen: _Options) -> int:
+    wanted = _split(chosen.what)
+    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True)
+    host, name = _require(reading.view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
     if not name:
-        raise _Unknown(
-            f"which test of {host}? HOST/TEST: {', '.join(sorted(str(test) for test in view.tests if test.host == host))}"
-        )
-    return _show(chosen, report.why(view, Test(host, name), found, handed), terminal.why)
+        tests = sorted(str(test) for test in reading.view.tests if test.host == host)
+        raise _Unknown(f"which test of {host}? HOST/TEST: {', '.join(tests)}")
+    incidents, handed = reading.more
+    facts = report.why(reading.view, Test(host, name), incidents, handed)
+    return _show(chosen, facts, terminal.why)
 
 
-@_or_unknown
-def _history(chosen: _Chosen) -> int:
-    wanted = _named(chosen.what)  # it may have been removed, and yet have been
+@_usage_error_if_unknown
+def _history(chosen: _Options) -> int:
+    wanted = _split(chosen.what)  # a test that was removed has a history, too
 
-    def read(
-        store: state.State, _: report.NodeReport
-    ) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
-        return (
-            store.changes(wanted, evidence=False) if chosen.json else [],
-            _past(store, wanted),
-            store.known_since(),
-        )
+    def read(store: state.State, _: NodeReport) -> tuple[list[Change], _Past, float]:
+        changes = store.changes(wanted, evidence=False) if chosen.json else []
+        return changes, _past(store, wanted), store.known_since()
 
-    view, (changes, (found, handed), since), _ = _read(chosen, read)
-    if not changes and not found:
-        _wanted(view, chosen.what)
-    return _show(chosen, report.history(found, changes, handed, view, since), terminal.history)
+    reading = reader.read(chosen, read)
+    changes, (incidents, handed), since = reading.more
+    if not changes and not incidents:
+        _require(reading.view, chosen.what)
+    facts = report.history(incidents, changes, handed, reading.view, since)
+    return _show(chosen, facts, terminal.history)
 
 
-def _past(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any]]:
-    """Return the incidents of what is WANTED, and what was handed over of them."""
-    return store.past(wanted, store.clock.now() - state.HISTORY_SECONDS), store.handed(wanted)
-
-
-def _silences(chosen: _Chosen) -> int:
-    view, _, _ = _read(chosen)
+def _silences(chosen: _Options) -> int:
+    view = reader.read(chosen).view
     return _show(chosen, report.silences(view.silences, view.now), terminal.silences)
 
 
-@_or_unknown
-def _silence(chosen: _Chosen) -> int:
+@_usage_error_if_unknown
+def _silence(chosen: _Options) -> int:
     """Touch the file of a silence, or remove it."""
-    what, when = chosen.what, " ".join(chosen.when).removeprefix("for ")
+    when = " ".join(chosen.when).removeprefix("for ")
     if when == "off":
-        removed = silence.lift(chosen.config, what)
-        still = _silenced_still(chosen, what, is_known=bool(removed))
-        said = [f"removed {path}" for path in removed] or [f"{what} is not silenced here"]
-        said += [
-            f"{each['what']} is silenced by {each['node']} still: dmonitor silence {each['what']} off, there"
-            for each in still
-        ]
-        return _show(
-            chosen,
-            {"what": what, "removed": removed, "until": None, "still": still},
-            lambda *_: said,
-        )
+        return _lift(chosen)
     if chosen.when and not when:
-        raise _Unknown("until when? an empty word says nothing")
+        raise _Unknown("until when? an empty word names no time")
     until = silence.end(when) if when else None
-    silence.say(chosen.config, what, until)
-    facts: report.Facts = {"what": what, "removed": [], "until": report.moment(until), "still": []}
-    end = (
-        f"until {terminal.day(facts['until'])}" if until else f"until `dmonitor silence {what} off`"
-    )
-    return _show(
-        chosen,
-        facts,
-        lambda *_: [
-            f"nobody is mailed about {what} {end}; the other nodes hear of it within a minute"
-        ],
-    )
+    silence.say(chosen.config, chosen.what, until)
+    facts: Facts = {"what": chosen.what, "removed": [], "until": report.moment(until), "still": []}
+    end = f"until `dmonitor silence {chosen.what} off`"
+    if until:
+        end = f"until {terminal.day(facts['until'])}"
+    line = f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"
+    return _show(chosen, facts, lambda *_: [line])
 
 
-def _silenced_still(chosen: _Chosen, what: str, *, is_known: bool) -> list[report.Facts]:
-    """Return the silences of WHAT that hold, whoever says them, as far as that is known; what is not IS_KNOWN has to be there."""
+def _lift(chosen: _Options) -> int:
+    """Remove the file of a silence, and say which other silences of the same thing hold."""
+    subject = chosen.what
+    removed = silence.lift(chosen.config, subject)
+    still = _silenced_still(chosen, subject, is_known=bool(removed))
+    facts: Facts = {"what": subject, "removed": removed, "until": None, "still": still}
+    lines = [f"removed {path}" for path in removed] or [f"{subject} is not silenced here"]
+    for other in still:
+        command = f"dmonitor silence {other['what']} off"
+        lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
+    return _show(chosen, facts, lambda *_: lines)
+
+
+def _silenced_still(chosen: _Options, subject: str, *, is_known: bool) -> list[Facts]:
+    """Return the silences of `subject` that hold, of any node, as far as this node knows.
+
+    Raise _Unknown if nothing silences it and no test has its name, unless it `is_known`.
+    """
     try:
-        view, _, _ = _read(chosen)
-    except (StateError, user.NoUser, OSError):  # what was to be done is done
+        view = reader.read(chosen).view
+    except (StateError, user.NoUser, OSError):  # the file is removed all the same
         return []
-    (listed,) = report.silences(view.silences, view.now).values()
-    host = what.partition("/")[0]
-    still = [
-        each
-        for each in listed
-        if each["what"] in (what, host) or (what == host == each["what"].partition("/")[0])
-    ]
+    host, _, name = subject.partition("/")
+    still = []
+    for other in report.silences(view.silences, view.now)["silences"]:
+        is_of_host = other["what"].partition("/")[0] == host
+        if other["what"] in (subject, host) or (is_of_host and not name):
+            still.append(other)
     if not still and not is_known:
-        _wanted(view, what)
+        _require(view, subject)
     return still
 
 
-def _peers(chosen: _Chosen) -> int:
+def _peers(chosen: _Options) -> int:
     from dmonitor import observer
     from dmonitor.core import digest
 
     user.become()
-    configuration, own_incarnation = (
-        _configuration(chosen),
-        functools.partial(lock.holder, chosen.state, "dmonitord"),
-    )
+    configuration = reader.load(chosen)
+    own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
     node_id, _, _ = state.peek(chosen.state, chosen.run_dir)
     around, contacts = observer.greet_all(configuration, node_id, own_incarnation)
-    mine = (
+    our_digests = (
         digest.digest(configuration.tests),
         digest.digest_nodes(configuration.nodes),
         digest.digest(configuration.addresses),
     )
-    where = {peer.node.name: peer.addresses[0] for peer in around.peers if peer.addresses}
+    addresses = {}
+    for peer in around.peers:
+        if peer.addresses:
+            addresses[peer.node.name] = str(peer.addresses[0])
     order = [node.name for node in configuration.nodes]
-    contacts = sorted(contacts, key=lambda each: order.index(each[0].node.name))
-    facts = report.peers(contacts, mine, {name: str(address) for name, address in where.items()})
-    return _show(chosen, facts, terminal.peers)
+    contacts = sorted(contacts, key=lambda greeted: order.index(greeted[0].node.name))
+    return _show(chosen, report.peers(contacts, our_digests, addresses), terminal.peers)
 
 
-def _page(chosen: _Chosen) -> int:
-    """Write DIR/index.html."""
+def _page(chosen: _Options) -> int:
+    """Write the page to DIR/index.html, or to www/index.html in the state directory."""
+    from dmonitor.operator import page, publish
 
-    def make() -> str:
-        from dmonitor.operator import page
+    def read(store: state.State, view: NodeReport) -> tuple[list[Incident], dict[str, float]]:
+        since = {str(test): store.known_since(test) for test in view.test_states}
+        return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
-        def read(store: state.State, view: report.NodeReport) -> tuple[list[Any], dict[str, float]]:
-            since = {str(test): store.known_since(test) for test in view.test_states}
-            return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
-
-        view, (found, since), _ = _read(chosen, read)
-        status, incidents = (
-            report.status(view, with_evidence=True),
-            report.incidents(found, (), view.now),
-        )
-        return page.page(
-            status,
-            incidents,
-            report.silences(view.silences, view.now),
-            report.nodes(view),
-            view.now,
-            since,
-        )
-
-    return _publish(chosen, os.path.join(chosen.what, "index.html") if chosen.what else "", make)
+    reading = reader.read(chosen, read, evidence=True, quiet=True)
+    view = reading.view
+    known, since = reading.more
+    status = report.status(view, with_evidence=True)
+    incidents = report.incidents(known, (), view.now)
+    silences = report.silences(view.silences, view.now)
+    text = page.page(status, incidents, silences, report.nodes(view), view.now, since)
+    directory = chosen.what or publish.home_of(chosen.state)
+    return _publish(chosen, os.path.join(directory, "index.html"), text)
 
 
-def _metrics(chosen: _Chosen) -> int:
-    """Write FILE."""
+def _metrics(chosen: _Options) -> int:
+    """Write the metrics to FILE, or to www/dmonitor.prom in the state directory."""
+    from dmonitor.operator import metrics, publish
 
-    def make() -> str:
-        from dmonitor.operator import metrics
-
-        view, _, _ = _read(chosen)
-        times = {str(test): standing.since for test, standing in view.test_states.items()}
-        times |= {
-            str(known.test): known.began
-            for known in view.incidents
-            if known.is_open and known.flapping
-        }
-        return metrics.metrics(
-            report.status(view), {**times, "last_round": max(0.0, view.node.finished)}
-        )
-
-    return _publish(chosen, chosen.what, make)
+    view = reader.read(chosen, quiet=True).view
+    times = {str(test): test_state.since for test, test_state in view.test_states.items()}
+    for incident in view.incidents:
+        if incident.is_open and incident.flapping:
+            times[str(incident.test)] = incident.began
+    times["last_round"] = max(0.0, view.node.finished)
+    path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
+    return _publish(chosen, path, metrics.metrics(report.status(view), times))
 
 
-def _publish(chosen: _Chosen, path: str, make: Callable[[], str]) -> int:
-    """Have what MAKE returns published in PATH."""
+def _publish(chosen: _Options, path: str, text: str) -> int:
+    """Write `text` to the file `path`, or to standard output if that was named; return a status."""
     from dmonitor.operator import publish
 
+    if chosen.what in publish.STANDARD_OUTPUT:
+        sys.stdout.buffer.write(text.encode())
+        return os.EX_OK
     try:
-        if path in ("-", "/dev/stdout"):
-            publish.to_stdout(make)
-            return os.EX_OK
-        size = publish.publish(path, make)
-    except publish.NotWritten as refused:
-        return refused.status
-    return (
-        _show(chosen, {"written": path, "bytes": size}, lambda *_: []) if chosen.json else os.EX_OK
-    )
+        size = publish.write(path, text, publish.home_of(chosen.state))
+    except publish.NotWritten as error:
+        log.complain(str(error))
+        return os.EX_TEMPFAIL
+    if chosen.json:
+        _print_json({"written": path, "bytes": size})
+    return os.EX_OK
 
 
-def _key(chosen: _Chosen) -> int:
+def _key(chosen: _Options) -> int:
+    """Change the key, or show the fingerprints of the keys; with --json, both."""
     from dmonitor.operator import keys
 
-    if chosen.what and (
-        status := keys.change(
-            chosen.config, chosen.what, say=(lambda _: None) if chosen.json else print
-        )
-    ):
-        return status
-    if chosen.what and not chosen.json:
-        return os.EX_OK
+    if chosen.what:
+        say = _say_nothing if chosen.json else print
+        status = keys.change(chosen.config, chosen.what, say)
+        if status or not chosen.json:
+            return status
     problems = config.Problems()
-    found = keys.fingerprints(chosen.config, problems)
+    fingerprints = keys.fingerprints(chosen.config, problems)
     for problem in problems:
         log.complain(str(problem))
-    facts: report.Facts = {
-        "keys": [{"path": path, "fingerprint": each} for path, each in found.items()]
-    }
-    said = [f"{each}  {path}" for path, each in found.items()]
-    said += (
-        [] if f"{chosen.config}/{config.KEY_FILES[0]}" in found or problems else [config.MAKE_KEY]
-    )
-    _show(chosen, facts, lambda *_: said)
+    listed = [{"path": path, "fingerprint": each} for path, each in fingerprints.items()]
+    lines = [f"{fingerprint}  {path}" for path, fingerprint in fingerprints.items()]
+    key_path = f"{chosen.config}/{config.KEY_FILES[0]}"
+    if key_path not in fingerprints and not problems:
+        lines.append(config.MAKE_KEY)
+    _show(chosen, {"keys": listed}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
 
 
-_VERBS: dict[str, Callable[[_Chosen], int]] = {
+def _say_nothing(text: str) -> None:
+    """Drop a message that is for people."""
+
+
+_VERBS: dict[str, Callable[[_Options], int]] = {
     "status": _status,
     "why": _why,
     "history": _history,

@@ -201,8 +201,9 @@ def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None)
         print(textwrap.indent(first.run("dmonitor", *words).stdout, "    "))
     expect(place, down)
     if page:
-        made = first.run("dmonitor", "page", page)
+        made = first.run("dmonitor", "page", "-")
         assert made.returncode == 0, made.stderr
+        Path(page, "index.html").write_text(made.stdout, encoding="utf-8")
 
     chapter(
         f"It is back; but {first.address} cannot mail, for its sendmail refuses: the next node says it"

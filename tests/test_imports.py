@@ -60,7 +60,6 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},
-    "operator.publish": {"fork"},
 }
 
 

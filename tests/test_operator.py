@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import runpy
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -189,7 +192,10 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
             ("silence", WEB, "0001-01-01"),
             "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
         ),
-        (("silence", WEB, "until", "9999-12-31"), "9999-12-31 is too far away"),
+        (
+            ("silence", WEB, "until", "9999-12-31"),
+            "9999-12-31 is too far away; the end must be less than 28 years away",
+        ),
         (
             ("silence", WEB, "0h"),
             "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
@@ -302,33 +308,137 @@ def test_the_key(three: list[LocalNode]) -> None:
 
 
 def test_page_and_metrics_are_written_for_all_to_read(
-    three: list[LocalNode], story: Callable[[str], None], tmp_path: Path
+    three: list[LocalNode], story: Callable[[str], None], place: Place
 ) -> None:
-    said = Said(three[0])
+    said, out = Said(three[0]), place.writable("out")
     with running(three):
         story("OK 200")
         story("FAIL '<script>alert(1)</script>'")
     for verb, where, path in (
-        ("page", tmp_path, tmp_path / "index.html"),
-        ("metrics", tmp_path / "x.prom", tmp_path / "x.prom"),
+        ("page", out, out / "index.html"),
+        ("metrics", out / "x.prom", out / "x.prom"),
     ):
         assert said.json(verb, str(where)) == {"written": str(path), "bytes": path.stat().st_size}
         assert path.stat().st_mode & 0o777 == 0o644
-    text = (tmp_path / "index.html").read_text()
+        assert path.stat().st_uid == run_as().pw_uid, "root became the user dmonitor first"
+    text = (out / "index.html").read_text()
     assert (
         "1 of 5 tests is DOWN" in text
         and "&lt;script&gt;alert(1)" in text
         and "<script>alert" not in text
     )
-    assert ADDRESS not in text and sorted(os.listdir(tmp_path)) == ["index.html", "x.prom"]
+    assert ADDRESS not in text and sorted(os.listdir(out)) == ["index.html", "x.prom"]
     assert (
-        'dmonitor_test_down{host="www.example.com",test="web"} 1\n'
-        in (tmp_path / "x.prom").read_text()
+        'dmonitor_test_down{host="www.example.com",test="web"} 1\n' in (out / "x.prom").read_text()
     )
-    ran = said.run("page", str(tmp_path / "none"))
-    assert (
-        ran.returncode == os.EX_TEMPFAIL and f"there is no directory {tmp_path}/none" in ran.stderr
+
+
+def test_page_and_metrics_are_at_home_in_the_state_directory(three: list[LocalNode]) -> None:
+    prepare(three)
+    three[0].round()
+    said, home = Said(three[0]), three[0].state / "www"
+    for umask in (0o077, 0o022):  # the second time, the directory is there
+        before = os.umask(umask)
+        try:
+            assert said.json("page")["written"] == f"{home}/index.html"
+            assert said.json("metrics")["written"] == f"{home}/dmonitor.prom"
+        finally:
+            os.umask(before)
+        assert sorted(os.listdir(home)) == ["dmonitor.prom", "index.html"]
+        for path, mode in (
+            (home, 0o755),
+            (home / "index.html", 0o644),
+            (home / "dmonitor.prom", 0o644),
+        ):
+            assert path.stat().st_mode & 0o777 == mode
+            assert path.stat().st_uid == run_as().pw_uid
+
+
+def let_pass(directory: Path, uid: int) -> None:
+    """Do what `setfacl -m u:UID:x DIRECTORY` does, which not every machine has."""
+    nobody_named = 0xFFFFFFFF
+    entries = (  # of tag, permissions and id
+        *(0x01, 7, nobody_named),  # the owner
+        *(0x02, 1, uid),
+        *(0x04, 5, nobody_named),  # the group
+        *(0x10, 5, nobody_named),  # what the group and users that are named may have at most
+        *(0x20, 0, nobody_named),  # all others
     )
+    os.setxattr(directory, "system.posix_acl_access", struct.pack("<I" + "HHI" * 5, 2, *entries))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user of a web server")
+def test_a_web_server_that_may_pass_reads_the_page_and_nothing_else(three: list[LocalNode]) -> None:
+    """As README.Debian has it: one more user may pass through the state directory, whose mode stays 750."""
+    web_server = 12345
+    prepare(three)
+    with running(three[:1]):
+        three[0].round()
+        Said(three[0])("page")
+        Said(three[0])("metrics")
+        three[0].state.chmod(0o750)
+
+        def is_readable(path: Path) -> bool:
+            read = ["cat", str(path)] if path.is_file() else ["ls", str(path)]
+            return not subprocess.run(
+                read, user=web_server, group=web_server, extra_groups=(), capture_output=True
+            ).returncode
+
+        kept = sorted(path for path in three[0].state.iterdir() if path.name != "www")
+        assert {"check.lock", "dmonitord.lock", "dmonitord.pid", "node-id", "state.db"} <= {
+            path.name for path in kept
+        }
+        served = [three[0].state / "www" / name for name in ("index.html", "dmonitor.prom")]
+        assert not any(is_readable(path) for path in served)
+        let_pass(three[0].state, web_server)
+        three[0].state.chmod(0o750)  # as the package and systemd do again
+        assert all(is_readable(path) for path in served)
+        assert [path for path in (three[0].state, *kept) if is_readable(path)] == []
+        assert [path.name for path in kept if path.stat().st_mode & 0o007] == [], (
+            "nor would they be if all might pass"
+        )
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path, wrong, over = tmp_path / "x.prom", [], threading.Event()
+    texts = [letter * 2_000_000 for letter in "ab"]
+    publish.write(str(path), texts[0], "")
+
+    def read() -> None:
+        while not over.is_set():
+            text = path.read_text()
+            if text not in texts:
+                wrong.append(len(text))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(50):
+            publish.write(str(path), texts[number % 2], "")
+    finally:
+        over.set()
+        reader.join()
+    assert wrong == [] and os.listdir(tmp_path) == ["x.prom"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
+def test_what_could_not_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "index.html"
+    publish.write(str(path), "before", "")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fchmod", fail)
+    with pytest.raises((publish.NotWritten, KeyboardInterrupt)) as raised:
+        publish.write(str(path), "behind", "")
+    if isinstance(error, OSError):
+        assert str(raised.value) == f"unable to write {path}: No space left on device"
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["index.html"]
 
 
 @pytest.mark.parametrize("nodes", [3, 10, 40])
@@ -420,17 +530,18 @@ def test_what_is_too_far_away_is_refused_and_costs_no_greeting(
 
 
 def test_places_that_are_not_meant(
-    three: list[LocalNode], story: Callable[[str], None], tmp_path: Path
+    three: list[LocalNode], story: Callable[[str], None], place: Place
 ) -> None:
     with running(three):
         story("OK 200")
-    said = Said(three[0])
+    said, out = Said(three[0]), place.writable("out")
     for words in (("page", ""), ("metrics", ""), ("silence", WEB, "")):
         assert said.run(*words).returncode == os.EX_USAGE
-    (tmp_path / "there").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    said("metrics", str(tmp_path / "link"))
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").stat().st_size
+    (out / "link").symlink_to(three[0].state / "state.db")
+    said("metrics", str(out / "link"))
+    assert not (out / "link").is_symlink() and (
+        three[0].state / "state.db"
+    ).read_bytes().startswith(b"SQLite format 3")
 
 
 def test_colour_is_for_a_terminal_that_wants_it(
@@ -597,7 +708,7 @@ def test_a_node_whose_mails_are_refused_cannot_alert(
 
 
 def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
-    three: list[LocalNode], tmp_path: Path
+    three: list[LocalNode],
 ) -> None:
     prepare(three)
     three[0].round()
@@ -605,8 +716,8 @@ def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
         store.save(Save(node=store.node_memory()._replace(finished=store.clock.now() - 86400)))
     for path in three[0].state.iterdir():
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
-    Said(three[0])("page", str(tmp_path))
-    assert "<h2>Out of date" in (tmp_path / "index.html").read_text()
+    Said(three[0])("page")
+    assert "<h2>Out of date" in (three[0].state / "www/index.html").read_text()
 
 
 def test_a_removed_test_leaves_no_incident_that_looks_open(
@@ -677,10 +788,13 @@ def test_metrics_of_odd_names_and_places(three: list[LocalNode]) -> None:
     said = Said(three[0])("metrics", "/dev/stdout")
     assert 'dmonitor_test_failing_here{host="banana.example.com",test="finance"} NaN\n' in said
     ran = Said(three[0]).run("page", "/nonexistent/x")
+    advice = (
+        f"make one that user {run_as().pw_name} may write, or name none to use {three[0].state}/www"
+    )
+    assert ran.returncode == os.EX_TEMPFAIL
     assert (
-        ran.returncode == os.EX_TEMPFAIL
-        and ran.stderr
-        == "dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x\n"
+        ran.stderr
+        == f"dmonitor: unable to write /nonexistent/x/index.html: there is no directory /nonexistent/x; {advice}\n"
     )
 
 
@@ -728,7 +842,7 @@ def test_a_silence_that_ends_says_what_holds_on(
     for said in (first, second):
         assert said("silence", WEB, "off").splitlines() == [
             f"{WEB} is not silenced here",
-            "www.example.com is silenced by 127.0.0.31 still: dmonitor silence www.example.com off, there",
+            "www.example.com is still silenced by 127.0.0.31: dmonitor silence www.example.com off, there",
         ]
     assert second.json("silence", "www.example.com", "off")["still"] == [held]
     assert first.json("silence", "www.example.com", "off")["still"] == []
@@ -745,58 +859,6 @@ def test_a_silence_that_ends_says_what_holds_on(
     assert not (three[0].config / "typo").exists()
 
 
-def test_nobody_elses_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root writes the page where the user of the web server may write, too."""
-    monkeypatch.setattr(publish, "_as_user", lambda make: make().encode())
-
-    def links_are(whose: int) -> None:
-        for link in (tmp_path / "www/index.html", tmp_path / "alias"):
-            if os.geteuid() == 0:
-                os.lchown(link, whose, -1)
-        if real:
-            monkeypatch.setattr(publish.os, "geteuid", lambda: whose or real)
-
-    real = os.geteuid()
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www/secret").write_text("precious")
-    (tmp_path / "www/index.html").symlink_to("secret")
-    (tmp_path / "alias").symlink_to(tmp_path / "www")
-    links_are(0)
-    assert publish.publish(f"{tmp_path}/alias/index.html", lambda: "page") == 4
-    assert (tmp_path / "www/secret").read_text() == "page" and (
-        tmp_path / "www/index.html"
-    ).is_symlink()
-    (tmp_path / "www/secret").write_text("precious")
-    links_are(12345)
-    with pytest.raises(publish.NotWritten):
-        publish.publish(f"{tmp_path}/alias/index.html", lambda: "page")
-    assert publish.publish(f"{tmp_path}/www/index.html", lambda: "page") == 4
-    assert (tmp_path / "www/index.html").read_text() == "page" and not (
-        tmp_path / "www/index.html"
-    ).is_symlink()
-    assert (tmp_path / "www/secret").read_text() == "precious" and sorted(
-        os.listdir(tmp_path / "www")
-    ) == ["index.html", "secret"]
-
-    def exchanged(make: Callable[[], str]) -> bytes:
-        for place in ("www", "www/index.html"):  # after each was looked at
-            (tmp_path / place).rename(tmp_path / f"{place}.away")
-            (tmp_path / place).symlink_to(tmp_path / "victim" if place == "www" else "secret")
-        return make().encode()
-
-    (tmp_path / "victim").mkdir()
-    (tmp_path / "victim/index.html").write_text("precious")
-    monkeypatch.setattr(publish, "_as_user", exchanged)
-    assert publish.publish(f"{tmp_path}/www/index.html", lambda: "another") == 7
-    assert (tmp_path / "victim/index.html.away").read_text() == "precious" and os.listdir(
-        tmp_path / "www.away"
-    ) != []
-    assert (tmp_path / "www.away/index.html").read_text() == "another"
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(publish.NotWritten):
-        publish.publish(f"{tmp_path}/fifo", lambda: "page")
-
-
 def test_standard_output_is_no_file(three: list[LocalNode], tmp_path: Path) -> None:
     prepare(three)
     three[0].round()
@@ -805,27 +867,60 @@ def test_standard_output_is_no_file(three: list[LocalNode], tmp_path: Path) -> N
     subprocess.run(["sh", "-c", command], env=three[0].place.environment(), check=True)
     lines = (tmp_path / "out").read_text().splitlines()
     assert lines[0] == "before" and lines[-1] == "behind" and "dmonitor_can_alert 0" in lines
+    page_text = Said(three[0])("page", "-")
+    assert page_text.startswith("<!DOCTYPE html>") and page_text.endswith("</html>\n")
+    assert not (three[0].state / "www").exists()
 
 
 def test_where_nothing_can_be_written_the_reason_is_said(
-    three: list[LocalNode], tmp_path: Path
+    three: list[LocalNode], place: Place
 ) -> None:
     prepare(three)
     three[0].round()
-    said = Said(three[0])
-    (tmp_path / "index.html").mkdir()
+    said, out = Said(three[0]), place.writable("out")
+    (out / "index.html").mkdir()
+    (out / "file").touch()
     for words, complaint in (
-        (("metrics", str(tmp_path)), f"unable to write {tmp_path}: it is a directory"),
-        (("page", str(tmp_path)), f"unable to write {tmp_path}/index.html: it is a directory"),
+        (("metrics", str(out)), f"unable to write {out}: it is a directory"),
+        (("page", str(out)), f"unable to write {out}/index.html: it is a directory"),
+        (("metrics", f"{out}/file/x.prom"), f"unable to write {out}/file/x.prom: Not a directory"),
         (("metrics", "/proc/x.prom"), "unable to write /proc/x.prom: "),
     ):
         ran = said.run(*words)
         assert ran.returncode == os.EX_TEMPFAIL and ran.stderr.startswith(
             f"dmonitor: {complaint}"
         ), ran
-    assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and os.listdir(tmp_path) == [
-        "index.html"
+    assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and sorted(os.listdir(out)) == [
+        "file",
+        "index.html",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_that_is_somebody_elses_is_not_written(
+    three: list[LocalNode], place: Place
+) -> None:
+    prepare(three)
+    three[0].round()
+    said, writer = Said(three[0]), run_as().pw_name
+    theirs, home = place.directory / "theirs", three[0].state / "www"
+    for directory in (theirs, home):
+        directory.mkdir(mode=0o755)
+    allow = "let this user write there (chown or setfacl)"
+    for directory, words, advice in (
+        (theirs, ("page", str(theirs)), f"{allow}, or name no directory to use {home}"),
+        (home, ("page",), allow),
+    ):
+        ran = said.run(*words)
+        assert ran.returncode == os.EX_TEMPFAIL
+        assert (
+            ran.stderr
+            == f"dmonitor: unable to write {directory}/index.html: Permission denied for user {writer}; {advice}\n"
+        )
+        assert os.listdir(directory) == []
+        os.chown(directory, run_as().pw_uid, -1)
+        said(*words)
+        assert os.listdir(directory) == ["index.html"]
 
 
 def test_what_cannot_be_read_is_not_taken_for_removed(

@@ -1,138 +1,84 @@
-"""Files for others to read, written whole or not at all: what `dmonitor page` and `dmonitor metrics` make.
+"""Write a file for others to read: what `dmonitor page` and `dmonitor metrics` make.
 
-They are made as the user that dmonitor runs as, who may read the state, and written as who we are, who may write there. Root may
-well be asked to write where somebody else may, too: no link of his, on whatever part of the way, leads anywhere.
+A reader finds the old file or the new one, and never a part of one. The program has become the user
+dmonitor before it comes here, so it writes only where this user may.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
-import sys
 import tempfile
-from collections.abc import Callable
 
-from dmonitor.base import cli, log
+from dmonitor.base import user
 
-_LINKS = 40  # on one way
+STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
 class NotWritten(Exception):
-    """Nothing was written, and why has been said; `status` is that of sysexits.h."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
+    """The file was not written; the text says why, and what to do next."""
 
 
-def publish(path: str, make: Callable[[], str]) -> int:
-    """Write what MAKE returns to PATH, for all to read; return how many bytes that are, or raise NotWritten."""
-    if not path:
-        raise _refused("nowhere", "the name is empty", os.EX_USAGE)
-    with contextlib.ExitStack() as opened:
-        try:
-            directory, name = _open(path, opened)
-            where = f"/proc/self/fd/{directory}"
-            text = _as_user(make)
-            descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=where)
-            opened.callback(_unlink, draft)
-            with open(descriptor, "wb") as file:
-                file.write(text)
-                os.fchmod(descriptor, 0o644)
-            os.replace(draft, f"{where}/{name}")
-        except FileNotFoundError:
-            raise _refused(path, f"there is no directory {os.path.dirname(path) or '.'}") from None
-        except OSError as error:
-            raise _refused(path, error.strerror or str(error)) from None
-    return len(text)
+def home_of(state: str) -> str:
+    """Return the directory that these files are in unless the operator names another."""
+    return f"{state}/www"
 
 
-def to_stdout(make: Callable[[], str]) -> None:
-    """Write what MAKE returns to standard output; or raise NotWritten."""
-    sys.stdout.buffer.write(_as_user(make))
+def write(path: str, text: str, home: str) -> int:
+    """Write `text` to the file `path`, which all may read; return its size in bytes.
 
-
-def _refused(path: str, reason: str, status: int = os.EX_TEMPFAIL) -> NotWritten:
-    log.complain(f"unable to write {path}: {reason}")
-    return NotWritten(status)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-
-
-def _open(path: str, opened: contextlib.ExitStack) -> tuple[int, str]:
-    """Return the directory of the file PATH, OPENED, and the name of the file there.
-
-    Links are followed, as long as they are root's or ours. Each is looked at once, held fast, for it may be another thing at
-    the next look.
+    Raise NotWritten if that fails. The directory `home` is made if it is missing; no other is made.
+    A link at `path` is replaced and not followed, because it may lead to another file of ours.
     """
-
-    def hold(name: str, place: int | None = None) -> int:
-        held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
-        opened.callback(os.close, held)
-        return held
-
-    place, left, links = hold("/"), os.path.abspath(path).split("/"), 0
-    while True:
-        name = left.pop(0)
-        if not name and left:
-            continue
-        try:
-            held = hold(name or ".", place)
-        except FileNotFoundError:
-            if left:
-                raise
-            return place, name
-        status = os.fstat(held)
-        if stat.S_ISLNK(status.st_mode):
-            if status.st_uid in (0, os.geteuid()) and links < _LINKS:
-                target, links = os.readlink("", dir_fd=held), links + 1
-                place, left = (
-                    hold("/") if target.startswith("/") else place,
-                    target.split("/") + left,
-                )
-            elif left:
-                raise _refused(path, f"{name} is a link of somebody else's")
-            else:
-                return place, name  # it is replaced
-        elif left:
-            place = held
-        elif stat.S_ISREG(status.st_mode):
-            return place, name
-        else:
-            raise _refused(
-                path,
-                "it is a directory"
-                if stat.S_ISDIR(status.st_mode)
-                else "it is no file; `-` is standard output",
-            )
+    directory = os.path.dirname(path) or "."
+    content = text.encode()
+    if os.path.isdir(path):
+        raise NotWritten(f"unable to write {path}: it is a directory")
+    try:
+        if directory == home:
+            _make(home)
+        _replace(path, directory, content)
+    except OSError as error:
+        raise NotWritten(f"unable to write {path}: {_reason(error, directory, home)}") from None
+    return len(content)
 
 
-def _as_user(make: Callable[[], str]) -> bytes:
-    """Return what MAKE returns, as another process that has given up root; NotWritten where that failed, which it has said."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = os.EX_SOFTWARE
-        try:
-            os.close(reading)
+def _make(directory: str) -> None:
+    """Make `directory`, which all may read, unless it is there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory)
+        os.chmod(directory, 0o755)  # whatever the umask
 
-            def write() -> int:
-                text = make().encode()
-                with open(writing, "wb") as file:
-                    file.write(text)
-                return os.EX_OK
 
-            status = cli.guard(write)
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with open(reading, "rb") as file:
-        text = file.read()
-    _, ended = os.waitpid(child, 0)
-    if ended or not text:
-        raise NotWritten(os.EX_TEMPFAIL)
-    return text
+def _replace(path: str, directory: str, content: bytes) -> None:
+    """Replace the file `path` with `content`; raise OSError, and leave no draft, if that fails."""
+    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(descriptor, 0o644)  # mkstemp makes it 600
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+def _reason(error: OSError, directory: str, home: str) -> str:
+    """Return why nothing could be written in `directory`, and what to do next."""
+    writer = user.name()
+    if isinstance(error, FileNotFoundError):
+        advice = f"make one that user {writer} may write, or name none to use {home}"
+        return f"there is no directory {directory}; {advice}"
+    if not isinstance(error, PermissionError):
+        return error.strerror or str(error)
+    return f"{error.strerror} for user {writer}; {_advice(writer, directory, home)}"
+
+
+def _advice(writer: str, directory: str, home: str) -> str:
+    """Return what to do about `directory`, in which the user `writer` may not write."""
+    if directory != home:
+        return f"let this user write there (chown or setfacl), or name no directory to use {home}"
+    if writer in user.NAMES:
+        return "let this user write there (chown or setfacl)"
+    return "run it as root"

@@ -93,7 +93,7 @@ def _moment(text: str, now: float) -> float:
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:
-    """Split `subject` into host and test, '' if it names no test; raise Refused if it is neither."""
+    """Split `subject` into host and test, '' if it names no test; raise Refused."""
     host, slash, name = subject.partition("/")
     proper = names.is_subject(host) and not names.is_ignored_file(host)
     if slash:

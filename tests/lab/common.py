@@ -200,9 +200,8 @@ def _wanted() -> list[str]:
     names = [
         re.split(r"[ :]", field)[0] for field in fields
     ]  # the first alternative, without a version
-    return [
-        name for name in names if name not in ("python3", "default-mta")
-    ]  # a base has these anyway
+    # A base has these anyway; setfacl of acl is what README.Debian has a person type.
+    return [name for name in names if name not in ("python3", "default-mta")] + ["acl"]
 
 
 def bring(lab: Lab, node: str, package: Path | None = None) -> str:

@@ -1,0 +1,115 @@
+"""Read this node's configuration and state into one NodeReport, for the verbs that show something.
+
+It changes nothing. It becomes the user dmonitor first, because the state is not for everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dmonitor.base import cli, log, user
+from dmonitor.base.errors import StateError
+from dmonitor.config import config
+from dmonitor.core.model import Test, node_test
+from dmonitor.operator import report
+from dmonitor.store import state
+
+
+class Reading(NamedTuple):
+    """What was read."""
+
+    view: report.NodeReport
+    more: Any  # what the caller's own function returned
+    configuration: config.Config
+
+
+def read(
+    options: cli.Chosen,
+    more: Callable[[state.State, report.NodeReport], Any] = lambda store, view: None,
+    *,
+    evidence: bool = False,
+    quiet: bool = False,
+) -> Reading:
+    """Return what this node knows, with all times on the wall clock.
+
+    `more` reads further in the same state. With `evidence`, the last change of each test has all
+    answers and not only our own. Mistakes in the configuration are named unless `quiet`.
+    Raise StateError if no round has run here yet.
+    """
+    user.become()
+    if not _is_there(options):
+        raise StateError(
+            f"{options.state}/state.db does not exist: no round has run on this node;"
+            " check that cron starts dmonitor-check"
+        )
+    configuration = load(options, quiet=quiet)
+
+    def read_all(store: state.State) -> tuple[report.NodeReport, Any, str]:
+        store.shift = store.clock.to_wall()
+        view = _view(configuration, store, evidence)
+        return view, more(store, view), store.broken
+
+    view, found, broken = state.read(options.state, options.run_dir, read_all)
+    if broken:
+        log.complain(f"part of the history cannot be read: {broken}")
+    return Reading(view, found, configuration)
+
+
+def load(options: cli.Chosen, *, quiet: bool = False) -> config.Config:
+    """Return the configuration; say how many mistakes it has, and the first, unless `quiet`."""
+    configuration = config.load(options.config)
+    errors = [
+        problem for problem in configuration.problems if problem.severity is config.Severity.ERROR
+    ]
+    if errors and not quiet:
+        count = f"mistakes in the configuration: {len(errors)}"
+        log.complain(f"{count}, see `dmonitor-check -t`; the first: {errors[0]}")
+    return configuration
+
+
+def _is_there(options: cli.Chosen) -> bool:
+    """Return whether there is a state; raise OSError if it cannot be read."""
+    for directory in (options.state, options.run_dir):
+        if directory and _is_readable(f"{directory}/state.db"):
+            return True
+    return False
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        with open(path, "rb"):
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _view(configuration: config.Config, store: state.State, evidence: bool) -> report.NodeReport:
+    memory = store.memory()
+    me = memory.node.name or configuration.settings.name or os.uname().nodename
+    tests: set[Test] = set(configuration.tests)
+    addresses = configuration.addresses
+    if not configuration.complete:  # what cannot be read may well be there
+        tests.update(memory.test_states)
+        addresses = store.addresses(addresses)
+    view = report.NodeReport(
+        me=me,
+        now=time.time(),
+        nodes=configuration.nodes,
+        tests=tests,
+        addresses=addresses,
+        quorum=configuration.settings.quorum,
+        node=memory.node,
+        test_states=memory.test_states,
+        latest=store.latest(memory.test_states, evidence=evidence),
+        incidents=memory.incidents,
+        outbox=memory.outbox,
+        silences={**memory.silences, me: configuration.silences},
+        unstored=store.failed,
+        rebooted=store.rebooted,
+        whole=configuration.complete,
+    )
+    tests.update(node_test(node.name) for node in view.peers)
+    return view
