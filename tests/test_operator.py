@@ -96,7 +96,7 @@ def test_from_first_to_last(
     early = first.run("status")
     assert (
         early.returncode == os.EX_TEMPFAIL
-        and "no round has run on this node; does cron start it?" in early.stderr
+        and "no round has run on this node; check that cron starts dmonitor-check" in early.stderr
     )
     with running(three):
         story("OK 200")
