@@ -17,7 +17,9 @@ from typing import Any
 
 from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
-from dmonitor.config import config
+from dmonitor.config import keyfile
+from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report, silence, terminal
 from dmonitor.store import lock, state
@@ -131,9 +133,9 @@ def _show(
     return os.EX_OK
 
 
-def _configuration(chosen: _Chosen) -> config.Config:
-    configuration = config.load(chosen.config)
-    errors = [each for each in configuration.problems if each.severity is config.Severity.ERROR]
+def _configuration(chosen: _Chosen) -> Configuration:
+    configuration = load_configuration(chosen.config)
+    errors = [each for each in configuration.problems if each.severity is Severity.ERROR]
     if errors and chosen.verb not in (
         "page",
         "metrics",
@@ -146,7 +148,7 @@ def _configuration(chosen: _Chosen) -> config.Config:
 
 def _read(
     chosen: _Chosen, more: Callable[[state.State, report.NodeReport], Any] = lambda *_: None
-) -> tuple[report.NodeReport, Any, config.Config]:
+) -> tuple[report.NodeReport, Any, Configuration]:
     """Return what is known here, and what MORE reads beside it, in times of the wall clock; and the configuration."""
     user.become()
     if not _is_there(f"{chosen.state}/state.db") and not (
@@ -168,7 +170,7 @@ def _read(
     return view, also, configuration
 
 
-def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.NodeReport:
+def _view(chosen: _Chosen, configuration: Configuration, store: state.State) -> report.NodeReport:
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     whole = configuration.complete
@@ -207,7 +209,7 @@ def _wanted(view: report.NodeReport, what: str) -> tuple[str, str]:
     if what and not any(report.is_chosen(test, (host, name)) for test in view.tests):
         known = {str(test) for test in view.tests} if name else {test.host for test in view.tests}
         raise _Unknown(
-            f"no such {'test' if name else 'host'}: '{names.printable(what)}'{config.did_you_mean(what, known)}"
+            f"no such {'test' if name else 'host'}: '{names.printable(what)}'{did_you_mean(what, known)}"
         )
     return host, name
 
@@ -445,7 +447,7 @@ def _key(chosen: _Chosen) -> int:
         return status
     if chosen.what and not chosen.json:
         return os.EX_OK
-    problems = config.Problems()
+    problems = Problems()
     found = keys.fingerprints(chosen.config, problems)
     for problem in problems:
         log.complain(str(problem))
@@ -454,7 +456,9 @@ def _key(chosen: _Chosen) -> int:
     }
     said = [f"{each}  {path}" for path, each in found.items()]
     said += (
-        [] if f"{chosen.config}/{config.KEY_FILES[0]}" in found or problems else [config.MAKE_KEY]
+        []
+        if f"{chosen.config}/{keyfile.KEY_FILES[0]}" in found or problems
+        else [keyfile.NO_KEY_ADVICE]
     )
     _show(chosen, facts, lambda *_: said)
     return os.EX_CONFIG if problems else os.EX_OK

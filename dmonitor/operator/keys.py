@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Callable
 
 from dmonitor.base import log, names, user
-from dmonitor.config import config
+from dmonitor.config import keyfile
+from dmonitor.config.problems import Problems
 
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
 _DROP = "The one before it is still taken. When all nodes have the new one, on each:\n  dmonitor key drop"
@@ -22,7 +23,7 @@ _DROP = "The one before it is still taken. When all nodes have the new one, on e
 
 def change(directory: str, what: str, say: Callable[[str], None] = print) -> int:
     """Do WHAT is wanted, `new`, `set` or `drop`, to the key below DIRECTORY, and SAY what came of it; return an exit status."""
-    path, old = (f"{directory}/{name}" for name in config.KEY_FILES)
+    path, old = (f"{directory}/{name}" for name in keyfile.KEY_FILES)
     match what:
         case "new":
             return _install(path, old, secrets.token_hex(32).encode(), say, is_new=True)
@@ -35,11 +36,11 @@ def change(directory: str, what: str, say: Callable[[str], None] = print) -> int
     return os.EX_OK
 
 
-def fingerprints(directory: str, problems: config.Problems) -> dict[str, str]:
+def fingerprints(directory: str, problems: Problems) -> dict[str, str]:
     """Return the fingerprint of each key below DIRECTORY that is taken, by its path."""
     keys = {
-        path: config.load_key(path, problems)
-        for path in (f"{directory}/{name}" for name in config.KEY_FILES)
+        path: keyfile.load_key(path, problems)
+        for path in (f"{directory}/{name}" for name in keyfile.KEY_FILES)
     }
     return {path: _fingerprint(key) for path, key in keys.items() if key}
 
@@ -59,7 +60,7 @@ def _install(
             else "this is no key: one word of 32 printable characters at least"
         )
         return os.EX_DATAERR
-    before = config.load_key(path, config.Problems())
+    before = keyfile.load_key(path, Problems())
     if before == key:
         say(f"{path} is this key already")
         return os.EX_OK

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from dmonitor.base import log, names
-from dmonitor.config import config
+from dmonitor.config.configuration import load_configuration
+from dmonitor.config.silences import LONGEST_SILENCE, silent_until
 from dmonitor.operator import report
 
 _UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -41,7 +42,7 @@ def say(directory: str, what: str, until: float | None) -> None:
     with open(path, "a", encoding="utf-8"):
         pass
     os.utime(path, None if until is None else (until, until))
-    for problem in config.load(directory).problems:
+    for problem in load_configuration(directory).problems:
         if problem.path == path:
             log.complain(str(problem))
     log.info("silenced", what=what, until=report.moment(until))
@@ -74,7 +75,7 @@ def end(when: str) -> float:
     except (ValueError, OverflowError):
         forms = "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
         raise Refused(f"'{names.printable(when)}' is {forms}") from None
-    if not now < until < now + config.FAR:
+    if not now < until < now + LONGEST_SILENCE:
         raise Refused(f"{said} is {'over' if until <= now else 'too far away'}")
     return until
 
@@ -119,5 +120,5 @@ def _is_directory(path: str) -> bool:
 
 
 def _has_ended(path: str) -> bool:
-    until = config.silent_until(os.stat(path)) if os.path.isfile(path) else None
+    until = silent_until(os.stat(path)) if os.path.isfile(path) else None
     return until is not None and until <= time.time()
