@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from dmonitor import observer
 from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
-from dmonitor.config import cluster, config
+from dmonitor.config import cluster
+from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.problems import did_you_mean, log_problems
 from dmonitor.core import codec, digest, effects, model, round
 from dmonitor.core.model import Judgement, Notification, Test, Vote
 from dmonitor.store import identity, lock, state
@@ -138,8 +140,8 @@ def _take(own: lock.Lock) -> None:
 
 
 def _locked_round(chosen: _Chosen, began: float) -> int:
-    configuration = config.load(chosen.config)
-    config.log_problems(configuration.problems)
+    configuration = load_configuration(chosen.config)
+    log_problems(configuration.problems)
     with state.State(chosen.state, chosen.run_dir) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
             configuration = configuration._replace(
@@ -168,7 +170,7 @@ class _Driver:
     """Does in earnest what the script of `round` wants done."""
 
     def __init__(
-        self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float
+        self, chosen: _Chosen, configuration: Configuration, store: state.State, began: float
     ) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
@@ -275,9 +277,9 @@ def _note(level: str, event: str, /, **facts: log.Value) -> None:
     getattr(log, level)(event, **facts)
 
 
-def _load_aloud(chosen: _Chosen) -> config.Config:
+def _load_aloud(chosen: _Chosen) -> Configuration:
     """Read the configuration for a person at a terminal."""
-    configuration = config.load(chosen.config)
+    configuration = load_configuration(chosen.config)
     for problem in configuration.problems:
         log.complain(str(problem))
     return configuration
@@ -296,14 +298,14 @@ def _dry_run(chosen: _Chosen) -> int:
 
 def _one_test(chosen: _Chosen, name: str) -> int:
     """Run one test as a round would, print what came of it, and what the peers see if they are to be asked; change nothing."""
-    configuration = config.load(chosen.config)
+    configuration = load_configuration(chosen.config)
     name = name.removeprefix(f"{chosen.config}/hosts.d/")
     tests = {test: wants for test, wants in configuration.tests.items() if str(test) == name}
     for problem in configuration.problems:
         if not tests or problem.path == f"{chosen.config}/hosts.d/{name}":
             log.complain(str(problem))
     if not tests:
-        hint = config.did_you_mean(name, map(str, configuration.tests))
+        hint = did_you_mean(name, map(str, configuration.tests))
         log.complain(f"no such test in {chosen.config}/hosts.d: '{names.printable(name)}'{hint}")
         return os.EX_USAGE
     if os.geteuid() and user.name() != user.find().pw_name:
@@ -320,7 +322,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
 
 
 def look(
-    chosen: cli.Chosen, configuration: config.Config
+    chosen: cli.Chosen, configuration: Configuration
 ) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()

@@ -16,7 +16,8 @@ from typing import Any
 
 from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
-from dmonitor.config import config
+from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
+from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
@@ -166,7 +167,7 @@ def _require(view: NodeReport, subject: str) -> tuple[str, str]:
         kind, candidates = "test", {str(test) for test in view.tests}
     else:
         kind, candidates = "host", {test.host for test in view.tests}
-    suggestion = config.did_you_mean(subject, candidates)
+    suggestion = did_you_mean(subject, candidates)
     raise _Unknown(f"no such {kind}: '{names.printable(subject)}'{suggestion}")
 
 
@@ -383,15 +384,15 @@ def _key(chosen: _Options) -> int:
         status = keys.change(chosen.config, chosen.what, say)
         if status or not chosen.json:
             return status
-    problems = config.Problems()
+    problems = Problems()
     fingerprints = keys.fingerprints(chosen.config, problems)
     for problem in problems:
         log.complain(str(problem))
     listed = [{"path": path, "fingerprint": each} for path, each in fingerprints.items()]
     lines = [f"{fingerprint}  {path}" for path, fingerprint in fingerprints.items()]
-    key_path = f"{chosen.config}/{config.KEY_FILES[0]}"
+    key_path = f"{chosen.config}/{KEY_FILES[0]}"
     if key_path not in fingerprints and not problems:
-        lines.append(config.MAKE_KEY)
+        lines.append(NO_KEY_ADVICE)
     _show(chosen, {"keys": listed}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
 

@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor.base import cli, log, user
-from dmonitor.config import config
+from dmonitor.config import keyfile
+from dmonitor.config.problems import Problems, Severity
+from dmonitor.config.settings import Settings, load_settings
 from dmonitor.execution.runner import Runner
 from dmonitor.facts import Witness
 from dmonitor.net import access
@@ -65,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _start(chosen: _Chosen) -> int:
     user.become(chosen.state, chosen.run_dir)
-    problems = config.Problems()
-    settings = config.load_settings(chosen.config, problems)
-    is_wrong = any(problem.severity is config.Severity.ERROR for problem in problems)
-    if config.load_keys(chosen.config, problems) == () or is_wrong:
+    problems = Problems()
+    settings = load_settings(chosen.config, problems)
+    is_wrong = any(problem.severity is Severity.ERROR for problem in problems)
+    if keyfile.load_keys(chosen.config, problems) == () or is_wrong:
         for problem in problems:
             log.complain(str(problem))
         return os.EX_CONFIG  # a default in place of a mistake could open the port to where, or whom, it should be closed
@@ -88,7 +90,7 @@ def _start(chosen: _Chosen) -> int:
     )
 
 
-def _listen(settings: config.Settings) -> list[socket.socket]:
+def _listen(settings: Settings) -> list[socket.socket]:
     """Bind the addresses of the setting `listen`, or every one of both families."""
     listeners = []
     for address in settings.listen or ("0.0.0.0", "::"):
@@ -160,7 +162,7 @@ def _detach(
 
 def _serve(
     chosen: _Chosen,
-    settings: config.Settings,
+    settings: Settings,
     node_id: str,
     own: lock.Lock,
     listeners: Sequence[socket.socket],

@@ -12,7 +12,10 @@ from typing import TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.base.errors import StateError
-from dmonitor.config import config
+from dmonitor.config.problems import Problem, Problems, log_problems
+from dmonitor.config.settings import Settings
+from dmonitor.config.silences import load_silences
+from dmonitor.config.tests import Tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test
 from dmonitor.execution.runner import Done, Runner
@@ -37,23 +40,23 @@ class Witness:
         directory: str,
         books: str,
         stand_in: str | None,
-        settings: config.Settings,
+        settings: Settings,
         who: access.Door,
     ) -> None:
         self.selector, self.runner, self.settings, self.door = selector, runner, settings, who
         self.directory, self.books, self.stand_in = directory, books, stand_in
         self._visits: dict[Test, tuple[peers.Asker, float, Done]] = {}
-        self._tests: config.Tests = {}
+        self._tests: Tests = {}
         self._tests_read = float("-inf")
-        self._problems: list[config.Problem] = []
+        self._problems: list[Problem] = []
 
-    def tests(self) -> config.Tests:
+    def tests(self) -> Tests:
         """Return the tests that are configured, read again where they were not read a moment ago."""
         if time.monotonic() - self._tests_read > _LIST_AGE:
-            problems = config.Problems()
-            self._tests = config.load_tests(self.directory, problems)
+            problems = Problems()
+            self._tests = load_tests(self.directory, problems)
             if problems != self._problems:
-                config.log_problems(problems)
+                log_problems(problems)
             self._tests_read, self._problems = time.monotonic(), problems
         return self._tests
 
@@ -111,7 +114,7 @@ class Witness:
 
     def statement(self) -> tuple[Statement, float]:
         """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
-        silences, now = list(config.load_silences(self.directory, config.Problems())), time.time()
+        silences, now = list(load_silences(self.directory, Problems())), time.time()
         greeting, tests = self.door.greeting, digest.digest(self.tests())
 
         def read(store: state.State) -> tuple[Statement, float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.config import cluster
-from dmonitor.config.config import Config
+from dmonitor.config.configuration import Configuration
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
 from dmonitor.core.effects import Greet, Observation, Observe, Rehearse, RoundClock
@@ -61,7 +61,7 @@ class Observer:
 
     def __init__(
         self,
-        config: Config,
+        config: Configuration,
         node_id: str,
         known: Known,
         clock: RoundClock,
@@ -265,7 +265,7 @@ def _by_chance(things: Sequence[_Thing]) -> _Thing:
 
 
 def greet_all(
-    config: Config, node_id: str, own_incarnation: Run
+    config: Configuration, node_id: str, own_incarnation: Run
 ) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
     """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
 

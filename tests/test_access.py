@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from local_nodes import wait_until
 
-from dmonitor.config import config, resolve
+from dmonitor.config import resolve
+from dmonitor.config.settings import Settings
 from dmonitor.net import access, protocol
 from dmonitor.net.access import Door
 
@@ -39,13 +40,7 @@ class House:
 
     def door(self) -> Door:
         self.doors.append(
-            Door(
-                self.selector,
-                self.directory,
-                config.Settings(listen=("127.0.0.1",)),
-                "1d1d",
-                "run1",
-            )
+            Door(self.selector, self.directory, Settings(listen=("127.0.0.1",)), "1d1d", "run1")
         )
         return self.doors[-1]
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dmonitor.config import cluster, resolve
-from dmonitor.config.config import Settings
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Node
 
 

@@ -14,8 +14,10 @@ import time
 import pytest
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor.config import config, resolve
+from dmonitor.config import keyfile, resolve
 from dmonitor.config.cluster import Peer
+from dmonitor.config.problems import Problems
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Node, Test
 from dmonitor.net import peers
 
@@ -83,8 +85,8 @@ def test_a_key_is_made_and_shown(node: LocalNode) -> None:
 
 def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     one, two, three = ("1" * 32, "2" * 64, "3" * 40)
-    assert key(node, "set", stdin=one + "\n")[0] == 0 and config.load_keys(
-        node.config, config.Problems()
+    assert key(node, "set", stdin=one + "\n")[0] == 0 and keyfile.load_keys(
+        node.config, Problems()
     ) == (one.encode(),)
     assert (
         key(node, "set", stdin=one)[1] == "key already holds this key\n"
@@ -93,7 +95,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     assert key(node, "set", stdin=two)[1].endswith(
         "still accepted. When all nodes have the new one, on each:\n  dmonitor key drop\n"
     )
-    assert config.load_keys(node.config, config.Problems()) == (two.encode(), one.encode())
+    assert keyfile.load_keys(node.config, Problems()) == (two.encode(), one.encode())
     for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
         assert status == os.EX_TEMPFAIL and wrong.startswith(
             "dmonitor: the key was not changed: key.old is still accepted"
@@ -106,7 +108,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     )
     for _ in range(2):
         assert key(node, "drop") == (0, "The old key is no longer accepted.\n", "")
-    assert config.load_keys(node.config, config.Problems()) == (two.encode(),)
+    assert keyfile.load_keys(node.config, Problems()) == (two.encode(),)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     found = "what came on stdin is not one word of that kind" if text else "stdin is empty"
     why = f"no key was set: {found}; a key is one word of 32 or more printable characters"
     assert key(node, "set", stdin=text) == (65, "", f"dmonitor: {why}\n")
-    assert config.load_keys(node.config, config.Problems()) == (before.encode(),)
+    assert keyfile.load_keys(node.config, Problems()) == (before.encode(),)
 
 
 def test_usage(node: LocalNode) -> None:
@@ -215,19 +217,19 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
                 node.key("n" * 32)
         return opened(path, *rest)
 
-    problems = config.Problems()
+    problems = Problems()
     with monkeypatch.context() as patch:
-        patch.setattr(config.os, "open", late)
-        assert config.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
-    assert config.load_keys(node.config, problems) == (b"n" * 32, b"o" * 32) and problems == []
+        patch.setattr(keyfile.os, "open", late)
+        assert keyfile.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
+    assert keyfile.load_keys(node.config, problems) == (b"n" * 32, b"o" * 32) and problems == []
 
 
-def answer(called: LocalNode, keys: config.Keys, listen: str = "127.0.0.32") -> str:
+def answer(called: LocalNode, keys: keyfile.Keys, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     with selectors.DefaultSelector() as selector:
         peer = Peer(Node(called.address, called.address), (resolve.normal(called.address),))
         asker = peers.Asker(
-            selector, [peer], "own0own0", config.Settings(listen=(listen,), port=called.port), keys
+            selector, [peer], "own0own0", Settings(listen=(listen,), port=called.port), keys
         )
         asker.ask(OK)
         deadline = time.monotonic() + 10
@@ -252,9 +254,9 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
 
     def ask(caller: LocalNode, called: LocalNode) -> None:
         while not over.is_set():
-            problems = config.Problems()
+            problems = Problems()
             if (
-                reason := answer(called, config.load_keys(caller.config, problems), caller.address)
+                reason := answer(called, keyfile.load_keys(caller.config, problems), caller.address)
                 or str(list(map(str, problems)))[1:-1]
             ):
                 lost.append(f"{caller.address} of {called.address}: {reason}")

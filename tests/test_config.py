@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dmonitor.base import user
-from dmonitor.config import config
-from dmonitor.config.config import Config, Settings
+from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Node, Silence, Test
 
 
@@ -24,7 +24,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def problems(configuration: Config) -> list[str]:
+def problems(configuration: Configuration) -> list[str]:
     return [
         str(problem).replace(str(configuration.directory) + "/", "")
         for problem in configuration.problems
@@ -32,7 +32,7 @@ def problems(configuration: Config) -> list[str]:
 
 
 def test_a_good_tree(tree: Path) -> None:
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.problems == () and loaded.complete
     assert loaded.settings == Settings()
     assert loaded.nodes == (Node("oslo", "oslo"), Node("paris", "paris"))
@@ -46,7 +46,7 @@ def test_settings(tree: Path) -> None:
         "# comment\n[dmonitor]\nquorum=3\nconfirm = 2\nlisten = 10.0.0.1, ::1\nport = 3929\nfrom = monitor@example.com\n"
         "sendmail = /usr/lib/sendmail\nconcurrency = 10\nflapping = off\nremind = 4h\nname = web.example.com\n"
     )
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.problems == ()
     assert loaded.settings == Settings(
         3,
@@ -68,7 +68,7 @@ def test_settings(tree: Path) -> None:
 )
 def test_remind(tree: Path, value: str, seconds: float) -> None:
     (tree / "dmonitor.conf").write_text(f"remind = {value}\n")
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert (
         loaded.problems == ()
         and loaded.settings == Settings(remind=seconds)
@@ -103,7 +103,7 @@ def test_a_bad_setting_is_named_with_its_line_and_costs_no_other(
     tree: Path, line: str, complaint: str
 ) -> None:
     (tree / "dmonitor.conf").write_text(f"\nconfirm = 2\n{line}\nconcurrency = 7\n")
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert problems(loaded) == [f"error: dmonitor.conf:3: {complaint}"]
     assert loaded.settings == Settings(confirm=2, concurrency=7)
 
@@ -112,7 +112,7 @@ def test_nodes(tree: Path) -> None:
     (tree / "nodes.txt").write_text(
         "# all of them\noslo.example.com\nparis hetzner # rack 4\n\n2001:db8::1\thetzner\n-o x\nrome a b\nparis ovh\nlyon $(id)\nfoo_bar\n"
     )
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.nodes == (
         Node("oslo.example.com", "oslo.example.com"),
         Node("paris", "hetzner"),
@@ -137,7 +137,7 @@ def test_odd_names_in_hosts_d(tree: Path) -> None:
     (hosts / "ok/directory").mkdir()
     (hosts / "ok/dangling").symlink_to("/nonexistent")
     (hosts / "file").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.tests == {
         Test("ok", "ssh"): {},
         Test("www.example.com", "http"): {},
@@ -162,7 +162,7 @@ def test_parameters(tree: Path) -> None:
     (host / "tcp:25").touch()
     (host / "tcp:smtp").touch()
     (host / "tcp:26").write_text("PORT=27\n")
-    assert config.load(tree).tests == {
+    assert load_configuration(tree).tests == {
         Test("www.example.com", "http"): {"URL": "https://shop.example.com/a=b", "PORT": "443"},
         Test("www.example.com", "tcp:25"): {"PORT": "25"},
         Test("www.example.com", "tcp:26"): {"PORT": "27"},
@@ -173,7 +173,7 @@ def test_parameters(tree: Path) -> None:
 @pytest.mark.parametrize("value", ["0", "08", "10", "60", "2.5", "x"])
 def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_text(f"TIMEOUT={value}\n")
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.tests[Test("www.example.com", "ssh")] is None
     assert problems(loaded) == [
         f"error: hosts.d/www.example.com/ssh:1: TIMEOUT={value}: not a whole number from 1 to 9"
@@ -182,7 +182,7 @@ def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> No
 
 def test_a_suffix_that_is_no_port(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/tcp:99999").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.tests[Test("www.example.com", "tcp:99999")] is None
     assert problems(loaded) == [
         "error: hosts.d/www.example.com/tcp:99999: the port 99999 is not a whole number from 1 to 65535"
@@ -210,7 +210,7 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
     """It would test something else than what was meant, and might say OK."""
     host = tree / "hosts.d/www.example.com"
     (host / "ssh").write_text(f"TIMEOUT=5\n{line}\n")
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.tests == {
         Test("www.example.com", "http"): {},
         Test("www.example.com", "ssh"): None,
@@ -220,7 +220,7 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
 
 def test_a_parameter_that_is_no_text_is_not_changed_without_a_word(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_bytes(b"TIMEOUT=5\nEXPECT=caf\xe9\n")
-    assert problems(config.load(tree)) == [
+    assert problems(load_configuration(tree)) == [
         "error: hosts.d/www.example.com/ssh:2: EXPECT is not UTF-8"
     ]
 
@@ -229,7 +229,7 @@ def test_addresses(tree: Path) -> None:
     for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
         (tree / "alert.d" / name).touch()
     (tree / "alert.d/dir").mkdir()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.addresses == ("a@example.com", "root")
     assert problems(loaded) == [
         "error: alert.d/${run{x}}@y: '${run{x}}@y' is not a mail address",
@@ -241,18 +241,18 @@ def test_addresses(tree: Path) -> None:
 
 def test_what_cannot_be_looked_at_is_not_taken_for_removed(tree: Path) -> None:
     (tree / "alert.d").rename(tree / "elsewhere")
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert not loaded.complete and loaded.addresses == ()
     assert problems(loaded) == ["error: alert.d: No such file or directory"]
 
 
 def test_an_empty_directory_is_complete(tmp_path: Path) -> None:
-    assert not config.load(tmp_path).complete
+    assert not load_configuration(tmp_path).complete
     (tmp_path / "hosts.d").mkdir()
     (tmp_path / "alert.d").mkdir()
-    assert config.load(tmp_path).complete, "without nodes.txt there are no nodes"
+    assert load_configuration(tmp_path).complete, "without nodes.txt there are no nodes"
     (tmp_path / "nodes.txt").symlink_to("/nonexistent/nodes.txt")
-    assert not config.load(tmp_path).complete, "there are, and they cannot be found"
+    assert not load_configuration(tmp_path).complete, "there are, and they cannot be found"
 
 
 def test_the_shipped_examples_are_right() -> None:
@@ -287,7 +287,7 @@ def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(
         return real(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", stat)
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert problems(loaded) == [
         f"error: hosts.d/other: Permission denied for user {user.name()}",
         f"error: alert.d/root: Permission denied for user {user.name()}",
@@ -302,9 +302,9 @@ def silence(tree: Path) -> Path:
 
 
 def test_no_silences(tree: Path) -> None:
-    assert config.load(tree).silences == ()
+    assert load_configuration(tree).silences == ()
     (tree / "silence.d").mkdir()
-    assert config.load(tree).silences == () and config.load(tree).problems == ()
+    assert load_configuration(tree).silences == () and load_configuration(tree).problems == ()
 
 
 def test_silences(tree: Path, silence: Path) -> None:
@@ -315,7 +315,7 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "www.example.com/http~").touch()
     (silence / "node").mkdir()
     (silence / "node/paris").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.problems == ()
     assert loaded.silences == (
         Silence("db.example.com"),
@@ -325,7 +325,7 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "node/paris").unlink()
     (silence / "node").rmdir()
     (silence / "node").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert loaded.problems == () and Silence("node") in loaded.silences
 
 
@@ -343,7 +343,7 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
     ):
         file.touch()
         os.utime(file, (mtime, mtime))
-        (found,) = config.load(tree).silences
+        (found,) = load_configuration(tree).silences
         assert found.until == (until and pytest.approx(until, abs=0.001))
     real = os.stat
 
@@ -358,7 +358,7 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
         )
 
     monkeypatch.setattr(os, "stat", stat)
-    assert config.load(tree).silences == (Silence("www.example.com", "http", now - 100),), (
+    assert load_configuration(tree).silences == (Silence("www.example.com", "http", now - 100),), (
         "ended, and returned all the same"
     )
 
@@ -371,7 +371,7 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
     (silence / "node").mkdir()
     (silence / "node/pariss").touch()
     (silence / "node/-x").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert problems(loaded) == [
         "error: silence.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
         "error: silence.d/dangling: not a file: touch HOST, or HOST/TEST",
@@ -392,7 +392,7 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
 
 def test_a_silence_d_that_cannot_be_read(tree: Path) -> None:
     (tree / "silence.d").touch()
-    loaded = config.load(tree)
+    loaded = load_configuration(tree)
     assert problems(loaded) == ["error: silence.d: Not a directory"]
     assert loaded.silences == () and loaded.complete
 
@@ -402,4 +402,4 @@ def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(
 ) -> None:
     (silence / "db.example.com").touch()
     (tree / "hosts.d").rename(tree / "elsewhere")
-    assert problems(config.load(tree)) == ["error: hosts.d: No such file or directory"]
+    assert problems(load_configuration(tree)) == ["error: hosts.d: No such file or directory"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
 
-from dmonitor.config import config
+from dmonitor.config.configuration import load_configuration
 from dmonitor.core import mail
 from dmonitor.core.model import (
     Answer,
@@ -275,7 +275,7 @@ def test_what_is_a_hook(place: Place) -> None:
     hook([node], "", "aaa")
     hook([node], "", "left.bak")
     (node.config / "alert.d/plain").write_text("#!/bin/sh\n")
-    found = config.load(str(node.config))
+    found = load_configuration(str(node.config))
     assert found.addresses == (ADDRESS, "plain", "hook:aaa", "hook:zzz"), "mails before hooks"
     assert found.hook("hook:aaa") == f"{node.config}/alert.d/aaa"
     assert ", 2 addresses, 2 hooks: " in node.run("dmonitor-check", "-t").stderr

@@ -19,7 +19,8 @@ from local_nodes import wait_until
 
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.config import Keys, Settings
+from dmonitor.config.keyfile import Keys
+from dmonitor.config.settings import Settings
 from dmonitor.core import digest
 from dmonitor.core.model import (
     Answer,

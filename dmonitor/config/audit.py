@@ -13,8 +13,10 @@ from collections.abc import Iterable
 
 from dmonitor.base import log, names, user
 from dmonitor.base.names import pluralize
-from dmonitor.config import cluster, config, resolve
-from dmonitor.config.config import Config, Problems, Severity, did_you_mean
+from dmonitor.config import cluster, keyfile, resolve
+from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.nodes import line_of
+from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.core.model import Test, Trouble
 from dmonitor.execution import plugin
 from dmonitor.store import lock
@@ -27,7 +29,7 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
 
     TROUBLES are those that the last round found.
     """
-    configuration = config.load(directory)
+    configuration = load_configuration(directory)
     around = cluster.look_around(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
     packages = examine(configuration, around, problems)
@@ -71,8 +73,8 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     return os.EX_CONFIG if errors else os.EX_OK
 
 
-def examine(configuration: Config, around: cluster.Cluster, problems: Problems) -> list[str]:
-    """Add to PROBLEMS what `config.load` could not see; return the packages that the tests lack."""
+def examine(configuration: Configuration, around: cluster.Cluster, problems: Problems) -> list[str]:
+    """Add to PROBLEMS what `load_configuration` could not see; return the packages that the tests lack."""
     packages: set[str] = set()
     for test, parameters in configuration.tests.items():
         packages |= _plugin(configuration, test, parameters or {}, problems)
@@ -107,7 +109,7 @@ def examine(configuration: Config, around: cluster.Cluster, problems: Problems) 
 
 
 def _plugin(
-    configuration: Config, test: Test, parameters: Iterable[str], problems: Problems
+    configuration: Configuration, test: Test, parameters: Iterable[str], problems: Problems
 ) -> set[str]:
     """Look at the plugin of TEST; return the packages that it lacks."""
     path = configuration.plugin(test)
@@ -172,7 +174,7 @@ def _listing(directory: str) -> list[str]:
         return []
 
 
-def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -> None:
+def _nodes(configuration: Configuration, around: cluster.Cluster, problems: Problems) -> None:
     path = f"{configuration.directory}/nodes.txt"
     if not around.peers:
         problems.error(path, "no peers: nobody can agree with this node, and it will never alert")
@@ -183,13 +185,13 @@ def _nodes(configuration: Config, around: cluster.Cluster, problems: Problems) -
         )
     for peer in around.peers:
         if not peer.addresses:
-            line = config.line_of(configuration.directory, peer.node.name)
+            line = line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
     if around.peers and configuration.keys is None:
-        key = f"{configuration.directory}/{config.KEY_FILES[0]}"
-        problems.warning(key, config.MAKE_KEY)
+        key = f"{configuration.directory}/{keyfile.KEY_FILES[0]}"
+        problems.warning(key, keyfile.NO_KEY_ADVICE)
     if len(configuration.keys or ()) > 1:
-        old = f"{configuration.directory}/{config.KEY_FILES[1]}"
+        old = f"{configuration.directory}/{keyfile.KEY_FILES[1]}"
         problems.warning(
             old,
             "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.config import resolve
-from dmonitor.config.config import Settings
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Node, unlisted
 
 LOOKUP_LIMIT = 4.0  # seconds that all names together may take to resolve

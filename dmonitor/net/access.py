@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable
 
 from dmonitor.base import log
-from dmonitor.config import cluster, config
+from dmonitor.config import cluster, keyfile
+from dmonitor.config.nodes import load_nodes
+from dmonitor.config.problems import Problems, log_problems
+from dmonitor.config.settings import Settings
 from dmonitor.net import protocol
 
 _LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because somebody came
 _LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
 _WAITING = 64  # strangers that may wait for a look
-_FILES = ("nodes.txt", *config.KEY_FILES)
+_FILES = ("nodes.txt", *keyfile.KEY_FILES)
 
 
 class Door:
@@ -35,7 +38,7 @@ class Door:
         self,
         selector: selectors.BaseSelector,
         directory: str,
-        settings: config.Settings,
+        settings: Settings,
         node_id: str,
         run: str,
     ) -> None:
@@ -50,7 +53,7 @@ class Door:
         self._versions: dict[str, tuple[int, ...]] = {}
         self._again = False  # somebody wanted a look while one was under way
         self._waiting: list[tuple[str, Callable[[bool], None]]] = []
-        self.keys: config.Keys = None
+        self.keys: keyfile.Keys = None
         selector.register(self._found, selectors.EVENT_READ, self._arrived)
         self._changed()
         self._read_keys()
@@ -76,7 +79,7 @@ class Door:
         """Note that somebody came: look again if a file has changed, or the last look was a while ago."""
         resolved = all(peer.addresses for peer in self.around.peers)
         changed = self._changed()
-        if not changed.isdisjoint(config.KEY_FILES):
+        if not changed.isdisjoint(keyfile.KEY_FILES):
             self._read_keys()
             self.note_keys()
         if "nodes.txt" in changed or time.monotonic() - self._looked > (
@@ -100,9 +103,9 @@ class Door:
         return {name for name in _FILES if before.get(name) != self._versions.get(name)}
 
     def _read_keys(self) -> None:
-        problems = config.Problems()
-        keys = config.load_keys(self._directory, problems)
-        config.log_problems(problems)
+        problems = Problems()
+        keys = keyfile.load_keys(self._directory, problems)
+        log_problems(problems)
         if self.keys and not keys:
             log.error(
                 "key-kept",
@@ -113,7 +116,7 @@ class Door:
     def note_keys(self) -> None:
         """Log whether anybody needs a key."""
         if self.keys is None:
-            log.warning("no-key", reason=config.NO_KEY)
+            log.warning("no-key", reason=keyfile.NO_KEY_RISK)
         else:
             log.info("keys-read", keys=len(self.keys))
 
@@ -132,9 +135,9 @@ class Door:
             self._finder.send(b".")
 
     def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
-        problems = config.Problems()
-        nodes = config.load_nodes(self._directory, problems)
-        config.log_problems(problems)
+        problems = Problems()
+        nodes = load_nodes(self._directory, problems)
+        log_problems(problems)
         if before and not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
         return cluster.look_around(nodes, self._settings, before.found if before else {})

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dmonitor.base import log
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.config import Keys, Settings
+from dmonitor.config.keyfile import Keys
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Answer, Contact, Incident, Node, Result, Statement, Test, node_test
 from dmonitor.net import auth, protocol
 from dmonitor.net.wire import Wire

@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Callable
 
 from dmonitor.base import log, names, user
-from dmonitor.config import config
+from dmonitor.config.keyfile import KEY_FILES, load_key
+from dmonitor.config.problems import Problems
 
 _KEY_LIMIT = 1 << 16  # bytes that are read from stdin
 _GIVE = "The other nodes need it too, in any order:\n  ssh root@NODE dmonitor key set <{}"
@@ -29,7 +30,7 @@ def change(directory: str, what: str, say: Callable[[str], None] = print) -> int
 
     Tell the person what came of it with `say`. Return an exit status.
     """
-    path, old_path = (f"{directory}/{name}" for name in config.KEY_FILES)
+    path, old_path = (f"{directory}/{name}" for name in KEY_FILES)
     if what == "new":
         return _install(path, old_path, secrets.token_hex(32).encode(), say, is_new=True)
     if what == "set":
@@ -37,12 +38,12 @@ def change(directory: str, what: str, say: Callable[[str], None] = print) -> int
     return _drop(old_path, say)
 
 
-def fingerprints(directory: str, problems: config.Problems) -> dict[str, str]:
+def fingerprints(directory: str, problems: Problems) -> dict[str, str]:
     """Return the fingerprint of each usable key below `directory`, by its path."""
     found = {}
-    for name in config.KEY_FILES:
+    for name in KEY_FILES:
         path = f"{directory}/{name}"
-        key = config.load_key(path, problems)
+        key = load_key(path, problems)
         if key:
             found[path] = _fingerprint(key)
     return found
@@ -74,7 +75,7 @@ def _install(
             f"no key was set: {found}; a key is one word of 32 or more printable characters"
         )
         return os.EX_DATAERR
-    before = config.load_key(path, config.Problems())
+    before = load_key(path, Problems())
     if before == key:
         say(f"{path} already holds this key")
         return os.EX_OK

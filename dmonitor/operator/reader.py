@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import cli, log, user
 from dmonitor.base.errors import StateError
-from dmonitor.config import config
+from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.problems import Severity
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report
 from dmonitor.store import state
@@ -23,7 +24,7 @@ class Reading(NamedTuple):
 
     view: report.NodeReport
     more: Any  # what the caller's own function returned
-    configuration: config.Config
+    configuration: Configuration
 
 
 def read(
@@ -58,12 +59,10 @@ def read(
     return Reading(view, found, configuration)
 
 
-def load(options: cli.Chosen, *, quiet: bool = False) -> config.Config:
+def load(options: cli.Chosen, *, quiet: bool = False) -> Configuration:
     """Return the configuration; say how many mistakes it has, and the first, unless `quiet`."""
-    configuration = config.load(options.config)
-    errors = [
-        problem for problem in configuration.problems if problem.severity is config.Severity.ERROR
-    ]
+    configuration = load_configuration(options.config)
+    errors = [problem for problem in configuration.problems if problem.severity is Severity.ERROR]
     if errors and not quiet:
         count = f"mistakes in the configuration: {len(errors)}"
         log.complain(f"{count}, see `dmonitor-check -t`; the first: {errors[0]}")
@@ -86,7 +85,7 @@ def _is_readable(path: str) -> bool:
         return False
 
 
-def _view(configuration: config.Config, store: state.State, evidence: bool) -> report.NodeReport:
+def _view(configuration: Configuration, store: state.State, evidence: bool) -> report.NodeReport:
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     tests: set[Test] = set(configuration.tests)

@@ -11,7 +11,8 @@ import re
 import time
 
 from dmonitor.base import log, names
-from dmonitor.config import config
+from dmonitor.config.configuration import load_configuration
+from dmonitor.config.silences import LONGEST_SILENCE, silent_until
 from dmonitor.operator import report
 
 _UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86400}  # seconds
@@ -45,7 +46,7 @@ def say(directory: str, subject: str, until: float | None) -> None:
     with open(path, "a", encoding="utf-8"):
         pass
     os.utime(path, None if until is None else (until, until))
-    for problem in config.load(directory).problems:
+    for problem in load_configuration(directory).problems:
         if problem.path == path:
             log.complain(str(problem))
     log.info("silenced", what=subject, until=report.moment(until))
@@ -76,7 +77,7 @@ def end(when: str) -> float:
         raise Refused(f"'{names.printable(when)}' is {forms}") from None
     if until <= now:
         raise Refused(f"{text} is over")
-    if until >= now + config.FAR:
+    if until >= now + LONGEST_SILENCE:
         raise Refused(f"{text} is too far away; the end must be less than 28 years away")
     return until
 
@@ -146,5 +147,5 @@ def _has_ended(path: str) -> bool:
     """Return whether the silence of this file had an end, which is over."""
     if not os.path.isfile(path):
         return False
-    until = config.silent_until(os.stat(path))
+    until = silent_until(os.stat(path))
     return until is not None and until <= time.time()

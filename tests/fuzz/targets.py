@@ -12,8 +12,9 @@ import socket
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from dmonitor.config import config, resolve
+from dmonitor.config import keyfile, resolve
 from dmonitor.config.cluster import Peer
+from dmonitor.config.settings import Settings
 from dmonitor.core.model import Incident, Node, NodeStatus, Outcome, Result, Statement, Test
 from dmonitor.net import auth, peers, protocol, server
 
@@ -96,7 +97,7 @@ class _Facts:
 
 @dataclasses.dataclass
 class _Door:
-    keys: config.Keys
+    keys: keyfile.Keys
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
     greeting = protocol.Greeting("paris", "0123456789ab")
@@ -163,7 +164,7 @@ def caller(data: bytes) -> None:
         )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
             peer = Peer(NODE, (resolve.normal("192.0.2.1"),))
-            asker = peers.Asker(selector, [peer], "own0own0", config.Settings(), keys)
+            asker = peers.Asker(selector, [peer], "own0own0", Settings(), keys)
             asker.ask(SSH)
             asker.greet(lambda _: False, [("unheard0",)])
             is_sealed = keys and data.startswith(b"!")
