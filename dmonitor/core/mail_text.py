@@ -1,0 +1,282 @@
+"""The words of a mail: its subject, its summary, and a section for each story.
+
+Pure: the clock's reading and the time zone are passed in. It is written for a tired person with a
+phone: what is down comes first, evidence next, how to look further last.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from dmonitor.base import names
+from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
+from dmonitor.core.model import Answer, Incident, Judgement, Notification, Vote
+from dmonitor.core.story import STILL_DOWN, UP, Story
+
+Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
+
+LATE = 120.0  # seconds after which a mail says that it is late
+LINE = 200  # characters of a line in the summary
+_SUMMARY_HOSTS = 40  # lines of the summary
+_SECTIONS = 20  # stories whose evidence is shown
+_FEW_TESTS = 3  # of one host in the summary; more are counted
+_NAMED_IN_SUBJECT = 40  # characters of the names of one host's tests
+_SHORTEST_LIST = 10  # characters that are left for names, however long the host's name is
+_LONG_RUN = 1.0  # seconds from which a plugin's duration is shown
+_LAST_MOMENT = 4e9  # seconds since the epoch; the state may hold anything
+
+
+def subject(stories: Sequence[Story], now: float) -> str:
+    """Return the subject: each state, with its test or the count of its tests."""
+    by_state: dict[str, list[Story]] = {}
+    for story in stories:
+        by_state.setdefault(story.state, []).append(story)
+    parts = []
+    for state, of_state in by_state.items():
+        if len(of_state) == 1:
+            parts.append(_headline(of_state[0], now))
+        else:
+            parts.append(f"{state} {_count(of_state)}")
+    return ", ".join(parts)
+
+
+def _headline(story: Story, now: float) -> str:
+    incident = story.main
+    word, _, rest = story.state.partition(" ")
+    share = f" ({_share(incident.opening)})" if incident.opening else ""
+    match word:
+        case "DOWN":
+            return f"DOWN {story.test}{share}"
+        case "STILL":
+            return f"STILL DOWN {story.test}{share} for {names.span(now - incident.began)}"
+        case "FLAPPING":
+            return f"FLAPPING {story.test} ({_changes(incident)})"
+        case "STEADY" if rest:
+            return f"STEADY {story.test}: {rest}"
+        case "STEADY":
+            return f"STEADY {story.test}"
+    return f"UP {story.test} (was DOWN {_lasted(incident)})"
+
+
+def _changes(incident: Incident) -> str:
+    return f"{incident.flapping} changes in {names.span(FLAPPING_WINDOW)}"
+
+
+def _count(stories: Sequence[Story]) -> str:
+    hosts = {story.test.host for story in stories}
+    if len(hosts) > 1:
+        return f"{len(stories)} tests on {len(hosts)} hosts"
+    counted = f"{len(stories)} tests on {hosts.pop()}"
+    tests = ", ".join(story.test.name for story in stories)
+    if len(tests) > _NAMED_IN_SUBJECT:
+        return counted
+    return f"{counted}: {tests}"
+
+
+def _share(judgement: Judgement) -> str:
+    """Return how many of the nodes voted failing."""
+    return f"{len(judgement.nodes(Vote.FAILING))} of {len(judgement.answers)} nodes"
+
+
+def body(stories: Sequence[Story], now: float, zone: Zone) -> list[str]:
+    """Return the lines that tell all stories."""
+    lines = _summary(stories)
+    shown = _shown(stories)
+    for story in shown:
+        lines += _section(story, now, zone)
+    left_out = len(stories) - len(shown)
+    if left_out:
+        lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
+    return lines
+
+
+def _summary(stories: Sequence[Story]) -> list[str]:
+    """List hosts and their tests, if there is more than one story."""
+    if len(stories) < 2:
+        return []
+    hosts: dict[tuple[str, str], list[str]] = {}
+    for story in stories:
+        hosts.setdefault((story.state, story.test.host), []).append(story.test.name)
+    width = max(len(state) for state, _ in hosts)
+    lines = []
+    for (state, host), tests in itertools.islice(hosts.items(), _SUMMARY_HOSTS):
+        lines.append(_summary_line(f"{state:<{width}} {host}: ", tests))
+    left_out = list(hosts.values())[_SUMMARY_HOSTS:]
+    if left_out:
+        count = sum(len(tests) for tests in left_out)
+        lines.append(f"… and {len(left_out)} more hosts with {count} tests")
+    return [*lines, ""]
+
+
+def _summary_line(begin: str, tests: Sequence[str]) -> str:
+    if len(tests) > _FEW_TESTS:
+        begin += f"{len(tests)} tests: "
+    room = max(_SHORTEST_LIST, LINE - len(begin))
+    listed = ", ".join(tests)
+    return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
+
+
+def _shown(stories: Sequence[Story]) -> list[Story]:
+    """Return the stories whose evidence is shown, in their order.
+
+    Every host has its turn before any host has a second.
+    """
+    turns: Counter[str] = Counter()
+    ranked = []
+    for place, story in enumerate(stories):
+        ranked.append((turns[story.test.host], place))
+        turns[story.test.host] += 1
+    ranked.sort()
+    places = sorted(place for _, place in ranked[:_SECTIONS])
+    return [stories[place] for place in places]
+
+
+def _section(story: Story, now: float, zone: Zone) -> list[str]:
+    """Tell one story: how the test is, how it was before, and who saw what."""
+    main = story.main
+    if story.state == UP:
+        lead, evidence = _recovery(story, now, zone)
+    elif main.flapping:
+        lead, evidence = _flapping(story, now, zone)
+    else:
+        lead, evidence = _failure(story, now, zone)
+    in_order = [*story.others, main]
+    for incident, following in itertools.pairwise(in_order):
+        if incident.closed is not None:
+            lead.append(_past(incident, following, zone))
+    for incident in in_order:
+        if incident.flapping and incident.closed is None:
+            evidence += ["", _quiet(incident, is_main=incident is main)]
+    return [*lead, "", *evidence, ""]
+
+
+def _recovery(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
+    main = story.main
+    lead = [
+        f"{story.test} is UP again since {when(main.closed or now, zone)}.",
+        f"It was DOWN from {when(main.began, zone)} for {_lasted(main)}.",
+    ]
+    evidence = ["When it came back:", *_evidence(main.closing)]
+    evidence += ["", "When it went down:", *_evidence(main.opening)]
+    return lead, evidence
+
+
+def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
+    main = story.main
+    if main.closed is None:
+        since = _since(main, now, zone)
+        lead = [f"{story.test} is FLAPPING {since}: {_changes(main)}."]
+        return lead, _evidence(main.opening)
+    state = story.state.replace(" ", ": ")
+    quiet = names.span(FLAPPING_ENDS_AFTER)
+    lead = [f"{story.test} is {state}, without a change for {quiet}.", _past(main, main, zone)]
+    return lead, _evidence(main.closing)
+
+
+def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
+    main = story.main
+    lead = [f"{story.test} is {story.state} {_since(main, now, zone)}."]
+    evidence = _evidence(main.opening)
+    if story.state == STILL_DOWN:
+        evidence.insert(0, "When it went down:")
+    if main.opening:
+        evidence += ["", _rule(main.opening)]
+    return lead, evidence
+
+
+def _since(incident: Incident, now: float, zone: Zone) -> str:
+    text = f"since {when(incident.began, zone)}"
+    age = now - incident.began
+    if age >= LATE:
+        text += f", {names.span(age)} ago"
+    return text
+
+
+def _past(incident: Incident, following: Incident, zone: Zone) -> str:
+    """Return how long an incident lasted that is over, and until when the test was UP then."""
+    kind = "flapping" if incident.flapping else "DOWN"
+    end = incident.closed or incident.began
+    text = f"It had been {kind} from {when(incident.began, zone)} to {when(end, zone)}"
+    if following.began > end and not incident.flapping and not following.flapping:
+        text += f", then UP until {when(following.began, zone)}"
+    return f"{text}."
+
+
+def _quiet(incident: Incident, *, is_main: bool) -> str:
+    """Return that no mail comes about the changes of a flapping test."""
+    changes = "" if is_main else f"It is flapping: {_changes(incident)}. "
+    until = f"until it has been steady for {names.span(FLAPPING_ENDS_AFTER)}"
+    return f"{changes}dmonitor is quiet about its changes {until}, and then mails how it is."
+
+
+def _evidence(judgement: Judgement | None) -> list[str]:
+    """Return a line for each node's view."""
+    if judgement is None:
+        return ["  who saw what is not known on this node, which only heard of it"]
+    width = max((len(answer.node.name) for answer in judgement.answers), default=0)
+    lines = []
+    for answer in judgement.answers:
+        lines.append(f"  {answer.node.name:<{width}}  {_view(answer)}".rstrip())
+    return lines
+
+
+def _view(answer: Answer) -> str:
+    if answer.result is None:
+        return f"no answer: {answer.reason}"
+    words = [f"{answer.seen:<8}"]
+    if answer.text:
+        words.append(answer.text)
+    duration = answer.result.duration
+    if duration >= _LONG_RUN and answer.seen != "TIMEOUT":
+        words.append(f"({duration:.1f} s)")
+    if answer.suspect:
+        words.append("(this node suspects itself: most of its tests fail there alone)")
+    return " ".join(words)
+
+
+def _rule(judgement: Judgement) -> str:
+    """Return how many had to see the failure, and how many did."""
+    has_sites = any(answer.node.site != answer.node.name for answer in judgement.answers)
+    kind = "sites" if has_sites else "nodes"
+    return f"{judgement.quorum} {kind} needed, {len(judgement.sites(Vote.FAILING))} saw it."
+
+
+def lateness(notifications: Sequence[Notification], now: float, zone: Zone) -> list[str]:
+    """Return that a mail is late and why, if it is."""
+    since = min(notification.since for notification in notifications)
+    if now - since < LATE:
+        return []
+    refusals = max(notification.refusals for notification in notifications)
+    reason = ""
+    if refusals > 1:
+        reason = f": the mail system refused it {refusals} times"
+    return [f"This mail is late. It has been waiting since {when(since, zone)}{reason}.", ""]
+
+
+def footer(node: str) -> list[str]:
+    """Return who sent the mail, and where to look further."""
+    return [
+        f"Sent by dmonitor on {node}. To look further, on any node, as root:",
+        "  dmonitor status --peers       who sees what now",
+        "  dmonitor why HOST/TEST        who saw what, and who told whom",
+        "  journalctl -t dmonitor-check  what was seen and decided (or /var/log/syslog)",
+    ]
+
+
+def _lasted(incident: Incident) -> str:
+    return names.span((incident.closed or incident.began) - incident.began)
+
+
+def when(at: float, zone: Zone) -> str:
+    """Return a time as people read it in a mail."""
+    return local(at, zone).strftime("%a %d %b %Y %H:%M:%S %z")
+
+
+def local(at: float, zone: Zone) -> datetime.datetime:
+    """Return seconds since the epoch as a time in a zone."""
+    possible = min(max(at, 0.0), _LAST_MOMENT)
+    return datetime.datetime.fromtimestamp(possible, datetime.UTC).astimezone(zone)
