@@ -1,12 +1,13 @@
-"""What keeps this node from seeing or telling, or may one day (rule R7): from a round's view to troubles, and when they are said.
+"""What keeps this node from seeing or telling, or may one day: its troubles (rule R7).
 
-Pure. A trouble never changes a verdict. Its text names what is wrong and nothing that changes from round to round: a text
-that is new is logged again.
+Pure. Each kind of trouble has a function that returns its text, or ''. A trouble never changes a
+verdict. A text names what is wrong and nothing that changes from round to round, because a new
+text is logged again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -28,173 +29,262 @@ from dmonitor.core.model import (
 )
 from dmonitor.core.result import MEASURED
 
-REPEAT_SECONDS = 3600.0  # seconds after which a trouble that lasts is said again
-LONG_LOCAL_SECONDS = 3600.0  # seconds after which a test that fails here alone is a trouble
+REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
+LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
-# Seconds that a trouble must last before it is said: a plugin that died once, a daemon that is just started again, a network that
-# came back in the middle of a round, or a configuration that somebody is just writing on one node after the other is none.
-QUIET_AT_FIRST = {SUSPECT: 45.0} | dict.fromkeys(
-    ("untestable", "no-daemon", "unanswered", "no-peers", "no-address", "drift"), 300.0
-)
-WARNINGS = ("drift", "long-local")  # a warning in the log, and no more: nobody is blind
-_NAMED = 10  # of many, in one text
 NAMED_AFTER = 3  # rounds in a row in which a rehearsal must fail before it is named
+WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
+# Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
+# daemon that is being restarted, a network that came back in the middle of a round, or a
+# configuration that is being copied from node to node.
+QUIET_AT_FIRST = {
+    SUSPECT: 45.0,
+    "untestable": 300.0,
+    "no-daemon": 300.0,
+    "unanswered": 300.0,
+    "no-peers": 300.0,
+    "no-address": 300.0,
+    "drift": 300.0,
+}
+_ITEMS_NAMED = 10  # in one text
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
 class HealthInput(NamedTuple):
-    """What a round has seen of this node, which states `presence`, and of the others.
-
-    `tests` has all that it tests; `rehearsal_failures` are those that fail, `no_daemon` why our own daemon gave no answer to one.
-    """
+    """What a round has seen of this node and of the others."""
 
     me: Node
-    status: NodeStatus
-    tests: frozenset[Test]
-    judgements: Mapping[Test, Judgement]
+    status: NodeStatus  # what this node states of itself
+    tests: frozenset[Test]  # all that it tests
+    judgements: Mapping[Test, Judgement]  # of this round
     test_states: Mapping[Test, TestState]
-    contacts: Sequence[Contact]
+    contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
     quorum: int
     rehearsal_failures: Sequence[RehearsalFailure] = ()
-    no_daemon: str = ""
+    no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
+    is_suspect: bool = False  # what the function of this name found in this round
+
+    @property
+    def others(self) -> list[Contact]:
+        """The contacts that are not this node under another name."""
+        return [contact for contact in self.contacts if contact.node_id != self.status.node_id]
+
+    @property
+    def reached(self) -> list[Contact]:
+        """The other nodes that stated something."""
+        return [contact for contact in self.others if contact.statement]
 
 
 def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
-    """Say whether more than half of the tests fail here while peers pass them, and those are of SUSPECT_HOSTS hosts at least."""
-    every = [
-        (test, judged.verdict) for test, judged in judgements.items() if test.host != names.NODE
-    ]
-    alone = [test.host for test, concluded in every if concluded is Verdict.LOCAL]
-    return 2 * len(alone) > len(every) and len(set(alone)) >= SUSPECT_HOSTS
+    """Return whether this node should suspect itself.
 
-
-def find(view: HealthInput, now: float) -> dict[str, str]:
-    """Return what is wrong, a text for each kind of trouble."""
-    others = [contact for contact in view.contacts if contact.node_id != view.status.node_id]
-    reached = [contact for contact in others if contact.statement]
-    places = [
-        (view.status.node_id, view.me.site),
-        *((each.node_id, each.node.site) for each in view.contacts),
-    ]
-    sites = set(
-        verdict.voting_sites(
-            places, {view.status.node_id, *(each.node_id for each in reached)}
-        ).values()
-    )
-    unsure = [
-        test
-        for test, judged in view.judgements.items()
-        if judged.answers[0].seen == Outcome.UNKNOWN.value
-    ]
-    test_states = ((test, known) for test, known in view.test_states.items() if test in view.tests)
-    alone = [
-        test
-        for test, known in test_states
-        if known.verdict in _ALONE and now - known.since >= LONG_LOCAL_SECONDS
-    ]
-    found: dict[str, str] = {}
-    if not view.tests and not others:
-        return {}  # nothing is configured yet
-    if not view.status.speaks:
-        found["no-address"] = "alert.d names no address: this node can mail nobody"
-    if not others and view.quorum > 1 and not any(contact.cloned for contact in view.contacts):
-        found["no-peers"] = (
-            "nodes.txt names no other node: nothing that fails here can be confirmed, and nobody is alerted"
-        )
-    elif others and not reached:
-        found["isolated"] = (
-            f"no peer answers ({_some((f'{each.node.name}: {each.reason}' for each in others), '; ')})"
-        )
-        if view.quorum > 1:
-            found["isolated"] += ": nothing that fails here can be confirmed, and nobody is alerted"
-            found["isolated"] += (
-                ""
-                if len(others) > 1
-                else "; with a third node in nodes.txt, the two that are left would go on"
-            )
-    elif others and len(sites) < view.quorum:
-        found["no-quorum"] = (
-            f"no site can be asked but {_some(sites)}, and quorum = {view.quorum}: nobody is alerted"
-        )
-    if is_suspect(view.judgements):
-        found[SUSPECT] = (
-            "most tests fail here while peers see them pass: it is this node, or its network, that fails"
-        )
-    stated = ((each.node.name, each.statement.status) for each in reached if each.statement)
-    late = [
-        node_test(name)
-        for name, said in stated
-        if said.finished > float("-inf") and said.rounds >= MEASURED
-    ]
-    if untestable := [
-        test for test in unsure if test not in late and (reached or test.host != names.NODE)
-    ]:
-        found["untestable"] = f"nobody can tell from here how they are: {_some(untestable)}"
-    if view.no_daemon:
-        found["no-daemon"] = (
-            f"dmonitord on this node does not answer ({view.no_daemon}): its peers hear nothing from it"
-        )
-    for kind, theirs in (("daemon-disagrees", False), ("unanswered", True)):
-        named = [
-            each
-            for each in view.rehearsal_failures
-            if each.rounds >= NAMED_AFTER and bool(each.peer) is theirs
-        ]
-        if named:
-            found[kind] = _some((each.text for each in named), "; ")
-    if clones := sorted(_clones(view, others)):
-        found["cloned-id"] = (
-            f"{'; '.join(clones)}: on all but one of them, stop dmonitord, remove node-id, and start it again"
-        )
-    if drift := sorted(_drift(view, reached)):
-        found["drift"] = "; ".join(drift)
-    if alone:
-        found["long-local"] = (
-            f"for over an hour they have failed here, and no other node has seen it: {_some(alone)}"
-        )
-    return found
-
-
-def _clones(view: HealthInput, others: Iterable[Contact]) -> Iterator[str]:
-    """Name machines that have one node id."""
-    if cloned := [contact.node.name for contact in view.contacts if contact.cloned]:
-        yield f"this node and {_some(cloned)} have one node id"
-    twins: dict[str, dict[str, str]] = {}
-    for contact in others:
-        if contact.incarnation:
-            twins.setdefault(contact.node_id, {})[contact.incarnation] = contact.node.name
-    yield from (
-        f"{_some(runs.values())} have one node id" for runs in twins.values() if len(runs) > 1
-    )
-
-
-def _drift(view: HealthInput, reached: Iterable[Contact]) -> Iterator[str]:
-    """Name what other nodes have configured otherwise."""
-    mine, ours = view.status, {test for test in view.tests if test.host != names.NODE}
-    for contact in reached:
-        if not (said := contact.statement):
+    That is if more than half of its tests fail here while peers pass them, and if these tests are
+    of four hosts at least: one host with many tests makes no node suspect.
+    """
+    count = 0
+    failing_here: list[str] = []
+    for test, judgement in judgements.items():
+        if test.host == names.NODE:
             continue
-        name, theirs, tests = (
-            contact.node.name,
-            said.status,
-            ours if said.tests is None else said.tests,
-        )
-        if lacks := ours - tests:
-            yield f"{name} lacks {_some(lacks)}"
-        if more := tests - ours:
-            yield f"this node lacks {_some(more)}, which {name} has"
-        if theirs.nodes and theirs.nodes != mine.nodes:
-            yield f"{name} has another nodes.txt"
-        if theirs.addresses and theirs.addresses != mine.addresses:
-            yield f"{name} has other addresses in alert.d"
+        count += 1
+        if judgement.verdict is Verdict.LOCAL:
+            failing_here.append(test.host)
+    return 2 * len(failing_here) > count and len(set(failing_here)) >= SUSPECT_HOSTS
 
 
-def _some(things: Iterable[object], between: str = ", ") -> str:
-    every = sorted(set(map(str, things)))
-    return between.join(every[:_NAMED]) + (
-        f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+def find(seen: HealthInput, now: float) -> dict[str, str]:
+    """Return the text of each trouble that there is, by its kind."""
+    if not seen.tests and not seen.others:
+        return {}  # nothing is configured yet
+    texts = {}
+    for kind, find_text in _KINDS.items():
+        text = find_text(seen, now)
+        if text:
+            texts[kind] = text
+    return texts
+
+
+def _no_address(seen: HealthInput, now: float) -> str:
+    if seen.status.speaks:
+        return ""
+    return "alert.d names no address: this node can mail nobody"
+
+
+_UNCONFIRMED = "nothing that fails here can be confirmed, and nobody is alerted"
+
+
+def _no_peers(seen: HealthInput, now: float) -> str:
+    is_cloned = any(contact.cloned for contact in seen.contacts)
+    if seen.others or is_cloned or seen.quorum < 2:
+        return ""
+    return f"nodes.txt names no other node: {_UNCONFIRMED}"
+
+
+def _isolated(seen: HealthInput, now: float) -> str:
+    if not seen.others or seen.reached:
+        return ""
+    reasons = [f"{contact.node.name}: {contact.reason}" for contact in seen.others]
+    text = f"no peer answers ({_listed(reasons, '; ')})"
+    if seen.quorum > 1:
+        text += f": {_UNCONFIRMED}"
+        if len(seen.others) == 1:
+            text += "; with a third node in nodes.txt, the two that are left would go on"
+    return text
+
+
+def _no_quorum(seen: HealthInput, now: float) -> str:
+    if not seen.reached:
+        return ""  # that is another trouble
+    places = [(seen.status.node_id, seen.me.site)]
+    places += [(contact.node_id, contact.node.site) for contact in seen.contacts]
+    voters = {seen.status.node_id}
+    voters.update(contact.node_id for contact in seen.reached)
+    sites = set(verdict.voting_sites(places, voters).values())
+    if len(sites) >= seen.quorum:
+        return ""
+    return (
+        f"no site can be asked but {_listed(sites)}, and quorum = {seen.quorum}: nobody is alerted"
     )
+
+
+def _suspect(seen: HealthInput, now: float) -> str:
+    if not seen.is_suspect:
+        return ""
+    failing = "most tests fail here while peers see them pass"
+    return f"{failing}: it is this node, or its network, that fails"
+
+
+def _untestable(seen: HealthInput, now: float) -> str:
+    late = _late_nodes(seen)
+    untestable = []
+    for test, judgement in seen.judgements.items():
+        is_unknown = judgement.answers[0].seen == Outcome.UNKNOWN.value
+        is_named = bool(seen.reached) or test.host != names.NODE  # else `isolated` names the nodes
+        if is_unknown and is_named and test not in late:
+            untestable.append(test)
+    if not untestable:
+        return ""
+    return f"nobody can tell from here how they are: {_listed(untestable)}"
+
+
+def _late_nodes(seen: HealthInput) -> set[Test]:
+    """Return the tests of nodes whose checker is late: it will soon be stale, or back."""
+    late = set()
+    for contact in seen.reached:
+        if contact.statement is None:
+            continue
+        stated = contact.statement.status
+        if stated.finished > float("-inf") and stated.rounds >= MEASURED:
+            late.add(node_test(contact.node.name))
+    return late
+
+
+def _no_daemon(seen: HealthInput, now: float) -> str:
+    if not seen.no_daemon:
+        return ""
+    silent = f"dmonitord on this node does not answer ({seen.no_daemon})"
+    return f"{silent}: its peers hear nothing from it"
+
+
+def _daemon_disagrees(seen: HealthInput, now: float) -> str:
+    return _named_rehearsals(failure for failure in seen.rehearsal_failures if not failure.peer)
+
+
+def _unanswered(seen: HealthInput, now: float) -> str:
+    return _named_rehearsals(failure for failure in seen.rehearsal_failures if failure.peer)
+
+
+def _named_rehearsals(failures: Iterable[RehearsalFailure]) -> str:
+    named = [failure.text for failure in failures if failure.rounds >= NAMED_AFTER]
+    return _listed(named, "; ")
+
+
+def _cloned_id(seen: HealthInput, now: float) -> str:
+    """Name the machines that have one node id."""
+    clones = []
+    of_this_node = [contact.node.name for contact in seen.contacts if contact.cloned]
+    if of_this_node:
+        clones.append(f"this node and {_listed(of_this_node)} have one node id")
+    by_id: dict[str, dict[str, str]] = {}
+    for contact in seen.others:
+        if contact.incarnation:
+            by_id.setdefault(contact.node_id, {})[contact.incarnation] = contact.node.name
+    for by_incarnation in by_id.values():
+        if len(by_incarnation) > 1:
+            clones.append(f"{_listed(by_incarnation.values())} have one node id")
+    if not clones:
+        return ""
+    advice = "on all but one of them, stop dmonitord, remove node-id, and start it again"
+    return f"{'; '.join(sorted(clones))}: {advice}"
+
+
+def _drift(seen: HealthInput, now: float) -> str:
+    """Name what other nodes have configured differently."""
+    our_tests = frozenset(test for test in seen.tests if test.host != names.NODE)
+    differences = []
+    for contact in seen.reached:
+        differences += _differences(contact, seen.status, our_tests)
+    return "; ".join(sorted(differences))
+
+
+def _differences(contact: Contact, ours: NodeStatus, our_tests: frozenset[Test]) -> list[str]:
+    if contact.statement is None:
+        return []
+    name = contact.node.name
+    theirs = contact.statement.status
+    their_tests = our_tests
+    if contact.statement.tests is not None:
+        their_tests = contact.statement.tests
+    differences = []
+    if our_tests - their_tests:
+        differences.append(f"{name} lacks {_listed(our_tests - their_tests)}")
+    if their_tests - our_tests:
+        missing = _listed(their_tests - our_tests)
+        differences.append(f"this node lacks {missing}, which {name} has")
+    if theirs.nodes and theirs.nodes != ours.nodes:
+        differences.append(f"{name} has another nodes.txt")
+    if theirs.addresses and theirs.addresses != ours.addresses:
+        differences.append(f"{name} has other addresses in alert.d")
+    return differences
+
+
+def _long_local(seen: HealthInput, now: float) -> str:
+    alone = []
+    for test, test_state in seen.test_states.items():
+        lasts = now - test_state.since >= LONG_LOCAL_SECONDS
+        if lasts and test_state.verdict in _ALONE and test in seen.tests:
+            alone.append(test)
+    if not alone:
+        return ""
+    lonely = "for over an hour they have failed here, and no other node has seen it"
+    return f"{lonely}: {_listed(alone)}"
+
+
+# In the order in which a complaint names them.
+_KINDS: dict[str, Callable[[HealthInput, float], str]] = {
+    "no-address": _no_address,
+    "no-peers": _no_peers,
+    "isolated": _isolated,
+    "no-quorum": _no_quorum,
+    SUSPECT: _suspect,
+    "untestable": _untestable,
+    "no-daemon": _no_daemon,
+    "daemon-disagrees": _daemon_disagrees,
+    "unanswered": _unanswered,
+    "cloned-id": _cloned_id,
+    "drift": _drift,
+    "long-local": _long_local,
+}
+
+
+def _listed(things: Iterable[object], separator: str = ", ") -> str:
+    """Return the names of different things in order; of many, the first."""
+    texts = sorted({str(thing) for thing in things})
+    listed = separator.join(texts[:_ITEMS_NAMED])
+    if len(texts) > _ITEMS_NAMED:
+        listed += f" and {len(texts) - _ITEMS_NAMED} more"
+    return listed
 
 
 def rehearse(
@@ -202,18 +292,19 @@ def rehearse(
     rehearsals: Iterable[Rehearsal],
     judgements: Mapping[Test, Judgement],
 ) -> tuple[RehearsalFailure, ...]:
-    """Return which rehearsals fail now: those of BEFORE that were not answered, and those whose answer is wrong.
+    """Return the rehearsals that fail now.
 
-    A failure of a test that does not pass here any more is forgotten, and so is one of a peer that is not well itself.
+    These are those of `before` that were not answered, and those whose answer is wrong. A failure
+    is forgotten once its test does not pass here any more, or its peer is not well itself.
     """
-    passing = {
-        str(test) for test, judged in judgements.items() if judged.answers[0].vote is Vote.PASSING
-    }
+    passing = set()
+    for test, judgement in judgements.items():
+        if judgement.answers[0].vote is Vote.PASSING:
+            passing.add(str(test))
     failures = {}
     for failure in before:
-        if failure.test in passing and (
-            not failure.peer or str(node_test(failure.peer)) in passing
-        ):
+        peer_is_well = not failure.peer or str(node_test(failure.peer)) in passing
+        if failure.test in passing and peer_is_well:
             failures[failure.test, failure.peer] = failure
     for rehearsal in rehearsals:
         key = str(rehearsal.test), rehearsal.peer
@@ -227,41 +318,55 @@ def rehearse(
 
 
 def _rehearsal_fault(rehearsal: Rehearsal) -> str:
-    """Return what is wrong with the answer to a rehearsal; nothing if it is right, or none of our own daemon's."""
-    test, answer = rehearsal.test, rehearsal.answer
+    """Return what is wrong with the answer to a rehearsal; '' if nothing is.
+
+    A daemon of our own that does not answer is another trouble. What a peer sees fail is none.
+    """
+    test = rehearsal.test
+    answer = rehearsal.answer
     if rehearsal.peer:
-        unable = answer.vote is Vote.ABSTAIN
-        return f"{rehearsal.peer} cannot tell how {test} is: {answer.text}" if unable else ""
+        if answer.vote is not Vote.ABSTAIN:
+            return ""
+        return f"{rehearsal.peer} cannot tell how {test} is: {answer.text}"
     if answer.result is None or answer.vote is Vote.PASSING:
         return ""
     return (
-        f"asked about {test} in {NAMED_AFTER} rounds running, dmonitord on this node says {answer.seen} ({answer.text}), and"
-        " dmonitor-check sees OK: does one of them run confined, or as another user?"
+        f"asked about {test} in {NAMED_AFTER} rounds running, dmonitord on this node says"
+        f" {answer.seen} ({answer.text}), and dmonitor-check sees OK:"
+        " does one of them run confined, or as another user?"
     )
 
 
-def follow(before: Sequence[Trouble], found: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
-    """Return the troubles there are, and of those that are over what was logged and ends now, or was said within the hour."""
-    gone = [known for known in before if known.kind not in found]
-    over = [known._replace(ended=now) for known in gone if known.ended is None and known.logged]
-    over += [
-        known for known in gone if known.ended is not None and now - known.said < REPEAT_SECONDS
-    ]
-    last = {known.kind: known for known in before}
-    there = []
-    for kind, text in found.items():
-        old = last.get(kind, Trouble(kind, text, now))
-        there.append(
-            old._replace(text=text) if old.ended is None else Trouble(kind, text, now, old.said)
-        )
-    return (*over, *there)
+def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
+    """Return the troubles to remember: those that are over, and those that there are.
+
+    A trouble that is over is remembered if it was logged and ends now, because its end must be
+    logged, or if it was said within the hour, because it must not be said again so soon.
+    """
+    remembered = []
+    known = {trouble.kind: trouble for trouble in before}
+    for trouble in before:
+        if trouble.kind in texts:
+            continue
+        if trouble.ended is None and trouble.logged:
+            remembered.append(trouble._replace(ended=now))
+        elif trouble.ended is not None and now - trouble.said < REPEAT_SECONDS:
+            remembered.append(trouble)
+    for kind, text in texts.items():
+        trouble = known.get(kind, Trouble(kind, text, now))
+        if trouble.ended is not None:  # it is back
+            trouble = Trouble(kind, text, now, trouble.said)
+        remembered.append(trouble._replace(text=text))
+    return tuple(remembered)
 
 
 def is_serious(trouble: Trouble, now: float) -> bool:
-    """Say whether TROUBLE is there, and has lasted long enough to be said."""
-    return trouble.ended is None and now - trouble.since >= QUIET_AT_FIRST.get(trouble.kind, 0.0)
+    """Return whether a trouble is there and has lasted long enough to be said."""
+    if trouble.ended is not None:
+        return False
+    return now - trouble.since >= QUIET_AT_FIRST.get(trouble.kind, 0.0)
 
 
 def is_due(trouble: Trouble, now: float) -> bool:
-    """Say whether people have to be told of TROUBLE now."""
+    """Return whether people have to be told of a trouble now."""
     return is_serious(trouble, now) and now - trouble.said >= REPEAT_SECONDS

@@ -534,7 +534,14 @@ class _Round:
             self._config.quorum,
         )
         view = health.HealthInput(
-            self._me, self._present(), *concluded, self._contacts, quorum, failures, no_daemon
+            self._me,
+            self._present(),
+            *concluded,
+            self._contacts,
+            quorum,
+            failures,
+            no_daemon,
+            is_suspect=health.is_suspect(judgements),
         )
         before = {each.kind: each for each in own.troubles}
         troubles = [
