@@ -67,7 +67,8 @@ def fault(path: str) -> str:
             if head.startswith(b"\x7fELF")
             else "is neither a program nor a script with a #! line"
         )
-    interpreter = os.fsdecode(head[2:].split(b"\n")[0].split()[0]) if head[2:].split() else ""
+    words = head[2:].split(b"\n")[0].split()
+    interpreter = os.fsdecode(words[0]) if words else ""
     return (
         ""
         if os.access(interpreter, os.X_OK)
