@@ -120,7 +120,9 @@ class Dmonitor:
         self._programs: dict[LocalNode, str] = {}
         for node in self.nodes:
             # cron starts it without an option: what is not where it is by default is said in the program itself
-            where = f"cli.Chosen.config, cli.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
+            where = (
+                f"cli.Chosen.config, cli.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
+            )
             own = place.program(f"check-{node.address}", program.read_text())
             own.write_text(
                 own.read_text().replace(
