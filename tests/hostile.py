@@ -90,6 +90,7 @@ HOSTILE = {
     "no-interpreter": Hostile(
         "#!/nonexistent/sh\necho OK\n", UNKNOWN, "interpreter that does not exist"
     ),
+    "no-interpreter-named": Hostile("#!\necho OK\n", UNKNOWN, "interpreter that does not exist"),
     "no-program": Hostile("echo OK\n", UNKNOWN, "neither a program nor a script"),
     "garbage-program": Hostile(b"\x7fELF" + bytes(100), UNKNOWN),
 }

@@ -85,7 +85,7 @@ def test_every_mistake(node: LocalNode) -> None:
         "error: plugins/check_ftp: is not a file; needed for www.example.com/ftp",
         "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
         "error: plugins/check_smtp: is a dangling link to /nonexistent/check_smtp; needed for www.example.com/smtp",
-        f"error: plugins/check_ssh: is not executable for user {run_as().pw_name}; chmod 755 would make it so; needed for www.example.com/ssh",
+        f"error: plugins/check_ssh: is not executable for user {run_as().pw_name}; run chmod 755 on it; needed for www.example.com/ssh",
         "error: nodes.txt: 3 sites (a, b, c) and quorum = 4: no test can ever be DOWN",
         "error: /nonexistent/sendmail: sendmail does not exist: no mail can leave; install a mail transport agent",
         "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 2 warnings",
@@ -133,12 +133,12 @@ def test_no_key_is_warned_of_and_a_bad_one_is_an_error(node: LocalNode) -> None:
 def test_plugins_that_others_could_change(node: LocalNode) -> None:
     (node.config / "plugins/check_http").chmod(0o775)
     assert complaints(node)[1][0].startswith(
-        "error: plugins/check_http: can be written by others than its owner; chmod go-w"
+        "error: plugins/check_http: can be written by users other than its owner; run chmod go-w"
     )
     (node.config / "plugins/check_http").chmod(0o755)
     (node.config / "plugins").chmod(0o777)
     assert complaints(node)[1][0].startswith(
-        "error: plugins/check_http: lies in plugins, which can be written by others"
+        "error: plugins/check_http: lies in plugins, which can be written by users other than"
     )
 
 

@@ -239,11 +239,14 @@ def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(
         fail(three)
         ran = three[0].run("dmonitor-check", "-v", "--once")
     assert (
-        "alert.d/push: not run: it can be written by others than its owner; chmod go-w would mend that"
+        "alert.d/push: not run: it can be written by users other than its owner; run chmod go-w on it"
         in ran.stderr
     )
     assert not (told / "ran").exists() and len(place.mails()) == 1
-    assert "alert.d/push: can be written by others" in three[0].run("dmonitor-check", "-t").stderr
+    assert (
+        "alert.d/push: can be written by users other than"
+        in three[0].run("dmonitor-check", "-t").stderr
+    )
 
 
 def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
@@ -263,7 +266,7 @@ def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
     if os.geteuid() == 0:
         assert (
             "error: alert.d/secret: is not executable for user" in said
-            and "chmod 750 and chgrp dmonitor would make it so" in said
+            and "run chmod 750 and chgrp dmonitor on it" in said
         )
 
 
@@ -310,11 +313,12 @@ DOWN = Judgement(
 BEGAN = 1_700_000_000.0
 
 
-def owed(name: str, number: int = 0, **more: float) -> Notification:
+def owed(name: str, number: int = 0, closed: float | None = None) -> Notification:
     incident = Incident(
-        (f"{number:016x}",), Test("www.example.com", name), BEGAN, opening=DOWN, **more
-    )  # type: ignore[arg-type]
-    return Notification(Kind.RECOVERY if more else Kind.ALERT, incident, "hook:push", BEGAN)
+        (f"{number:016x}",), Test("www.example.com", name), BEGAN, opening=DOWN, closed=closed
+    )
+    kind = Kind.ALERT if closed is None else Kind.RECOVERY
+    return Notification(kind, incident, "hook:push", BEGAN)
 
 
 def test_no_name_of_a_node_is_cut() -> None:
@@ -438,7 +442,7 @@ def test_each_example_tells_what_is_to_be_told(
         ("matrix", {"SERVER": url, "ROOM": "!r:example.com", "TOKEN": "secret"}),
         ("alertmanager", {"URL": url}),
     ):
-        ran = example(tmp_path, name, **settings)
+        ran = example(tmp_path, name, (), **settings)
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), name
     (ntfy, slack, matrix, alertmanager) = taken
     assert (

@@ -56,7 +56,7 @@ STARTERS = {
     "Popen",
 }
 MAY_START = {
-    "execution.supervisor": {"posix_spawn"},
+    "execution.plugin_process": {"posix_spawn"},
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},

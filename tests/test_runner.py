@@ -19,11 +19,12 @@ from local_nodes import wait_until
 from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
-from dmonitor.execution import plugin, processes, supervisor
+from dmonitor.execution import load_gate, plugin, processes
+from dmonitor.execution.plugin_process import PluginProcess
 from dmonitor.execution.runner import Runner
 
 LIMIT = 1.5
-Run = Callable[..., dict[str, Result]]
+Wanted = tuple[Test, str, dict[str, str]]  # what submit_all takes
 
 
 class Bench:
@@ -70,7 +71,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(supervisor, "_TRUST", 0.3)
+    monkeypatch.setattr(plugin, "TRUST_SECONDS", 0.3)
     made = Bench(tmp_path)
     yield made
     made.runner.close()
@@ -162,12 +163,12 @@ def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Pat
     wait_until(lambda: not strays(), 1.0)
 
 
-def test_a_killed_warden_leaves_nothing_and_is_replaced(bench: Bench) -> None:
+def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> None:
     bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
     bench.write("quick", "echo OK")
     bench.submit("hangs")
     wait_until(lambda: len(strays()) == 2, 1.0)
-    os.kill(bench.runner._warden, signal.SIGKILL)
+    os.kill(bench.runner._supervisor_pid, signal.SIGKILL)
     bench.loop()
     assert bench.results["hangs"].outcome is Outcome.UNKNOWN
     assert not strays()
@@ -180,14 +181,14 @@ def test_what_the_program_left_to_be_collected_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Something forgotten in a cycle, if collected in the supervisor, would close whatever has its number there."""
-    begin, count = supervisor.Supervisor._begin, iter(range(1_000_000))
+    start, count = PluginProcess.start, iter(range(1_000_000))
 
-    def begin_and_collect(self: supervisor.Supervisor, *request: bytes) -> None:
+    def start_and_collect(self: PluginProcess, environment: dict[str, str], mark: int) -> None:
         if next(count) == 20:
             gc.collect()
-        begin(self, *request)
+        start(self, environment, mark)
 
-    monkeypatch.setattr(supervisor.Supervisor, "_begin", begin_and_collect)
+    monkeypatch.setattr(PluginProcess, "start", start_and_collect)
 
     class Forgotten:
         def __init__(self) -> None:
@@ -273,9 +274,9 @@ def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
         bench.submit(*["quick"] * 50, *["stray"] * 5)
         bench.loop()
         wait_until(lambda: not strays(), 1.0)
-        status = Path(f"/proc/{bench.runner._warden}/status").read_text()
+        status = Path(f"/proc/{bench.runner._supervisor_pid}/status").read_text()
         resident = int(status.partition("VmRSS:")[2].split()[0])
-        return len(os.listdir(f"/proc/{bench.runner._warden}/fd")), resident
+        return len(os.listdir(f"/proc/{bench.runner._supervisor_pid}/fd")), resident
 
     look()
     descriptors, resident = look()
@@ -287,11 +288,11 @@ def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
 
 def test_marks() -> None:
     assert processes.mark_of(os.getpid()) is None
-    mark = processes.marker()(7)
+    mark = processes.Marker().set(7)
     try:
         assert processes.mark_of(os.getpid()) == mark
     finally:
-        processes.marker()(0)
+        processes.Marker().clear()
     assert processes.mark_of(os.getpid()) is None
 
 
@@ -330,7 +331,9 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
     ok, unknown = Outcome.OK, Outcome.UNKNOWN
 
     def results(*names: str) -> dict[str, Outcome]:
-        time.sleep(supervisor._TRUST + 0.1)  # for which a plugin is trusted once it was looked at
+        time.sleep(
+            plugin.TRUST_SECONDS + 0.1
+        )  # for which a plugin is trusted once it was looked at
         bench.submit(*names)
         bench.loop()
         return {name: bench.results[name].outcome for name in names}
@@ -338,7 +341,7 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
     wrong = dict.fromkeys(("theirs", "everybodys", "linked"), unknown)
     assert results("mine", "link", *wrong) == {"mine": ok, "link": ok, **wrong}
     assert (
-        "check_linked can be written by others than its owner; chmod go-w would mend that"
+        "check_linked can be written by users other than its owner; run chmod go-w on it"
         in bench.results["linked"].text
     )
     if os.geteuid() == 0:
@@ -369,7 +372,7 @@ def test_a_link_into_a_directory_of_somebody_else_is_not_followed(
     ):
         os.chown(theirs.parent, owner, -1)
         theirs.parent.chmod(mode)
-        time.sleep(supervisor._TRUST + 0.1)
+        time.sleep(plugin.TRUST_SECONDS + 0.1)
         bench.submit("link")
         bench.loop()
         assert bench.results["link"].outcome is outcome, (owner, mode)
@@ -382,10 +385,10 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
     target.chmod(0o755)
     plugins.mkdir(parents=True)
     (plugins / "check_link").symlink_to(target)
-    assert plugin.distrust(f"{plugins}/check_link") == ""
+    assert plugin.distrust_reason(f"{plugins}/check_link") == ""
     plugins.parent.chmod(0o777)
-    assert plugin.distrust(f"{plugins}/check_link").startswith(
-        f"lies in {plugins.parent}, which can be written by others"
+    assert plugin.distrust_reason(f"{plugins}/check_link").startswith(
+        f"lies in {plugins.parent}, which can be written by users other than"
     )
 
 
@@ -394,16 +397,16 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int
 ) -> None:
     """On a machine where too many processes always want a processor, a batch is started every tenth of a second; here, every half."""
-    monkeypatch.setattr(supervisor, "_CROWD", crowd)
-    monkeypatch.setattr(supervisor, "_PATIENCE", 0.5)
+    monkeypatch.setattr(load_gate, "CROWD_PER_PROCESSOR", crowd)
+    monkeypatch.setattr(load_gate, "PATIENCE", 0.5)
     bench = Bench(tmp_path)
     try:
         bench.write("ok", "echo OK")
         began = time.monotonic()
         done: list[Result] = []
-        wanted = [
+        wanted: list[Wanted] = [
             (Test(f"h{number}", "ok"), f"{bench.plugins}/check_ok", {})
-            for number in range(4 * supervisor._BATCH)
+            for number in range(4 * load_gate.BATCH)
         ]
         bench.runner.submit_all(wanted, lambda _, got: done.append(got))
         bench.loop()
@@ -412,7 +415,7 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(
         bench.runner.close()
         bench.selector.close()
     assert [got.outcome for got in done] == [Outcome.OK] * len(wanted)
-    assert (took > 2.5 * supervisor._PATIENCE) is (crowd < 0), took
+    assert (took > 2.5 * load_gate.PATIENCE) is (crowd < 0), took
 
 
 def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:
@@ -427,7 +430,7 @@ def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:
     def done(test: Test, got: Result) -> None:
         when.setdefault(test.name, time.monotonic() - began)
 
-    wanted = [
+    wanted: list[Wanted] = [
         (Test(f"h{number}", name), f"{bench.plugins}/check_{name}", {})
         for name in ("hangs", "ok")
         for number in range(1500)
@@ -465,7 +468,7 @@ def test_why_a_plugin_cannot_be_started_is_said_rightly_beside_many_others(bench
     bench.write("slow", "sleep 1; echo OK")
     path = bench.plugins / bench.write("bad", "").replace("bad", "check_bad")
     path.write_text("#!/nonexistent/sh\n")
-    wanted = [
+    wanted: list[Wanted] = [
         (Test(f"h{number}", "slow"), f"{bench.plugins}/check_slow", {}) for number in range(200)
     ]
     bench.runner.submit_all([*wanted, (Test("h", "bad"), str(path), {})], bench._done)

@@ -1,1 +1,1 @@
-"""What starts programs (plugins, sendmail, hooks) and leaves nothing of them behind."""
+"""Start programs (plugins, sendmail, hooks), and leave nothing of them behind."""

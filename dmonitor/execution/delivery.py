@@ -1,7 +1,7 @@
-"""Hand notifications to the MTA, or to a hook, and report what these said (rule R6).
+"""Hand notifications to the mail system or to a hook, and report what became of them (rule R6).
 
-The only module that starts sendmail and hooks. What is told, whether it may go, and what a refusal means is decided
-elsewhere.
+Only this module starts sendmail and hooks. Other modules decide what is told, whether it may
+leave, and what a refusal means.
 """
 
 from __future__ import annotations
@@ -19,80 +19,111 @@ from dmonitor.base import names, user
 from dmonitor.execution import plugin, processes
 
 SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
-HOOK_LIMIT = 10.0  # seconds that a hook may take: a round that stays greets as often, and what it hears may have to be mailed
-_AT_ONCE = 20  # programs that run at the same time
-_FILE_SIZE = 10_000_000  # bytes that a hook may print, or write to a file
-_HOOKS = 1 << 31  # what a hook is marked with is above what any plugin is
+# Seconds that a hook may take. A round that stays for the speaker's duty greets its peers as often
+# (R5), and what it hears from them may have to be mailed.
+HOOK_LIMIT = 10.0
+_LEAST_LIMIT = 1.0  # seconds; a program that would get less is not started
+_CONCURRENCY = 20  # programs that run at the same time
+_POLL_INTERVAL = 0.01  # seconds between two looks whether one has ended
+_KILL_LIMIT = 1.0  # seconds to wait for a killed program to be gone
+_HOOK_FILE_SIZE = 10_000_000  # bytes that a hook may print, or write to a file
+_OUTPUT_BYTES = 2000  # bytes of a program's output that are reported
+_HOOK_MARKS = 1 << 31  # the marks of hooks are above those of plugins
 _ENVIRONMENT = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8"}
 
 
 class Letter(NamedTuple):
-    """What is handed over: to which program, with which arguments, on its standard input; a hook has FACTS in its environment."""
+    """One notification for one recipient: which program gets what."""
 
-    command: tuple[str, ...]
-    content: bytes
-    facts: Mapping[str, str] | None = None
+    command: tuple[str, ...]  # the program, and its arguments
+    content: bytes  # its standard input
+    facts: Mapping[str, str] | None = (
+        None  # more variables of its environment; only a hook has some
+    )
 
     @property
     def is_hook(self) -> bool:
+        """Return whether the letter goes to a hook, and not to sendmail."""
         return self.facts is not None
 
 
 class Delivery(NamedTuple):
-    """What became of one letter; `text` is what the program wrote, or why it did not take the letter."""
+    """What became of one letter."""
 
     taken: bool
-    text: str
+    text: str  # what the program printed, or why it did not take the letter
 
 
 class _Attempt(NamedTuple):
+    """A program that runs with a letter."""
+
     process: subprocess.Popen[bytes]
-    output: int
-    until: float
-    name: str
-    mark: int  # of all that a hook starts; 0: sendmail's, which may well leave somebody to deliver
+    output: int  # the descriptor of the file in memory that the program prints to
+    deadline: float  # monotonic time
+    name: str  # of the program
+    # Of a hook and its descendants. 0 for sendmail, which may leave a process that delivers.
+    mark: int
+
+    def is_over(self) -> bool:
+        """Return whether the program has ended, or is over its limit."""
+        return self.process.poll() is not None or time.monotonic() >= self.deadline
 
 
 def mail(content: bytes, address: str, *, sendmail: str, sender: str) -> Letter:
+    """Return the letter that mails `content` to `address` from `sender`, by `sendmail`, a path."""
     return Letter((sendmail, "-oi", "-f", sender, "--", address), content)
 
 
 def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[str, Delivery]]:
-    """Hand each recipient its letter, all at the same time; yield each and what became of it, as soon as that is known.
+    """Hand each recipient its letter, many at the same time; yield each recipient and its delivery.
 
-    Nothing runs on at the end, after SENDMAIL_LIMIT seconds for each batch and PATIENCE seconds for all at the most.
+    A delivery is yielded as soon as it is known. Mails start first, because no mail may wait for
+    hooks. `patience` is the time for all letters together, in seconds. No program runs on when the
+    last delivery has been yielded.
     """
-    end = time.monotonic() + patience
-    waiting = sorted(
-        letters, key=lambda address: letters[address].is_hook
-    )  # no mail waits for hooks
+    deadline = time.monotonic() + patience
+    waiting = sorted(letters, key=lambda recipient: letters[recipient].is_hook)
     running: dict[str, _Attempt] = {}
     while waiting or running:
-        while waiting and len(running) < _AT_ONCE:
-            address = waiting.pop(0)
-            letter = letters[address]
-            left = min(HOOK_LIMIT if letter.is_hook else SENDMAIL_LIMIT, end - time.monotonic())
-            if left < 1:
-                yield address, Delivery(False, "no time left in this round")
-                continue
-            try:
-                running[address] = _start(letter, left)
-            except OSError as error:
-                yield address, Delivery(False, f"{letter.command[0]}: {error.strerror}")
-        for address, attempt in list(running.items()):
-            if attempt.process.poll() is not None or time.monotonic() >= attempt.until:
-                del running[address]
-                yield address, _finish(attempt)
+        while waiting and len(running) < _CONCURRENCY:
+            recipient = waiting.pop(0)
+            attempt = _try_to_start(letters[recipient], deadline)
+            if isinstance(attempt, Delivery):
+                yield recipient, attempt
+            else:
+                running[recipient] = attempt
+        for recipient, attempt in list(running.items()):
+            if attempt.is_over():
+                del running[recipient]
+                yield recipient, _finish(attempt)
         if running:
-            time.sleep(0.01)
+            time.sleep(_POLL_INTERVAL)
+
+
+def _try_to_start(letter: Letter, deadline: float) -> _Attempt | Delivery:
+    """Start the program for `letter`, to end by `deadline`; return a refusal if that fails."""
+    limit = SENDMAIL_LIMIT
+    if letter.is_hook:
+        limit = HOOK_LIMIT
+    limit = min(limit, deadline - time.monotonic())
+    if limit < _LEAST_LIMIT:
+        return Delivery(False, "no time left in this round")
+    try:
+        return _start(letter, limit)
+    except OSError as error:
+        return Delivery(False, f"{letter.command[0]}: {error.strerror}")
 
 
 def _start(letter: Letter, limit: float) -> _Attempt:
-    """Start one program; its input and output are memory files, for a pipe could block us or outlive it."""
-    program, environment, mark = letter.command[0], _ENVIRONMENT, processes.marker()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    """Start the program for `letter`, for `limit` seconds. Raise OSError if that fails.
+
+    Its input and output are files in memory. A pipe could block us, or be held open by a process
+    that outlives the program.
+    """
+    program = letter.command[0]
+    environment = _ENVIRONMENT
     if letter.facts is not None:
-        if reason := plugin.distrust(program):
+        if reason := plugin.distrust_reason(program):
             raise PermissionError(errno.EPERM, f"not run: it {reason}")
         environment = {**_ENVIRONMENT, "HOME": user.home(), **letter.facts}
         processes.become_subreaper()
@@ -101,47 +132,69 @@ def _start(letter: Letter, limit: float) -> _Attempt:
         with open(os.memfd_create("letter"), "w+b") as content:
             content.write(letter.content)
             content.seek(0)
-            marked = mark(output + _HOOKS) if letter.is_hook else 0
-            if letter.facts is not None:
-                resource.setrlimit(
-                    resource.RLIMIT_FSIZE,
-                    (min([_FILE_SIZE, *(each for each in limits if each >= 0)]), limits[1]),
+            with _limits(letter, output) as mark:
+                process = subprocess.Popen(
+                    letter.command,
+                    stdin=content,
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    env=environment,
+                    start_new_session=True,
+                    umask=0o022,
                 )
-            process = subprocess.Popen(
-                letter.command,
-                stdin=content,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                env=environment,
-                start_new_session=True,
-                umask=0o022,
-            )
     except BaseException:
         os.close(output)
         raise
+    name = os.path.basename(program)
+    return _Attempt(process, output, time.monotonic() + limit, name, mark)
+
+
+@contextlib.contextmanager
+def _limits(letter: Letter, number: int) -> Iterator[int]:
+    """Set what the program for `letter` is to inherit, while it is started; yield its mark.
+
+    A hook gets a limit on what it may write, and a mark made from `number`. Sendmail gets neither,
+    and its mark is 0.
+    """
+    if not letter.is_hook:
+        yield 0
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file_size = _HOOK_FILE_SIZE
+    for limit in (soft, hard):
+        if limit != resource.RLIM_INFINITY:
+            file_size = min(file_size, limit)
+    marker = processes.Marker()
+    try:
+        mark = marker.set(_HOOK_MARKS + number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, hard))
+        yield mark
     finally:
-        mark(0)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    return _Attempt(process, output, time.monotonic() + limit, os.path.basename(program), marked)
+        marker.clear()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _finish(attempt: _Attempt) -> Delivery:
+    """End an attempt that is over, with all that a hook started; return its delivery."""
     status = attempt.process.poll()
     if status is None:
         processes.kill_group(attempt.process.pid)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            attempt.process.wait(1)
+            attempt.process.wait(_KILL_LIMIT)
     if attempt.mark:
         processes.kill_all(lambda pid: processes.mark_of(pid) == attempt.mark)
-    said = " ".join(os.pread(attempt.output, 2000, 0).decode("utf-8", "replace").split())
+    output = os.pread(attempt.output, _OUTPUT_BYTES, 0).decode("utf-8", "replace")
     os.close(attempt.output)
-    text = names.printable(said)
-    if status is None:
-        return Delivery(
-            False, f"{attempt.name} did not end in time" + (f": {text}" if text else "")
-        )
+    text = names.printable(" ".join(output.split()))
     if status == 0:
         return Delivery(True, text)
-    reason = f"exit {status}" if status > 0 else f"died of signal {-status}"
-    return Delivery(False, f"{attempt.name}: {reason}" + (f": {text}" if text else ""))
+    if status is None:
+        reason = f"{attempt.name} did not end in time"
+    elif status > 0:
+        reason = f"{attempt.name}: exit {status}"
+    else:
+        reason = f"{attempt.name}: died of signal {-status}"
+    if text:
+        reason += f": {text}"
+    return Delivery(False, reason)

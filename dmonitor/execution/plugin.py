@@ -1,101 +1,142 @@
-"""The file of a plugin: whether it may be started, and can be, and if not, why; and what it says of itself."""
+"""The file of a plugin or hook: why it may not or cannot be started, and which programs it needs.
+
+This module looks at files, and starts nothing.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from dmonitor.base import names, user
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ALSO = "/usr/lib/nagios/plugins"  # where `wrap` looks, too
-_TEXT = 65536  # bytes of a script that are read
+TRUST_SECONDS = 1.0  # for which a plugin stays trusted after a look at it
+_NAGIOS_PLUGINS = "/usr/lib/nagios/plugins"  # where the plugin `wrap` looks, too
+_SCRIPT_BYTES = 65536  # bytes of a script that are read
+_HEAD_BYTES = 256  # bytes of a program that show what it is
+_WRITABLE_BY_OTHERS = 0o022  # by the group, or by everybody
 
 
-def distrust(path: str) -> str:
-    """Return why the plugin PATH is not to be run: others than root and we could say what it does. Nothing if it is not there.
+class TrustCache:
+    """Remembers for a while which plugins are trusted, because a look takes many system calls."""
 
-    Links are followed. Every directory on the way counts like the file: who can write one can put another file there.
+    def __init__(self) -> None:
+        self._trusted_until: dict[bytes, float] = {}  # by path
+
+    def check(self, path: bytes, now: float) -> None:
+        """Raise PermissionError if `distrust_reason` has a reason not to run the plugin `path`."""
+        if self._trusted_until.get(path, 0.0) >= now:
+            return
+        if distrust_reason(os.fsdecode(path)):
+            raise PermissionError(errno.EPERM, "not to be trusted")
+        self._trusted_until[path] = now + TRUST_SECONDS
+
+
+def distrust_reason(path: str) -> str:
+    """Return why the plugin `path` must not run: users other than root and us could change it.
+
+    Return '' if the plugin is trusted or missing. Links are followed. Every directory on the way
+    counts like the file, because a user who can write to a directory can put another file there.
     """
-    real = os.path.realpath(path)
-    for place in dict.fromkeys((*_parents(path), real, *_parents(real))):
+    real_path = os.path.realpath(path)
+    checked_paths = [*_parents(path), real_path, *_parents(real_path)]
+    for checked_path in dict.fromkeys(checked_paths):
         try:
-            status = os.stat(place)
+            status = os.stat(checked_path)
         except OSError:
             return ""
-        where = "" if place == real else f"lies in {names.printable(place)}, which "
+        location = ""
+        if checked_path != real_path:
+            location = f"lies in {names.printable(checked_path)}, which "
         if status.st_uid not in (0, os.geteuid()):
-            return f"{where}belongs to user {status.st_uid}, and not to root or {user.name()}"
-        if status.st_mode & 0o022 and not (
-            stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        ):
-            return f"{where}can be written by others than its owner; chmod go-w would mend that"
+            owner = f"user {status.st_uid}, and not to root or {user.name()}"
+            return f"{location}belongs to {owner}"
+        if status.st_mode & _WRITABLE_BY_OTHERS and not _is_sticky_directory(status.st_mode):
+            return f"{location}can be written by users other than its owner; run chmod go-w on it"
     return ""
 
 
+def _is_sticky_directory(mode: int) -> bool:
+    """Return whether `mode` is that of a directory like /tmp, where files of others are safe."""
+    return stat.S_ISDIR(mode) and bool(mode & stat.S_ISVTX)
+
+
 def _parents(path: str) -> list[str]:
-    """Return the directories on the way to PATH, the nearest first."""
-    found = []
-    while (above := os.path.dirname(path)) != path:
-        found.append(path := above)
-    return found
+    """Return the directories on the way to `path`, the nearest first."""
+    parents = []
+    parent = os.path.dirname(path)
+    while parent != path:
+        parents.append(parent)
+        path = parent
+        parent = os.path.dirname(path)
+    return parents
 
 
 def fault(path: str) -> str:
-    """Return what keeps us from starting the plugin PATH, as far as one can see; nothing if it can be started."""
+    """Return why the plugin `path` cannot be started, as far as its file shows; '' if it can be."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         if os.path.islink(path) and isinstance(error, FileNotFoundError):
             return f"is a dangling link to {names.printable(os.readlink(path))}"
-        return f"cannot be looked at: {error.strerror}"
+        return f"cannot be examined: {error.strerror}"
     if not stat.S_ISREG(mode):
         return "is not a file"
-    if reason := distrust(path):
+    reason = distrust_reason(path)
+    if reason:
         return reason
-    if not os.access(path, os.X_OK | os.R_OK):
-        what = "readable" if os.access(path, os.X_OK) else "executable"
-        return f"is not {what} for user {user.name()}; chmod 755 would make it so"
+    if not os.access(path, os.X_OK):
+        return f"is not executable for user {user.name()}; run chmod 755 on it"
+    if not os.access(path, os.R_OK):
+        return f"is not readable for user {user.name()}; run chmod 755 on it"
+    return _format_fault(path)
+
+
+def _format_fault(path: str) -> str:
+    """Return why the system cannot run the content of the file `path`; '' if it can."""
     try:
         with open(path, "rb") as file:
-            head = file.read(256)
+            head = file.read(_HEAD_BYTES)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    if head.startswith(b"\x7fELF"):
+        return ""
     if not head.startswith(b"#!"):
-        return (
-            ""
-            if head.startswith(b"\x7fELF")
-            else "is neither a program nor a script with a #! line"
-        )
-    interpreter = os.fsdecode(head[2:].split(b"\n")[0].split()[0]) if head[2:].split() else ""
-    return (
-        ""
-        if os.access(interpreter, os.X_OK)
-        else f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
-    )
+        return "is neither a program nor a script with a #! line"
+    interpreter = ""
+    words = head[2:].split(b"\n")[0].split()
+    if words:
+        interpreter = os.fsdecode(words[0])
+    if not os.access(interpreter, os.X_OK):
+        return f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
+    return ""
 
 
 def text(path: str) -> str:
-    """Return what the script PATH says, the beginning of it at least; nothing of a program that is no script."""
+    """Return the beginning of the script `path`; '' for any other file, or an unreadable one."""
     try:
         with open(path, "rb") as file:
-            start = file.read(_TEXT)
+            start = file.read(_SCRIPT_BYTES)
     except OSError:
         return ""
-    return start.decode("utf-8", "replace") if start.startswith(b"#!") else ""
+    if not start.startswith(b"#!"):
+        return ""
+    return start.decode("utf-8", "replace")
 
 
 def lacking(text: str) -> dict[str, str]:
-    """Return the programs that are not installed, of those that a script's TEXT says it needs, and the packages that have them.
+    """Return the missing programs that the script `text` needs, each with its package.
 
-    It says so in a comment, one for each: Needs PROGRAM (PACKAGE).
+    A script names each program that it needs in a comment: Needs PROGRAM (PACKAGE).
     """
     import re
     import shutil
 
-    needs = dict(re.findall(r"^#.*?\bNeeds (\S+) \(([a-z0-9.+-]+)\)", text, re.MULTILINE))
+    needs = re.findall(r"^#.*?\bNeeds (\S+) \(([a-z0-9.+-]+)\)", text, re.MULTILINE)
     return {
         program: package
-        for program, package in needs.items()
-        if not shutil.which(program, path=f"{PATH}:{_ALSO}")
+        for program, package in needs
+        if not shutil.which(program, path=f"{PATH}:{_NAGIOS_PLUGINS}")
     }

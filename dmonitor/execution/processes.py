@@ -1,8 +1,10 @@
-"""Processes: whose they are, and how to end them all.
+"""Find out which plugin or hook a process descends from, and end processes with their descendants.
 
-Which plugin a stray process came from is told by a mark that is inherited and that nobody misses: the soft
-RLIMIT_LOCKS, which Linux has ignored since 2.4. So the stray of a plugin that still runs can be left alone (some
-start an ssh tunnel in the background and use it), and the stray of one that ended killed.
+Linux does not tell which program an orphan descends from. So each plugin gets a mark that its
+descendants inherit and that no program needs: the soft limit RLIMIT_LOCKS, which Linux has ignored
+since 2.4. Descendants of a plugin that still runs are left alone, because some plugins start an ssh
+tunnel in the background and use it. Descendants of a plugin that has ended are killed. This module
+does not start processes.
 """
 
 from __future__ import annotations
@@ -14,56 +16,32 @@ import signal
 import time
 from collections.abc import Callable
 
-REAP_LIMIT = 1.0  # seconds that the killed may take to die before nobody waits for them any more
+REAP_LIMIT = 1.0  # seconds to wait for killed processes to be gone
+_REAP_ONE_LIMIT = 0.02  # seconds of these for one process, before the others have their turn
+_REAP_POLL = 0.002  # seconds between two attempts to reap
 
-_RLIMIT_LOCKS = 10
-_MARK = 0x646D << 32  # "dm": a mark is this plus a number of 32 bits
-_PR_SET_CHILD_SUBREAPER = 36
+_RLIMIT_LOCKS = 10  # resource.h; the module resource does not have it
+_NUMBER_BITS = 32
+_MARK = 0x646D << _NUMBER_BITS  # "dm": a mark is this plus a number of 32 bits
+_PR_SET_CHILD_SUBREAPER = 36  # prctl.h
 
 
 def become_subreaper() -> None:
-    """Become the parent of all descendants that lose theirs (prctl(2))."""
-    import ctypes  # 1 ms, which only who runs plugins has to spend
+    """Become the parent of all descendants whose parent ends; raise OSError on failure."""
+    import ctypes  # takes 1 ms, which only a program that runs plugins has to spend
 
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def children() -> list[int]:
-    """List our children; one that comes or goes meanwhile may be missing."""
+    """Return the pids of our children; one that comes or goes meanwhile may be missing."""
     with open("/proc/thread-self/children", "rb") as file:
         return [int(pid) for pid in file.read().split()]
 
 
-def marker() -> Callable[[int], int]:
-    """Return what marks this process, and so what it starts from now on, with a number (0: none), and returns the mark."""
-    _, hard = resource.getrlimit(_RLIMIT_LOCKS)
-
-    def mark(number: int) -> int:
-        value = _MARK + number % (1 << 32) if number and hard == resource.RLIM_INFINITY else hard
-        resource.setrlimit(_RLIMIT_LOCKS, (value, hard))
-        return value
-
-    return mark
-
-
-def mark_of(pid: int) -> int | None:
-    """Return the mark of the plugin that PID descends from; None for a process that is nobody's, or gone."""
-    try:
-        soft, _ = resource.prlimit(pid, _RLIMIT_LOCKS)
-    except (ProcessLookupError, PermissionError):
-        return None
-    return soft if soft >> 32 == _MARK >> 32 else None
-
-
-def kill(pid: int) -> None:
-    with contextlib.suppress(
-        ProcessLookupError, PermissionError
-    ):  # a setuid program may have become somebody else
-        os.kill(pid, signal.SIGKILL)
-
-
 def has_children() -> bool:
+    """Return whether this process has children, dead ones that are not reaped yet included."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -71,32 +49,84 @@ def has_children() -> bool:
     return True
 
 
+class Marker:
+    """Marks this process, and so every process that it starts until the mark is cleared."""
+
+    def __init__(self) -> None:
+        _, self._hard = resource.getrlimit(_RLIMIT_LOCKS)
+
+    def set(self, number: int) -> int:
+        """Mark this process with `number`; return the mark, as `mark_of` returns it.
+
+        With a hard limit there is no room for a mark: the hard limit is set and returned instead.
+        """
+        mark = self._hard
+        if self._hard == resource.RLIM_INFINITY:
+            mark = _MARK + number % (1 << _NUMBER_BITS)
+        resource.setrlimit(_RLIMIT_LOCKS, (mark, self._hard))
+        return mark
+
+    def clear(self) -> None:
+        """Take the mark off this process; the processes that it started keep theirs."""
+        resource.setrlimit(_RLIMIT_LOCKS, (self._hard, self._hard))
+
+
+def mark_of(pid: int) -> int | None:
+    """Return the mark of process `pid`; None for a process that has none, or is gone."""
+    try:
+        soft, _ = resource.prlimit(pid, _RLIMIT_LOCKS)
+    except (ProcessLookupError, PermissionError):
+        return None
+    if soft >> _NUMBER_BITS != _MARK >> _NUMBER_BITS:
+        return None
+    return soft
+
+
+def kill(pid: int) -> None:
+    """Kill process `pid`, unless it is gone, or became another user's by a setuid program."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def kill_group(pid: int) -> None:
+    """Kill the process group that `pid` leads, as far as it is there and ours to kill."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def kill_all(ours: Callable[[int], bool]) -> None:
-    """Kill our children, and theirs as they become ours, until none is left or patience ends."""
+def kill_all(is_target: Callable[[int], bool]) -> None:
+    """Kill all our children for whose pid `is_target` is true, until no such child is left.
+
+    The children of a killed process become ours, and are killed like it. Give up after REAP_LIMIT
+    seconds.
+    """
     deadline = time.monotonic() + REAP_LIMIT
     while time.monotonic() < deadline:
-        left = [pid for pid in children() if ours(pid)]
-        if not left:
+        targets = [pid for pid in children() if is_target(pid)]
+        if not targets:
             return
-        for pid in left:
+        for pid in targets:
             kill(pid)
-        for pid in left:
-            reap(pid, 0.02)
+        for pid in targets:
+            reap(pid, _REAP_ONE_LIMIT)
 
 
-def reap(pid: int, patience: float) -> bool:
-    """Wait up to REAP_LIMIT seconds (0: as long as it takes) for a child of ours; say whether it is gone."""
-    deadline = time.monotonic() + patience
+def reap(pid: int, limit: float) -> bool:
+    """Wait up to `limit` seconds for our child `pid` to end, reap it; return whether it is gone."""
+    deadline = time.monotonic() + limit
     while True:
         try:
-            done, _ = os.waitpid(pid, os.WNOHANG if patience else 0)
+            reaped, _ = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:
             return True
-        if done or time.monotonic() > deadline:
-            return bool(done)
-        time.sleep(0.002)
+        if reaped:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_REAP_POLL)
+
+
+def reap_dead(pid: int) -> None:
+    """Reap our child `pid`, which was killed or is about to end, however long that takes."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)

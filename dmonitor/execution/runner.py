@@ -1,14 +1,15 @@
-"""Run plugins, many at a time, each under its limit, and leave nothing of them behind (rule R1, promise 6).
+"""Run plugins, many at a time, each under its limit, and leave nothing behind (R1, promise 6).
 
-Checker and daemon share it, and nothing else starts plugins. The plugins are not children of the program but of
-its *supervisor*, a process forked from it early on:
+Checker and daemon share this module; no other way leads to a plugin. The plugins are not children
+of the program but of its *supervisor*, a process that the program forks early on:
 
-    program  --run-->  supervisor  --posix_spawn-->  plugins, each a session of its own
-             <-result-
+    program  --request-->  supervisor  --posix_spawn-->  plugins, each a session of its own
+             <--result---
 
-The supervisor is a child subreaper: whatever a plugin starts, in however many sessions, ends up as the supervisor's
-child once its parent dies, and is killed there. When the program dies, by kill -9 too, the supervisor sees the end
-of its socket, kills everything and exits. When the supervisor dies, the program, a subreaper as well, does that.
+The supervisor is a child subreaper: it becomes the parent of every process of a plugin that loses
+its parent, in whatever session that is, and kills it. When the program dies, even by kill -9, the
+supervisor sees the end of its socket, kills everything and exits. When the supervisor dies, the
+program, which is a subreaper as well, kills everything.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from dmonitor.base import log
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import processes, supervisor
 
-PLUGIN_LIMIT = 10.0  # seconds a plugin may run
+PLUGIN_LIMIT = 10.0  # seconds that a plugin may run
 
-_EARLY = 1.0  # seconds; a supervisor that dies sooner, several times in a row, cannot live here
-_EARLY_DEATHS = 3
+_EARLY_DEATH = 1.0  # seconds; a supervisor that dies sooner may be unable to live on this system
+_MAX_EARLY_DEATHS = 3  # early deaths in a row after which there is no doubt
+_CLOSE_LIMIT = processes.REAP_LIMIT + 0.5  # seconds that the supervisor may take to end everything
+_RECEIVE_BYTES = 1 << 16
 
 _LOST = Result(Outcome.UNKNOWN, "the process that runs the plugins was killed")
 
@@ -36,104 +39,119 @@ Done = Callable[[Test, Result], None]
 
 
 class Runner:
-    """The program's end: hands tests to the supervisor, and their results to whoever asked, from within SELECTOR's loop.
+    """The program's end: hands tests to the supervisor, and their results to callbacks.
 
-    Each key of SELECTOR has as its data what to call when it is ready. Not for use with threads.
+    The callbacks are called from the loop of the selector. Not for use with threads.
     """
 
     def __init__(
         self, selector: selectors.BaseSelector, concurrency: int, limit: float = PLUGIN_LIMIT
     ) -> None:
+        """Start a supervisor, for `concurrency` plugins at the same time and `limit` seconds each.
+
+        The loop of `selector` must call the data of each key that is ready. Raise OSError if the
+        supervisor cannot be started.
+        """
         self._selector = selector
         self._concurrency = concurrency
         self._limit = limit
-        self._waiting: dict[int, tuple[Test, Done]] = {}
-        self._number = 0
-        self._early_deaths = 0
+        self._waiting: dict[int, tuple[Test, Done]] = {}  # by the number of the request
+        self._last_number = 0
+        self._early_deaths = 0  # of supervisors, in a row
         processes.become_subreaper()
-        self._start()
+        self._start_supervisor()
 
-    def _start(self) -> None:
+    def _start_supervisor(self) -> None:
         self._started = time.monotonic()
-        self._socket, theirs = socket.socketpair()
-        self._warden = os.fork()
-        if self._warden == 0:
-            supervisor.main(theirs, self._concurrency, self._limit)
-        theirs.close()
-        self._rest = b""
-        self._selector.register(self._socket, selectors.EVENT_READ, self._results)
+        self._socket, supervisors_end = socket.socketpair()
+        self._supervisor_pid = os.fork()
+        if self._supervisor_pid == 0:
+            supervisor.main(supervisors_end, self._concurrency, self._limit)
+        supervisors_end.close()
+        self._partial = b""  # the beginning of a result
+        self._selector.register(self._socket, selectors.EVENT_READ, self._take_results)
 
     @property
     def pending(self) -> int:
-        """How many tests were submitted whose result is not there yet."""
+        """Return how many tests were submitted that have no result yet."""
         return len(self._waiting)
 
     def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
-        """Run TEST, with PARAMETERS in its environment; DONE is called with its result later, from the loop."""
+        """Run `plugin` for `test`, with `parameters` in its environment; see `submit_all`."""
         self.submit_all([(test, plugin, parameters)], done)
 
     def submit_all(self, wanted: Iterable[tuple[Test, str, Mapping[str, str]]], done: Done) -> None:
-        """Run many: each with its test, plugin and parameters."""
+        """Run many tests, each given with the path of its plugin and its parameters.
+
+        `done` is called with each test and its result later, from the loop.
+        """
         lines = []
         for test, plugin, parameters in wanted:
-            self._number += 1
-            self._waiting[self._number] = (test, done)
-            fields = [
-                str(self._number),
-                plugin,
-                test.host,
-                *(f"{key}={value}" for key, value in parameters.items()),
-            ]
+            self._last_number += 1
+            self._waiting[self._last_number] = (test, done)
+            fields = [str(self._last_number), plugin, test.host]
+            for key, value in parameters.items():
+                fields.append(f"{key}={value}")
             lines.append("\0".join(fields) + "\n")
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # `_results` will find the supervisor dead
-            self._socket.sendall("".join(lines).encode("utf-8", "surrogateescape"))
+        requests = "".join(lines).encode("utf-8", "surrogateescape")
+        # A dead supervisor is found, and replaced, by `_take_results`.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(requests)
 
-    def _results(self) -> None:
-        """Take in what is there, without waiting."""
-        alive = True
+    def _take_results(self) -> None:
+        """Take in the results that are there now; replace a supervisor that has died."""
         lines: list[bytes] = []
-        try:
-            while data := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
-                *more, self._rest = (self._rest + data).split(b"\n")
-                lines += more
-            alive = False
-        except BlockingIOError:
-            pass
-        except ConnectionResetError:
-            alive = False
+        is_alive = True
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                is_alive = False
+                break
+            *complete, self._partial = (self._partial + data).split(b"\n")
+            lines.extend(complete)
         for line in lines:
             number, outcome, duration, text = line.decode().split("\0")
             test, done = self._waiting.pop(int(number))
             done(test, Result(Outcome[outcome], text, float(duration)))
-        if not alive:
-            self._replace()
+        if not is_alive:
+            self._replace_supervisor()
 
-    def _replace(self) -> None:
-        """Clear up after a supervisor that was killed: its plugins die, their tests are UNKNOWN, another one starts."""
+    def _replace_supervisor(self) -> None:
+        """Clear up after a supervisor that died, and start another one.
+
+        Its plugins are killed, and the results of all waiting tests are UNKNOWN. Raise OSError if
+        supervisors keep dying.
+        """
         log.error("supervisor-lost", tests=self.pending)
-        self._early_deaths = (
-            self._early_deaths + 1 if time.monotonic() - self._started < _EARLY else 0
-        )
-        if self._early_deaths >= _EARLY_DEATHS:
+        if time.monotonic() - self._started < _EARLY_DEATH:
+            self._early_deaths += 1
+        else:
+            self._early_deaths = 0
+        if self._early_deaths >= _MAX_EARLY_DEATHS:
             raise OSError(0, "the process that runs the plugins keeps dying")
         self._selector.unregister(self._socket)
         self._socket.close()
-        self._bury()
-        lost, self._waiting = self._waiting, {}
-        self._start()
+        self._clear_up()
+        lost = self._waiting
+        self._waiting = {}
+        self._start_supervisor()
         for test, done in lost.values():
             done(test, _LOST)
 
-    def _bury(self) -> None:
-        processes.reap(self._warden, 0)
+    def _clear_up(self) -> None:
+        """Reap a dead supervisor, and kill the plugins that it left to us."""
+        processes.reap_dead(self._supervisor_pid)
         processes.kill_all(lambda pid: processes.mark_of(pid) is not None)
 
     def close(self) -> None:
         """End all that still runs; return when it is gone."""
         self._selector.unregister(self._socket)
         self._socket.close()
-        if not processes.reap(self._warden, processes.REAP_LIMIT + 0.5):
-            os.kill(self._warden, signal.SIGKILL)
-            self._bury()
+        if not processes.reap(self._supervisor_pid, _CLOSE_LIMIT):
+            os.kill(self._supervisor_pid, signal.SIGKILL)
+            self._clear_up()

@@ -1,358 +1,342 @@
 """The process that starts plugins, ends them at their limit, and kills what they leave (promise 6).
 
-`runner` forks it and says why it is a process of its own. Nothing else starts plugins.
+The program forks it without exec; `runner` says why. It must not use objects, descriptors or signal
+handlers of the program. `plugin_process` starts one plugin; `load_gate` decides how many may start.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
+import functools
 import gc
-import itertools
 import os
-import resource
 import selectors
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from typing import NoReturn
 
 from dmonitor.base import log, names, user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome
 from dmonitor.execution import plugin, processes
+from dmonitor.execution.load_gate import LoadGate
+from dmonitor.execution.plugin_process import IGNORED_SIGNALS, SLOTS, PluginProcess, ResourceLimits
 
-_SWEEP = 0.2  # seconds between two looks at what still runs: for strays, and for output that nobody has taken
-_CROWD = 8  # processes that want a processor, as a multiple of those there are, beyond which none is started
-_PATIENCE = 0.1  # seconds for which that holds: a machine that is always busy tests all the same
-_LOOK_EVERY = 0.01  # seconds between two looks whether it still does
-_BATCH = 16  # plugins that are started before anything else has its turn
+_SWEEP_INTERVAL = 0.2  # seconds between two looks for strays, and for plugins that run on
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # for one more process
-_TRUST = 1.0  # seconds for which it is believed that nobody else may write to a plugin
-_FILE_SIZE = 1_000_000  # bytes
-_DESCRIPTORS = 256
-# posix_spawn takes only descriptors below the limit that the plugin is to have: its output is put here before.
-_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT = 4, 5, 6
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-_STREAMS = [
-    (os.POSIX_SPAWN_DUP2, slot, number)
-    for number, slot in enumerate((_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT))
-]
-_IGNORED = (
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGTERM,
-    signal.SIGPIPE,
-)  # by the supervisor: the program's end is ours
+_SOCKET = 3  # the descriptor of the connection to the program: below the slots
+_ABOVE_SLOTS = max(SLOTS) + 1
+_RECEIVE_BYTES = 1 << 20
+_OUTPUT_BYTES = 1 << 16  # that are read from a plugin at once
+_ERROR_CHARACTERS = 900  # of a stack that are logged
 
 
-def main(requests: socket.socket, concurrency: int, limit: float) -> None:
-    """Be the supervisor; never return."""
+def main(connection: socket.socket, concurrency: int, limit: float) -> NoReturn:
+    """Be the supervisor of the program at the other end of `connection`; never return.
+
+    At most `concurrency` plugins run at the same time, each for up to `limit` seconds. To be called
+    right after a fork.
+    """
     status = os.EX_SOFTWARE
     try:
-        gc.freeze()  # what the program left to be collected would close descriptors by numbers that are ours now
+        # Garbage of the program, if collected here, would close descriptors of ours by number.
+        gc.freeze()
         log.restart()
-        os.setsid()  # a Ctrl-C or a hang-up at the program's terminal is the program's to deal with
+        os.setsid()  # Ctrl-C or a hang-up at the program's terminal is for the program
         os.chdir("/")
         os.umask(0o022)
-        null = fcntl.fcntl(os.open(os.devnull, os.O_RDWR), fcntl.F_DUPFD_CLOEXEC, _STDERR_SLOT + 1)
-        for descriptor in (0, 1):
-            os.dup2(null, descriptor)
-        kept = fcntl.fcntl(requests.fileno(), fcntl.F_DUPFD_CLOEXEC, _STDERR_SLOT + 1)
-        os.dup2(kept, 3, inheritable=False)
-        for slot in (_STDIN_SLOT, _STDOUT_SLOT, _STDERR_SLOT):
-            os.dup2(null, slot, inheritable=False)
-        os.closerange(_STDERR_SLOT + 1, 1 << 30)
-        Supervisor(socket.socket(fileno=3), concurrency, limit).run()
+        channel = Channel(_keep_only(connection))
+        processes.become_subreaper()
+        Supervisor(channel, concurrency, limit).run()
         status = os.EX_OK
     except OSError as error:
         log.error("supervisor-failed", reason=repr(error))
-    except Exception as error:  # noqa: BLE001 - the stack below is the program's, and must not unwind here
+    except Exception as error:  # noqa: BLE001 - the program's stack below must not unwind here
         import traceback
 
-        log.error("supervisor-failed", reason="".join(traceback.format_exception(error))[-900:])
+        stack = "".join(traceback.format_exception(error))
+        log.error("supervisor-failed", reason=stack[-_ERROR_CHARACTERS:])
     finally:
         os._exit(status)
 
 
-class _Run:
-    """A plugin that runs, or is to: its process, the pipe it writes to, and what came out so far."""
+def _keep_only(connection: socket.socket) -> socket.socket:
+    """Close all descriptors but standard error and `connection`; return that, as descriptor 3.
 
-    def __init__(self, number: bytes, path: bytes, host: bytes, *parameters: bytes) -> None:
-        self.number, self.path, self.host, self.parameters = number, path, host, parameters
-        self.stdout = self.write = self.stderr = -1
-        self.pid = self.mark = 0
-        self.began = 0.0
-        self.watched = False  # its output is read as it comes: it has been running for a while
-        self.output = b""
+    Standard input and output, and the slots for plugins, are opened on /dev/null.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    null = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, _ABOVE_SLOTS)
+    for stream in (0, 1):
+        os.dup2(null, stream)
+    kept = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _ABOVE_SLOTS)
+    os.dup2(kept, _SOCKET, inheritable=False)
+    for slot in SLOTS:
+        os.dup2(null, slot, inheritable=False)
+    os.closerange(_ABOVE_SLOTS, 1 << 30)
+    return socket.socket(fileno=_SOCKET)
+
+
+def _reset_signals() -> int:
+    """Reset or ignore each signal; return a descriptor that becomes readable at SIGCHLD."""
+    readable, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in _SIGNALS:
+        if number in IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    return readable
+
+
+class Channel:
+    """The supervisor's end of the connection to the program: requests come in, results go out.
+
+    Both are lines whose fields are separated by NUL bytes. A request has number, path, host, and
+    any parameters as KEY=value. A result has number, outcome, duration in seconds, and text.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.is_open = True  # until the program closes its end, or dies
+        self._partial = b""  # the beginning of a request
+        self._unsent = b""
+
+    @property
+    def has_unsent(self) -> bool:
+        """Return whether there are results that the program has not taken yet."""
+        return bool(self._unsent)
+
+    def receive(self) -> list[list[bytes]]:
+        """Return the requests that are there now, if any; close if the program closed its end."""
+        try:
+            data = self.connection.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:  # the program died and left a result of ours unread
+            data = b""
+        if not data:
+            self.is_open = False
+            return []
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [line.split(b"\0") for line in lines]
+
+    def report(self, number: bytes, outcome: Outcome, duration: float, text: str) -> None:
+        """Keep the result of request `number`, to be sent by `flush`."""
+        fields = f"\0{outcome.value}\0{duration:.6f}\0{text}\n"
+        self._unsent += number + fields.encode("utf-8", "replace")
+
+    def flush(self) -> None:
+        """Send as much as the program takes now.
+
+        Never wait, because the program may be busy sending requests to us.
+        """
+        try:
+            sent = self.connection.send(self._unsent, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.is_open = False
+            return
+        self._unsent = self._unsent[sent:]
 
 
 class Supervisor:
     """Starts plugins on request, ends them at their limit, and kills what they leave."""
 
-    def __init__(self, requests: socket.socket, concurrency: int, limit: float) -> None:
-        self._requests = requests
-        self._concurrency = concurrency
-        self._limit = limit
-        self._rest = b""
-        self._queue: deque[list[bytes]] = deque()
-        self._running: dict[
-            int, _Run
-        ] = {}  # by pid, in the order they began, which is that of their limits
-        self._dying: set[int] = set()  # pids that were killed and are not reaped yet
-        self._answers = b""
-        self._marks = 0
-        self._mark = processes.marker()
-        self._trusted: dict[bytes, float] = {}  # plugins, with until when
-        self._load = -1
-        with contextlib.suppress(OSError):
-            self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
-        self._crowd = _CROWD * (os.cpu_count() or 1)
-        self._started = self._look_again = 0.0
-        self._scratch = bytearray(1 << 16)
+    def __init__(self, channel: Channel, concurrency: int, limit: float) -> None:
+        self._channel = channel
+        self._limit = limit  # seconds that a plugin may run
+        self._resources = ResourceLimits(concurrency)
+        self._gate = LoadGate(self._resources.concurrency)
+        self._trust = plugin.TrustCache()
+        self._marker = processes.Marker()
+        self._last_mark = 0
+        self._queue: deque[list[bytes]] = deque()  # requests for plugins that wait to be started
+        # By pid, in the order in which they began. So the first is the first to be over its limit.
+        self._running: dict[int, PluginProcess] = {}
+        self._dying: set[int] = set()  # pids of plugins that were killed and are not reaped yet
         self._next_sweep = 0.0
+        self._buffer = bytearray(_OUTPUT_BYTES)
         self._environment = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8", "HOME": user.home()}
+        self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
-        """Serve until the program closes its end or dies; then end everything."""
-        processes.become_subreaper()
-        self._limits()
-        self._selector = selectors.DefaultSelector()
-        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN if number in _IGNORED else signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self._selector.register(self._requests, selectors.EVENT_READ, self._request)
-        self._selector.register(woken, selectors.EVENT_READ, lambda: os.read(woken, 4096))
-        self._open = True
-        while self._open:
+        """Serve until the program closes its end or dies; then kill everything."""
+        wakeup = _reset_signals()
+        self._selector.register(self._channel.connection, selectors.EVENT_READ, self._take_requests)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda: os.read(wakeup, 4096))
+        while self._channel.is_open:
             for key, _ in self._selector.select(self._pause()):
-                if isinstance(key.data, _Run):
-                    self._drain(key.data)
-                else:
-                    key.data()
-            self._collect()
-            self._enforce()
-            self._begin_some()
-            self._answer()
-        for run in self._running.values():
-            processes.kill_group(run.pid)
+                key.data()
+            self._reap()
+            self._end_overdue()
+            self._sweep()
+            self._start_batch()
+            self._send_results()
+        for process in self._running.values():
+            process.end()
         processes.kill_all(lambda pid: True)
 
-    def _limits(self) -> None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, hard))
-        _, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._soft = max(self._concurrency * 2 + 64, _DESCRIPTORS)
-        if self._hard != resource.RLIM_INFINITY:
-            self._soft = min(self._soft, self._hard)
-        self._concurrency = max(1, min(self._concurrency, (self._soft - 64) // 2))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
-
     def _pause(self) -> float | None:
-        """Return how long nothing will have to be done, in seconds; None: until something happens."""
+        """Return for how many seconds there is nothing to do; None: until something happens."""
         if not self._running and not self._dying and not self._queue:
-            return _SWEEP if processes.has_children() else None
-        due = [run.began + self._limit for run in itertools.islice(self._running.values(), 1)]
-        if self._queue and len(self._running) < self._concurrency:
-            due.append(self._look_again)
-        return max(0.0, min([self._next_sweep, *due]) - time.monotonic())
+            if processes.has_children():
+                return _SWEEP_INTERVAL
+            return None
+        wake_at = self._next_sweep
+        if self._running:
+            oldest = next(iter(self._running.values()))
+            wake_at = min(wake_at, oldest.began + self._limit)
+        if self._queue and self._gate.has_room(len(self._running)):
+            wake_at = min(wake_at, self._gate.closed_until)
+        return max(0.0, wake_at - time.monotonic())
 
-    def _request(self) -> None:
-        try:
-            data = self._requests.recv(1 << 20, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return  # it was writable
-        except OSError:  # it died, with a result of ours unread
-            data = b""
-        if not data:
-            self._open = False
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._queue.extend(line.split(b"\0") for line in lines)
+    def _take_requests(self) -> None:
+        self._queue.extend(self._channel.receive())
 
-    def _begin_some(self) -> None:
-        """Start a batch of what waits, if it may: while no crowd wants the processors, or that lasts too long."""
-        room, now = (
-            min(self._concurrency - len(self._running), _BATCH, len(self._queue)),
-            time.monotonic(),
-        )
-        if room <= 0 or now < self._look_again:
-            return
-        if now - self._started < _PATIENCE and self._is_crowded():
-            self._look_again = now + _LOOK_EVERY
-            return
-        self._started, self._look_again = now, 0.0
-        runs = [_Run(*self._queue.popleft()) for _ in range(room)]
-        failed: list[tuple[_Run, OSError]] = []
-        for run in runs:
-            self._try(self._prepare, run, failed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, self._soft), self._hard))
-        for run in [run for run in runs if run.stderr >= 0]:
-            self._try(self._begin, run, failed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
-        self._mark(0)
-        for run, error in reversed(failed):
-            self._give_up(run, error)
-
-    def _is_crowded(self) -> bool:
-        try:
-            wanting, _, _ = os.pread(self._load, 64, 0).split()[3].partition(b"/")
-            return int(wanting) > self._crowd
-        except (OSError, ValueError, IndexError):  # a system that does not say
-            return False
-
-    def _try(
-        self, step: Callable[[_Run], None], run: _Run, failed: list[tuple[_Run, OSError]]
-    ) -> None:
-        try:
-            step(run)
-        except OSError as error:
-            failed.append((run, error))
-
-    def _prepare(self, run: _Run) -> None:
-        """Open what a plugin writes to, if it may be run."""
-        if self._trusted.get(run.path, 0.0) < self._started:
-            if plugin.distrust(os.fsdecode(run.path)):
-                raise PermissionError(errno.EPERM, "not to be trusted")
-            self._trusted[run.path] = self._started + _TRUST
-        run.stdout, run.write = os.pipe()
-        fcntl.fcntl(run.stdout, fcntl.F_SETFL, os.O_NONBLOCK)
-        run.stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
-
-    def _begin(self, run: _Run) -> None:
-        self._marks += 1
-        environment = self._environment
-        if run.parameters:
-            given = (
-                part.decode("utf-8", "surrogateescape").split("=", 1) for part in run.parameters
-            )
-            environment = environment | dict(given)
-        os.dup2(run.write, _STDOUT_SLOT, inheritable=False)
-        os.dup2(run.stderr, _STDERR_SLOT, inheritable=False)
-        run.mark, run.began = self._mark(self._marks), time.monotonic()
-        arguments = [run.path, run.host]
-        run.pid = os.posix_spawn(
-            run.path, arguments, environment, file_actions=_STREAMS, setsid=True, setsigdef=_IGNORED
-        )
-        os.close(run.write)
-        self._running[run.pid] = run
-
-    def _give_up(self, run: _Run, error: OSError) -> None:
-        """Say why a plugin could not be started; where there was only no room, try again when there may be."""
-        for descriptor in (run.stdout, run.write, run.stderr):
-            if descriptor >= 0:
-                os.close(descriptor)
-        if error.errno in _NO_ROOM and self._running:
-            self._queue.appendleft([run.number, run.path, run.host, *run.parameters])
-            self._look_again = self._started + _PATIENCE
-        else:
-            self._say(run.number, Outcome.UNKNOWN, 0.0, _why_not(os.fsdecode(run.path), error))
-
-    def _drain(self, run: _Run) -> bool:
-        """Take one helping of a plugin's output, keep its beginning; say whether more may be there."""
-        try:
-            count = os.readv(run.stdout, [self._scratch])
-        except BlockingIOError:
-            return False
+    def _start_batch(self) -> None:
+        """Start as many of the waiting plugins as may start now."""
+        now = time.monotonic()
+        count = self._gate.admit(len(self._running), len(self._queue), now)
         if count == 0:
-            self._unwatch(run)
-            return False
-        wanted = result.OUTPUT_LIMIT - len(run.output)
-        if wanted > 0:
-            run.output += self._scratch[: min(wanted, count)]
-        return True
+            return
+        opened: list[PluginProcess] = []
+        failures: list[tuple[PluginProcess, OSError]] = []
+        for _ in range(count):
+            process = PluginProcess(self._queue.popleft())
+            try:
+                self._trust.check(process.path, now)
+                process.open_streams()
+                opened.append(process)
+            except OSError as error:
+                failures.append((process, error))
+        self._resources.lower()
+        for process in opened:
+            try:
+                self._start(process)
+            except OSError as error:
+                failures.append((process, error))
+        self._resources.restore()
+        self._marker.clear()
+        for process, failure in reversed(failures):
+            self._give_up(process, failure)
 
-    def _unwatch(self, run: _Run) -> None:
-        if run.watched:
-            self._selector.unregister(run.stdout)
-            run.watched = False
+    def _start(self, process: PluginProcess) -> None:
+        self._last_mark += 1
+        process.start(self._environment, self._marker.set(self._last_mark))
+        self._running[process.pid] = process
 
-    def _collect(self) -> None:
-        """Reap every child that has died; the direct ones give a result."""
+    def _give_up(self, process: PluginProcess, error: OSError) -> None:
+        """Report why a plugin could not be started; if there was no room for it, queue it again.
+
+        It is queued only if another plugin runs, because the end of that one makes room.
+        """
+        process.abandon()
+        if error.errno in _NO_ROOM and self._running:
+            self._queue.appendleft(process.request)
+            self._gate.close_for_lack_of_room()
+        else:
+            reason = _why_not_started(os.fsdecode(process.path), error)
+            self._channel.report(process.number, Outcome.UNKNOWN, 0.0, reason)
+
+    def _watch(self, process: PluginProcess) -> None:
+        """Read the output of a plugin as it comes, from now on."""
+        take_output = functools.partial(self._take_output, process)
+        self._selector.register(process.stdout_fd, selectors.EVENT_READ, take_output)
+        process.is_watched = True
+
+    def _unwatch(self, process: PluginProcess) -> None:
+        if process.is_watched:
+            self._selector.unregister(process.stdout_fd)
+            process.is_watched = False
+
+    def _take_output(self, process: PluginProcess) -> None:
+        if process.drain(self._buffer) == 0:
+            self._unwatch(process)
+
+    def _reap(self) -> None:
+        """Reap every child that has ended, and report the results of the plugins among them."""
         while True:
             try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if dead is None:
+            if ended is None:
                 return
-            pid = dead.si_pid
-            run = self._running.pop(pid, None)
-            if run:
-                processes.kill_group(pid)  # while the zombie still keeps the number
+            pid = ended.si_pid
+            process = self._running.pop(pid, None)
+            if process:
+                process.end()  # its group, before the pid is free for another process
             _, status = os.waitpid(pid, 0)
             self._dying.discard(pid)
-            if run:
-                self._end(run, status)
+            if process:
+                self._report_end(process, status)
 
-    def _end(self, run: _Run, status: int) -> None:
-        while (
-            len(run.output) < result.OUTPUT_LIMIT and b"\n" not in run.output and self._drain(run)
-        ):
-            pass
-        complaint = os.pread(run.stderr, result.OUTPUT_LIMIT, 0) if not run.output.strip() else b""
-        self._close(run)
-        outcome, text = result.classify(status, run.output, complaint)
-        self._say(run.number, outcome, time.monotonic() - run.began, text)
+    def _report_end(self, process: PluginProcess, status: int) -> None:
+        """Report the result of a plugin that has ended by itself, with wait status `status`."""
+        outcome, text = process.judge(status, self._buffer)
+        self._unwatch(process)
+        process.close()
+        duration = time.monotonic() - process.began
+        self._channel.report(process.number, outcome, duration, text)
 
-    def _enforce(self) -> None:
-        """End what is over its limit, and the strays of what has ended."""
+    def _end_overdue(self) -> None:
+        """Kill each plugin that is over its limit; report TIMEOUT, whatever it printed (R1)."""
         now = time.monotonic()
-        for run in list(self._running.values()):
-            if run.began + self._limit > now:
-                break
-            del self._running[run.pid]
-            self._dying.add(run.pid)
-            processes.kill_group(run.pid)
-            self._close(run)
-            said = result.first_line(run.output)
-            text = f"not ended after {self._limit:g} s" + (f", it had said: {said}" if said else "")
-            self._say(run.number, Outcome.TIMEOUT, now - run.began, text)
-            self._next_sweep = 0.0
-        if now >= self._next_sweep:
-            self._next_sweep = now + _SWEEP
-            marks = {run.mark for run in self._running.values()}
-            for pid in processes.children():
-                if pid not in self._running and processes.mark_of(pid) not in marks:
-                    processes.kill(pid)
-            for run in (
-                self._running.values()
-            ):  # the quick ones end before anybody has to look at what they write
-                if not run.watched:
-                    self._selector.register(run.stdout, selectors.EVENT_READ, run)
-                    run.watched = True
+        for process in list(self._running.values()):
+            if process.began + self._limit > now:
+                return
+            del self._running[process.pid]
+            self._dying.add(process.pid)
+            process.end()
+            self._unwatch(process)
+            process.close()
+            text = f"not ended after {self._limit:g} s"
+            first_line = result.first_line(process.output)
+            if first_line:
+                text += f", it had said: {first_line}"
+            self._channel.report(process.number, Outcome.TIMEOUT, now - process.began, text)
+            self._next_sweep = 0.0  # kill its descendants at once, too
 
-    def _close(self, run: _Run) -> None:
-        self._unwatch(run)
-        os.close(run.stdout)
-        os.close(run.stderr)
+    def _sweep(self) -> None:
+        """At intervals, kill the strays of plugins that have ended, and watch plugins that run on.
 
-    def _say(self, number: bytes, outcome: Outcome, duration: float, text: str) -> None:
-        self._answers += number + f"\0{outcome.value}\0{duration:.6f}\0{text}\n".encode(
-            "utf-8", "replace"
-        )
-
-    def _answer(self) -> None:
-        """Send what the program takes now; the rest when it has read that, for it may be busy sending to us."""
-        if not self._answers:
+        Most plugins end before a sweep, so that watching their output costs nothing.
+        """
+        now = time.monotonic()
+        if now < self._next_sweep:
             return
-        try:
-            self._answers = self._answers[self._requests.send(self._answers, socket.MSG_DONTWAIT) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._open = False
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._answers else 0)
-        self._selector.modify(self._requests, events, self._request)
+        self._next_sweep = now + _SWEEP_INTERVAL
+        marks = {process.mark for process in self._running.values()}
+        for pid in processes.children():
+            if pid not in self._running and processes.mark_of(pid) not in marks:
+                processes.kill(pid)
+        for process in self._running.values():
+            if not process.is_watched:
+                self._watch(process)
+
+    def _send_results(self) -> None:
+        if not self._channel.has_unsent:
+            return
+        self._channel.flush()
+        events = selectors.EVENT_READ
+        if self._channel.has_unsent:
+            events |= selectors.EVENT_WRITE
+        self._selector.modify(self._channel.connection, events, self._take_requests)
 
 
-def _why_not(path: str, error: OSError) -> str:
+def _why_not_started(path: str, error: OSError) -> str:
+    """Return the text for people about the plugin `path`, whose start ended with `error`."""
     if not os.path.lexists(path):
         return f"no plugin {names.printable(path)}"
-    return f"plugin {names.printable(path)} {plugin.fault(path) or f'cannot be started: {error.strerror}'}"
+    fault = plugin.fault(path)
+    if not fault:
+        fault = f"cannot be started: {error.strerror}"
+    return f"plugin {names.printable(path)} {fault}"
