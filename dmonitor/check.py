@@ -140,7 +140,7 @@ def _take(own: lock.Lock) -> None:
 def _locked_round(chosen: _Chosen, began: float) -> int:
     configuration = config.load(chosen.config)
     config.log_problems(configuration.problems)
-    with state.State(chosen.state, chosen.run_dir) as store:
+    with state.Store(chosen.state, chosen.run_dir) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
             configuration = configuration._replace(
                 addresses=store.addresses(configuration.addresses)
@@ -168,7 +168,7 @@ class _Driver:
     """Does in earnest what the script of `round` wants done."""
 
     def __init__(
-        self, chosen: _Chosen, configuration: config.Config, store: state.State, began: float
+        self, chosen: _Chosen, configuration: config.Config, store: state.Store, began: float
     ) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
@@ -180,7 +180,7 @@ class _Driver:
         store.remember(configuration.addresses, self._observer.around.found)
         tests, silences = (
             digest.digest(configuration.tests),
-            tuple(map(store.from_wall, configuration.silences)),
+            tuple(map(store.clock.from_wall, configuration.silences)),
         )
         addresses, nodes, complete = (
             configuration.addresses,

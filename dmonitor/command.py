@@ -20,7 +20,7 @@ from dmonitor.base.errors import StateError
 from dmonitor.config import config
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report, silence, terminal
-from dmonitor.store import lock, state
+from dmonitor.store import history, lock, state
 
 PROGRAM = "dmonitor"
 
@@ -145,7 +145,7 @@ def _configuration(chosen: _Chosen) -> config.Config:
 
 
 def _read(
-    chosen: _Chosen, more: Callable[[state.State, report.NodeReport], Any] = lambda *_: None
+    chosen: _Chosen, more: Callable[[state.Store, report.NodeReport], Any] = lambda *_: None
 ) -> tuple[report.NodeReport, Any, config.Config]:
     """Return what is known here, and what MORE reads beside it, in times of the wall clock; and the configuration."""
     user.become()
@@ -157,10 +157,10 @@ def _read(
         )
     configuration = _configuration(chosen)
 
-    def read(store: state.State) -> tuple[report.NodeReport, Any, str]:
-        store.shift = store.clock.to_wall()
+    def read(store: state.Store) -> tuple[report.NodeReport, Any, str]:
+        store.shift_times(store.clock.to_wall())
         view = _view(chosen, configuration, store)
-        return view, more(store, view), store.broken
+        return view, more(store, view), store.history.broken
 
     view, also, broken = state.read(chosen.state, chosen.run_dir, read)
     if broken:
@@ -168,7 +168,7 @@ def _read(
     return view, also, configuration
 
 
-def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> report.NodeReport:
+def _view(chosen: _Chosen, configuration: config.Config, store: state.Store) -> report.NodeReport:
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     whole = configuration.complete
@@ -181,12 +181,12 @@ def _view(chosen: _Chosen, configuration: config.Config, store: state.State) -> 
         configuration.settings.quorum,
         memory.node,
         memory.test_states,
-        store.latest(memory.test_states, evidence=chosen.verb in ("why", "page")),
+        store.history.latest(memory.test_states, evidence=chosen.verb in ("why", "page")),
         memory.incidents,
         memory.outbox,
         {**memory.silences, me: configuration.silences},
         store.failed,
-        store.rebooted,
+        store.clock.rebooted,
         whole,
     )
     return view._replace(tests={*view.tests, *(node_test(node.name) for node in view.peers)})
@@ -272,12 +272,12 @@ def _history(chosen: _Chosen) -> int:
     wanted = _named(chosen.what)  # it may have been removed, and yet have been
 
     def read(
-        store: state.State, _: report.NodeReport
+        store: state.Store, _: report.NodeReport
     ) -> tuple[list[Any], tuple[list[Any], list[Any]], float]:
         return (
-            store.changes(wanted, evidence=False) if chosen.json else [],
+            store.history.changes(wanted, evidence=False) if chosen.json else [],
             _past(store, wanted),
-            store.known_since(),
+            store.history.known_since(store.clock.now()),
         )
 
     view, (changes, (found, handed), since), _ = _read(chosen, read)
@@ -286,9 +286,11 @@ def _history(chosen: _Chosen) -> int:
     return _show(chosen, report.history(found, changes, handed, view, since), terminal.history)
 
 
-def _past(store: state.State, wanted: tuple[str, str]) -> tuple[list[Any], list[Any]]:
+def _past(store: state.Store, wanted: tuple[str, str]) -> tuple[list[Any], list[Any]]:
     """Return the incidents of what is WANTED, and what was handed over of them."""
-    return store.past(wanted, store.clock.now() - state.HISTORY_SECONDS), store.handed(wanted)
+    return store.history.past(
+        wanted, store.clock.now() - history.HISTORY_SECONDS
+    ), store.history.handed(wanted)
 
 
 def _silences(chosen: _Chosen) -> int:
@@ -377,9 +379,12 @@ def _page(chosen: _Chosen) -> int:
     def make() -> str:
         from dmonitor.operator import page
 
-        def read(store: state.State, view: report.NodeReport) -> tuple[list[Any], dict[str, float]]:
-            since = {str(test): store.known_since(test) for test in view.test_states}
-            return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
+        def read(store: state.Store, view: report.NodeReport) -> tuple[list[Any], dict[str, float]]:
+            since = {
+                str(test): store.history.known_since(store.clock.now(), test)
+                for test in view.test_states
+            }
+            return store.history.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
         view, (found, since), _ = _read(chosen, read)
         status, incidents = (
