@@ -118,7 +118,7 @@ def _round(chosen: _Chosen) -> int:
     except lock.Busy as busy:
         log.warning("round-skipped", reason=str(busy))
         return os.EX_TEMPFAIL
-    own.state(pidfile=False)
+    own.write_holder(pidfile=False)
     try:
         return _locked_round(chosen, began)
     finally:

@@ -613,7 +613,7 @@ def test_a_round_that_hangs_is_ended_by_the_next(
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
         monkeypatch.setattr(check, "_OVERDUE", 0.0)
         check._take(own)
-        own.state()
+        own.write_holder()
         assert hung.wait(2) == -signal.SIGKILL
         own.release()
 
