@@ -1,4 +1,4 @@
-"""What is stored: it comes back as it was, in one piece or not at all, and a state that fails stops nothing (R4, R6)."""
+"""The state: a save comes back whole or not at all, and a state that cannot be written stops no round (R4, R6)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_store(
 
 @pytest.fixture(autouse=True)
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connection]]:
-    """Close whatever a test opened."""
+    """Close all connections that a test opened."""
     connections: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 
@@ -64,7 +64,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connection]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run directory, for what stands in."""
+    """A run directory, for the stand-in."""
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
 
@@ -248,7 +248,7 @@ def test_what_is_settled_or_gone_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_one_transaction_or_nothing(tmp_path: Path) -> None:
-    """An outbox that names an incident nobody knows breaks a constraint: what was saved with it must not stay behind."""
+    """An outbox with an unknown incident breaks a constraint: nothing that was saved with it may stay."""
     store = open_store(tmp_path)
     with pytest.raises(StateError):
         store.save(
@@ -288,7 +288,7 @@ def test_addresses_and_lookups_are_remembered(tmp_path: Path) -> None:
 
 @pytest.fixture
 def boot(monkeypatch: pytest.MonkeyPatch) -> dict[str, float | str]:
-    """What the kernel says: this boot's id, seconds since it, and the wall clock."""
+    """What the kernel tells: the id of this boot, the seconds since it, and the wall clock's time."""
     kernel: dict[str, float | str] = {"id": "one", "up": 1000.0, "wall": NOW}
     monkeypatch.setattr(node_clock, "boot_id", lambda: kernel["id"])
     monkeypatch.setattr(time, "clock_gettime", lambda _: kernel["up"])
@@ -316,7 +316,7 @@ def test_nobody_can_set_the_clock(tmp_path: Path, boot: dict[str, float]) -> Non
 def test_it_does_not_go_back_over_a_reboot(
     tmp_path: Path, boot: dict[str, float | str], wall: float, now: float
 ) -> None:
-    """A machine without a battery wakes up in 1970; what it remembers last is when its last round ended."""
+    """A machine without a battery wakes up in 1970, but it remembers when its last round ended."""
     with open_store(tmp_path) as store:
         store.save(Save(node=OWN))  # finished 9 s after NOW
     boot |= {"id": "two", "up": 5.0, "wall": wall}
@@ -394,7 +394,7 @@ def test_a_broken_database_is_kept_under_another_name(
 def test_a_database_that_turns_out_to_be_broken_later_stops_nothing(
     tmp_path: Path, run: Path
 ) -> None:
-    """Its first page is sound, and so it opens."""
+    """It opens, because its first page is sound."""
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     with (tmp_path / "state.db").open("r+b") as file:
@@ -418,7 +418,7 @@ def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
 
 
 def fill(store: Store) -> None:
-    """Have no room for a page more in the database that STORE writes."""
+    """Leave no room for another page in the database that `store` writes."""
     (pages,) = store._db.execute("PRAGMA page_count").fetchone()
     store._db.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -449,7 +449,7 @@ def test_a_full_disk_is_stood_in_for_until_there_is_room(tmp_path: Path, run: Pa
 
 @pytest.fixture
 def no_state(tmp_path: Path) -> Path:
-    """Where nothing can be opened, not even by root."""
+    """A state directory in which nobody can open the database, not even root."""
     (tmp_path / "lib" / "state.db").mkdir(parents=True)
     return tmp_path / "lib"
 
@@ -473,7 +473,7 @@ def test_a_directory_that_cannot_be_written_is_stood_in_for(no_state: Path, run:
 def test_what_was_written_before_is_in_what_stands_in(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state that can be read and not be written."""
+    """The state can be read, but not written."""
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     connect = database.connect
@@ -493,7 +493,7 @@ def test_what_was_written_before_is_in_what_stands_in(
 
 @pytest.mark.parametrize("crashed", [False, True])
 def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bool) -> None:
-    """sqlite needs room for state.db-shm even to read; that must not make an empty state of it, now or later."""
+    """Even for reading, sqlite needs room for state.db-shm; without it the state is not taken for empty."""
     if crashed:
         with open_store(tmp_path, run) as dying:
             dying.save(Save(OWN, incidents=(RICH,)))
@@ -518,7 +518,7 @@ def test_a_full_disk_is_read_all_the_same(tmp_path: Path, run: Path, crashed: bo
 
 
 def away(tmp_path: Path) -> contextlib.AbstractContextManager[None]:
-    """Have the state unreadable for a while."""
+    """Make the state unreadable for the time of a block."""
 
     @contextlib.contextmanager
     def gone() -> Iterator[None]:
@@ -532,7 +532,7 @@ def away(tmp_path: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def test_what_is_left_to_tell_is_taken_back_from_what_stood_in(tmp_path: Path, run: Path) -> None:
-    """One address was told meanwhile, and one refused."""
+    """Meanwhile one address took its mail, and one refused it."""
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(known("a"),)))
     left = Notification(Kind.ALERT, known("b", alert="oslo"), "two", NOW, 1)
@@ -631,7 +631,7 @@ def test_a_database_that_is_whole_and_makes_no_sense_is_set_aside(
 def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(
     tmp_path: Path, run: Path
 ) -> None:
-    """It was begun with nothing in it; what the state knows is known again as soon as it can be read."""
+    """The stand-in began empty; the contents of the state count again as soon as it can be read."""
     of_a, of_x = Test("a.example.com", "http"), Test("x.example.com", "http")
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(known("a", test=of_a), known("b", "c"))))
@@ -668,7 +668,7 @@ def test_a_full_run_directory_is_stood_in_for_by_memory(no_state: Path, run: Pat
 def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(
     tmp_path: Path, run: Path
 ) -> None:
-    """The daemon's greeting is read by others: who cannot store what was told comes last in the order."""
+    """The daemon states it in its greeting: a node that cannot store comes last in the order (R5)."""
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
         fill(store)
@@ -689,7 +689,7 @@ def test_peek_finds_what_stands_in_where_there_never_was_a_state(
 
 
 def test_a_broken_stand_in_costs_nothing_else(tmp_path: Path, run: Path) -> None:
-    """It must not take the state's place with nothing in it, round after round."""
+    """An empty one must not take the state's place, round after round."""
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     (run / "state.db").write_bytes(b"not a database at all" * 1000)
@@ -732,7 +732,7 @@ def test_a_strange_node_id_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "50%", "what?mode=ro", "a#b", "a&immutable=1", "//"])
 def test_any_directory_is_itself(tmp_path: Path, name: str) -> None:
-    """sqlite is given a URI, in which some characters mean something else."""
+    """sqlite gets a URI, in which some characters have a meaning."""
     directory = tmp_path / name if name != "//" else tmp_path
     directory.mkdir(exist_ok=True)
     where = f"/{tmp_path}" if name == "//" else str(directory)
@@ -753,7 +753,7 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
 def test_a_broken_history_costs_nothing_but_history(
     tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is not looked at in every round, for it grows large; the round that meets what is broken begins it anew."""
+    """No round checks it, because it grows large; the round that writes to it begins it anew."""
     many = [CHANGE._replace(at=NOW + number) for number in range(400)]
     with open_store(tmp_path, run) as store:
         store.save(Save(OWN, incidents=(RICH,), changes=tuple(many)))
@@ -775,7 +775,7 @@ MALFORMED = "database disk image is malformed"
 
 
 def broken_pages(path: Path) -> None:
-    """Spoil all that has changed."""
+    """Overwrite all pages of the changes with garbage."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         pages = [
             number
@@ -836,7 +836,7 @@ def test_what_cannot_be_read_of_the_history_costs_no_reader_anything_else(tmp_pa
 
 
 def test_a_round_that_saves_is_seen_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Though it is still at work: what one reader reads is of one moment."""
+    """A reader sees one moment of the state, even while a round is still at work."""
     with open_store(tmp_path) as writer:
         writer.save(Save(OWN, incidents=(RICH,)))
         with open_store(tmp_path, read_only=True) as store:
@@ -855,7 +855,7 @@ def test_a_standing_of_no_known_time_stays_one(tmp_path: Path) -> None:
 
 
 def test_what_a_round_writes_meanwhile_is_read_again(tmp_path: Path, run: Path) -> None:
-    """Nothing keeps a round from ending while somebody reads: what is torn then is not taken for what is there."""
+    """No lock keeps a round from committing meanwhile: a read that is inconsistent does not count."""
     with open_store(tmp_path) as store:
         store.save(Save(OWN, incidents=(RICH,)))
     read: list[set[str]] = []

@@ -16,11 +16,13 @@ from dmonitor.core.model import Change, Handed, Incident, Notification
 from dmonitor.store import database, history, tables
 from dmonitor.store.database import Connection
 
+_PARTIAL = "partial"  # key of the memo in a stand-in that began empty instead of as a copy
+
 
 class Fallback:
-    """The places of the state, in the order in which they are tried.
+    """The places of the state: the state directory, the run directory, and memory, in this order.
 
-    Its methods return a connection to the database that is to be used. The class keeps none.
+    The methods return a connection to the database to use. The class keeps no connection.
     """
 
     def __init__(self, directory: str, run_dir: str | None) -> None:
@@ -35,7 +37,7 @@ class Fallback:
         path = self.path
         if self._stand_in_path and os.path.exists(self._stand_in_path):
             path = self._stand_in_path
-        if path != self.path:
+        if path != self.path:  # they are the same if one directory serves as both
             self.failed = f"{self.path}: see what dmonitor-check logs"
         db = database.connect_read_only(path)
         db.execute("BEGIN")
@@ -159,9 +161,6 @@ class Fallback:
                 db.backup(memory)
                 return memory
         return None
-
-
-_PARTIAL = "partial"  # key of the memo in a stand-in that began empty instead of as a copy
 
 
 def _is_partial(db: Connection) -> bool:

@@ -96,8 +96,8 @@ def write_test_states(
 ) -> None:
     """Store the state of each test, and forget the tests that are gone."""
     for test, state in states.items():
-        verdict, outcome = state.verdict.value, state.own_outcome.value
-        row = (test.host, test.name, verdict, outcome, state.since, state.downs)
+        outcome = state.own_outcome.value
+        row = (test.host, test.name, state.verdict.value, outcome, state.since, state.downs)
         db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", row)
     for test in gone:
         db.execute("DELETE FROM standing WHERE host = ? AND name = ?", (test.host, test.name))
