@@ -120,7 +120,7 @@ def _round(chosen: _Chosen) -> int:
     except lock.Busy as busy:
         log.warning("round-skipped", reason=str(busy))
         return os.EX_TEMPFAIL
-    own.state(pidfile=False)
+    own.write_holder(pidfile=False)
     try:
         return _locked_round(chosen, began)
     finally:
@@ -142,7 +142,7 @@ def _take(own: lock.Lock) -> None:
 def _locked_round(chosen: _Chosen, began: float) -> int:
     configuration = load_configuration(chosen.config)
     log_problems(configuration.problems)
-    with state.State(chosen.state, chosen.run_dir) as store:
+    with state.Store(chosen.state, chosen.run_dir) as store:
         if not configuration.complete:  # whoever cannot be found may well be there
             configuration = configuration._replace(
                 addresses=store.addresses(configuration.addresses)
@@ -170,7 +170,7 @@ class _Driver:
     """Does in earnest what the script of `round` wants done."""
 
     def __init__(
-        self, chosen: _Chosen, configuration: Configuration, store: state.State, began: float
+        self, chosen: _Chosen, configuration: Configuration, store: state.Store, began: float
     ) -> None:
         self._config, self._store = configuration, store
         self._clock = _Clock(began, store.clock.now)
@@ -182,7 +182,7 @@ class _Driver:
         store.remember(configuration.addresses, self._observer.around.found)
         tests, silences = (
             digest.digest(configuration.tests),
-            tuple(map(store.from_wall, configuration.silences)),
+            tuple(map(store.clock.from_wall, configuration.silences)),
         )
         addresses, nodes, complete = (
             configuration.addresses,

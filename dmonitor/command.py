@@ -21,7 +21,7 @@ from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
-from dmonitor.store import lock, state
+from dmonitor.store import history, lock, state
 
 PROGRAM = "dmonitor"
 _ANYWHERE = ("--json", "--peers")  # options that may stand behind the verb's arguments
@@ -185,10 +185,10 @@ def _usage_error_if_unknown(verb: Callable[[_Options], int]) -> Callable[[_Optio
     return tried
 
 
-def _past(store: state.State, wanted: tuple[str, str]) -> _Past:
+def _past(store: state.Store, wanted: tuple[str, str]) -> _Past:
     """Return the incidents of what is wanted, oldest first, and what was handed over of them."""
-    since = store.clock.now() - state.HISTORY_SECONDS
-    return store.past(wanted, since), store.handed(wanted)
+    since = store.clock.now() - history.HISTORY_SECONDS
+    return store.history.past(wanted, since), store.history.handed(wanted)
 
 
 # The verbs.
@@ -234,9 +234,9 @@ def _why(chosen: _Options) -> int:
 def _history(chosen: _Options) -> int:
     wanted = _split(chosen.what)  # a test that was removed has a history, too
 
-    def read(store: state.State, _: NodeReport) -> tuple[list[Change], _Past, float]:
-        changes = store.changes(wanted, evidence=False) if chosen.json else []
-        return changes, _past(store, wanted), store.known_since()
+    def read(store: state.Store, _: NodeReport) -> tuple[list[Change], _Past, float]:
+        changes = store.history.changes(wanted, evidence=False) if chosen.json else []
+        return changes, _past(store, wanted), store.history.known_since(store.clock.now())
 
     reading = reader.read(chosen, read)
     changes, (incidents, handed), since = reading.more
@@ -329,9 +329,12 @@ def _page(chosen: _Options) -> int:
     """Write the page to DIR/index.html, or to www/index.html in the state directory."""
     from dmonitor.operator import page, publish
 
-    def read(store: state.State, view: NodeReport) -> tuple[list[Incident], dict[str, float]]:
-        since = {str(test): store.known_since(test) for test in view.test_states}
-        return store.past(since=store.clock.now() - page.DAYS * page.DAY), since
+    def read(store: state.Store, view: NodeReport) -> tuple[list[Incident], dict[str, float]]:
+        since = {
+            str(test): store.history.known_since(store.clock.now(), test)
+            for test in view.test_states
+        }
+        return store.history.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
     reading = reader.read(chosen, read, evidence=True, quiet=True)
     view = reading.view

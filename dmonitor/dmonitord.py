@@ -169,11 +169,11 @@ def _serve(
     reporter: io.FileIO | None = None,
 ) -> int:
     """Answer until SIGTERM; return 0."""
-    own.state()
+    own.write_holder()
     selector = selectors.DefaultSelector()
     with _signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        who = access.Door(selector, chosen.config, settings, node_id, own.run)
+        who = access.Door(selector, chosen.config, settings, node_id, own.incarnation)
         facts = Witness(
             selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, who
         )

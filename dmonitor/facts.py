@@ -117,7 +117,7 @@ class Witness:
         silences, now = list(load_silences(self.directory, Problems())), time.time()
         greeting, tests = self.door.greeting, digest.digest(self.tests())
 
-        def read(store: state.State) -> tuple[Statement, float]:
+        def read(store: state.Store) -> tuple[Statement, float]:
             now, own = store.clock.now(), store.node_memory()
             status = own.status(
                 greeting.name,
@@ -130,7 +130,7 @@ class Witness:
             return effects.state_of(
                 own,
                 store.incidents(evidence=False),
-                [store.from_wall(each) for each in silences],
+                [store.clock.from_wall(each) for each in silences],
                 status,
                 now,
             ), now
@@ -143,14 +143,14 @@ class Witness:
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         """Return what is known of an incident."""
 
-        def read(store: state.State) -> tuple[Incident | None, float]:
+        def read(store: state.Store) -> tuple[Incident | None, float]:
             found = [known for known in store.recall([incident_id]) if not known.removed]
             return (found[0] if found else None), store.clock.now()
 
         nothing: tuple[Incident | None, float] = None, time.time()
         return self._read(read, nothing)
 
-    def _read(self, read: Callable[[state.State], _Fact], otherwise: _Fact) -> _Fact:
+    def _read(self, read: Callable[[state.Store], _Fact], otherwise: _Fact) -> _Fact:
         """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
         try:
             return state.read(self.books, self.stand_in, read)

@@ -22,7 +22,7 @@ from dmonitor.base import user
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.net import server
 from dmonitor.store import lock, state
-from dmonitor.store.state import State
+from dmonitor.store.state import Store
 
 TEST = "www.example.com/web"
 SILENT = "no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused): nothing that fails here can be confirmed, and nobody is alerted"
@@ -198,7 +198,7 @@ def test_a_refused_mail_is_owed_until_it_is_taken(three: list[LocalNode], place:
 
 
 def own(node: LocalNode) -> NodeMemory:
-    with State(node.state, read_only=True) as store:
+    with Store(node.state, read_only=True) as store:
         return store.node_memory()
 
 
@@ -314,7 +314,7 @@ def test_a_node_that_cannot_find_its_own_line_is_no_second_site(place: Place, po
 def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> None:
     prepare(three)
     three[0].round()
-    store = State(three[0].state)
+    store = Store(three[0].state)
     with store:
         assert store.lookups() == {node.address: [node.address] for node in three}
 
@@ -510,7 +510,7 @@ def test_a_broken_database_is_said_and_kept(three: list[LocalNode]) -> None:
     (kept,) = three[0].state.glob("state.db.broken-*")
     assert (broken.returncode, broken.stderr) == (
         os.EX_OK,
-        f"dmonitor-check: {database} is broken (file is not a database); kept as {kept.name}, and a new one begun\n"
+        f"dmonitor-check: {database} is broken (file is not a database); it is kept as {kept.name}, and a new one is begun\n"
         f"dmonitor-check: 127.0.0.31: {SILENT}\n",
     )
     assert kept.read_bytes() == b"garbage" * 10_000
@@ -613,7 +613,7 @@ def test_a_round_that_hangs_is_ended_by_the_next(
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
         monkeypatch.setattr(check, "_OVERDUE", 0.0)
         check._take(own)
-        own.state()
+        own.write_holder()
         assert hung.wait(2) == -signal.SIGKILL
         own.release()
 
@@ -684,7 +684,7 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(
     with running(three):
         for node in three:
             node.round()
-        with State(three[2].state) as kept:  # as if its last round had been some minutes ago
+        with Store(three[2].state) as kept:  # as if its last round had been some minutes ago
             begins = tuple(kept.clock.now() - ago for ago in (490.0, 430.0, 370.0))
             kept.save(Save(node=kept.node_memory()._replace(begins=begins, finished=begins[-1])))
         forget()
@@ -777,7 +777,7 @@ def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:
     )
     sees(node, "FAIL")
     assert node.run("dmonitor-check", "--once").stderr == ""
-    with State(node.state) as kept:  # an hour later
+    with Store(node.state) as kept:  # an hour later
         earlier = [
             known._replace(said=known.said - 3600.0) for known in kept.node_memory().troubles
         ]

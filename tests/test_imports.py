@@ -39,7 +39,7 @@ PURE_OS = {"WIFSIGNALED", "WTERMSIG", "WEXITSTATUS"}
 ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"store.lock"},
-    "sqlite3": {"store.database", "store.state"},
+    "sqlite3": {"store.database"},
     "subprocess": {"execution.delivery"},
     "multiprocessing": set(),
 }

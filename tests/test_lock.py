@@ -1,4 +1,4 @@
-"""The lock: one holder, whatever is left over, and whoever was killed."""
+"""The lock: one holder, whatever files are left over, and whichever process was killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ while True:
         own.take()
     except Busy:
         continue
-    own.state()
+    own.write_holder()
     inside = directory / "inside"
     try:
         pid = int(inside.read_text() or 0)
@@ -45,9 +45,9 @@ while True:
 
 
 def held(directory: Path) -> Lock:
-    own = Lock(directory, "check")
+    own = Lock(str(directory), "check")
     own.take()
-    own.state()
+    own.write_holder()
     return own
 
 
@@ -55,9 +55,9 @@ def test_take_and_release(tmp_path: Path) -> None:
     own = held(tmp_path)
     assert int((tmp_path / "check.pid").read_text()) == os.getpid()
     with pytest.raises(Busy) as busy:
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     assert busy.value.pid == os.getpid() and busy.value.age >= 0
-    held_too = Lock(tmp_path, "dmonitord")
+    held_too = Lock(str(tmp_path), "dmonitord")
     held_too.take()
     own.release()
     assert not (tmp_path / "check.pid").exists()
@@ -76,7 +76,7 @@ def test_left_overs_do_not_wedge(tmp_path: Path) -> None:
 def test_a_guard_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "check.lock").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -89,7 +89,7 @@ def test_a_full_disk_does_not_wedge(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "pwrite", full)
     own = held(tmp_path)
     with pytest.raises(Busy):
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     own.release()
 
 
@@ -97,7 +97,7 @@ def test_a_holder_with_a_reused_number_is_not_named(tmp_path: Path) -> None:
     own = held(tmp_path)
     os.pwrite(own.fileno(), f"{os.getpid()} 1".ljust(63).encode(), 0)
     with pytest.raises(Busy) as busy:
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     assert busy.value.pid == 0
     own.release()
 
@@ -110,7 +110,7 @@ def test_only_the_owner_releases(tmp_path: Path) -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     with pytest.raises(Busy):
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     assert (tmp_path / "check.pid").exists()
     own.release()
 
@@ -125,11 +125,11 @@ def test_end_kills_exactly_the_holder(tmp_path: Path) -> None:
         os._exit(1)
     os.read(ready, 1)
     with pytest.raises(Busy) as busy:
-        Lock(tmp_path, "check").take()
+        Lock(str(tmp_path), "check").take()
     assert busy.value.pid == pid
     lock.end(pid)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-    Lock(tmp_path, "check").take(patience=2)
+    Lock(str(tmp_path), "check").take(patience=2)
     lock.end(pid)  # gone already: no harm
 
 
@@ -169,13 +169,13 @@ def test_three_contenders_under_kill_9(tmp_path: Path) -> None:
 
 
 def test_who_holds_it_can_be_told_without_taking_it(tmp_path: Path) -> None:
-    assert lock.holder(tmp_path, "check") is None, "there is no lock"
+    assert lock.holder(str(tmp_path), "check") is None, "there is no lock"
     first = held(tmp_path)
-    assert lock.holder(tmp_path, "check") == first.run and len(first.run) == 16
+    assert lock.holder(str(tmp_path), "check") == first.incarnation and len(first.incarnation) == 16
     first.release()
-    assert lock.holder(tmp_path, "check") is None, "what the file says was true once"
+    assert lock.holder(str(tmp_path), "check") is None, "what the file says was true once"
     second = held(tmp_path)
-    assert lock.holder(tmp_path, "check") == second.run != first.run
+    assert lock.holder(str(tmp_path), "check") == second.incarnation != first.incarnation
     os.pwrite(second.fileno(), b"17 4711".ljust(63), 0)
-    assert lock.holder(tmp_path, "check") == "", "an older one does not say"
+    assert lock.holder(str(tmp_path), "check") == "", "an older one does not say"
     second.release()

@@ -606,7 +606,7 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(
         story("FAIL connection refused")
     assert [each["state"] for each in Said(three[0]).json("history", WEB)["changes"]] == ["DOWN"]
     assert len(Said(three[0]).json("history")["incidents"]) == 1
-    assert database.VERSION == 4
+    assert database.SCHEMA_VERSION == 4
 
 
 def test_tables_are_as_wide_as_what_is_in_them() -> None:
@@ -712,7 +712,7 @@ def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
 ) -> None:
     prepare(three)
     three[0].round()
-    with state.State(str(three[0].state)) as store:
+    with state.Store(str(three[0].state)) as store:
         store.save(Save(node=store.node_memory()._replace(finished=store.clock.now() - 86400)))
     for path in three[0].state.iterdir():
         os.chown(path, run_as().pw_uid, run_as().pw_gid)

@@ -1,4 +1,4 @@
-"""Failures that every program ends with a status of its own for."""
+"""Exceptions for which every program has an exit status of its own."""
 
 
 class StateError(Exception):

@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 def read(
     options: cli.Chosen,
-    more: Callable[[state.State, report.NodeReport], Any] = lambda store, view: None,
+    more: Callable[[state.Store, report.NodeReport], Any] = lambda store, view: None,
     *,
     evidence: bool = False,
     quiet: bool = False,
@@ -48,10 +48,10 @@ def read(
         )
     configuration = load(options, quiet=quiet)
 
-    def read_all(store: state.State) -> tuple[report.NodeReport, Any, str]:
-        store.shift = store.clock.to_wall()
+    def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str]:
+        store.shift_times(store.clock.to_wall())
         view = _view(configuration, store, evidence)
-        return view, more(store, view), store.broken
+        return view, more(store, view), store.history.broken
 
     view, found, broken = state.read(options.state, options.run_dir, read_all)
     if broken:
@@ -85,7 +85,7 @@ def _is_readable(path: str) -> bool:
         return False
 
 
-def _view(configuration: Configuration, store: state.State, evidence: bool) -> report.NodeReport:
+def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     tests: set[Test] = set(configuration.tests)
@@ -102,12 +102,12 @@ def _view(configuration: Configuration, store: state.State, evidence: bool) -> r
         quorum=configuration.settings.quorum,
         node=memory.node,
         test_states=memory.test_states,
-        latest=store.latest(memory.test_states, evidence=evidence),
+        latest=store.history.latest(memory.test_states, evidence=evidence),
         incidents=memory.incidents,
         outbox=memory.outbox,
         silences={**memory.silences, me: configuration.silences},
         unstored=store.failed,
-        rebooted=store.rebooted,
+        rebooted=store.clock.rebooted,
         whole=configuration.complete,
     )
     tests.update(node_test(node.name) for node in view.peers)

@@ -1,1 +1,1 @@
-"""What outlives a round: the database, the node's id, the locks."""
+"""What outlives a round: the database, the id of the node, the locks."""

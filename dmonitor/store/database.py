@@ -1,6 +1,7 @@
-"""The file that the state is in: its schema, and how it is opened, found broken, kept aside, or written out elsewhere.
+"""The database file: its schema, how it is opened and checked, copied and kept aside.
 
-What stands in it is `state`'s; sqlite's own errors pass through.
+The only module that imports sqlite3. What the rows mean is the business of `tables` and `history`.
+The errors of sqlite pass through, unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -10,77 +11,121 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from dmonitor.base import log
 from dmonitor.base.errors import StateError
 
-VERSION = 4
+Connection = sqlite3.Connection
+DatabaseError = sqlite3.DatabaseError
+Error = sqlite3.Error
+
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (
-    host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL, since REAL NOT NULL,
-    downs INTEGER NOT NULL, PRIMARY KEY (host, name)
+    host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL,
+    since REAL NOT NULL, downs INTEGER NOT NULL, PRIMARY KEY (host, name)
 ) WITHOUT ROWID;
-CREATE TABLE incident (number INTEGER PRIMARY KEY, alive INTEGER NOT NULL, closed REAL, value TEXT NOT NULL);
-CREATE TABLE known (id TEXT PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incident (number)) WITHOUT ROWID;
+CREATE TABLE incident (
+    number INTEGER PRIMARY KEY, alive INTEGER NOT NULL, closed REAL, value TEXT NOT NULL
+);
+CREATE TABLE known (
+    id TEXT PRIMARY KEY, incident INTEGER NOT NULL REFERENCES incident (number)
+) WITHOUT ROWID;
 CREATE INDEX known_incident ON known (incident);
 CREATE INDEX living ON incident (alive, closed);
 CREATE TABLE outbox (
-    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
-    refusals INTEGER NOT NULL, PRIMARY KEY (incident, kind, address)
+    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL,
+    address TEXT NOT NULL, since REAL NOT NULL, refusals INTEGER NOT NULL,
+    PRIMARY KEY (incident, kind, address)
 ) WITHOUT ROWID;
 """
 _HISTORY = """
 CREATE TABLE change (
-    host TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, judgement TEXT NOT NULL, PRIMARY KEY (host, name, at)
+    host TEXT NOT NULL, name TEXT NOT NULL, at REAL NOT NULL, judgement TEXT NOT NULL,
+    PRIMARY KEY (host, name, at)
 ) WITHOUT ROWID;
 CREATE INDEX change_at ON change (at);
 CREATE TABLE handed (
-    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL, address TEXT NOT NULL, at REAL NOT NULL
+    incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL,
+    address TEXT NOT NULL, at REAL NOT NULL
 );
 CREATE INDEX handed_incident ON handed (incident);
 """
-_VITAL = ("memo", "standing", "incident", "known", "outbox")
-_MIGRATIONS = {
-    0: _SCHEMA + _HISTORY,
-    3: _HISTORY,
-}  # from each version that can be read, to this one
+_VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
+_VERSION_WITHOUT_HISTORY = 3
+# The statements that lead from each version that can be read to this one.
+_MIGRATIONS = {0: _SCHEMA + _HISTORY, _VERSION_WITHOUT_HISTORY: _HISTORY}
 
 
-def unlink(path: str) -> None:
+class Fingerprint(NamedTuple):
+    """What differs between two looks at a database if somebody wrote to it in between."""
+
+    file: object  # of the database file
+    log: object  # of its write-ahead log
+
+
+# Files.
+
+
+def unlink_if_there(path: str) -> None:
+    """Remove a file; do nothing if there is none."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
-def connect(path: str, how: str = "") -> sqlite3.Connection:
-    """Connect to the database in PATH, with the parameters HOW of a sqlite URI."""
-    plain = (
-        path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    )  # what means something in a URI
-    where = (
-        plain if path == ":memory:" else f"//{plain}"
-    )  # with an empty authority, whatever slashes follow
-    return sqlite3.connect(f"file:{where}?{how}", uri=True, timeout=5, isolation_level=None)
+def remove(path: str) -> None:
+    """Remove a database with all of its files."""
+    for suffix in ("", "-wal", "-shm"):
+        unlink_if_there(path + suffix)
 
 
-def file_fingerprint(path: str) -> tuple[object, object]:
-    """Return what tells whether the file in PATH, or what is to be written into it, has changed between two looks."""
-
-    def look(name: str) -> object:
-        try:
-            found = os.stat(name)
-        except OSError as error:
-            return error.errno
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    return look(path), look(path + "-wal")
+def set_aside(path: str, reason: str) -> None:
+    """Keep a broken database under another name, for a person who wants to look into it."""
+    directory, name = os.path.split(path)
+    new_name = time.strftime(f"{name}.broken-%Y%m%dT%H%M%S")
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + suffix, f"{directory}/{new_name}{suffix}")
+    log.error("database-broken", path=path, reason=reason, kept_as=f"{directory}/{new_name}")
+    log.complain(f"{path} is broken ({reason}); it is kept as {new_name}, and a new one is begun")
 
 
-def connect_reading(path: str) -> sqlite3.Connection:
-    """Connect to a database that may be closed: in WAL mode a reader would write then, but for `immutable`.
+def fingerprint(path: str) -> Fingerprint:
+    """Return what tells whether the database in `path` was written to between two looks."""
+    return Fingerprint(_file_fingerprint(path), _file_fingerprint(path + "-wal"))
 
-    So no lock holds a writer off who comes meanwhile: whoever reads has to look whether one came.
+
+def _file_fingerprint(path: str) -> object:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# Connections.
+
+
+def connect(path: str, parameters: str = "") -> Connection:
+    """Connect to the database in `path`, with the `parameters` of a sqlite URI."""
+    location = path
+    for character, escaped in (("%", "%25"), ("?", "%3f"), ("#", "%23")):
+        location = location.replace(character, escaped)
+    if path != ":memory:":
+        location = f"//{location}"  # the empty authority keeps any leading slashes in the path
+    uri = f"file:{location}?{parameters}"
+    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
+
+
+def connect_read_only(path: str) -> Connection:
+    """Connect to a database for reading.
+
+    If no process has the database open, even a reader would write files in WAL mode, so it is
+    opened as `immutable` then. That takes no lock, and a round may write at the same time: the
+    reader has to compare fingerprints.
     """
     with contextlib.suppress(FileNotFoundError):
         if os.stat(path + "-wal").st_size:
@@ -88,125 +133,162 @@ def connect_reading(path: str) -> sqlite3.Connection:
     return connect(path, "mode=ro&immutable=1")
 
 
-def open_whole(path: str) -> sqlite3.Connection:
-    """Open a database for writing; raise what is wrong with it, if it is broken.
+def open_checked(path: str) -> Connection:
+    """Open a database for writing; raise `Error` if one of the vital tables is broken.
 
-    The history grows large, and nothing is concluded from it: whoever meets what is broken there begins it anew.
+    The history is not checked, because it grows large and no decision depends on it. `write`
+    begins it anew if it is broken.
     """
     db = connect(path)
     try:
         prepare(db)
-        for table in _VITAL:
-            (found,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
-            if found != "ok":
-                error = sqlite3.DatabaseError(found)
-                code = re.search(
-                    r"error code=(\d+)", found
-                )  # a page that could not be read may well be whole
-                error.sqlite_errorcode = int(code[1]) if code else sqlite3.SQLITE_CORRUPT
-                raise error
+        for table in _VITAL_TABLES:
+            _check(db, table)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def open_or_set_aside(path: str) -> sqlite3.Connection:
-    """Open a database; one that is broken twice is kept under another name: a failed read passes for that, too."""
+def _check(db: Connection, table: str) -> None:
+    """Raise `DatabaseError` if `table` is broken."""
+    (finding,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
+    if finding == "ok":
+        return
+    error = sqlite3.DatabaseError(finding)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    if match := re.search(r"error code=(\d+)", finding):
+        error.sqlite_errorcode = int(match[1])  # the page may be sound: it could not be read
+    raise error
+
+
+def open_or_set_aside(path: str) -> Connection:
+    """Open a database for writing; if it is broken, keep it under another name and begin a new one.
+
+    It is tried twice, because a read that failed once looks like a broken database.
+    """
     with contextlib.suppress(sqlite3.Error):
-        return open_whole(path)
+        return open_checked(path)
     try:
-        return open_whole(path)
+        return open_checked(path)
     except sqlite3.Error as error:
         if not is_broken(error):
             raise
         set_aside(path, str(error))
-        return open_whole(path)
+        return open_checked(path)
 
 
-def renew_history(db: sqlite3.Connection) -> None:
-    """Begin the history anew, whatever is broken in it; raise what else is broken."""
-    db.execute("PRAGMA writable_schema = ON")
-    with transaction(db):
-        db.execute("DELETE FROM sqlite_master WHERE tbl_name IN ('change', 'handed')")
-        db.execute("PRAGMA user_version = 3")
-    db.execute("PRAGMA writable_schema = RESET")
-    db.execute("VACUUM")
-    prepare(db)
-
-
-def is_broken(error: sqlite3.Error) -> bool:
-    """Say whether ERROR is about what a database holds."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-    )
-
-
-def written(db: sqlite3.Connection, place: str) -> sqlite3.Connection:
-    """Write DB out to PLACE, whole or not at all, and return it as opened there."""
-    draft = place + ".new"
+def write_copy(db: Connection, path: str) -> Connection:
+    """Write a copy of `db` to `path`, all of it or nothing, and return a connection to the copy."""
+    draft = path + ".new"
     try:
         remove(draft)
         with contextlib.closing(connect(draft)) as copy:
             db.backup(copy)
-        os.rename(draft, place)
-        return open_whole(place)
+        os.rename(draft, path)
+        return open_checked(path)
     except (sqlite3.Error, OSError):
         remove(draft)
-        remove(place)
+        remove(path)
         raise
 
 
-def set_aside(path: str, reason: str) -> None:
-    """Keep a broken database under another name."""
-    aside = time.strftime(f"{os.path.basename(path)}.broken-%Y%m%dT%H%M%S")
-    for suffix in ("-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path + suffix, f"{os.path.dirname(path)}/{aside}{suffix}")
-    log.error(
-        "database-broken", path=path, reason=reason, kept_as=f"{os.path.dirname(path)}/{aside}"
-    )
-    log.complain(f"{path} is broken ({reason}); kept as {aside}, and a new one begun")
+# What is done over a connection.
 
 
-def remove(path: str) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        unlink(path + suffix)
-
-
-def version_of(db: sqlite3.Connection) -> int:
-    """Return which schema a database has; raise StateError for one that is not known here."""
+def schema_version(db: Connection) -> int:
+    """Return the version of a database's schema; raise StateError if it is unknown here."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (*_MIGRATIONS, VERSION):
-        (path,) = (file for _, name, file in db.execute("PRAGMA database_list") if name == "main")
+    if version != SCHEMA_VERSION and version not in _MIGRATIONS:
         raise StateError(
-            f"{path}: written by another dmonitor (schema {version}, this one knows {VERSION})"
+            f"{_path_of(db)}: written by another dmonitor"
+            f" (schema {version}, this one knows {SCHEMA_VERSION})"
         )
     return version
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make a database ready for writing."""
-    version = version_of(db)
+def _path_of(db: Connection) -> str:
+    for _, name, path in db.execute("PRAGMA database_list"):
+        if name == "main":
+            return str(path)
+    return ""
+
+
+def prepare(db: Connection) -> None:
+    """Make a database ready for writing: every commit is synced, and the schema is this version's.
+
+    Raise StateError if the database was written by a later version.
+    """
+    version = schema_version(db)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    if version != VERSION:
-        with transaction(db):
-            for statement in _MIGRATIONS[version].split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {VERSION}")
+    if version == SCHEMA_VERSION:
+        return
+    with transaction(db):
+        for statement in _MIGRATIONS[version].split(";\n"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
+def transaction(db: Connection) -> Iterator[None]:
+    """Commit the statements of a block together, or none of them if one raises."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
         db.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(
-            sqlite3.Error
-        ):  # sqlite has rolled back by itself after some errors
+        # After some errors sqlite has rolled back already.
+        with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
+
+
+def write(db: Connection, put: Callable[[Connection], None], path: str) -> None:
+    """Run `put` with `db` in one transaction; `path` is the name of the state in messages.
+
+    If the history turns out to be broken, begin it anew and run `put` again.
+    """
+    try:
+        with transaction(db):
+            put(db)
+    except sqlite3.DatabaseError as error:
+        if not is_broken(error):
+            raise
+        _renew_history(db)
+        log.complain(f"the history in {path} is broken ({error}); it is lost, and a new one begun")
+        with transaction(db):
+            put(db)
+
+
+def _renew_history(db: Connection) -> None:
+    """Begin the history anew; raise `Error` if it is not the history that is broken."""
+    db.execute("PRAGMA writable_schema = ON")
+    with transaction(db):
+        db.execute("DELETE FROM sqlite_master WHERE tbl_name IN ('change', 'handed')")
+        db.execute(f"PRAGMA user_version = {_VERSION_WITHOUT_HISTORY}")
+    db.execute("PRAGMA writable_schema = RESET")
+    db.execute("VACUUM")
+    prepare(db)
+
+
+# Errors.
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Return whether `error` says that the contents of a database are broken."""
+    primary_code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextlib.contextmanager
+def state_errors(path: str) -> Iterator[None]:
+    """Raise StateError with `path` in its text, for an error that a block of the state raises.
+
+    These are the errors of sqlite and of files, and of values that make no sense. The error itself
+    is the StateError's cause.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(f"{path}: {error}") from error

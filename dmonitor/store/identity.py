@@ -1,4 +1,7 @@
-"""This node's id: a random word in a file of the state directory, made once, by whoever asks first (rule R2)."""
+"""This node's id: a random word in a file of the state directory (R2).
+
+The program that needs it first makes it. It is never changed after that.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,14 @@ from dmonitor.base import names
 from dmonitor.base.errors import StateError
 from dmonitor.store import database
 
+_RANDOM_BYTES = 12
 
-def known(directory: str) -> str | None:
-    """Return the node id kept in DIRECTORY, None while there is none; StateError if it is no such word, OSError."""
+
+def read(directory: str) -> str | None:
+    """Return the node id that is kept in `directory`; None if there is none yet.
+
+    Raise StateError if the file holds anything else, and OSError if it cannot be read.
+    """
     path = f"{directory}/node-id"
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -24,22 +32,31 @@ def known(directory: str) -> str | None:
 
 
 def make(directory: str) -> str:
-    """Return this node's id, made and stored in DIRECTORY if there is none yet; raise StateError when that fails."""
-    path, draft = f"{directory}/node-id", f"{directory}/.node-id.{os.getpid()}"
+    """Return this node's id; if there is none yet, make one and store it in `directory`.
+
+    Raise StateError if that fails.
+    """
+    path = f"{directory}/node-id"
     try:
-        if (word := known(directory)) is not None:
-            return word
-        try:
-            with open(draft, "w", encoding="utf-8") as file:
-                file.write(os.urandom(12).hex() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(
-                FileExistsError
-            ):  # checker and daemon may both be first: one of them wins
-                os.link(draft, path)
-        finally:
-            database.unlink(draft)
-        return known(directory) or ""
+        node_id = read(directory)
+        if node_id is None:
+            _store(path, f"{directory}/.node-id.{os.getpid()}")
+            node_id = read(directory)
+        return node_id or ""
     except (OSError, UnicodeError) as error:
-        raise StateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise StateError(f"{path}: {reason}") from None
+
+
+def _store(path: str, draft: str) -> None:
+    """Store a new id in `path`, unless another process was faster; `draft` is written first."""
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(os.urandom(_RANDOM_BYTES).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # Checker and daemon may both be first: the link of one of them fails.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        database.unlink_if_there(draft)

@@ -1,9 +1,11 @@
-"""One instance at a time: a kernel lock decides, a pidfile informs.
+"""One instance of a program at a time: a kernel lock decides, a pidfile informs.
 
-The pidfiles of `lockfile` stay behind after a kill -9, and breaking them is a race that lets two in. So the
-decision is a flock on a guard file that is never removed; under it the pidfile is only written for people and
-init scripts, and a left-over one is broken without risk. The guard also says who holds it, so that a holder
-that hangs can be told from another process with the same number, and one on a cloned disk from the one here.
+After a kill -9 the pidfiles of `lockfile` stay, and breaking them is a race that lets two programs
+in. So the lock is a flock on a guard file that is never removed. The pidfile is written by the
+holder only, for people and init scripts, and a stale one is broken without risk.
+
+The guard file also says who holds the lock. So a holder that hangs is not confused with another
+process of the same number, nor a daemon here with one on a cloned disk.
 """
 
 from __future__ import annotations
@@ -18,136 +20,161 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lockfile.pidlockfile import PIDLockFile
 
+_RETRY_PAUSE = 0.02  # seconds from one try to take the lock to the next
+_HOLDER_BYTES = 64  # length of the line in the guard file
+
 
 class Busy(Exception):
-    """Somebody else holds the lock; `pid` is who, 0 where that cannot be proved, `age` for how many seconds it runs."""
+    """Another process holds the lock."""
 
     def __init__(self, pid: int, age: float) -> None:
         super().__init__(f"pid {pid}, since {age:.0f} s" if pid else "another process")
-        self.pid = pid
-        self.age = age
+        self.pid = pid  # of the holder; 0 if that cannot be proved
+        self.age = age  # seconds for which the holder has run
 
 
 class Lock:
-    """The lock NAME in DIRECTORY; it goes with the process that holds it, however that ends."""
+    """The lock `name` in `directory`. The kernel frees it when its holder ends, however it ends."""
 
     def __init__(self, directory: str, name: str) -> None:
-        self._guard_path = f"{directory}/{name}.lock"
         self.pidfile = f"{directory}/{name}.pid"
-        self.run = os.urandom(8).hex()  # a word for this holder alone
-        self._guard = -1
-        self._owner = 0
+        self.incarnation = os.urandom(8).hex()  # a word that only this holder has
+        self._guard_path = f"{directory}/{name}.lock"
+        self._guard = -1  # file descriptor; -1 while the lock is not taken
+        self._holder_pid = 0  # 0 until `write_holder`
         self._pidlock: PIDLockFile | None = None
 
     def take(self, patience: float = 0.0) -> None:
-        """Take the lock, within PATIENCE seconds; raise Busy when it is held, OSError when the guard cannot be opened."""
+        """Take the lock, within `patience` seconds.
+
+        Raise Busy if another process holds it, and OSError if the guard file cannot be opened.
+        """
         deadline = time.monotonic() + patience
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while self._guard < 0:
-            try:
-                guard = os.open(self._guard_path, flags, 0o640)
-            except OSError as error:
-                if error.errno != errno.EROFS:
-                    raise
-                guard = os.open(
-                    self._guard_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-                )  # it locks as well
+            guard = self._open_guard()
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(guard, 64, 0)
+                holder_line = os.pread(guard, _HOLDER_BYTES, 0)
                 os.close(guard)
-                if time.monotonic() < deadline:
-                    time.sleep(0.02)
-                    continue
-                raise Busy(*_identify(holder)) from None
-            if _is_file(guard, self._guard_path):
+                if time.monotonic() >= deadline:
+                    raise Busy(*_identify(holder_line)) from None
+                time.sleep(_RETRY_PAUSE)
+                continue
+            if _is_open_file(guard, self._guard_path):
                 self._guard = guard
             else:
-                os.close(
-                    guard
-                )  # somebody replaced the file between the two calls: try the one that is there now
+                os.close(guard)  # the file was replaced after it was opened: try the new one
 
-    def state(self, *, pidfile: bool = True) -> None:
-        """Write who holds the lock: after the last fork of the process that keeps it. A full disk is no obstacle.
+    def _open_guard(self) -> int:
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            return os.open(self._guard_path, os.O_RDWR | os.O_CREAT | flags, 0o640)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            # On a read-only file system, the file locks as well if it is there already.
+            return os.open(self._guard_path, os.O_RDONLY | flags)
 
-        Without PIDFILE only the guard file says so: for what runs every minute, and nobody has to find.
+    def write_holder(self, *, pidfile: bool = True) -> None:
+        """Write that this process holds the lock. A full disk raises nothing.
+
+        Call it after the last fork of the process that keeps the lock. Without `pidfile`, only the
+        guard file says so: that is for a program that runs every minute, which nobody looks for.
         """
-        self._owner = os.getpid()
+        self._holder_pid = os.getpid()
+        words = f"{self._holder_pid} {_start_time(self._holder_pid)} {self.incarnation}"
         with contextlib.suppress(OSError):
-            os.pwrite(
-                self._guard,
-                f"{self._owner} {_start_time(self._owner)} {self.run}".ljust(63).encode() + b"\n",
-                0,
-            )
+            os.pwrite(self._guard, words.ljust(_HOLDER_BYTES - 1).encode() + b"\n", 0)
         if pidfile:
-            from lockfile import LockError
-            from lockfile.pidlockfile import PIDLockFile
+            self._write_pidfile()
 
-            self._pidlock = PIDLockFile(self.pidfile)
-            try:
-                self._pidlock.break_lock()
-                self._pidlock.acquire(timeout=0)
-            except (OSError, LockError):
-                with contextlib.suppress(OSError):
-                    os.unlink(self.pidfile)  # an empty pidfile misleads
+    def _write_pidfile(self) -> None:
+        from lockfile import LockError
+        from lockfile.pidlockfile import PIDLockFile
+
+        self._pidlock = PIDLockFile(self.pidfile)
+        try:
+            self._pidlock.break_lock()
+            self._pidlock.acquire(timeout=0)
+        except (OSError, LockError):
+            with contextlib.suppress(OSError):
+                os.unlink(self.pidfile)  # an empty pidfile misleads
 
     def fileno(self) -> int:
+        """Return the file descriptor of the guard file."""
         return self._guard
 
     def release(self) -> None:
-        """Let go, in the process that stated itself only; the guard file stays."""
-        if self._guard >= 0 and self._owner == os.getpid():
-            with contextlib.suppress(OSError):
-                if self._pidlock and self._pidlock.i_am_locking():
-                    self._pidlock.release()
-            os.close(self._guard)
-            self._guard = -1
+        """Free the lock, in the process that called `write_holder` only; the guard file stays."""
+        if self._guard < 0 or self._holder_pid != os.getpid():
+            return
+        with contextlib.suppress(OSError):
+            if self._pidlock and self._pidlock.i_am_locking():
+                self._pidlock.release()
+        os.close(self._guard)
+        self._guard = -1
 
 
 def holder(directory: str, name: str) -> str | None:
-    """Return the `run` of whoever holds the lock, empty where that is not known, without taking it; None if nobody does."""
-    with contextlib.suppress(OSError), open(f"{directory}/{name}.lock", "rb") as guard:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            said = guard.read(64)
-            return (
-                b"".join(said.split()[2:]).decode("ascii", "replace") if _identify(said)[0] else ""
-            )
+    """Return the `incarnation` of the lock's holder, without taking the lock.
+
+    The word is empty if the guard file does not tell it. Return None if no process holds the lock.
+    """
+    try:
+        with open(f"{directory}/{name}.lock", "rb") as guard:
+            try:
+                fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _incarnation(guard.read(_HOLDER_BYTES))
+    except OSError:
+        return None  # usually because no process has ever taken the lock
     return None
 
 
 def end(pid: int) -> None:
-    """Kill a holder that Busy named; the lock is free once all of its threads are gone."""
+    """Kill the holder that Busy named. The lock is free when all of its threads have ended."""
     import signal
 
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-def _identify(holder: bytes) -> tuple[int, float]:
-    """Return pid and age of the process that wrote HOLDER, if it still is that process, else (0, 0)."""
-    words = holder.split()[:2]
-    if len(words) != 2 or not all(map(bytes.isdigit, words)):
+def _incarnation(holder_line: bytes) -> str:
+    pid, _ = _identify(holder_line)
+    if not pid:
+        return ""
+    return b"".join(holder_line.split()[2:]).decode("ascii", "replace")
+
+
+def _identify(holder_line: bytes) -> tuple[int, float]:
+    """Return pid and age of the process that wrote the line, or (0, 0) if it has ended."""
+    words = holder_line.split()[:2]
+    if len(words) != 2 or not all(word.isdigit() for word in words):
         return 0, 0.0
-    pid, start = map(int, words)
-    if not start or _start_time(pid) != start:
+    pid = int(words[0])
+    start_time = int(words[1])
+    if not start_time or _start_time(pid) != start_time:
         return 0, 0.0
-    return pid, time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return pid, now - start_time / os.sysconf("SC_CLK_TCK")
 
 
 def _start_time(pid: int) -> int:
-    """Return when PID started, in clock ticks since boot, or 0 when there is no such process (or only its zombie)."""
+    """Return the start of a process in clock ticks since boot; 0 if it has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return 0 if fields[0] == b"Z" else int(fields[19])
+    state = fields[0]
+    if state == b"Z":
+        return 0
+    return int(fields[19])
 
 
-def _is_file(descriptor: int, path: str) -> bool:
+def _is_open_file(descriptor: int, path: str) -> bool:
+    """Return whether the file in `path` is the one that is open as `descriptor`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A full disk, and a read-only one: rounds go on, say so once, and what is owed goes out all the same, once.
+"""A full disk and a read-only one: rounds go on and complain once, and every mail that is owed goes out once.
 
-What cannot be written is kept in a database in the run directory, and with room again the state takes it over. Only a
-node that has no id yet cannot go on. Where the run directory is full as well, the mail goes out all the same; where
-there are other nodes, one of them speaks.
+What cannot be written to the state is kept in a database in the run directory. When there is room again, the state
+takes it back. Only a node that has no id yet cannot go on. If the run directory is full as well, the mail still goes
+out. If there are other nodes, one of them speaks.
 
-Needs root: mounts small file systems in a mount namespace of its own (run it under `unshare --mount`).
+This needs root, because it mounts small file systems. Run it under `unshare --mount`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ counts = {True: 0, False: 0}
 
 @contextlib.contextmanager
 def small(directory: Path) -> Iterator[None]:
-    """Have a small file system on DIRECTORY."""
+    """Mount a small file system on `directory` for the time of a block."""
     options = f"size=256k,uid={run_as().pw_uid},gid={run_as().pw_gid},mode=750"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)], check=True)
     try:
@@ -40,11 +40,12 @@ def small(directory: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
-def remount(directory: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(directory)], check=True)
+def remount(directory: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", str(directory)], check=True)
 
 
 def fill(directory: Path) -> None:
+    """Leave no room in the file system of `directory`."""
     with contextlib.suppress(OSError), open(directory / "fill", "wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
@@ -54,46 +55,59 @@ def make_room(directory: Path) -> None:
     (directory / "fill").unlink()
 
 
-def note(good: bool, what: str) -> None:
+def note(good: bool, text: str) -> None:
+    """Count and print the outcome of one check."""
     counts[good] += 1
-    print(f"{'ok' if good else 'FAIL':<5} {what}")
+    print(f"{'ok' if good else 'FAIL':<5} {text}")
 
 
-def check(node: LocalNode, program: str, when: str, status: int, said: str, mails: int) -> None:
-    """Run PROGRAM: it ends with STATUS, says SAID in a line, or nothing, and MAILS are what was handed over in all."""
-    ran = node.run(program, *(["--once"] if program == "dmonitor-check" else []))
-    lines = (
-        range(1, 3) if status else [said != ""]
-    )  # what ends a round may come after what it went on without
-    heard = said in ran.stderr and ran.stderr.count("\n") in lines
+def check(
+    node: LocalNode, program: str, when: str, status: int, complaint: str, mails: int
+) -> None:
+    """Run `program` and check how it ends.
+
+    It ends with `status`, and prints one line that contains `complaint`, or nothing if that is empty. `mails` is the
+    number of mails that were handed over by then. A program that fails may print two lines: the first is then about
+    what it went on without.
+    """
+    options = ["--once"] if program == "dmonitor-check" else []
+    ran = node.run(program, *options)
+    lines = ran.stderr.count("\n")
+    if status:
+        complained = complaint in ran.stderr and lines in (1, 2)
+    elif complaint:
+        complained = complaint in ran.stderr and lines == 1
+    else:
+        complained = lines == 0
     count = len(node.place.mails())
-    good = ran.returncode == status and heard and count == mails
+    good = ran.returncode == status and complained and count == mails
     note(
         good, f"{program}, {when}: {ran.returncode}, {count} of {mails} mails. {ran.stderr.strip()}"
     )
 
 
-def sees(node: LocalNode, text: str) -> None:
+def set_result(node: LocalNode, text: str) -> None:
+    """Make the node's plugin print `text` from now on."""
     node.plugin("web", f"echo {text}")
 
 
-def stands_in(run: Path, expected: bool) -> None:
-    there = (run / "state.db").exists()
-    note(there == expected, f"there is {'a' if there else 'no'} stand-in for the state")
+def check_stand_in(run_dir: Path, expected: bool) -> None:
+    exists = (run_dir / "state.db").exists()
+    note(exists == expected, f"there is {'a' if exists else 'no'} stand-in for the state")
 
 
 def alone(directory: Path) -> None:
-    """One node: what it has to say goes out, and once."""
+    """One node: every mail that it owes goes out, and goes out once."""
     node = LocalNode(Place(directory), ADDRESS, [ADDRESS], port=PORT, conf="quorum = 1\n")
-    run = node.place.writable("run")
-    node.also = ("--run", str(run))
+    run_dir = node.place.writable("run")
+    node.also = ("--run", str(run_dir))
     node.mail()
     node.test(TEST)
     ok, tempfail = os.EX_OK, os.EX_TEMPFAIL
-    with small(node.state), small(run):
-        sees(node, "OK fine")
+    with small(node.state), small(run_dir):
+        set_result(node, "OK fine")
         fill(node.state)
-        for program in ("dmonitor-check", "dmonitord"):  # without an id it is nobody
+        for program in ("dmonitor-check", "dmonitord"):  # a node cannot go on without an id
             check(
                 node,
                 program,
@@ -104,45 +118,45 @@ def alone(directory: Path) -> None:
             )
         make_room(node.state)
         check(node, "dmonitor-check", "with room again", ok, "", 0)
-        stands_in(run, False)
+        check_stand_in(run_dir, False)
 
         fill(node.state)
-        sees(node, "FAIL no route")
+        set_result(node, "FAIL no route")
         check(node, "dmonitor-check", "full when the test fails", ok, "unable to write", 1)
-        stands_in(run, True)
+        check_stand_in(run_dir, True)
         check(node, "dmonitor-check", "still full", ok, "", 1)
         make_room(node.state)
         check(node, "dmonitor-check", "with room again", ok, "", 1)
-        stands_in(run, False)
+        check_stand_in(run_dir, False)
         fill(node.state)
         check(
             node, "dmonitor-check", "full again, with the incident told", ok, "unable to write", 1
         )
-        sees(node, "OK back")
+        set_result(node, "OK back")
         check(node, "dmonitor-check", "still full when it is over", ok, "", 2)
         make_room(node.state)
         check(node, "dmonitor-check", "with room again", ok, "", 2)
 
-        sees(node, "FAIL again")
+        set_result(node, "FAIL again")
         remount(node.state, "ro")
         check(node, "dmonitor-check", "read-only when the test fails", ok, "unable to write", 3)
         check(node, "dmonitor-check", "still read-only", ok, "", 3)
         remount(node.state, "rw")
         check(node, "dmonitor-check", "writable again", ok, "", 3)
-        stands_in(run, False)
+        check_stand_in(run_dir, False)
 
         fill(node.state)
-        fill(run)
-        sees(node, "OK back")
+        fill(run_dir)
+        set_result(node, "OK back")
         check(node, "dmonitor-check", "full, and the run directory too", ok, "unable to write", 4)
-        make_room(run)
+        make_room(run_dir)
         make_room(node.state)
         kinds = [subject.split()[0] for subject in node.place.subjects()]
         note(kinds == ["DOWN", "UP", "DOWN", "UP"], f"the mails: {' '.join(kinds)}")
 
 
 def among_others(directory: Path) -> None:
-    """Three nodes, the first one's disk is full: another speaks, once."""
+    """Three nodes, of which the first has a full disk: another one speaks, once."""
     place = Place(directory)
     addresses = ["127.0.0.64", "127.0.0.65", "127.0.0.66"]
     nodes = [LocalNode(place, address, addresses, port=PORT) for address in addresses]
@@ -150,7 +164,7 @@ def among_others(directory: Path) -> None:
         node.also = ("--run", str(place.writable(f"{node.address}-run")))
         node.mail()
         node.test(TEST)
-        sees(node, "OK fine")
+        set_result(node, "OK fine")
     first = nodes[0]
     with small(first.state), running(nodes):
         for node in nodes * 2:
@@ -159,14 +173,14 @@ def among_others(directory: Path) -> None:
         for node in nodes:
             node.round()
         for node in nodes:
-            sees(node, "FAIL no route")
+            set_result(node, "FAIL no route")
         time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
         for node in nodes:
             node.round()
         count = len(place.mails())
         note(count == 1, f"one of three is full: {count} mails, one was due")
-        told = [str(mail["From"]) for mail in place.mails()]
-        note(bool(told) and first.address not in told[0], f"another node speaks: {told}")
+        senders = [str(mail["From"]) for mail in place.mails()]
+        note(bool(senders) and first.address not in senders[0], f"another node speaks: {senders}")
         make_room(first.state)
         for node in nodes:
             node.round()

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Each system call of a round fails in turn, or is the round's last: the alert goes out all the same, once or twice.
+"""Each system call of a round fails in turn, or is the round's last: the alert still goes out, once or twice.
 
-Three nodes, one test that fails on all of them: a round on the first opens an incident and mails. One such round is
-traced; then, from a fresh copy of the state each time, for each call that it and its children make: kill -9 at it, EIO
-and ENOSPC for what writes, EMFILE for what makes a descriptor. Nothing may end with a traceback or an unknown status,
-nothing may go on or be left behind; two rounds of this node and one of another later the mail was handed over, at
-least once and at most twice. And the incident is on disk before sendmail starts, by the trace of a round; the proof of
-that proof is a copy with `synchronous = OFF`, where it must fail.
+There are three nodes and one test, which fails on all of them. So a round on the first node opens an incident and
+mails. One such round is traced. Then, for each call that it and its children make, the round is repeated from a fresh
+copy of the state, and something happens at that call: kill -9; EIO or ENOSPC if it writes; EMFILE if it makes a
+descriptor.
 
-Needs strace, no root. inject.py [K]: try only each K-th call.
+No round may end with a traceback or an unknown status, and nothing may go on or be left behind. After two more rounds
+of this node and one of another node, the mail was handed over at least once and at most twice.
+
+A trace of a round also proves that the incident is on disk before sendmail starts. That proof is proved by a copy of
+the package with `synchronous = OFF`, in which it must fail.
+
+This needs strace, and no root. Usage: inject.py [K], to try only each K-th call.
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
@@ -37,10 +42,11 @@ from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 from dmonitor.net import server
 
 TEST = "www.example.com/web"
-YARDS = 2  # that work at the same time, each on addresses and a port of its own
-STALE = 40.0  # seconds for which the good rounds count as the last minute's
-SLOW = 30.0  # seconds that no round may take
-MAIN = "umask"  # the first call of dmonitor_check.main that nothing before it makes
+YARDS = 2  # yards that work at the same time, each with its addresses and its port
+STALE = 40.0  # seconds for which the good rounds are as good as those of the last minute
+SLOW = 30.0  # seconds; no round may take that long
+END_LIMIT = 4.0  # seconds within which the children of a round must have ended
+MAIN = "umask"  # the first call of dmonitor.check.main that nothing before it makes
 
 WRITES = "write,pwrite64,writev,pwritev,rename,renameat,renameat2,link,linkat,fsync,fdatasync,ftruncate,unlink,unlinkat,mkdir"
 OPENS = "openat,socket,socketpair,pipe2,memfd_create,epoll_create1,dup,dup3,accept4"
@@ -49,12 +55,17 @@ SYNCED = "pwrite64,fdatasync,ftruncate,unlink"
 FILLS = "pwrite64,ftruncate"
 DATABASE = ("state.db", "state.db-wal", "state.db-shm")
 FORKS = "clone,clone3,fork,vfork"
-SHARED = "execve,setsid,close_range,dup3,pipe2,memfd_create,waitid,readv"  # calls that the checker's children make
-KEPT = ("node-id", "dmonitord.lock", "dmonitord.pid")
+# Calls that the checker's children make.
+SHARED = "execve,setsid,close_range,dup3,pipe2,memfd_create,waitid,readv"
+KEPT = ("node-id", "dmonitord.lock", "dmonitord.pid")  # files that a running daemon relies on
+CHECKER = "the checker"
+SENDMAIL = "sendmail"
+EVERYONE = "each process"
+KILL = "signal=KILL"
 STATUSES = {os.EX_OK, *range(os.EX_USAGE, os.EX_CONFIG + 1)} - {os.EX_SOFTWARE}
 
-# What sendmail is here: the usual one, under strace if there is a file that says how.
-SENDMAIL = """#!/bin/sh
+# The sendmail of the nodes: the usual one, but under strace if a file contains options for that.
+SENDMAIL_PROGRAM = """#!/bin/sh
 [ -e {0}/inject ] || exec {0}/sendmail "$@"
 exec strace -f -q -o {1}/log $(cat {0}/inject) {0}/sendmail "$@"
 """
@@ -62,35 +73,34 @@ exec strace -f -q -o {1}/log $(cat {0}/inject) {0}/sendmail "$@"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """ACTION at the NUMBER-th CALL of the checker, of sendmail, or of each process; of those that concern PATHS, if given."""
+    """Something that happens at one system call."""
 
-    who: str
+    process: str  # whose call it is: CHECKER, SENDMAIL or EVERYONE
     call: str
-    number: str
-    action: str
-    paths: tuple[str, ...] = ()
-    most: int = 2  # mails
-    after_full: bool = False  # begins with what stood in for the state in the round before
+    number: str  # which of its calls of that name, as strace counts
+    action: str  # as strace writes it
+    paths: tuple[str, ...] = ()  # templates; if there are any, only calls on these files count
+    most: int = 2  # mails that may be handed over
+    after_full: bool = False  # the round before had a full disk, and left a stand-in for the state
 
     def __str__(self) -> str:
-        where = f" ({self.paths[0]})" if self.paths else ""
-        return f"{self.action} at {self.call} {self.number} of {self.who}{where}{' after a full disk' if self.after_full else ''}"
+        text = f"{self.action} at {self.call} {self.number} of {self.process}"
+        if self.paths:
+            text += f" ({self.paths[0]})"
+        if self.after_full:
+            text += " after a full disk"
+        return text
 
     def options(self, places: dict[str, Path]) -> list[str]:
-        """Return strace's; PATHS are templates that PLACES fill in."""
-        calls = self.call if self.paths else f"{self.call},{MAIN}"
-        paths = [word for path in self.paths for word in ("-P", path.format(**places))]
-        return [
-            "-e",
-            f"trace={calls}",
-            *paths,
-            "-e",
-            f"inject={self.call}:{self.action}:when={self.number}",
-        ]
+        """Return the options of strace; `places` fills in the templates of the paths."""
+        options = ["-e", f"trace={self.call}" if self.paths else f"trace={self.call},{MAIN}"]
+        for path in self.paths:
+            options += ["-P", path.format(**places)]
+        return [*options, "-e", f"inject={self.call}:{self.action}:when={self.number}"]
 
 
 class Yard:
-    """Three nodes with running daemons, and what they know after good rounds."""
+    """Three nodes with running daemons, and a copy of their state after good rounds."""
 
     def __init__(self, directory: Path, number: int) -> None:
         self.place = Place(directory)
@@ -99,7 +109,7 @@ class Yard:
         self.log = self.scratch / "log"
         self.injected = directory / "inject"
         self.place.sendmail = self.place.program(
-            "traced-sendmail", SENDMAIL.format(directory, self.scratch)
+            "traced-sendmail", SENDMAIL_PROGRAM.format(directory, self.scratch)
         )
         addresses = [f"127.0.0.{70 + 3 * number + node}" for node in (1, 2, 3)]
         self.nodes = [
@@ -117,17 +127,18 @@ class Yard:
         return self.nodes[0]
 
     def kept(self) -> Iterator[tuple[Path, Path]]:
-        """Each directory that a round writes to, and where it is kept after the good rounds."""
+        """Yield each directory that a round writes to, and the directory of its copy."""
         for node in self.nodes:
             for directory in (node.state, Path(node.also[1])):
                 yield directory, self.place.directory / f"{directory.name}-kept"
 
     def see(self, text: str) -> None:
+        """Make the plugin of every node print `text` from now on."""
         for node in self.nodes:
             (node.config / "sees").write_text(text + "\n")
 
     def ready(self) -> None:
-        """Be as after good rounds of a minute ago, with everything failing now."""
+        """Go back to the state after good rounds of a minute ago, with a test that fails now."""
         self.injected.unlink(missing_ok=True)
         for directory in (self.place.mailbox, self.scratch):
             empty(directory)
@@ -143,7 +154,8 @@ class Yard:
                 copy(directory, kept)
             self.seeded = time.monotonic()
             self.see("FAIL no route")
-            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
+            # The daemons forget the results of the rehearsals.
+            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
             return
         for directory, kept in self.kept():
             empty(directory)
@@ -157,19 +169,16 @@ class Yard:
         found = []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
-                command = (
-                    Path(f"/proc/{pid}/cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode(errors="replace")
-                )
+                content = Path(f"/proc/{pid}/cmdline").read_bytes()
+                command = content.replace(b"\0", b" ").decode(errors="replace")
                 if str(self.place.directory) in command and "dmonitord" not in command:
                     found.append(f"{pid} {command}")
         return found
 
     def broken(self) -> str:
-        """Return what is wrong with the first node's database, as it lies on disk; nothing if it is whole."""
-        if aside := list(self.first.state.glob("*.broken-*")):
+        """Return why the first node's database, as it lies on disk, is broken; empty if it is not."""
+        aside = list(self.first.state.glob("*.broken-*"))
+        if aside:
             return f"set aside as {aside[0].name}"
         empty(self.scratch)
         for path in self.first.state.glob("state.db*"):
@@ -177,11 +186,11 @@ class Yard:
                 shutil.copy(path, self.scratch)
         with contextlib.closing(sqlite3.connect(self.scratch / "state.db")) as db:
             try:
-                said = db.execute("PRAGMA integrity_check").fetchall()
+                findings = db.execute("PRAGMA integrity_check").fetchall()
                 db.execute("SELECT * FROM incident").fetchall()
             except sqlite3.Error as error:
                 return str(error)
-        return "" if said == [("ok",)] else str(said)
+        return "" if findings == [("ok",)] else str(findings)
 
     def trace(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run a round on the first node under strace."""
@@ -206,20 +215,53 @@ class Yard:
         )
 
     def stand_in(self) -> None:
-        """Run a round for which the disk is full."""
-        paths = [word for name in DATABASE for word in ("-P", str(self.first.state / name))]
+        """Run a round for which the disk is full: it leaves a stand-in for the state."""
+        paths = []
+        for name in DATABASE:
+            paths += ["-P", str(self.first.state / name)]
         self.trace("-e", f"trace={FILLS}", *paths, "-e", f"inject={FILLS}:error=ENOSPC")
-        assert (Path(self.first.also[1]) / "state.db").exists(), (
-            "a round with a full disk leaves a stand-in"
-        )
+        assert self.has_stand_in(), "a round with a full disk leaves a stand-in"
+
+    def has_stand_in(self) -> bool:
+        """Return whether there is a stand-in for the first node's state."""
+        return (Path(self.first.also[1]) / "state.db").exists()
 
     def try_out(self, case: Case) -> tuple[bool, list[str]]:
-        """Play CASE; return whether the call was reached, and what went wrong."""
+        """Play a case; return whether its call was reached, and what went wrong."""
         self.ready()
-        wrong = []
         if case.after_full:
             self.stand_in()
         began = time.monotonic()
+        ran = self.play(case)
+        seconds = time.monotonic() - began
+        self.injected.unlink(missing_ok=True)
+        log = self.log.read_text(errors="replace") if self.log.exists() else ""
+        killed = case.action == KILL and "killed by SIGKILL" in log
+        injected = log.find("(INJECTED)")
+        if case.process == CHECKER and not case.paths and not killed:
+            if log.find(f"{MAIN}(") > injected:
+                return False, []  # the call came before main
+        wrong = []
+        if seconds > SLOW:
+            wrong.append(f"took {seconds:.0f} s")
+        if ran.returncode not in STATUSES and not (killed and ran.returncode in (-9, 137)):
+            wrong.append(f"ended with {ran.returncode}")
+        if strays := self.strays_that_stay():
+            wrong.append(f"left running: {strays}")
+        alerts_at_once = self.alerts()
+        if reason := self.broken():
+            wrong.append(f"state.db: {reason}")
+        outputs = [ran.stderr, *self.later_rounds(wrong)]
+        if not 1 <= self.alerts() <= case.most:
+            wrong.append(f"{self.alerts()} mails, {alerts_at_once} of them at once")
+        if "Traceback" in "".join(outputs):
+            wrong.append("a traceback")
+        if wrong:
+            wrong += evidence(outputs, log)
+        return killed or injected >= 0, wrong
+
+    def play(self, case: Case) -> subprocess.CompletedProcess[str]:
+        """Run the round of a case."""
         options = case.options(
             {
                 "state": self.first.state,
@@ -227,80 +269,79 @@ class Yard:
                 "sendmail": self.place.sendmail,
             }
         )
-        if case.who == "sendmail":
+        if case.process == SENDMAIL:
             self.injected.write_text(" ".join(options))
-            ran = self.first.run("dmonitor-check", "--verbose", "--once")
-        else:
-            ran = self.trace(*(["-f"] if case.who != "the checker" else []), *options)
-        took = time.monotonic() - began
-        self.injected.unlink(missing_ok=True)
-        log = self.log.read_text(errors="replace") if self.log.exists() else ""
-        killed = "signal=KILL" in case.action and "killed by SIGKILL" in log
-        reached = killed or "(INJECTED)" in log
-        if (
-            case.who == "the checker"
-            and not case.paths
-            and not killed
-            and log.find(f"{MAIN}(") > log.find("(INJECTED)")
-        ):
-            return False, []  # before main
-        if took > SLOW:
-            wrong.append(f"took {took:.0f} s")
-        if ran.returncode not in STATUSES and not (killed and ran.returncode in (-9, 137)):
-            wrong.append(f"ended with {ran.returncode}")
-        said = [ran.stderr]
-        deadline = time.monotonic() + 4
-        while (left := self.strays()) and time.monotonic() < deadline:
+            return self.first.run("dmonitor-check", "--verbose", "--once")
+        if case.process == CHECKER:
+            return self.trace(*options)
+        return self.trace("-f", *options)
+
+    def strays_that_stay(self) -> list[str]:
+        """Return the strays that have not ended after END_LIMIT."""
+        deadline = time.monotonic() + END_LIMIT
+        while strays := self.strays():
+            if time.monotonic() >= deadline:
+                return strays
             time.sleep(0.02)
-        if left:
-            wrong.append(f"left running: {left}")
-        first = self.alerts()
-        if why := self.broken():
-            wrong.append(f"state.db: {why}")
+        return []
+
+    def later_rounds(self, wrong: list[str]) -> list[str]:
+        """Run the rounds after that of a case; add to `wrong`, and return what they print."""
+        outputs = []
         for node in (self.nodes[0], self.nodes[1], self.nodes[0]):
-            after = node.run("dmonitor-check", "--verbose", "--once")
-            said.append(after.stderr)
-            if after.returncode:
-                wrong.append(f"a later round of {node.address} ended with {after.returncode}")
-        if self.broken() or (Path(self.first.also[1]) / "state.db").exists():
-            wrong.append(
-                f"after two more rounds the state is not what it should be: {self.broken() or 'still a stand-in'}"
-            )
-        if not 1 <= self.alerts() <= case.most:
-            wrong.append(f"{self.alerts()} mails, {first} of them at once")
-        if "Traceback" in "".join(said):
-            wrong.append("a traceback")
-        if wrong:
-            wrong += [
-                f"    {number}: {line}"
-                for number, text in enumerate(said)
-                for line in text.splitlines()
-            ]
-            wrong += [
-                f"    strace: {line[:200]}" for line in log.splitlines() if "INJECTED" in line
-            ]
-        return reached, wrong
+            ran = node.run("dmonitor-check", "--verbose", "--once")
+            outputs.append(ran.stderr)
+            if ran.returncode:
+                wrong.append(f"a later round of {node.address} ended with {ran.returncode}")
+        reason = self.broken()
+        if not reason and self.has_stand_in():
+            reason = "still a stand-in"
+        if reason:
+            wrong.append(f"after two more rounds the state is not what it should be: {reason}")
+        return outputs
+
+
+def evidence(outputs: Sequence[str], log: str) -> list[str]:
+    """Return the lines that explain a case that went wrong."""
+    lines = []
+    for number, output in enumerate(outputs):
+        for line in output.splitlines():
+            lines.append(f"    {number}: {line}")
+    for line in log.splitlines():
+        if "INJECTED" in line:
+            lines.append(f"    strace: {line[:200]}")
+    return lines
 
 
 def empty(directory: Path) -> None:
-    """Remove all files in DIRECTORY but what a daemon that runs relies on."""
+    """Remove all files in `directory` that a running daemon does not rely on."""
     for path in directory.iterdir():
         if path.name not in KEPT:
             path.unlink()
 
 
 def copy(source: Path, target: Path) -> None:
+    """Copy into `target` all files in `source` that a running daemon does not rely on."""
     for path in source.iterdir():
         if path.name not in KEPT:
             made = shutil.copy2(path, target)
             os.chown(made, run_as().pw_uid, run_as().pw_gid)
 
 
-# What there is to try.
+# The cases.
 
 
-def calls(trace: str, names: str) -> Iterator[tuple[str, str, int, bool]]:
-    """Yield process, name, number of that name, and whether main had begun, for each call in TRACE that is one of NAMES."""
+class Call(NamedTuple):
+    """A system call in a trace."""
+
+    process: str
+    name: str
+    number: int  # of the calls of that name by that process, from 1
+    begun: bool  # main had begun
+
+
+def calls(trace: str, names: str) -> Iterator[Call]:
+    """Yield the calls in `trace` that have one of the names."""
     wanted = set(names.split(","))
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     begun = False
@@ -310,100 +351,117 @@ def calls(trace: str, names: str) -> Iterator[tuple[str, str, int, bool]]:
             counts[process, name] += 1
             begun = begun or name == MAIN
             if name in wanted:
-                yield process, name, counts[process, name], begun
+                yield Call(process, name, counts[process, name], begun)
+
+
+def highest_numbers(found: Iterable[Call]) -> list[tuple[str, int]]:
+    """Return each name of a call with each number up to the highest that a process reached."""
+    highest: dict[str, int] = {}
+    for call in found:
+        highest[call.name] = max(highest.get(call.name, 0), call.number)
+    numbers = []
+    for name, most in highest.items():
+        for number in range(1, most + 1):
+            numbers.append((name, number))
+    return numbers
 
 
 def cases(yard: Yard) -> dict[str, list[Case]]:
-    """Trace a round, and sendmail by itself; return what to do at its calls, in groups."""
+    """Trace a round, and sendmail by itself; return the cases in groups, by title."""
     yard.ready()
-    ran = yard.trace(
-        "-f", "-y", "-e", "trace=" + ",".join([MAIN, WRITES, OPENS, READS, FORKS, SHARED])
-    )
-    assert ran.returncode == 0 and yard.alerts() == 1, (
-        f"an undisturbed round: {ran.returncode}, {ran.stderr}"
-    )
+    names = ",".join([MAIN, WRITES, OPENS, READS, FORKS, SHARED])
+    ran = yard.trace("-f", "-y", "-e", f"trace={names}")
+    assert ran.returncode == 0, f"an undisturbed round: {ran.returncode}, {ran.stderr}"
+    assert yard.alerts() == 1, f"an undisturbed round: {yard.alerts()} alerts, {ran.stderr}"
     trace = yard.log.read_text(errors="replace")
     checker = trace.split(maxsplit=1)[0]
-    own = list(calls(trace, ",".join([WRITES, OPENS, READS, FORKS])))
-    own = [known for known in own if known[0] == checker]
 
-    def of(names: str, action: str, *, early: bool = False) -> list[Case]:
-        return [
-            Case("the checker", name, str(number), action)
-            for _, name, number, begun in own
-            if name in names.split(",") and (begun or early)
-        ]
+    def of_checker(names: str, action: str, *, early: bool = False) -> list[Case]:
+        found = []
+        for call in calls(trace, names):
+            if call.process == checker and (call.begun or early):
+                found.append(Case(CHECKER, call.name, str(call.number), action))
+        return found
 
-    highest: dict[str, int] = {}
-    for process, name, number, begun in calls(trace, SHARED):
-        if process != checker and begun and name not in ("execve", "waitid"):
-            highest[name] = max(highest.get(name, 0), number)
-    counts = [(name, number) for name, most in highest.items() for number in range(1, most + 1)]
-    programs = ("{config}/plugins/check_web", "{sendmail}")
-    everyone = [
-        Case("each process", "execve", "1", action, (path,))
-        for path in programs
-        for action in ("signal=KILL", "error=EIO")
-    ]
-    everyone += [Case("each process", "openat", "1", "error=EMFILE", ("/dev/null",))]
-    everyone += [
-        Case("each process", name, str(number), "signal=KILL")
-        for name, number in [*counts, ("waitid", 1), ("waitid", 3)]
-    ]
-    everyone += [
-        Case("each process", name, str(number), "error=EMFILE")
-        for name, number in counts
-        if name in OPENS.split(",")
-    ]
-
-    yard.log.unlink()
-    yard.injected.write_text(f"-e trace={WRITES}")
-    yard.first.run("dmonitor-check", "--test-alert")
-    most: dict[str, int] = {}
-    for _, name, number, _ in calls(yard.log.read_text(errors="replace"), WRITES):
-        most[name] = max(most.get(name, 0), number)
-    within = [
-        Case("sendmail", name, str(number + 1), action)
-        for name, count in most.items()
-        for number in range(count)
-        for action in ("signal=KILL", "error=EIO")
-    ]
-
-    database = tuple("{state}/" + name for name in DATABASE)
-    writes = sum(" pwrite64(" in line and "/state.db" in line for line in trace.splitlines())
-    full = [
-        Case("the checker", FILLS, f"{number}+", "error=ENOSPC", database, most=1)
-        for number in range(1, writes + 1, 2)
-    ]
-    yard.ready()
-    yard.stand_in()
-    yard.trace("-f", "-e", f"trace={MAIN},{SYNCED}")
-    restoring = yard.log.read_text(errors="replace")
-    after = [
-        Case("the checker", name, str(number), "signal=KILL", after_full=True)
-        for process, name, number, begun in calls(restoring, SYNCED)
-        if process == restoring.split(maxsplit=1)[0] and begun
-    ]
     return {
-        "kill -9 of the checker": of(WRITES, "signal=KILL", early=True),
-        "EIO for the checker": of(f"{WRITES},{READS}", "error=EIO"),
-        "ENOSPC for the checker": of(WRITES, "error=ENOSPC"),
-        "a disk that is full from then on": full,
-        "kill -9 of the checker as the state takes over from its stand-in": after[::2],
-        "EMFILE for the checker": of(OPENS, "error=EMFILE"),
-        "EAGAIN for the checker": of(FORKS, "error=EAGAIN"),
-        "its children, and they alike": everyone,
-        "kill -9 and EIO within sendmail": within,
+        "kill -9 of the checker": of_checker(WRITES, KILL, early=True),
+        "EIO for the checker": of_checker(f"{WRITES},{READS}", "error=EIO"),
+        "ENOSPC for the checker": of_checker(WRITES, "error=ENOSPC"),
+        "a disk that is full from then on": full_disk_cases(trace),
+        "kill -9 of the checker as the state takes over from its stand-in": take_back_cases(yard),
+        "EMFILE for the checker": of_checker(OPENS, "error=EMFILE"),
+        "EAGAIN for the checker": of_checker(FORKS, "error=EAGAIN"),
+        "its children, and they alike": children_cases(trace, checker),
+        "kill -9 and EIO within sendmail": sendmail_cases(yard),
     }
 
 
+def full_disk_cases(trace: str) -> list[Case]:
+    """Return the cases of a disk that is full from some write to the database on."""
+    database = tuple("{state}/" + name for name in DATABASE)
+    writes = 0
+    for line in trace.splitlines():
+        if " pwrite64(" in line and "/state.db" in line:
+            writes += 1
+    found = []
+    for number in range(1, writes + 1, 2):
+        found.append(Case(CHECKER, FILLS, f"{number}+", "error=ENOSPC", database, most=1))
+    return found
+
+
+def take_back_cases(yard: Yard) -> list[Case]:
+    """Return the cases of a round that is killed while the state takes back what stood in for it."""
+    yard.ready()
+    yard.stand_in()
+    yard.trace("-f", "-e", f"trace={MAIN},{SYNCED}")
+    trace = yard.log.read_text(errors="replace")
+    checker = trace.split(maxsplit=1)[0]
+    found = []
+    for call in calls(trace, SYNCED):
+        if call.process == checker and call.begun:
+            found.append(Case(CHECKER, call.name, str(call.number), KILL, after_full=True))
+    return found[::2]
+
+
+def children_cases(trace: str, checker: str) -> list[Case]:
+    """Return the cases in which every child of the checker fails at the same call."""
+    found = []
+    for path in ("{config}/plugins/check_web", "{sendmail}"):
+        for action in (KILL, "error=EIO"):
+            found.append(Case(EVERYONE, "execve", "1", action, (path,)))
+    found.append(Case(EVERYONE, "openat", "1", "error=EMFILE", ("/dev/null",)))
+    shared = []
+    for call in calls(trace, SHARED):
+        if call.process != checker and call.begun and call.name not in ("execve", "waitid"):
+            shared.append(call)
+    numbers = highest_numbers(shared)
+    for name, number in [*numbers, ("waitid", 1), ("waitid", 3)]:
+        found.append(Case(EVERYONE, name, str(number), KILL))
+    for name, number in numbers:
+        if name in OPENS.split(","):
+            found.append(Case(EVERYONE, name, str(number), "error=EMFILE"))
+    return found
+
+
+def sendmail_cases(yard: Yard) -> list[Case]:
+    """Return the cases in which a write of sendmail fails."""
+    yard.log.unlink()
+    yard.injected.write_text(f"-e trace={WRITES}")
+    yard.first.run("dmonitor-check", "--test-alert")
+    found = []
+    for name, number in highest_numbers(calls(yard.log.read_text(errors="replace"), WRITES)):
+        for action in (KILL, "error=EIO"):
+            found.append(Case(SENDMAIL, name, str(number), action))
+    return found
+
+
 def play(groups: dict[str, list[Case]], yards: Sequence[Yard]) -> int:
-    """Try out all cases; say how that went; return how many groups failed."""
+    """Try out all cases and print the outcomes; return how many groups failed."""
     free: queue.SimpleQueue[Yard] = queue.SimpleQueue()
     for yard in yards:
         free.put(yard)
 
-    def one(case: Case) -> tuple[bool, list[str]]:
+    def try_out(case: Case) -> tuple[bool, list[str]]:
         yard = free.get()
         try:
             return yard.try_out(case)
@@ -417,9 +475,13 @@ def play(groups: dict[str, list[Case]], yards: Sequence[Yard]) -> int:
         stack.callback(pool.shutdown, cancel_futures=True)
         for title, chosen in groups.items():
             began = time.monotonic()
-            outcomes = list(pool.map(one, chosen))
-            reached = sum(outcome[0] for outcome in outcomes)
-            bad = {case: wrong for case, (_, wrong) in zip(chosen, outcomes, strict=True) if wrong}
+            outcomes = list(pool.map(try_out, chosen))
+            reached = 0
+            bad = {}
+            for case, (was_reached, wrong) in zip(chosen, outcomes, strict=True):
+                reached += was_reached
+                if wrong:
+                    bad[case] = wrong
             good = not bad and len(chosen) - reached <= len(chosen) // 10
             failed += not good
             seconds = time.monotonic() - began
@@ -433,7 +495,7 @@ def play(groups: dict[str, list[Case]], yards: Sequence[Yard]) -> int:
 
 
 def unsynced(yard: Yard) -> str:
-    """Run a traced round; return why the incident is not on disk when sendmail starts; nothing if it is."""
+    """Run a traced round; return why the incident is not on disk when sendmail starts; empty if it is."""
     yard.ready()
     ran = yard.trace(
         "-f", "-y", "-ttt", "-s", "4096", "-e", "trace=execve,write,pwrite64,fsync,fdatasync"
@@ -441,19 +503,18 @@ def unsynced(yard: Yard) -> str:
     match = re.search(r"incident-opened .* incident=(\w+)", ran.stderr)
     if not match or yard.alerts() != 1:
         return f"no round with an alert: {ran.stderr}"
-    state, known, synced = str(yard.first.state / "state.db"), False, False
+    state = str(yard.first.state / "state.db")
+    written = False
+    synced = False
     for line in yard.log.read_text(errors="replace").splitlines():
         call = line.split(maxsplit=2)[2]
         if call.startswith(f'execve("{yard.place.sendmail}"'):
-            return (
-                ""
-                if known and synced
-                else "sendmail starts before the database is synced"
-                if known
-                else "not even written"
-            )
+            if not written:
+                return "not even written"
+            return "" if synced else "sendmail starts before the database is synced"
         if re.match(rf"(write|pwrite64)\(\d+<{re.escape(state)}(-wal)?>", call):
-            known, synced = known or match[1] in call, False
+            written = written or match[1] in call
+            synced = False
         elif re.match(rf"(fsync|fdatasync)\(\d+<{re.escape(state)}(-wal)?>.* = 0$", call):
             synced = True
     return "sendmail never starts"
@@ -461,6 +522,7 @@ def unsynced(yard: Yard) -> str:
 
 @contextlib.contextmanager
 def yard_of(number: int, *, synchronous: str = "FULL") -> Iterator[Yard]:
+    """Yield a yard with running daemons, whose package syncs its database as said."""
     with tempfile.TemporaryDirectory(prefix="dmonitor-inject.") as directory:
         yard = Yard(Path(directory), number)
         module = yard.place.directory / "dmonitor/store/database.py"

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""kill -9 of dmonitor-check at 300 random moments, and of dmonitord at 100; and of rounds that have a result unread.
+"""kill -9 of dmonitor-check at 300 random moments, of dmonitord at 100, and of 3 rounds before they read a result.
 
-The next round must always run, two must never run at once, and nothing a killed one started may go on. While
-rounds are killed, others are started all the time, as an impatient cron would. kill_9.py [ROUNDS [DAEMONS [SEED]]]
+The next round must always run, and two must never run at once. Nothing that a killed program started may go on.
+While rounds are killed, others are started all the time, as an impatient cron would do.
+
+Usage: kill_9.py [ROUNDS [DAEMONS [SEED]]]
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -14,7 +17,9 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from hostile import LONG, gone_within, strays
@@ -22,7 +27,7 @@ from local_nodes import LocalNode, Place, wait_until
 
 ADDRESS, PORT = "127.0.0.62", 3962
 
-# Proves that it is alone: two that run at once meet in the directory.
+# A plugin that proves that it runs alone: two that run at once meet in the directory.
 PLUGIN = """
 mkdir {0}/inside.$PPID
 for other in {0}/inside.*; do
@@ -40,7 +45,7 @@ def doubled(node: LocalNode) -> bool:
 
 
 def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
-    """Kill COUNT rounds, each at a random moment of its life; return what went wrong."""
+    """Kill `count` pairs of rounds, each at a random moment of its life; return what went wrong."""
     wrong = []
     finished = 0
     for number in range(count):
@@ -51,8 +56,8 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
             process.communicate()
         if not gone_within(1.0):
             wrong.append(f"kill {number}: left running: {strays()}")
-        for left in node.state.glob("inside.*"):
-            left.rmdir()
+        for left_over in node.state.glob("inside.*"):
+            left_over.rmdir()
         after = node.run("dmonitor-check", "-v")
         if after.returncode != 0:
             wrong.append(
@@ -68,13 +73,18 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
 
 
 def kill_busy_rounds(node: LocalNode, count: int, _: random.Random) -> list[str]:
-    """Kill COUNT rounds that were stopped while plugins ran, one of which has said something since."""
+    """Kill `count` rounds that were stopped while two plugins ran and one of them printed its result.
+
+    Return what went wrong.
+    """
     wrong = []
-    may_end, says, stays = (node.state / name for name in ("may-end", "says", "stays"))
+    may_end = node.state / "may-end"
+    says = node.state / "says"
+    stays = node.state / "stays"
     for number in range(count):
         round = node.popen("dmonitor-check")
         wait_until(lambda: says.exists() and stays.exists() and stays.read_text().endswith("\n"))
-        pid = int(stays.read_text())  # our own: others may run such plugins on this machine
+        pid = int(stays.read_text())  # other tests may run such plugins on this machine, too
         round.send_signal(signal.SIGSTOP)
         may_end.touch()
         wait_until(lambda: not says.exists())
@@ -82,7 +92,7 @@ def kill_busy_rounds(node: LocalNode, count: int, _: random.Random) -> list[str]
         round.send_signal(signal.SIGKILL)
         round.communicate()
         try:
-            wait_until(lambda pid=pid: not runs(pid), 1.0)
+            wait_until(functools.partial(has_ended, pid), 1.0)
         except AssertionError:
             wrong.append(f"kill {number}: left running: plugin {pid}")
             os.kill(pid, signal.SIGKILL)
@@ -91,14 +101,17 @@ def kill_busy_rounds(node: LocalNode, count: int, _: random.Random) -> list[str]
     return wrong
 
 
-def runs(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
+    """Return whether the plugin that sleeps as process `pid` has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"sleep\0{LONG}".encode())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return True
+    return not command.startswith(f"sleep\0{LONG}".encode())
 
 
 def ask(node: LocalNode) -> str:
+    """Ask the node's daemon about a test; return the line that it answers."""
     with (
         socket.create_connection((ADDRESS, PORT), 12, (ADDRESS, 0)) as connection,
         connection.makefile("rb") as lines,
@@ -109,7 +122,7 @@ def ask(node: LocalNode) -> str:
 
 
 def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
-    """Kill COUNT daemons, starting included, some while they run a plugin; return what went wrong."""
+    """Kill `count` daemons, some of them while they start or run a plugin; return what went wrong."""
     wrong = []
     for number in range(count):
         starting = node.popen("dmonitord", "--foreground")
@@ -142,11 +155,20 @@ def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
     return wrong
 
 
+class Play(NamedTuple):
+    """What is killed, how often, and which tests the node gets after it."""
+
+    title: str
+    kill: Callable[[LocalNode, int, random.Random], list[str]]
+    times: int
+    next_tests: Sequence[str]
+
+
 def main() -> int:
-    rounds, daemons, seed = (
-        *map(int, sys.argv[1:]),
-        *(300, 100, int(time.time()))[len(sys.argv) - 1 :],
-    )
+    numbers = [300, 100, int(time.time())]
+    for position, argument in enumerate(sys.argv[1:]):
+        numbers[position] = int(argument)
+    rounds, daemons, seed = numbers
     dice = random.Random(seed)
     print(f"      seed {seed}")
     failed = 0
@@ -162,22 +184,23 @@ def main() -> int:
         node.plugin("stays", f"echo $$ >{node.state}/stays; exec sleep {LONG}")
         node.test("1/alone")
         plays = (
-            ("dmonitor-check at {} random moments", kill_rounds, rounds, ["hangs", "quick"]),
-            ("dmonitord at {} random moments", kill_daemons, daemons, ["says", "stays"]),
-            ("{} rounds with a result unread", kill_busy_rounds, 3, []),
+            Play("dmonitor-check at {} random moments", kill_rounds, rounds, ["hangs", "quick"]),
+            Play("dmonitord at {} random moments", kill_daemons, daemons, ["says", "stays"]),
+            Play("{} rounds with a result unread", kill_busy_rounds, 3, []),
         )
-        for title, play, count, more in plays:
+        for play in plays:
             began = time.monotonic()
-            wrong = play(node, count, dice)
-            print(
-                f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title.format(count)}: {time.monotonic() - began:.0f} s"
-            )
-            for what in wrong[:10]:
-                print(f"      {what}")
+            wrong = play.kill(node, play.times, dice)
+            seconds = time.monotonic() - began
+            title = play.title.format(play.times)
+            print(f"{'FAIL' if wrong else 'ok':<5} kill -9 of {title}: {seconds:.0f} s")
+            for complaint in wrong[:10]:
+                print(f"      {complaint}")
             failed += bool(wrong)
-            for path in (node.config / "hosts.d/1").iterdir() if "says" in more else ():
-                path.unlink()
-            for name in more:
+            if "says" in play.next_tests:
+                for path in (node.config / "hosts.d/1").iterdir():
+                    path.unlink()
+            for name in play.next_tests:
                 node.test(f"1/{name}")
     print(f"{len(plays) - failed} passed, {failed} failed")
     return 1 if failed else 0
