@@ -73,7 +73,7 @@ def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
     return ()
 
 
-class _Chosen(cli.Chosen):
+class _Chosen(cli.Options):
     once = dry_run = check_config = test_alert = peers = False
     test: str | None = None
 
@@ -81,7 +81,7 @@ class _Chosen(cli.Chosen):
 def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
-    parser = options.parser(
+    parser = options.make_parser(
         PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees."
     )
     parser.add_argument(
@@ -322,7 +322,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
 
 
 def look(
-    chosen: cli.Chosen, configuration: Configuration
+    chosen: cli.Options, configuration: Configuration
 ) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()

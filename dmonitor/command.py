@@ -50,7 +50,7 @@ def _run(chosen: _Chosen) -> int:
         return os.EX_OK
 
 
-class _Chosen(cli.Chosen):
+class _Chosen(cli.Options):
     verb = what = ""
     when: Sequence[str] = ()
     json = peers = False
@@ -61,7 +61,7 @@ class _Unknown(Exception):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = options.parser(PROGRAM, "See how a node and its tests are, and look after it.")
+    parser = options.make_parser(PROGRAM, "See how a node and its tests are, and look after it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, text: str, what: str = "", **more: Any) -> argparse.ArgumentParser:

@@ -120,11 +120,13 @@ class Dmonitor:
         self._programs: dict[LocalNode, str] = {}
         for node in self.nodes:
             # cron starts it without an option: what is not where it is by default is said in the program itself
-            where = f"program.Chosen.config, program.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
+            where = (
+                f"cli.Options.config, cli.Options.state = {str(node.config)!r}, {str(node.state)!r}"
+            )
             own = place.program(f"check-{node.address}", program.read_text())
             own.write_text(
                 own.read_text().replace(
-                    "\nmain()", f"\nfrom dmonitor.base import program\n{where}\nmain()"
+                    "\nmain()", f"\nfrom dmonitor.base import cli\n{where}\nmain()"
                 )
             )
             self._programs[node] = str(own)
