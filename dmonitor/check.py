@@ -179,7 +179,7 @@ class _Driver:
         self._observer = observer.Observer(
             configuration, node_id, store.lookups(), self._clock, own_incarnation
         )
-        store.remember(configuration.addresses, self._observer.around.found)
+        store.remember(configuration.addresses, self._observer.around.addresses)
         tests, silences = (
             digest.digest(configuration.tests),
             tuple(map(store.from_wall, configuration.silences)),
@@ -370,7 +370,7 @@ def _test_alert(chosen: _Chosen) -> int:
         log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
         return os.EX_CONFIG
     settings = configuration.settings
-    me = cluster.look_around(configuration.nodes, settings, {}).me
+    me = cluster.resolve_cluster(configuration.nodes, settings, {}).me
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):
