@@ -73,7 +73,7 @@ def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
     return ()
 
 
-class _Chosen(cli.Chosen):
+class _Chosen(cli.Options):
     once = dry_run = check_config = test_alert = peers = False
     test: str | None = None
 
@@ -81,7 +81,7 @@ class _Chosen(cli.Chosen):
 def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
-    parser = options.parser(
+    parser = options.make_parser(
         PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees."
     )
     parser.add_argument(
@@ -179,7 +179,7 @@ class _Driver:
         self._observer = observer.Observer(
             configuration, node_id, store.lookups(), self._clock, own_incarnation
         )
-        store.remember(configuration.addresses, self._observer.around.found)
+        store.remember(configuration.addresses, self._observer.around.addresses)
         tests, silences = (
             digest.digest(configuration.tests),
             tuple(map(store.clock.from_wall, configuration.silences)),
@@ -322,7 +322,7 @@ def _one_test(chosen: _Chosen, name: str) -> int:
 
 
 def look(
-    chosen: cli.Chosen, configuration: Configuration
+    chosen: cli.Options, configuration: Configuration
 ) -> tuple[effects.Observation, frozenset[Test]]:
     """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
     began = time.monotonic()
@@ -370,7 +370,7 @@ def _test_alert(chosen: _Chosen) -> int:
         log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
         return os.EX_CONFIG
     settings = configuration.settings
-    me = cluster.look_around(configuration.nodes, settings, {}).me
+    me = cluster.resolve_cluster(configuration.nodes, settings, {}).me
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):

@@ -55,7 +55,7 @@ def _run(chosen: _Options) -> int:
         return os.EX_OK
 
 
-class _Options(cli.Chosen):
+class _Options(cli.Options):
     verb: str = ""
     what: str = ""
     when: Sequence[str] = ()
@@ -68,7 +68,7 @@ class _Unknown(Exception):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = options.parser(PROGRAM, "See how a node and its tests are, and look after it.")
+    parser = options.make_parser(PROGRAM, "See how a node and its tests are, and look after it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, text in _VERB_TEXTS.items():
         verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)

@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.guard(lambda: _start(chosen))
 
 
-class _Chosen(cli.Chosen):
+class _Chosen(cli.Options):
     foreground = False
 
 
 def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
-    parser = options.parser(PROGRAM, "Answer the peers: what does this node see?")
+    parser = options.make_parser(PROGRAM, "Answer the peers: what does this node see?")
     parser.add_argument(
         "--foreground", action="store_true", help="do not detach, and log on stderr too"
     )

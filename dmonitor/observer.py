@@ -94,7 +94,7 @@ class Observer:
         ) as error:  # no thread to be had: the next round ends this one, should it hang
             log.warning("no-hard-limit", reason=str(error))
         settings = config.settings
-        self.around = cluster.look_around(
+        self.around = cluster.resolve_cluster(
             config.nodes, settings, known
         )  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
@@ -112,7 +112,7 @@ class Observer:
         self._asker.clock, self._asker.own_incarnation = clock.now, own_incarnation
         self._asker.heard = self._greeted
         # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
-        here = self.around.here
+        here = self.around.my_addresses
         mirror = [cluster.Peer(self._me, here)] if here else []
         as_listed = settings._replace(listen=tuple(map(str, here)))
         self._mirror = peers.Asker(self._selector, mirror, "", as_listed, config.keys)
@@ -271,7 +271,7 @@ def greet_all(
 
     The times in it are those of the wall clock.
     """
-    around = cluster.look_around(config.nodes, config.settings, {})
+    around = cluster.resolve_cluster(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
     with selectors.DefaultSelector() as selector:
         asker = peers.Asker(

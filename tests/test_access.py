@@ -17,11 +17,12 @@ from dmonitor.config.settings import Settings
 from dmonitor.net import access, protocol
 from dmonitor.net.access import Door
 
-Found = dict[str, resolve.Found]
+Found = dict[str, resolve.Lookup]
 
 
-def addresses(*texts: str) -> resolve.Found:
-    return tuple(map(resolve.normal, texts)), "" if texts else "no such name"
+def addresses(*texts: str) -> resolve.Lookup:
+    reason = "" if texts else "no such name"
+    return resolve.Lookup(tuple(map(resolve.parse_address, texts)), reason)
 
 
 @dataclasses.dataclass
@@ -137,7 +138,7 @@ def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_
     ],
 )
 def test_an_address_has_one_form(said: str, address: str) -> None:
-    assert str(resolve.normal(said)) == address
+    assert str(resolve.parse_address(said)) == address
 
 
 def test_a_mapped_caller_is_the_one_that_is_listed(house: House) -> None:
@@ -147,7 +148,7 @@ def test_a_mapped_caller_is_the_one_that_is_listed(house: House) -> None:
         connection, source = listener.accept()
         connection.close()
     assert source[0] == "::ffff:127.0.0.1"
-    assert str(resolve.normal(source[0])) in house.door().admitted
+    assert str(resolve.parse_address(source[0])) in house.door().admitted
 
 
 def test_who_comes_with_a_change_of_nodes_txt_is_judged_by_it(house: House) -> None:

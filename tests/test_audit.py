@@ -24,7 +24,7 @@ def complaints(node: LocalNode) -> tuple[int, list[str]]:
     """Return the exit status of -t, and what it says, paths cut to what is below the directories."""
     ran = node.run("dmonitor-check", "--check-config")
     assert ran.stdout == ""
-    warning = f"dmonitor-check: warning: {node.state}: dmonitord does not run on this node: its peers get no answer\n"
+    warning = f"dmonitor-check: warning: {node.state}: dmonitord does not run on this node, so its peers get no answer; start it\n"
     said = (
         ran.stderr.replace(warning, "")
         .replace(f"{node.config}/", "")
@@ -79,15 +79,15 @@ def test_every_mistake(node: LocalNode) -> None:
         "error: dmonitor.conf:4: unknown key 'qorum'; did you mean quorum?",
         "error: dmonitor.conf:5: confirm = often: not a whole number from 1 to 100",
         "warning: dmonitor.conf:7: sendmail is set twice; the last line counts",
-        "error: hosts.d/bad host: 'bad host' is not a host name: ASCII letters, digits and . _ - : only, no space",
-        "error: hosts.d/node: the host name 'node' is reserved for dmonitor's own nodes",
+        "error: hosts.d/bad host: 'bad host' is not a host name; use ASCII letters, digits and . _ - : only",
+        "error: hosts.d/node: the host name 'node' is reserved for the nodes in nodes.txt; rename this host",
         "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address",
         "error: plugins/check_ftp: is not a file; needed for www.example.com/ftp",
         "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
         "error: plugins/check_smtp: is a dangling link to /nonexistent/check_smtp; needed for www.example.com/smtp",
         f"error: plugins/check_ssh: is not executable for user {run_as().pw_name}; run chmod 755 on it; needed for www.example.com/ssh",
-        "error: nodes.txt: 3 sites (a, b, c) and quorum = 4: no test can ever be DOWN",
-        "error: /nonexistent/sendmail: sendmail does not exist: no mail can leave; install a mail transport agent",
+        "error: nodes.txt: 3 sites (a, b, c) cannot reach quorum = 4, so no test can ever be DOWN; add sites or lower the quorum",
+        "error: /nonexistent/sendmail: sendmail does not exist, so no mail can be sent; install a mail transport agent",
         "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 2 warnings",
     ]
 
@@ -97,15 +97,15 @@ def test_every_mistake(node: LocalNode) -> None:
     [
         (
             "",
-            "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert",
+            "error: nodes.txt: no peers, so nobody can agree with this node, and it will never alert; add a line for each node",
         ),
         (
             "127.0.0.31\n",
-            "error: nodes.txt: no peers: nobody can agree with this node, and it will never alert",
+            "error: nodes.txt: no peers, so nobody can agree with this node, and it will never alert; add a line for each node",
         ),
         (
             "127.0.0.31 x\n127.0.0.32 x\n",
-            "error: nodes.txt: 1 site (x) and quorum = 2: no test can ever be DOWN",
+            "error: nodes.txt: 1 site (x) cannot reach quorum = 2, so no test can ever be DOWN; add sites or lower the quorum",
         ),
     ],
 )
@@ -121,12 +121,12 @@ def test_no_key_is_warned_of_and_a_bad_one_is_an_error(node: LocalNode) -> None:
     assert status == os.EX_CONFIG
     assert (
         said[0]
-        == "error: key: this key is not used: others could read or write it (mode 644); chmod 640 would mend that"
+        == "error: key: cannot use this key: others could read or write it (mode 644); run chmod 640 on it"
     )
     (node.config / "key").unlink()
     status, said = complaints(node)
     assert status == 0 and said[0].startswith(
-        "warning: key: no key: whoever can call from a node's address is believed to be"
+        "warning: key: no key: any program that calls from a node's address is taken for that node;"
     )
 
 
@@ -160,7 +160,7 @@ def test_what_the_plugins_lack_is_one_line_for_apt(node: LocalNode) -> None:
         "dmonitor-check: error: plugins/check_two: no-such-two is not installed; needed for www.example.com/two\n"
         in said
     )
-    assert "which these packages have: apt install other-tools some-tools\n" in said
+    assert "programs are missing; install them: apt install other-tools some-tools\n" in said
     assert "check_three" not in said
 
 
@@ -171,23 +171,26 @@ def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
     node.test("www.example.com/code", "WHATEVER=1\n")
     said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
     assert (
-        "warning: hosts.d/www.example.com/shop: check_shop makes nothing of EXPCT; did you mean EXPECT?\n"
+        "warning: hosts.d/www.example.com/shop: check_shop does not use EXPCT; did you mean EXPECT?\n"
         in said
     )
-    assert "warning: hosts.d/www.example.com/code: check_code makes nothing of WHATEVER\n" in said
-    assert said.count("makes nothing of") == 2
+    assert "warning: hosts.d/www.example.com/code: check_code does not use WHATEVER\n" in said
+    assert said.count(" does not use ") == 2
 
 
 def test_no_address(node: LocalNode) -> None:
     next((node.config / "alert.d").iterdir()).unlink()
-    assert complaints(node)[1][0] == "error: alert.d: no address: this node will never mail anybody"
+    assert (
+        complaints(node)[1][0]
+        == "error: alert.d: no address, so this node will never mail anybody; touch a file named like one"
+    )
 
 
 def test_a_node_that_is_not_listed_is_warned(node: LocalNode) -> None:
     (node.config / "nodes.txt").write_text("127.0.0.32\n127.0.0.33\n")
     status, said = complaints(node)
     assert status == 0
-    assert said[0].startswith("warning: nodes.txt: no line is this machine's (")
+    assert said[0].startswith("warning: nodes.txt: no line is for this machine (")
 
 
 def test_nothing_there_at_all(node: LocalNode) -> None:
@@ -253,6 +256,6 @@ def test_hosts_that_cannot_be_found(node: LocalNode) -> None:
     found = [
         line.split(": ", 3)[2]
         for line in said.splitlines()
-        if "neither a name nor an address" in line
+        if "neither a host name nor an address" in line
     ]
     assert found == ["hosts.d/10.1.2.300", "hosts.d/www.example.com:8080"]

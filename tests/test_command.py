@@ -103,7 +103,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     assert key(node)[1].splitlines()[1].endswith("  key.old")
     checked = node.run("dmonitor-check", "-t").stderr
     assert (
-        "key.old: the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that"
+        "key.old: the old key is still accepted; when all nodes have the new one, run `dmonitor key drop` on each"
         in checked
     )
     for _ in range(2):
@@ -136,8 +136,8 @@ def test_usage(node: LocalNode) -> None:
     [
         (0o644, "k" * 32, "others could read or write it (mode 644)"),
         (0o660, "k" * 32, "others could read or write it (mode 660)"),
-        (0o640, "short", "it is not one word of 32 printable characters"),
-        (0o640, "", "it is not one word of 32 printable characters"),
+        (0o640, "short", "it is not one word of 32 or more printable characters"),
+        (0o640, "", "it is not one word of 32 or more printable characters"),
     ],
 )
 def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault: str) -> None:
@@ -147,7 +147,7 @@ def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault:
     assert (
         started.returncode == os.EX_CONFIG
         and fault in started.stderr
-        and "key: this key is not used" in started.stderr
+        and "key: cannot use this key" in started.stderr
     )
     checked = node.run("dmonitor-check", "-t")
     assert checked.returncode == os.EX_CONFIG and fault in checked.stderr
@@ -227,7 +227,7 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
 def answer(called: LocalNode, keys: keyfile.Keys, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     with selectors.DefaultSelector() as selector:
-        peer = Peer(Node(called.address, called.address), (resolve.normal(called.address),))
+        peer = Peer(Node(called.address, called.address), (resolve.parse_address(called.address),))
         asker = peers.Asker(
             selector, [peer], "own0own0", Settings(listen=(listen,), port=called.port), keys
         )

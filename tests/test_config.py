@@ -1,4 +1,4 @@
-"""Reading what an operator touches: what is right is used, what is wrong is named, and costs nothing else."""
+"""The files that an operator touches: right lines are used, and a wrong one costs no other."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def load(directory: Path) -> Configuration:
+    return load_configuration(str(directory))
+
+
 def problems(configuration: Configuration) -> list[str]:
     return [
-        str(problem).replace(str(configuration.directory) + "/", "")
+        str(problem).replace(f"{configuration.directory}/", "")
         for problem in configuration.problems
     ]
 
 
 def test_a_good_tree(tree: Path) -> None:
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.problems == () and loaded.complete
     assert loaded.settings == Settings()
     assert loaded.nodes == (Node("oslo", "oslo"), Node("paris", "paris"))
@@ -46,7 +50,7 @@ def test_settings(tree: Path) -> None:
         "# comment\n[dmonitor]\nquorum=3\nconfirm = 2\nlisten = 10.0.0.1, ::1\nport = 3929\nfrom = monitor@example.com\n"
         "sendmail = /usr/lib/sendmail\nconcurrency = 10\nflapping = off\nremind = 4h\nname = web.example.com\n"
     )
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.problems == ()
     assert loaded.settings == Settings(
         3,
@@ -68,7 +72,7 @@ def test_settings(tree: Path) -> None:
 )
 def test_remind(tree: Path, value: str, seconds: float) -> None:
     (tree / "dmonitor.conf").write_text(f"remind = {value}\n")
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert (
         loaded.problems == ()
         and loaded.settings == Settings(remind=seconds)
@@ -103,7 +107,7 @@ def test_a_bad_setting_is_named_with_its_line_and_costs_no_other(
     tree: Path, line: str, complaint: str
 ) -> None:
     (tree / "dmonitor.conf").write_text(f"\nconfirm = 2\n{line}\nconcurrency = 7\n")
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert problems(loaded) == [f"error: dmonitor.conf:3: {complaint}"]
     assert loaded.settings == Settings(confirm=2, concurrency=7)
 
@@ -112,7 +116,7 @@ def test_nodes(tree: Path) -> None:
     (tree / "nodes.txt").write_text(
         "# all of them\noslo.example.com\nparis hetzner # rack 4\n\n2001:db8::1\thetzner\n-o x\nrome a b\nparis ovh\nlyon $(id)\nfoo_bar\n"
     )
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.nodes == (
         Node("oslo.example.com", "oslo.example.com"),
         Node("paris", "hetzner"),
@@ -121,9 +125,9 @@ def test_nodes(tree: Path) -> None:
     )
     assert problems(loaded) == [
         "error: nodes.txt:6: '-o' is not a host name or an address; a line reads NODE [SITE]",
-        "error: nodes.txt:7: 'b' behind the site: a line reads NODE [SITE]",
+        "error: nodes.txt:7: unexpected 'b' after the site; a line reads NODE [SITE]",
         "warning: nodes.txt:8: paris is listed twice; the first line counts",
-        "error: nodes.txt:9: '$(id)' is not a site: letters, digits and . _ - only",
+        "error: nodes.txt:9: '$(id)' is not a site; use ASCII letters, digits and . _ - only",
     ]
 
 
@@ -137,21 +141,21 @@ def test_odd_names_in_hosts_d(tree: Path) -> None:
     (hosts / "ok/directory").mkdir()
     (hosts / "ok/dangling").symlink_to("/nonexistent")
     (hosts / "file").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.tests == {
         Test("ok", "ssh"): {},
         Test("www.example.com", "http"): {},
         Test("ok", "dangling"): None,
     }
     assert problems(loaded) == [
-        "error: hosts.d/-oProxyCommand=x: '-oProxyCommand=x' is not a host name: ASCII letters, digits and . _ - : only, no space",
-        "error: hosts.d/a\\nb: 'a\\nb' is not a host name: ASCII letters, digits and . _ - : only, no space",
-        "error: hosts.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
-        "error: hosts.d/file: not a directory: a host is a directory, its tests are the files in it",
-        "error: hosts.d/node: the host name 'node' is reserved for dmonitor's own nodes",
-        "error: hosts.d/ok/bad name: 'bad name' is not a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -",
-        "error: hosts.d/ok/dangling: a dangling link: a test is a file, empty or with KEY=VALUE lines",
-        "error: hosts.d/ok/directory: not a file: a test is a file, empty or with KEY=VALUE lines",
+        "error: hosts.d/-oProxyCommand=x: '-oProxyCommand=x' is not a host name; use ASCII letters, digits and . _ - : only",
+        "error: hosts.d/a\\nb: 'a\\nb' is not a host name; use ASCII letters, digits and . _ - : only",
+        "error: hosts.d/a b: 'a b' is not a host name; use ASCII letters, digits and . _ - : only",
+        "error: hosts.d/file: is not a directory; a host is a directory, and its tests are the files in it",
+        "error: hosts.d/node: the host name 'node' is reserved for the nodes in nodes.txt; rename this host",
+        "error: hosts.d/ok/bad name: 'bad name' is not a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -",
+        "error: hosts.d/ok/dangling: is a dangling link; a test is a file, empty or with KEY=VALUE lines",
+        "error: hosts.d/ok/directory: is not a file; a test is a file, empty or with KEY=VALUE lines",
     ]
     assert loaded.complete, "what is wrong here hides no test that may be there"
 
@@ -162,7 +166,7 @@ def test_parameters(tree: Path) -> None:
     (host / "tcp:25").touch()
     (host / "tcp:smtp").touch()
     (host / "tcp:26").write_text("PORT=27\n")
-    assert load_configuration(tree).tests == {
+    assert load(tree).tests == {
         Test("www.example.com", "http"): {"URL": "https://shop.example.com/a=b", "PORT": "443"},
         Test("www.example.com", "tcp:25"): {"PORT": "25"},
         Test("www.example.com", "tcp:26"): {"PORT": "27"},
@@ -173,7 +177,7 @@ def test_parameters(tree: Path) -> None:
 @pytest.mark.parametrize("value", ["0", "08", "10", "60", "2.5", "x"])
 def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_text(f"TIMEOUT={value}\n")
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.tests[Test("www.example.com", "ssh")] is None
     assert problems(loaded) == [
         f"error: hosts.d/www.example.com/ssh:1: TIMEOUT={value}: not a whole number from 1 to 9"
@@ -182,7 +186,7 @@ def test_no_plugin_may_take_longer_than_it_may_run(tree: Path, value: str) -> No
 
 def test_a_suffix_that_is_no_port(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/tcp:99999").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.tests[Test("www.example.com", "tcp:99999")] is None
     assert problems(loaded) == [
         "error: hosts.d/www.example.com/tcp:99999: the port 99999 is not a whole number from 1 to 65535"
@@ -192,25 +196,28 @@ def test_a_suffix_that_is_no_port(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("port=80", "'port=80' is not KEY=VALUE, the key in capitals; did you mean PORT=80?"),
-        ("PORT", "'PORT' is not KEY=VALUE, the key in capitals"),
-        ("LD_PRELOAD=/tmp/x.so", "LD_PRELOAD would change what the plugin runs, not what it tests"),
-        ("PATH=/tmp", "PATH would change what the plugin runs, not what it tests"),
-        ("URL=a\x07b", "URL has unprintable characters in its value"),
+        ("port=80", "'port=80' is not KEY=VALUE with the key in capitals; did you mean PORT=80?"),
+        ("PORT", "'PORT' is not KEY=VALUE with the key in capitals"),
+        (
+            "LD_PRELOAD=/tmp/x.so",
+            "LD_PRELOAD would change what the plugin runs, not what it tests; remove it",
+        ),
+        ("PATH=/tmp", "PATH would change what the plugin runs, not what it tests; remove it"),
+        ("URL=a\x07b", "the value of URL has unprintable characters"),
         ("PORT=http", "PORT=http: not a whole number from 1 to 65535"),
         ("PORT=65536", "PORT=65536: not a whole number from 1 to 65535"),
         ("DAYS=two weeks", "DAYS=two weeks: not a whole number from 0 to 10000"),
         ("DAYS=", "DAYS=: not a whole number from 0 to 10000"),
-        ("TIMEOUT=6", "TIMEOUT is set twice"),
+        ("TIMEOUT=6", "TIMEOUT is set twice; remove one of the lines"),
     ],
 )
 def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
     tree: Path, line: str, complaint: str
 ) -> None:
-    """It would test something else than what was meant, and might say OK."""
+    """It would test something that nobody meant, and might say OK."""
     host = tree / "hosts.d/www.example.com"
     (host / "ssh").write_text(f"TIMEOUT=5\n{line}\n")
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.tests == {
         Test("www.example.com", "http"): {},
         Test("www.example.com", "ssh"): None,
@@ -218,10 +225,10 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
     assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
 
 
-def test_a_parameter_that_is_no_text_is_not_changed_without_a_word(tree: Path) -> None:
+def test_a_parameter_that_is_not_utf_8_is_an_error(tree: Path) -> None:
     (tree / "hosts.d/www.example.com/ssh").write_bytes(b"TIMEOUT=5\nEXPECT=caf\xe9\n")
-    assert problems(load_configuration(tree)) == [
-        "error: hosts.d/www.example.com/ssh:2: EXPECT is not UTF-8"
+    assert problems(load(tree)) == [
+        "error: hosts.d/www.example.com/ssh:2: the value of EXPECT is not UTF-8"
     ]
 
 
@@ -229,30 +236,30 @@ def test_addresses(tree: Path) -> None:
     for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
         (tree / "alert.d" / name).touch()
     (tree / "alert.d/dir").mkdir()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.addresses == ("a@example.com", "root")
     assert problems(loaded) == [
         "error: alert.d/${run{x}}@y: '${run{x}}@y' is not a mail address",
         "error: alert.d/-f: '-f' is not a mail address",
         "error: alert.d/a b: 'a b' is not a mail address",
-        "error: alert.d/dir: not a file: touch one that is named like the address",
+        "error: alert.d/dir: is not a file; touch a file that is named like the address",
     ]
 
 
-def test_what_cannot_be_looked_at_is_not_taken_for_removed(tree: Path) -> None:
+def test_a_directory_that_cannot_be_read_does_not_count_as_empty(tree: Path) -> None:
     (tree / "alert.d").rename(tree / "elsewhere")
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert not loaded.complete and loaded.addresses == ()
     assert problems(loaded) == ["error: alert.d: No such file or directory"]
 
 
 def test_an_empty_directory_is_complete(tmp_path: Path) -> None:
-    assert not load_configuration(tmp_path).complete
+    assert not load(tmp_path).complete
     (tmp_path / "hosts.d").mkdir()
     (tmp_path / "alert.d").mkdir()
-    assert load_configuration(tmp_path).complete, "without nodes.txt there are no nodes"
+    assert load(tmp_path).complete, "without nodes.txt there are no nodes"
     (tmp_path / "nodes.txt").symlink_to("/nonexistent/nodes.txt")
-    assert not load_configuration(tmp_path).complete, "there are, and they cannot be found"
+    assert not load(tmp_path).complete, "there are, and they cannot be found"
 
 
 def test_the_shipped_examples_are_right() -> None:
@@ -274,10 +281,10 @@ def test_the_shipped_examples_are_right() -> None:
     }
 
 
-def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(
+def test_an_entry_that_cannot_be_read_is_a_problem_and_no_exception(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory that may be listed and not entered, as anybody but root would see it."""
+    """A directory may be listed and not entered, which any user except root would see."""
     (tree / "hosts.d/other").symlink_to(tree)
     real = os.stat
 
@@ -287,7 +294,7 @@ def test_what_may_not_be_looked_at_is_a_problem_and_no_exception(
         return real(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", stat)
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert problems(loaded) == [
         f"error: hosts.d/other: Permission denied for user {user.name()}",
         f"error: alert.d/root: Permission denied for user {user.name()}",
@@ -302,9 +309,9 @@ def silence(tree: Path) -> Path:
 
 
 def test_no_silences(tree: Path) -> None:
-    assert load_configuration(tree).silences == ()
+    assert load(tree).silences == ()
     (tree / "silence.d").mkdir()
-    assert load_configuration(tree).silences == () and load_configuration(tree).problems == ()
+    assert load(tree).silences == () and load(tree).problems == ()
 
 
 def test_silences(tree: Path, silence: Path) -> None:
@@ -315,7 +322,7 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "www.example.com/http~").touch()
     (silence / "node").mkdir()
     (silence / "node/paris").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.problems == ()
     assert loaded.silences == (
         Silence("db.example.com"),
@@ -325,7 +332,7 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "node/paris").unlink()
     (silence / "node").rmdir()
     (silence / "node").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert loaded.problems == () and Silence("node") in loaded.silences
 
 
@@ -343,7 +350,7 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
     ):
         file.touch()
         os.utime(file, (mtime, mtime))
-        (found,) = load_configuration(tree).silences
+        (found,) = load(tree).silences
         assert found.until == (until and pytest.approx(until, abs=0.001))
     real = os.stat
 
@@ -358,7 +365,7 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
         )
 
     monkeypatch.setattr(os, "stat", stat)
-    assert load_configuration(tree).silences == (Silence("www.example.com", "http", now - 100),), (
+    assert load(tree).silences == (Silence("www.example.com", "http", now - 100),), (
         "ended, and returned all the same"
     )
 
@@ -371,15 +378,15 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
     (silence / "node").mkdir()
     (silence / "node/pariss").touch()
     (silence / "node/-x").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert problems(loaded) == [
-        "error: silence.d/a b: 'a b' is not a host name: ASCII letters, digits and . _ - : only, no space",
-        "error: silence.d/dangling: not a file: touch HOST, or HOST/TEST",
+        "error: silence.d/a b: 'a b' is not a host name; use ASCII letters, digits and . _ - : only",
+        "error: silence.d/dangling: is not a file; touch HOST or HOST/TEST",
         "error: silence.d/node/-x: '-x' is not a node in nodes.txt",
         "warning: silence.d/node/pariss: silences nothing: no such node in nodes.txt; did you mean paris?",
         "warning: silence.d/ww.example.com: silences nothing: no such host in hosts.d; did you mean www.example.com?",
         "error: silence.d/www.example.com/a b: 'a b' is not a test in hosts.d",
-        "error: silence.d/www.example.com/directory: not a file: touch HOST, or HOST/TEST",
+        "error: silence.d/www.example.com/directory: is not a file; touch HOST or HOST/TEST",
         "warning: silence.d/www.example.com/htp: silences nothing: no such test in hosts.d; did you mean http?",
     ]
     assert loaded.silences == (
@@ -392,7 +399,7 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
 
 def test_a_silence_d_that_cannot_be_read(tree: Path) -> None:
     (tree / "silence.d").touch()
-    loaded = load_configuration(tree)
+    loaded = load(tree)
     assert problems(loaded) == ["error: silence.d: Not a directory"]
     assert loaded.silences == () and loaded.complete
 
@@ -402,4 +409,4 @@ def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(
 ) -> None:
     (silence / "db.example.com").touch()
     (tree / "hosts.d").rename(tree / "elsewhere")
-    assert problems(load_configuration(tree)) == ["error: hosts.d: No such file or directory"]
+    assert problems(load(tree)) == ["error: hosts.d: No such file or directory"]

@@ -144,7 +144,7 @@ def test_where_nobody_is_mailed_hooks_alone_tell(
         for _ in range(2):
             for node in three:
                 node.run("dmonitor-check", "--once")
-        assert "no mail can leave" not in three[0].run("dmonitor-check", "-t").stderr
+        assert "no mail can be sent" not in three[0].run("dmonitor-check", "-t").stderr
     assert (told / "calls").read_text().split() == ["127.0.0.31", "127.0.0.32"], (
         "the second, for the first one's fails"
     )
@@ -257,10 +257,10 @@ def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
     hook([node], "exit 0\n", "secret")
     (node.config / "alert.d/secret").chmod(0o700)
     said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
-    assert "error: alert.d/push: no-such-tool is not installed, which this hook needs\n" in said
+    assert "error: alert.d/push: no-such-tool is not installed; this hook needs it\n" in said
     assert "apt install some-tools\n" in said
     assert (
-        "warning: alert.d/forgotten: it is mailed, as an address; to be run, as a hook, it would have to be executable\n"
+        "warning: alert.d/forgotten: is a script, but it is mailed as an address, because it is not executable; if it is a hook, chmod 750 and chgrp dmonitor\n"
         in said
     )
     if os.geteuid() == 0:

@@ -241,7 +241,7 @@ sys.path[:0] = [sys.argv[1]]
 from dmonitor.base import cli
 from dmonitor.check import _Chosen, main
 _Chosen.once = len(sys.argv) > 4
-cli.Chosen.config, cli.Chosen.state, cli.Chosen.run_dir = sys.argv[2], sys.argv[3], None
+cli.Options.config, cli.Options.state, cli.Options.run_dir = sys.argv[2], sys.argv[3], None
 status = main([])
 print(status, *sys.modules)
 """

@@ -53,9 +53,9 @@ def test_bash_completes_what_the_program_takes(program: str) -> None:
 def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert "key" in complete("dmonitor", "")
     said = usage("dmonitor", "key")
-    assert complete("dmonitor", "key", "") == set(
-        re.search(r"\[(new\|[a-z|]+)\]", said)[1].split("|")
-    )  # type: ignore[index]
+    verbs = re.search(r"\[(new\|[a-z|]+)\]", said)
+    assert verbs is not None
+    assert complete("dmonitor", "key", "") == set(verbs[1].split("|"))
     assert complete("dmonitor", "key", "new", "") == set()
 
 

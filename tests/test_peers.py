@@ -58,7 +58,7 @@ class Fakes:
     def add(self, name: str, behaviour: Behaviour | None, address: str = "") -> None:
         """Add a peer; without a behaviour nothing listens at its address."""
         address = address or ADDRESSES[len(self.peers)]
-        self.peers.append(Peer(Node(name, name), (resolve.normal(address),)))
+        self.peers.append(Peer(Node(name, name), (resolve.parse_address(address),)))
         if behaviour:
             listener = socket.create_server((address, self.port))
             self._listeners.append(listener)
@@ -275,7 +275,7 @@ def test_busy_is_no_answer(fakes: Fakes) -> None:
 def test_the_next_address_is_tried(fakes: Fakes) -> None:
     fakes.add("two-addresses", good())
     peer = fakes.peers.pop()
-    fakes.peers.append(Peer(peer.node, (resolve.normal("127.0.0.40"), *peer.addresses)))
+    fakes.peers.append(Peer(peer.node, (resolve.parse_address("127.0.0.40"), *peer.addresses)))
     answers, _ = ask(fakes, SSH)
     assert answers["two-addresses"].result
 
@@ -308,8 +308,8 @@ def test_a_family_that_the_kernel_lacks_costs_only_its_address(
     """With ipv6.disable=1, a socket for an IPv6 address cannot even be made."""
     fakes.add("both", good())
     peer = fakes.peers.pop()
-    fakes.peers.append(Peer(peer.node, (resolve.normal("::1"), *peer.addresses)))
-    fakes.peers.append(Peer(Node("only6", "only6"), (resolve.normal("::1"),)))
+    fakes.peers.append(Peer(peer.node, (resolve.parse_address("::1"), *peer.addresses)))
+    fakes.peers.append(Peer(Node("only6", "only6"), (resolve.parse_address("::1"),)))
     real = socket.socket
 
     def without_ipv6(family: int = -1, *arguments: int, **named: int) -> socket.socket:
@@ -810,7 +810,7 @@ def test_what_was_stated_in_this_round_stands(fakes: Fakes) -> None:
         assert talk.greet()
         (peer,) = talk.asker._peers
         talk.asker._end(peer, "it died")
-        peer.found = (resolve.normal(ADDRESSES[-1]),)
+        peer.found = (resolve.parse_address(ADDRESSES[-1]),)
         talk.greet()
         (contact,) = contacts(talk).values()
         assert contact.statement and contact.reason == "connection refused"
@@ -885,14 +885,14 @@ def test_who_visits_tries_again_while_there_is_time(
     """A daemon that is just started again is not gone."""
     monkeypatch.setattr(peers, "GREETING_LIMIT", 2.0)
     monkeypatch.setattr(peers, "_AGAIN", 0.2)
-    fakes.peers.append(Peer(Node("paris", "paris"), (resolve.normal(ADDRESSES[0]),)))
+    fakes.peers.append(Peer(Node("paris", "paris"), (resolve.parse_address(ADDRESSES[0]),)))
     threading.Timer(0.7, lambda: fakes.add("127.0.0.41", Knows(), ADDRESSES[0])).start()
     with Talk(fakes) as talk:
         talk.asker.visiting = True
         assert talk.greet()
     with Talk(fakes) as talk:
         (peer,) = talk.asker._peers[:1]
-        peer.found, talk.asker.visiting = (resolve.normal(ADDRESSES[-1]),), True
+        peer.found, talk.asker.visiting = (resolve.parse_address(ADDRESSES[-1]),), True
         began = time.monotonic()
         talk.greet()
         assert 1.5 < time.monotonic() - began < 6

@@ -1,1 +1,1 @@
-"""Names and their grammar, the log, the user, the paths, the command line: what every room may use."""
+"""What every room may use: names and their grammar, the log, the user, paths, the command line."""

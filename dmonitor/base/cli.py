@@ -1,4 +1,9 @@
-"""What the programs share: options that mean the same everywhere, and what becomes of an error nobody foresaw."""
+"""Start and end a program: its options, its standard streams, its exit status.
+
+Every start loads this module, also each round that cron starts. What argparse needs is in
+`options`, a module of its own, because argparse costs milliseconds. Cron gives no options, so a
+round does not pay for it.
+"""
 
 from __future__ import annotations
 
@@ -16,49 +21,56 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-class Chosen:
-    """The options, as they are by default."""
+class Options:
+    """The options of every program, with their defaults; a program adds its own in a subclass."""
 
     config: str = paths.CONFIG
     state: str = paths.STATE
-    run_dir: str | None = None
+    run_dir: str | None = None  # None: the state has no second place to go to
     verbose: bool = False
 
 
 def parse(
-    parser: Callable[[], argparse.ArgumentParser], chosen: Chosen, arguments: Sequence[str] | None
+    make_parser: Callable[[], argparse.ArgumentParser],
+    options: Options,
+    arguments: Sequence[str] | None,
 ) -> None:
-    """Set what is CHOSEN by the arguments; the PARSER is made only for a program that was given some.
+    """Set `options` from `arguments`, or from the command line if these are None.
 
-    A state of its own does not share the run directory of the usual one.
+    Without any argument no parser is made. The usual run directory goes with the usual state only,
+    because two nodes on one machine must not share it.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    if given:
-        parser().parse_args(given, chosen)
-    if chosen.run_dir is None and chosen.state == paths.STATE:
-        chosen.run_dir = paths.RUN
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments:
+        make_parser().parse_args(arguments, options)
+    if options.run_dir is None and options.state == paths.STATE:
+        options.run_dir = paths.RUN
 
 
 def guard(main: Callable[[], int]) -> int:
-    """Return what MAIN returns; where it fails, say why, and return the status of sysexits.h for that."""
+    """Return the exit status of `main`; if it raises, say why and return a status of sysexits.h."""
     _open_standard_streams()
     try:
         return main()
     except user.NoUser as error:
-        return _failed("unable to give up root", str(error), os.EX_NOUSER)
+        return _fail("unable to give up root", str(error), os.EX_NOUSER)
     except StateError as error:
-        return _failed("unable to use the state", str(error), os.EX_TEMPFAIL)
+        return _fail("unable to use the state", str(error), os.EX_TEMPFAIL)
     except OSError as error:
-        return _failed("unable to go on", reason(error), os.EX_TEMPFAIL)
+        return _fail("unable to go on", _describe(error), os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         return os.EX_TEMPFAIL
     except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
         sys.excepthook(type(error), error, error.__traceback__)
-        return _failed("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
+        return _fail("a bug in dmonitor", repr(error), os.EX_SOFTWARE)
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: to take an interpreter apart takes a sixth of a quiet round."""
+    """End this process with `status`, or EX_IOERR if the output cannot be written.
+
+    The interpreter is not taken apart, because that takes a sixth of a quiet round.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -68,34 +80,36 @@ def leave(status: int) -> NoReturn:
 
 
 def _open_standard_streams() -> None:
-    """Open what whoever started us left closed: a file of ours must not get its number. No character may fail to print."""
+    """Open closed file descriptors 0 to 2 on /dev/null, and let no character fail to print.
+
+    A file that the program opens later must not get one of these numbers.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
             if descriptor != number:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for as long as we run
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream = open(number, mode, closefd=False)  # noqa: SIM115 - open until the end
+            setattr(sys, name, stream)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
 
 
-def reason(error: OSError) -> str:
-    """Return what a system call said, and about which file."""
-    what = error.strerror or str(error)
+def _describe(error: OSError) -> str:
+    """Return what a system call reported, for which user, and about which file."""
+    text = error.strerror or str(error)
     if isinstance(error, PermissionError):
-        what += f" for user {user.name()}" + (
-            "; root may" if os.geteuid() and user.name() not in user.NAMES else ""
-        )
-    return (
-        f"{os.fsdecode(error.filename)}: {what}"
-        if isinstance(error.filename, str | bytes)
-        else what
-    )
+        text += f" for user {user.name()}"
+        if os.geteuid() != 0 and user.name() not in user.NAMES:
+            text += "; root may"
+    if isinstance(error.filename, str | bytes):
+        return f"{os.fsdecode(error.filename)}: {text}"
+    return text
 
 
-def _failed(what: str, why: str, status: int) -> int:
-    log.error("program-failed", what=what, reason=why)
-    log.complain(f"{what}: {why}")
+def _fail(failure: str, reason: str, status: int) -> int:
+    log.error("program-failed", what=failure, reason=reason)
+    log.complain(f"{failure}: {reason}")
     return status

@@ -1,7 +1,7 @@
-"""One event a line, to syslog and, where asked for, to stderr: `event key=value key="quoted value"`.
+"""Log one event a line, to syslog and, if asked, to stderr: `event key=value key="quoted value"`.
 
-Texts from plugins and peers are escaped here, so that nobody forges a line. What is worth an event is the
-callers' business.
+Texts from plugins and peers are escaped here, so that no text can forge a line. Which events are
+worth a line is decided by the callers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import syslog
 
 from dmonitor.base import names
 
+_VALUE_LIMIT = 1000  # characters of a value that are logged
+_COMPLAINT_LIMIT = 2000  # characters of a complaint that are shown
+
 _to_stderr = False
 _verbose = False
 _program = "dmonitor"
@@ -23,39 +26,43 @@ Value = str | int | float | None
 
 
 def start(program: str, *, to_stderr: bool = False, verbose: bool = False) -> None:
-    """Log as PROGRAM, facility daemon; debug events only where VERBOSE."""
+    """Log as `program`, facility daemon; log debug events only if `verbose`."""
     global _to_stderr, _verbose, _program
-    _program, _to_stderr, _verbose = program, to_stderr, verbose
+    _program = program
+    _to_stderr = to_stderr
+    _verbose = verbose
     syslog.openlog(program, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
 
 
 def restart() -> None:
-    """Let go of the connection to syslog that was inherited from another process."""
+    """Replace the connection to syslog that this process inherited from its parent."""
     syslog.closelog()
     syslog.openlog(_program, syslog.LOG_PID, syslog.LOG_DAEMON)
 
 
 def complain(text: str) -> None:
-    """Say TEXT to the person at the terminal, or to cron, which mails it."""
-    _print(names.printable(text, 2000))
+    """Print `text` to stderr, for a person at the terminal or for cron, which mails it."""
+    _print(names.printable(text, _COMPLAINT_LIMIT))
 
 
 def line(event: str, facts: dict[str, Value]) -> str:
-    """Return the event as it is logged; facts that are None are left out."""
-    return " ".join(
-        [event, *(f"{key}={_value(value)}" for key, value in facts.items() if value is not None)]
-    )
+    """Return the line that is logged for `event`; facts that are None are left out."""
+    words = [event]
+    for key, value in facts.items():
+        if value is not None:
+            words.append(f"{key}={_format(value)}")
+    return " ".join(words)
 
 
-def _value(value: Value) -> str:
+def _format(value: Value) -> str:
+    """Return `value` as it is logged: a word as it is, anything else in quotes."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = names.printable(str(value), 1000)
-    return (
-        text
-        if re.fullmatch(r"[^\s\"=\\]+", text)
-        else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    )
+    text = names.printable(str(value), _VALUE_LIMIT)
+    if re.fullmatch(r"[^\s\"=\\]+", text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _write(priority: int, event: str, /, **facts: Value) -> None:
@@ -67,21 +74,22 @@ def _write(priority: int, event: str, /, **facts: Value) -> None:
         _print(text)
 
 
-debug = functools.partial(
-    _write, syslog.LOG_DEBUG
-)  # what only a person who looks for a fault wants to see
-info = functools.partial(_write, syslog.LOG_INFO)  # a transition, and what led to it
-warning = functools.partial(_write, syslog.LOG_WARNING)  # what an operator should mend one day
-error = functools.partial(_write, syslog.LOG_ERR)  # what keeps this node from a part of its work
-critical = functools.partial(_write, syslog.LOG_CRIT)  # what keeps this node from seeing or telling
+# A step that matters only to a person who looks for a fault.
+debug = functools.partial(_write, syslog.LOG_DEBUG)
+# A transition, and what led to it.
+info = functools.partial(_write, syslog.LOG_INFO)
+# A fault that an operator should repair one day.
+warning = functools.partial(_write, syslog.LOG_WARNING)
+# A fault that keeps this node from a part of its work.
+error = functools.partial(_write, syslog.LOG_ERR)
+# A fault that keeps this node from seeing or telling.
+critical = functools.partial(_write, syslog.LOG_CRIT)
 
 
 def _print(text: str) -> None:
     try:
         print(f"{_program}: {text}", file=sys.stderr, flush=True)
-    except (
-        OSError,
-        ValueError,
-    ):  # nobody reads it any more; what is left in its buffer must not spoil our exit status
+    except (OSError, ValueError):
+        # Nobody reads stderr any more. The rest of its buffer must not change the exit status.
         with contextlib.suppress(OSError), open(os.devnull, "w") as null:
             os.dup2(null.fileno(), 2)

@@ -1,106 +1,155 @@
-"""The one grammar of names: hosts, tests, nodes, sites, addresses, node ids, and text fit to be shown.
+"""The one grammar of names: hosts, tests, nodes, sites, addresses, node ids; and how text is shown.
 
-Pure. Whoever meets a name from a file, a peer or a plugin asks here; no other module has a pattern of its own.
+Pure. Every module that meets a name from a file, a peer or a plugin asks this one. No other module
+has a pattern of its own for a name.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
 
+HOOK = "hook:"  # begins the address of an executable in alert.d; its file name follows
+NODE = "node"  # the reserved host name: peer NAME is tested as node/NAME
+# Characters kept of a plugin's line: they fit a line of the protocol even if all are escaped.
+TEXT_LIMIT = 240
 
-def _grammar(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """Return what finds a whole name to be of PATTERN, which is compiled when somebody first asks."""
-    compiled: list[re.Pattern[str]] = []
-
-    def find(name: str) -> re.Match[str] | None:
-        if not compiled:
-            compiled.append(re.compile(pattern, re.ASCII))
-        return compiled[0].fullmatch(name)
-
-    return find
-
-
-# The first character is alphanumeric: a host called -oProxyCommand=… would become somebody's option.
+# A name begins with a letter or a digit, because a host called -oProxyCommand=… would be an option.
 _HOST = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}"
-# Narrower than RFC 5321 on purpose: some mail systems expand ${…} in an address, or take a leading '-' as an option.
-_ADDRESS = (
-    r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"
-    r"(?:@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)?"
+_WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_TEST = rf"{_WORD}(?::{_WORD})?"
+# Narrower than RFC 5321: some mail systems expand ${…} or take a leading '-' as an option.
+_LOCAL_PART = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,63}"
+_DOMAIN_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_ADDRESS = rf"{_LOCAL_PART}(?:@{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*)?"
+_ADDRESS_LIMIT = 254  # characters
+
+# Variables from which a program loader, a shell or an interpreter takes orders.
+_LOADER_VARIABLE = (
+    r"PATH|IFS|ENV|HOME|SHELLOPTS|BASH.*|LC_.*|LANG.*|LD_.*|GCONV_PATH|NLSPATH"
+    r"|PYTHON.*|PERL.*|RUBY.*|NODE_.*"
 )
 
-HOOK = "hook:"  # before the name of an executable in alert.d, where an address may stand
-NODE = (
-    "node"  # the host whose tests are the nodes themselves, as node/NAME; nobody may call a host so
-)
-TEXT_LIMIT = 240  # characters of a plugin's line that are kept: escaped at worst, they fit a line of the protocol
 
-is_subject = _grammar(_HOST)  # what an incident or a silence may be about: a host, or NODE
-is_test = _grammar(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9][A-Za-z0-9_.-]{0,63})?")
-is_site = _grammar(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-is_digest = _grammar(r"[0-9a-f]{16}")
-is_nonce = _grammar(r"[0-9a-f]{32}")
-is_word = _grammar(r"[a-z][a-z-]{0,31}")  # a reason in an answer, or the kind of a trouble
-is_node_id = _grammar(r"[a-z0-9]{8,64}")
-is_parameter = _grammar(r"[A-Z][A-Z0-9_]{0,63}")
-# An environment variable from which a program loader, a shell or an interpreter would take orders.
-is_loader_variable = _grammar(
-    r"PATH|IFS|ENV|HOME|SHELLOPTS|BASH.*|LC_.*|LANG.*|LD_.*|GCONV_PATH|NLSPATH|PYTHON.*|PERL.*|RUBY.*|NODE_.*"
-)
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Return `pattern` compiled; only at its first use, because a round needs few of them."""
+    return re.compile(pattern, re.ASCII)
+
+
+def is_subject(name: str) -> bool:
+    """Return whether an incident or a silence may be about `name`: what is_host allows, or NODE."""
+    return _compiled(_HOST).fullmatch(name) is not None
+
+
+def is_host(name: str) -> bool:
+    """Return whether `name` may be a directory in hosts.d: a host name or an address, not NODE."""
+    return is_subject(name) and name != NODE
+
+
+def is_node(name: str) -> bool:
+    """Return whether `name` may stand first in a line of nodes.txt: a host name or an address."""
+    if name.startswith("::"):
+        name = "0" + name
+    return is_subject(name)
+
+
+def is_test(name: str) -> bool:
+    """Return whether `name` may be a file in hosts.d/HOST: NAME or NAME:SUFFIX."""
+    return _compiled(_TEST).fullmatch(name) is not None
+
+
+def is_site(name: str) -> bool:
+    """Return whether `name` may be the second word in a line of nodes.txt."""
+    return _compiled(_WORD).fullmatch(name) is not None
+
+
+def is_address(name: str) -> bool:
+    """Return whether `name` is a mail address or a local user, and safe on a command line."""
+    return len(name) <= _ADDRESS_LIMIT and _compiled(_ADDRESS).fullmatch(name) is not None
 
 
 def is_hook(address: str) -> bool:
+    """Return whether `address` stands for an executable in alert.d."""
     return address.startswith(HOOK)
 
 
+def is_parameter(name: str) -> bool:
+    """Return whether a test's file may set `name`, a variable in the environment of the plugin."""
+    return _compiled(r"[A-Z][A-Z0-9_]{0,63}").fullmatch(name) is not None
+
+
+def is_loader_variable(name: str) -> bool:
+    """Return whether the variable `name` would change which code a plugin runs."""
+    return _compiled(_LOADER_VARIABLE).fullmatch(name) is not None
+
+
+def is_node_id(word: str) -> bool:
+    """Return whether `word` may be the id of a node, of an incident, or of a run of dmonitord."""
+    return _compiled(r"[a-z0-9]{8,64}").fullmatch(word) is not None
+
+
+def is_digest(word: str) -> bool:
+    """Return whether `word` is a digest: 64 bits in hexadecimal digits."""
+    return _compiled(r"[0-9a-f]{16}").fullmatch(word) is not None
+
+
+def is_nonce(word: str) -> bool:
+    """Return whether `word` is a nonce: 128 bits in hexadecimal digits."""
+    return _compiled(r"[0-9a-f]{32}").fullmatch(word) is not None
+
+
+def is_word(word: str) -> bool:
+    """Return whether `word` may be the reason in an answer, or the kind of a trouble."""
+    return _compiled(r"[a-z][a-z-]{0,31}").fullmatch(word) is not None
+
+
 def is_key(key: bytes) -> bool:
-    """Say whether KEY is one word; as hexadecimal digits it has 128 bits at least."""
+    """Return whether `key` is one printable word; of hexadecimal digits it has 128 bits or more."""
     return re.fullmatch(rb"[!-~]{32,1000}", key) is not None
 
 
 def is_ignored_file(name: str) -> bool:
-    """Say whether a file called NAME counts nowhere, for an editor or a package manager left it behind."""
+    """Return whether `name` is that of a file which an editor or a package manager left behind."""
     return name.startswith(".") or name.endswith(("~", ".bak", ".swp")) or ".dpkg-" in name
 
 
-def is_host(name: str) -> bool:
-    return is_subject(name) is not None and name != NODE
-
-
-def is_node(name: str) -> bool:
-    """Say whether NAME may stand first in a line of nodes.txt: a host name or an address."""
-    return is_subject(name) is not None or (
-        name.startswith("::") and is_subject("0" + name) is not None
-    )
-
-
-def is_address(name: str) -> bool:
-    """Say whether NAME is a mail address, or a bare local user, that is safe on a command line."""
-    return len(name) <= 254 and re.fullmatch(_ADDRESS, name, re.ASCII) is not None
-
-
 def printable(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Make TEXT one line that is safe to show: control and other unprintable characters become \\x.. escapes."""
-    text = text[:limit] + ("…" if len(text) > limit else "")
+    r"""Return the first `limit` characters of `text` as one line that is safe to show.
+
+    Control characters and other unprintable ones become escapes such as \x1b. A cut text ends in
+    `…`.
+    """
+    if len(text) > limit:
+        text = text[:limit] + "…"
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+    return "".join(map(_escape, text))
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def pluralize(count: int, word: str, plural: str = "s") -> str:
-    """Return how many there are of what a WORD is for."""
-    return f"{count} {word}{'' if count == 1 else plural}"
+    """Return `count` and `word`, with the ending `plural` unless the count is 1."""
+    if count == 1:
+        return f"{count} {word}"
+    return f"{count} {word}{plural}"
 
 
 def span(seconds: float) -> str:
-    """Return a duration in the two units that matter; beside hours, seconds do not."""
+    """Return a duration in at most two units, such as `2 h 5 min`; hours come without seconds."""
     left = max(0, round(seconds))
-    left -= left % 60 if left >= 3600 else 0
+    if left >= 3600:
+        left -= left % 60
     units: list[str] = []
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, length)
-        if count or (name == "s" and not units):
-            units.append(f"{count} {name}")
+        if count:
+            units.append(f"{count} {unit}")
+    if not units:
+        return "0 s"
     return " ".join(units[:2])

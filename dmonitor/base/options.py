@@ -1,4 +1,8 @@
-"""The options that mean the same for every program; loaded only where a program was given some, for argparse takes its time."""
+"""The command line options that mean the same for every program.
+
+Only a program that was given options loads this module, because argparse takes milliseconds to
+load.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 import os
 import pathlib
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dmonitor import __version__
 from dmonitor.base import paths
@@ -20,22 +24,23 @@ class _Parser(argparse.ArgumentParser):
         self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser that knows --config, --state, --verbose and --version; what they are by default is `program.Chosen`'s."""
-    result = _Parser(prog=program, description=description, allow_abbrev=False)
-    add: Any = result.add_argument
-    add("--config", metavar="DIR", type=_directory, help=f"default: {paths.CONFIG}")
-    add("--state", metavar="DIR", type=_directory, help=f"default: {paths.STATE}")
-    add(
+def make_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser of --version and of the options in `cli.Options`, which has the defaults."""
+    parser = _Parser(prog=program, description=description, allow_abbrev=False)
+    parser.add_argument("--config", metavar="DIR", type=_directory, help=f"default: {paths.CONFIG}")
+    parser.add_argument("--state", metavar="DIR", type=_directory, help=f"default: {paths.STATE}")
+    parser.add_argument(
         "--run",
         dest="run_dir",
         metavar="DIR",
         type=_directory,
         help=f"for when the state cannot be written; default: {paths.RUN}",
     )
-    add("-v", "--verbose", action="store_true", help="log every step, on stderr too")
-    add("--version", action="version", version=f"%(prog)s {__version__}")
-    return result
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log every step, on stderr too"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
 
 
 def _directory(text: str) -> str:

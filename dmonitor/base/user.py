@@ -1,6 +1,7 @@
-"""Who we run as: root becomes user `dmonitor`, failing that `nobody`, before any state is touched.
+"""The user that the programs run as: root becomes `dmonitor`, or `nobody` if there is no such user.
 
-It changes users, and makes a state directory that is not there yet; it knows nothing of what is kept in it.
+A program gives up root before it touches any state. This module changes users, and it makes a state
+directory that does not exist yet. It knows nothing of what the directory holds.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 import os
 import pwd
 
-NAMES = ("dmonitor", "nobody")
+NAMES = ("dmonitor", "nobody")  # the first that exists
 
 
 class NoUser(Exception):
-    """None of the users that dmonitor runs as exists."""
+    """None of the users in NAMES exists."""
 
 
 def find() -> pwd.struct_passwd:
-    """Return the user to become: the first of NAMES that exists."""
+    """Return the user to become: the first of NAMES that exists; raise NoUser if none does."""
     for name in NAMES:
         try:
             return pwd.getpwnam(name)
@@ -26,26 +27,33 @@ def find() -> pwd.struct_passwd:
 
 
 def become(*directories: str | None) -> None:
-    """Give up root for good, where we have it; first make those of DIRECTORIES that are missing, for who we become."""
+    """Give up root for good, if this process runs as root.
+
+    Before that, make those of `directories` that do not exist; they belong to the new user.
+    """
     if os.geteuid() != 0:
         return
-    who = find()
+    account = find()
     for directory in directories:
         if directory and not os.path.exists(directory):
-            _make(directory, who)
-    os.initgroups(who.pw_name, who.pw_gid)
-    os.setresgid(who.pw_gid, who.pw_gid, who.pw_gid)
-    os.setresuid(who.pw_uid, who.pw_uid, who.pw_uid)
+            _make(directory, account)
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
 
 
-def _make(directory: str, who: pwd.struct_passwd) -> None:
-    """Make DIRECTORY for WHO, whole or not at all: several programs may be first at the same time."""
+def _make(directory: str, account: pwd.struct_passwd) -> None:
+    """Make `directory` for `account`, whole or not at all.
+
+    It is made under another name and renamed, because several programs may make it at the same
+    time.
+    """
     import tempfile
 
     parent, name = os.path.split(directory)
     draft = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     os.chmod(draft, 0o750)
-    os.chown(draft, who.pw_uid, who.pw_gid)
+    os.chown(draft, account.pw_uid, account.pw_gid)
     try:
         os.rename(draft, directory)
     except OSError:
@@ -55,7 +63,7 @@ def _make(directory: str, who: pwd.struct_passwd) -> None:
 
 
 def home() -> str:
-    """Return the home of the user that this process runs as."""
+    """Return the home directory of the user that this process runs as; without an account, /."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
@@ -63,7 +71,7 @@ def home() -> str:
 
 
 def name() -> str:
-    """Return the name of the user that this process runs as."""
+    """Return the name of the user that this process runs as; without an account, its number."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

@@ -1,1 +1,1 @@
-"""What the operator writes: the files in /etc/dmonitor, and what they mean on this machine."""
+"""What the operator configured: files in the configuration directory, and the nodes' addresses."""

@@ -1,6 +1,6 @@
-"""Look a configuration over, as `dmonitor-check -t` does: every mistake, and whatever can never alert.
+"""Look a configuration over for `dmonitor-check -t`: every mistake, and all that cannot alert.
 
-It reads more than a round does (plugins, names, sendmail) and changes nothing.
+It looks further than a round does: at plugins, hooks, names and sendmail. It changes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dmonitor.base import log, names, user
 from dmonitor.base.names import pluralize
@@ -17,190 +17,299 @@ from dmonitor.config import cluster, keyfile, resolve
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
-from dmonitor.core.model import Test, Trouble
+from dmonitor.core.model import Silence, Test, Trouble
 from dmonitor.execution import plugin
 from dmonitor.store import lock
 
-_MISTAKES = ("cloned-id", "daemon-disagrees")  # troubles that do not end by themselves
+# Troubles that do not end by themselves.
+_LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
+# Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
+# TIMEOUT.
+_COMMON_PARAMETERS = ("TIMEOUT", "PORT")
+_PLUGIN_PREFIX = "check_"
 
 
 def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
-    """Print what is wrong below DIRECTORY, and with STATE, to stderr, a line for each; return 0, or 78 for any error.
+    """Print each problem below `directory` and with `state` to stderr, and then a summary.
 
-    TROUBLES are those that the last round found.
+    `troubles` are those that the last round knew. Return the exit status: EX_CONFIG if there is an
+    error.
     """
     configuration = load_configuration(directory)
-    around = cluster.look_around(configuration.nodes, configuration.settings, {})
+    around = cluster.resolve_cluster(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
     packages = examine(configuration, around, problems)
-    if lock.holder(state, "dmonitord") is None:
-        problems.warning(state, "dmonitord does not run on this node: its peers get no answer")
-    if not os.path.exists(state):
-        problems.error(
-            state, "does not exist; root's first round makes it: no incident can be remembered"
-        )
-    elif not os.access(state, os.W_OK | os.X_OK):
-        problems.error(state, f"not writable for user {user.name()}: no incident can be remembered")
-    for each in troubles:
-        if each.ended is None:
-            (problems.error if each.kind in _MISTAKES else problems.warning)(
-                state, f"{each.kind}, as of the last round: {each.text}"
-            )
+    _examine_state(state, problems)
+    _add_troubles(state, troubles, problems)
     for problem in problems:
         log.complain(str(problem))
     if packages:
-        log.complain(
-            f"the tests lack programs, which these packages have: apt install {' '.join(packages)}"
+        log.complain(f"programs are missing; install them: apt install {' '.join(packages)}")
+    errors = 0
+    for problem in problems:
+        if problem.severity is Severity.ERROR:
+            errors += 1
+    outcome = "all well here; dmonitor-check -n asks the peers"
+    if problems:
+        warnings = len(problems) - errors
+        outcome = f"{pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}"
+    log.complain(f"{directory}: {_inventory(configuration, around)}: {outcome}")
+    if errors:
+        return os.EX_CONFIG
+    return os.EX_OK
+
+
+def _examine_state(state: str, problems: Problems) -> None:
+    """Find out whether the daemon runs and a round can remember anything."""
+    if lock.holder(state, "dmonitord") is None:
+        text = "dmonitord does not run on this node, so its peers get no answer; start it"
+        problems.warning(state, text)
+    if not os.path.exists(state):
+        text = (
+            "does not exist, so no incident can be remembered; the first round that root starts"
+            " makes it"
         )
-    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+        problems.error(state, text)
+    elif not os.access(state, os.W_OK | os.X_OK):
+        text = (
+            f"is not writable for user {user.name()}, so no incident can be remembered;"
+            " change its owner"
+        )
+        problems.error(state, text)
+
+
+def _add_troubles(state: str, troubles: Iterable[Trouble], problems: Problems) -> None:
+    """Add the troubles that are not over."""
+    for trouble in troubles:
+        if trouble.ended is not None:
+            continue
+        text = f"{trouble.kind}, as of the last round: {trouble.text}"
+        if trouble.kind in _LASTING_TROUBLES:
+            problems.error(state, text)
+        else:
+            problems.warning(state, text)
+
+
+def _inventory(configuration: Configuration, around: cluster.Cluster) -> str:
+    """Return how many hosts, tests, nodes, addresses, hooks and silences there are."""
     hosts = {test.host for test in configuration.tests}
-    hooks = sum(names.is_hook(address) for address in configuration.addresses)
-    what = (
-        f"{pluralize(len(hosts), 'host')}, {pluralize(len(configuration.tests), 'test')}, {pluralize(len(configuration.nodes), 'node')}"
-        f" (this one is {around.me.name}), {pluralize(len(configuration.addresses) - hooks, 'address', 'es')}"
-    )
-    what += f", {pluralize(hooks, 'hook')}" if hooks else ""
-    holding = sum(
-        silence.until is None or silence.until > time.time() for silence in configuration.silences
-    )
-    what += f", {pluralize(holding, 'silence')}" if holding else ""
-    outcome = (
-        f"{pluralize(errors, 'error')}, {pluralize(len(problems) - errors, 'warning')}"
-        if problems
-        else "all well here; dmonitor-check -n asks the peers"
-    )
-    log.complain(f"{directory}: {what}: {outcome}")
-    return os.EX_CONFIG if errors else os.EX_OK
+    hooks = [address for address in configuration.addresses if names.is_hook(address)]
+    silences = [silence for silence in configuration.silences if not _is_over(silence)]
+    counts = [
+        pluralize(len(hosts), "host"),
+        pluralize(len(configuration.tests), "test"),
+        f"{pluralize(len(configuration.nodes), 'node')} (this one is {around.me.name})",
+        pluralize(len(configuration.addresses) - len(hooks), "address", "es"),
+    ]
+    if hooks:
+        counts.append(pluralize(len(hooks), "hook"))
+    if silences:
+        counts.append(pluralize(len(silences), "silence"))
+    return ", ".join(counts)
+
+
+def _is_over(silence: Silence) -> bool:
+    return silence.until is not None and silence.until <= time.time()
 
 
 def examine(configuration: Configuration, around: cluster.Cluster, problems: Problems) -> list[str]:
-    """Add to PROBLEMS what `load_configuration` could not see; return the packages that the tests lack."""
-    packages: set[str] = set()
-    for test, parameters in configuration.tests.items():
-        packages |= _plugin(configuration, test, parameters or {}, problems)
-    for host in sorted({test.host for test in configuration.tests}):
-        if (":" in host or not host.strip("0123456789.")) and not _is_address(host):
-            problems.warning(
-                f"{configuration.directory}/hosts.d/{host}",
-                "neither a name nor an address: no host can be found by that",
-            )
-    for address in configuration.addresses:
-        packages |= _recipient(configuration.hook(address), names.is_hook(address), problems)
-    _nodes(configuration, around, problems)
-    directory = configuration.directory
-    if not configuration.tests:
-        problems.warning(f"{directory}/hosts.d", "nothing to test: no HOST/TEST file")
-    if not configuration.addresses:
-        problems.error(f"{directory}/alert.d", "no address: this node will never mail anybody")
-    for silence in configuration.silences:
-        if silence.until is not None and silence.until <= time.time():
-            ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(silence.until))
-            path = os.path.join(directory, "silence.d", silence.host, silence.name).rstrip("/")
-            problems.warning(path, f"ended on {ended}; remove it")
-    sendmail = configuration.settings.sendmail
-    if not all(map(names.is_hook, configuration.addresses)) and not (
-        os.path.isfile(sendmail) and os.access(sendmail, os.X_OK)
-    ):
-        reason = "is not an executable file" if os.path.exists(sendmail) else "does not exist"
-        problems.error(
-            sendmail, f"sendmail {reason}: no mail can leave; install a mail transport agent"
-        )
+    """Add to `problems` what `load_configuration` does not look at.
+
+    Return the packages that have the programs which plugins and hooks need, and which are not
+    installed.
+    """
+    packages = _examine_tests(configuration, problems)
+    packages |= _examine_recipients(configuration, problems)
+    _examine_nodes(configuration, around, problems)
+    _examine_keys(configuration, around, problems)
+    _examine_quorum(configuration, around, problems)
+    _examine_completeness(configuration, problems)
+    _examine_silences(configuration, problems)
+    _examine_sendmail(configuration, problems)
     return sorted(packages)
 
 
-def _plugin(
-    configuration: Configuration, test: Test, parameters: Iterable[str], problems: Problems
+def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
+    """Look at the plugin of each test and at the name of each host; return missing packages."""
+    packages: set[str] = set()
+    for test, parameters in configuration.tests.items():
+        packages |= _examine_plugin(configuration, test, parameters or {}, problems)
+    for host in sorted({test.host for test in configuration.tests}):
+        if _looks_like_address(host) and not _is_address(host):
+            text = "is neither a host name nor an address, so it cannot be found; rename it"
+            problems.warning(f"{configuration.directory}/hosts.d/{host}", text)
+    return packages
+
+
+def _examine_plugin(
+    configuration: Configuration, test: Test, parameters: Collection[str], problems: Problems
 ) -> set[str]:
-    """Look at the plugin of TEST; return the packages that it lacks."""
+    """Look at the plugin of `test`, which gets `parameters`; return missing packages."""
     path = configuration.plugin(test)
+    test_path = f"{configuration.directory}/hosts.d/{test}"
     if not os.path.lexists(path):
-        known = [
-            name.removeprefix("check_")
-            for name in _listing(os.path.dirname(path))
-            if name.startswith("check_")
-        ]
-        suggestion = did_you_mean(test.plugin.removeprefix("check_"), known)
-        problems.error(f"{configuration.directory}/hosts.d/{test}", f"no plugin {path}{suggestion}")
-    elif fault := plugin.fault(path):
+        plugins = _plugin_names(os.path.dirname(path))
+        hint = did_you_mean(test.plugin.removeprefix(_PLUGIN_PREFIX), plugins)
+        problems.error(test_path, f"no plugin {path}{hint}")
+        return set()
+    fault = plugin.fault(path)
+    if fault:
         problems.error(path, f"{fault}; needed for {test}")
-    elif text := plugin.text(path):
-        for key in parameters:
-            if key not in text and key not in (
-                "TIMEOUT",
-                "PORT",
-            ):  # a suffix sets PORT, and `wrap` heeds TIMEOUT
-                hint = did_you_mean(key, set(re.findall("[A-Z][A-Z0-9_]{2,}", text)))
-                problems.warning(
-                    f"{configuration.directory}/hosts.d/{test}",
-                    f"{test.plugin} makes nothing of {key}{hint}",
-                )
-        return _lacking(path, text, f"; needed for {test}", problems)
-    return set()
+        return set()
+    script = plugin.text(path)
+    if not script:
+        return set()
+    for parameter in parameters:
+        if parameter not in script and parameter not in _COMMON_PARAMETERS:
+            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
+            problems.warning(test_path, f"{test.plugin} does not use {parameter}{hint}")
+    return _missing_packages(path, script, f"needed for {test}", problems)
 
 
-def _lacking(path: str, text: str, whose: str, problems: Problems) -> set[str]:
-    """Say what the script PATH, which says TEXT, needs and is not installed; return the packages that have it."""
-    lacking = plugin.lacking(text)
+def _plugin_names(directory: str) -> list[str]:
+    """Return the names of the plugins in `directory`, without their prefix."""
+    plugins = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(directory)):
+            if name.startswith(_PLUGIN_PREFIX):
+                plugins.append(name.removeprefix(_PLUGIN_PREFIX))
+    return plugins
+
+
+def _missing_packages(path: str, script: str, purpose: str, problems: Problems) -> set[str]:
+    """Add an error for each program that `script` needs and that is not installed.
+
+    Return the packages that have these programs.
+    """
+    lacking = plugin.lacking(script)
     for program in lacking:
-        problems.error(path, f"{program} is not installed{whose}")
+        problems.error(path, f"{program} is not installed; {purpose}")
     return set(lacking.values())
 
 
-def _recipient(path: str, is_hook: bool, problems: Problems) -> set[str]:
-    """Look at a file in alert.d; return the packages that it lacks as a hook."""
-    if not is_hook:
-        if plugin.text(path):
-            problems.warning(
-                path,
-                "it is mailed, as an address; to be run, as a hook, it would have to be executable",
-            )
-        return set()
-    if fault := plugin.fault(path):
-        problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
-        return set()
-    return _lacking(path, plugin.text(path), ", which this hook needs", problems)
+def _looks_like_address(host: str) -> bool:
+    """Return whether `host` cannot be a host name: it has a colon, or only digits and dots."""
+    return ":" in host or not host.strip("0123456789.")
 
 
 def _is_address(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(resolve.normal(host))
-    return False
-
-
-def _listing(directory: str) -> list[str]:
     try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []
+        resolve.parse_address(host)
+    except ValueError:
+        return False
+    return True
 
 
-def _nodes(configuration: Configuration, around: cluster.Cluster, problems: Problems) -> None:
+def _examine_recipients(configuration: Configuration, problems: Problems) -> set[str]:
+    """Look at each file in alert.d; return packages that hooks miss."""
+    packages: set[str] = set()
+    for address in configuration.addresses:
+        path = configuration.hook(address)
+        if names.is_hook(address):
+            packages |= _examine_hook(path, problems)
+        elif plugin.text(path):
+            text = (
+                "is a script, but it is mailed as an address, because it is not executable;"
+                " if it is a hook, chmod 750 and chgrp dmonitor"
+            )
+            problems.warning(path, text)
+    return packages
+
+
+def _examine_hook(path: str, problems: Problems) -> set[str]:
+    """Look at the hook `path`; return missing packages."""
+    fault = plugin.fault(path)
+    if fault:
+        # A hook often holds a password, so it is not made readable for everybody.
+        problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
+        return set()
+    return _missing_packages(path, plugin.text(path), "this hook needs it", problems)
+
+
+def _examine_nodes(
+    configuration: Configuration, around: cluster.Cluster, problems: Problems
+) -> None:
+    """Look at the names in nodes.txt."""
     path = f"{configuration.directory}/nodes.txt"
     if not around.peers:
-        problems.error(path, "no peers: nobody can agree with this node, and it will never alert")
-    if not around.listed and configuration.nodes:
-        problems.warning(
-            path,
-            f"no line is this machine's ({around.me.name}): peers will not answer it unless theirs has one",
+        text = (
+            "no peers, so nobody can agree with this node, and it will never alert;"
+            " add a line for each node"
         )
+        problems.error(path, text)
+    if not around.listed and configuration.nodes:
+        text = (
+            f"no line is for this machine ({around.me.name}), and a peer answers only nodes that"
+            " its nodes.txt lists; add a line, on all nodes"
+        )
+        problems.warning(path, text)
     for peer in around.peers:
         if not peer.addresses:
             line = line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
+
+
+def _examine_keys(
+    configuration: Configuration, around: cluster.Cluster, problems: Problems
+) -> None:
+    """Warn if there are peers and no key, and if the old key is still there."""
+    key_name, old_key_name = keyfile.KEY_FILES
     if around.peers and configuration.keys is None:
-        key = f"{configuration.directory}/{keyfile.KEY_FILES[0]}"
-        problems.warning(key, keyfile.NO_KEY_ADVICE)
-    if len(configuration.keys or ()) > 1:
-        old = f"{configuration.directory}/{keyfile.KEY_FILES[1]}"
-        problems.warning(
-            old,
-            "the old key is still taken; when all nodes have the new one, `dmonitor key drop` ends that",
+        problems.warning(f"{configuration.directory}/{key_name}", keyfile.NO_KEY_ADVICE)
+    if configuration.keys is not None and len(configuration.keys) > 1:
+        text = (
+            "the old key is still accepted; when all nodes have the new one, run"
+            " `dmonitor key drop` on each"
         )
-    sites = {around.me.site, *(peer.node.site for peer in around.peers)}
+        problems.warning(f"{configuration.directory}/{old_key_name}", text)
+
+
+def _examine_quorum(
+    configuration: Configuration, around: cluster.Cluster, problems: Problems
+) -> None:
+    """Find out whether there are enough sites for the quorum."""
+    sites = {around.me.site}
+    for peer in around.peers:
+        sites.add(peer.node.site)
     quorum = configuration.settings.quorum
     if around.peers and len(sites) < quorum:
-        which = ", ".join(sorted(sites))
-        problems.error(
-            path,
-            f"{pluralize(len(sites), 'site')} ({which}) and quorum = {quorum}: no test can ever be DOWN",
+        text = (
+            f"{pluralize(len(sites), 'site')} ({', '.join(sorted(sites))}) cannot reach"
+            f" quorum = {quorum}, so no test can ever be DOWN; add sites or lower the quorum"
         )
+        problems.error(f"{configuration.directory}/nodes.txt", text)
+
+
+def _examine_completeness(configuration: Configuration, problems: Problems) -> None:
+    """Find out whether there is something to test and somebody to tell."""
+    if not configuration.tests:
+        path = f"{configuration.directory}/hosts.d"
+        problems.warning(path, "nothing to test; touch a file HOST/TEST here")
+    if not configuration.addresses:
+        text = "no address, so this node will never mail anybody; touch a file named like one"
+        problems.error(f"{configuration.directory}/alert.d", text)
+
+
+def _examine_silences(configuration: Configuration, problems: Problems) -> None:
+    """Warn of silences that ended, because their files are still there."""
+    for silence in configuration.silences:
+        if _is_over(silence):
+            ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(silence.until))
+            path = f"{configuration.directory}/silence.d/{silence.host}"
+            if silence.name:
+                path += f"/{silence.name}"
+            problems.warning(path, f"ended on {ended}; remove it")
+
+
+def _examine_sendmail(configuration: Configuration, problems: Problems) -> None:
+    """Find out whether mail can be sent, if anybody is mailed."""
+    sendmail = configuration.settings.sendmail
+    if all(map(names.is_hook, configuration.addresses)):
+        return
+    if os.path.isfile(sendmail) and os.access(sendmail, os.X_OK):
+        return
+    reason = "does not exist"
+    if os.path.exists(sendmail):
+        reason = "is not an executable file"
+    text = f"sendmail {reason}, so no mail can be sent; install a mail transport agent"
+    problems.error(sendmail, text)

@@ -1,7 +1,8 @@
-"""Which line of nodes.txt is this machine, who are the peers, and at which addresses they are.
+"""Find out which line of nodes.txt is this machine, who its peers are, and at which addresses.
 
-It looks names up and recognises; it talks to nobody. Recognition by address only saves a question: what keeps a
-node from agreeing with itself is the node id (rule R2).
+Names are looked up here, and nobody is talked to. To recognise a line by its address only saves a
+question. A node cannot agree with itself, even if its line is not recognised, because votes belong
+to node ids (R2).
 """
 
 from __future__ import annotations
@@ -19,64 +20,105 @@ LOOKUP_LIMIT = 4.0  # seconds that all names together may take to resolve
 
 
 class Peer(NamedTuple):
-    """A node that is not this one; without addresses, `reason` says why."""
+    """A node that is not this one."""
 
     node: Node
     addresses: tuple[resolve.Address, ...]
-    reason: str = ""
+    reason: str = ""  # why there is no address; "" if there is one
 
 
 class Cluster(NamedTuple):
-    """The nodes as seen from here; `me` is our own line, or a stand-in named like the host where we are not `listed`."""
+    """The nodes as this one sees them."""
 
-    me: Node
+    me: Node  # the first line for this machine; if it has none, a stand-in named like the host
     peers: tuple[Peer, ...]
-    listed: bool
-    found: Mapping[str, tuple[str, ...]]  # the addresses of every node, ours included, by name
-    names: frozenset[str]  # of all our own lines, or that of the stand-in
-    here: tuple[resolve.Address, ...]  # those of our own line at which this machine listens
+    listed: bool  # whether nodes.txt has a line for this machine
+    addresses: Mapping[str, tuple[str, ...]]  # of every node, this one too, by its name
+    my_names: frozenset[str]  # of all lines for this machine, or the name of the stand-in
+    my_addresses: tuple[resolve.Address, ...]  # those of `me` at which this machine listens
 
 
-def look_around(
+class _Machine:
+    """This machine: its name and its addresses, which tell its lines from those of peers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.name or socket.gethostname()
+        self._listen = [resolve.parse_address(address) for address in settings.listen]
+        # With a loopback address in `listen`, several nodes share this machine. Then only `listen`
+        # tells them apart.
+        self._is_shared = any(address.is_loopback for address in self._listen)
+
+    def has_address(self, address: resolve.Address) -> bool:
+        """Return whether `address` belongs to this node."""
+        if address in self._listen:
+            return True
+        if self._is_shared:
+            return False
+        return address.is_loopback or resolve.is_local(address)
+
+    def is_meant_by(self, node: Node, addresses: Sequence[resolve.Address]) -> bool:
+        """Return whether the line of `node`, whose name has `addresses`, is for this machine."""
+        return node.name == self.name or any(map(self.has_address, addresses))
+
+    def listens_at(self, address: resolve.Address) -> bool:
+        """Return whether the daemon of this node can be reached at `address`."""
+        if not self._listen or any(bound.is_unspecified for bound in self._listen):
+            return self.has_address(address)
+        return address in self._listen
+
+    def stand_in(self, nodes: Sequence[Node]) -> Node:
+        """Return a node for this machine, which none of `nodes` is."""
+        name = self.name
+        if not names.is_node(name):
+            name = "localhost"
+        return unlisted(name, nodes)
+
+
+def resolve_cluster(
     nodes: Sequence[Node], settings: Settings, known: Mapping[str, Sequence[str]]
 ) -> Cluster:
-    """Resolve NODES and tell our own lines, the first of which names us, from those of peers.
+    """Look up the names of `nodes`, and tell the lines for this machine from those of peers.
 
-    With a loopback address in the setting `listen`, several nodes share this machine, and only that tells them apart. The line of
-    the setting `name` is ours, and names us. A node whose name does not resolve now keeps the addresses KNOWN from before.
+    A node whose name does not resolve now keeps its addresses in `known`, those found before. If
+    the setting `name` names a line, then that one names this node, even if other lines are for this
+    machine, too.
     """
-    found = resolve.look_up_all((node.name for node in nodes), LOOKUP_LIMIT)
-    for name, (addresses, _) in found.items():
-        if not addresses and known.get(name):
-            found[name] = tuple(map(resolve.normal, known[name])), ""
-    bound = [resolve.normal(address) for address in settings.listen]
-    shared = any(address.is_loopback for address in bound)
-    hostname = settings.name or socket.gethostname()
-
-    def is_ours(address: resolve.Address) -> bool:
-        return address in bound or (not shared and (address.is_loopback or resolve.is_own(address)))
-
-    def is_mine(node: Node) -> bool:
-        return node.name == hostname or any(map(is_ours, found[node.name][0]))
-
-    own = sorted(filter(is_mine, nodes), key=lambda node: node.name != settings.name)
-    peers = []
+    found = _look_up(nodes, known)
+    machine = _Machine(settings)
+    my_lines: list[Node] = []
+    peers: list[Peer] = []
     for node in nodes:
         addresses, reason = found[node.name]
-        if node not in own:
-            peers.append(
-                Peer(node, addresses, f"its name does not resolve: {reason}" if reason else "")
-            )
-    me = own[0] if own else unlisted(hostname if names.is_node(hostname) else "localhost", nodes)
-    everywhere = not bound or any(address.is_unspecified for address in bound)
-    here = (
-        tuple(
-            each for each in found[me.name][0] if (is_ours(each) if everywhere else each in bound)
-        )
-        if own
-        else ()
-    )
-    where = {name: tuple(map(str, addresses)) for name, (addresses, _) in found.items()}
+        if machine.is_meant_by(node, addresses):
+            my_lines.append(node)
+        else:
+            if reason:
+                reason = f"its name does not resolve: {reason}"
+            peers.append(Peer(node, addresses, reason))
+    listed = bool(my_lines)
+    my_addresses: tuple[resolve.Address, ...] = ()
+    if listed:
+        my_lines.sort(key=lambda node: node.name != settings.name)
+        my_addresses = tuple(filter(machine.listens_at, found[my_lines[0].name].addresses))
+    else:
+        my_lines.append(machine.stand_in(nodes))
     return Cluster(
-        me, tuple(peers), bool(own), where, frozenset(node.name for node in own or [me]), here
+        me=my_lines[0],
+        peers=tuple(peers),
+        listed=listed,
+        addresses={name: tuple(map(str, lookup.addresses)) for name, lookup in found.items()},
+        my_names=frozenset(node.name for node in my_lines),
+        my_addresses=my_addresses,
     )
+
+
+def _look_up(
+    nodes: Sequence[Node], known: Mapping[str, Sequence[str]]
+) -> dict[str, resolve.Lookup]:
+    """Return what a look-up finds for each of `nodes`, or else its `known` addresses."""
+    found = resolve.look_up_all([node.name for node in nodes], LOOKUP_LIMIT)
+    for name, lookup in found.items():
+        if not lookup.addresses and known.get(name):
+            addresses = tuple(map(resolve.parse_address, known[name]))
+            found[name] = resolve.Lookup(addresses, "")
+    return found

@@ -1,7 +1,7 @@
-"""Read the files an operator touches: nodes.txt, hosts.d, alert.d, silence.d, dmonitor.conf, key.
+"""Read all files that an operator touches, below one directory.
 
-Every function returns what is right and appends a Problem for what is not, so that one bad file never costs
-another its test or its mail. Nothing here is written, run or resolved; `audit` looks further.
+Each file has a module of its own, which returns what is right and reports what is wrong. This
+module joins them. Nothing is written, run or resolved here; `audit` looks further.
 """
 
 from __future__ import annotations
@@ -21,41 +21,54 @@ from dmonitor.core.model import Node, Silence, Test
 
 
 class Configuration(NamedTuple):
-    """All that an operator configured; `problems` has what could not be used.
-
-    Where something could not even be looked at, the rest is not `complete`: what is missing may well be there.
-    """
+    """All that an operator configured."""
 
     directory: str
     settings: Settings
     nodes: tuple[Node, ...]
     tests: Tests
-    addresses: tuple[str, ...]
-    problems: tuple[Problem, ...]
+    addresses: tuple[str, ...]  # mail addresses, and after them the hooks
+    problems: tuple[Problem, ...]  # what could not be used
+    # False if something could not be read, so that tests, nodes or addresses may exist that are
+    # missing here.
     complete: bool = True
     keys: Keys = None
-    silences: tuple[Silence, ...] = ()  # `until` in seconds since the epoch; those that ended, too
+    silences: tuple[
+        Silence, ...
+    ] = ()  # those that ended, too; `until` is in seconds since the epoch
 
     def plugin(self, test: Test) -> str:
+        """Return the path of the plugin of `test`."""
         return f"{self.directory}/plugins/{test.plugin}"
 
     def hook(self, address: str) -> str:
+        """Return the path of the file in alert.d that stands for `address`, which may be a hook."""
         return f"{self.directory}/alert.d/{address.removeprefix(names.HOOK)}"
 
 
 def load_configuration(directory: str) -> Configuration:
-    """Read everything below DIRECTORY; what cannot be read is a problem, never an exception."""
+    """Read all files below `directory`; what cannot be read is a problem, never an exception."""
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = load_nodes(directory, problems)
-    problems.unreadable &= os.path.lexists(
-        f"{directory}/nodes.txt"
-    )  # without it there are no nodes
+    if not os.path.lexists(f"{directory}/nodes.txt"):
+        problems.incomplete = False  # there are no nodes that could be missing
     tests = load_tests(directory, problems)
-    addresses = load_recipients(f"{directory}/alert.d", problems)
-    complete = not problems.unreadable
+    addresses = load_recipients(directory, problems)
+    complete = not problems.incomplete
     keys = load_keys(directory, problems)
-    silences = tuple(load_silences(directory, problems, tests if complete else None, nodes))
+    known_tests = None
+    if complete:
+        known_tests = tests
+    silences = load_silences(directory, problems, known_tests, nodes)
     return Configuration(
-        directory, settings, nodes, tests, addresses, tuple(problems), complete, keys, silences
+        directory=directory,
+        settings=settings,
+        nodes=nodes,
+        tests=tests,
+        addresses=addresses,
+        problems=tuple(problems),
+        complete=complete,
+        keys=keys,
+        silences=tuple(silences),
     )

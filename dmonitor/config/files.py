@@ -1,4 +1,8 @@
-"""Read the lines of a file and the entries of a directory; what cannot be read is a problem."""
+"""Read the lines of a configuration file and the entries of a configuration directory.
+
+What cannot be read becomes a problem. The meaning of lines and entries is known to the modules of
+the files.
+"""
 
 from __future__ import annotations
 
@@ -14,64 +18,118 @@ FILE_LIMIT = 1_000_000  # bytes of a configuration file that are read
 
 
 def read_lines(path: str, problems: Problems, *, optional: bool = False) -> list[str]:
-    """Return the lines of a text file; one that is unreadable, or absent and not OPTIONAL, is a problem, and has none."""
+    """Return the lines of the text file `path`; none, and a problem, if it cannot be read.
+
+    An `optional` file may be absent.
+    """
     try:
-        with open(
-            path, "rb", buffering=0
-        ) as file:  # most are empty, and a text file takes three times as long to open
-            return file.read(FILE_LIMIT).decode("utf-8", "replace").splitlines()
+        # Unbuffered and binary: most files are empty, and a text file takes three times as long to
+        # open.
+        with open(path, "rb", buffering=0) as file:
+            content = file.read(FILE_LIMIT)
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
-            problems.failed(path, error)
+            problems.add_unreadable(path, error)
         return []
+    return content.decode("utf-8", "replace").splitlines()
+
+
+class Assignment(NamedTuple):
+    """A line KEY=VALUE, or a line that should have been one."""
+
+    number: int  # of the line, from 1
+    text: str  # the whole line
+    key: str
+    value: str | None  # None if there is no equals sign
+
+
+def read_assignments(
+    path: str, problems: Problems, *, comment_marks: str = "#", optional: bool = False
+) -> Iterator[Assignment]:
+    """Yield the lines of `path` that are neither empty nor a comment, without surrounding space.
+
+    A comment begins with one of the characters in `comment_marks`.
+    """
+    for number, line in enumerate(read_lines(path, problems, optional=optional), 1):
+        text = line.strip()
+        if not text or text[0] in comment_marks:
+            continue
+        key, equals_sign, value = text.partition("=")
+        if equals_sign:
+            yield Assignment(number, text, key.strip(), value.strip())
+        else:
+            yield Assignment(number, text, text, None)
 
 
 class Entry(NamedTuple):
-    """What is in a directory: its name and path, its mode, links followed, and the size of a file in bytes.
-
-    Of a dangling link the mode is 0, of a directory it has the type alone.
-    """
+    """An entry of a directory."""
 
     name: str
     path: str
-    mode: int
-    size: int = 0
+    mode: int  # as in os.stat, links followed; only the type for a directory; 0 for a dangling link
+    size: int = 0  # bytes of a file
+
+    def is_file(self) -> bool:
+        """Return whether this is a file, or a link to one."""
+        return stat.S_ISREG(self.mode)
+
+    def is_directory(self) -> bool:
+        """Return whether this is a directory, or a link to one."""
+        return stat.S_ISDIR(self.mode)
+
+    def is_dangling(self) -> bool:
+        """Return whether this is a link to a file that does not exist."""
+        return self.mode == 0
 
 
 def scan_directory(
     directory: str,
     problems: Problems,
-    is_proper: Callable[[str], object],
-    what: str,
+    is_allowed: Callable[[str], bool],
+    allowed: str,
     *,
     optional: bool = False,
 ) -> Iterator[Entry]:
-    """Yield what is in DIRECTORY and counts, in order.
+    """Yield the entries of `directory` by name, without files that an editor left behind.
 
-    A name that is not IS_PROPER is a problem, for it is not WHAT; so is what cannot be looked at, and a directory that is absent
-    and not OPTIONAL.
+    A name that is not allowed is a problem: it is not `allowed`, such as "a host name". An entry or
+    a directory that cannot be read is one, too. An `optional` directory may be absent.
     """
-    listed: list[os.DirEntry[str]] = []
+    for item in _list_directory(directory, problems, optional):
+        if is_allowed(item.name):
+            entry = _examine(item, problems)
+            if entry is not None:
+                yield entry
+        else:
+            problems.error(item.path, f"{quoted(item.name)} is not {allowed}")
+
+
+def _list_directory(directory: str, problems: Problems, optional: bool) -> list[os.DirEntry[str]]:
+    items = []
     try:
-        with os.scandir(directory) as found:
-            listed = sorted(
-                (each for each in found if not names.is_ignored_file(each.name)),
-                key=lambda each: each.name,
-            )
+        with os.scandir(directory) as iterator:
+            for item in iterator:
+                if not names.is_ignored_file(item.name):
+                    items.append(item)
     except OSError as error:
         if not (optional and isinstance(error, FileNotFoundError)):
-            problems.failed(directory, error)
-    for each in listed:
-        try:
-            if not is_proper(each.name):
-                problems.error(each.path, f"{quoted(each.name)} is not {what}")
-            elif each.is_dir(follow_symlinks=False):  # known without another look
-                yield Entry(each.name, each.path, stat.S_IFDIR)
-            else:
-                status = os.stat(each.path)
-                yield Entry(each.name, each.path, status.st_mode, status.st_size)
-        except FileNotFoundError:
-            if os.path.lexists(each.path):
-                yield Entry(each.name, each.path, 0)
-        except OSError as error:
-            problems.failed(each.path, error)
+            problems.add_unreadable(directory, error)
+        return []
+    items.sort(key=lambda item: item.name)
+    return items
+
+
+def _examine(item: os.DirEntry[str], problems: Problems) -> Entry | None:
+    """Return the entry for `item`; None if it was removed meanwhile or cannot be read."""
+    try:
+        if item.is_dir(follow_symlinks=False):  # the listing knows this without a system call
+            return Entry(item.name, item.path, stat.S_IFDIR)
+        status = os.stat(item.path)
+    except FileNotFoundError:
+        if os.path.lexists(item.path):
+            return Entry(item.name, item.path, mode=0)
+        return None
+    except OSError as error:
+        problems.add_unreadable(item.path, error)
+        return None
+    return Entry(item.name, item.path, status.st_mode, status.st_size)

@@ -1,36 +1,32 @@
-"""nodes.txt: the nodes and their sites."""
+"""Read nodes.txt: the nodes and their sites, one node a line."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from dmonitor.base import names
 from dmonitor.config.files import read_lines
 from dmonitor.config.problems import Problems, quoted
 from dmonitor.core.model import Node
 
+_FORM = "a line reads NODE [SITE]"
+
 
 def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
-    """Read nodes.txt."""
+    """Read nodes.txt in `directory`; a node without a site is a site of its own."""
     path = f"{directory}/nodes.txt"
     nodes: dict[str, Node] = {}
     for number, line in enumerate(read_lines(path, problems), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
-        name, site = words[0], words[1] if len(words) > 1 else words[0]
-        if not names.is_node(name):
-            problems.error(
-                path,
-                f"{quoted(name)} is not a host name or an address; a line reads NODE [SITE]",
-                number,
-            )
-        elif not names.is_site(site) and site != name:
-            problems.error(
-                path, f"{quoted(site)} is not a site: letters, digits and . _ - only", number
-            )
-        elif len(words) > 2:
-            problems.error(
-                path, f"{quoted(words[2])} behind the site: a line reads NODE [SITE]", number
-            )
+        name = words[0]
+        site = name
+        if len(words) > 1:
+            site = words[1]
+        complaint = _complaint(name, site, words)
+        if complaint:
+            problems.error(path, complaint, number)
         elif name in nodes:
             problems.warning(path, f"{name} is listed twice; the first line counts", number)
         else:
@@ -38,9 +34,20 @@ def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
     return tuple(nodes.values())
 
 
+def _complaint(name: str, site: str, words: Sequence[str]) -> str:
+    """Return what is wrong with a line of `words` that lists node `name` of `site`, or ""."""
+    if not names.is_node(name):
+        return f"{quoted(name)} is not a host name or an address; {_FORM}"
+    if site != name and not names.is_site(site):
+        return f"{quoted(site)} is not a site; use ASCII letters, digits and . _ - only"
+    if len(words) > 2:
+        return f"unexpected {quoted(words[2])} after the site; {_FORM}"
+    return ""
+
+
 def line_of(directory: str, node: str) -> int | None:
-    """Return the number of NODE's line in nodes.txt."""
-    lines = read_lines(f"{directory}/nodes.txt", Problems())
-    return next(
-        (number for number, line in enumerate(lines, 1) if line.split()[:1] == [node]), None
-    )
+    """Return the number of the first line of nodes.txt that names `node`; None if no line does."""
+    for number, line in enumerate(read_lines(f"{directory}/nodes.txt", Problems()), 1):
+        if line.split()[:1] == [node]:
+            return number
+    return None

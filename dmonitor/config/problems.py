@@ -1,4 +1,8 @@
-"""What is wrong in the files that an operator touches, and in which line of which file."""
+"""Collect and show what is wrong in the files that an operator touches.
+
+A mistake is a value here, never an exception, so that one bad file costs no other its test or its
+mail. The readers of the files add to Problems; the programs decide what to do with it.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +14,66 @@ from dmonitor.base import log, names, user
 
 
 class Severity(enum.Enum):
-    """An ERROR is something that does not do what it was written for; a WARNING is only suspicious."""
+    """How bad a problem is."""
 
-    ERROR = "error"
-    WARNING = "warning"
+    ERROR = "error"  # something does not do what it was written for
+    WARNING = "warning"  # something is only suspicious
 
 
 class Problem(NamedTuple):
-    """One mistake of the operator's: where it is, and what is wrong with it."""
+    """One mistake of the operator's."""
 
     severity: Severity
     path: str
-    text: str
-    line: int | None = None
+    text: str  # what is wrong, and what to do about it
+    line: int | None = None  # None if the mistake is not in one line
 
     def __str__(self) -> str:
-        place = names.printable(self.path) + (f":{self.line}" if self.line else "")
+        place = names.printable(self.path)
+        if self.line:
+            place += f":{self.line}"
         return f"{self.severity.value}: {place}: {self.text}"
 
 
 class Problems(list[Problem]):
-    """What was found, in order."""
+    """The problems that were found, in this order."""
 
-    unreadable = False
+    # Something could not be read, so that tests, nodes or addresses may exist that were not found.
+    incomplete = False
 
     def error(self, path: str, text: str, line: int | None = None) -> None:
+        """Add an error in the file `path`."""
         self.append(Problem(Severity.ERROR, path, text, line))
 
     def warning(self, path: str, text: str, line: int | None = None) -> None:
+        """Add a warning about the file `path`."""
         self.append(Problem(Severity.WARNING, path, text, line))
 
-    def failed(self, path: str, error: OSError) -> None:
-        self.unreadable = True
-        who = f" for user {user.name()}" if isinstance(error, PermissionError) else ""
-        self.error(path, (error.strerror or str(error)) + who)
+    def add_unreadable(self, path: str, error: OSError) -> None:
+        """Add an error because `path` cannot be read."""
+        self.incomplete = True
+        text = error.strerror or str(error)
+        if isinstance(error, PermissionError):
+            text += f" for user {user.name()}"
+        self.error(path, text)
 
 
 def log_problems(problems: Iterable[Problem]) -> None:
-    """Have syslog say what is wrong."""
+    """Log each of `problems` as a warning."""
     for problem in problems:
         log.warning("misconfigured", path=problem.path, line=problem.line, reason=problem.text)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the closest known word, or nothing."""
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the closest of `candidates`, or "" if none is like `word`."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    matches = difflib.get_close_matches(word, list(candidates), 1)
+    if not matches:
+        return ""
+    return f"; did you mean {matches[0]}?"
 
 
 def quoted(name: str) -> str:
+    """Return `name` in quotes, safe to show."""
     return f"'{names.printable(name)}'"

@@ -1,25 +1,30 @@
-"""alert.d: the mail addresses and the hooks that are told."""
+"""Read alert.d: who is told of incidents.
+
+A file in it is named like a mail address. If the file is executable and not empty, it is a hook: it
+is run and not mailed.
+"""
 
 from __future__ import annotations
-
-import stat
 
 from dmonitor.base import names
 from dmonitor.config.files import scan_directory
 from dmonitor.config.problems import Problems
 
+_ANY_EXECUTE_BIT = 0o111
+
 
 def load_recipients(directory: str, problems: Problems) -> tuple[str, ...]:
-    """Return who is told: the mail addresses, and behind them the hooks, which are executables with something in them."""
-    addresses, hooks = [], []
-    for name, path, mode, size in scan_directory(
-        directory, problems, names.is_address, "a mail address"
-    ):
-        if not stat.S_ISREG(mode):
-            problems.unreadable |= not mode
-            problems.error(path, "not a file: touch one that is named like the address")
-        elif mode & 0o111 and size:
-            hooks.append(names.HOOK + name)
+    """Read alert.d in `directory`; return the mail addresses, and after them the hooks."""
+    addresses = []
+    hooks = []
+    path = f"{directory}/alert.d"
+    for entry in scan_directory(path, problems, names.is_address, "a mail address"):
+        if not entry.is_file():
+            if entry.is_dangling():
+                problems.incomplete = True
+            problems.error(entry.path, "is not a file; touch a file that is named like the address")
+        elif entry.mode & _ANY_EXECUTE_BIT and entry.size > 0:
+            hooks.append(names.HOOK + entry.name)
         else:
-            addresses.append(name)
+            addresses.append(entry.name)
     return (*addresses, *hooks)

@@ -1,7 +1,8 @@
-"""Names of nodes to addresses, with a limit.
+"""Look up the addresses of names, within a limit of time.
 
-getaddrinfo takes no time-out, so each name has a thread of its own that nobody waits for; one name that does not
-resolve, or hangs, hurts no other. No reverse look-up is ever made.
+getaddrinfo takes no time-out. Each name therefore has a thread of its own that nobody waits for,
+and a name that does not resolve, or hangs, hurts no other. An address is never turned back into a
+name.
 """
 
 from __future__ import annotations
@@ -11,76 +12,103 @@ import ipaddress
 import socket
 import time
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
-ADDRESSES = 16  # of one name that count
+ADDRESS_LIMIT = 16  # addresses of one name that count
+_DISCARD_PORT = 9  # any port would do: no packet is sent
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Found = tuple[tuple[Address, ...], str]  # a name's addresses; why there is none
 
 
-def normal(address: str) -> Address:
-    """Return ADDRESS without scope id, an IPv4 address in IPv6 clothes as IPv4; ValueError if it is none."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        return ip.ipv4_mapped
-    return ip
+class Lookup(NamedTuple):
+    """What a look-up of a name found."""
+
+    addresses: tuple[Address, ...]
+    reason: str  # why there is no address; "" if there is one
 
 
-def is_own(address: Address) -> bool:
-    """Say whether ADDRESS is this machine's: then, and only then, it is what we would reach it from.
+def parse_address(text: str) -> Address:
+    """Return the address that `text` stands for; raise ValueError if it is none.
 
-    No packet is sent. Binding to it would not do, for net.ipv4.ip_nonlocal_bind lets that succeed everywhere.
+    The scope id is left out. An IPv4 address that is mapped into IPv6 becomes an IPv4 address.
     """
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def is_local(address: Address) -> bool:
+    """Return whether `address` belongs to this machine: it then reaches it from this same address.
+
+    No packet is sent. To bind to the address would prove nothing, because net.ipv4.ip_nonlocal_bind
+    may let that succeed for any address.
+    """
+    family = socket.AF_INET6
+    if address.version == 4:
+        family = socket.AF_INET
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((str(address), 9))
-        return normal(probe.getsockname()[0]) == address
+        probe.connect((str(address), _DISCARD_PORT))
+        return parse_address(probe.getsockname()[0]) == address
     return False
 
 
-def look_up(name: str) -> Found:
-    """Resolve NAME, for as long as that takes, to its addresses; without any, the second value says why."""
+def look_up(name: str) -> Lookup:
+    """Look `name` up, for as long as that takes; an address is its own result."""
     with contextlib.suppress(ValueError):
-        return (normal(name),), ""
+        return Lookup((parse_address(name),), "")
     try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        return (), getattr(error, "strerror", None) or str(error)
-    return tuple(dict.fromkeys(normal(str(entry[4][0])) for entry in found))[:ADDRESSES], ""
+        return Lookup((), getattr(error, "strerror", None) or str(error))
+    addresses = [parse_address(str(entry[4][0])) for entry in entries]
+    distinct = dict.fromkeys(addresses)
+    return Lookup(tuple(distinct)[:ADDRESS_LIMIT], "")
 
 
-def look_up_all(names: Iterable[str], patience: float) -> dict[str, Found]:
-    """Look NAMES up at the same time; one that has not answered within PATIENCE seconds has no address."""
-    every = set(names)
-    literal = {name: look_up(name) for name in every if _is_literal(name)}
-    return literal | (
-        _ask_resolver(every - literal.keys(), patience) if len(literal) < len(every) else {}
-    )
+def look_up_all(names: Iterable[str], patience: float) -> dict[str, Lookup]:
+    """Look `names` up at the same time.
 
-
-def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Found]:
-    import queue
-    import threading
-
-    found: dict[str, Found] = dict.fromkeys(
-        names, ((), f"no answer from the resolver within {patience:g} s")
-    )
-    answers: queue.SimpleQueue[tuple[str, Found]] = queue.SimpleQueue()
+    A name without an answer after `patience` seconds has no address. No thread is started for an
+    address.
+    """
+    found: dict[str, Lookup] = {}
+    unresolved: set[str] = set()
     for name in names:
-        threading.Thread(
-            target=lambda name: answers.put((name, look_up(name))), args=(name,), daemon=True
-        ).start()
-    deadline = time.monotonic() + patience
-    with contextlib.suppress(queue.Empty):
-        for _ in names:
-            name, answer = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-            found[name] = answer
+        if _is_address(name):
+            found[name] = look_up(name)
+        else:
+            unresolved.add(name)
+    if unresolved:
+        found.update(_ask_resolver(unresolved, patience))
     return found
 
 
-def _is_literal(name: str) -> bool:
+def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Lookup]:
+    import queue
+    import threading
+
+    answers: queue.SimpleQueue[tuple[str, Lookup]] = queue.SimpleQueue()
+
+    def answer(name: str) -> None:
+        answers.put((name, look_up(name)))
+
+    no_answer = Lookup((), f"no answer from the resolver within {patience:g} s")
+    found = dict.fromkeys(names, no_answer)
+    for name in names:
+        threading.Thread(target=answer, args=(name,), daemon=True).start()
+    deadline = time.monotonic() + patience
+    with contextlib.suppress(queue.Empty):
+        for _ in names:
+            time_left = max(0.0, deadline - time.monotonic())
+            name, lookup = answers.get(timeout=time_left)
+            found[name] = lookup
+    return found
+
+
+def _is_address(name: str) -> bool:
     try:
-        normal(name)
+        parse_address(name)
     except ValueError:
         return False
     return True

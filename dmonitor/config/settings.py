@@ -1,4 +1,8 @@
-"""dmonitor.conf: the settings, and the default of each."""
+"""Read dmonitor.conf: the settings, each with a default.
+
+A setting with a mistake keeps its default, and so costs no other setting. dmonitor.conf(5) explains
+them all.
+"""
 
 from __future__ import annotations
 
@@ -6,78 +10,71 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from dmonitor.base import names
-from dmonitor.config.files import read_lines
+from dmonitor.config.files import read_assignments
 from dmonitor.config.problems import Problems, did_you_mean, quoted
 
 PORT = 2929
+_SHORTEST_REMINDER = 600  # seconds
+_LONGEST_REMINDER = 365 * 86400  # seconds
 
 
 class Settings(NamedTuple):
-    """dmonitor.conf, each with its default; dmonitor.conf(5) has the table."""
+    """The settings in dmonitor.conf."""
 
-    quorum: int = 2
-    confirm: int = 1
-    listen: tuple[str, ...] = ()
+    quorum: int = 2  # sites that must see a test fail
+    confirm: int = 1  # DOWN verdicts in a row before an incident opens
+    listen: tuple[str, ...] = ()  # addresses of the daemon; none means all
     port: int = PORT
-    sender: str = "dmonitor"
+    sender: str = "dmonitor"  # the address in From
     sendmail: str = "/usr/sbin/sendmail"
-    concurrency: int = 2000
-    flapping: bool = True
-    remind: float = 0.0  # seconds between reminders; 0 is never
-    name: str = ""
+    concurrency: int = 2000  # plugins that run at the same time
+    flapping: bool = True  # whether a test that flaps gets fewer mails
+    remind: float = 0.0  # seconds between reminders; 0 means none
+    name: str = ""  # of this node's line in nodes.txt; "" means it is recognised by its addresses
 
 
 _Value = int | float | str | tuple[str, ...]
 
 
 def load_settings(directory: str, problems: Problems) -> Settings:
-    """Read dmonitor.conf; a setting with a mistake in it keeps its default."""
+    """Read dmonitor.conf in `directory`, which may be absent."""
     path = f"{directory}/dmonitor.conf"
     values: dict[str, _Value] = {}
-    for number, line in enumerate(read_lines(path, problems, optional=True), 1):
-        line = line.strip()
-        if not line or line[0] in "#;" or line == "[dmonitor]":
+    for line in read_assignments(path, problems, comment_marks="#;", optional=True):
+        if line.text == "[dmonitor]":
             continue
-        key, is_set, value = (part.strip() for part in line.partition("="))
-        if not is_set:
-            problems.error(path, f"{quoted(line)} is not KEY = VALUE", number)
-        elif key not in _SETTINGS:
-            problems.error(path, f"unknown key {quoted(key)}{did_you_mean(key, _SETTINGS)}", number)
-        else:
-            field, read = _SETTINGS[key]
-            if field in values:
-                problems.warning(path, f"{key} is set twice; the last line counts", number)
-            try:
-                values.pop(field, None)
-                values[field] = read(value)
-            except ValueError as error:
-                problems.error(path, f"{key} = {names.printable(value)}: {error}", number)
+        if line.value is None:
+            problems.error(path, f"{quoted(line.text)} is not KEY = VALUE", line.number)
+            continue
+        if line.key not in _SETTINGS:
+            hint = did_you_mean(line.key, _SETTINGS)
+            problems.error(path, f"unknown key {quoted(line.key)}{hint}", line.number)
+            continue
+        field, read = _SETTINGS[line.key]
+        if field in values:
+            text = f"{line.key} is set twice; the last line counts"
+            problems.warning(path, text, line.number)
+            del values[field]
+        try:
+            values[field] = read(line.value)
+        except ValueError as error:
+            text = f"{line.key} = {names.printable(line.value)}: {error}"
+            problems.error(path, text, line.number)
     return Settings()._replace(**values)  # type: ignore[arg-type]
 
 
-def _checked(
-    is_proper: Callable[[str], object], complaint: str, make: Callable[[str], _Value] = str
-) -> Callable[[str], _Value]:
-    def read(value: str) -> _Value:
-        if not is_proper(value):
-            raise ValueError(complaint)
-        return make(value)
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a function that reads a whole number, and raises ValueError if it is out of range."""
+
+    def read(value: str) -> int:
+        if value.isascii() and value.isdigit():
+            number = int(value)
+            # A leading 0 is refused, because a shell takes such a number for an octal one.
+            if value == str(number) and low <= number <= high:
+                return number
+        raise ValueError(f"not a whole number from {low} to {high}")
 
     return read
-
-
-def whole_number(low: int, high: int) -> Callable[[str], _Value]:
-    complaint = f"not a whole number from {low} to {high}"
-
-    def is_proper(value: str) -> bool:  # a shell takes what begins with 0 for an octal number
-        return (
-            value.isascii()
-            and value.isdigit()
-            and value == str(int(value))
-            and low <= int(value) <= high
-        )
-
-    return _checked(is_proper, complaint, int)
 
 
 def _listen(value: str) -> tuple[str, ...]:
@@ -92,38 +89,53 @@ def _listen(value: str) -> tuple[str, ...]:
     return addresses
 
 
-def _remind(value: str) -> float:
-    for unit, seconds in (("min", 60), ("h", 3600), ("d", 86400)):
+def _mail_address(value: str) -> str:
+    if not names.is_address(value):
+        raise ValueError("not a mail address")
+    return value
+
+
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/") or not value.isprintable():
+        raise ValueError("not an absolute path")
+    return value
+
+
+def _node_name(value: str) -> str:
+    if not names.is_node(value):
+        raise ValueError("not a host name or an address")
+    return value
+
+
+def _switch(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise ValueError("neither on nor off")
+    return value == "on"
+
+
+def _reminder(value: str) -> float:
+    """Return the seconds between two reminders, such as 14400 for `4h`; 0 for `off`."""
+    if value == "off":
+        return 0.0
+    for unit, length in (("min", 60), ("h", 3600), ("d", 86400)):
         number = value.removesuffix(unit).rstrip()
-        if (
-            value.endswith(unit)
-            and number.isascii()
-            and number.isdigit()
-            and 600 <= int(number) * seconds <= 365 * 86400
-        ):
-            return float(int(number) * seconds)
-    if value != "off":
-        raise ValueError("neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
-    return 0.0
+        if value.endswith(unit) and number.isascii() and number.isdigit():
+            seconds = int(number) * length
+            if _SHORTEST_REMINDER <= seconds <= _LONGEST_REMINDER:
+                return float(seconds)
+    raise ValueError("neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
 
 
+# Key in dmonitor.conf: field of Settings, and the function that reads the value.
 _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "quorum": ("quorum", whole_number(1, 100)),
     "confirm": ("confirm", whole_number(1, 100)),
     "listen": ("listen", _listen),
     "port": ("port", whole_number(1, 65535)),
-    "from": ("sender", _checked(names.is_address, "not a mail address")),
-    "sendmail": (
-        "sendmail",
-        _checked(
-            lambda value: value.startswith("/") and value.isprintable(), "not an absolute path"
-        ),
-    ),
+    "from": ("sender", _mail_address),
+    "sendmail": ("sendmail", _absolute_path),
     "concurrency": ("concurrency", whole_number(1, 10_000)),
-    "name": ("name", _checked(names.is_node, "not a host name or an address")),
-    "flapping": (
-        "flapping",
-        _checked(("on", "off").__contains__, "neither on nor off", "on".__eq__),
-    ),
-    "remind": ("remind", _remind),
+    "name": ("name", _node_name),
+    "flapping": ("flapping", _switch),
+    "remind": ("remind", _reminder),
 }

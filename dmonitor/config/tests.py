@@ -1,62 +1,30 @@
-"""hosts.d: the tests, and the parameters of each."""
+"""Read hosts.d: the tests, and the parameters in their files.
+
+A directory in hosts.d is a host, and a file in it is a test of this host. The file may hold
+KEY=VALUE lines, which become the environment of the test's plugin. A test whose file has a mistake
+is kept without parameters and cannot be run, because it would test something that nobody meant, and
+might say OK.
+"""
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 from dmonitor.base import names
-from dmonitor.config.files import read_lines, scan_directory
+from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
 from dmonitor.config.problems import Problems, quoted
 from dmonitor.config.settings import whole_number
 from dmonitor.core.model import Test
 
-Tests = Mapping[
-    Test, Mapping[str, str] | None
-]  # each test's parameters; None where its file has mistakes
+# The parameters of each test; None if its file has a mistake.
+Tests = Mapping[Test, Mapping[str, str] | None]
 
-HOST_NAME = "a host name: ASCII letters, digits and . _ - : only, no space"
-_TEST_NAME = "a test: NAME or NAME:SUFFIX of ASCII letters, digits and . _ -"
+HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
+_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+_TEST_FILE = "a test is a file, empty or with KEY=VALUE lines"
 
-
-def load_tests(directory: str, problems: Problems) -> Tests:
-    """Read hosts.d."""
-    tests: dict[Test, Mapping[str, str] | None] = {}
-    for name, path, mode, _ in scan_directory(
-        f"{directory}/hosts.d", problems, names.is_subject, HOST_NAME
-    ):
-        if name == names.NODE:
-            problems.error(path, "the host name 'node' is reserved for dmonitor's own nodes")
-        elif not stat.S_ISDIR(mode):
-            problems.unreadable |= not mode
-            problems.error(
-                path, "not a directory: a host is a directory, its tests are the files in it"
-            )
-        else:
-            tests.update(_tests_of(name, path, problems))
-    return tests
-
-
-def _tests_of(
-    host: str, path: str, problems: Problems
-) -> Iterator[tuple[Test, Mapping[str, str] | None]]:
-    for name, file, mode, size in scan_directory(path, problems, names.is_test, _TEST_NAME):
-        if stat.S_ISREG(mode):
-            suffix = name.partition(":")[2]
-            defaults = {"PORT": suffix} if suffix.isdigit() else {}
-            if defaults and (fault := _fault(_NUMBERS["PORT"], suffix)):
-                problems.error(file, f"the port {suffix} is {fault}")
-                yield Test(host, name), None
-            else:
-                yield Test(host, name), _parameters(file, defaults, problems) if size else defaults
-        else:
-            what = "not a file" if mode else "a dangling link"
-            problems.error(file, f"{what}: a test is a file, empty or with KEY=VALUE lines")
-            if not mode:  # it is still meant to be there, and its incident goes on
-                yield Test(host, name), None
-
-
-# What means the same in every plugin; one that ran longer than TIMEOUT allows would be killed, and say nothing.
+# Parameters that mean the same in every plugin, and how they are read. TIMEOUT is less than the 10
+# seconds after which a plugin is killed, because a killed plugin cannot say what it saw (R1).
 _NUMBERS = {
     "PORT": whole_number(1, 65535),
     "TIMEOUT": whole_number(1, 9),
@@ -64,44 +32,110 @@ _NUMBERS = {
 }
 
 
-def _fault(read: Callable[[str], object], value: str) -> str:
-    try:
-        read(value)
-    except ValueError as error:
-        return str(error)
+def load_tests(directory: str, problems: Problems) -> Tests:
+    """Read hosts.d in `directory`."""
+    tests: dict[Test, Mapping[str, str] | None] = {}
+    for entry in scan_directory(f"{directory}/hosts.d", problems, names.is_subject, HOST_NAME):
+        if entry.name == names.NODE:
+            text = "the host name 'node' is reserved for the nodes in nodes.txt; rename this host"
+            problems.error(entry.path, text)
+        elif entry.is_directory():
+            _load_host(entry, tests, problems)
+        else:
+            if entry.is_dangling():
+                problems.incomplete = True
+            text = "is not a directory; a host is a directory, and its tests are the files in it"
+            problems.error(entry.path, text)
+    return tests
+
+
+def _load_host(
+    host: Entry, tests: dict[Test, Mapping[str, str] | None], problems: Problems
+) -> None:
+    """Add the tests of `host` to `tests`."""
+    for entry in scan_directory(host.path, problems, names.is_test, _TEST_NAME):
+        test = Test(host.name, entry.name)
+        if entry.is_file():
+            tests[test] = _load_test(entry, problems)
+        elif entry.is_dangling():
+            problems.error(entry.path, f"is a dangling link; {_TEST_FILE}")
+            tests[test] = None  # the operator did not remove the test, so its incident goes on
+        else:
+            problems.error(entry.path, f"is not a file; {_TEST_FILE}")
+
+
+def _load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
+    """Return the parameters of the test whose file is `entry`; None if there is a mistake."""
+    defaults = {}
+    suffix = entry.name.partition(":")[2]
+    if suffix.isdigit():
+        fault = _fault("PORT", suffix)
+        if fault:
+            problems.error(entry.path, f"the port {suffix} is {fault}")
+            return None
+        defaults["PORT"] = suffix
+    if entry.size == 0:
+        return defaults
+    return _load_parameters(entry.path, defaults, problems)
+
+
+def _load_parameters(
+    path: str, defaults: Mapping[str, str], problems: Problems
+) -> Mapping[str, str] | None:
+    """Return `defaults` and the parameters in `path`; None if there is a mistake in the file."""
+    parameters = dict(defaults)
+    problems_before = len(problems)
+    for line in read_assignments(path, problems):
+        if line.value is None or not names.is_parameter(line.key):
+            text = f"{quoted(line.text)} is not KEY=VALUE with the key in capitals{_hint(line)}"
+            problems.error(path, text, line.number)
+            continue
+        complaint = _complaint(line.key, line.value)
+        if not complaint and line.key in parameters and line.key not in defaults:
+            complaint = f"{line.key} is set twice; remove one of the lines"
+        if not complaint:
+            complaint = _range_complaint(line.key, line.value)
+        if complaint:
+            problems.error(path, complaint, line.number)
+        else:
+            parameters[line.key] = line.value
+    if len(problems) > problems_before:
+        return None
+    return parameters
+
+
+def _hint(line: Assignment) -> str:
+    """Return "; did you mean ...?" if `line` would be right with its key in capitals."""
+    if line.value is None or not names.is_parameter(line.key.upper()):
+        return ""
+    corrected = line.text.replace(line.key, line.key.upper(), 1)
+    return f"; did you mean {corrected}?"
+
+
+def _complaint(key: str, value: str) -> str:
+    """Return what is wrong with the parameter `key` or the text of its value, or ""."""
+    if names.is_loader_variable(key):
+        return f"{key} would change what the plugin runs, not what it tests; remove it"
+    if "\ufffd" in value:
+        return f"the value of {key} is not UTF-8"
+    if not value.isprintable():
+        return f"the value of {key} has unprintable characters"
     return ""
 
 
-def _parameters(path: str, defaults: dict[str, str], problems: Problems) -> dict[str, str] | None:
-    """Read a test's KEY=VALUE lines, which become its plugin's environment; None when one of them is wrong."""
-    parameters = dict(defaults)
-    mistakes = len(problems)
-    for number, line in enumerate(read_lines(path, problems), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        key, is_set, value = (part.strip() for part in line.partition("="))
-        if not is_set or not names.is_parameter(key):
-            hint = (
-                f"; did you mean {line.replace(key, key.upper(), 1)}?"
-                if is_set and names.is_parameter(key.upper())
-                else ""
-            )
-            problems.error(
-                path, f"{quoted(line)} is not KEY=VALUE, the key in capitals{hint}", number
-            )
-        elif names.is_loader_variable(key):
-            problems.error(
-                path, f"{key} would change what the plugin runs, not what it tests", number
-            )
-        elif "\ufffd" in value:
-            problems.error(path, f"{key} is not UTF-8", number)
-        elif not value.isprintable():
-            problems.error(path, f"{key} has unprintable characters in its value", number)
-        elif key in parameters and key not in defaults:
-            problems.error(path, f"{key} is set twice", number)
-        elif (wants := _NUMBERS.get(key)) and (fault := _fault(wants, value)):
-            problems.error(path, f"{key}={value}: {fault}", number)
-        else:
-            parameters[key] = value
-    return parameters if len(problems) == mistakes else None
+def _range_complaint(key: str, value: str) -> str:
+    """Return what is wrong with `value` if every plugin reads `key` as a number, or ""."""
+    fault = _fault(key, value)
+    if fault:
+        return f"{key}={value}: {fault}"
+    return ""
+
+
+def _fault(key: str, value: str) -> str:
+    """Return what is wrong with `value` as a number, or "" if `key` is no number or it is right."""
+    if key in _NUMBERS:
+        try:
+            _NUMBERS[key](value)
+        except ValueError as error:
+            return str(error)
+    return ""

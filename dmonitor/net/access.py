@@ -140,7 +140,7 @@ class Door:
         log_problems(problems)
         if before and not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
-        return cluster.look_around(nodes, self._settings, before.found if before else {})
+        return cluster.resolve_cluster(nodes, self._settings, before.addresses if before else {})
 
     def _arrived(self) -> None:
         self._found.recv(16)
@@ -156,10 +156,10 @@ class Door:
     def _admit(self) -> None:
         self._looked = time.monotonic()
         self.around = self._next
-        self.names = self.around.names
+        self.names = self.around.my_names
         self.greeting = protocol.Greeting(self.around.me.name, self._node_id, self._run)
         self.admitted = frozenset(
-            address for addresses in self.around.found.values() for address in addresses
+            address for addresses in self.around.addresses.values() for address in addresses
         )
         for peer in self.around.peers:
             if not peer.addresses:

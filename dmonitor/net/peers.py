@@ -252,7 +252,7 @@ class Asker:
             peer.wire = wire = Wire(
                 self.selector, connection, protocol.ANSWER_LIMIT, lambda: self._ready(peer)
             )
-            for source in map(resolve.normal, self.settings.listen):
+            for source in map(resolve.parse_address, self.settings.listen):
                 if source.version == address.version and not source.is_unspecified:
                     connection.bind((str(source), 0))
                     break

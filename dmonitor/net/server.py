@@ -137,7 +137,7 @@ class Server:
                 for caller in sorted(self._callers, key=lambda caller: not caller.nonce)[:1]:
                     self._drop(caller)
             return
-        address = str(resolve.normal(source[0]))
+        address = str(resolve.parse_address(source[0]))
         self.door.judge(address, functools.partial(self._receive, connection, address))
 
     def _receive(self, connection: socket.socket, address: str, is_node: bool) -> None:

@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 
 
 def read(
-    options: cli.Chosen,
+    options: cli.Options,
     more: Callable[[state.Store, report.NodeReport], Any] = lambda store, view: None,
     *,
     evidence: bool = False,
@@ -59,7 +59,7 @@ def read(
     return Reading(view, found, configuration)
 
 
-def load(options: cli.Chosen, *, quiet: bool = False) -> Configuration:
+def load(options: cli.Options, *, quiet: bool = False) -> Configuration:
     """Return the configuration; say how many mistakes it has, and the first, unless `quiet`."""
     configuration = load_configuration(options.config)
     errors = [problem for problem in configuration.problems if problem.severity is Severity.ERROR]
@@ -69,7 +69,7 @@ def load(options: cli.Chosen, *, quiet: bool = False) -> Configuration:
     return configuration
 
 
-def _is_there(options: cli.Chosen) -> bool:
+def _is_there(options: cli.Options) -> bool:
     """Return whether there is a state; raise OSError if it cannot be read."""
     for directory in (options.state, options.run_dir):
         if directory and _is_readable(f"{directory}/state.db"):

@@ -121,7 +121,7 @@ class Dmonitor:
         for node in self.nodes:
             # cron starts it without an option: what is not where it is by default is said in the program itself
             where = (
-                f"cli.Chosen.config, cli.Chosen.state = {str(node.config)!r}, {str(node.state)!r}"
+                f"cli.Options.config, cli.Options.state = {str(node.config)!r}, {str(node.state)!r}"
             )
             own = place.program(f"check-{node.address}", program.read_text())
             own.write_text(

@@ -163,7 +163,7 @@ def caller(data: bytes) -> None:
             mock.patch("socket.socket", return_value=ours),
         )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
-            peer = Peer(NODE, (resolve.normal("192.0.2.1"),))
+            peer = Peer(NODE, (resolve.parse_address("192.0.2.1"),))
             asker = peers.Asker(selector, [peer], "own0own0", Settings(), keys)
             asker.ask(SSH)
             asker.greet(lambda _: False, [("unheard0",)])
