@@ -73,6 +73,7 @@ def view(
             "test_states": {},
             "contacts": contacts,
             "quorum": 2,
+            "is_suspect": health.is_suspect(judgements),
             **facts,
         }
     )

@@ -160,7 +160,7 @@ def play(
     at, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     test_states = {TEST: TestState(verdict.Verdict.UP)} if test_states is None else test_states
-    books = effects.Memory(
+    memory = effects.Memory(
         remembered or own(),
         test_states,
         [each for each in incidents if not each.removed],
@@ -168,11 +168,11 @@ def play(
         said or {},
         lambda ids: [each for each in incidents if not set(ids).isdisjoint(each.ids)],
     )
-    setup = effects.RoundConfig(
+    config = effects.RoundConfig(
         **{
             "node_id": "id-me",
             "tests": frozenset([TEST] if seen else []),
-            "digest": "d",
+            "tests_digest": "d",
             "addresses": (ONE,),
             "nodes": tuple(Node(name, name) for name in ("me", "peer", "z")),
             "once": True,
@@ -180,18 +180,19 @@ def play(
         }
     )
     names = itertools.chain(["new"], (f"new{number}" for number in itertools.count(2)))
-    course = round.run_round(
-        setup,
-        books,
+    script = round.run_round(
+        config,
+        memory,
         at,
         lambda _, event, /, **facts: played.notes.append((event, facts)),
         lambda: next(names),
     )
     came: Any = None
-    results: list[tuple[str, bool]] = []
+    handing_over: effects.HandOver | None = None
+    outcomes: list[tuple[str, bool]] = []
     while True:
         try:
-            effect = course.send(came)
+            effect = script.send(came)
         except StopIteration as end:
             played.all_taken = end.value
             return played
@@ -206,7 +207,7 @@ def play(
         played.steps.append(type(effect).__name__)
         match effect:
             case effects.Observe():
-                judgements = {}
+                judgements, asked = {}, frozenset[Test]()
                 if seen:
                     answers = [
                         Answer(Node(name, name), f"id-{name}", Result(vote))
@@ -215,22 +216,28 @@ def play(
                     judgements[TEST] = verdict.decide(
                         answers[0], answers[1:], 2, incident_open=TEST in effect.open
                     )
+                    if verdict.must_ask(answers[0], incident_open=TEST in effect.open):
+                        asked = frozenset([TEST])
                 came = effects.Observation(
-                    Node("me", "me"), judgements, [*contacts(heard_at(at.at), peers), *contacts_too]
+                    Node("me", "me"),
+                    judgements,
+                    [*contacts(heard_at(at.at), peers), *contacts_too],
+                    asked,
                 )
             case effects.Save():
                 played.saves.append(effect)
                 came = stored
             case effects.HandOver(mails):
-                played.mails.append(
-                    {
-                        to: [(each.kind, each.incident.id) for each in mail]
-                        for to, mail in mails.items()
-                    }
-                )
-                results = [(to, mta(to)) for to in mails]
-            case effects.Next():
-                came = results.pop(0) if results else None
+                if effect is not handing_over:
+                    handing_over = effect
+                    played.mails.append(
+                        {
+                            to: [(each.kind, each.incident.id) for each in mail]
+                            for to, mail in mails.items()
+                        }
+                    )
+                    outcomes = [(to, mta(to)) for to in mails]
+                came = outcomes.pop(0)
             case effects.Wait(seconds):
                 at.at += seconds
             case effects.Greet():
@@ -244,7 +251,9 @@ def play(
 def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
-    kept = quiet.node_memory()._replace(nodes="", addresses="", troubles=(), reach=(), lines=())
+    kept = quiet.node_memory()._replace(
+        nodes="", addresses="", troubles=(), reach=(), own_node_names=()
+    )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
         NOW + 5.0,
@@ -254,7 +263,8 @@ def test_a_quiet_round() -> None:
         "me",
     ), "that it was, and whom it greeted"
     assert quiet.node_memory().reach == (("peer", ("me",)),), "and whom that had greeted"
-    assert "me" in quiet.node_memory().lines and "peer" not in quiet.node_memory().lines
+    own_names = quiet.node_memory().own_node_names
+    assert "me" in own_names and "peer" not in own_names
     assert quiet.node_memory().nodes == digest.digest(
         ["me me", "peer peer", "z z"]
     ) and quiet.node_memory().addresses == digest.digest([ONE])
@@ -269,7 +279,7 @@ def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
 
 def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
     opened = play(DOWN)
-    assert opened.steps == ["Observe", "Save", "HandOver", "Next", "Save", "Next", "Save"]
+    assert opened.steps == ["Observe", "Save", "HandOver", "Save", "Save"]
     assert [[known.alert for known in save.incidents] for save in opened.saves] == [
         [""],
         ["me"],
@@ -279,10 +289,10 @@ def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> N
     assert opened.incident().opening and opened.all_taken and opened.outbox() == {}
 
 
-def test_nothing_is_told_before_next_says_it_is_taken() -> None:
+def test_nothing_is_told_before_its_mail_is_taken() -> None:
     """Whoever is killed here has handed nothing over, as far as he knows: two mails rather than none."""
     refused = play(DOWN, mta=lambda _: False)
-    assert refused.steps == ["Observe", "Save", "HandOver", "Next", "Next", "Save", "Save"]
+    assert refused.steps == ["Observe", "Save", "HandOver", "Save", "Save"]
     assert refused.incident().alert == "" and refused.outbox() == {} and not refused.all_taken
 
 

@@ -58,6 +58,7 @@ class HealthInput(NamedTuple):
     quorum: int
     rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""
+    is_suspect: bool = False  # what the function of this name has found in this round
 
 
 def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
@@ -117,7 +118,7 @@ def find(view: HealthInput, now: float) -> dict[str, str]:
         found["no-quorum"] = (
             f"no site can be asked but {_some(sites)}, and quorum = {view.quorum}: nobody is alerted"
         )
-    if is_suspect(view.judgements):
+    if view.is_suspect:
         found[SUSPECT] = (
             "most tests fail here while peers see them pass: it is this node, or its network, that fails"
         )

@@ -763,9 +763,9 @@ def _judge_complaints(history: History, others: list[SimNode], left: set[str]) -
         ):
             history.wrong.append(f"{name} complained of {texts}, and {words[name]} was right")
     for node in world.nodes:
-        if any(known.ended is None for known in node.disk.own.troubles):
+        if any(known.ended is None for known in node.disk.node_memory.troubles):
             history.wrong.append(
-                f"{node.name} is still troubled in the end: {node.disk.own.troubles}"
+                f"{node.name} is still troubled in the end: {node.disk.node_memory.troubles}"
             )
 
 

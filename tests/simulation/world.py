@@ -60,14 +60,14 @@ class Disk:
     """What a node's store holds: only what was saved."""
 
     def __init__(self) -> None:
-        self.own = effects.NodeMemory()
+        self.node_memory = effects.NodeMemory()
         self.test_states: dict[Test, Any] = {}
         self.incidents: dict[str, Incident] = {}  # by every id
         self.outbox: dict[tuple[str, Kind, str], Notification] = {}
         self.silences: Mapping[str, Sequence[Silence]] = {}
 
     def save(self, what: effects.Save) -> None:
-        self.own = what.node or self.own
+        self.node_memory = what.node or self.node_memory
         self.test_states |= what.test_states
         for test in what.gone:
             self.test_states.pop(test, None)
@@ -96,7 +96,7 @@ class Disk:
 
     def books(self, now: float) -> effects.Memory:
         return effects.Memory(
-            self.own,
+            self.node_memory,
             dict(self.test_states),
             self.living(now),
             list(self.outbox.values()),
@@ -222,15 +222,19 @@ class World:
             step = node.interval * 60.0
             first = self.plan.uniform(0.0, step) if node.phase < 0 else node.phase
             begins = tuple(first - step * back for back in range(5, 0, -1))
-            node.disk.own = effects.NodeMemory(begins, begins[-1] + 2.0, 0, bool(node.addresses))
+            node.disk.node_memory = effects.NodeMemory(
+                begins, begins[-1] + 2.0, 0, bool(node.addresses)
+            )
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             heard = tuple(
-                self._presence(peer)._replace(at=node.disk.own.finished)
+                self._presence(peer)._replace(at=node.disk.node_memory.finished)
                 for peer in self.nodes
                 if peer is not node and (node.name, peer.name) not in self.cut
             )
-            node.disk.own = _to_clock(node.disk.own._replace(heard=heard), node.offset)
+            node.disk.node_memory = _to_clock(
+                node.disk.node_memory._replace(heard=heard), node.offset
+            )
 
     def _cron(self, node: SimNode, planned: float) -> Callable[[], None]:
         def tick() -> None:
@@ -327,15 +331,15 @@ class World:
 
     def _presence(self, node: SimNode) -> NodeStatus:
         now = self.now + node.offset
-        return node.disk.own.status(node.name, node.node_id, now)
+        return node.disk.node_memory.status(node.name, node.node_id, now)
 
     def statement(
         self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
     ) -> Statement:
         """What NODE's daemon states to SOURCE, on whose clock it comes, with what it knows of ids that SOURCE holds."""
         now, disk = self.now + node.offset, node.disk
-        said = effects.state_of(
-            disk.own, disk.living(now), node.silences, self._presence(node), now
+        said = effects.statement_of(
+            disk.node_memory, disk.living(now), node.silences, self._presence(node), now
         )
         listed = {known for each in said.incidents for known in each.ids}
         more = [
@@ -451,7 +455,7 @@ class Round:
         setup = effects.RoundConfig(
             node_id=node.node_id,
             tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
-            digest=str(hash(node.tests)),
+            tests_digest=str(hash(node.tests)),
             addresses=node.addresses,
             silences=node.silences,
             nodes=tuple(Node(peer.name, peer.site) for peer in world.nodes),
@@ -461,9 +465,9 @@ class Round:
         books = node.disk.books(self.now())
         self.course = round.run_round(setup, books, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
-        self.results: list[tuple[str, bool]] = []
-        self.handing = 0
-        self.wants_next = False
+        self.handing_over: effects.HandOver | None = None
+        self.outcomes: list[tuple[str, bool]] = []  # that the script has not got yet
+        self.wants_outcome = False
         world.at(self.began + HARD_LIMIT, self._hard_limit)
 
     def now(self) -> float:
@@ -518,9 +522,11 @@ class Round:
             case effects.Wait(seconds):
                 self.world.after(seconds, lambda: self.resume(None))
             case effects.HandOver(mails):
-                self._hand_over(mails)
-            case effects.Next():
-                self._next()
+                if effect is not self.handing_over:
+                    self.handing_over = effect
+                    self._hand_over(mails)
+                else:
+                    self._next()
             case effects.Complain(text):
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
@@ -594,6 +600,7 @@ class Round:
         every = sorted(node.tests.union(node_test(line.name) for line, _ in self._lines()))
         answers: dict[Test, list[Answer]] = {test: [] for test in every}
         own: dict[Test, Answer] = {}
+        asked: set[Test] = set()
         waiting = 1 + len(every)
 
         def settle() -> None:
@@ -604,7 +611,8 @@ class Round:
                     test: self._judge(own[test], answers[test], test in effect.open)
                     for test in every
                 }
-                self.resume(effects.Observation(me, judgements, list(self.contacts.values())))
+                contacts = list(self.contacts.values())
+                self.resume(effects.Observation(me, judgements, contacts, frozenset(asked)))
 
         def ran(test: Test, outcome: Outcome) -> None:
             nonlocal waiting
@@ -612,6 +620,7 @@ class Round:
                 return
             own[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own[test], incident_open=test in effect.open):
+                asked.add(test)
                 for line, peer in self._lines():
                     if test != node_test(line.name):
                         waiting += 1
@@ -660,7 +669,6 @@ class Round:
 
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         world = self.world
-        self.handing = len(mails)
         patience = HANDED_OVER_BY - self.elapsed()
         for address, mail in mails.items():
             seconds, taken = world.mta(self.node, address)
@@ -669,7 +677,7 @@ class Round:
                 world.after(max(0.0, limit), self._came(address, False))
             else:
                 world.after(seconds, self._delivered(address, mail, taken))
-        world.after(0.0, lambda: self.resume(None))
+        world.after(0.0, self._next)
 
     def _delivered(
         self, address: str, mail: Sequence[Notification], taken: bool
@@ -703,27 +711,24 @@ class Round:
     def _came(self, address: str, taken: bool) -> Callable[[], None]:
         def came() -> None:
             if self.alive:
-                self.results.append((address, taken))
-                if self.wants_next:
+                self.outcomes.append((address, taken))
+                if self.wants_outcome:
                     self._next()
 
         return came
 
     def _next(self) -> None:
-        if self.results:
-            self.wants_next = False
-            self.handing -= 1
-            self.resume(self.results.pop(0))
-        elif self.handing:
-            self.wants_next = True
-        else:
-            self.resume(None)
+        """Send the next outcome to the script; without one, wait for it."""
+        self.wants_outcome = not self.outcomes
+        if self.outcomes:
+            self.resume(self.outcomes.pop(0))
 
 
-def _to_clock(own: effects.NodeMemory, offset: float) -> effects.NodeMemory:
-    heard = tuple(_moved_presence(other, offset) for other in own.heard)
-    begins = tuple(at + offset for at in own.begins)
-    return own._replace(begins=begins, finished=own.finished + offset, heard=heard)
+def _to_clock(node_memory: effects.NodeMemory, offset: float) -> effects.NodeMemory:
+    heard = tuple(_moved_presence(other, offset) for other in node_memory.heard)
+    begins = tuple(at + offset for at in node_memory.begins)
+    finished = node_memory.finished + offset
+    return node_memory._replace(begins=begins, finished=finished, heard=heard)
 
 
 def _moved_presence(presence: NodeStatus, by: float) -> NodeStatus:
