@@ -611,7 +611,7 @@ def test_a_round_that_hangs_is_ended_by_the_next(
     with started(three[0]) as hung:
         own = lock.Lock(three[0].state, "check")
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        monkeypatch.setattr(check, "_OVERDUE", 0.0)
+        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
         check._take(own)
         own.state()
         assert hung.wait(2) == -signal.SIGKILL

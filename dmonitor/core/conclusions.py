@@ -55,10 +55,14 @@ class Conclusions:
             fresh_id = ""
             if test in asked and not closed_elsewhere:
                 fresh_id = self._fresh_id()
+            # Without the peers' answers an incident that was only heard of cannot be judged.
+            judged_incident = None
+            if test in asked:
+                judged_incident = incident
             after, incident_after = rules.advance(
                 test,
                 before,
-                incident if test in asked else None,
+                judged_incident,
                 judgement,
                 confirm=self._situation.config.confirm,
                 now=now,

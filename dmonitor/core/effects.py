@@ -1,7 +1,7 @@
 """The values of a round: what a node remembers, how it is configured, what it wants done (rule R6).
 
-Pure data. The script in `round` yields the effects; `check` carries them out, and so does the simulator.
-A Save is one transaction. It is on disk before the script yields its next effect.
+Pure data. The script in `round` yields the effects; `driver` carries them out, and so does the
+simulator. A Save is one transaction. It is on disk before the script yields its next effect.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ class NodeMemory(NamedTuple):
     rehearsal_failures: tuple[model.RehearsalFailure, ...] = ()
     # Why its own daemon did not answer the last rehearsal; empty if it did.
     no_daemon: str = ""
-    # Each peer that it greeted, with the nodes that this peer had greeted; by the names in nodes.txt here.
+    # Each peer that it greeted, with the nodes that this peer had greeted; by their names here.
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
     own_node_names: tuple[model.NodeName, ...] = ()
@@ -119,7 +119,10 @@ class Memory(NamedTuple):
 
 
 class RoundConfig(NamedTuple):
-    """What a round needs of the configuration, and the node's id. Times are of this node's clock."""
+    """What a round needs of the configuration, and the node's id.
+
+    Times are of this node's clock.
+    """
 
     node_id: str
     # Every test in hosts.d, and each node as a test (R7).

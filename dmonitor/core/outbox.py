@@ -1,6 +1,6 @@
 """What this node owes to which address: tried, taken, refused (rule R6).
 
-Pure. Which node tells an incident is `election`'s decision; when mails are handed over is `telling`'s.
+Pure. `election` decides which node tells an incident; `telling` hands the mails over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Outbox:
     def drop_removed(
         self, addresses: Collection[str], tests: Collection[Test]
     ) -> list[Notification]:
-        """Drop what is owed to an address, or about a test, that the operator removed; return it."""
+        """Drop what is owed to a removed address, or about a removed test; return it."""
         dropped = []
         for notification in list(self._owed.values()):
             if notification.address in addresses and notification.incident.test in tests:

@@ -1,8 +1,8 @@
 """A round as a script: observe, hear, conclude, store, tell, look at itself (rules R4 to R7, R9).
 
-Pure: `run_round` is a generator that yields what is to be done next, an Effect, and is sent what came
-of it. The clock and the log are passed in. `check` carries the effects out; the simulator of
-tests/simulation does so in a virtual world.
+Pure: `run_round` is a generator. It yields what is to be done next, an Effect, and is sent what
+came of that. The clock and the log are passed in. `driver` carries the effects out; the simulator
+of tests/simulation does so in a virtual world.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def run_round(
 
 
 def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:
-    """Drop what is owed to an address, or about a test, that the operator removed; log and return it.
+    """Drop what is owed to a removed address, or about a removed test; log and return it.
 
     What is missing because a file cannot be read is not removed.
     """

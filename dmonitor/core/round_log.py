@@ -29,7 +29,7 @@ def note_judgement(
     has_changed = has_new_outcome or after.verdict is not before.verdict
     level = "info" if has_changed else "debug"
     if has_changed and after.own_outcome is Outcome.UNKNOWN:
-        # A peer that has only just been started is often UNKNOWN; if it stays so, that is a trouble.
+        # A peer that was just started is often UNKNOWN; if it stays so, that is a trouble.
         untestable = "info" if test.host == names.NODE else "warning"
         note(untestable, "untestable", test=str(test), text=own_answer.text)
     others = judgement.answers[1:]

@@ -135,7 +135,7 @@ class Situation:
             self.stores = yield save
 
     def _suppress_closed_in_silence(self) -> None:
-        """Suppress each incident that closes while it is silenced and its alert is not told (R9)."""
+        """Suppress each incident that closes in silence before its alert is told (R9)."""
         for incident in list(self.ledger.changed.values()):
             if incident.closed is None or incident.void or Kind.ALERT not in owed(incident):
                 continue

@@ -1,6 +1,6 @@
 """When a round hands over what it has to tell, and what follows from each outcome (rules R5, R6).
 
-Pure. Which node speaks is `election`'s decision; which notification goes to whom is `outbox`'s.
+Pure. `election` decides which node speaks; `outbox` knows which notification goes to whom.
 """
 
 from __future__ import annotations
@@ -101,14 +101,15 @@ class Telling:
         """
         due = self._due()
         now = self._situation.clock.now()
-        config = self._situation.config
+        config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = now if kind is Kind.REMINDER else incident.held
-                    refused = self._situation.node_memory.refused
+                    since = incident.held
+                    if kind is Kind.REMINDER:
+                        since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
         return notifications
 
