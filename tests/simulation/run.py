@@ -81,7 +81,7 @@ def _play(
             faults=history.world.faults,
             doubled=history.doubled > 0,
         )
-        counts.update(incidents=len(history.world.opened), troubles=len(history.troubles))
+        counts.update(incidents=len(history.world.opened), failures=len(history.failures))
     return wrong, delays, reached, counts
 
 
@@ -95,7 +95,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.last is None:
         history = histories.play(chosen.first, chosen.kind, tracing=True)
-        print("\n".join([*map(str, history.troubles), *history.world.trace, *history.wrong]))
+        print("\n".join([*map(str, history.failures), *history.world.trace, *history.wrong]))
         return bool(history.wrong)
     began = time.monotonic()
     chunks = [

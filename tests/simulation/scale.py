@@ -21,7 +21,8 @@ CHECKOUT = Path(__file__).parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 from dmonitor.core.model import Incident, NodeStatus, Outcome, Statement, Test  # noqa: E402
 from dmonitor.net import protocol  # noqa: E402
-from simulation.world import SimNode, World  # noqa: E402
+from simulation.node import SimNode  # noqa: E402
+from simulation.world import World  # noqa: E402
 
 FAILED_AT, PASS_AT, END = 150.0, 330.0, 450.0  # seconds
 ADDRESSES = ("one@example.com", "two@example.com")
