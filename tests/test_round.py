@@ -1,4 +1,4 @@
-"""A round as a script, driven by hand: which effects it wants in which order, given what comes of them (R4, R5, R6, R9)."""
+"""A round's script, driven by hand: which effects it yields, given what came of the last (R4 to R7, R9)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALERT, RECOVERY, REMINDER = Kind.ALERT, Kind.RECOVERY, Kind.REMINDER
 
 @dataclasses.dataclass
 class Clock:
-    """A clock that moves while somebody waits, or as a test says."""
+    """A clock that moves while the round waits, or as a test says."""
 
     at: float = 5.0
 
@@ -55,7 +55,7 @@ class Clock:
 
 @dataclasses.dataclass
 class Played:
-    """What one round wanted; `steps` has a word for each effect."""
+    """What one round wanted; `steps` has the name of each effect."""
 
     steps: list[str] = dataclasses.field(default_factory=list)
     saves: list[effects.Save] = dataclasses.field(default_factory=list)
@@ -93,8 +93,8 @@ class Played:
         return found
 
 
-def own(**facts: Any) -> effects.NodeMemory:
-    """Return what a node remembers whose rounds run each minute."""
+def node_memory(**facts: Any) -> effects.NodeMemory:
+    """Return the memory of a node whose rounds run each minute."""
     return effects.NodeMemory(
         **{
             "begins": tuple(NOW - 60.0 * ago for ago in (3, 2, 1)),
@@ -108,7 +108,7 @@ def own(**facts: Any) -> effects.NodeMemory:
 def states(
     name: str, *incidents: Incident, silences: tuple[Silence, ...] = (), **facts: Any
 ) -> Statement:
-    """Return what a living peer states, which greeted us; it comes after us in the order unless it says otherwise."""
+    """Return the statement of a living peer that greeted us; it ranks after us unless `facts` differ."""
     presence = {
         "name": name,
         "node_id": f"id-{name}",
@@ -186,7 +186,7 @@ def play(
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     memory = effects.Memory(
-        remembered or own(),
+        remembered or node_memory(),
         {TEST: TestState(Verdict.UP)} if test_states is None else test_states,
         [incident for incident in incidents if not incident.removed],
         outbox,
@@ -281,8 +281,10 @@ def test_what_an_earlier_version_remembered_does_no_harm() -> None:
 def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
     """The daemon may have begun before nodes.txt was there, and call itself by its host name."""
     assert play(UP).node_memory().name == "me"
-    assert own(name="me").status("localhost", "id-me", NOW).name == "me"
-    assert own().status("localhost", "id-me", NOW).name == "localhost", "until a round knows better"
+    assert node_memory(name="me").status("localhost", "id-me", NOW).name == "me"
+    assert node_memory().status("localhost", "id-me", NOW).name == "localhost", (
+        "until a round knows better"
+    )
 
 
 def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
@@ -420,7 +422,7 @@ def test_what_is_left_over_is_tried_again_alone() -> None:
 def test_what_is_left_over_does_not_clear_the_count() -> None:
     told = known("i", alert="me")
     assert (
-        play(DOWN, incidents=[told], outbox=[left(told)], remembered=own(refused=2))
+        play(DOWN, incidents=[told], outbox=[left(told)], remembered=node_memory(refused=2))
         .node_memory()
         .refused
         == 2
@@ -440,15 +442,18 @@ def test_what_is_left_over_goes_with_what_is_new_in_one_mail() -> None:
 )
 def test_hand_overs_refused_in_a_row_are_counted(before: int, taken: str, after: int) -> None:
     played = play(
-        DOWN, addresses=(ONE, TWO), mta=lambda to: to in taken, remembered=own(refused=before)
+        DOWN,
+        addresses=(ONE, TWO),
+        mta=lambda to: to in taken,
+        remembered=node_memory(refused=before),
     )
     assert played.node_memory().refused == after
 
 
 def test_a_refused_hand_over_lets_another_speak_the_next_time() -> None:
     peer = states("peer", refused=0)
-    assert play(DOWN, heard=[peer], remembered=own(refused=1)).mails == []
-    assert play(DOWN, heard=[states("peer", refused=2)], remembered=own(refused=1)).mails
+    assert play(DOWN, heard=[peer], remembered=node_memory(refused=1)).mails == []
+    assert play(DOWN, heard=[states("peer", refused=2)], remembered=node_memory(refused=1)).mails
 
 
 # What the operator takes away.
@@ -557,7 +562,7 @@ def test_what_peers_say_of_silences_is_stored() -> None:
 
 
 def changing(count: int) -> list[Incident]:
-    """Return told incidents that make COUNT changes within the last minutes."""
+    """Return told incidents that make `count` changes within the last minutes."""
     times = [NOW - 600.0 + 60.0 * number for number in range(count)]
     pairs = itertools.zip_longest(times[::2], times[1::2])
     return [
@@ -740,9 +745,11 @@ def test_who_was_slow_to_see_greets_again_before_it_tells(
 def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     """The first may be handing over just then."""
     first = states("a", refused=1)._replace(tests=frozenset[Test]())
-    spoken = play(DOWN, heard=[first], remembered=own(refused=2))
+    spoken = play(DOWN, heard=[first], remembered=node_memory(refused=2))
     assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.node_memory().refused == 2
-    assert play(DOWN, remembered=own(refused=2)).node_memory().refused == 0, "the first itself"
+    assert play(DOWN, remembered=node_memory(refused=2)).node_memory().refused == 0, (
+        "the first itself"
+    )
 
 
 def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:
@@ -815,7 +822,7 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         None,
     )
     for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
-        later = play(UP, clock=Clock(5.0 + seconds), remembered=own(troubles=(known,)))
+        later = play(UP, clock=Clock(5.0 + seconds), remembered=node_memory(troubles=(known,)))
         assert (
             len(later.complaints) == complaints and later.events().count("trouble") == complaints
         ), seconds
@@ -828,7 +835,7 @@ def test_what_is_over_is_logged_with_from_when_to_when() -> None:
         UP,
         clock=Clock(605.0),
         heard=[states("peer"), states("z")],
-        remembered=own(troubles=(known,)),
+        remembered=node_memory(troubles=(known,)),
     )
     assert over.complaints == []
     assert [facts for event, facts in over.notes if event == "trouble-over"] == [
@@ -836,14 +843,14 @@ def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     ]
     (ended,) = over.node_memory().troubles
     assert ended.ended == NOW + 605.0
-    again = play(UP, clock=Clock(665.0), remembered=own(troubles=(ended,)))
+    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=(ended,)))
     assert again.complaints == [], "not twice in an hour"
     assert again.node_memory().troubles[0].since == NOW + 665.0
 
 
 def test_a_new_text_is_logged_and_not_complained_of() -> None:
     (known,) = play(UP, peers=3).node_memory().troubles
-    changed = play(UP, clock=Clock(65.0), peers=2, remembered=own(troubles=(known,)))
+    changed = play(UP, clock=Clock(65.0), peers=2, remembered=node_memory(troubles=(known,)))
     assert changed.complaints == [] and changed.events().count("trouble") == 1
 
 
@@ -865,7 +872,10 @@ def test_drift_is_a_warning_and_no_complaint() -> None:
         "somebody may just be writing it on one node after the other"
     )
     drifted = play(
-        UP, clock=Clock(305.0), heard=[other], remembered=own(troubles=first.node_memory().troubles)
+        UP,
+        clock=Clock(305.0),
+        heard=[other],
+        remembered=node_memory(troubles=first.node_memory().troubles),
     )
     assert drifted.complaints == []
     (said,) = (facts for event, facts in drifted.notes if event == "trouble")
@@ -889,7 +899,7 @@ def test_what_this_node_sees_is_marked_if_it_suspects_itself() -> None:
         judgement = verdict.decide(fails, [passes], 2, incident_open=False)
         judgements[Test(f"host{number}", "http")] = judgement
     config = effects.RoundConfig("id-me", frozenset(judgements), "", (ONE,))
-    memory = effects.Memory(own(), {}, [], [], {}, lambda _: [])
+    memory = effects.Memory(node_memory(), {}, [], [], {}, lambda _: [])
     here = situation.Situation(config, memory, Clock(), lambda *_, **__: None)
     check = self_check.SelfCheck(here)
     for marked in check.mark_suspects(judgements).values():
@@ -913,7 +923,7 @@ OWN_AGREES = Rehearsal(TEST, "", OWN_PASSES)
 
 
 def test_a_daemon_that_disagrees_in_three_rounds_running_is_named() -> None:
-    remembered = own()
+    remembered = node_memory()
     for rounds in (1, 2, 3):
         played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[OWN_DISAGREES])
         assert played.rehearsed == [effects.Rehearse(remembered.rehearsal_failures)], "once a round"
@@ -929,7 +939,7 @@ def test_a_daemon_that_disagrees_in_three_rounds_running_is_named() -> None:
 
 
 def test_a_daemon_that_agrees_once_in_between_is_not_named() -> None:
-    remembered = own()
+    remembered = node_memory()
     for rehearsal in (OWN_DISAGREES, OWN_DISAGREES, OWN_AGREES, OWN_DISAGREES, OWN_DISAGREES):
         played = play(UP, heard=[states("peer")], remembered=remembered, rehearsals=[rehearsal])
         assert played.rehearsed and played.complaints == []
@@ -941,7 +951,7 @@ def test_what_fails_here_is_no_proof_of_anything() -> None:
         RehearsalFailure(NAME, "", 3, "a false vote"),
         RehearsalFailure(NAME, "peer", 3, "peer cannot tell"),
     )
-    remembered = own(rehearsal_failures=failures)
+    remembered = node_memory(rehearsal_failures=failures)
     kept = play(UP, heard=[states("peer")], remembered=remembered)
     assert kept.node_memory().rehearsal_failures == failures[:1], (
         "no round judges the peer, so it is not known to be well"
@@ -974,16 +984,18 @@ def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> No
         UP,
         clock=Clock(605.0),
         heard=[states("peer"), states("z")],
-        remembered=own(troubles=(known,)),
+        remembered=node_memory(troubles=(known,)),
     ).node_memory()
-    again = play(UP, clock=Clock(665.0), remembered=own(troubles=over.troubles))
+    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=over.troubles))
     assert again.events().count("trouble") == 1 and again.complaints == []
 
 
 def test_one_line_says_all_that_lasts() -> None:
     (known,) = play(UP).node_memory().troubles
     mute = known._replace(kind="no-address", said=NOW - 3600.0)
-    both = play(UP, clock=Clock(665.0), remembered=own(troubles=(known, mute)), addresses=())
+    both = play(
+        UP, clock=Clock(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
+    )
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line
     assert {each.said for each in both.node_memory().troubles} == {NOW + 665.0}, (
