@@ -1,7 +1,8 @@
-"""The program dmonitor-check: options, user, lock, and then one round, a dry run, or one of the operator's questions.
+"""The program dmonitor-check: a round, a dry run, or one of the operator's questions.
 
-What a round is stands in `round`, what is wrong with a configuration in `audit`. Exit statuses are those of
-sysexits.h: 0 the round was completed, whatever it found; 64 usage; 70 a bug; 75 try again; 78 configuration.
+It takes options, user and lock. `driver` carries a round out; `audit` finds what is wrong with a
+configuration. The exit statuses are those of sysexits.h: 0 the round was completed, whatever it
+found; 64 usage; 70 a bug; 75 try again; 78 configuration.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dmonitor import observer
+from dmonitor import driver, observer
 from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import did_you_mean, log_problems
-from dmonitor.core import codec, digest, effects, model, round
-from dmonitor.core.model import Judgement, Notification, Test, Vote
-from dmonitor.store import identity, lock, state
+from dmonitor.core import effects
+from dmonitor.core.model import Incident, Judgement, Test, Trouble, Vote
+from dmonitor.store import lock, state
 
 if TYPE_CHECKING:
     import argparse
@@ -31,309 +32,230 @@ if TYPE_CHECKING:
     from dmonitor.execution import delivery
 
 PROGRAM = "dmonitor-check"
-_OVERDUE = 120.0  # seconds after which a round that still holds the lock is taken to hang
+_ROUND_HANGS_AFTER = (
+    120.0  # seconds for which a round may hold the lock before the next one ends it
+)
+_END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
+_TEST_ALERT_PATIENCE = 60  # seconds for all mails of --test-alert together
+
+
+class Options(cli.Options):
+    """The options of dmonitor-check, as they are by default."""
+
+    once = False
+    dry_run = False
+    check_config = False
+    test_alert = False
+    peers = False
+    test: str | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit status, or, without ARGUMENTS of a caller's, leave with it."""
-    chosen = _Chosen()
-    cli.parse(_parser, chosen, arguments)
-    if chosen.peers and chosen.test is None:
-        _parser().error("--peers goes with --test")
-    log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
+    """Run the program; return its exit status, or leave with it if no `arguments` are passed."""
+    options = Options()
+    cli.parse(_parser, options, arguments)
+    if options.peers and options.test is None:
+        _parser().error("--peers needs --test")
+    log.start(PROGRAM, to_stderr=options.verbose, verbose=options.verbose)
     os.umask(0o027)
-    status = cli.guard(lambda: _run(chosen))
+    status = cli.guard(lambda: _run(options))
     if arguments is None:
         cli.leave(status)
     return status
-
-
-def _run(chosen: _Chosen) -> int:
-    if chosen.check_config or chosen.test_alert or chosen.dry_run or chosen.test is not None:
-        user.become()
-    else:
-        user.become(chosen.state, chosen.run_dir)
-        return _round(chosen)
-    if chosen.check_config:
-        from dmonitor.config import audit
-
-        return audit.report(chosen.config, chosen.state, _troubles(chosen))
-    return (
-        _test_alert(chosen)
-        if chosen.test_alert
-        else _dry_run(chosen)
-        if chosen.test is None
-        else _one_test(chosen, chosen.test)
-    )
-
-
-def _troubles(chosen: _Chosen) -> Sequence[model.Trouble]:
-    with contextlib.suppress(StateError, OSError):  # the next round says so
-        return state.peek(chosen.state, chosen.run_dir)[2].troubles
-    return ()
-
-
-class _Chosen(cli.Options):
-    once = dry_run = check_config = test_alert = peers = False
-    test: str | None = None
 
 
 def _parser() -> argparse.ArgumentParser:
     from dmonitor.base import options
 
     parser = options.make_parser(
-        PROGRAM, "Run one round: test, ask the peers about what fails, mail what a quorum sees."
+        PROGRAM,
+        "Run one round: run all tests, ask the peers about what fails, mail what a quorum sees.",
     )
     parser.add_argument(
         "--once",
         action="store_true",
         help="greet the peers once, and do not stay for what they find",
     )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
         "-n",
         "--dry-run",
         action="store_true",
-        help="test and ask, print who sees what; tell and store nothing",
+        help="run all tests, ask the peers, print who sees what; mail and store nothing",
     )
-    what.add_argument(
-        "-t", "--check-config", action="store_true", help="say what is wrong with the configuration"
+    action.add_argument(
+        "-t",
+        "--check-config",
+        action="store_true",
+        help="print what is wrong with the configuration",
     )
-    what.add_argument(
+    action.add_argument(
         "--test-alert",
         action="store_true",
-        help="mail every address a test, and run every hook; say what came of it",
+        help="mail every address a test, run every hook, and print what each answered",
     )
-    what.add_argument(
-        "--test", metavar="HOST/NAME", help="run one test as a round would; print its result"
+    action.add_argument(
+        "--test", metavar="HOST/NAME", help="run one test as a round runs it; print its result"
     )
-    parser.add_argument("--peers", action="store_true", help="with --test: ask everybody")
+    parser.add_argument("--peers", action="store_true", help="with --test: ask all peers too")
     return parser
 
 
-def _round(chosen: _Chosen) -> int:
-    """Run one round, unless another one runs."""
+def _run(options: Options) -> int:
+    """Do what the options ask for; return the exit status."""
+    is_question = options.check_config or options.test_alert or options.dry_run
+    if not is_question and options.test is None:
+        user.become(options.state, options.run_dir)
+        return _round(options)
+    user.become()
+    if options.check_config:
+        from dmonitor.config import audit
+
+        return audit.report(options.config, options.state, _last_troubles(options))
+    if options.test_alert:
+        return _test_alert(options)
+    if options.test is not None:
+        return _one_test(options, options.test)
+    return _dry_run(options)
+
+
+def _last_troubles(options: Options) -> Sequence[Trouble]:
+    """Return the troubles that the last round found; none if the state cannot be read."""
+    with contextlib.suppress(StateError, OSError):  # the next round complains of that
+        _, _, node_memory = state.peek(options.state, options.run_dir)
+        return node_memory.troubles
+    return ()
+
+
+# A round.
+
+
+def _round(options: Options) -> int:
+    """Run one round, unless another one runs; return the exit status."""
     began = time.monotonic()
-    own = lock.Lock(chosen.state, "check")
+    round_lock = lock.Lock(options.state, "check")
     try:
-        _take(own)
+        _take(round_lock)
     except lock.Busy as busy:
         log.warning("round-skipped", reason=str(busy))
         return os.EX_TEMPFAIL
-    own.write_holder(pidfile=False)
+    round_lock.write_holder(pidfile=False)
     try:
-        return _locked_round(chosen, began)
+        return _locked_round(options, began)
     finally:
-        own.release()
+        round_lock.release()
 
 
-def _take(own: lock.Lock) -> None:
-    """Take the lock, from a round that hangs by ending that."""
+def _take(round_lock: lock.Lock) -> None:
+    """Take the lock; raise lock.Busy if another round holds it. End that round if it hangs."""
     try:
-        own.take()
+        round_lock.take()
     except lock.Busy as busy:
-        if not busy.pid or busy.age < _OVERDUE:
+        if not busy.pid or busy.age < _ROUND_HANGS_AFTER:
             raise
         log.error("round-hung", pid=busy.pid, seconds=int(busy.age))
         lock.end(busy.pid)
-        own.take(patience=2)
+        round_lock.take(patience=_END_PATIENCE)
 
 
-def _locked_round(chosen: _Chosen, began: float) -> int:
-    configuration = load_configuration(chosen.config)
+def _locked_round(options: Options, began: float) -> int:
+    configuration = load_configuration(options.config)
     log_problems(configuration.problems)
-    with state.Store(chosen.state, chosen.run_dir) as store:
-        if not configuration.complete:  # whoever cannot be found may well be there
-            configuration = configuration._replace(
-                addresses=store.addresses(configuration.addresses)
-            )
-        all_told = _Driver(chosen, configuration, store, began).drive()
+    with state.Store(options.state, options.run_dir) as store:
+        if not configuration.complete:
+            # An address that cannot be read now may still be there, so it is mailed too.
+            addresses = store.addresses(configuration.addresses)
+            configuration = configuration._replace(addresses=addresses)
+        all_taken = driver.Driver(
+            configuration, store, directory=options.state, began=began, once=options.once
+        ).drive()
     faulthandler.cancel_dump_traceback_later()
     log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
-    return os.EX_OK if all_told else os.EX_TEMPFAIL
+    return os.EX_OK if all_taken else os.EX_TEMPFAIL
 
 
-class _Clock(NamedTuple):
-    """The clocks of one round that began at BEGAN, monotonic."""
-
-    began: float
-    now: Callable[[], float]
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.began
-
-    def text(self, at: float) -> str:
-        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at - self.now() + time.time()))
+# The operator's questions. None of them changes or stores anything.
 
 
-class _Driver:
-    """Does in earnest what the script of `round` wants done."""
-
-    def __init__(
-        self, chosen: _Chosen, configuration: Configuration, store: state.Store, began: float
-    ) -> None:
-        self._config, self._store = configuration, store
-        self._clock = _Clock(began, store.clock.now)
-        node_id, settings = identity.make(chosen.state), configuration.settings
-        own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
-        self._observer = observer.Observer(
-            configuration, node_id, store.lookups(), self._clock, own_incarnation
-        )
-        store.remember(configuration.addresses, self._observer.around.addresses)
-        tests, silences = (
-            digest.digest(configuration.tests),
-            tuple(map(store.clock.from_wall, configuration.silences)),
-        )
-        addresses, nodes, complete = (
-            configuration.addresses,
-            configuration.nodes,
-            configuration.complete,
-        )
-        rules = (settings.quorum, settings.confirm, settings.flapping, settings.remind, chosen.once)
-        self._setup = effects.RoundConfig(
-            node_id, self._observer.tests, tests, addresses, silences, nodes, complete, *rules
-        )
-        self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
-        self._mails: Mapping[str, Sequence[Notification]] = {}
-        self._me = ""
-
-    def drive(self) -> bool:
-        """Take the round; return whether all that was handed over was taken."""
-        course = round.run_round(
-            self._setup, self._store.memory(), self._clock, _note, state.fresh_id
-        )
-        came = None
-        try:
-            while True:
-                came = self._do(course.send(came))
-        except StopIteration as end:
-            return bool(end.value)
-        finally:
-            self._observer.close()
-
-    def _do(self, effect: effects.Effect) -> object:
-        match effect:
-            case effects.Observe():
-                seen = self._observer.observe(effect)
-                self._me = seen.me.name
-                return seen
-            case effects.Greet():
-                return self._observer.greet(effect)
-            case effects.Rehearse():
-                return self._observer.rehearse(effect)
-            case effects.Save():
-                return self._store.save(effect)
-            case effects.Wait(seconds):
-                time.sleep(seconds)
-            case effects.HandOver(mails):
-                self._hand_over(mails)
-            case effects.Next():
-                return self._next()
-            case effects.Complain(text):
-                log.complain(text)
-        return None
-
-    def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
-        from dmonitor.core import mail
-        from dmonitor.execution import delivery
-
-        settings, shift, now = self._config.settings, self._store.clock.to_wall(), time.time()
-        letters = {}
-        for address, told in mails.items():
-            owed = [codec.shift_times(each, lambda at: at + shift) for each in told]
-            if names.is_hook(address):
-                letters[address] = delivery.Letter(
-                    (self._config.hook(address),), *mail.compose_facts(owed, node=self._me, now=now)
-                )
-            else:
-                content = mail.compose(owed, sender=settings.sender, node=self._me, now=now)
-                letters[address] = delivery.mail(
-                    content, address, sendmail=settings.sendmail, sender=settings.sender
-                )
-        self._mails = mails
-        self._deliveries = delivery.send(
-            letters, patience=observer.HANDED_OVER_BY - self._clock.elapsed()
-        )
-
-    def _next(self) -> tuple[str, bool] | None:
-        for address, delivered in self._deliveries:
-            event, write = ("handed-over", log.info) if delivered.taken else ("refused", log.error)
-            for owed in self._mails[address]:
-                known = owed.incident
-                kind, reason = owed.kind.value, delivered.text or None
-                write(
-                    event,
-                    address=address,
-                    kind=kind,
-                    test=str(known.test),
-                    incident=known.id,
-                    reason=reason,
-                )
-            return address, delivered.taken
-        return None
-
-
-def _note(level: str, event: str, /, **facts: log.Value) -> None:
-    getattr(log, level)(event, **facts)
-
-
-def _load_aloud(chosen: _Chosen) -> Configuration:
-    """Read the configuration for a person at a terminal."""
-    configuration = load_configuration(chosen.config)
+def _load_and_complain(options: Options) -> Configuration:
+    """Return the configuration, and print what is wrong with it on the operator's terminal."""
+    configuration = load_configuration(options.config)
     for problem in configuration.problems:
         log.complain(str(problem))
     return configuration
 
 
-def _dry_run(chosen: _Chosen) -> int:
-    """Test and ask, print who sees what; change nothing."""
-    configuration = _load_aloud(chosen)
+def _dry_run(options: Options) -> int:
+    """Run all tests, ask the peers about all of them, print who sees what."""
+    configuration = _load_and_complain(options)
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
-    seen, open_tests = look(chosen, configuration)
-    for test, judgement in seen.judgements.items():
+    observation, open_tests = look(options, configuration)
+    for test, judgement in observation.judgements.items():
         print("\n".join(_describe(test, judgement, test in open_tests)))
     return os.EX_OK
 
 
-def _one_test(chosen: _Chosen, name: str) -> int:
-    """Run one test as a round would, print what came of it, and what the peers see if they are to be asked; change nothing."""
-    configuration = load_configuration(chosen.config)
-    name = name.removeprefix(f"{chosen.config}/hosts.d/")
-    tests = {test: wants for test, wants in configuration.tests.items() if str(test) == name}
-    for problem in configuration.problems:
-        if not tests or problem.path == f"{chosen.config}/hosts.d/{name}":
-            log.complain(str(problem))
-    if not tests:
-        hint = did_you_mean(name, map(str, configuration.tests))
-        log.complain(f"no such test in {chosen.config}/hosts.d: '{names.printable(name)}'{hint}")
+def _one_test(options: Options, name: str) -> int:
+    """Run one test as a round runs it; print its result, and what the peers see if asked for.
+
+    Return 0 if the test passes, 1 if it fails, 3 if it is UNKNOWN.
+    """
+    configuration = load_configuration(options.config)
+    test = _find_test(options, configuration, name.removeprefix(f"{options.config}/hosts.d/"))
+    if test is None:
         return os.EX_USAGE
     if os.geteuid() and user.name() != user.find().pw_name:
         log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
-    configuration = configuration._replace(
-        tests=tests, nodes=configuration.nodes if chosen.peers else ()
-    )
-    seen, open_tests = look(chosen, configuration)
-    (test,) = tests
-    judgement = seen.judgements[test]
+    configuration = configuration._replace(tests={test: configuration.tests[test]})
+    if not options.peers:
+        configuration = configuration._replace(nodes=())
+    observation, open_tests = look(options, configuration)
+    judgement = observation.judgements[test]
     lines = _describe(test, judgement, test in open_tests)
-    print("\n".join(lines) if chosen.peers else lines[1].strip().partition(" ")[2].strip())
-    return {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}[judgement.answers[0].vote]
+    if options.peers:
+        print("\n".join(lines))
+    else:
+        _, _, own_result = lines[1].strip().partition(" ")  # without the node's name
+        print(own_result.strip())
+    statuses = {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}
+    return statuses[judgement.answers[0].vote]
+
+
+def _find_test(options: Options, configuration: Configuration, name: str) -> Test | None:
+    """Return the test HOST/NAME; print what is wrong with its file, or why it is not there."""
+    found = [test for test in configuration.tests if str(test) == name]
+    for problem in configuration.problems:
+        if not found or problem.path == f"{options.config}/hosts.d/{name}":
+            log.complain(str(problem))
+    if found:
+        return found[0]
+    hint = did_you_mean(name, map(str, configuration.tests))
+    log.complain(f"no such test in {options.config}/hosts.d: '{names.printable(name)}'{hint}")
+    return None
 
 
 def look(
-    chosen: cli.Options, configuration: Configuration
+    options: cli.Options, configuration: Configuration
 ) -> tuple[effects.Observation, frozenset[Test]]:
-    """Test and ask as a round does, everybody about everything; return what is seen, and which tests have an open incident."""
+    """Observe as a round does, but ask every peer about every test; change nothing.
+
+    Return what is seen, and the tests that have an open incident.
+    """
     began = time.monotonic()
-    node_id, incidents, _ = (
-        state.peek(chosen.state, chosen.run_dir) if configuration.nodes else ("", (), None)
-    )
-    own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
+    node_id = ""
+    incidents: Sequence[Incident] = ()
+    if configuration.nodes:
+        node_id, incidents, _ = state.peek(options.state, options.run_dir)
     eyes = observer.Observer(
-        configuration, node_id, {}, _Clock(began, time.time), own_incarnation, ask_all=True
+        configuration,
+        node_id,
+        {},
+        driver.Clock(began, time.time),
+        functools.partial(lock.holder, options.state, "dmonitord"),
+        ask_all=True,
     )
-    open_tests = frozenset(known.test for known in incidents if known.is_open)
+    open_tests = frozenset(incident.test for incident in incidents if incident.is_open)
     try:
         observation = eyes.observe(effects.Observe(open_tests, tuple(incidents)))
     finally:
@@ -343,61 +265,60 @@ def look(
 
 
 def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str]:
-    """Return the lines that a dry run prints for one test: the verdict, then what each node sees."""
+    """Return the lines that are printed for one test: the verdict, then what each node sees."""
     verdict = judgement.verdict.value
     if len(judgement.answers) > 1:
-        count = len(judgement.sites(Vote.FAILING))
-        verdict += f": {names.pluralize(count, 'site')} failing, quorum {judgement.quorum}"
+        failing = names.pluralize(len(judgement.sites(Vote.FAILING)), "site")
+        verdict += f": {failing} failing, quorum {judgement.quorum}"
     if incident_open:
         verdict += ", incident open"
     width = max(len(answer.node.name) for answer in judgement.answers)
     lines = [f"{test}  {verdict}"]
     for answer in judgement.answers:
         duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
-        lines.append(
-            f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}".rstrip()
-        )
+        line = f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}"
+        lines.append(line.rstrip())
     return lines
 
 
-def _test_alert(chosen: _Chosen) -> int:
-    """Mail each address a test, and run each hook; say what sendmail and these answered."""
+def _test_alert(options: Options) -> int:
+    """Mail each address a test, and run each hook; print what sendmail and each hook answered."""
     from dmonitor.core import mail
     from dmonitor.execution import delivery
 
-    configuration = _load_aloud(chosen)
+    configuration = _load_and_complain(options)
     if not configuration.addresses:
         log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
         return os.EX_CONFIG
     settings = configuration.settings
-    me = cluster.resolve_cluster(configuration.nodes, settings, {}).me
+    node = cluster.resolve_cluster(configuration.nodes, settings, {}).me.name
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):
-            letters[address] = delivery.Letter(
-                (configuration.hook(address),), *mail.compose_test_facts(node=me.name)
-            )
+            content, facts = mail.compose_test_facts(node=node)
+            letters[address] = driver.hook_letter(configuration, address, content, facts)
         else:
-            content = mail.compose_test(
-                address, sender=settings.sender, node=me.name, now=time.time()
-            )
-            letters[address] = delivery.mail(
-                content, address, sendmail=settings.sendmail, sender=settings.sender
-            )
-    deliveries = dict(delivery.send(letters, patience=60))
-    for address, delivered in deliveries.items():
-        where = "now look where it tells" if names.is_hook(address) else "now look into the mailbox"
-        outcome = (
-            f"taken by {letters[address].command[0]}: {where}" if delivered.taken else "not taken"
-        )
-        print(f"{address}: {outcome}" + (f": {delivered.text}" if delivered.text else ""))
-        log.info(
-            "test-alert",
-            address=address,
-            taken="yes" if delivered.taken else "no",
-            text=delivered.text or None,
-        )
-    return os.EX_OK if all(delivered.taken for delivered in deliveries.values()) else os.EX_TEMPFAIL
+            content = mail.compose_test(address, sender=settings.sender, node=node, now=time.time())
+            letters[address] = driver.mail_letter(configuration, address, content)
+    all_taken = True
+    # Every outcome is awaited first, so that the lines come together.
+    for address, outcome in list(delivery.send(letters, patience=_TEST_ALERT_PATIENCE)):
+        _print_outcome(address, letters[address].command[0], outcome)
+        all_taken = all_taken and outcome.taken
+    return os.EX_OK if all_taken else os.EX_TEMPFAIL
+
+
+def _print_outcome(address: str, program: str, outcome: delivery.Delivery) -> None:
+    """Print and log what `program` answered to the test alert for `address`."""
+    text = "not taken"
+    if outcome.taken:
+        where = "where it tells" if names.is_hook(address) else "into the mailbox"
+        text = f"taken by {program}: now look {where}"
+    if outcome.text:
+        text += f": {outcome.text}"
+    print(f"{address}: {text}")
+    taken = "yes" if outcome.taken else "no"
+    log.info("test-alert", address=address, taken=taken, text=outcome.text or None)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class Witness:
                 stores=not store.failed,
                 wall=time.time(),
             )
-            return effects.state_of(
+            return effects.statement_of(
                 own,
                 store.incidents(evidence=False),
                 [store.clock.from_wall(each) for each in silences],
@@ -137,7 +137,7 @@ class Witness:
 
         alone = NodeStatus(greeting.name, greeting.node_id, now, tests=tests, stores=False)
         return self._read(
-            read, (effects.state_of(effects.NodeMemory(), [], silences, alone, now), now)
+            read, (effects.statement_of(effects.NodeMemory(), [], silences, alone, now), now)
         )
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:

@@ -98,6 +98,7 @@ class Observer:
             config.nodes, settings, known
         )  # may take a while; the plugins run meanwhile
         self._me, self._open = self.around.me, frozenset[Test]()
+        self._asked: set[Test] = set()
         self.tests = frozenset(
             {*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)}
         )
@@ -137,7 +138,8 @@ class Observer:
             test: self._judge(test)
             for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
         }
-        return Observation(self._me, judgements, tuple(self._asker.contacts.values()))
+        contacts = tuple(self._asker.contacts.values())
+        return Observation(self._me, judgements, contacts, frozenset(self._asked))
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
         """Greet all peers again; return what has come of that in this round."""
@@ -248,6 +250,7 @@ class Observer:
 
     def _ask(self, test: Test) -> None:
         if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._open):
+            self._asked.add(test)
             self._asker.ask(test)
 
     def _own(self, test: Test) -> Answer:

@@ -15,14 +15,14 @@ from local_nodes import LocalNode, Place
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    """A directory that all users may read, with the programs in it."""
+    """Return a directory that all users may read, with the programs in it."""
     with tempfile.TemporaryDirectory(prefix="dmonitor-test.") as directory:
         yield Place(Path(directory))
 
 
 @pytest.fixture
 def port() -> int:
-    """A TCP port that is free, and that no outgoing connection gets by chance before a test listens there."""
+    """Return a free TCP port that no outgoing connection gets by chance before a test listens there."""
     for candidate in random.sample(range(20000, 32000), 100):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("", candidate))
@@ -32,7 +32,7 @@ def port() -> int:
 
 @pytest.fixture
 def three(place: Place, port: int) -> list[LocalNode]:
-    """Three nodes that list each other, and share a key; the first has an address."""
+    """Return three nodes that list each other and share a key; the first has an address to mail."""
     addresses = ["127.0.0.31", "127.0.0.32", "127.0.0.33"]
     nodes = [LocalNode(place, address, addresses, port=port) for address in addresses]
     nodes[0].mail()
@@ -43,5 +43,5 @@ def three(place: Place, port: int) -> list[LocalNode]:
 
 @pytest.fixture(autouse=True)
 def show_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what the package logs in this process on stderr, where pytest shows it of a test that fails."""
+    """Log to stderr, because pytest shows that if a test fails."""
     monkeypatch.setattr("dmonitor.base.log._to_stderr", True)

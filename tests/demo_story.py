@@ -1,6 +1,6 @@
-"""The story that `sh demo` tells: three real nodes, a real target, a sendmail that shows what it gets.
+"""The story that `sh demo` tells, with three real nodes, a real target, and a stand-in for sendmail.
 
-Exit status 0 only if exactly the expected mails came.
+The exit status is 0 only if exactly the expected mails came.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NODES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 TARGET = "127.0.0.21"
 HTTP, SSH = 8029, 8022
 
-# A plugin is any program that prints OK or FAIL. These two are Python, so that the demo needs nothing installed.
+# A plugin is any program that prints OK or FAIL. These are Python, so that the demo needs nothing else.
 PLUGINS = {
     "http": """
         import os, sys, http.client
@@ -49,7 +49,7 @@ PLUGINS = {
 
 
 class Target:
-    """A host with a web server and something like an SSH daemon, and a firewall that can shut single callers out."""
+    """A host with a web server and something like an SSH daemon. It can shut out single callers."""
 
     def __init__(self) -> None:
         self.blocked: set[str] = set()
@@ -92,16 +92,14 @@ class Target:
 
 
 def make_nodes(place: Place) -> list[LocalNode]:
-    nodes, key = (
-        [LocalNode(place, address, list(NODES)) for address in NODES],
-        secrets.token_hex(32),
-    )
+    nodes = [LocalNode(place, address, list(NODES)) for address in NODES]
+    key = secrets.token_hex(32)
     for node in nodes:
         node.key(key)
         for name, port in (("http", HTTP), ("ssh", SSH)):
             node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
             node.plugin(name, PLUGINS[name], os.path.realpath(sys.executable))
-        node.mail()  # on every node the same address; one mail all the same
+        node.mail()  # the same address on every node; only one of them mails it
     return nodes
 
 
@@ -112,13 +110,13 @@ def round_on_each(nodes: list[LocalNode]) -> str:
 
 
 def table(node: LocalNode) -> None:
-    """Show who sees what."""
+    """Print what each node sees."""
     print(f"    $ dmonitor-check --dry-run      # on {node.address}")
     print(textwrap.indent(node.run("dmonitor-check", "--dry-run").stdout, "    "))
 
 
 def pass_time() -> None:
-    """Wait until no node remembers an answer any more; between two rounds of cron that is always so."""
+    """Wait until no daemon gives out an old result; between two rounds of cron that is always so."""
     time.sleep(5.2)
 
 
@@ -143,21 +141,21 @@ def lines_about(log: str, *events: str) -> None:
 
 
 def expect(place: Place, *subjects: str) -> None:
-    """Insist that exactly these mails have come so far, to the one address."""
-    came = [(str(mail["To"]), str(mail["Subject"])) for mail in place.mails()]
+    """Raise AssertionError unless exactly these mails have come so far, to the one address."""
+    mails = [(str(mail["To"]), str(mail["Subject"])) for mail in place.mails()]
     wanted = [(ADDRESS, subject) for subject in subjects]
-    assert came == wanted, f"expected the mails {wanted}, and got {came}"
-    print(f"    mails so far: {len(came)}, as it should be\n")
+    assert mails == wanted, f"expected the mails {wanted}, and got {mails}"
+    print(f"    mails so far: {len(mails)}, as it should be\n")
 
 
 def show(mails: list[email.message.EmailMessage]) -> None:
     for mail in mails:
-        del mail["X-Arguments"]  # our sendmail's note of how it was called
+        del mail["X-Arguments"]  # how the stand-in for sendmail was called
         print(textwrap.indent(str(mail), "    | ", lambda line: True))
 
 
 def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None) -> None:
-    """Play the story; write a page of it into the directory PAGE, if that is named."""
+    """Play the story; write a page of it into the directory `page`, if there is one."""
     first, down = nodes[0], f"DOWN 2 tests on {TARGET}: http, ssh"
     print(
         f"Three nodes on this machine: {', '.join(NODES)}. Each tests {TARGET}: a web server, and something like an SSH daemon."

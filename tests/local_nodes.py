@@ -1,7 +1,7 @@
-"""Real nodes on loopback addresses of this machine, for the demo and the tests: trees, programs, a sendmail.
+"""Real nodes on loopback addresses of this machine, for the demo and the tests.
 
-Works as any user. Root's programs become another user, so everything lies in a directory that all may read, with
-a copy of the package, and what the programs write belongs to who they become.
+They work as any user. Root's programs become another user. So everything lies in a directory that all
+users may read, with a copy of the package, and belongs to that user if the programs write it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[1]
 ADDRESS = "oncall@example.com"
 _SENDMAIL = """#!/bin/sh
-# A stand-in for sendmail: keeps the mail, and its arguments, where they are found.
+# A stand-in for sendmail: it keeps the mail and its arguments as a file in the mailbox.
 umask 000
 draft=$(mktemp {0}/.draft.XXXXXX) && {{ echo "X-Arguments: $*"; cat; }} >"$draft" && mv "$draft" {0}/$(date +%s%N)-$$
 """
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for CONDITION to come true; AssertionError unless it does within SECONDS."""
+    """Wait until `condition` is true; raise AssertionError if it is not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 
 def run_as() -> pwd.struct_passwd:
-    """Return the user that the programs become here."""
+    """Return the user that the programs become on this machine."""
     if os.geteuid():
         return pwd.getpwuid(os.geteuid())
     with contextlib.suppress(KeyError):
@@ -90,7 +90,7 @@ class Place:
 
 
 class LocalNode:
-    """A node at ADDRESS: its configuration, its state, and its two programs."""
+    """A node at one address: its configuration, its state, and its programs."""
 
     def __init__(
         self, place: Place, address: str, nodes: Sequence[str], *, port: int = 2929, conf: str = ""
@@ -98,11 +98,12 @@ class LocalNode:
         self.place = place
         self.address = address
         self.port = port
-        self.also: tuple[str, ...] = ()  # options that both programs get
+        self.also: tuple[str, ...] = ()  # more options for every program
         self.config = place.directory / address
         for name in ("hosts.d", "alert.d", "plugins"):
             (self.config / name).mkdir(parents=True)
-        (self.config / "plugins").chmod(0o755)  # whatever the umask: others' plugins are not run
+        # Plugins that others may write are not run, so the umask must not matter.
+        (self.config / "plugins").chmod(0o755)
         self.state = place.writable(f"{address}-state")
         (self.config / "nodes.txt").write_text("".join(f"{node}\n" for node in nodes))
         settings = f"listen = {address}\nport = {port}\nsendmail = {place.sendmail}\n{conf}"
@@ -116,7 +117,7 @@ class LocalNode:
         return path
 
     def configure(self, lines: str) -> None:
-        """Add LINES to dmonitor.conf."""
+        """Add lines to dmonitor.conf."""
         with open(self.config / "dmonitor.conf", "a") as file:
             file.write(lines)
 
@@ -127,11 +128,11 @@ class LocalNode:
         return path
 
     def mail(self, address: str = ADDRESS) -> None:
-        """Make ADDRESS one that is mailed."""
+        """Add an address that is mailed."""
         (self.config / "alert.d" / address).touch()
 
     def key(self, key: str, name: str = "key") -> None:
-        """Make KEY the one that this node shares with others."""
+        """Set the key that this node shares with others."""
         draft = self.config / ".key"
         draft.write_text(key + "\n")
         draft.chmod(0o640)
@@ -175,7 +176,7 @@ class LocalNode:
         )
 
     def round(self) -> str:
-        """Run a round; return what it logged. AssertionError unless it ended with 0."""
+        """Run a round; return what it logged. Raise AssertionError unless it ended with 0."""
         ran = self.run("dmonitor-check", "--verbose", "--once")
         assert ran.returncode == 0, (
             f"dmonitor-check on {self.address} ended with {ran.returncode}:\n{ran.stderr}"
@@ -193,19 +194,19 @@ class LocalNode:
         )
 
     def stop(self) -> None:
-        """End the daemon, if it runs, and wait until it is gone."""
+        """End the daemon if it runs, and wait until it is gone."""
         with contextlib.suppress(OSError, ValueError):
             pid = self.daemon_pid
             os.kill(pid, signal.SIGTERM)
             for _ in range(500):
                 if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z":
-                    break  # gone, but for a slow init
+                    break  # it has ended; init is slow to collect it
                 time.sleep(0.01)
 
 
 @contextlib.contextmanager
 def running(nodes: Sequence[LocalNode]) -> Iterator[None]:
-    """Have the daemons of NODES running."""
+    """Run the daemons of `nodes` meanwhile."""
     try:
         for node in nodes:
             node.start()

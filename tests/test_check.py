@@ -41,7 +41,7 @@ TOLD = {
 
 
 def prepare(nodes: list[LocalNode]) -> None:
-    """Give each node the test, whose plugin says what a file beside it says."""
+    """Give each node the test; its plugin prints what the file `sees` says."""
     for node in nodes:
         node.test(TEST)
         node.plugin("web", f"cat {node.config}/sees")
@@ -49,7 +49,7 @@ def prepare(nodes: list[LocalNode]) -> None:
 
 
 def living(nodes: list[LocalNode]) -> None:
-    """Prepare NODES, and have the first finish a round: one that never did does not speak."""
+    """Prepare the nodes and let the first one finish a round, because a node that never did does not speak."""
     prepare(nodes)
     nodes[0].round()
 
@@ -65,7 +65,7 @@ def all_see(nodes: list[LocalNode], text: str) -> None:
 
 @contextlib.contextmanager
 def with_sendmail(place: Place, code: str) -> Iterator[None]:
-    """Have a sendmail with CODE in place of the usual one, which is `exec usual "$@"` there."""
+    """Replace sendmail by a shell script meanwhile; the usual one is `exec usual "$@"` in it."""
     usual = place.sendmail.read_text()
     place.program("usual", usual)
     place.program("sendmail", "#!/bin/sh\n" + code.replace("usual", f"{place.directory}/usual"))
@@ -77,7 +77,7 @@ def with_sendmail(place: Place, code: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def started(node: LocalNode) -> Iterator[subprocess.Popen[str]]:
-    """Have a round running; end it if it still does afterwards."""
+    """Run a round meanwhile; end it if it still runs afterwards."""
     with node.popen("dmonitor-check") as process:
         try:
             yield process
@@ -86,7 +86,7 @@ def started(node: LocalNode) -> Iterator[subprocess.Popen[str]]:
 
 
 def forget() -> None:
-    """Let the daemons forget what they have answered."""
+    """Wait until no daemon gives out an old result."""
     time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
 
 
@@ -189,16 +189,16 @@ def test_a_refused_mail_is_owed_until_it_is_taken(three: list[LocalNode], place:
         assert refused.returncode == os.EX_TEMPFAIL
         assert f"refused address={ADDRESS} kind=alert" in refused.stderr
         assert 'reason="sendmail: exit 75: disk full"' in refused.stderr
-        assert own(three[0]).refused == 1
+        assert node_memory(three[0]).refused == 1
         three[0].round()
         assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
-        assert own(three[0]).refused == 0
+        assert node_memory(three[0]).refused == 0
         three[0].round()
         assert len(place.mails()) == 1
 
 
-def own(node: LocalNode) -> NodeMemory:
-    with Store(node.state, read_only=True) as store:
+def node_memory(node: LocalNode) -> NodeMemory:
+    with Store(str(node.state), read_only=True) as store:
         return store.node_memory()
 
 
@@ -213,7 +213,7 @@ def test_one_address_that_is_refused_is_tried_again_alone(
             for _ in range(2):
                 assert three[0].run("dmonitor-check", "--once").returncode == os.EX_TEMPFAIL
         assert [mail["To"] for mail in place.mails()] == [ADDRESS]
-        assert own(three[0]).refused == 0, "the MTA takes mails"
+        assert node_memory(three[0]).refused == 0, "the MTA takes mails"
         three[0].round()
         three[0].round()
     assert [mail["To"] for mail in place.mails()] == [ADDRESS, "full@example.com"]
@@ -314,7 +314,7 @@ def test_a_node_that_cannot_find_its_own_line_is_no_second_site(place: Place, po
 def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> None:
     prepare(three)
     three[0].round()
-    store = Store(three[0].state)
+    store = Store(str(three[0].state))
     with store:
         assert store.lookups() == {node.address: [node.address] for node in three}
 
@@ -572,10 +572,10 @@ def test_a_quiet_round_writes_only_that_it_was(three: list[LocalNode]) -> None:
     prepare(three)
     three[0].round()
     database = three[0].state / "state.db"
-    before, size, begins = content(), database.stat().st_size, own(three[0]).begins
+    before, size, begins = content(), database.stat().st_size, node_memory(three[0]).begins
     three[0].round()
     assert (content(), database.stat().st_size) == (before, size)
-    assert own(three[0]).begins[:-1] == begins
+    assert node_memory(three[0]).begins[:-1] == begins
     assert not (three[0].state / "state.db-wal").exists()
 
 
@@ -609,13 +609,13 @@ def test_a_round_that_hangs_is_ended_by_the_next(
     prepare(three)
     three[0].plugin("web", "sleep 8; echo OK")
     with started(three[0]) as hung:
-        own = lock.Lock(three[0].state, "check")
+        round_lock = lock.Lock(str(three[0].state), "check")
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        monkeypatch.setattr(check, "_OVERDUE", 0.0)
-        check._take(own)
-        own.write_holder()
+        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+        check._take(round_lock)
+        round_lock.write_holder()
         assert hung.wait(2) == -signal.SIGKILL
-        own.release()
+        round_lock.release()
 
 
 def test_an_incident_survives_everything_in_between(three: list[LocalNode], place: Place) -> None:
@@ -623,9 +623,9 @@ def test_an_incident_survives_everything_in_between(three: list[LocalNode], plac
     all_see(three, "FAIL no route")
     with running(three[1:]):
         three[0].round()
-        _, (first,), _ = state.peek(three[0].state)
+        _, (first,), _ = state.peek(str(three[0].state))
         three[0].round()
-        _, (second,), _ = state.peek(three[0].state)
+        _, (second,), _ = state.peek(str(three[0].state))
     assert first.alert == "127.0.0.31"
     assert (first.id, first.began, first.opening) == (second.id, second.began, second.opening)
     assert Path(three[0].state / "state.db").stat().st_size < 100_000
@@ -684,7 +684,7 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(
     with running(three):
         for node in three:
             node.round()
-        with Store(three[2].state) as kept:  # as if its last round had been some minutes ago
+        with Store(str(three[2].state)) as kept:  # as if its last round had been some minutes ago
             begins = tuple(kept.clock.now() - ago for ago in (490.0, 430.0, 370.0))
             kept.save(Save(node=kept.node_memory()._replace(begins=begins, finished=begins[-1])))
         forget()
@@ -777,7 +777,7 @@ def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:
     )
     sees(node, "FAIL")
     assert node.run("dmonitor-check", "--once").stderr == ""
-    with Store(node.state) as kept:  # an hour later
+    with Store(str(node.state)) as kept:  # an hour later
         earlier = [
             known._replace(said=known.said - 3600.0) for known in kept.node_memory().troubles
         ]
@@ -811,7 +811,7 @@ def test_beyond_five_nodes_all_are_asked(place: Place, port: int) -> None:
 
 
 def test_where_two_lines_are_one_id_all_are_asked(place: Place, port: int) -> None:
-    """It has one vote, and where it passes that counts: so nothing is DOWN before all that it says was heard."""
+    """It has one vote, and passing comes first. So nothing is DOWN before both answers were heard."""
     addresses = [f"127.0.0.{number}" for number in range(41, 49)]
     nodes = [LocalNode(place, address, addresses, port=port) for address in addresses[:-1]]
     nodes[1].configure(f"listen = {addresses[1]} {addresses[-1]}\n")

@@ -1,4 +1,4 @@
-"""The demo notices when dmonitor is broken: its exit status is worth something."""
+"""The demo fails if dmonitor is broken."""
 
 from __future__ import annotations
 

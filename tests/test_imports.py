@@ -12,7 +12,7 @@ from local_nodes import LocalNode, Place, running
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 # Each room may import those above it; within a room, imports run one way.
 ROOMS = ("base", "core", "execution", "store", "config", "net", "operator", "")
-TOP = {"check", "command", "dmonitord", "observer", "facts"}
+TOP = {"check", "command", "dmonitord", "driver", "facts", "observer"}
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses; which of its functions, is listed below.
@@ -239,8 +239,8 @@ QUIET = """
 import sys
 sys.path[:0] = [sys.argv[1]]
 from dmonitor.base import cli
-from dmonitor.check import _Chosen, main
-_Chosen.once = len(sys.argv) > 4
+from dmonitor.check import Options, main
+Options.once = len(sys.argv) > 4
 cli.Options.config, cli.Options.state, cli.Options.run_dir = sys.argv[2], sys.argv[3], None
 status = main([])
 print(status, *sys.modules)

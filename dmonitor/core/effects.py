@@ -1,7 +1,7 @@
-"""What a round is made of: what a node remembers, what it is told, what it wants done, and what comes back (rule R6).
+"""The values of a round: what a node remembers, how it is configured, what it wants done (rule R6).
 
-Pure values. `round` is the script that yields the effects; `check`, or a simulator, does them. What must outlive a crash is
-stored by a Save before the next effect; a Save is one transaction.
+Pure data. The script in `round` yields the effects; `driver` carries them out, and so does the
+simulator. A Save is one transaction. It is on disk before the script yields its next effect.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,27 +26,32 @@ from dmonitor.core.model import (
 
 
 class NodeMemory(NamedTuple):
-    """What a node remembers of its own rounds; `heard` is whom it greeted in the last one, `speaks`: it had an address.
+    """What a node remembers of its own rounds. The state keeps it as JSON, by these names."""
 
-    `name` is its own, by which all nodes have to order it: the daemon, which may know less, states this one.
-    `rehearsal_failures` are the rehearsals whose last answer was wrong; `no_daemon` says why our own daemon did not answer then.
-    `reach` has, by the names in our nodes.txt, who was greeted, and whom each of these had greeted itself; `lines` are the names
-    there that are our own.
-    """
-
+    # When its last few rounds began, oldest first.
     begins: tuple[Time, ...] = ()
+    # When its last round ended.
     finished: Time = float("-inf")
+    # Hand-overs refused in a row (R5).
     refused: int = 0
+    # Whether it has an address to mail.
     speaks: bool = False
+    # The peers that it greeted in its last round.
     heard: tuple[NodeStatus, ...] = ()
+    # Its name in nodes.txt, by which every node has to rank it. The daemon may not know it.
     name: str = ""
+    # The digests of its nodes.txt and of its alert.d.
     nodes: str = ""
     addresses: str = ""
     troubles: tuple[model.Trouble, ...] = ()
+    # The rehearsals whose last answer was wrong.
     rehearsal_failures: tuple[model.RehearsalFailure, ...] = ()
+    # Why its own daemon did not answer the last rehearsal; empty if it did.
     no_daemon: str = ""
+    # Each peer that it greeted, with the nodes that this peer had greeted; by their names here.
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
-    lines: tuple[model.NodeName, ...] = ()
+    # The names in nodes.txt here that are this node itself.
+    own_node_names: tuple[model.NodeName, ...] = ()
 
     def status(
         self,
@@ -58,149 +63,191 @@ class NodeMemory(NamedTuple):
         stores: bool = True,
         wall: float = 0.0,
     ) -> NodeStatus:
-        told = {
-            field: getattr(self, field)
-            for field in ("finished", "speaks", "refused", "nodes", "addresses")
-        }
-        told["troubles"] = tuple(known.kind for known in self.troubles if known.ended is None)
-        every, rounds = election.interval(self.begins), len(self.begins)
+        """Return what this node states of itself at `now`.
+
+        `name` is stated until a round has found the node's name in nodes.txt.
+        """
         return NodeStatus(
-            self.name or name,
-            node_id,
-            now,
-            every,
+            name=self.name or name,
+            node_id=node_id,
+            at=now,
+            interval=election.interval(self.begins),
+            finished=self.finished,
+            speaks=self.speaks,
             stores=stores,
+            refused=self.refused,
             tests=tests,
-            rounds=rounds,
+            nodes=self.nodes,
+            addresses=self.addresses,
+            rounds=len(self.begins),
+            troubles=tuple(trouble.kind for trouble in self.troubles if trouble.ended is None),
             version=__version__,
             wall=wall,
-            **told,
         )
 
 
-def state_of(
-    node: NodeMemory,
+def statement_of(
+    node_memory: NodeMemory,
     incidents: Iterable[Incident],
-    silences: Sequence[Silence],
+    silences: Iterable[Silence],
     status: NodeStatus,
     now: float,
 ) -> model.Statement:
-    """Return what a node's greeting states, given what it remembers."""
-    listed = tuple(known for known in incidents if not known.removed)
-    return model.Statement(
-        status,
-        node.heard,
-        tuple(known for known in silences if known.until is None or known.until > now),
-        listed,
-    )
+    """Return what a node's greeting states.
+
+    A silence that is over is not stated. An incident whose test was removed here is not stated
+    either, because that says nothing about the host.
+    """
+    lasting = [silence for silence in silences if silence.until is None or silence.until > now]
+    stated = [incident for incident in incidents if not incident.removed]
+    return model.Statement(status, node_memory.heard, tuple(lasting), tuple(stated))
 
 
 class Memory(NamedTuple):
-    """All that a node remembers; `recall` finds incidents that are long over by their ids."""
+    """All that a node remembers when a round begins."""
 
     node: NodeMemory
     test_states: Mapping[Test, TestState]
-    incidents: Sequence[Incident]  # open, owing, or closed lately
-    outbox: Sequence[Notification]  # told by this node, and not yet taken for that address
-    silences: Mapping[str, Sequence[Silence]]  # what peers said last, by node name
+    # The incidents that are open, that owe a notification, or that closed lately.
+    incidents: Sequence[Incident]
+    # What this node has told, and some address has not yet taken.
+    outbox: Sequence[Notification]
+    # The silences that each peer stated last, by the peer's name.
+    silences: Mapping[str, Sequence[Silence]]
+    # Finds incidents by their ids, however long ago they closed.
     recall: Callable[[Iterable[str]], Iterable[Incident]]
 
 
 class RoundConfig(NamedTuple):
-    """What the round needs to know of the configuration, and who we are; times are of this node's clock.
+    """What a round needs of the configuration, and the node's id.
 
-    `tests` has those that nodes are, too; `digest` is of the others.
+    Times are of this node's clock.
     """
 
     node_id: str
+    # Every test in hosts.d, and each node as a test (R7).
     tests: frozenset[Test]
-    digest: str
+    # The digest of the tests in hosts.d.
+    tests_digest: str
+    # The addresses and hooks in alert.d.
     addresses: tuple[str, ...]
+    # The silences in silence.d of this node.
     silences: tuple[Silence, ...] = ()
     nodes: tuple[Node, ...] = ()
+    # Whether every file could be read. If not, a test or an address that is missing is not removed.
     complete: bool = True
+    # The settings of these names in dmonitor.conf; `remind` is in seconds, 0 for never.
     quorum: int = 2
     confirm: int = 1
     flapping: bool = True
     remind: float = 0.0
-    once: bool = False  # greet once, and do not stay for what the others find
+    # The option --once: greet the peers once, and do not stay for what they find.
+    once: bool = False
 
 
-# Effects, with what is sent back for each.
+# The effects. Each docstring ends with what is sent back to the script.
 
 
 class Observe(NamedTuple):
-    """Run all tests, greet all peers, ask them all about what fails and about OPEN tests -> Observation."""
+    """Run all tests, greet all peers, and ask them about each test that has to be confirmed.
 
+    Sent back: an Observation.
+    """
+
+    # The tests with an open incident: the peers are asked about them even if they pass here.
     open: frozenset[Test]
+    # The incidents that are known here, whose ids a peer need not explain.
     incidents: tuple[Incident, ...]
 
 
 class Rehearse(NamedTuple):
-    """Ask our own daemon, and one peer, about a passing test each -> the Rehearsals that were answered.
+    """Ask this node's daemon, and one peer, about a passing test each (R7).
 
-    What is in FAILURES is asked again; else test and peer are chosen by chance.
+    A rehearsal that failed is asked again; without one, chance chooses the test and the peer.
+    Sent back: a Rehearsal for each answer.
     """
 
     failures: tuple[model.RehearsalFailure, ...] = ()
 
 
 class Greet(NamedTuple):
-    """Greet all peers again -> the Contacts of this round; INCIDENTS are those known here."""
+    """Greet all peers again. Sent back: the Contacts of this round."""
 
+    # The incidents that are known here, as in Observe.
     incidents: tuple[Incident, ...]
 
 
 class Save(NamedTuple):
-    """Store all of this, or none -> whether it is stored for good."""
+    """Store all of this in one transaction. Sent back: whether it is on disk for good.
+
+    A field that has nothing to store is false.
+    """
 
     node: NodeMemory | None = None
     test_states: Mapping[Test, TestState] = MappingProxyType({})
+    # The tests that the operator removed: their states are forgotten.
     gone: frozenset[Test] = frozenset()
     incidents: tuple[Incident, ...] = ()
-    outbox: tuple[Notification, ...] = ()  # new, or with one more refusal
-    settled: tuple[Notification, ...] = ()  # out of the outbox
-    told: tuple[Notification, ...] = ()  # handed over just now
+    # What the outbox gets: new notifications, and those that were refused once more.
+    outbox: tuple[Notification, ...] = ()
+    # What leaves the outbox.
+    settled: tuple[Notification, ...] = ()
+    # What was handed over just now, for the history.
+    told: tuple[Notification, ...] = ()
     changes: tuple[Change, ...] = ()
+    # The silences that each peer stated last, by the peer's name; None if they have not changed.
     silences: Mapping[str, Sequence[Silence]] | None = None
 
 
 class HandOver(NamedTuple):
-    """Start to hand each address its one mail -> None."""
+    """Hand each address its one mail, all at the same time.
+
+    The script yields this same object once for each address: the first time starts all mails.
+    Sent back: (address, whether its mail was taken) of the mail that ends next. So each outcome is
+    stored before the script waits for the next one.
+    """
 
     mails: Mapping[str, Sequence[Notification]]
 
 
-class Next(NamedTuple):
-    """Wait for the MTA -> the next address and whether its mail was taken, or None after the last."""
-
-
 class Wait(NamedTuple):
-    """Let SECONDS pass -> None."""
+    """Let some time pass. Sent back: None."""
 
     seconds: float
 
 
 class Complain(NamedTuple):
-    """Say TEXT to whoever reads what cron mails -> None."""
+    """Print a text on stderr, which cron mails. Sent back: None."""
 
     text: str
 
 
-Effect = Observe | Rehearse | Greet | Save | HandOver | Next | Wait | Complain
+Effect = Observe | Rehearse | Greet | Save | HandOver | Wait | Complain
 
 
 class Observation(NamedTuple):
-    """What a round has seen: who we are in nodes.txt, a judgement for each test, and what came of greeting the peers."""
+    """What a round has seen."""
 
+    # This node, as nodes.txt has it.
     me: Node
     judgements: Mapping[Test, Judgement]
+    # What came of greeting each peer.
     contacts: Sequence[Contact]
+    # The tests that had to be confirmed, so that the peers were asked about them.
+    asked: frozenset[Test]
 
 
 class RoundClock(Protocol):
-    """`now` is this node's clock, in seconds, `text` one of its times for people; `elapsed` counts from the round's beginning."""
+    """The clocks of a round."""
 
-    def now(self) -> float: ...
-    def elapsed(self) -> float: ...
-    def text(self, at: float, /) -> str: ...
+    def now(self) -> float:
+        """Return the time of this node's clock, in seconds."""
+        ...
+
+    def elapsed(self) -> float:
+        """Return the seconds since this round began."""
+        ...
+
+    def text(self, at: float, /) -> str:
+        """Return a time of this node's clock as text for people."""
+        ...

@@ -1,6 +1,6 @@
-"""What a round notes of its judgements and incidents, for whoever reads the log.
+"""What a round logs of its judgements and incidents, for people who read the log.
 
-Pure: it says what is worth an event, and hands it to a Note.
+Pure. It decides what is worth an event and hands the event to a Note.
 """
 
 from __future__ import annotations
@@ -12,81 +12,82 @@ from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Test, Test
 
 
 class Note(Protocol):
-    """Log an event at `debug`, `info`, `warning`, `error` or `critical`."""
+    """Logs an event. The levels are `debug`, `info`, `warning`, `error` and `critical`."""
 
     def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
 
 
-def judgement(
-    note: Note, test: Test, before: TestState, after: TestState, judged: Judgement
+def note_judgement(
+    note: Note, test: Test, before: TestState, after: TestState, judgement: Judgement
 ) -> None:
-    """Log what a round concluded about TEST: every step where something changed, else only for who looks for a fault."""
-    own = judged.answers[0]
-    moved = after.verdict is not before.verdict or after.own_outcome is not before.own_outcome
-    level = "info" if moved else "debug"
-    if moved and after.own_outcome is Outcome.UNKNOWN:
-        # A node that has only just been started is not untestable; if it stays so, that is a trouble.
-        note(
-            "info" if test.host == names.NODE else "warning",
-            "untestable",
-            test=str(test),
-            text=own.text,
-        )
-    if len(judged.answers) > 1 or moved:
-        if len(judged.answers) > 1:
-            note(
-                level,
-                "asked",
-                test=str(test),
-                peers=",".join(answer.node.name for answer in judged.answers[1:]),
-            )
-        for answer in judged.answers[1:]:
-            note(
-                level,
-                "answer",
-                test=str(test),
-                node=answer.node.name,
-                sees=answer.seen,
-                age=_age(answer),
-                text=answer.text,
-            )
-        was = before.verdict.value
+    """Log what a round concluded about `test`.
+
+    If nothing has changed, only the debug log has it.
+    """
+    own_answer = judgement.answers[0]
+    has_new_outcome = after.own_outcome is not before.own_outcome
+    has_changed = has_new_outcome or after.verdict is not before.verdict
+    level = "info" if has_changed else "debug"
+    if has_changed and after.own_outcome is Outcome.UNKNOWN:
+        # A peer that was just started is often UNKNOWN; if it stays so, that is a trouble.
+        untestable = "info" if test.host == names.NODE else "warning"
+        note(untestable, "untestable", test=str(test), text=own_answer.text)
+    others = judgement.answers[1:]
+    if others:
+        _note_answers(note, level, test, others)
+    if others or has_changed:
         note(
             level,
             "verdict",
             test=str(test),
-            verdict=judged.verdict.value,
-            was=was,
-            **_tally(judged),
-            text=own.text,
+            verdict=judgement.verdict.value,
+            was=before.verdict.value,
+            **_tally(judgement),
+            text=own_answer.text,
         )
 
 
-def incident(note: Note, before: Incident | None, after: Incident, judged: Judgement) -> None:
+def _note_answers(note: Note, level: str, test: Test, answers: tuple[Answer, ...]) -> None:
+    """Log which peers were asked about `test`, and what each of them sees."""
+    peers = ",".join(answer.node.name for answer in answers)
+    note(level, "asked", test=str(test), peers=peers)
+    for answer in answers:
+        note(
+            level,
+            "answer",
+            test=str(test),
+            node=answer.node.name,
+            sees=answer.seen,
+            age=answer.age if answer.result else None,
+            text=answer.text,
+        )
+
+
+def note_incident(
+    note: Note, before: Incident | None, after: Incident, judgement: Judgement
+) -> None:
     """Log that an incident has opened or closed."""
     if before is None:
-        note("info", "incident-opened", test=str(after.test), incident=after.id, **_tally(judged))
+        note(
+            "info", "incident-opened", test=str(after.test), incident=after.id, **_tally(judgement)
+        )
     elif after.closed is not None:
-        lasted = round(after.closed - after.began)
         note(
             "info",
             "incident-closed",
             test=str(after.test),
             incident=after.id,
-            seconds=lasted,
-            **_tally(judged),
+            seconds=round(after.closed - after.began),
+            **_tally(judgement),
         )
 
 
-def _age(answer: Answer) -> float | None:
-    return answer.age if answer.result else None
-
-
-def _tally(judged: Judgement) -> dict[str, str | int | None]:
+def _tally(judgement: Judgement) -> dict[str, str | int | None]:
+    """Return the votes as facts of an event."""
     return {
-        "votes": len(judged.sites(Vote.FAILING)),
-        "quorum": judged.quorum,
-        "failing": ",".join(judged.nodes(Vote.FAILING)) or None,
-        "passing": ",".join(judged.nodes(Vote.PASSING)) or None,
-        "abstaining": ",".join(judged.nodes(Vote.ABSTAIN)) or None,
+        "votes": len(judgement.sites(Vote.FAILING)),
+        "quorum": judgement.quorum,
+        "failing": ",".join(judgement.nodes(Vote.FAILING)) or None,
+        "passing": ",".join(judgement.nodes(Vote.PASSING)) or None,
+        "abstaining": ",".join(judgement.nodes(Vote.ABSTAIN)) or None,
     }

@@ -60,7 +60,7 @@ class NodeReport(NamedTuple):
     @property
     def peers(self) -> list[Node]:
         """The nodes of nodes.txt that are not this one."""
-        ours = (self.me, *self.node.lines)
+        ours = (self.me, *self.node.own_node_names)
         return [node for node in self.nodes if node.name not in ours]
 
 

@@ -1,39 +1,41 @@
 """The decision code broken on purpose: each mutation must be found by the simulator (test_simulation.py).
 
-A mutation is a context in which one piece of the real code is another one.
+A mutation is a context in which one piece of the real code is replaced by another one.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from dmonitor.core import election, health, incident, result, verdict
-from dmonitor.core.model import Answer, Incident, Judgement, Verdict
+from dmonitor.core.model import Answer, Incident, Judgement, NodeStatus, Notification, Verdict
 
-from . import world
+from .node import SimNode
+from .virtual_round import VirtualRound
+from .world import World
 
 
 @contextlib.contextmanager
 def marks_told_before_sending() -> Iterator[None]:
     """What is handed over is stored as told first; a refusal takes it back, a crash does not."""
-    resume = world.Round._hand_over
+    original = VirtualRound._hand_over
 
-    def hand_over(self: world.Round, mails: Any) -> None:
+    def hand_over(self: VirtualRound, mails: Mapping[str, Sequence[Notification]]) -> None:
+        disk = self.node.disk
         for mail in mails.values():
-            for each in mail:
-                told = incident.told(each.incident, [each.kind], self.node.name, self.now())
-                known = self.node.disk.incidents[each.incident.id]
-                facts = {
-                    "alert": known.alert or told.alert,
-                    "recovery": known.recovery or told.recovery,
-                }
-                self.node.disk.incidents |= dict.fromkeys(known.ids, known._replace(**facts))
-        resume(self, mails)
+            for notification in mail:
+                kinds = [notification.kind]
+                told = incident.told(notification.incident, kinds, self.node.name, self.now())
+                stored = disk.incidents[notification.incident.id]
+                alert = stored.alert or told.alert
+                recovery = stored.recovery or told.recovery
+                disk.put(stored._replace(alert=alert, recovery=recovery))
+        original(self, mails)
 
-    with mock.patch.object(world.Round, "_hand_over", hand_over):
+    with mock.patch.object(VirtualRound, "_hand_over", hand_over):
         yield
 
 
@@ -49,36 +51,39 @@ def counts_a_peer_twice() -> Iterator[None]:
 
 @contextlib.contextmanager
 def forgets_told_on_restart() -> Iterator[None]:
-    boot = world.World._boot
+    """A node that boots does not know what was told."""
+    original = World._boot
 
-    def forgetful(self: world.World, node: world.SimNode) -> None:
-        for known in list(node.disk.incidents.values()):
-            node.disk.incidents |= dict.fromkeys(known.ids, known._replace(alert="", recovery=""))
-        boot(self, node)
+    def forgetful_boot(self: World, node: SimNode) -> None:
+        for stored in list(node.disk.incidents.values()):
+            node.disk.put(stored._replace(alert="", recovery=""))
+        original(self, node)
 
-    with mock.patch.object(world.World, "_boot", forgetful):
+    with mock.patch.object(World, "_boot", forgetful_boot):
         yield
 
 
 @contextlib.contextmanager
 def lets_any_node_speak() -> Iterator[None]:
-    with mock.patch.object(
-        election, "choose", lambda me, *_: election.Choice(me, "anybody speaks")
-    ):
+    """Every node speaks for every incident."""
+
+    def choose(me: NodeStatus, *_: object) -> election.Choice:
+        return election.Choice(me, "anybody speaks")
+
+    with mock.patch.object(election, "choose", choose):
         yield
 
 
 @contextlib.contextmanager
 def mails_on_unconfirmed() -> Iterator[None]:
-    decide = verdict.decide
+    """What nobody could confirm counts as DOWN."""
+    original = verdict.decide
 
     def hasty(*arguments: Any, **options: Any) -> Judgement:
-        judged = decide(*arguments, **options)
-        return (
-            judged._replace(verdict=Verdict.DOWN)
-            if judged.verdict is Verdict.UNCONFIRMED
-            else judged
-        )
+        judgement = original(*arguments, **options)
+        if judgement.verdict is Verdict.UNCONFIRMED:
+            return judgement._replace(verdict=Verdict.DOWN)
+        return judgement
 
     with mock.patch.object(verdict, "decide", hasty):
         yield
@@ -87,13 +92,15 @@ def mails_on_unconfirmed() -> Iterator[None]:
 @contextlib.contextmanager
 def keeps_told_by_test() -> Iterator[None]:
     """What was told of a test's last incident counts for its next one."""
-    put = incident.Ledger.put
+    original = incident.Ledger.put
 
-    def inherit(self: incident.Ledger, what: Incident) -> None:
-        if not self.find(what.ids):
-            before = [known for known in self if known.test == what.test and known.alert]
-            what = what._replace(alert=before[0].alert) if before else what
-        put(self, what)
+    def inherit(self: incident.Ledger, new: Incident) -> None:
+        if not self.find(new.ids):
+            for earlier in self:
+                if earlier.test == new.test and earlier.alert:
+                    new = new._replace(alert=earlier.alert)
+                    break
+        original(self, new)
 
     with mock.patch.object(incident.Ledger, "put", inherit):
         yield
@@ -101,6 +108,7 @@ def keeps_told_by_test() -> Iterator[None]:
 
 @contextlib.contextmanager
 def closes_on_one_lost_answer() -> Iterator[None]:
+    """A site that is silent counts as passing at once."""
     with mock.patch.object(incident, "SILENT_SITE_GRACE", 0.0):
         yield
 
@@ -108,49 +116,51 @@ def closes_on_one_lost_answer() -> Iterator[None]:
 @contextlib.contextmanager
 def oldest_id_wins() -> Iterator[None]:
     """Open incidents of one test that meet become the older one of them, whatever is known of its ids."""
+    original = incident.Ledger.meet
 
     def meet(self: incident.Ledger, heard: Incident, now: float) -> None:
-        met = self.find(heard.ids)
-        ours = self.open_for(heard.test, flapping=bool(heard.flapping)) if heard.is_open else None
-        if ours and ours not in met:
-            older, younger = sorted((ours, heard), key=lambda known: known.began)
-            if older is heard:
-                self.put(incident.close(younger._replace(void=True, alert="", recovery=""), now))
-                self.put(heard._replace(closed=None, held=now))
-            return
-        original(self, heard, now)
+        ours = None
+        if heard.is_open:
+            ours = self.open_for(heard.test, flapping=bool(heard.flapping))
+        if ours is None or ours in self.find(heard.ids):
+            original(self, heard, now)
+        elif heard.began < ours.began:
+            self.put(incident.close(ours._replace(void=True, alert="", recovery=""), now))
+            self.put(heard._replace(closed=None, held=now))
 
-    original = incident.Ledger.meet
     with mock.patch.object(incident.Ledger, "meet", meet):
         yield
 
 
-# Beyond the eight: each clause of rule R5 that WHY names, switched off.
+# Beyond the eight: each clause of rule R5 that doc/design.md names, switched off.
 
 
 @contextlib.contextmanager
 def takes_refusals_for_success() -> Iterator[None]:
-    came = world.Round._came
+    """A mail that the MTA refuses counts as taken."""
+    original = VirtualRound._ended
 
-    def lie(self: world.Round, address: str, taken: bool) -> Callable[[], None]:
-        return came(self, address, True)
+    def ended(self: VirtualRound, address: str, taken: bool) -> Callable[[], None]:
+        return original(self, address, True)
 
-    with mock.patch.object(world.Round, "_came", lie):
+    with mock.patch.object(VirtualRound, "_ended", ended):
         yield
 
 
 @contextlib.contextmanager
 def forgets_that_nobody_hears_it() -> Iterator[None]:
+    """A node that no peer can reach keeps its rank."""
     with mock.patch.object(election, "_come_before", lambda *_: False):
         yield
 
 
 @contextlib.contextmanager
 def waits_for_ever_for_who_does_not_list_it() -> Iterator[None]:
-    why_not = election._why_not
+    """A first node that never lists an incident keeps its rank for it."""
+    original = election._why_not
 
-    def patient(peer: election.Candidate, now: float, what: Incident | None) -> str:
-        why = why_not(peer, now, what)
+    def patient(peer: election.Candidate, now: float, held: Incident | None) -> str:
+        why = original(peer, now, held)
         return "" if why == "does not list it" else why
 
     with mock.patch.object(election, "_why_not", patient):
@@ -164,9 +174,10 @@ def echoes_itself() -> Iterator[None]:
     def echo(own: Answer, answers: Sequence[Answer]) -> list[Answer]:
         heard: dict[str, Answer] = {}
         for answer in answers:
-            heard.setdefault(
-                answer.node_id + answer.node.name * (answer.node_id == own.node_id), answer
-            )
+            voter = answer.node_id
+            if answer.node_id == own.node_id:
+                voter += answer.node.name
+            heard.setdefault(voter, answer)
         return list(heard.values())
 
     with counts_every_line_as_a_site(), mock.patch.object(verdict, "_one_for_each_node", echo):
@@ -175,8 +186,8 @@ def echoes_itself() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lists_what_is_over_by_its_end() -> Iterator[None]:
-    """What was told more than an hour after its end is not listed any more, and nobody hears that it was told."""
-    with mock.patch.object(incident, "changed_at", lambda known: known.closed):
+    """What was told more than an hour after its end is not listed, and nobody hears that it was told."""
+    with mock.patch.object(incident, "changed_at", lambda over: over.closed):
         yield
 
 
@@ -194,7 +205,7 @@ def counts_every_line_as_a_site() -> Iterator[None]:
 def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
     """A node that is back passes before its first round, and fails again when its last one gets too old."""
     with (
-        mock.patch.object(election, "living_limit", lambda presence: 300.0),
+        mock.patch.object(election, "living_limit", lambda status: 300.0),
         mock.patch.object(election, "LIVING_GRACE", 240.0),
     ):
         yield
@@ -202,15 +213,17 @@ def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
 
 @contextlib.contextmanager
 def forgets_what_it_complained_of() -> Iterator[None]:
+    """A trouble is complained of in every round."""
     with mock.patch.object(health, "REPEAT_SECONDS", 0.0):
         yield
 
 
 @contextlib.contextmanager
 def takes_a_connection_for_a_living_checker() -> Iterator[None]:
+    """A peer passes although its checker has not run for hours."""
     with (
         mock.patch.object(result, "STALE", 1e9),
-        mock.patch.object(election, "living_limit", lambda presence: 1e9),
+        mock.patch.object(election, "living_limit", lambda status: 1e9),
     ):
         yield
 

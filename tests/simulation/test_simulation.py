@@ -1,4 +1,4 @@
-"""The promises on some hundred histories; and that the simulator finds the decision code broken on purpose."""
+"""The promises hold in hundreds of histories; and the simulator finds decision code that is broken."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 
 from . import histories, mutations
 
-# Where a mutation is found, and how many seeds that may take.
+# The kind of history in which a mutation is found, if not in calm ones, and how many seeds it may take.
 FOUND_IN = {
     "forgets_told_on_restart": "rebooted",
     "mails_on_unconfirmed": "rough",
     "closes_on_one_lost_answer": "lossy",
+    "waits_for_ever_for_who_does_not_list_it": "standing",
+    "lists_what_is_over_by_its_end": "late",
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
 }
-FOUND_IN |= {"waits_for_ever_for_who_does_not_list_it": "standing"}
-FOUND_IN |= dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind")
-FOUND_IN |= {"lists_what_is_over_by_its_end": "late"}
-COUNTED = (
-    mutations.forgets_that_nobody_hears_it,
-    mutations.takes_a_late_checker_for_a_good_one,
-)  # by tests of their own
 SEEDS = 300
+# What these break is counted, by tests of their own.
+COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checker_for_a_good_one)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,9 @@ SEEDS = 300
     ids=lambda value: str(value),
 )
 def test_promises(kind: str, count: int) -> None:
-    wrong = [(seed, what) for seed in range(count) for what in histories.play(seed, kind).wrong]
+    wrong = []
+    for seed in range(count):
+        wrong += [(seed, text) for text in histories.play(seed, kind).wrong]
     assert not wrong, f"tests/simulation/run.py {kind} SEED shows it: {wrong[:3]}"
 
 
@@ -63,16 +63,14 @@ def test_what_is_broken_on_purpose_is_found(
 
 
 def _doubled_by_an_unreached_first(count: int) -> tuple[int, int]:
-    played = [
-        history
-        for seed in range(count)
-        if (history := histories.play(seed, "standing")).world.topology == "unreached"
-    ]
-    return sum(history.doubled > 0 for history in played), len(played)
+    """Return in how many histories of an unreached first node something is doubled, and how many there are."""
+    played = [histories.play(seed, "standing") for seed in range(count)]
+    unreached = [history for history in played if history.world.topology == "unreached"]
+    return sum(history.doubled > 0 for history in unreached), len(unreached)
 
 
 def test_a_first_node_that_cannot_be_reached_doubles_next_to_nothing() -> None:
-    """It hears, and would mail all that the others mail; the clause of R5 that has it come last makes the difference."""
+    """It hears, and would mail all that the others mail. The clause of R5 that ranks it last prevents that."""
     doubled, played = _doubled_by_an_unreached_first(80)
     assert doubled <= played * 0.1
     with mutations.forgets_that_nobody_hears_it():
@@ -111,8 +109,7 @@ def test_promises_of_what_hypothesis_sets_up(plan: random.Random, seed: int) -> 
 
 
 def test_hypothesis_shrinks_a_counterexample() -> None:
-    """With `lets_any_node_speak` two nodes are enough to show it, and two are what is left."""
-
+    """Two nodes are enough to show what `lets_any_node_speak` breaks, so two are left."""
     last_wrong = []
 
     def is_wrong(plan: random.Random) -> bool:

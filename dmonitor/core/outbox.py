@@ -1,0 +1,165 @@
+"""What this node owes to which address: tried, taken, refused (rule R6).
+
+Pure. `election` decides which node tells an incident; `telling` hands the mails over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from dmonitor.base import names
+from dmonitor.core.model import Incident, Kind, Notification, Test
+
+_Key = tuple[str, Kind, str]  # of a notification: the incident's id, the kind, the address
+
+Mail = Sequence[Notification]  # all that one address gets at one moment
+
+
+class Taken(NamedTuple):
+    """What follows from a mail that was taken."""
+
+    # The kinds that were told for the first time, by the incident's id.
+    told: dict[str, list[Kind]]
+    # What this node owes from now on, because it has told it to one address and not to all.
+    owed: tuple[Notification, ...]
+
+
+class Outbox:
+    """The notifications that this node has told to some address, and still owes to others."""
+
+    def __init__(self, owed: Iterable[Notification]) -> None:
+        self._owed = _by_key(owed)
+        # What was handed over in this round, whatever came of it.
+        self._tried: set[_Key] = set()
+        # What this node is telling now, and no address has taken yet.
+        self._untold: dict[_Key, Notification] = {}
+
+    def drop_removed(
+        self, addresses: Collection[str], tests: Collection[Test]
+    ) -> list[Notification]:
+        """Drop what is owed to a removed address, or about a removed test; return it."""
+        dropped = []
+        for notification in list(self._owed.values()):
+            if notification.address in addresses and notification.incident.test in tests:
+                continue
+            del self._owed[_key(notification)]
+            dropped.append(notification)
+        return dropped
+
+    def make_mails(
+        self,
+        due: Iterable[Notification],
+        find: Callable[[Iterable[str]], Sequence[Incident]],
+        is_silenced: Callable[[Incident], bool],
+    ) -> dict[str, list[Notification]]:
+        """Return one mail for each address: what is `due` now, and what it is still owed.
+
+        `find` returns the incident that has one of the ids, as it is known now. A notification
+        is tried once in a round, so the mails count as tried from now on.
+        """
+        owed = self._refresh(find)
+        self._untold = _by_key(due)
+        candidates = list(self._untold.values())
+        for notification in owed:
+            if _key(notification) in self._untold or is_silenced(notification.incident):
+                continue
+            candidates.append(notification)
+        mails: dict[str, list[Notification]] = {}
+        for notification in candidates:
+            if self._may_be_tried(notification):
+                mails.setdefault(notification.address, []).append(notification)
+        for mail in mails.values():
+            self._note_tried(mail)
+        return mails
+
+    def _refresh(self, find: Callable[[Iterable[str]], Sequence[Incident]]) -> list[Notification]:
+        """Take each incident as it is known now; its ids may have grown. Return what is owed."""
+        owed = []
+        for notification in self._owed.values():
+            incident = find(notification.incident.ids)[0]
+            owed.append(notification._replace(incident=incident))
+        self._owed = _by_key(owed)
+        return owed
+
+    def _may_be_tried(self, notification: Notification) -> bool:
+        """Return whether `notification` was not tried in this round, and does not come too early.
+
+        No recovery goes out before its alert: if that was refused in this round, both wait.
+        """
+        if self._was_tried(notification, notification.kind):
+            return False
+        alert = notification.incident.id, Kind.ALERT, notification.address
+        owes_alert = alert in self._untold or alert in self._owed
+        return not (owes_alert and self._was_tried(notification, Kind.ALERT))
+
+    def _was_tried(self, notification: Notification, kind: Kind) -> bool:
+        """Return whether `kind` of the incident was handed to this address in this round.
+
+        The incident may have had fewer ids then.
+        """
+        for incident_id in notification.incident.ids:
+            if (incident_id, kind, notification.address) in self._tried:
+                return True
+        return False
+
+    def _note_tried(self, mail: Mail) -> None:
+        for notification in mail:
+            for incident_id in notification.incident.ids:
+                self._tried.add((incident_id, notification.kind, notification.address))
+
+    def tells(self, mail: Mail) -> bool:
+        """Return whether `mail` tells something that no address has taken yet."""
+        return any(_key(notification) in self._untold for notification in mail)
+
+    def take(self, mail: Mail, hooks: Iterable[str]) -> Taken:
+        """Note that `mail` was taken.
+
+        What it told counts as told. This node owes it from now on to each address that has not
+        got it, and to `hooks`.
+        """
+        told: dict[str, list[Kind]] = {}
+        for notification in mail:
+            key = _key(notification)
+            self._owed.pop(key, None)
+            if self._untold.pop(key, None):
+                told.setdefault(notification.incident.id, []).append(notification.kind)
+
+        def is_told(notification: Notification) -> bool:
+            return notification.kind in told.get(notification.incident.id, ())
+
+        owed = [notification for notification in self._untold.values() if is_told(notification)]
+        newly_told = _by_key(notification for notification in mail if is_told(notification))
+        for hook in hooks:
+            for notification in newly_told.values():
+                owed.append(notification._replace(address=hook))
+        self._owed |= _by_key(owed)
+        return Taken(told, tuple(owed))
+
+    def refuse(self, mail: Mail) -> tuple[Notification, ...]:
+        """Note that `mail` was refused; return what was owed before, with one more refusal.
+
+        What it was to tell is not owed by this node: the next round decides who tells it.
+        """
+        refused = []
+        for notification in mail:
+            if _key(notification) in self._owed:
+                refused.append(notification._replace(refusals=notification.refusals + 1))
+        self._owed |= _by_key(refused)
+        return tuple(refused)
+
+    def owes_untried_hooks(self) -> bool:
+        """Return whether a hook is owed something that was not handed to it in this round."""
+        for notification in self._owed.values():
+            is_hook = names.is_hook(notification.address)
+            if is_hook and not self._was_tried(notification, notification.kind):
+                return True
+        return False
+
+
+def _key(notification: Notification) -> _Key:
+    return notification.incident.id, notification.kind, notification.address
+
+
+def _by_key(notifications: Iterable[Notification]) -> dict[_Key, Notification]:
+    return {_key(notification): notification for notification in notifications}

@@ -1,0 +1,148 @@
+"""What a node finds out about itself: whether it is suspect, and what troubles it (rule R7).
+
+Pure. What counts as a trouble, and how long it must last, is decided in `health`; this asks at the
+right moments, marks the votes of suspect nodes, logs, and complains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from dmonitor.core import health
+from dmonitor.core.effects import Complain, Rehearse
+from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
+from dmonitor.core.situation import Situation, Steps
+
+
+class SelfCheck:
+    """The self-check of one round."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self._is_suspect = False
+
+    def mark_suspects(self, judgements: Mapping[Test, Judgement]) -> Mapping[Test, Judgement]:
+        """Return `judgements` with the answers of suspect nodes marked.
+
+        A node is suspect if most of what it tests fails there alone. Each node finds that out for
+        itself and states it as a trouble; the mark never changes a verdict.
+        """
+        suspects = set()
+        for node_id, statement in self._situation.statements.items():
+            if health.SUSPECT in statement.status.troubles:
+                suspects.add(node_id)
+        self._is_suspect = health.is_suspect(judgements)
+        if self._is_suspect:
+            suspects.add(self._situation.config.node_id)
+        if not suspects:
+            return judgements
+        marked = {}
+        for test, judgement in judgements.items():
+            answers = tuple(_mark(answer, suspects) for answer in judgement.answers)
+            marked[test] = judgement._replace(answers=answers)
+        return marked
+
+    def run(
+        self, judgements: Mapping[Test, Judgement], test_states: Mapping[Test, TestState]
+    ) -> Steps:
+        """Rehearse, find what troubles this node, log what is new or over, complain of what is due.
+
+        `judgements` are those of this round, `test_states` the states of all tests after it.
+        """
+        situation = self._situation
+        remembered = situation.node_memory
+        rehearsals = yield Rehearse(remembered.rehearsal_failures)
+        now = situation.clock.now()
+        failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
+        no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
+        view = health.HealthInput(
+            me=situation.me,
+            status=situation.status(),
+            tests=situation.tests,
+            judgements=judgements,
+            test_states=test_states,
+            contacts=situation.contacts,
+            quorum=situation.config.quorum,
+            rehearsal_failures=failures,
+            no_daemon=no_daemon,
+            is_suspect=self._is_suspect,
+        )
+        troubles = self._log_troubles(health.find(view, now), now)
+        serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
+        if any(health.is_due(trouble, now) for trouble in serious):
+            texts = "; ".join(trouble.text for trouble in serious)
+            yield Complain(f"{situation.me.name}: {texts}")
+            troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
+        situation.node_memory = remembered._replace(
+            troubles=tuple(troubles), rehearsal_failures=failures, no_daemon=no_daemon
+        )
+
+    def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:
+        """Log each trouble that is new or over; return all troubles as they are logged."""
+        remembered = self._situation.node_memory.troubles
+        before = {trouble.kind: trouble for trouble in remembered}
+        troubles = []
+        for trouble in health.follow(remembered, found, now):
+            if trouble.ended == now:
+                self._log_over(trouble, now)
+            elif health.is_serious(trouble, now):
+                trouble = self._log_lasting(trouble, before.get(trouble.kind), now)
+            troubles.append(trouble)
+        return troubles
+
+    def _log_over(self, trouble: Trouble, now: float) -> None:
+        clock = self._situation.clock
+        self._situation.note(
+            "warning",
+            "trouble-over",
+            kind=trouble.kind,
+            since=clock.text(trouble.since),
+            until=clock.text(now),
+            seconds=round(now - trouble.since),
+        )
+
+    def _log_lasting(self, trouble: Trouble, before: Trouble | None, now: float) -> Trouble:
+        """Log a trouble that is new, has a new text, or has lasted for another hour.
+
+        Return it as it is logged.
+        """
+        is_warning = trouble.kind in health.WARNINGS
+        is_due = health.is_due(trouble, now)
+        has_new_text = before is not None and before.text != trouble.text
+        if is_due or has_new_text or not trouble.logged:
+            self._situation.note(
+                "warning" if is_warning else "critical",
+                "trouble",
+                kind=trouble.kind,
+                text=trouble.text,
+                since=self._situation.clock.text(trouble.since),
+            )
+        if is_warning and is_due:
+            trouble = trouble._replace(said=now)
+        return trouble._replace(logged=True)
+
+
+def _mark(answer: Answer, suspects: Collection[str]) -> Answer:
+    if answer.node_id in suspects:
+        return answer._replace(suspect=True)
+    return answer
+
+
+def _why_no_daemon(rehearsals: Sequence[Rehearsal], remembered: str) -> str:
+    """Return why this node's daemon did not answer; empty if it did, as before if nobody asked."""
+    reason = remembered
+    for rehearsal in rehearsals:
+        if not rehearsal.peer:
+            reason = rehearsal.answer.reason
+    return reason
+
+
+def _is_complained_of(trouble: Trouble, now: float) -> bool:
+    """Return whether `trouble` is one for people, and not only for the log."""
+    return trouble.kind not in health.WARNINGS and health.is_serious(trouble, now)
+
+
+def _mark_said(trouble: Trouble, said: Collection[Trouble], now: float) -> Trouble:
+    if trouble in said:
+        return trouble._replace(said=now)
+    return trouble

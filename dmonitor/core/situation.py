@@ -1,0 +1,210 @@
+"""What this node knows at a moment of its round: itself, its peers, the incidents, the silences.
+
+Pure. Each greeting of the peers changes it. What follows from it is decided in `conclusions`,
+`telling` and `self_check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from dmonitor.core import digest, election
+from dmonitor.core.effects import (
+    Effect,
+    Memory,
+    NodeMemory,
+    Observation,
+    RoundClock,
+    RoundConfig,
+    Save,
+)
+from dmonitor.core.incident import Ledger, owed
+from dmonitor.core.model import (
+    Contact,
+    Incident,
+    Kind,
+    Node,
+    NodeStatus,
+    Statement,
+    Test,
+    node_test,
+)
+from dmonitor.core.round_log import Note
+from dmonitor.core.silences import Silences
+
+Steps = Generator[Effect, Any, None]  # a part of the round's script
+
+_BEGINS_KEPT = 6  # rounds whose beginnings a node remembers, to measure its interval
+
+
+class Situation:
+    """All that the parts of a round share. `note` logs an event."""
+
+    def __init__(self, config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> None:
+        self.config = config
+        self.clock = clock
+        self.note = note
+        self.ledger = Ledger(memory.incidents, memory.recall)
+        self.silences = Silences(config.silences, memory.silences, config.nodes)
+        self.node_memory = memory.node._replace(
+            begins=(*memory.node.begins, clock.now())[-_BEGINS_KEPT:],
+            speaks=bool(config.addresses),
+            nodes=digest.digest_nodes(config.nodes),
+            addresses=digest.digest(config.addresses),
+        )
+        # Whether what this node stores is on disk for good.
+        self.stores = True
+        # This node, and the tests that it runs; `recognise` knows better.
+        self.me = Node(memory.node.name, "")
+        self.tests = config.tests
+        self.contacts: Sequence[Contact] = ()
+        # What each peer states, by its node id.
+        self.statements: Mapping[str, Statement] = {}
+
+    def open_incidents(self) -> dict[Test, Incident]:
+        """Return the open incident of each test that has one."""
+        found = {}
+        for incident in self.ledger:
+            if incident.is_open and not incident.flapping:
+                found[incident.test] = incident
+        return found
+
+    def recognise(self, observation: Observation) -> None:
+        """Learn which node this is. No node has the test of itself."""
+        self.me = observation.me
+        self.node_memory = self.node_memory._replace(name=observation.me.name)
+        own_tests = set()
+        for contact in observation.contacts:
+            if self._is_own_line(contact):
+                own_tests.add(node_test(contact.node.name))
+        self.tests = self.config.tests - own_tests
+
+    def _is_own_line(self, contact: Contact) -> bool:
+        """Return whether this node itself answers at this line of nodes.txt."""
+        return contact.node_id == self.config.node_id and not contact.cloned
+
+    def hear(self, contacts: Sequence[Contact]) -> None:
+        """Take in what the peers state: their silences and their incidents.
+
+        Closed incidents come first. An id that one peer has closed must not be taken for open
+        because another peer has not heard that yet.
+        """
+        now = self.clock.now()
+        self.contacts = contacts
+        self.statements = {
+            contact.node_id: contact.statement for contact in contacts if contact.statement
+        }
+        self.silences.hear(contacts)
+        stated: list[Incident] = []
+        for statement in self.statements.values():
+            stated.extend(statement.incidents)
+        for incident in sorted(stated, key=lambda incident: incident.is_open):
+            if incident.test in self.tests:
+                self.ledger.meet(incident, now)
+        for incident in self.ledger.changed.values():
+            self.note(
+                "info",
+                "incident-heard",
+                test=str(incident.test),
+                incident=incident.id,
+                state="open" if incident.is_open else "closed",
+                alert=incident.alert or None,
+                recovery=incident.recovery or None,
+            )
+
+    def is_silenced(self, incident: Incident) -> bool:
+        """Return whether nobody may be mailed about `incident` now (R9).
+
+        An operator has silenced its test, or the test flaps and only the flapping is told.
+        """
+        if not incident.flapping and self.ledger.open_for(incident.test, flapping=True):
+            return True
+        return self.silences.cover(incident.test, self.clock.now())
+
+    def store(self, save: Save) -> Steps:
+        """Store `save`, and with it the incidents and the silences that have changed.
+
+        Nothing is stored if there is nothing to store.
+        """
+        self._suppress_closed_in_silence()
+        changed = tuple(self.ledger.changed.values())
+        self.ledger.changed = {}
+        save = save._replace(incidents=changed, silences=self.silences.take_changes())
+        if any(save):
+            self.stores = yield save
+
+    def _suppress_closed_in_silence(self) -> None:
+        """Suppress each incident that closes in silence before its alert is told (R9)."""
+        for incident in list(self.ledger.changed.values()):
+            if incident.closed is None or incident.void or Kind.ALERT not in owed(incident):
+                continue
+            if self.is_silenced(incident):
+                self.ledger.put(incident._replace(void=True))
+                self.note(
+                    "info", "incident-suppressed", test=str(incident.test), incident=incident.id
+                )
+
+    # Who speaks (R5).
+
+    def status(self) -> NodeStatus:
+        """Return what this node states of itself now."""
+        return self.node_memory.status(
+            self.me.name,
+            self.config.node_id,
+            self.clock.now(),
+            tests=self.config.tests_digest,
+            stores=self.stores,
+        )
+
+    def is_first(self) -> bool:
+        """Return whether this node speaks for what every node has."""
+        status = self.status()
+        peers = election.candidates(status, self.statements.values())
+        return election.choose(status, peers, self.clock.now()).speaker == status
+
+    def holds_untold(self) -> bool:
+        """Return whether this node knows of an incident that owes a notification now."""
+        for incident in self.ledger:
+            if owed(incident) and incident.test in self.tests and not self.is_silenced(incident):
+                return True
+        return False
+
+    # What the next round is to remember.
+
+    def finish(self) -> NodeMemory:
+        """Return this node's memory at the end of its round."""
+        heard = []
+        for statement in self.statements.values():
+            heard.append(statement.status._replace(version="", wall=0.0))
+        return self.node_memory._replace(
+            finished=self.clock.now(),
+            heard=tuple(heard),
+            reach=self._reach(),
+            own_node_names=self._own_node_names(),
+        )
+
+    def _reach(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return each peer that was greeted, with the nodes that this peer had greeted.
+
+        The names are those in nodes.txt here.
+        """
+        greeted = [contact for contact in self.contacts if contact.statement]
+        names = {contact.node_id: contact.node.name for contact in greeted}
+        names[self.config.node_id] = self.me.name
+        reach = []
+        for contact in greeted:
+            if contact.node_id == self.config.node_id or not contact.statement:
+                continue
+            heard = contact.statement.heard
+            reached = tuple(names.get(status.node_id, status.name) for status in heard)
+            reach.append((contact.node.name, reached))
+        return tuple(reach)
+
+    def _own_node_names(self) -> tuple[str, ...]:
+        """Return the names in nodes.txt that are this node itself."""
+        others = set()
+        for contact in self.contacts:
+            if not self._is_own_line(contact):
+                others.add(contact.node.name)
+        return tuple(node.name for node in self.config.nodes if node.name not in others)

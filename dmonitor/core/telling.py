@@ -1,0 +1,184 @@
+"""When a round hands over what it has to tell, and what follows from each outcome (rules R5, R6).
+
+Pure. `election` decides which node speaks; `outbox` knows which notification goes to whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dmonitor.base import names
+from dmonitor.core import election
+from dmonitor.core.effects import Greet, HandOver, Save, Wait
+from dmonitor.core.incident import is_reminder_due, owed, told
+from dmonitor.core.model import Incident, Kind, Notification
+from dmonitor.core.outbox import Mail, Outbox
+from dmonitor.core.situation import Situation, Steps
+
+GREETINGS_END = 36.0  # seconds of the round, after which no greeting begins
+GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
+
+
+class Telling:
+    """The telling of one round: greet again, hand over, greet again."""
+
+    def __init__(self, situation: Situation, outbox: Outbox) -> None:
+        self._situation = situation
+        self._outbox = outbox
+        # Whether every mail that was handed over in this round was taken.
+        self.all_taken = True
+        # When the peers were greeted last, in seconds of the round.
+        self._greeted_at = 0.0
+        # Why the last choice of a speaker was made: it is logged when it changes.
+        self._last_reason = ""
+
+    def run(self) -> Steps:
+        """Hand over what this node has to tell; stay while a peer may still find something.
+
+        The peers must have been heard a moment ago, because another may have told it meanwhile.
+        """
+        situation = self._situation
+        is_fresh = situation.clock.elapsed() < GREETING_INTERVAL
+        if is_fresh or not self._greets_again():
+            yield from self._hand_over()
+        while self._greets_again():
+            next_greeting = self._greeted_at + GREETING_INTERVAL
+            yield Wait(max(0.0, next_greeting - situation.clock.elapsed()))
+            self._greeted_at = situation.clock.elapsed()
+            contacts = yield Greet(tuple(situation.ledger))
+            situation.hear(contacts)
+            yield from situation.store(Save())
+            yield from self._hand_over()
+
+    def _greets_again(self) -> bool:
+        """Return whether this round greets the peers once more.
+
+        The first node does, because it tells what the others find. A node that knows of something
+        untold does, because it has to hear that it is told.
+        """
+        situation = self._situation
+        next_greeting = max(situation.clock.elapsed(), self._greeted_at + GREETING_INTERVAL)
+        if next_greeting > GREETINGS_END:
+            return False
+        if not situation.contacts or situation.config.once:
+            return False
+        return situation.is_first() or situation.holds_untold()
+
+    def _hand_over(self) -> Steps:
+        """Hand over what is due, and what is left in the outbox.
+
+        Each address gets one mail. Each outcome is stored before the next one is awaited.
+        """
+        situation, outbox = self._situation, self._outbox
+        mails = outbox.make_mails(
+            self._due_notifications(), situation.ledger.find, situation.is_silenced
+        )
+        if not mails:
+            return
+        telling = {address for address, mail in mails.items() if outbox.tells(mail)}
+        was_first = situation.is_first()
+        refusing = set()
+        hand_over = HandOver(mails)
+        for _ in mails:
+            address, taken = yield hand_over
+            if taken:
+                yield from self._store_taken(mails[address])
+                continue
+            self.all_taken = False
+            refusing.add(address)
+            still_owed = outbox.refuse(mails[address])
+            if still_owed:
+                yield from situation.store(Save(outbox=still_owed))
+        yield from self._count_refusals(telling, refusing, was_first=was_first)
+        if outbox.owes_untried_hooks():
+            yield from self._hand_over()
+
+    def _due_notifications(self) -> list[Notification]:
+        """Return what this node has to tell now, for each address that is to be mailed.
+
+        A hook gets what a mail has told, so it is owed that later. Only if there is no address to
+        mail, the hooks themselves are told.
+        """
+        due = self._due()
+        now = self._situation.clock.now()
+        config, refused = self._situation.config, self._situation.node_memory.refused
+        addresses = [address for address in config.addresses if not names.is_hook(address)]
+        notifications = []
+        for address in addresses or config.addresses:
+            for incident, kinds in due:
+                for kind in kinds:
+                    since = incident.held
+                    if kind is Kind.REMINDER:
+                        since = now
+                    notifications.append(Notification(kind, incident, address, since, refused))
+        return notifications
+
+    def _due(self) -> list[tuple[Incident, tuple[Kind, ...]]]:
+        """Return the incidents of which this node has to tell something now, and what."""
+        situation = self._situation
+        status, now = situation.status(), situation.clock.now()
+        peers = election.candidates(status, situation.statements.values())
+        due = []
+        for incident in situation.ledger:
+            kinds = owed(incident)
+            if is_reminder_due(incident, situation.config.remind, now):
+                kinds = (Kind.REMINDER,)
+            if not kinds or incident.test not in situation.tests:
+                continue
+            if situation.is_silenced(incident):
+                continue
+            choice = election.choose(status, peers, now, incident)
+            self._note_choice(incident, choice)
+            if choice.speaker == status:
+                due.append((incident, kinds))
+        return due
+
+    def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
+        """Log which node speaks if the reason is new, and if nobody can be mailed at all."""
+        note = self._situation.note
+        if choice.reason != self._last_reason:
+            self._last_reason = choice.reason
+            note("info", "speaker-chosen", reason=choice.reason, incident=incident.id)
+        if choice.speaker is None and not self._situation.config.addresses:
+            note(
+                "warning",
+                "no-address",
+                test=str(incident.test),
+                reason="nobody can be mailed: alert.d names no address",
+            )
+
+    def _store_taken(self, mail: Mail) -> Steps:
+        """Store that `mail` was taken, and what this node owes to the others from now on."""
+        situation = self._situation
+        config = situation.config
+        hooks: list[str] = []
+        if not names.is_hook(mail[0].address):
+            hooks = [address for address in config.addresses if names.is_hook(address)]
+        taken = self._outbox.take(mail, hooks)
+        now = situation.clock.now()
+        for incident in situation.ledger.find(taken.told):
+            kinds = taken.told[incident.id]
+            situation.ledger.put(told(incident, kinds, situation.me.name, now, config.remind))
+        yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
+
+    def _count_refusals(
+        self, telling: Collection[str], refusing: Collection[str], *, was_first: bool
+    ) -> Steps:
+        """Store how many hand-overs were refused in a row, if that has changed (R5).
+
+        `telling` are the addresses to which something untold was handed over; `refusing` those
+        whose mail was refused. Nobody may move to the front while another node hands over. So what
+        was left in the outbox changes nothing. A success changes nothing either if this node
+        speaks only because the first node does not count for that incident.
+        """
+        situation = self._situation
+        refused = situation.node_memory.refused
+        if not telling:
+            return
+        if all(address in refusing for address in telling):
+            refused += 1
+        elif was_first:
+            refused = 0
+        if refused != situation.node_memory.refused:
+            situation.node_memory = situation.node_memory._replace(refused=refused)
+            yield from situation.store(Save(node=situation.node_memory))

@@ -1,0 +1,194 @@
+"""What carries out the effects of a round: plugins, peers, the state, sendmail, stderr.
+
+It decides nothing: the script in `round` says what is done next. `check` starts it, under the lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from dmonitor import observer
+from dmonitor.base import log, names
+from dmonitor.config.configuration import Configuration
+from dmonitor.core import codec, digest, effects, round
+from dmonitor.core.model import Notification
+from dmonitor.store import identity, lock, state
+
+if TYPE_CHECKING:
+    from dmonitor.execution import delivery
+
+
+class Clock(NamedTuple):
+    """The clocks of one round."""
+
+    began: float  # when the round began, on the monotonic clock
+    now: Callable[[], float]  # returns the time of this node's clock
+
+    def elapsed(self) -> float:
+        """Return the seconds since the round began."""
+        return time.monotonic() - self.began
+
+    def text(self, at: float) -> str:
+        """Return a time of this node's clock as text, in the time zone of this machine."""
+        wall = at - self.now() + time.time()
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(wall))
+
+
+class Driver:
+    """Carries out the effects of one round."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        store: state.Store,
+        *,
+        directory: str,
+        began: float,
+        once: bool,
+    ) -> None:
+        """Start the round that `began` at this time of the monotonic clock.
+
+        `directory` is the state directory. With `once` the peers are greeted only once.
+        """
+        self._configuration = configuration
+        self._store = store
+        self._clock = Clock(began, store.clock.now)
+        node_id = identity.make(directory)
+        self._observer = observer.Observer(
+            configuration,
+            node_id,
+            store.lookups(),
+            self._clock,
+            functools.partial(lock.holder, directory, "dmonitord"),
+        )
+        store.remember(configuration.addresses, self._observer.around.addresses)
+        settings = configuration.settings
+        self._round_config = effects.RoundConfig(
+            node_id=node_id,
+            tests=self._observer.tests,
+            tests_digest=digest.digest(configuration.tests),
+            addresses=configuration.addresses,
+            silences=tuple(map(store.clock.from_wall, configuration.silences)),
+            nodes=configuration.nodes,
+            complete=configuration.complete,
+            quorum=settings.quorum,
+            confirm=settings.confirm,
+            flapping=settings.flapping,
+            remind=settings.remind,
+            once=once,
+        )
+        # This node's name, once the round has recognised it.
+        self._name = ""
+        # The hand-over that is under way, and the outcomes of its mails.
+        self._hand_over: effects.HandOver | None = None
+        self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
+
+    def drive(self) -> bool:
+        """Take the round; return whether every mail that was handed over was taken."""
+        script = round.run_round(
+            self._round_config, self._store.memory(), self._clock, _note, state.fresh_id
+        )
+        answer = None
+        try:
+            while True:
+                answer = self._do(script.send(answer))
+        except StopIteration as end:
+            return bool(end.value)
+        finally:
+            self._observer.close()
+
+    def _do(self, effect: effects.Effect) -> object:
+        """Carry out one effect; return what the script is to be sent."""
+        match effect:
+            case effects.Observe():
+                observation = self._observer.observe(effect)
+                self._name = observation.me.name
+                return observation
+            case effects.Greet():
+                return self._observer.greet(effect)
+            case effects.Rehearse():
+                return self._observer.rehearse(effect)
+            case effects.Save():
+                return self._store.save(effect)
+            case effects.HandOver():
+                return self._next_outcome(effect)
+            case effects.Wait(seconds):
+                time.sleep(seconds)
+            case effects.Complain(text):
+                log.complain(text)
+        return None
+
+    def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:
+        """Wait for the next of the mails; return its address, and whether it was taken.
+
+        The first call for a HandOver starts all its mails.
+        """
+        if hand_over is not self._hand_over:
+            self._hand_over = hand_over
+            self._deliveries = self._start(hand_over.mails)
+        address, outcome = next(self._deliveries)
+        _log_outcome(address, hand_over.mails[address], outcome)
+        return address, outcome.taken
+
+    def _start(
+        self, mails: Mapping[str, Sequence[Notification]]
+    ) -> Iterator[tuple[str, delivery.Delivery]]:
+        """Hand over one mail to each address; return the outcomes, each as soon as it is known."""
+        from dmonitor.core import mail
+        from dmonitor.execution import delivery
+
+        sender = self._configuration.settings.sender
+        shift, now = self._store.clock.to_wall(), time.time()
+        letters = {}
+        for address, owed in mails.items():
+            told = [codec.shift_times(notification, lambda at: at + shift) for notification in owed]
+            if names.is_hook(address):
+                content, facts = mail.compose_facts(told, node=self._name, now=now)
+                letters[address] = hook_letter(self._configuration, address, content, facts)
+            else:
+                content = mail.compose(told, sender=sender, node=self._name, now=now)
+                letters[address] = mail_letter(self._configuration, address, content)
+        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        return delivery.send(letters, patience=patience)
+
+
+def hook_letter(
+    configuration: Configuration, address: str, content: bytes, facts: Mapping[str, str]
+) -> delivery.Letter:
+    """Return what the hook `address` is given."""
+    from dmonitor.execution import delivery
+
+    return delivery.Letter((configuration.hook(address),), content, facts)
+
+
+def mail_letter(configuration: Configuration, address: str, content: bytes) -> delivery.Letter:
+    """Return what sendmail is given for `address`."""
+    from dmonitor.execution import delivery
+
+    settings = configuration.settings
+    return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+
+
+def _log_outcome(address: str, mail: Iterable[Notification], outcome: delivery.Delivery) -> None:
+    """Log what became of each notification in a mail."""
+    event, write = "refused", log.error
+    if outcome.taken:
+        event, write = "handed-over", log.info
+    for notification in mail:
+        write(
+            event,
+            address=address,
+            kind=notification.kind.value,
+            test=str(notification.incident.test),
+            incident=notification.incident.id,
+            reason=outcome.text or None,
+        )
+
+
+def _note(level: str, event: str, /, **facts: log.Value) -> None:
+    """Log an event at the level of this name."""
+    write: Callable[..., None] = getattr(log, level)
+    write(event, **facts)

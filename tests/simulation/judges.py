@@ -1,0 +1,330 @@
+"""What must be true of the histories of each kind (promises 1 to 4 of doc/design.md).
+
+A judge adds what is wrong to the history.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dmonitor.base import names
+from dmonitor.core.model import Incident, Kind, Test
+
+from .history import KINDS_TOLD, Failure, History, is_node
+from .node import SimNode
+
+Told = Counter[tuple[Test, str, Kind]]
+
+STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
+BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
+BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
+ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
+
+
+def calm(history: History) -> None:
+    """Each incident is one alert and one recovery for each address, the alert first.
+
+    Nothing is told of what one node alone sees.
+    """
+    told = history.told()
+    real = _real_failures(history)
+    counts = Counter(failure.test for failure in real)
+    wanted: Told = Counter()
+    for test, count in counts.items():
+        for address in history.world.nodes[0].addresses:
+            for kind in KINDS_TOLD:
+                wanted[test, address, kind] = count
+    for test, address, kind in _sorted_keys(wanted, told):
+        found, right = told[test, address, kind], wanted[test, address, kind]
+        if found != right:
+            history.wrong.append(
+                f"{kind.value} of {test} to {address}: {found} times, and {right} were right"
+            )
+    _judge_order(history)
+    if history.wrong:
+        return
+    for failure in real:
+        later = [at for at in history.times_told(failure.test, Kind.ALERT) if at > failure.began]
+        history.delays.append(min(later) - failure.began)
+
+
+def _real_failures(history: History) -> list[Failure]:
+    """Return the failures that all nodes see."""
+    return [failure for failure in history.failures if not failure.nodes]
+
+
+def _sorted_keys(wanted: Told, told: Told) -> list[tuple[Test, str, Kind]]:
+    return sorted(wanted.keys() | told.keys(), key=str)
+
+
+def _judge_order(history: History) -> None:
+    """No recovery comes before its alert.
+
+    To one address whose mails were refused they may come in two mails that both say it is over.
+    """
+    alerted: set[str] = set()
+    root = history.world.root
+    for mail in history.world.mails:
+        for _, kind, ids in mail.told:
+            if kind is Kind.ALERT:
+                alerted.add(root(ids[0]))
+        for test, kind, ids in mail.told:
+            if kind is Kind.RECOVERY and root(ids[0]) not in alerted:
+                history.wrong.append(f"recovery of {test} to {mail.address} before any alert")
+
+
+def late(history: History) -> None:
+    """Each address gets one mail, which tells both."""
+    history.failures = history.failures[:1]
+    calm(history)
+
+
+def lossy(history: History) -> None:
+    """Nothing recovers while it is down."""
+    (failure,) = history.failures
+    for at in history.times_told(failure.test, Kind.RECOVERY):
+        if at < failure.ended:
+            history.wrong.append(f"recovery of {failure.test} mailed at {at:.0f}, while it is down")
+
+
+def standing(history: History) -> None:
+    """Nothing is lost, and nothing late; what is doubled is counted."""
+    world = history.world
+    _judge_order(history)
+    _judge_nothing_lost(history, nodes_last=True)
+    for failure in history.failures:
+        times = history.times_told(failure.test, Kind.ALERT)
+        if not times or world.slowest_mta >= 15.0:
+            continue
+        delay = min(times) - failure.began
+        if delay > STANDING_LIMIT:
+            history.wrong.append(f"alert of {failure.test} {delay:.0f} s late")
+    history.doubled = sum(count > 1 for count in history.told().values())
+
+
+def rough(history: History) -> None:
+    """No lone alert; nothing lost; at most 1 + c copies.
+
+    Every alert has a recovery, and none comes before its alert.
+    """
+    world, told = history.world, history.told()
+    real = Counter(failure.test for failure in _real_failures(history))
+    if world.faults:  # only faults make incidents of nodes
+        real.update({test for test, _, _ in told if is_node(test)})
+    for (test, address, kind), count in told.items():
+        if not real[test]:
+            history.wrong.append(f"a lone alert: {kind.value} of {test} to {address}")
+        elif count > real[test] + world.faults:
+            history.wrong.append(
+                f"{kind.value} of {test} to {address}:"
+                f" {count} copies of {real[test]}, c = {world.faults}"
+            )
+    _judge_order(history)
+    _judge_nothing_lost(history)
+
+
+def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
+    """Every incident that a node opened is told to every address, both ends; unless it is suppressed.
+
+    With `nodes_last` the incidents of nodes have no end, because what made them has none.
+    """
+    world = history.world
+    told = _told_roots(history)
+    addresses: set[str] = set()
+    for node in world.nodes:
+        addresses.update(node.addresses)
+    for address in addresses:
+        for _, name, opened in world.opened:
+            if _is_suppressed(history, opened):
+                continue
+            root = world.root(opened.ids[0])
+            has_no_end = nodes_last and is_node(opened.test)
+            for kind in KINDS_TOLD[:1] if has_no_end else KINDS_TOLD:
+                if (root, address, kind) not in told:
+                    history.wrong.append(
+                        f"{kind.value} of {opened.test} {opened.ids} (opened by {name})"
+                        f" never reached {address}"
+                    )
+    _judge_nothing_open(history, nodes_last=nodes_last)
+
+
+def _told_roots(history: History) -> set[tuple[str, str, Kind]]:
+    """Return what was told to which address: an id that stands for the incident, address, kind."""
+    root = history.world.root
+    told = set()
+    for mail in history.world.mails:
+        for _, kind, ids in mail.told:
+            for incident_id in ids:
+                told.add((root(incident_id), mail.address, kind))
+    return told
+
+
+def _is_suppressed(history: History, opened: Incident) -> bool:
+    """Return whether some node knows that the incident closed in silence, untold."""
+    for node in history.world.nodes:
+        for stored in node.disk.recall(opened.ids):
+            if stored.void and not stored.alert:
+                return True
+    return False
+
+
+def _judge_nothing_open(history: History, *, nodes_last: bool) -> None:
+    """In the end no node has an incident open of a test that it has."""
+    for node in history.world.nodes:
+        for stored in node.disk.incidents.values():
+            is_node_that_ends = is_node(stored.test) and not nodes_last
+            if stored.is_open and (stored.test in node.tests or is_node_that_ends):
+                history.wrong.append(f"{node.name} still has {stored.test} open in the end")
+
+
+def flapping(history: History) -> None:
+    """One mail says that it flaps, and one that it is steady; few others come.
+
+    Every alert has its recovery in the end.
+    """
+    world, told = history.world, history.told()
+    told_flapping: Told = Counter()
+    for mail in world.mails:
+        for test, kind in mail.flapping:
+            told_flapping[test, mail.address, kind] += 1
+    test = history.failures[0].test
+    for address in world.nodes[0].addresses:
+        for kind in KINDS_TOLD:
+            count = told_flapping[test, address, kind]
+            if count != 1:
+                history.wrong.append(
+                    f"{count} mails of {kind.value} of flapping of {test} to {address}"
+                )
+        alerts, recoveries = told[test, address, Kind.ALERT], told[test, address, Kind.RECOVERY]
+        if alerts != recoveries or not 3 <= alerts <= 5:
+            history.wrong.append(
+                f"{alerts} alerts and {recoveries} recoveries of {test} to {address}"
+            )
+
+
+def reminded(history: History) -> None:
+    """What lasts is reminded of twice; of what is removed no more is told."""
+    told = history.told()
+    lasting, removed = (failure.test for failure in history.failures)
+    for address in history.world.nodes[0].addresses:
+        for test, wanted in ((lasting, (1, 2, 1)), (removed, (1, 0, 0))):
+            counts = tuple(told[test, address, kind] for kind in Kind)
+            if counts != wanted:
+                history.wrong.append(
+                    f"alerts, reminders, recoveries of {test} to {address}:"
+                    f" {counts}, and {wanted} were right"
+                )
+
+
+# Blindness.
+
+
+def brief(history: History) -> None:
+    """The node is told, to begin and to end, and nothing else is; what is doubled is counted."""
+    told = history.told()
+    test = Test(names.NODE, history.world.lost.name)
+    addresses = history.world.nodes[0].addresses
+    for address in addresses:
+        for kind in KINDS_TOLD:
+            if told.pop((test, address, kind), 0) not in (1, 2):
+                history.wrong.append(
+                    f"{kind.value} of {test.name} to {address}: none, or more than 1 + c"
+                )
+    history.wrong += [f"a lone alert: {key}" for key in told]
+    history.doubled = len(history.world.mails) > 2 * len(addresses)
+
+
+def blind(history: History) -> None:
+    """It is told once that the node is gone, and once that it is back, if two sites can see that.
+
+    Nothing else is told that is not true. What fails while a node goes may be told twice, once for
+    each fault more (promise 3).
+    """
+    world, told = history.world, history.told()
+    others = [node for node in world.nodes if node is not world.lost]
+    sites_left = {node.site for node in others}
+    wanted = _wanted_of_blind(history, others[0].addresses, has_quorum=len(sites_left) >= 2)
+    for key in _sorted_keys(wanted, told):
+        test, address, kind = key
+        most = wanted[key]
+        if most and not is_node(test):
+            most += 1
+        if not wanted[key] <= told[key] <= most:
+            history.wrong.append(
+                f"{kind.value} of {test} to {address}:"
+                f" {told[key]} times, and {wanted[key]} were right"
+            )
+    for test, _, kind in wanted:
+        if is_node(test) and kind is Kind.ALERT:
+            _judge_delay(history, test)
+    _judge_complaints(history, others, has_quorum=len(sites_left) >= 2)
+
+
+def _wanted_of_blind(history: History, addresses: tuple[str, ...], *, has_quorum: bool) -> Told:
+    """Return what is to be told, and how often."""
+    world, failure = history.world, history.failures[0]
+    lines = [world.lost.name]
+    lines += [alias for alias, name in world.aliases.items() if name == world.lost.name]
+    tests: list[Test] = []
+    if has_quorum and world.topology != "targets":
+        tests += [Test(names.NODE, line) for line in lines]
+    is_seen = has_quorum or world.topology in ("cron", "daemon") or failure.ended > world.gone[1]
+    if is_seen and world.topology not in ("isolated", "targets"):
+        tests.append(failure.test)
+    wanted: Told = Counter()
+    for address in addresses:
+        for kind in KINDS_TOLD:
+            wanted.update((test, address, kind) for test in tests)
+    return wanted
+
+
+def _judge_delay(history: History, test: Test) -> None:
+    """It is told in time that a node is gone; it counts if nothing was told."""
+    began = history.world.gone[0]
+    delay = min(history.times_told(test, Kind.ALERT), default=began) - began
+    limit = BLIND_LIMIT
+    if history.world.topology == "cron":
+        limit = BLIND_CHECKER_LIMIT
+    if test.name == "alias":
+        limit += ALIAS_GRACE
+    if delay > limit:
+        history.wrong.append(f"alert of {test} {delay:.0f} s late")
+
+
+def _judge_complaints(history: History, others: list[SimNode], *, has_quorum: bool) -> None:
+    """A node that is blind complains of it once within the hour; no other node complains.
+
+    In the end no node is troubled.
+    """
+    world = history.world
+    wanted = _wanted_complaints(history, others, has_quorum=has_quorum)
+    for node in world.nodes:
+        texts = [text for _, name, text in world.complaints if name == node.name]
+        words = wanted.get(node.name, [])
+        is_right = len(texts) == len(words)
+        for word, text in zip(words, texts, strict=False):
+            is_right = is_right and word in text
+        if not is_right:
+            history.wrong.append(f"{node.name} complained of {texts}, and {words} was right")
+        troubles = node.disk.node_memory.troubles
+        if any(trouble.ended is None for trouble in troubles):
+            history.wrong.append(f"{node.name} is still troubled in the end: {troubles}")
+
+
+def _wanted_complaints(
+    history: History, others: list[SimNode], *, has_quorum: bool
+) -> dict[str, list[str]]:
+    """Return the words of the complaint that each blind node makes."""
+    world = history.world
+    wanted: dict[str, list[str]] = {}
+    if world.topology == "isolated":
+        wanted[world.lost.name] = ["no peer answers"]
+    if world.topology == "targets":
+        wanted[world.lost.name] = ["most tests fail here"]
+    if has_quorum or world.topology in ("cron", "targets"):
+        return wanted
+    for node in others:
+        wanted[node.name] = ["quorum = 2"]
+        if world.topology == "pair":
+            wanted[node.name] = ["no peer answers"]
+    return wanted

@@ -1,0 +1,180 @@
+"""A virtual node: what it is, what its disk keeps, and how its times look on another node's clock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from dmonitor.core import effects, incident
+from dmonitor.core.model import (
+    Incident,
+    Kind,
+    NodeStatus,
+    Notification,
+    Outcome,
+    Silence,
+    Statement,
+    Test,
+    TestState,
+)
+
+
+class Disk:
+    """What a node's store holds: only what was saved. It survives every crash."""
+
+    def __init__(self) -> None:
+        self.node_memory = effects.NodeMemory()
+        self.test_states: dict[Test, TestState] = {}
+        self.incidents: dict[str, Incident] = {}  # by every id
+        self.outbox: dict[tuple[str, Kind, str], Notification] = {}
+        self.silences: Mapping[str, Sequence[Silence]] = {}
+
+    def save(self, save: effects.Save) -> None:
+        """Store what a round wants stored."""
+        self.node_memory = save.node or self.node_memory
+        self.test_states |= save.test_states
+        for test in save.gone:
+            self.test_states.pop(test, None)
+        for stored in save.incidents:
+            self.put(stored)
+        for notification in (*save.settled, *save.outbox):
+            for key, owed in list(self.outbox.items()):
+                if _is_same_debt(owed, notification):
+                    del self.outbox[key]
+        for notification in save.outbox:
+            key = notification.incident.id, notification.kind, notification.address
+            self.outbox[key] = notification
+        if save.silences is not None:
+            self.silences = save.silences
+
+    def put(self, stored: Incident) -> None:
+        """Keep an incident under each of its ids."""
+        for incident_id in stored.ids:
+            self.incidents[incident_id] = stored
+
+    def recall(self, ids: Iterable[str]) -> list[Incident]:
+        """Return the incidents that have one of `ids`."""
+        found = {}
+        for incident_id in ids:
+            if incident_id in self.incidents:
+                stored = self.incidents[incident_id]
+                found[stored.id] = stored
+        return list(found.values())
+
+    def listed_incidents(self, now: float) -> list[Incident]:
+        """Return the incidents that are open, that owe a notification, or that closed lately."""
+        stored = {each.id: each for each in self.incidents.values()}
+        return [each for each in stored.values() if _is_listed(each, now)]
+
+    def memory(self, now: float) -> effects.Memory:
+        """Return what a round that begins now remembers."""
+        return effects.Memory(
+            self.node_memory,
+            dict(self.test_states),
+            self.listed_incidents(now),
+            list(self.outbox.values()),
+            self.silences,
+            self.recall,
+        )
+
+
+def _is_same_debt(one: Notification, other: Notification) -> bool:
+    """Return whether both are owed for the same thing; an incident's ids may have grown meanwhile."""
+    if (one.kind, one.address) != (other.kind, other.address):
+        return False
+    return not set(one.incident.ids).isdisjoint(other.incident.ids)
+
+
+def _is_listed(stored: Incident, now: float) -> bool:
+    if stored.removed:
+        return False
+    if stored.is_open or incident.owed(stored):
+        return True
+    changed_at = incident.changed_at(stored) or 0.0
+    return changed_at > now - incident.LISTED_SECONDS
+
+
+@dataclasses.dataclass
+class Flight:
+    """One run of a plugin by a daemon; its result is given out for a while."""
+
+    ends: float
+    outcome: Outcome
+
+
+@dataclasses.dataclass
+class Visit:
+    """A daemon's greeting of a peer, for all who ask meanwhile and for a while."""
+
+    at: float
+    waiting: list[Callable[[Outcome], None]] = dataclasses.field(default_factory=list)
+    outcome: Outcome | None = None  # None as long as the greeting lasts
+
+
+@dataclasses.dataclass(eq=False)
+class SimNode:
+    """One machine."""
+
+    name: str
+    node_id: str
+    site: str
+    interval: int  # minutes
+    phase: float  # seconds into its interval at which its cron starts a round; negative: by chance
+    tests: frozenset[Test]
+    addresses: tuple[str, ...]
+    offset: float = 0.0  # seconds by which its clock is ahead of the world's
+    jitter: float = 1.0  # seconds by which its cron may be late
+    disk: Disk = dataclasses.field(default_factory=Disk)
+    up: bool = True
+    cron: bool = True  # whether its cron works
+    daemon: bool = True  # whether its daemon runs
+    epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost
+    running: bool = False  # whether a round runs
+    silences: tuple[Silence, ...] = ()
+    flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
+    visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)
+
+
+def shift_memory(node_memory: effects.NodeMemory, seconds: float) -> effects.NodeMemory:
+    """Return a node's memory with its times moved by `seconds`."""
+    heard = tuple(shift_status(status, seconds) for status in node_memory.heard)
+    begins = tuple(at + seconds for at in node_memory.begins)
+    finished = node_memory.finished + seconds
+    return node_memory._replace(begins=begins, finished=finished, heard=heard)
+
+
+def shift_status(status: NodeStatus, seconds: float) -> NodeStatus:
+    """Return a node's status with its times moved by `seconds`."""
+    return status._replace(at=status.at + seconds, finished=status.finished + seconds)
+
+
+def shift_statement(statement: Statement, seconds: float) -> Statement:
+    """Bring a statement to another node's clock; the wire carries ages."""
+    if not seconds:
+        return statement
+    heard = [shift_status(status, seconds) for status in statement.heard]
+    silences = [
+        silence._replace(until=_shift(silence.until, seconds)) for silence in statement.silences
+    ]
+    incidents = [_shift_incident(stated, seconds) for stated in statement.incidents]
+    return statement._replace(
+        status=shift_status(statement.status, seconds),
+        heard=tuple(heard),
+        silences=tuple(silences),
+        incidents=tuple(incidents),
+    )
+
+
+def _shift_incident(stated: Incident, seconds: float) -> Incident:
+    return stated._replace(
+        began=stated.began + seconds,
+        closed=_shift(stated.closed, seconds),
+        held=stated.held + seconds,
+        failed=tuple((site, at + seconds) for site, at in stated.failed),
+    )
+
+
+def _shift(at: float | None, seconds: float) -> float | None:
+    if at is None:
+        return None
+    return at + seconds
