@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable
 
 from dmonitor.base import log, names, user
 from dmonitor.base.names import pluralize
-from dmonitor.config import cluster, keyfile, resolve
+from dmonitor.config import keyfile, resolve
+from dmonitor.config.cluster import Cluster, resolve_cluster
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
@@ -36,9 +37,9 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     error.
     """
     configuration = load_configuration(directory)
-    around = cluster.resolve_cluster(configuration.nodes, configuration.settings, {})
+    cluster = resolve_cluster(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
-    packages = examine(configuration, around, problems)
+    packages = examine(configuration, cluster, problems)
     _examine_state(state, problems)
     _add_troubles(state, troubles, problems)
     for problem in problems:
@@ -53,7 +54,7 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     if problems:
         warnings = len(problems) - errors
         outcome = f"{pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}"
-    log.complain(f"{directory}: {_inventory(configuration, around)}: {outcome}")
+    log.complain(f"{directory}: {_inventory(configuration, cluster)}: {outcome}")
     if errors:
         return os.EX_CONFIG
     return os.EX_OK
@@ -90,7 +91,7 @@ def _add_troubles(state: str, troubles: Iterable[Trouble], problems: Problems) -
             problems.warning(state, text)
 
 
-def _inventory(configuration: Configuration, around: cluster.Cluster) -> str:
+def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     """Return how many hosts, tests, nodes, addresses, hooks and silences there are."""
     hosts = {test.host for test in configuration.tests}
     hooks = [address for address in configuration.addresses if names.is_hook(address)]
@@ -98,7 +99,7 @@ def _inventory(configuration: Configuration, around: cluster.Cluster) -> str:
     counts = [
         pluralize(len(hosts), "host"),
         pluralize(len(configuration.tests), "test"),
-        f"{pluralize(len(configuration.nodes), 'node')} (this one is {around.me.name})",
+        f"{pluralize(len(configuration.nodes), 'node')} (this one is {cluster.me.name})",
         pluralize(len(configuration.addresses) - len(hooks), "address", "es"),
     ]
     if hooks:
@@ -112,7 +113,7 @@ def _is_over(silence: Silence) -> bool:
     return silence.until is not None and silence.until <= time.time()
 
 
-def examine(configuration: Configuration, around: cluster.Cluster, problems: Problems) -> list[str]:
+def examine(configuration: Configuration, cluster: Cluster, problems: Problems) -> list[str]:
     """Add to `problems` what `load_configuration` does not look at.
 
     Return the packages that have the programs which plugins and hooks need, and which are not
@@ -120,9 +121,9 @@ def examine(configuration: Configuration, around: cluster.Cluster, problems: Pro
     """
     packages = _examine_tests(configuration, problems)
     packages |= _examine_recipients(configuration, problems)
-    _examine_nodes(configuration, around, problems)
-    _examine_keys(configuration, around, problems)
-    _examine_quorum(configuration, around, problems)
+    _examine_nodes(configuration, cluster, problems)
+    _examine_keys(configuration, cluster, problems)
+    _examine_quorum(configuration, cluster, problems)
     _examine_completeness(configuration, problems)
     _examine_silences(configuration, problems)
     _examine_sendmail(configuration, problems)
@@ -226,35 +227,31 @@ def _examine_hook(path: str, problems: Problems) -> set[str]:
     return _missing_packages(path, plugin.text(path), "this hook needs it", problems)
 
 
-def _examine_nodes(
-    configuration: Configuration, around: cluster.Cluster, problems: Problems
-) -> None:
+def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
     """Look at the names in nodes.txt."""
     path = f"{configuration.directory}/nodes.txt"
-    if not around.peers:
+    if not cluster.peers:
         text = (
             "no peers, so nobody can agree with this node, and it will never alert;"
             " add a line for each node"
         )
         problems.error(path, text)
-    if not around.listed and configuration.nodes:
+    if not cluster.listed and configuration.nodes:
         text = (
-            f"no line is for this machine ({around.me.name}), and a peer answers only nodes that"
+            f"no line is for this machine ({cluster.me.name}), and a peer answers only nodes that"
             " its nodes.txt lists; add a line, on all nodes"
         )
         problems.warning(path, text)
-    for peer in around.peers:
+    for peer in cluster.peers:
         if not peer.addresses:
             line = line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
 
 
-def _examine_keys(
-    configuration: Configuration, around: cluster.Cluster, problems: Problems
-) -> None:
+def _examine_keys(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
     """Warn if there are peers and no key, and if the old key is still there."""
     key_name, old_key_name = keyfile.KEY_FILES
-    if around.peers and configuration.keys is None:
+    if cluster.peers and configuration.keys is None:
         problems.warning(f"{configuration.directory}/{key_name}", keyfile.NO_KEY_ADVICE)
     if configuration.keys is not None and len(configuration.keys) > 1:
         text = (
@@ -264,15 +261,13 @@ def _examine_keys(
         problems.warning(f"{configuration.directory}/{old_key_name}", text)
 
 
-def _examine_quorum(
-    configuration: Configuration, around: cluster.Cluster, problems: Problems
-) -> None:
+def _examine_quorum(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
     """Find out whether there are enough sites for the quorum."""
-    sites = {around.me.site}
-    for peer in around.peers:
+    sites = {cluster.me.site}
+    for peer in cluster.peers:
         sites.add(peer.node.site)
     quorum = configuration.settings.quorum
-    if around.peers and len(sites) < quorum:
+    if cluster.peers and len(sites) < quorum:
         text = (
             f"{pluralize(len(sites), 'site')} ({', '.join(sorted(sites))}) cannot reach"
             f" quorum = {quorum}, so no test can ever be DOWN; add sites or lower the quorum"
