@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import re
@@ -639,12 +640,7 @@ def servers() -> None:
         ("192.0.2.4", PORTS),
     ):
         for port in ports:
-            wait_for(
-                lambda address=address, port=port: socket.create_connection(
-                    (address, port), 1
-                ).close(),
-                f"{address}:{port}",
-            )  # type: ignore[misc]
+            wait_for(functools.partial(connect, address, port), f"{address}:{port}")
     wait_for(lambda: sh("getent hosts good.test && getent ahostsv4 listed.test"), "the name server")
     wait_for(
         lambda: sh("dig +short +tries=1 +time=1 4.2.0.192.bl.test | grep 127.0.0.2"),
@@ -658,6 +654,11 @@ def servers() -> None:
         mariadb -e "create or replace user dmonitor@'%' identified by 'secret'"
         setpriv --reuid=postgres --regid=postgres --init-groups psql -d postgres -c "drop role if exists dmonitor" \\
             -c "create role dmonitor login password 'secret'" """), "the databases")  # fmt: skip
+
+
+def connect(address: str, port: int) -> None:
+    """Connect to a server and leave it; raise OSError if it is not there."""
+    socket.create_connection((address, port), 1).close()
 
 
 def wait_for(attempt: Callable[[], object], what: str, seconds: float = 40.0) -> None:
