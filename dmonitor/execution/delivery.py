@@ -37,9 +37,8 @@ class Letter(NamedTuple):
 
     command: tuple[str, ...]  # the program, and its arguments
     content: bytes  # its standard input
-    facts: Mapping[str, str] | None = (
-        None  # more variables of its environment; only a hook has some
-    )
+    # More variables of the program's environment. None for sendmail.
+    facts: Mapping[str, str] | None = None
 
     @property
     def is_hook(self) -> bool:
