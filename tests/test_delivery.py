@@ -1,4 +1,4 @@
-"""Handing mails to sendmail: what it said is reported, and none waits for another."""
+"""Mails handed to sendmail: its output is reported, and no mail waits for another."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_one_that_hangs_is_ended_and_delays_no_other(
 def test_nothing_is_started_before_it_is_asked_for_and_each_is_known_at_once(
     tmp_path: Path,
 ) -> None:
-    """What is told is stored in between: a crash repeats one mail, not all of them."""
+    """The caller stores each delivery before the next: a crash repeats one mail, not all of them."""
     program = sendmail(
         tmp_path, f'case "$5" in slow) sleep 1 ;; esac; echo "$5" >>{tmp_path}/done\n'
     )

@@ -1,4 +1,4 @@
-"""Hooks: executables in alert.d are told like addresses, tried again like them, and ended when they hang."""
+"""Hooks: executables in alert.d get notifications like addresses, are retried like them, and are ended when they hang."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(
 def test_a_hook_that_succeeds_makes_no_refused_mail_told(
     three: list[LocalNode], place: Place, told: Path
 ) -> None:
-    """Whom the mail system of one node refuses, another one mails; and that one runs the hook."""
+    """If the mail system of one node refuses an address, another node mails it, and runs the hook."""
     hook(three, f"echo $DMONITOR_NODE >>{told}/calls")
     place.program("broken", "#!/bin/sh\nexit 75\n")
     three[0].configure(f"sendmail = {place.directory}/broken\n")
@@ -402,7 +402,7 @@ def example(
     path: str = os.environ["PATH"],
     **settings: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run an example as a hook is run, after its settings have been made."""
+    """Run an example like a hook, with its settings filled in."""
     code = (EXAMPLES / name).read_text()
     for key, value in settings.items():
         code, count = re.subn(
@@ -479,7 +479,7 @@ def test_each_example_tells_what_is_to_be_told(
 def test_of_two_about_one_test_the_alert_comes_last_to_alertmanager(
     tmp_path: Path, web: tuple[str, list[tuple[str, str, dict[str, str], bytes]]]
 ) -> None:
-    """It keeps the last of two that have the same labels."""
+    """Alertmanager keeps the last of two alerts that have the same labels."""
     if shutil.which("curl"):
         about = [owed("http", 2, closed=BEGAN + 60), owed("http", 1)]
         assert example(tmp_path, "alertmanager", about, URL=web[0]).returncode == 0

@@ -1,4 +1,4 @@
-"""Rule R1 and promise 6: what becomes of plugins, good ones and hostile ones, and of what they leave."""
+"""Rule R1 and promise 6: the results of plugins, hostile ones too, and that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -151,7 +151,7 @@ def test_a_slow_plugin_delays_no_other(bench: Bench) -> None:
 
 
 def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Path) -> None:
-    """Some plugins start a tunnel in the background, in a session of its own, and use it."""
+    """Some plugins start a tunnel in the background, as a new session, and use it."""
     bench.write(
         "tunnel",
         f"(setsid sh -c 'sleep 0.7; echo used >{tmp_path}/used; sleep {LONG}' &)\nsleep 1\necho OK $(cat {tmp_path}/used)",
@@ -180,7 +180,7 @@ def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> Non
 def test_what_the_program_left_to_be_collected_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Something forgotten in a cycle, if collected in the supervisor, would close whatever has its number there."""
+    """Garbage of the program, if collected in the supervisor, would close a descriptor there that has its number."""
     start, count = PluginProcess.start, iter(range(1_000_000))
 
     def start_and_collect(self: PluginProcess, environment: dict[str, str], mark: int) -> None:
@@ -230,7 +230,7 @@ def test_a_killed_program_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_many_results_at_once(bench: Bench) -> None:
-    """More than fits the socket in either direction; a supervisor that waited for us while we write would hang."""
+    """More than fits the socket in either direction: a supervisor that waits for us while we write would hang."""
     bench.write("quick", "echo OK " + "x" * 280)
     done: list[Result] = []
     for _ in range(2000):
@@ -321,7 +321,7 @@ def test_classify(output: bytes, outcome: Outcome, text: str) -> None:
 
 
 def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> None:
-    """Must show: links are followed, and the target is judged; so is the directory."""
+    """Links are followed. The target counts, and so does the directory."""
     for name, mode in (("mine", 0o755), ("theirs", 0o775), ("everybodys", 0o757)):
         bench.write(name, "echo OK")
         (bench.plugins / f"check_{name}").chmod(mode)
@@ -357,7 +357,7 @@ def test_a_plugin_that_others_could_have_written_is_not_run(bench: Bench) -> Non
 def test_a_link_into_a_directory_of_somebody_else_is_not_followed(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """However good the file there looks: whoever has the directory can put another one in its place at any moment."""
+    """The owner of the directory can replace the file at any moment."""
     theirs = tmp_path / "theirs" / "deep"
     theirs.mkdir(parents=True)
     (bench.plugins / bench.write("honest", "echo OK")).with_name("check_honest").rename(
@@ -379,7 +379,7 @@ def test_a_link_into_a_directory_of_somebody_else_is_not_followed(
 
 
 def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
-    """Who can write /etc/dmonitor can put another plugins/ there, wherever the links in this one lead."""
+    """A user who can write to /etc/dmonitor can replace the directory plugins, wherever its links lead."""
     target, plugins = tmp_path / "target", tmp_path / "etc" / "plugins"
     target.write_text("#!/bin/sh\n")
     target.chmod(0o755)
@@ -396,7 +396,7 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
 def test_a_crowd_delays_plugins_and_does_not_stop_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int
 ) -> None:
-    """On a machine where too many processes always want a processor, a batch is started every tenth of a second; here, every half."""
+    """On a machine that is always crowded, a batch starts each tenth of a second; here, each half."""
     monkeypatch.setattr(load_gate, "CROWD_PER_PROCESSOR", crowd)
     monkeypatch.setattr(load_gate, "PATIENCE", 0.5)
     bench = Bench(tmp_path)
@@ -419,7 +419,7 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(
 
 
 def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:
-    """However many wait: a plugin's limit, the others' results and the program's end come between any two batches."""
+    """Between any two batches, limits are enforced, results are sent, and the program may end."""
     bench.runner.close()
     bench.runner = Runner(bench.selector, 100, limit=0.3)
     bench.write("hangs", "sleep 30")
@@ -464,7 +464,7 @@ def test_no_room_for_a_process_is_waited_for(bench: Bench, monkeypatch: pytest.M
 
 
 def test_why_a_plugin_cannot_be_started_is_said_rightly_beside_many_others(bench: Bench) -> None:
-    """More descriptors are open then than a plugin may have."""
+    """At that time more descriptors are open than a plugin may have."""
     bench.write("slow", "sleep 1; echo OK")
     path = bench.plugins / bench.write("bad", "").replace("bad", "check_bad")
     path.write_text("#!/nonexistent/sh\n")

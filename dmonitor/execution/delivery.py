@@ -19,8 +19,8 @@ from dmonitor.base import names, user
 from dmonitor.execution import plugin, processes
 
 SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
-# Seconds that a hook may take. A round that stays for the speaker's duty greets its peers as often
-# (R5), and what it hears from them may have to be mailed.
+# Seconds that a hook may take. A round that waits for wakes (R5) greets its peers as often, and it
+# may have to mail what it hears from them.
 HOOK_LIMIT = 10.0
 _LEAST_LIMIT = 1.0  # seconds; a program that would get less is not started
 _CONCURRENCY = 20  # programs that run at the same time
@@ -37,9 +37,8 @@ class Letter(NamedTuple):
 
     command: tuple[str, ...]  # the program, and its arguments
     content: bytes  # its standard input
-    facts: Mapping[str, str] | None = (
-        None  # more variables of its environment; only a hook has some
-    )
+    # More variables of the program's environment. None for sendmail.
+    facts: Mapping[str, str] | None = None
 
     @property
     def is_hook(self) -> bool:

@@ -1,6 +1,7 @@
-"""Who is measured: each runs the same plugin for the same hosts, once for each.
+"""The programs that are measured: each runs the same plugin for the same hosts, once for each host.
 
-Every contestant has `run`, which measures that, and `idle`, which measures what it costs to start and end with nothing to do.
+Each has `run`, which measures that. The other monitors also have `idle`, which measures a start and an end
+with nothing to do.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Plugin:
         self.count(False)
 
     def count(self, wanted: bool) -> None:
-        """From now on have it write down what it ran for, or not."""
+        """From now on write down, or do not, the host of each run."""
         self._ran.write_text("")
         self.path.write_text(
             "#!/bin/sh\n" + (f'echo "$1" >>{self._ran}\n' if wanted else "") + "echo OK fine\n"
@@ -72,7 +73,7 @@ class Copy(Place):
         directory = bench.directory / name
         directory.mkdir()
         super().__init__(directory)
-        # -I in their first line has them look for modules in the system's directories only.
+        # With -I in their first line they look for modules in the system's directories only.
         where = f"import sys\nsys.path[:0] = {[str(directory), *_elsewhere()]!r}\n"
         for program in (directory / "bin").iterdir():
             first, _, rest = program.read_text().partition("\n")
@@ -81,7 +82,7 @@ class Copy(Place):
 
 
 def _elsewhere() -> list[str]:
-    """Return where lockfile and daemon are, where they are not the system's but those of tests/run."""
+    """Return the directory of lockfile and daemon if the system has none, but tests/run has installed them."""
     if importlib.util.find_spec("lockfile") and importlib.util.find_spec("daemon"):
         return []
     found = [
@@ -96,10 +97,11 @@ def _elsewhere() -> list[str]:
 
 
 class Dmonitor:
-    """dmonitor-check, as cron runs it: a round, with what the round before left in the state. Its daemon is no part of it.
+    """dmonitor-check, as cron runs it: a round, with the state of the round before. Its daemon is not counted.
 
-    With PEERS nodes.txt has two more nodes, which finish a round before each of ours; all daemons are to run. What those
-    spend is not counted either. Ours is the last by name: the first does the same, but stays half a minute to greet again.
+    With `peers`, nodes.txt has two more nodes, which finish a round before each of ours. All daemons must run
+    then; they and the peers are not counted either. Ours is the last node by name, because the first one would
+    stay half a minute to greet again.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class Dmonitor:
         self.nodes = [LocalNode(place, address, nodes, port=PORT) for address in nodes]
         self._programs: dict[LocalNode, str] = {}
         for node in self.nodes:
-            # cron starts it without an option: what is not where it is by default is said in the program itself
+            # cron starts it without an option. So the program itself says where its directories are.
             where = (
                 f"cli.Options.config, cli.Options.state = {str(node.config)!r}, {str(node.state)!r}"
             )
@@ -142,7 +144,7 @@ class Dmonitor:
         return self._round(self.nodes[-1], cgroup=cgroup)
 
     def compiled(self) -> list[str]:
-        """Run a round; list the modules that it had to compile. The program itself always is, wherever it is installed."""
+        """Run a round; return the modules that it had to compile. The program itself does not count."""
         self._round(self.nodes[-1], python=(PYTHON, "-I", "-v"))
         output = self._bench.output()
         if "code object from" not in output:
@@ -160,7 +162,7 @@ class Dmonitor:
 
 
 class Nagios:
-    """Nagios Core, in the foreground: it schedules all checks for its start, and is ended when the last result is in.
+    """Nagios Core, in the foreground: all checks are due at its start; it is ended after the last result.
 
     No host is checked; nothing is notified, retained, logged for each check, or written to a status file.
     """
@@ -179,7 +181,7 @@ class Nagios:
         return self._start(self._tests, checks=True, cgroup=cgroup)
 
     def idle(self, *, loaded: bool) -> Usage:
-        """Start and end it: with all that `run` has configured, but checks switched off, or with a single service."""
+        """Start and end it: with the configuration of `run`, but checks switched off, or with one service."""
         return self._start(self._tests if loaded else 1, checks=False)
 
     def _start(self, tests: int, *, checks: bool, cgroup: Path | None = None) -> Usage:
@@ -202,7 +204,7 @@ class Nagios:
         )
 
     def _end(self, pid: int, expected: int) -> float | None:
-        """End it as soon as it has the results of EXPECTED checks; return how long that took, in seconds."""
+        """End it as soon as it has the results of `expected` checks; return how long that took, in seconds."""
         began = time.monotonic()
         while Path(f"/proc/{pid}/exe").exists():
             running, started = self._jobs()
@@ -216,7 +218,7 @@ class Nagios:
         return None
 
     def _jobs(self) -> tuple[int, int]:
-        """Ask it how many jobs run and were started; none were, -1, before it answers."""
+        """Return how many jobs run and how many were started; (0, -1) before it answers."""
         said = b""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(5)
@@ -324,9 +326,9 @@ define service {{
 
 
 class Icinga:
-    """Icinga 2, in the foreground, with its checker and no other feature: all checks are due at its start (at_once.c).
+    """Icinga 2, in the foreground, with its checker only: all checks are due at its start (at_once.c).
 
-    It is ended when it has started no process for a while; then it saves its state, which says that each service was checked.
+    It is ended when it has started no process for a while. Its state then shows that each service was checked.
     """
 
     name = "Icinga 2"
@@ -339,7 +341,7 @@ class Icinga:
         at_once = bench.compile("at_once", "at_once.so", "-shared", "-fPIC")
         self._bench, self._plugin, self._tests = bench, plugin, tests
         self._directory = bench.directory / "icinga"
-        # Libraries are the loader's options, for every plugin would inherit an environment, and pay for it.
+        # Libraries are options of the loader, because each plugin would inherit an environment and pay for it.
         loading = [
             loader(program),
             "--library-path",
@@ -374,7 +376,7 @@ class Icinga:
         return self._start(self._tests, checks=True, cgroup=cgroup)
 
     def idle(self, *, loaded: bool) -> Usage:
-        """Start and end it: with all that `run` has configured, but checks switched off, or with nothing."""
+        """Start and end it: with the configuration of `run`, but checks switched off, or with nothing."""
         return self._start(self._tests if loaded else 0, checks=False)
 
     def _start(self, tests: int, *, checks: bool, cgroup: Path | None = None) -> Usage:
@@ -400,14 +402,13 @@ class Icinga:
         return usage
 
     def _end(self, pid: int) -> float | None:
-        """End it when it has been still for a while; return how long it was not, in seconds."""
+        """End it when it has been still for a while; return how long it worked before, in seconds."""
         began = changed = time.monotonic()
         before: set[int] = set()
         while Path(f"/proc/{pid}/exe").exists():
             there = descendants(pid)
-            if (
-                there != before or len(there) < 2
-            ):  # the one that works, and the one that starts plugins for it
+            # Two processes stay: one that works, and one that starts plugins for it.
+            if there != before or len(there) < 2:
                 before, changed = there, time.monotonic()
             elif time.monotonic() - changed > self._STILL:
                 _terminate(pid)
@@ -447,7 +448,7 @@ def _group() -> str:
 
 
 def _anew(directory: Path, *below: str) -> None:
-    """Make DIRECTORY, with those BELOW, empty, and writable for who the monitors become."""
+    """Make `directory` anew, with those `below` it, writable for the user that the monitors become."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory)
     for path in (directory, *(directory / name for name in below)):

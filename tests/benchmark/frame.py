@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: rows of the table, what a program costs, and a place to run it in."""
+"""What the parts of the benchmark share: rows of the table, the cost of a program, a place to run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 PYTHON = "/usr/bin/python3"
-# What cron gives to what it starts. Nothing of the caller's, for every plugin would pay for it.
+# What cron gives to its programs. Nothing of the caller's, because each plugin would pay for it.
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/",
@@ -27,11 +27,11 @@ ENVIRONMENT = {
 
 
 class Failed(Exception):
-    """A part cannot be measured, or what it measured is not what it should have been."""
+    """A part cannot be measured, or a program that is measured did not do what it should."""
 
 
 class Row(NamedTuple):
-    """A line of the table. HOLDS is None where nothing was promised."""
+    """A line of the table. `holds` is None if nothing was promised."""
 
     what: str
     figure: float
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 def measured(what: str, values: Sequence[float], unit: str, at_most: float | None = None) -> Row:
-    """Make a row of repeated figures: their median, their least and greatest. The unrounded median is what is judged."""
+    """Return a row of repeated figures: median, minimum and maximum. The unrounded median is judged."""
     figure = statistics.median(values)
     target = "" if at_most is None else f"≤ {at_most:g}"
     return Row(
@@ -68,14 +68,14 @@ def measured(what: str, values: Sequence[float], unit: str, at_most: float | Non
 def ratios(
     what: str, ours: Sequence[float], theirs: Sequence[float], at_most: float | None = None
 ) -> Row:
-    """Make a row of OURS in terms of THEIRS: a ratio for each repeat, of what was measured one after the other."""
+    """Return a row of the ratios of `ours` to `theirs`, of which each two were measured one after the other."""
     return measured(
         what, [one / other for one, other in zip(ours, theirs, strict=True)], "×", at_most
     )
 
 
 class Usage(NamedTuple):
-    """What a program and all its descendants cost: seconds, and the kB of the one that ever had the most memory."""
+    """What a program and all its descendants cost: seconds, and kB of the process that had most memory."""
 
     user: float
     system: float
@@ -88,17 +88,17 @@ class Usage(NamedTuple):
 
 
 class Bench:
-    """A directory that goes when the benchmark ends, with the programs that measure in it."""
+    """A directory for the time of the benchmark, with the programs that measure."""
 
     def __init__(self, directory: Path, repeats: int) -> None:
         self.directory, self.repeats = directory, repeats
-        self.notes: list[str] = []  # what is to be said above the table
-        directory.chmod(0o755)  # root's monitors become somebody else
+        self.notes: list[str] = []  # lines above the table
+        directory.chmod(0o755)  # because root's monitors become other users
         for name in ("floor", "measure"):
             self.compile(name, name)
 
     def compile(self, source: str, result: str, *options: str) -> Path:
-        """Compile SOURCE.c, which lies beside this file, into RESULT; return its path."""
+        """Compile SOURCE.c, which lies next to this file, into `result`; return its path."""
         path = self.directory / result
         command = ["cc", "-O2", "-Wall", *options, "-o", str(path), str(HERE / f"{source}.c")]
         done = _run_or_fail(command)
@@ -115,9 +115,10 @@ class Bench:
         limit: float = 180.0,
         cgroup: Path | None = None,
     ) -> Usage:
-        """Run COMMAND until it and all its descendants are gone; Failed unless it ends with 0, within LIMIT seconds.
+        """Run `command` until it and all its descendants are gone; return what they cost.
 
-        MEANWHILE is called with its pid; it may end it, and return the wall time that counts. What it prints goes to `output`.
+        `meanwhile` is called with its pid; it may end the program, and return the wall time that counts. `output`
+        has what the program printed. Raise Failed unless the program ends with 0, within `limit` seconds.
         """
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(open(self.directory / "output", "wb"))
@@ -136,7 +137,7 @@ class Bench:
             )
             os.close(write)
             stack.callback(tree.wait)
-            stack.callback(tree.terminate)  # at which it kills all of its descendants
+            stack.callback(tree.terminate)  # then it kills all of its descendants
             previous = signal.signal(signal.SIGALRM, _too_long)
             stack.callback(signal.signal, signal.SIGALRM, previous)
             stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
@@ -151,7 +152,7 @@ class Bench:
         return Usage(user, system, until_gone if wall is None else wall, int(fields[4]))
 
     def output(self) -> str:
-        """Return what the program that was measured last has printed so far."""
+        """Return what the program measured last has printed so far."""
         return (self.directory / "output").read_text(errors="replace")
 
 
@@ -162,7 +163,7 @@ def bench(repeats: int) -> Iterator[Bench]:
 
 
 def interleaved(runs: Mapping[str, Callable[[], Usage]], repeats: int) -> dict[str, list[Usage]]:
-    """Run all of RUNS one after the other, and that REPEATS times: what else the machine does meets them all alike."""
+    """Run all of `runs` in turn, `repeats` times, so that other work of the machine affects them all alike."""
     found: dict[str, list[Usage]] = {name: [] for name in runs}
     for number in range(repeats):
         progress(f"repeat {number + 1} of {repeats}")
@@ -180,7 +181,7 @@ def progress(text: str) -> None:
 
 
 def run(command: Sequence[str], **options: str | Path) -> str:
-    """Return what COMMAND prints; Failed where it fails."""
+    """Return what `command` prints; raise Failed if it fails."""
     return _run_or_fail(command, **options).stdout
 
 
@@ -197,7 +198,7 @@ def _run_or_fail(command: Sequence[str], **options: str | Path) -> subprocess.Co
 
 
 def descendants(pid: int) -> set[int]:
-    """List all processes below PID, which is not one of them; some that come or go meanwhile may be missing."""
+    """Return all descendants of process `pid`; one that comes or goes meanwhile may be missing."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -209,7 +210,7 @@ def descendants(pid: int) -> set[int]:
 
 @contextlib.contextmanager
 def own_cgroup() -> Iterator[Path | None]:
-    """Make a cgroup that counts CPU time; None where that cannot be done, as for an ordinary user."""
+    """Make a cgroup that counts CPU time; yield None if that cannot be done, as for an ordinary user."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     path = next((Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"), None)
     path = path and path / f"dmonitor-benchmark.{os.getpid()}"
@@ -226,7 +227,7 @@ def own_cgroup() -> Iterator[Path | None]:
 
 
 def _remove(cgroup: Path) -> None:
-    for _ in range(100):  # the last of its processes may not be gone entirely
+    for _ in range(100):  # because the last of its processes may not be gone yet
         with contextlib.suppress(OSError):
             cgroup.rmdir()
             return
@@ -238,7 +239,7 @@ def join(cgroup: Path) -> None:
 
 
 def cgroup_seconds(cgroup: Path) -> float:
-    """Return the CPU seconds that all processes that ever were in CGROUP have had."""
+    """Return the CPU seconds of all processes that ever were in `cgroup`."""
     stat = dict(line.split() for line in (cgroup / "cpu.stat").read_text().splitlines())
     return int(stat["usage_usec"]) / 1e6
 

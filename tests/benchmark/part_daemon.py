@@ -1,6 +1,6 @@
 """`daemon` and `idle`: what dmonitord costs its node, and how soon it answers.
 
-Beside its answers stands an echo: a loop over one socket in Python that gives each line back, and does nothing else.
+Its answers are compared with an echo: a loop over one socket in Python that returns each line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def daemon(bench: Bench) -> Iterator[Row]:
 
 
 def idle(bench: Bench) -> Iterator[Row]:
-    """Count the system calls of the daemon and of the process that starts its plugins while nobody asks anything."""
+    """Count the system calls of the daemon and its supervisor while nobody asks anything."""
     if not shutil.which("strace"):
         raise Failed("there is no strace here")
     node = _node(bench, "idle")
@@ -97,7 +97,7 @@ def _node(bench: Bench, name: str) -> LocalNode:
 
 
 def _memory(node: LocalNode) -> Row:
-    """The most memory that the daemon ever had, with all that it shares with the process that starts plugins."""
+    """Return the most memory that the daemon ever had, including all that it shares with its supervisor."""
     found = []
     for pid in (node.daemon_pid, *descendants(node.daemon_pid)):
         status = dict(
@@ -154,7 +154,7 @@ def _remembered(bench: Bench, node: LocalNode) -> Iterator[Row]:
 
 
 def _rate(say, read, pid: int) -> tuple[float, float]:  # type: ignore[no-untyped-def]
-    """Ask one after the other; return answers for each second of CPU time of PID, and the median seconds each took."""
+    """Ask in turn; return answers for each second of CPU time of `pid`, and the median seconds for an answer."""
     took = []
     before = _cpu(pid)
     for _ in range(QUESTIONS):
@@ -184,7 +184,7 @@ def _echo(port: int, ready) -> None:  # type: ignore[no-untyped-def]
 
 
 def _at_once(bench: Bench, node: LocalNode) -> Iterator[Row]:
-    """From the plugin's last word to the answer, and from the question to its first: for many questions at once, and for one."""
+    """Measure from the question to the plugin's first word, and from its last to the answer; for one question, and many at once."""
     late: dict[int, list[float]] = {}
     early: dict[int, list[float]] = {}
     for count in (1, AT_ONCE):
@@ -220,7 +220,7 @@ def _at_once(bench: Bench, node: LocalNode) -> Iterator[Row]:
 
 
 def _bare(plugin: str) -> list[float]:
-    """Start PLUGIN many times and wait for all; return for each the ms from its last word to the end of its output."""
+    """Start `plugin` many times and wait for all; return the ms from the last word to the end of output, for each."""
     selector = selectors.DefaultSelector()
     for _ in range(AT_ONCE):
         ours, theirs = os.pipe()

@@ -1,8 +1,8 @@
 """`mass`: ten nodes on this machine, 500 tests each, crons in step, and all tests fail at once.
 
-Once each test says FAIL at once, and once each of them hangs, as behind a dead switch; between the two all is well again. A round
-is what cron starts, the daemons run, and every plugin run is counted. The nodes share the processors of this machine, which no
-ten nodes do in life: what holds here holds there.
+Once each test says FAIL at once, and once each of them hangs, as if a switch were dead. In between, all is well.
+cron's program runs the rounds, the daemons run, and each run of a plugin is counted. The nodes share the processors of
+this machine, which ten real nodes do not: what holds here holds there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NODES, TESTS = 10, 500
 ROUND, RUNS = 55.0, 2.0  # seconds; plugin runs of one test on one node
 CONNECTIONS = 3.0  # between two nodes, in one round
 ADDRESSES = ("one@example.com", "two@example.com")
-# Each run leaves a letter; what it finds is said by a file that is there, or not.
+# Each run leaves a character. The files that are there decide the result.
 PLUGIN = """\
 printf . >>"$COUNT"
 [ ! -e "$SWITCH.hang" ] || exec sleep 60
@@ -190,7 +190,7 @@ def _fail(cluster: Cluster, kind: str) -> Iterator[Row]:
 
 
 def _mails(cluster: Cluster, kind: str, word: str) -> Row:
-    """An alert is one mail. What is over may be found out, or heard of, at two moments of a round: then there are two."""
+    """An alert is one mail. Recoveries may be seen, or heard of, at two moments of a round: then there are two mails."""
     found = cluster.mails()
     each = [float(found[address, word]) for address in ADDRESSES]
     most = 1 if word == "DOWN" else 2
@@ -210,7 +210,7 @@ def _mails(cluster: Cluster, kind: str, word: str) -> Row:
 
 
 def _left_over() -> bool:
-    """Say whether a plugin of ours still hangs; none outlives its limit."""
+    """Return whether a plugin of ours still hangs; none outlives its limit."""
     return bool(
         subprocess.run(["pgrep", "-f", "^sleep 60$"], capture_output=True, check=False).stdout
     )

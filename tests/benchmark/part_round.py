@@ -1,9 +1,10 @@
-"""`round`: 1,000 passing tests of one plugin: dmonitor-check beside a floor in C, Nagios Core and Icinga 2.
+"""`round`: 1,000 passing tests of one plugin: dmonitor-check, a floor in C, Nagios Core and Icinga 2.
 
-CPU is user and system time of the whole tree of processes, plugins included (see measure.c); wall is the time from the start
-until all is done: for the daemons until the last check has ended. Daemons start, check everything once, and end: all of that is
-their `whole`. `checks alone` is that less a start and an end with the same configuration, but with checks switched off, and is what
-they would spend on a thousand checks after a week; ours is always the whole, for cron starts it anew each time.
+CPU is user and system time of the whole tree of processes, plugins included (see measure.c). Wall is the time from
+the start until all is done; for the daemons, until the last check has ended. The daemons start, check everything
+once, and end: that is their `whole`. `checks alone` is that less a start and an end with the same configuration, but
+with checks switched off; it is what they would spend on a thousand checks after a week. Ours is always the whole,
+because cron starts it anew each time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from local_nodes import running
 TESTS = 1000
 FLOOR = 1.25  # times the CPU of the floor, at the most
 LIMITS = {Nagios.name: 0.8, Icinga.name: 0.4}  # the same of each
-# What the kernel may count and we do not: the measuring program itself, and rounding. Seconds, and a part of the whole.
+# What the kernel counts and we do not: the measuring program, in seconds, and rounding, a part of the whole.
 _ESCAPED, _ROUNDED = 0.005, 0.005
 
 
@@ -63,7 +64,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _others(bench: Bench, plugin: Plugin) -> tuple[list[Nagios | Icinga], list[str]]:
-    """Return those that can be had, and why the others cannot."""
+    """Return the other monitors that are available, and why the rest are not."""
     found: list[Nagios | Icinga] = []
     problems = []
     for kind in (Nagios, Icinga):
@@ -77,7 +78,7 @@ def _others(bench: Bench, plugin: Plugin) -> tuple[list[Nagios | Icinga], list[s
 def counted(
     name: str, run: Callable[[Path | None], Usage], plugin: Plugin, tests: int
 ) -> Iterator[Row]:
-    """Run with a plugin that counts, and compare with the kernel's own account of CPU time; Failed where checks are missing."""
+    """Run with a plugin that counts; compare CPU time with the kernel's account. Raise Failed if checks are missing."""
     progress(f"{name}: counting")
     plugin.count(True)
     try:

@@ -1,4 +1,4 @@
-"""`size`: dmonitor-check with no test to 10,000 of them, beside the floor in C with as many.
+"""`size`: dmonitor-check with up to 10,000 tests, compared with the floor in C with as many.
 
 CPU is user and system time of the whole tree of processes, plugins included; memory is what the largest single
 process ever had.

@@ -1,7 +1,7 @@
 """`slow`: 2,000 tests that all hang for ten seconds, and 100 quick ones among them.
 
-Memory is the sum over all processes of what each has for itself, and its share of what it shares (PSS), looked at each second. The
-quick ones are beside those of a round that has them alone.
+Memory is the sum over all processes of their private memory and their share of what they share (PSS), measured each
+second. The quick tests are compared with those of a round without hanging ones.
 """
 
 from __future__ import annotations

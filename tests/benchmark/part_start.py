@@ -1,4 +1,4 @@
-"""`start`: a round of a node that is configured but has no tests and no peers, beside an interpreter that does nothing.
+"""`start`: a round without tests and peers, compared with an interpreter that does nothing.
 
 CPU is user and system time of the whole tree of processes.
 """

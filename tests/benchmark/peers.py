@@ -12,7 +12,7 @@ CACHE = HERE / ".peers"
 
 
 class Unpacked:
-    """PACKAGE, with those libraries that it needs and this machine lacks."""
+    """A package, with the libraries that it needs and that this machine lacks."""
 
     def __init__(self, package: str, scratch: Path) -> None:
         self.package, self.root = package, scratch / package
@@ -24,7 +24,7 @@ class Unpacked:
             run(["dpkg", "-x", str(archive), str(self.root)])
 
     def file(self, pattern: str) -> Path:
-        """Return the one file of the packages whose path is like PATTERN."""
+        """Return the one file of the packages whose path matches `pattern`."""
         found = sorted(self.root.glob(pattern))
         if not found:
             raise Failed(f"{self.package} has no {pattern}")
@@ -35,7 +35,7 @@ class Unpacked:
 
 
 def loader(program: Path) -> str:
-    """Return the dynamic loader that PROGRAM asks for."""
+    """Return the dynamic loader that `program` asks for."""
     found = re.search(rb"/lib[\w/.-]*/ld[\w.-]*\.so[.\d]*\0", program.read_bytes()[:8192])
     if not found:
         raise Failed(f"{program.name} names no loader")
@@ -43,7 +43,7 @@ def loader(program: Path) -> str:
 
 
 def _cache(scratch: Path) -> Path:
-    """Return where packages are kept: beside this file, or, where that cannot be written, only for now."""
+    """Return where packages are kept: next to this file, or in `scratch` if that is not writable."""
     try:
         CACHE.mkdir(exist_ok=True)
     except OSError:
@@ -54,7 +54,7 @@ def _cache(scratch: Path) -> Path:
 
 
 def _missing_libraries(package: str) -> list[str]:
-    """List the libraries that apt would install with PACKAGE."""
+    """Return the libraries that apt would install with `package`."""
     command = ["apt-get", "install", "--simulate", "-qq", "--no-install-recommends", package]
     try:
         plan = run(command)
@@ -69,7 +69,7 @@ def _missing_libraries(package: str) -> list[str]:
 
 
 def _fetch(package: str, cache: Path) -> Path:
-    """Return the archive of PACKAGE, of the version that apt would take."""
+    """Return the archive of `package`, of the version that apt would take."""
     policy = run(["apt-cache", "policy", package])
     version = re.search(r"Candidate: (\S+)", policy)
     if not version:

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
-"""What dmonitor costs, beside a floor and beside others; prints a table, and ends with 1 where a target is missed.
+"""Measure what dmonitor costs, compared with a floor and with other monitors; print a table.
 
     /usr/bin/python3 tests/benchmark/run.py [--repeats N] [--markdown FILE] [--no-judge] [PART...]
 
-Measures the checkout that it lies in, as any user, on a machine that should have nothing else to do. Nagios Core and Icinga 2
-come from Debian's packages, which are unpacked and not installed: that needs apt-get and, once, the network. Needs cc.
+It measures the checkout that it lies in, as any user, and exits with 1 if a target is missed. The machine
+should have nothing else to do. Nagios Core and Icinga 2 come from Debian's packages, which are unpacked and
+not installed. That needs apt-get and, once, the network. It also needs cc.
 
-A part is a module with a function `rows`, which takes a `frame.Bench` and yields `frame.Row`s, and a name in PARTS.
+A part is a function in PARTS, which takes a `frame.Bench` and yields `frame.Row`s.
 """
 
 from __future__ import annotations
@@ -72,11 +73,10 @@ def main() -> int:
         written += [line for paragraph in paragraphs for line in ("", paragraph)]
     if chosen.markdown:
         chosen.markdown.write_text("\n".join(written[1:]) + "\n")
-    print(
-        f"\n{missed} {'target' if missed == 1 else 'targets'} missed"
-        if missed
-        else "\nall targets hold"
-    )
+    if missed:
+        print(f"\n{missed} {'target' if missed == 1 else 'targets'} missed")
+    else:
+        print("\nall targets hold")
     return 1 if missed and chosen.judge else 0
 
 
@@ -101,7 +101,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def machine() -> list[str]:
-    """Say where this runs, and whether it is quiet there."""
+    """Return lines that describe this machine, and whether it is quiet."""
     cpus = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

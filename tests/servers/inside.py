@@ -1,8 +1,8 @@
 """The half of `matrix` that runs inside the small Debian: its network, its servers, and the cases.
 
-    192.0.2.1  good       every server, where it belongs      .5  blackhole  what is sent there gets lost
+    192.0.2.1  good       every server, where it belongs      .5  blackhole  packets to it get lost
            .2  refused    nothing listens                      .6  gone       no machine has this address
-           .3  silent     accepts everything, says nothing     .8  prohibited a router says that nobody may go there
+           .3  silent     accepts everything, says nothing     .8  prohibited a router forbids the way
            .4  wrong      another service on every port        .9  the block list's name server
     .100  the node that tests; its names, such as good.test, are those of the name server at .1
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import re
@@ -85,7 +86,7 @@ ANY: dict[str, tuple[str, str]] = {
 
 @dataclass
 class Tested:
-    """A test that is tried in every case; what comes of it is `ANY`, but for what is OTHERWISE, None where there is no such case."""
+    """A test that is tried in every case. Its results are those of `ANY`, unless `otherwise` has others; None skips a case."""
 
     name: str
     parameters: str = ""
@@ -96,7 +97,7 @@ class Tested:
 
 @dataclass
 class More:
-    """A test that is tried once: HOST/NAME with PARAMETERS."""
+    """A test HOST/NAME that is tried once, with its parameters."""
 
     host: str
     name: str
@@ -425,7 +426,7 @@ def zone() -> str:
 
 
 def certificates() -> None:
-    """Make an authority that this machine trusts, and certificates of it for good.test: for 90 days, for 9, and ended 3 days ago."""
+    """Make an authority that this machine trusts, and certificates for good.test: for 90 days, for 9, and one that ended."""
     sh(
         """cd /opt/matrix
         openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 100 -subj /CN=matrix 2>&1
@@ -533,7 +534,7 @@ def files() -> None:
 
 
 def silent() -> None:
-    """Accept everything at .3, and say nothing. Never returns."""
+    """Accept everything at .3, and say nothing. Never return."""
     waiting: list[socket.socket] = []
     for family, address in ((socket.AF_INET, "192.0.2.3"), (socket.AF_INET6, "2001:db8::3")):
         for port in PORTS:
@@ -553,7 +554,7 @@ def silent() -> None:
 
 
 def refusing() -> None:
-    """Greet as servers do that have no room, or a key that they cannot read. Never returns."""
+    """Greet like servers that have no room, or that cannot read their key. Never return."""
     greetings = {
         1143: [b"* BYE Dovecot: too many connections\r\n"],
         1121: [b"421 vsFTPd: there are too many connections\r\n"],
@@ -639,12 +640,7 @@ def servers() -> None:
         ("192.0.2.4", PORTS),
     ):
         for port in ports:
-            wait_for(
-                lambda address=address, port=port: socket.create_connection(
-                    (address, port), 1
-                ).close(),
-                f"{address}:{port}",
-            )  # type: ignore[misc]
+            wait_for(functools.partial(connect, address, port), f"{address}:{port}")
     wait_for(lambda: sh("getent hosts good.test && getent ahostsv4 listed.test"), "the name server")
     wait_for(
         lambda: sh("dig +short +tries=1 +time=1 4.2.0.192.bl.test | grep 127.0.0.2"),
@@ -658,6 +654,11 @@ def servers() -> None:
         mariadb -e "create or replace user dmonitor@'%' identified by 'secret'"
         setpriv --reuid=postgres --regid=postgres --init-groups psql -d postgres -c "drop role if exists dmonitor" \\
             -c "create role dmonitor login password 'secret'" """), "the databases")  # fmt: skip
+
+
+def connect(address: str, port: int) -> None:
+    """Connect to a server and leave it; raise OSError if it is not there."""
+    socket.create_connection((address, port), 1).close()
 
 
 def wait_for(attempt: Callable[[], object], what: str, seconds: float = 40.0) -> None:
@@ -749,7 +750,7 @@ def main() -> int:
 
 
 def play(only: str) -> int:
-    """Try everything; print it, and write it where `matrix` finds it."""
+    """Try everything; print the results, and write them to the file that `matrix` reads."""
     tried: list[tuple[str, str, concurrent.futures.Future[Said], str, str]] = []
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         for each in TESTS:
