@@ -62,7 +62,9 @@ class NodeReport(NamedTuple):
     @property
     def peers(self) -> list[Node]:
         """The nodes of nodes.txt that are not this one."""
-        return [node for node in self.nodes if node.name not in (self.me, *self.node.own_node_names)]
+        return [
+            node for node in self.nodes if node.name not in (self.me, *self.node.own_node_names)
+        ]
 
 
 def moment(at: float | None) -> str | None:
