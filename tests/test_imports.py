@@ -188,6 +188,8 @@ HEAVY = {
         "dmonitor.witness",
     ),
 }
+if sys.version_info >= (3, 14):  # there typing.NamedTuple loads ast, and ctypes loads threading
+    HEAVY -= {"ast", "threading"}
 QUIET = """
 import sys
 sys.path[:0] = [sys.argv[1]]
