@@ -6,11 +6,26 @@ import contextlib
 import random
 import socket
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from local_nodes import LocalNode, Place
+
+# For `tests/run --quick`. Of few examples too many may be too large by chance.
+settings.register_profile("quick", max_examples=20, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mix the tests, always in the same way, if xdist hands them out.
+
+    It hands out many at once. In the order of the files, one worker gets most of those that wait. The cases of
+    one function stay together, because some of them share a costly fixture.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: zlib.crc32(item.nodeid.partition("[")[0].encode()))
 
 
 @pytest.fixture

@@ -235,6 +235,8 @@ HEAVY = {
         "dmonitor.facts",
     ),
 }
+if sys.version_info >= (3, 14):  # there typing.NamedTuple loads ast, and ctypes loads threading
+    HEAVY -= {"ast", "threading"}
 QUIET = """
 import sys
 sys.path[:0] = [sys.argv[1]]
