@@ -26,7 +26,7 @@ from dmonitor.core.model import (
     Vote,
     node_test,
 )
-from dmonitor.core.result import MEASURED
+from dmonitor.core.result import MEASURED_ROUNDS
 
 REPEAT_SECONDS = 3600.0  # seconds after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # seconds after which a test that fails here alone is a trouble
@@ -125,7 +125,7 @@ def find(view: HealthInput, now: float) -> dict[str, str]:
     late = [
         node_test(name)
         for name, said in stated
-        if said.finished > float("-inf") and said.rounds >= MEASURED
+        if said.finished > float("-inf") and said.rounds >= MEASURED_ROUNDS
     ]
     if untestable := [
         test for test in unsure if test not in late and (reached or test.host != names.NODE)

@@ -209,7 +209,7 @@ def forgets_what_it_complained_of() -> Iterator[None]:
 @contextlib.contextmanager
 def takes_a_connection_for_a_living_checker() -> Iterator[None]:
     with (
-        mock.patch.object(result, "STALE", 1e9),
+        mock.patch.object(result, "STALE_SECONDS", 1e9),
         mock.patch.object(election, "living_limit", lambda presence: 1e9),
     ):
         yield
