@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election, health, incident, model, round_log, verdict
+from dmonitor.core import digest, election, health, incident, ledger, model, round_log, verdict
 from dmonitor.core.effects import (
     Complain,
     Effect,
@@ -74,7 +74,7 @@ class _Round:
             note,
             fresh_id,
         )
-        self._ledger = incident.Ledger(memory.incidents, memory.recall)
+        self._ledger = ledger.Ledger(memory.incidents, memory.recall)
         self._outbox = {_key(left): left for left in memory.outbox}
         begins = (*memory.node.begins, clock.now())[-_BEGINS:]
         nodes, addresses = digest.digest_nodes(config.nodes), digest.digest(config.addresses)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor.core import election, health, incident, result, verdict
+from dmonitor.core import election, health, incident, ledger, result, verdict
 from dmonitor.core.model import Answer, Incident, Judgement, Verdict
 
 from . import world
@@ -87,15 +87,15 @@ def mails_on_unconfirmed() -> Iterator[None]:
 @contextlib.contextmanager
 def keeps_told_by_test() -> Iterator[None]:
     """What was told of a test's last incident counts for its next one."""
-    put = incident.Ledger.put
+    put = ledger.Ledger.put
 
-    def inherit(self: incident.Ledger, what: Incident) -> None:
+    def inherit(self: ledger.Ledger, what: Incident) -> None:
         if not self.find(what.ids):
             before = [known for known in self if known.test == what.test and known.alert]
             what = what._replace(alert=before[0].alert) if before else what
         put(self, what)
 
-    with mock.patch.object(incident.Ledger, "put", inherit):
+    with mock.patch.object(ledger.Ledger, "put", inherit):
         yield
 
 
@@ -109,7 +109,7 @@ def closes_on_one_lost_answer() -> Iterator[None]:
 def oldest_id_wins() -> Iterator[None]:
     """Open incidents of one test that meet become the older one of them, whatever is known of its ids."""
 
-    def meet(self: incident.Ledger, heard: Incident, now: float) -> None:
+    def meet(self: ledger.Ledger, heard: Incident, now: float) -> None:
         met = self.find(heard.ids)
         ours = self.open_for(heard.test, flapping=bool(heard.flapping)) if heard.is_open else None
         if ours and ours not in met:
@@ -120,8 +120,8 @@ def oldest_id_wins() -> Iterator[None]:
             return
         original(self, heard, now)
 
-    original = incident.Ledger.meet
-    with mock.patch.object(incident.Ledger, "meet", meet):
+    original = ledger.Ledger.meet
+    with mock.patch.object(ledger.Ledger, "meet", meet):
         yield
 
 
