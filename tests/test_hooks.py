@@ -19,7 +19,7 @@ import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, running
 
 from dmonitor.config import config
-from dmonitor.core import mail
+from dmonitor.core import mail, mail_body
 from dmonitor.core.model import (
     Answer,
     Incident,
@@ -467,7 +467,7 @@ def test_each_example_tells_what_is_to_be_told(
     }
     assert (
         up["labels"] == down["labels"] | {"test": "ssh"}
-        and up["endsAt"] == mail._local(BEGAN + 60, None).isoformat()
+        and up["endsAt"] == mail_body.local_time(BEGAN + 60, None).isoformat()
     )
     assert down["endsAt"] > "2026" and down["annotations"]["nodes"] == "oslo,paris"
 

@@ -230,6 +230,8 @@ HEAVY = {
     *(
         "dmonitor.config.audit",
         "dmonitor.core.mail",
+        "dmonitor.core.mail_body",
+        "dmonitor.core.story",
         "dmonitor.execution.delivery",
         "dmonitor.base.options",
         "dmonitor.net.server",
