@@ -15,7 +15,11 @@ from hypothesis import HealthCheck, settings
 from local_nodes import LocalNode, Place
 
 # For `tests/run --quick`. Of few examples too many may be too large by chance.
-settings.register_profile("quick", max_examples=20, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+settings.register_profile(
+    "quick",
+    max_examples=20,
+    suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -307,7 +307,9 @@ def test_a_node_does_not_speak_of_itself() -> None:
     about = held(5.0)._replace(test=node_test("a"))
     assert speaker(node("me"), peer("a"), incident=about) == "me"
     assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
-    assert "a is what it is about" in reason(node("me"), peer("a"), incident=about)
+    assert "a is the node that the incident is about" in reason(
+        node("me"), peer("a"), incident=about
+    )
     assert (
         speaker(
             node("me"), peer("a", tests=frozenset()), incident=about._replace(test=node_test("b"))

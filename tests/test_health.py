@@ -130,13 +130,13 @@ def test_nothing_is_configured_yet() -> None:
             GOOD,
             {"quorum": 4},
             "no-quorum",
-            "no site can be asked but oslo, paris, rome, and quorum = 4",
+            "only these sites can be asked: oslo, paris, rome; quorum = 4",
         ),
         (
             (contact(Node("paris", "oslo")), silent(ROME)),
             {},
             "no-quorum",
-            "no site can be asked but oslo, and quorum = 2",
+            "only these sites can be asked: oslo; quorum = 2",
         ),
         (GOOD, {"no_daemon": "connection refused"}, "no-daemon", "connection refused"),
         (GOOD, {"judgements": {WEB: judged(own=Outcome.UNKNOWN)}}, "untestable", "www/web"),
@@ -316,7 +316,8 @@ def test_suspect(judgements: dict[Test, Judgement], suspect: bool) -> None:
 
 def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
     """Return at which of MINUTES, with what was found in each, people are told of what."""
-    told, known = [], ()
+    told: list[tuple[int, str]] = []
+    known: tuple[Trouble, ...] = ()
     for minute, now_found in minutes:
         now, after = NOW + 60.0 * minute, []
         for each in health.follow(known, now_found, now):

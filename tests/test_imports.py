@@ -229,6 +229,8 @@ HEAVY = {
     *(
         "dmonitor.config.audit",
         "dmonitor.core.mail",
+        "dmonitor.core.mail_text",
+        "dmonitor.core.story",
         "dmonitor.execution.delivery",
         "dmonitor.base.options",
         "dmonitor.net.server",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from dmonitor.core import incident, verdict
-from dmonitor.core.incident import Ledger
+from dmonitor.core.ledger import IDS_LIMIT, INCIDENTS_PER_TEST, Ledger
 from dmonitor.core.model import (
     Answer,
     Incident,
@@ -285,10 +285,7 @@ def test_an_incident_has_no_endless_ids() -> None:
     for number in range(100):
         ids = tuple(sorted(["a", *(f"{number}-{each}" for each in range(60))]))
         ledger.meet(known(*ids), 200.0)
-    assert (
-        "a" in ledger.open_for(TEST).ids
-        and 200 < len(ledger.open_for(TEST).ids) <= incident.IDS_LIMIT
-    )  # type: ignore[union-attr]
+    assert "a" in ledger.open_for(TEST).ids and 200 < len(ledger.open_for(TEST).ids) <= IDS_LIMIT  # type: ignore[union-attr]
 
 
 def test_find_and_put() -> None:
@@ -418,8 +415,8 @@ def test_a_peer_that_makes_up_incidents_fills_nothing() -> None:
             Incident((f"another{number:08}",), OTHER, 100.0, closed=200.0, void=True), 500.0
         )
     assert (
-        sum(each.test == TEST for each in ledger) == incident.INCIDENTS_PER_TEST
-        and len(list(ledger)) == 2 * incident.INCIDENTS_PER_TEST
+        sum(each.test == TEST for each in ledger) == INCIDENTS_PER_TEST
+        and len(list(ledger)) == 2 * INCIDENTS_PER_TEST
     )
     mine = Incident(("mine",), TEST, 400.0)
     ledger.put(mine)

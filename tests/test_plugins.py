@@ -213,7 +213,9 @@ def test_good_and_bad(
         port = str(listener.getsockname()[1])
     try:
         text = run(f"check_{name}", "127.0.0.1", PORT=port)
-        text = text.replace(f"127.0.0.1:{port}: ", f"127.0.0.1 port {port}: ")  # the first is what curl says in Debian testing
+        text = text.replace(
+            f"127.0.0.1:{port}: ", f"127.0.0.1 port {port}: "
+        )  # the first is what curl says in Debian testing
         assert text.startswith(said)
     finally:
         listener.close()

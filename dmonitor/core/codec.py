@@ -1,7 +1,8 @@
-"""Values to JSON and back: so the state keeps them, and so greetings carry them.
+"""Convert the values of `model` to JSON and back, for the state and for greetings.
 
-Pure. The types say it all: a field that has its default is left out, a key that nobody knows does no harm, and what is
-not of its field's type is a ValueError; so is what is not of the grammar that the type names, unless it is our own.
+Pure. The annotated types alone say how. A field that has its default value is left out, and an
+unknown key is ignored. Data that does not fit its type is a ValueError. So is text that breaks the
+grammar of its type, unless the text is our own.
 """
 
 from __future__ import annotations
@@ -13,21 +14,28 @@ import types
 from collections.abc import Callable
 from typing import Annotated, Any, Union, get_args, get_origin
 
-TimeShift = Callable[[float], float]
+TimeShift = Callable[[float], float]  # moves a time from one node's clock to another's
+_Dump = Callable[[Any, TimeShift], Any]  # makes JSON's own types of a value
+_Load = Callable[[Any, TimeShift, bool], Any]  # makes a value of JSON's own types; True: trusted
 
-_UNIONS = (Union, types.UnionType)  # `X | None` is either, as X is made; Python 3.14 has but one
+# `X | None` has one of these two origins before Python 3.14, and the same one since.
+_UNIONS = (Union, types.UnionType)
+_NO_DEFAULT: Any = object()  # stands for the default of a field that must be there
 
-_NEEDED: Any = object()  # in place of the default of a field that has none
+AGE_LIMIT = 1e9  # seconds, about 31 years; a peer may not state a time that is further away
+_NUMBER_LIMIT = 1e11
+_INTEGER_LIMIT = 1e9
 
-AGE = 1e9  # seconds, which is 31 years, that a peer may say something is old, or far
-
-Time = Annotated[
-    float, "time"
-]  # on the clock of whoever has the value, which moves it on the way; other floats are seconds
+# A time on the clock of the node that has the value; it is moved on the way. Any other float is a
+# duration in seconds.
+Time = Annotated[float, "time"]
 
 
-def rule(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
-    """Return what an Annotated type says to its values: the value again, or ValueError unless it IS_PROPER."""
+def must_be(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """Return a check for an Annotated type.
+
+    The check returns its value, or raises ValueError if `is_proper` does not accept the value.
+    """
 
     def check(value: Any) -> Any:
         if not is_proper(value):
@@ -37,124 +45,229 @@ def rule(is_proper: Callable[[Any], object]) -> Callable[[Any], Any]:
     return check
 
 
-def write(kind: Any, value: Any, clock: TimeShift = float) -> str:
-    """Return VALUE, a KIND, as JSON in ASCII; CLOCK moves its times."""
-    return json.dumps(_dumper(kind)(value, clock), separators=(",", ":"), allow_nan=False)
+def write(kind: Any, value: Any, shift: TimeShift = float) -> str:
+    """Return `value`, which is of the type `kind`, as JSON in ASCII; `shift` moves its times."""
+    data = _dumper(kind)(value, shift)
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
-def read(kind: Any, text: str | bytes, clock: TimeShift = float, *, trusted: bool = False) -> Any:
-    """Return the KIND that TEXT holds, its times moved by CLOCK; ValueError if it holds none. TRUSTED text is our own, and no grammar is asked of it."""
+def read(kind: Any, text: str | bytes, shift: TimeShift = float, *, trusted: bool = False) -> Any:
+    """Return the value of the type `kind` that `text` holds; raise ValueError if it holds none.
+
+    `shift` moves its times. `trusted` text is our own, so its grammar is not checked.
+    """
     try:
-        return _loader(kind)(json.loads(text), clock, trusted)
+        return _loader(kind)(json.loads(text), shift, trusted)
     except RecursionError:
         raise ValueError("too deep") from None
 
 
-def shift_times(value: Any, clock: TimeShift) -> Any:
-    """Return the NamedTuple VALUE with all its times moved by CLOCK."""
+def shift_times(value: Any, shift: TimeShift) -> Any:
+    """Return the NamedTuple `value` with all its times moved by `shift`."""
     kind: Any = type(value)
-    return _loader(kind)(_dumper(kind)(value, clock), float, True)
+    data = _dumper(kind)(value, shift)
+    return _loader(kind)(data, float, True)
 
 
 def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
-    """Return name, type and default of each field of a NamedTuple."""
-    return [
-        (name, kind.__annotations__[name], kind._field_defaults.get(name, _NEEDED))
-        for name in kind._fields
-    ]
+    """Return the name, the type and the default of each field of a NamedTuple."""
+    fields = []
+    for name in kind._fields:
+        default = kind._field_defaults.get(name, _NO_DEFAULT)
+        fields.append((name, kind.__annotations__[name], default))
+    return fields
+
+
+# From a value to JSON's own types.
 
 
 @functools.cache
-def _dumper(kind: Any) -> Callable[[Any, TimeShift], Any]:
-    """Return what makes JSON's own types of a KIND."""
-    origin, inner = get_origin(kind), get_args(kind)
+def _dumper(kind: Any) -> _Dump:
+    origin = get_origin(kind)
+    inner = get_args(kind)
     if kind is Time:
-        return lambda value, clock: clock(value)
+        return _dump_time
     if origin is Annotated or origin in _UNIONS:
-        plain = _dumper(inner[0])
-        return lambda value, clock: None if value is None else plain(value, clock)
+        return _optional_dumper(inner[0])
     if origin is tuple:
         return _tuple_dumper(inner)
     if hasattr(kind, "_fields"):
-        fields = [(name, _dumper(each), default) for name, each, default in _fields(kind)]
-        return lambda value, clock: {
-            name: dump(one, clock)
-            for name, dump, default in fields
-            if (one := getattr(value, name)) != default
-        }
-    return (
-        (lambda value, _: value.value)
-        if isinstance(kind, enum.EnumType)
-        else (lambda value, _: value)
-    )
+        return _record_dumper(kind)
+    if isinstance(kind, enum.EnumType):
+        return _dump_enum
+    return _dump_plain
 
 
-def _tuple_dumper(inner: tuple[Any, ...]) -> Callable[[Any, TimeShift], Any]:
+def _dump_time(value: float, shift: TimeShift) -> float:
+    return shift(value)
+
+
+def _dump_enum(value: enum.Enum, _: TimeShift) -> Any:
+    return value.value
+
+
+def _dump_plain(value: Any, _: TimeShift) -> Any:
+    return value
+
+
+def _optional_dumper(inner: Any) -> _Dump:
+    dump_inner = _dumper(inner)
+
+    def dump(value: Any, shift: TimeShift) -> Any:
+        if value is None:
+            return None
+        return dump_inner(value, shift)
+
+    return dump
+
+
+def _tuple_dumper(inner: tuple[Any, ...]) -> _Dump:
     if inner[-1] is Ellipsis:
-        dump = _dumper(inner[0])
-        return lambda value, clock: [dump(one, clock) for one in value]
-    dumps = list(map(_dumper, inner))
-    return lambda value, clock: [dump(one, clock) for dump, one in zip(dumps, value, strict=True)]
+        dump_item = _dumper(inner[0])
+        return lambda value, shift: [dump_item(item, shift) for item in value]
+    dumpers = [_dumper(kind) for kind in inner]
+
+    def dump(value: tuple[Any, ...], shift: TimeShift) -> Any:
+        return [dumper(item, shift) for dumper, item in zip(dumpers, value, strict=True)]
+
+    return dump
+
+
+def _record_dumper(kind: Any) -> _Dump:
+    fields = [(name, _dumper(field_kind), default) for name, field_kind, default in _fields(kind)]
+
+    def dump(value: Any, shift: TimeShift) -> Any:
+        data = {}
+        for name, dump_field, default in fields:
+            field = getattr(value, name)
+            if field != default:
+                data[name] = dump_field(field, shift)
+        return data
+
+    return dump
+
+
+# From JSON's own types to a value.
 
 
 @functools.cache
-def _loader(kind: Any) -> Callable[[Any, TimeShift, bool], Any]:
-    """Return what makes a KIND of JSON's own types."""
-    origin, inner = get_origin(kind), get_args(kind)
+def _loader(kind: Any) -> _Load:
+    origin = get_origin(kind)
+    inner = get_args(kind)
     if kind is Time:
-        return lambda data, clock, trusted: clock(_number(data) if trusted else _number(data, AGE))
+        return _load_time
     if origin is Annotated:
-        plain = _loader(inner[0])
-        return lambda data, clock, trusted: (
-            plain(data, clock, trusted) if trusted else inner[1](plain(data, clock, trusted))
-        )
+        return _checked_loader(inner[0], inner[1])
     if origin in _UNIONS:
-        some = _loader(inner[0])
-        return lambda data, clock, trusted: None if data is None else some(data, clock, trusted)
+        return _optional_loader(inner[0])
     if origin is tuple:
         return _tuple_loader(inner)
     if hasattr(kind, "_fields"):
         return _record_loader(kind)
     if isinstance(kind, enum.EnumType):
         return lambda data, *_: kind(data)
-    proper = {
-        float: lambda data: _number(data) >= 0,
-        int: lambda data: type(data) is int and 0 <= data < 1e9,
-        bool: lambda data: type(data) is bool,
-        str: lambda data: type(data) is str,
-    }[kind]
-    check = rule(proper)
+    check = must_be(_IS_PLAIN[kind])
     return lambda data, *_: check(data)
 
 
-def _tuple_loader(inner: tuple[Any, ...]) -> Callable[[Any, TimeShift, bool], Any]:
-    is_list = rule(lambda data: isinstance(data, list))
-    if inner[-1] is Ellipsis:
-        load = _loader(inner[0])
-        return lambda data, clock, trusted: tuple(
-            [load(one, clock, trusted) for one in is_list(data)]
-        )
-    loads = list(map(_loader, inner))
-    return lambda data, clock, trusted: tuple(
-        [load(one, clock, trusted) for load, one in zip(loads, is_list(data), strict=True)]
-    )
+def _load_time(data: Any, shift: TimeShift, trusted: bool) -> float:
+    limit = _NUMBER_LIMIT if trusted else AGE_LIMIT
+    return shift(_number(data, limit))
 
 
-def _record_loader(kind: Any) -> Callable[[Any, TimeShift, bool], Any]:
-    loads = [(name, _loader(each)) for name, each, _ in _fields(kind)]
-    needed = {name for name, _, default in _fields(kind) if default is _NEEDED}
-    is_whole = rule(lambda data: isinstance(data, dict) and needed <= data.keys())
+def _checked_loader(inner: Any, check: Callable[[Any], Any]) -> _Load:
+    """Return a loader for an Annotated type; `check` is not asked about trusted data."""
+    load_inner = _loader(inner)
 
-    def load(data: Any, clock: TimeShift, trusted: bool) -> Any:
-        is_whole(data)
-        return kind(
-            **{name: each(data[name], clock, trusted) for name, each in loads if name in data}
-        )
+    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+        value = load_inner(data, shift, trusted)
+        if trusted:
+            return value
+        return check(value)
 
     return load
 
 
-def _number(data: Any, limit: float = 1e11) -> float:
-    if type(data) not in (int, float) or not abs(data) < limit:  # nor is what is no number at all
+def _optional_loader(inner: Any) -> _Load:
+    load_inner = _loader(inner)
+
+    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+        if data is None:
+            return None
+        return load_inner(data, shift, trusted)
+
+    return load
+
+
+def _tuple_loader(inner: tuple[Any, ...]) -> _Load:
+    if inner[-1] is Ellipsis:
+        return _list_loader(inner[0])
+    loaders = [_loader(kind) for kind in inner]
+
+    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+        pairs = zip(loaders, _check_list(data), strict=True)
+        return tuple([loader(item, shift, trusted) for loader, item in pairs])
+
+    return load
+
+
+def _list_loader(inner: Any) -> _Load:
+    load_item = _loader(inner)
+
+    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+        return tuple([load_item(item, shift, trusted) for item in _check_list(data)])
+
+    return load
+
+
+def _record_loader(kind: Any) -> _Load:
+    loaders = []
+    needed = set()
+    for name, field_kind, default in _fields(kind):
+        loaders.append((name, _loader(field_kind)))
+        if default is _NO_DEFAULT:
+            needed.add(name)
+
+    def is_whole(data: Any) -> bool:
+        return isinstance(data, dict) and needed <= data.keys()
+
+    check_whole = must_be(is_whole)
+
+    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+        check_whole(data)
+        fields = {}
+        for name, load_field in loaders:
+            if name in data:
+                fields[name] = load_field(data[name], shift, trusted)
+        return kind(**fields)
+
+    return load
+
+
+def _number(data: Any, limit: float = _NUMBER_LIMIT) -> float:
+    # NaN is no number here: it is not below the limit.
+    if type(data) not in (int, float) or not abs(data) < limit:
         raise ValueError(f"no number: {data!r:.80}")
     return float(data)
+
+
+def _is_not_negative(data: Any) -> bool:
+    return _number(data) >= 0
+
+
+def _is_natural(data: Any) -> bool:
+    return type(data) is int and 0 <= data < _INTEGER_LIMIT
+
+
+def _is_list(data: Any) -> bool:
+    return isinstance(data, list)
+
+
+_check_list = must_be(_is_list)
+
+_IS_PLAIN: dict[Any, Callable[[Any], bool]] = {
+    float: _is_not_negative,
+    int: _is_natural,
+    bool: lambda data: type(data) is bool,
+    str: lambda data: type(data) is str,
+}

@@ -1,6 +1,6 @@
-"""Digests by which nodes see whether they have the same tests, nodes and addresses.
+"""Make digests by which nodes see whether they have the same tests, nodes and addresses.
 
-Pure: text in, hexadecimal digits out.
+Pure: text in, hexadecimal digits out. What a different digest means is for `health` to say.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dmonitor.core.model import Node
 
 
 def digest(things: Iterable[object]) -> str:
-    """Return 16 hexadecimal digits that are the same only for the same THINGS, in whatever order."""
-    return str(
-        hashlib.sha256("".join(sorted(f"{thing}\n" for thing in things)).encode()).hexdigest()
-    )[:16]
+    """Return 16 hexadecimal digits that depend on `things`, and not on their order."""
+    lines = sorted(f"{thing}\n" for thing in things)
+    text = "".join(lines)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest_nodes(nodes: Iterable[Node]) -> str:

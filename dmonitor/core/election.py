@@ -1,7 +1,8 @@
-"""Who speaks: the first of the living nodes hands over every mail, the others record (rule R5).
+"""Choose the node that hands over the mails: the first of the living nodes (rule R5).
 
-Pure: what this node states, what its peers' greetings state, and `now` in; who speaks, and why, out. Each clause
-removes a run in which a mail was doubled or lost; doc/design.md tells them.
+Pure. What this node states, what its peers state in their greetings, and `now` go in; the speaking
+node, and why, comes out. No vote is taken: each node comes to the same answer by itself. Each
+clause removes a run in which a mail was doubled or lost; doc/design.md tells of them.
 """
 
 from __future__ import annotations
@@ -13,136 +14,179 @@ from typing import NamedTuple
 from dmonitor.base import names
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
-LIVING_GRACE = (
-    60.0  # seconds over its interval for which a node that finished a round counts as living
-)
-RELAYED_SECONDS = 120.0  # seconds for which a peer's word that it greeted another node counts
-_MEASURED = 5  # rounds from which an interval is measured
+# Seconds beyond its interval for which a node that has finished a round counts as living.
+LIVING_GRACE = 60.0
+RELAYED_SECONDS = 120.0  # for which a peer's word that it greeted another node counts
+_MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
 class Choice(NamedTuple):
-    """Who speaks, None for nobody; `reason` is for a person."""
+    """Who speaks, and why."""
 
-    speaker: NodeStatus | None
-    reason: str
+    speaker: NodeStatus | None  # None: no node does
+    reason: str  # for people
+
+
+class Candidate(NamedTuple):
+    """A peer that may speak."""
+
+    status: NodeStatus
+    greeted: bool = False  # in this round; if not, a peer that was greeted told of it
+    ids: frozenset[str] = frozenset()  # of the incidents that it lists
+    tests: frozenset[Test] | None = None  # None: the same as ours, or not known
+    hears_me: bool = False  # it greeted this node in its last round
 
 
 def interval(begins: Sequence[float]) -> int:
-    """Return the interval of rounds that began at BEGINS, oldest first, in whole minutes: the median of the last few."""
-    gaps = sorted(later - earlier for earlier, later in itertools.pairwise(begins[-_MEASURED:]))
-    return max(1, round(gaps[(len(gaps) - 1) // 2] / 60)) if gaps else 1
+    """Return the interval of a node's rounds in whole minutes: the median of the last few.
+
+    `begins` has the seconds at which its rounds began, in order.
+    """
+    gaps = []
+    for earlier, later in itertools.pairwise(begins[-_MEASURED_ROUNDS:]):
+        gaps.append(later - earlier)
+    if not gaps:
+        return 1
+    gaps.sort()
+    median = gaps[(len(gaps) - 1) // 2]
+    return max(1, round(median / 60))
 
 
 def living_limit(status: NodeStatus) -> float:
-    """Return seconds that a node's last finished round may be old, and that it may take to hear of an incident."""
+    """Return how many seconds ago a living node's last round may have ended.
+
+    It may also take so long to hear of an incident.
+    """
     return status.interval * 60 + LIVING_GRACE
 
 
 def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
-    """Return what orders the living: whose MTA refuses comes later, and whose rounds are rare; then by name."""
+    """Return the sort key of a living node; the node with the smallest one speaks.
+
+    Nodes that cannot store what they told come last. Then the hand-overs that were refused in a row
+    decide, then the interval, then the name.
+    """
     return not status.stores, status.refused, status.interval, status.name, status.node_id
 
 
-class Candidate(NamedTuple):
-    """A peer that may speak: greeted in this round, or known from one that was; `tests` is None where it has ours.
-
-    `ids` are those of the incidents it lists; `hears_me`, whether it greeted this node in its last round.
-    """
-
-    status: NodeStatus
-    greeted: bool = False
-    ids: frozenset[str] = frozenset()
-    tests: frozenset[Test] | None = None
-    hears_me: bool = False
-
-
 def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidate]:
-    """Return the peers that STATEMENTS, those of this round, tell of."""
-    found: dict[str, Candidate] = {}
+    """Return the peers that made the `statements` of this round, and those that they greeted."""
+    by_id: dict[str, Candidate] = {}
     relayed: list[NodeStatus] = []
     for statement in statements:
-        ids = frozenset(known for incident in statement.incidents for known in incident.ids)
-        hears_me = any(other.node_id == me.node_id for other in statement.heard)
-        found[statement.status.node_id] = Candidate(
-            statement.status, True, ids, statement.tests, hears_me
-        )
-        relayed += statement.heard
-    for other in sorted(relayed, key=lambda other: -other.at):
-        found.setdefault(other.node_id, Candidate(other))
-    found.pop(me.node_id, None)
-    return list(found.values())
+        node_id = statement.status.node_id
+        by_id[node_id] = _greeted_candidate(me, statement)
+        relayed.extend(statement.heard)
+    # A peer speaks for itself; of the others the latest word counts.
+    relayed.sort(key=lambda status: status.at, reverse=True)
+    for status in relayed:
+        by_id.setdefault(status.node_id, Candidate(status))
+    by_id.pop(me.node_id, None)
+    return list(by_id.values())
+
+
+def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
+    ids: set[str] = set()
+    for incident in statement.incidents:
+        ids.update(incident.ids)
+    hears_me = any(status.node_id == me.node_id for status in statement.heard)
+    return Candidate(statement.status, True, frozenset(ids), statement.tests, hears_me)
 
 
 def choose(
     me: NodeStatus, peers: Sequence[Candidate], now: float, incident: Incident | None = None
 ) -> Choice:
-    """Say who speaks for INCIDENT, which this node holds; without one, who would speak for what everybody has."""
-    out = {peer.status.name: why for peer in peers if (why := _why_not(peer, now, incident))}
-    living = [peer for peer in peers if not _why_not(peer, now, incident)]
-    order = [peer.status for peer in living]
-    mine = _why_silent(me, now)
-    if mine:
-        out[me.name] = mine
+    """Return who speaks for `incident`, which this node holds.
+
+    Without an incident, return who would speak for one that every node has.
+    """
+    reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
+    living: list[Candidate] = []
+    for peer in peers:
+        why_not = _why_not(peer, now, incident)
+        if why_not:
+            reasons[peer.status.name] = why_not
+        else:
+            living.append(peer)
+    order = sorted((peer.status for peer in living), key=rank)
+    why_silent = _why_silent(me, now)
+    if why_silent:
+        reasons[me.name] = why_silent
+    elif _come_before(me, living, now, incident):
+        reasons[me.name] = "no peer greeted it"
+        order.append(me)
     else:
         order.append(me)
-    order.sort(key=rank)
-    if not mine and _come_before(me, living, now, incident):
-        order.remove(me)
-        order.append(me)
-        out[me.name] = "no peer greeted it"
-    out |= {
-        other.name: f"was refused ({other.refused} in a row)"
-        for other in order[1:]
-        if other.refused > order[0].refused
-    }
-    reason = (
-        f"{order[0].name} speaks: first of {len(order)} living"
-        if order
-        else "nobody speaks: no node is living"
-    )
-    return Choice(
-        order[0] if order else None,
-        "; ".join([reason, *(f"{name} {why}" for name, why in sorted(out.items()))]),
-    )
+        order.sort(key=rank)
+    for status in order[1:]:
+        if status.refused > order[0].refused:
+            reasons[status.name] = f"was refused ({status.refused} in a row)"
+    return _choice(order, reasons)
+
+
+def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:
+    clauses = [f"{name} {reason}" for name, reason in sorted(reasons.items())]
+    if not order:
+        return Choice(None, "; ".join(["nobody speaks: no node is living", *clauses]))
+    first = order[0]
+    decision = f"{first.name} speaks: first of {len(order)} living"
+    return Choice(first, "; ".join([decision, *clauses]))
 
 
 def _come_before(
     me: NodeStatus, living: Sequence[Candidate], now: float, incident: Incident | None
 ) -> bool:
-    """Say whether the peers come before this node, which hears them and cannot be reached; while an incident is young."""
-    answering = [peer for peer in living if peer.greeted]
-    young = any(
-        incident is None or now - incident.held < living_limit(peer.status) for peer in answering
-    )
-    return young and not any(peer.hears_me for peer in answering)
+    """Return whether all living peers come before this node.
+
+    They do while an incident is young, if some of them answer this node and none of those greeted
+    it in its last round: this node hears, but cannot be reached (R5).
+    """
+    is_young = False
+    for peer in living:
+        if not peer.greeted:
+            continue
+        if peer.hears_me:
+            return False
+        if incident is None or now - incident.held < living_limit(peer.status):
+            is_young = True
+    return is_young
 
 
 def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
-    """Return why a peer does not count for INCIDENT; nothing if it does."""
-    # What it stated when it was greeted counts: a round that it has finished since is not heard of so soon.
-    why = _why_silent(peer.status, peer.status.at)
-    if not why and not peer.greeted and now - peer.status.at > RELAYED_SECONDS:
-        why = "not reached"
-    if why or incident is None:
-        return why
-    if incident.test == node_test(peer.status.name):
-        return "is what it is about"
-    if (
-        peer.tests is not None
-        and incident.test not in peer.tests
-        and incident.test.host != names.NODE
-    ):
+    """Return why a peer does not count for `incident`, or ''."""
+    # Its age at the time when it stated it counts: a round that it has finished since is not heard
+    # of so soon.
+    why_silent = _why_silent(peer.status, peer.status.at)
+    if why_silent:
+        return why_silent
+    if not peer.greeted and now - peer.status.at > RELAYED_SECONDS:
+        return "not reached"
+    if incident is None:
+        return ""
+    return _why_not_for(incident, peer, now)
+
+
+def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
+    """Return why a living peer does not count for `incident`, or ''."""
+    test = incident.test
+    if test == node_test(peer.status.name):
+        return "is the node that the incident is about"
+    # Every node has the tests that the other nodes are.
+    if peer.tests is not None and test.host != names.NODE and test not in peer.tests:
         return "lacks the test"
-    if now - incident.held >= living_limit(peer.status) and peer.ids.isdisjoint(incident.ids):
+    had_time = now - incident.held >= living_limit(peer.status)
+    if had_time and peer.ids.isdisjoint(incident.ids):
         return "does not list it"
     return ""
 
 
 def _why_silent(status: NodeStatus, now: float) -> str:
-    """Return why a node is not living by what it states; nothing if it is."""
+    """Return why a node is not living by what it states, or ''."""
     if not status.speaks:
         return "has no address"
     age = now - status.finished
-    if age > living_limit(status):
-        return "never finished a round" if age == float("inf") else f"stale {age / 60:.0f} min"
-    return ""
+    if age <= living_limit(status):
+        return ""
+    if age == float("inf"):
+        return "never finished a round"
+    return f"stale {age / 60:.0f} min"

@@ -27,7 +27,7 @@ from dmonitor.core.model import (
     Vote,
     node_test,
 )
-from dmonitor.core.result import MEASURED
+from dmonitor.core.result import MEASURED_ROUNDS
 
 REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
@@ -143,9 +143,8 @@ def _no_quorum(seen: HealthInput, now: float) -> str:
     sites = set(verdict.voting_sites(places, voters).values())
     if len(sites) >= seen.quorum:
         return ""
-    return (
-        f"no site can be asked but {_listed(sites)}, and quorum = {seen.quorum}: nobody is alerted"
-    )
+    asked = f"only these sites can be asked: {_listed(sites)}"
+    return f"{asked}; quorum = {seen.quorum}: nobody is alerted"
 
 
 def _suspect(seen: HealthInput, now: float) -> str:
@@ -175,7 +174,7 @@ def _late_nodes(seen: HealthInput) -> set[Test]:
         if contact.statement is None:
             continue
         stated = contact.statement.status
-        if stated.finished > float("-inf") and stated.rounds >= MEASURED:
+        if stated.finished > float("-inf") and stated.rounds >= MEASURED_ROUNDS:
             late.add(node_test(contact.node.name))
     return late
 

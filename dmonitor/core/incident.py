@@ -1,25 +1,24 @@
-"""The life of an incident: when one opens, what it remembers, whom it meets, when it closes, what it owes (rule R4).
+"""Decide when an incident opens and closes, what it remembers, and what it owes (rule R4).
 
-Pure: values in, values out; `now` is passed in. Which node tells what is owed is `speaking`'s.
+Pure: values in, values out; `now` is passed in. `ledger` keeps the incidents and unites them when
+nodes meet. `election` chooses the node that tells what is owed.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from dmonitor.core.model import Incident, Judgement, Kind, Test, TestState, Verdict, Vote
 
-SILENT_SITE_GRACE = 300.0  # seconds for which a site that failed when last heard still counts as failing while it is silent
-LISTED_SECONDS = 3600.0  # seconds after its last change for which a closed incident is still listed, and counted for flapping
-INCIDENTS_PER_TEST = 60  # incidents of one test, open or over lately, beyond which none is taken that was only heard of
-IDS_LIMIT = (
-    256  # of one incident; what would have more is not united, for a peer may make up any number
-)
-FLAPPING_CHANGES = 6  # changes of one test that are not yet flapping
-FLAPPING_WINDOW = 1800.0  # seconds within which they are counted
-FLAPPING_ENDS_AFTER = 900.0  # seconds without a change after which a test flaps no more
+# Seconds for which a site that failed when it was last heard, and is silent now, counts as failing.
+SILENT_SITE_GRACE = 300.0
+# Seconds after its last change for which a closed incident is listed, and counted for flapping.
+LISTED_SECONDS = 3600.0
+FLAPPING_CHANGES = 6  # so many changes of one test are not flapping yet
+FLAPPING_WINDOW = 1800.0  # seconds within which changes are counted
+FLAPPING_ENDS_AFTER = 900.0  # seconds without a change
+
+Failed = tuple[tuple[str, float], ...]  # sites, each with the time it was last heard to fail
 
 
 def advance(
@@ -32,224 +31,173 @@ def advance(
     now: float,
     fresh_id: str,
 ) -> tuple[TestState, Incident | None]:
-    """Take TEST one round further: return its standing, and its incident if one is open or was until now.
+    """Take `test` one round further; return its new state and its incident.
 
-    INCIDENT is the open one, or None; FRESH_ID names the one that may open, where it may. `confirm` rounds of DOWN in
-    a row open one; it closes when fewer than a quorum of sites fail and somebody passes.
+    `incident` is the open one, or None. The incident that is returned is open, or has just been
+    closed; None means that there is none. `confirm` DOWN verdicts in a row open one. `fresh_id` is
+    its id; if that is "", none opens.
     """
-    downs = min(before.downs + 1, confirm) if judgement.verdict is Verdict.DOWN else 0
-    same = judgement.verdict is before.verdict
-    own = judgement.answers[0].result
-    standing = TestState(
-        judgement.verdict,
-        own.outcome if own else before.own_outcome,
-        before.since if same else now,
-        downs,
-    )
-    if incident is None:
-        if downs < confirm or not fresh_id:
-            return standing, None
-        return standing, Incident(
-            (fresh_id,), test, now, judgement, _remember((), judgement, now), held=now
-        )
-    incident = incident._replace(failed=_remember(incident.failed, judgement, now))
-    if len(incident.failed) < judgement.quorum and judgement.nodes(Vote.PASSING):
-        incident = close(incident, now, judgement)
-    return standing, incident
+    state = _next_state(before, judgement, confirm, now)
+    if incident is not None:
+        return state, _continue(incident, judgement, now)
+    if state.downs < confirm or not fresh_id:
+        return state, None
+    failed = _failed_sites((), judgement, now)
+    return state, Incident((fresh_id,), test, now, judgement, failed, held=now)
+
+
+def _next_state(before: TestState, judgement: Judgement, confirm: int, now: float) -> TestState:
+    verdict = judgement.verdict
+    own_result = judgement.answers[0].result
+    state = before._replace(verdict=verdict, downs=0)
+    if verdict is Verdict.DOWN:
+        state = state._replace(downs=min(before.downs + 1, confirm))
+    if verdict is not before.verdict:
+        state = state._replace(since=now)
+    if own_result is not None:
+        state = state._replace(own_outcome=own_result.outcome)
+    return state
+
+
+def _continue(incident: Incident, judgement: Judgement, now: float) -> Incident:
+    """Return the open `incident` after one more round: still open, or closed.
+
+    It closes if fewer than a quorum of sites fail and somebody passes (R4).
+    """
+    incident = incident._replace(failed=_failed_sites(incident.failed, judgement, now))
+    if len(incident.failed) >= judgement.quorum:
+        return incident
+    if not judgement.nodes(Vote.PASSING):
+        return incident
+    return close(incident, now, judgement)
 
 
 def close(incident: Incident, now: float, closing: Judgement | None = None) -> Incident:
+    """Return `incident` as closed at the time `now`, with the judgement that closed it if known."""
     return incident._replace(closed=now, closing=closing, held=now)
 
 
 def remove(incident: Incident) -> Incident:
-    """End the incident of a test that the operator took away here; nobody is mailed about it, and no peer is told."""
+    """Return the `incident` of a test that the operator removed here.
+
+    It is not mailed, and no peer hears of its end (R4).
+    """
     return incident._replace(removed=True)
 
 
-def _remember(
-    failed: tuple[tuple[str, float], ...], judgement: Judgement, now: float
-) -> tuple[tuple[str, float], ...]:
-    """Return the sites that count as failing, each with the time it was last heard to fail.
+def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
+    """Return the sites that count as failing now, given those that counted `before`.
 
-    One lost answer is no recovery: a site that failed when last heard and is silent now counts for SILENT_SITE_GRACE more.
+    One lost answer is no recovery (R4): a site that failed when it was last heard and is silent now
+    counts for SILENT_SITE_GRACE seconds more.
     """
-    kept = {site: min(at, now) for site, at in failed if now - at < SILENT_SITE_GRACE}
-    for site in {answer.node.site for answer in judgement.answers if answer.result is not None}:
-        kept.pop(site, None)
-    kept.update(dict.fromkeys(judgement.sites(Vote.FAILING), now))
-    return tuple(sorted(kept.items()))
+    failed: dict[str, float] = {}
+    for site, at in before:
+        if now - at < SILENT_SITE_GRACE:
+            failed[site] = min(at, now)  # our clock may have been set back
+    for answer in judgement.answers:
+        if answer.result is not None:
+            failed.pop(answer.node.site, None)
+    for site in judgement.sites(Vote.FAILING):
+        failed[site] = now
+    return tuple(sorted(failed.items()))
 
 
 def changed_at(incident: Incident) -> float | None:
-    """Return when a closed INCIDENT changed last: others may have to hear long after its end that it is told."""
-    return (
-        None if incident.closed is None or incident.removed else max(incident.closed, incident.held)
-    )
+    """Return when a closed incident changed last, or None if it is open or removed.
+
+    Peers may have to hear that it is told long after its end.
+    """
+    if incident.closed is None or incident.removed:
+        return None
+    return max(incident.closed, incident.held)
 
 
 def owed(incident: Incident) -> tuple[Kind, ...]:
-    """Return what INCIDENT owes: its alert, its recovery, or both in one; a recovery only where the alert is told or owed."""
-    if incident.removed or incident.recovery or (incident.void and not incident.alert):
+    """Return the notifications that `incident` owes: its alert, its recovery, both or none.
+
+    A recovery is owed only if the alert is told or is owed too (R4).
+    """
+    if incident.removed or incident.recovery:
         return ()
-    return (() if incident.alert else (Kind.ALERT,)) + (
-        () if incident.closed is None else (Kind.RECOVERY,)
-    )
+    if incident.void and not incident.alert:
+        return ()
+    kinds = []
+    if not incident.alert:
+        kinds.append(Kind.ALERT)
+    if incident.closed is not None:
+        kinds.append(Kind.RECOVERY)
+    return tuple(kinds)
 
 
 def told(
-    incident: Incident, kinds: Iterable[Kind], by: str, now: float, remind: float = 0.0
+    incident: Incident, kinds: Collection[Kind], node: str, now: float, remind: float = 0.0
 ) -> Incident:
-    """Note that BY has handed KINDS over; every REMIND seconds there is a reminder."""
-    facts: dict[str, Any] = {"held": now}
+    """Return `incident` after `node` has handed over the notifications `kinds`.
+
+    `remind` is the seconds from one reminder to the next; 0 means that there are none.
+    """
+    incident = incident._replace(held=now)
     if remind:
-        facts["reminded"] = int((now - incident.began) // remind)
-    facts |= {kind.value: by for kind in kinds if kind is not Kind.REMINDER}
-    return incident._replace(**facts)
+        incident = incident._replace(reminded=int((now - incident.began) // remind))
+    if Kind.ALERT in kinds:
+        incident = incident._replace(alert=node)
+    if Kind.RECOVERY in kinds:
+        incident = incident._replace(recovery=node)
+    return incident
 
 
 def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
-    """Say whether an open incident whose alert is told has lasted another REMIND seconds; 0 is never."""
-    waiting = bool(remind and incident.is_open and incident.alert and not incident.flapping)
-    return waiting and now - incident.began >= (incident.reminded + 1) * remind
+    """Return whether an open incident whose alert is told has lasted another `remind` seconds.
+
+    If `remind` is 0, no reminder is ever due. Flapping has none.
+    """
+    if not remind or not incident.is_open:
+        return False
+    if not incident.alert or incident.flapping:
+        return False
+    return now - incident.began >= (incident.reminded + 1) * remind
 
 
-class Ledger:
-    """The incidents that this node knows, by their ids; RECALL finds those that are long over. `changed` are those put."""
-
-    def __init__(
-        self, incidents: Sequence[Incident], recall: Callable[[Iterable[str]], Iterable[Incident]]
-    ) -> None:
-        self._by_id: dict[str, Incident] = {}
-        self._open: dict[tuple[Test, bool], Incident] = {}
-        self._recall = recall
-        self.changed: dict[str, Incident] = {}
-        self._held = collections.Counter(incident.test for incident in incidents)
-        self._keep(incidents)
-
-    def _keep(self, incidents: Iterable[Incident]) -> None:
-        for incident in incidents:
-            self._by_id |= dict.fromkeys(incident.ids, incident)
-            subject = incident.test, bool(incident.flapping)
-            if incident.is_open:
-                self._open[subject] = incident
-            elif subject in self._open and self._open[subject].id in incident.ids:
-                del self._open[subject]
-
-    def __iter__(self) -> Iterator[Incident]:
-        return iter({incident.id: incident for incident in self._by_id.values()}.values())
-
-    def find(self, ids: Iterable[str]) -> list[Incident]:
-        """Return the incidents that have one of IDS_LIMIT."""
-        unknown = [known for known in ids if known not in self._by_id]
-        self._keep(self._recall(unknown) if unknown else ())
-        return list(
-            {
-                self._by_id[known].id: self._by_id[known] for known in ids if known in self._by_id
-            }.values()
-        )
-
-    def open_for(self, test: Test, *, flapping: bool = False) -> Incident | None:
-        return self._open.get((test, flapping))
-
-    def put(self, incident: Incident) -> None:
-        """Keep INCIDENT in place of every one that it shares an id with."""
-        for old in self.find(incident.ids):
-            self.changed.pop(old.id, None)
-        self._keep([incident])
-        self.changed[incident.id] = incident
-
-    def meet(self, heard: Incident, now: float) -> None:
-        """Take in what a peer states of an incident: unite it with ours, hold it, or close ours.
-
-        A closed id never opens again, and closes whatever it is united with; so what a peer still holds open is no
-        longer met by test once we know one of its ids to be closed.
-        """
-        met = self.find(heard.ids)
-        if len(met) == 1 and _is_known(met[0], heard):
-            return
-        if heard.is_open and all(mine.closed is None for mine in met):
-            ours = self.open_for(heard.test, flapping=bool(heard.flapping))
-            met += [ours] if ours and ours not in met else []
-        if not met and self._held[heard.test] >= INCIDENTS_PER_TEST:
-            return  # a peer may make up any number
-        self._held[heard.test] += not met
-        united = heard._replace(held=now) if not met else _unite(met, heard, now)
-        if united not in met and len(united.ids) <= IDS_LIMIT:
-            self.put(united)
-
-
-def _is_known(mine: Incident, heard: Incident) -> bool:
-    """Say whether HEARD tells nothing that MINE does not."""
-
-    def facts(what: Incident) -> tuple[bool | int, ...]:
-        return (
-            what.closed is not None,
-            bool(what.alert),
-            bool(what.recovery),
-            what.void,
-            what.reminded,
-            bool(what.opening),
-        )
-
-    known = all(ours >= theirs for ours, theirs in zip(facts(mine), facts(heard), strict=True))
-    return known and not mine.removed and set(mine.ids).issuperset(heard.ids)
-
-
-def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
-    """Return the incident that OURS and HEARD are together; what we know ourselves comes first: ages on the wire are rounded."""
-    known = [mine._replace(removed=False) for mine in ours]
-    every = [*known, heard]
-    ids = {each for mine in known for each in mine.ids}
-    united = Incident(
-        ids=tuple(sorted(ids.union(heard.ids))),
-        test=heard.test,
-        began=min(incident.began for incident in (known if ids.issuperset(heard.ids) else every)),
-        opening=next((incident.opening for incident in every if incident.opening), None),
-        failed=known[0].failed,
-        closed=next((incident.closed for incident in every if incident.closed is not None), None),
-        closing=next((incident.closing for incident in every if incident.closing), None),
-        flapping=max(incident.flapping for incident in every),
-        alert=next((incident.alert for incident in every if incident.alert), ""),
-        recovery=next((incident.recovery for incident in every if incident.recovery), ""),
-        reminded=max(incident.reminded for incident in every),
-        void=any(incident.void for incident in every),
-        held=min(incident.held for incident in known),
-    )
-    return united if owed(united) == owed(known[0]) else united._replace(held=now)
+# Flapping.
 
 
 def flap(
     test: Test, incidents: Sequence[Incident], judgement: Judgement, now: float, fresh_id: str
 ) -> Incident | None:
-    """Return the flapping that begins or ends now, given INCIDENTS of TEST, those that ended lately among them; or None.
+    """Return the flapping of `test` that begins or ends now, or None.
 
-    It begins with more than FLAPPING_CHANGES changes within FLAPPING_WINDOW, and ends once there was none for FLAPPING_ENDS_AFTER.
+    `incidents` are those of the test, and include those that ended lately. Flapping begins with
+    more than FLAPPING_CHANGES changes within FLAPPING_WINDOW seconds. It ends when there was no
+    change for FLAPPING_ENDS_AFTER seconds.
     """
     episodes = [incident for incident in incidents if incident.flapping]
-    ended = max(
-        (episode.closed for episode in episodes if episode.closed is not None),
-        default=float("-inf"),
-    )
-    ordinary = [
-        incident for incident in incidents if not incident.flapping and not incident.removed
-    ]
-    changes = [
-        at
-        for incident in ordinary
-        for at in (incident.began, incident.closed)
-        if at is not None and at > ended
-    ]
-    present = next((episode for episode in episodes if episode.is_open), None)
-    if present:
-        return (
-            close(present, now, judgement)
-            if now - max([*changes, present.began]) >= FLAPPING_ENDS_AFTER
-            else None
-        )
-    recent = sum(now - at < FLAPPING_WINDOW for at in changes)
-    return (
-        Incident((fresh_id,), test, now, judgement, flapping=recent, held=now)
-        if recent > FLAPPING_CHANGES
-        else None
-    )
+    changes = _changes_after(_last_end(episodes), incidents)
+    for episode in episodes:
+        if episode.is_open:
+            last_change = max([episode.began, *changes])
+            if now - last_change < FLAPPING_ENDS_AFTER:
+                return None
+            return close(episode, now, judgement)
+    recent = [at for at in changes if now - at < FLAPPING_WINDOW]
+    if len(recent) <= FLAPPING_CHANGES:
+        return None
+    return Incident((fresh_id,), test, now, judgement, flapping=len(recent), held=now)
+
+
+def _last_end(episodes: Sequence[Incident]) -> float:
+    """Return when the last of the episodes of flapping ended: minus infinity if none did."""
+    ends = [episode.closed for episode in episodes if episode.closed is not None]
+    return max(ends, default=float("-inf"))
+
+
+def _changes_after(end: float, incidents: Sequence[Incident]) -> list[float]:
+    """Return when a test changed after `end`: its ordinary incidents opened and closed then."""
+    changes = []
+    for incident in incidents:
+        if incident.flapping or incident.removed:
+            continue
+        changes.append(incident.began)
+        if incident.closed is not None:
+            changes.append(incident.closed)
+    return [at for at in changes if at > end]

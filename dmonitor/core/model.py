@@ -1,7 +1,8 @@
 """The words of dmonitor as values: tests, results, answers, votes, verdicts, incidents.
 
-Pure data, shared by every other module. Nothing here decides, reads or sends anything. A Time is in seconds since the
-epoch, other floats are seconds; the types, which are no strings here, say what the state and a peer may hold (`values`).
+Pure data, which every other module uses. Nothing here decides, reads or sends anything. A `Time` is
+in seconds on the clock of the node that has it; other floats are durations in seconds. The
+annotations say what the state may hold and what a peer may state: `codec` reads them at run time.
 """
 
 import enum
@@ -9,23 +10,37 @@ from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core.codec import Time, rule
+from dmonitor.core.codec import Time, must_be
 
-# What a peer, or the state, may say: the grammar is that of `names`. Where nothing is said, a field has its default, often "".
-NodeName = Annotated[str, rule(names.is_node)]
-NodeId = Annotated[str, rule(names.is_node_id)]
-Subject = Annotated[str, rule(names.is_subject)]
-TestName = Annotated[str, rule(lambda name: names.is_test(name) or names.is_node(name))]
-Site = Annotated[str, rule(lambda name: not name or names.is_site(name) or names.is_node(name))]
-Digest = Annotated[str, rule(names.is_digest)]
-Interval = Annotated[int, rule(bool)]
-Ids = Annotated[tuple[NodeId, ...], rule(bool)]
+
+def _is_test_or_node(name: str) -> bool:
+    return bool(names.is_test(name)) or names.is_node(name)
+
+
+def _is_site_or_unknown(name: str) -> bool:
+    return not name or bool(names.is_site(name)) or names.is_node(name)
+
+
+def _are_few_words(words: tuple[str, ...]) -> bool:
+    return len(words) <= 20
+
+
+# What a peer or the state may say. The grammar is that of `names`. A field that may be empty has ""
+# as its default; such a field is left out, so its grammar does not have to allow "".
+NodeName = Annotated[str, must_be(names.is_node)]
+NodeId = Annotated[str, must_be(names.is_node_id)]
+Subject = Annotated[str, must_be(names.is_subject)]
+TestName = Annotated[str, must_be(_is_test_or_node)]
+Site = Annotated[str, must_be(_is_site_or_unknown)]
+Digest = Annotated[str, must_be(names.is_digest)]
+Interval = Annotated[int, must_be(bool)]  # not 0
+Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
-Word = Annotated[str, rule(names.is_word)]
+Word = Annotated[str, must_be(names.is_word)]
 
 
 class Outcome(enum.Enum):
-    """What one run of one plugin said (rule R1)."""
+    """What one run of one plugin says (rule R1)."""
 
     OK = "OK"
     FAIL = "FAIL"
@@ -52,7 +67,7 @@ class Verdict(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """Which of an incident's notifications: the one that opens it, one that says it lasts, or the one that closes it."""
+    """Which of an incident's notifications: it has opened, it still lasts, or it is closed."""
 
     ALERT = "alert"
     REMINDER = "reminder"
@@ -75,7 +90,7 @@ class Test(NamedTuple):
 
     @property
     def plugin(self) -> str:
-        """The file name of the plugin that runs it; what follows a colon only tells two tests apart."""
+        """The file name of its plugin; a colon and what follows only distinguish two tests."""
         return "check_" + self.name.partition(":")[0]
 
     def __str__(self) -> str:
@@ -83,101 +98,107 @@ class Test(NamedTuple):
 
 
 def node_test(name: str) -> Test:
-    """Return the test that the node NAME is by itself, for every other node (rule R7)."""
+    """Return the test that the node `name` itself is for every other node (rule R7)."""
     return Test(names.NODE, name)
 
 
 class Result(NamedTuple):
-    """One run of one test on one node: outcome, one printable line, seconds it took."""
+    """One run of one test on one node."""
 
     outcome: Outcome
-    text: Text = ""
-    duration: float = 0.0
+    text: Text = ""  # one printable line
+    duration: float = 0.0  # seconds that the run took
 
 
 class Node(NamedTuple):
-    """One line of nodes.txt; `site` is the node's name when the line names none, and empty where nobody knows it."""
+    """One line of nodes.txt."""
 
     name: NodeName
-    site: Site
+    site: Site  # the node's name if the line has no site; "" if it is not known
 
 
 def unlisted(name: str, nodes: Iterable[Node]) -> Node:
-    """Return the node NAME, which is in no line. Where NODES name sites nobody knows its own: its vote must make no new one."""
-    return Node(name, "" if any(node.site != node.name for node in nodes) else name)
+    """Return the node `name`, which has no line among `nodes`.
+
+    If `nodes` name sites, the site of this node is unknown, because its vote must make no new site.
+    """
+    for node in nodes:
+        if node.site != node.name:
+            return Node(name, "")
+    return Node(name, name)
 
 
 class Answer(NamedTuple):
-    """What one node sees for one test: this node's own result, or a peer's answer to our question.
-
-    `node_id` is empty as long as the node has not stated one. Without a result there is no answer, and
-    `reason` says why. `age` is seconds between the end of the run and its arrival here. `suspect`: most of what that
-    node tests fails there alone.
-    """
+    """What one node sees for one test: this node's own result, or a peer's answer."""
 
     node: Node
-    node_id: NodeId = ""
-    result: Result | None = None
-    age: float = 0.0
-    reason: Text = ""
-    suspect: bool = False
+    node_id: NodeId = ""  # "" until the node has stated one
+    result: Result | None = None  # None: there is no answer
+    age: float = 0.0  # seconds from the end of the run to the arrival of the answer
+    reason: Text = ""  # why there is no answer
+    suspect: bool = False  # most of the tests of that node fail there alone
 
     @property
     def vote(self) -> Vote:
-        return _VOTES[self.result.outcome] if self.result else Vote.ABSTAIN
+        if self.result is None:
+            return Vote.ABSTAIN
+        return _VOTES[self.result.outcome]
 
     @property
     def seen(self) -> str:
-        """In one word what the node sees: an outcome, or `no-answer`."""
-        return self.result.outcome.value if self.result else "no-answer"
+        """What the node sees, in one word: an outcome, or `no-answer`."""
+        if self.result is None:
+            return "no-answer"
+        return self.result.outcome.value
 
     @property
     def text(self) -> str:
         """The plugin's line, or why there is no answer."""
-        return self.result.text if self.result else self.reason
+        if self.result is None:
+            return self.reason
+        return self.result.text
 
 
 class Judgement(NamedTuple):
-    """A verdict and the evidence for it: own answer first, then every other node once."""
+    """A verdict and the evidence for it."""
 
     verdict: Verdict
     quorum: int
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer, ...]  # this node's own answer first, then every other node once
 
     def nodes(self, vote: Vote) -> list[str]:
-        """Name the nodes that cast VOTE."""
+        """Return the names of the nodes that cast `vote`."""
         return [answer.node.name for answer in self.answers if answer.vote is vote]
 
     def sites(self, vote: Vote) -> set[str]:
-        """Name the sites in which a node casts VOTE; one that nobody knows is no site."""
-        return {answer.node.site for answer in self.answers if answer.vote is vote} - {""}
+        """Return the sites in which a node casts `vote`; an unknown site does not count."""
+        sites = {answer.node.site for answer in self.answers if answer.vote is vote}
+        sites.discard("")
+        return sites
 
 
 class Incident(NamedTuple):
-    """From the first DOWN verdict of a test until its recovery (rule R4).
+    """What happens from the first DOWN verdict of a test until its recovery (rule R4).
 
-    It *is* the set of ids it was opened under, in order; the smallest is shown. `opening` and `closing` are the
-    judgements that opened and closed it, None where they were only heard of; `failed` says for each site that voted
-    failing when last heard, at what time that was. With `flapping`, the number of changes, it is not about a test that
-    fails but about one that changes too often. `alert` and `recovery` name the node that handed that notification
-    over, `reminded` counts reminders. `void`: closed in silence, owes nothing. `held` is since when this node has
-    held what it owes now. `removed`: the operator took the test away here, which is nobody else's business.
+    An incident *is* the set of ids under which nodes opened it; the smallest one is shown.
     """
 
-    ids: Ids
+    ids: Ids  # in order
     test: Test
     began: Time
-    opening: Judgement | None = None
+    opening: Judgement | None = None  # opened it; None if this node only heard of that
+    # The sites that voted failing when they were last heard, and the time of that.
     failed: tuple[tuple[Site, Time], ...] = ()
     closed: Time | None = None
-    closing: Judgement | None = None
+    closing: Judgement | None = None  # closed it; None if this node only heard of that
+    # Not 0: this is about a test that changes too often, and so many changes were counted.
     flapping: int = 0
-    alert: NodeName = ""
-    recovery: NodeName = ""
-    reminded: int = 0
-    void: bool = False
-    held: Time = 0.0
-    removed: bool = False
+    alert: NodeName = ""  # the node that handed the alert over
+    recovery: NodeName = ""  # the node that handed the recovery over
+    reminded: int = 0  # reminders that were handed over
+    void: bool = False  # closed during a silence, so it owes nothing
+    held: Time = 0.0  # since when this node has held what the incident owes now
+    removed: bool = False  # the operator removed the test here; peers do not hear of it
 
     @property
     def id(self) -> str:
@@ -189,19 +210,16 @@ class Incident(NamedTuple):
 
 
 class TestState(NamedTuple):
-    """What is remembered of a test from round to round.
-
-    `own_outcome` is what this node's own plugin said last; `downs` the number of DOWN verdicts in a row, as far as it matters.
-    """
+    """What a node remembers of a test from round to round."""
 
     verdict: Verdict = Verdict.UP
-    own_outcome: Outcome = Outcome.OK
-    since: float = 0.0
-    downs: int = 0
+    own_outcome: Outcome = Outcome.OK  # what this node's own plugin said last
+    since: float = 0.0  # when the verdict became what it is
+    downs: int = 0  # DOWN verdicts in a row; it stops at `confirm`
 
 
 class Change(NamedTuple):
-    """That at some time the verdict on a test, or what this node itself saw of it, was not what it had been; and the evidence."""
+    """One change of a test's verdict, or of this node's own outcome, with the evidence."""
 
     test: Test
     at: Time
@@ -209,7 +227,7 @@ class Change(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """That this node handed the notification of a kind about an incident over to an address."""
+    """One notification about an incident that this node handed over to an address."""
 
     incident: NodeId
     kind: Kind
@@ -218,112 +236,96 @@ class Handed(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """A notification that is owed to one address since `since`, refused `refusals` times."""
+    """A notification that is owed to one address."""
 
     kind: Kind
     incident: Incident
     address: str
-    since: Time = 0.0
-    refusals: int = 0
+    since: Time = 0.0  # when it became owed
+    refusals: int = 0  # hand-overs that were refused
 
 
 class Silence(NamedTuple):
-    """An operator's word that a host, or the one test `name` of it, may not notify: until `until`, None until it is removed."""
+    """An operator's word that a host, or one test of it, may not notify."""
 
     host: Subject
-    name: TestName = ""
-    until: Time | None = None
+    name: TestName = ""  # of the test; "": all tests of the host
+    until: Time | None = None  # None: until it is removed
 
     def covers(self, test: Test, now: float) -> bool:
-        return (
-            self.host == test.host
-            and self.name in ("", test.name)
-            and (self.until is None or now < self.until)
-        )
+        """Return whether the silence holds for `test` at the time `now`."""
+        if self.host != test.host:
+            return False
+        if self.name not in ("", test.name):
+            return False
+        return self.until is None or now < self.until
 
 
 class Rehearsal(NamedTuple):
-    """The answer of our own daemon (`peer` is empty), or of the peer `peer`, about a test that passes here."""
+    """An answer about a test that passes here, asked for practice (rule R7)."""
 
     test: Test
-    peer: NodeName
+    peer: NodeName  # which peer answered; "": our own daemon
     answer: Answer
 
 
 class RehearsalFailure(NamedTuple):
-    """How often in a row, in `rounds` rounds, the answer about a passing test was not what it should be; and what it was."""
+    """A rehearsal whose last answer was wrong."""
 
     test: str
-    peer: str
-    rounds: int
-    text: str
+    peer: str  # which peer was asked; "": our own daemon
+    rounds: int  # in which the answer was wrong, in a row
+    text: str  # what was wrong with the last answer
 
 
 class Trouble(NamedTuple):
-    """What keeps a node from seeing or telling, or might (rule R7).
-
-    `said`: when it was last complained of; `logged`: it was since it began.
-    """
+    """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 
     kind: Word
     text: Text
     since: Time
-    said: Time = float("-inf")
+    said: Time = float("-inf")  # when people were last told of it
     ended: Time | None = None
-    logged: bool = False
+    logged: bool = False  # it has been logged since it began
 
 
 class NodeStatus(NamedTuple):
-    """What a node states of itself, at the moment `at` (rules R5, R7).
-
-    `interval` is that of its rounds in minutes, `finished` when its last one ended. `speaks`: it has an address to
-    mail; `stores`: what it tells would not be forgotten; `refused` counts hand-overs refused in a row; `tests` is the
-    digest of the tests it has, `nodes` and `addresses` those of its nodes.txt and alert.d. `troubles`: what ails it now.
-    `rounds`: of how many its interval is measured. `version` is that of its dmonitor, and `wall` what its wall clock says, 0
-    where it does not say.
-    """
+    """What a node states of itself (rules R5, R7)."""
 
     name: NodeName
     node_id: NodeId
-    at: Time
-    interval: Interval = 1
-    finished: Time = float("-inf")
-    speaks: bool = False
-    stores: bool = True
-    refused: int = 0
-    tests: Digest = ""
-    nodes: Digest = ""
-    addresses: Digest = ""
-    rounds: int = 0
-    troubles: Annotated[tuple[Word, ...], rule(lambda words: len(words) <= 20)] = ()
-    version: Text = ""
-    wall: float = 0.0
+    at: Time  # when it stated this
+    interval: Interval = 1  # minutes between its rounds
+    finished: Time = float("-inf")  # when its last round ended
+    speaks: bool = False  # it has an address to mail
+    stores: bool = True  # it can store that something was told
+    refused: int = 0  # hand-overs refused in a row
+    tests: Digest = ""  # of the tests that it has
+    nodes: Digest = ""  # of its nodes.txt
+    addresses: Digest = ""  # of its alert.d
+    rounds: int = 0  # from which the interval is measured
+    troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
+    version: Text = ""  # of its dmonitor
+    wall: float = 0.0  # what its wall clock says; 0: it does not say
 
 
 class Statement(NamedTuple):
-    """What a peer's greeting says: itself, whom it greeted in its last round, its silences and incidents.
-
-    `tests` are those it has, None where its digest is ours or they are not known.
-    """
+    """What a peer's greeting says."""
 
     status: NodeStatus
-    heard: tuple[NodeStatus, ...] = ()
+    heard: tuple[NodeStatus, ...] = ()  # the nodes that it greeted in its last round
     silences: tuple[Silence, ...] = ()
     incidents: tuple[Incident, ...] = ()
-    tests: frozenset[Test] | None = None
+    tests: frozenset[Test] | None = None  # None: the same as ours, or not known
 
 
 class Contact(NamedTuple):
-    """What came of greeting a line of nodes.txt that is not ours: who is there, and what it states; or `reason`, why not.
-
-    `incarnation` is that of the greeting. `unable`: this node, and not the other, is why nothing came of it. `cloned`: another machine
-    answers there with our own id.
-    """
+    """What came of greeting one line of nodes.txt that is not ours."""
 
     node: Node
-    node_id: str = ""
-    incarnation: str = ""
+    node_id: str = ""  # of the node that answered
+    incarnation: str = ""  # of the daemon that answered: another one after each start
     statement: Statement | None = None
-    reason: str = ""
-    unable: bool = False
-    cloned: bool = False
+    reason: str = ""  # why there is no statement
+    unable: bool = False  # this node, and not the other one, is the reason
+    cloned: bool = False  # another machine answers there with our own node id

@@ -50,7 +50,7 @@ class Outbox:
     def make_mails(
         self,
         due: Iterable[Notification],
-        find: Callable[[Iterable[str]], Sequence[Incident]],
+        find: Callable[[Collection[str]], Sequence[Incident]],
         is_silenced: Callable[[Incident], bool],
     ) -> dict[str, list[Notification]]:
         """Return one mail for each address: what is `due` now, and what it is still owed.
@@ -73,7 +73,7 @@ class Outbox:
             self._note_tried(mail)
         return mails
 
-    def _refresh(self, find: Callable[[Iterable[str]], Sequence[Incident]]) -> list[Notification]:
+    def _refresh(self, find: Callable[[Collection[str]], Sequence[Incident]]) -> list[Notification]:
         """Take each incident as it is known now; its ids may have grown. Return what is owed."""
         owed = []
         for notification in self._owed.values():

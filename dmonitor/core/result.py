@@ -1,6 +1,7 @@
-"""From what a plugin did (rule R1), or what came of greeting a peer (rule R7), to a result.
+"""Make a result of what a plugin did (rule R1), or of what came of greeting a peer (rule R7).
 
-Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out.
+Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out. Starting the
+plugin and greeting the peer are done elsewhere.
 """
 
 from __future__ import annotations
@@ -9,49 +10,58 @@ import os
 
 from dmonitor.base import names
 from dmonitor.core import election
-from dmonitor.core.model import Contact, Outcome, Result
+from dmonitor.core.model import Contact, NodeStatus, Outcome, Result
 
-STALE, STALE_ROUNDS = (
-    300.0,
-    3,
-)  # seconds, at least, and intervals that a peer's last finished round may be old
-MEASURED = 3  # rounds of which an interval must be measured for that
+# A peer's checker is stale if its last round ended longer ago than both of these.
+STALE_SECONDS = 300.0
+STALE_INTERVALS = 3  # of the peer's own rounds
+MEASURED_ROUNDS = 3  # from which an interval must be measured before a checker can be stale
 MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
-OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that decide
+OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that are looked at
+_OUTCOME_WORDS = ("OK", "FAIL")
 
 
 def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcome, str]:
-    """Say what an ended plugin said: its wait STATUS, the first bytes it wrote to stdout, and to stderr (rule R1)."""
-    words = first_line(output)
-    word, _, text = words.partition(" ")
+    """Return the outcome and the text of a plugin that has ended (rule R1).
+
+    `status` is its wait status; `output` and `complaint` are the first bytes that it wrote to stdout
+    and to stderr.
+    """
+    line = first_line(output)
+    word, _, text = line.partition(" ")
     if os.WIFSIGNALED(status):
-        return Outcome.UNKNOWN, f"died of {_signal_name(os.WTERMSIG(status))}" + (
-            f" after: {words}" if words else ""
-        )
-    if word in ("OK", "FAIL"):
+        reason = f"died of {_signal_name(os.WTERMSIG(status))}"
+        if line:
+            reason += f" after: {line}"
+        return Outcome.UNKNOWN, reason
+    if word in _OUTCOME_WORDS:
         return Outcome[word], text.strip()
     if word == "UNKNOWN" and text:
         return Outcome.UNKNOWN, text.strip()
-    reason = f"says neither OK nor FAIL: {words}" if words else "said nothing"
-    if word.strip(":-,.").upper() in ("OK", "FAIL"):
-        reason = f"the first word must be OK or FAIL, and is '{word}': {words}"
-    if not words and (said := first_line(complaint)):
-        reason += f"; stderr: {said}"
+    reason = _why_no_outcome(word, line, first_line(complaint))
     return Outcome.UNKNOWN, f"{reason} (exit {os.WEXITSTATUS(status)})"
 
 
-def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
-    """Say how a peer is: there, and its checker at work? Whatever ails the node that looks, OWN_ID, is no fault of the peer's.
+def _why_no_outcome(word: str, line: str, complaint: str) -> str:
+    """Return why a plugin's `line` is no outcome; `word` is its first word."""
+    if not line:
+        if complaint:
+            return f"said nothing; stderr: {complaint}"
+        return "said nothing"
+    if word.strip(":-,.").upper() in _OUTCOME_WORDS:
+        return f"the first word must be OK or FAIL, and is '{word}': {line}"
+    return f"says neither OK nor FAIL: {line}"
 
-    Of a checker that is late, and not yet stale, nobody can tell: a node that is just back neither passes nor fails before its
-    first round.
+
+def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Result:
+    """Return how a peer is: whether it is there, and whether its checker is at work (rule R7).
+
+    A fault of the node that looks, which has the id `own_node_id`, is no fault of the peer. A checker
+    that is late but not yet stale is UNKNOWN: a node that has just come back neither passes nor
+    fails before its first round.
     """
     if contact.statement is None:
-        unsure, ours = (
-            contact.unable or contact.cloned,
-            contact.node_id == own_id,
-        )  # of a clone's checker we hear nothing
-        outcome = Outcome.UNKNOWN if unsure else Outcome.OK if ours else Outcome.FAIL
+        outcome = _outcome_without_statement(contact, own_node_id)
         return Result(outcome, contact.reason, duration)
     status = contact.statement.status
     age = status.at - status.finished
@@ -59,20 +69,36 @@ def of_contact(contact: Contact, own_id: str, duration: float = 0.0) -> Result:
         return Result(Outcome.OK, f"last round {age:.0f} s ago", duration)
     if age == float("inf"):
         return Result(Outcome.UNKNOWN, "its checker has not finished a round yet", duration)
-    stale = age > max(STALE, STALE_ROUNDS * 60.0 * status.interval) and status.rounds >= MEASURED
-    late = f"its checker has finished no round for {age / 60:.0f} min; they were {status.interval} min apart"
-    return Result(
-        Outcome.FAIL if stale else Outcome.UNKNOWN, f"its daemon answers, but {late}", duration
-    )
+    outcome = Outcome.FAIL if _is_stale(status, age) else Outcome.UNKNOWN
+    late = f"its checker has finished no round for {age / 60:.0f} min"
+    text = f"its daemon answers, but {late}; they were {status.interval} min apart"
+    return Result(outcome, text, duration)
+
+
+def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:
+    # A clone has our own id, and we hear nothing of its checker.
+    if contact.unable or contact.cloned:
+        return Outcome.UNKNOWN
+    if contact.node_id == own_node_id:
+        return Outcome.OK
+    return Outcome.FAIL
+
+
+def _is_stale(status: NodeStatus, age: float) -> bool:
+    """Return whether a round that ended `age` seconds ago is too old to be the last one."""
+    limit = max(STALE_SECONDS, STALE_INTERVALS * 60.0 * status.interval)
+    return age > limit and status.rounds >= MEASURED_ROUNDS
 
 
 def first_line(output: bytes) -> str:
-    """Return the first line of OUTPUT as printable text, its white space folded."""
-    return names.printable(" ".join(output.partition(b"\n")[0].decode("utf-8", "replace").split()))
+    """Return the first line of `output` as printable text with single spaces."""
+    line, _, _ = output.partition(b"\n")
+    words = line.decode("utf-8", "replace").split()
+    return names.printable(" ".join(words))
 
 
 def _signal_name(number: int) -> str:
-    import signal
+    import signal  # rarely needed, so not loaded by every round
 
     try:
         return signal.Signals(number).name

@@ -19,7 +19,8 @@ from dmonitor.core.effects import (
     RoundConfig,
     Save,
 )
-from dmonitor.core.incident import Ledger, owed
+from dmonitor.core.incident import owed
+from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Contact,
     Incident,

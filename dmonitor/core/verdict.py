@@ -1,82 +1,109 @@
-"""From this node's result and the peers' answers to a verdict (rules R2 and R3).
+"""Conclude a verdict from this node's own answer and those of its peers (rules R2 and R3).
 
-Pure. It counts votes and concludes; what follows from a verdict is `incident`'s.
+Pure. This module counts votes and concludes. What follows from a verdict is for `incident` to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from dmonitor.core.model import Answer, Judgement, Node, Verdict, Vote
 
-# When one node is heard twice, what it says counts in this order: doubt never adds a failing vote.
+# If one node is heard twice, the answer that comes first here counts: doubt adds no failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
 
 
-def must_ask(own: Answer, *, incident_open: bool) -> bool:
-    """Say whether the peers have to be asked about a test: not while it passes here and no incident is open."""
-    return incident_open or own.vote is not Vote.PASSING
+def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
+    """Return whether the peers have to be asked about a test.
+
+    They need not be asked while the test passes here and no incident is open (R3).
+    """
+    return incident_open or own_answer.vote is not Vote.PASSING
 
 
 def decide(
-    own: Answer, answers: Iterable[Answer], quorum: int, *, incident_open: bool
+    own_answer: Answer, answers: Iterable[Answer], quorum: int, *, incident_open: bool
 ) -> Judgement:
-    """Conclude from this node's OWN answer and its peers' ANSWERS, in whatever order they came.
+    """Return the verdict on this node's `own_answer` and its peers' `answers`, with the evidence.
 
-    A vote belongs to a node id: a node listed twice votes once, and an answer with our own id is none.
-    Failing votes are counted in distinct sites; one that is heard at several is at one of them.
+    The order of `answers` does not matter. A vote belongs to a node id (R2): a node that is listed
+    twice votes once, and an answer with our own id is no second vote. Failing votes are counted in
+    distinct sites; a node that is heard at several sites votes at one of them.
     """
-    every = (own, *answers)
-    if len(every) == 1 and not must_ask(
-        own, incident_open=incident_open
-    ):  # most tests in most rounds
-        return Judgement(Verdict.UP, quorum, every)
-    counted = (own, *_one_for_each_node(own, every[1:]))
+    peer_answers = list(answers)
+    asking = must_ask(own_answer, incident_open=incident_open)
+    if not asking and not peer_answers:  # most tests in most rounds
+        return Judgement(Verdict.UP, quorum, (own_answer,))
+    counted = _count_each_node_once(own_answer, peer_answers)
+    if not asking:
+        return Judgement(Verdict.UP, quorum, counted)
+    return Judgement(_conclude(own_answer.vote, counted, quorum), quorum, counted)
+
+
+def _conclude(own_vote: Vote, counted: Sequence[Answer], quorum: int) -> Verdict:
+    """Return the verdict on a test about which the peers had to be asked (R3)."""
+    failing = {answer.node.site for answer in counted if answer.vote is Vote.FAILING}
+    failing.discard("")  # an unknown site
+    somebody_passes = any(answer.vote is Vote.PASSING for answer in counted)
+    if len(failing) >= quorum:
+        return Verdict.DOWN
+    if own_vote is Vote.FAILING:
+        return Verdict.LOCAL if somebody_passes else Verdict.UNCONFIRMED
+    if own_vote is Vote.ABSTAIN and not somebody_passes:
+        return Verdict.UNKNOWN
+    return Verdict.UP
+
+
+def _count_each_node_once(own_answer: Answer, answers: Sequence[Answer]) -> tuple[Answer, ...]:
+    """Return our own answer and one answer of each other node, each at the site where it votes."""
+    counted = [own_answer, *_one_for_each_node(own_answer, answers)]
     voters = {answer.node_id for answer in counted if answer.vote is Vote.FAILING}
-    placed = voting_sites(((answer.node_id, answer.node.site) for answer in every), voters)
-    counted = tuple(_at(answer, placed.get(answer.node_id, answer.node.site)) for answer in counted)
-    votes = [answer.vote for answer in counted]
-    failing = Judgement(Verdict.UNKNOWN, quorum, counted).sites(Vote.FAILING)
-    if not must_ask(own, incident_open=incident_open):
-        verdict = Verdict.UP
-    elif len(failing) >= quorum:
-        verdict = Verdict.DOWN
-    elif own.vote is Vote.FAILING:
-        verdict = Verdict.LOCAL if Vote.PASSING in votes else Verdict.UNCONFIRMED
-    elif own.vote is Vote.ABSTAIN and Vote.PASSING not in votes:
-        verdict = Verdict.UNKNOWN
-    else:
-        verdict = Verdict.UP
-    return Judgement(verdict, quorum, counted)
-
-
-def voting_sites(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:
-    """Return at which site each of VOTERS counts, by node ids, given all that were HEARD and where.
-
-    A machine is in one place: of several sites at which one id is heard it counts for one that has a vote already.
-    """
-    sites: dict[str, set[str]] = {}
-    for node_id, site in heard:
-        if node_id in voters and site:
-            sites.setdefault(node_id, set()).add(site)
-    placed: dict[str, str] = {}
-    for node_id, some in sorted(sites.items(), key=lambda pair: (len(pair[1]), pair[0])):
-        placed[node_id] = min(some & set(placed.values()) or some)
-    return placed
-
-
-def _at(answer: Answer, site: str) -> Answer:
-    return (
-        answer if site == answer.node.site else answer._replace(node=Node(answer.node.name, site))
+    heard = [(answer.node_id, answer.node.site) for answer in (own_answer, *answers)]
+    sites = voting_sites(heard, voters)
+    return tuple(
+        _move_to_site(answer, sites.get(answer.node_id, answer.node.site)) for answer in counted
     )
 
 
-def _one_for_each_node(own: Answer, answers: Iterable[Answer]) -> list[Answer]:
-    """Drop our own echo and all but one answer of every node id; silent lines of a node that was heard go too."""
-    heard: dict[str, Answer] = {}
-    for answer in sorted(
-        answers, key=lambda a: (_PRECEDENCE[a.vote], a.node.site, a.node.name, a.seen, a.text)
-    ):
-        if answer.node_id != own.node_id:
-            heard.setdefault(answer.node_id or "silent " + answer.node.name, answer)
-    return sorted(heard.values(), key=lambda answer: (answer.node.name, answer.node_id))
+def voting_sites(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:
+    """Return the site at which each of `voters` votes, by node id.
+
+    `heard` has a pair of node id and site for each line of nodes.txt at which a node was heard. A
+    machine is in one place: a node that is heard at several sites votes at one that has a vote
+    already, if there is such a site.
+    """
+    sites_of: dict[str, set[str]] = {}
+    for node_id, site in heard:
+        if node_id in voters and site:
+            sites_of.setdefault(node_id, set()).add(site)
+    chosen: dict[str, str] = {}
+    for node_id in sorted(sites_of, key=lambda node_id: (len(sites_of[node_id]), node_id)):
+        sites = sites_of[node_id]
+        already_voting = sites.intersection(chosen.values())
+        chosen[node_id] = min(already_voting or sites)
+    return chosen
+
+
+def _move_to_site(answer: Answer, site: str) -> Answer:
+    if site == answer.node.site:
+        return answer
+    return answer._replace(node=Node(answer.node.name, site))
+
+
+def _one_for_each_node(own_answer: Answer, answers: Iterable[Answer]) -> list[Answer]:
+    """Return one answer of each node id but our own.
+
+    A line of nodes.txt that stated no id has an answer of its own.
+    """
+    by_node: dict[str, Answer] = {}
+    for answer in sorted(answers, key=_precedence):
+        if answer.node_id != own_answer.node_id:
+            key = answer.node_id or f"silent {answer.node.name}"
+            by_node.setdefault(key, answer)
+    return sorted(by_node.values(), key=lambda answer: (answer.node.name, answer.node_id))
+
+
+def _precedence(answer: Answer) -> tuple[int, str, str, str, str]:
+    """Return the sort key of an answer: if a node has several, the smallest one counts."""
+    precedence = _PRECEDENCE[answer.vote]
+    return precedence, answer.node.site, answer.node.name, answer.seen, answer.text

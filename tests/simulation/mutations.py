@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor.core import election, health, incident, result, verdict
+from dmonitor.core import election, health, incident, ledger, result, verdict
 from dmonitor.core.model import Answer, Incident, Judgement, NodeStatus, Notification, Verdict
 
 from .node import SimNode
@@ -92,9 +92,9 @@ def mails_on_unconfirmed() -> Iterator[None]:
 @contextlib.contextmanager
 def keeps_told_by_test() -> Iterator[None]:
     """What was told of a test's last incident counts for its next one."""
-    original = incident.Ledger.put
+    original = ledger.Ledger.put
 
-    def inherit(self: incident.Ledger, new: Incident) -> None:
+    def inherit(self: ledger.Ledger, new: Incident) -> None:
         if not self.find(new.ids):
             for earlier in self:
                 if earlier.test == new.test and earlier.alert:
@@ -102,7 +102,7 @@ def keeps_told_by_test() -> Iterator[None]:
                     break
         original(self, new)
 
-    with mock.patch.object(incident.Ledger, "put", inherit):
+    with mock.patch.object(ledger.Ledger, "put", inherit):
         yield
 
 
@@ -116,9 +116,9 @@ def closes_on_one_lost_answer() -> Iterator[None]:
 @contextlib.contextmanager
 def oldest_id_wins() -> Iterator[None]:
     """Open incidents of one test that meet become the older one of them, whatever is known of its ids."""
-    original = incident.Ledger.meet
+    original = ledger.Ledger.meet
 
-    def meet(self: incident.Ledger, heard: Incident, now: float) -> None:
+    def meet(self: ledger.Ledger, heard: Incident, now: float) -> None:
         ours = None
         if heard.is_open:
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
@@ -128,7 +128,7 @@ def oldest_id_wins() -> Iterator[None]:
             self.put(incident.close(ours._replace(void=True, alert="", recovery=""), now))
             self.put(heard._replace(closed=None, held=now))
 
-    with mock.patch.object(incident.Ledger, "meet", meet):
+    with mock.patch.object(ledger.Ledger, "meet", meet):
         yield
 
 
@@ -222,7 +222,7 @@ def forgets_what_it_complained_of() -> Iterator[None]:
 def takes_a_connection_for_a_living_checker() -> Iterator[None]:
     """A peer passes although its checker has not run for hours."""
     with (
-        mock.patch.object(result, "STALE", 1e9),
+        mock.patch.object(result, "STALE_SECONDS", 1e9),
         mock.patch.object(election, "living_limit", lambda status: 1e9),
     ):
         yield
