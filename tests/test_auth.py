@@ -109,7 +109,7 @@ def test_nothing_that_was_changed_is_taken(line: bytes, data: st.DataObject) -> 
 def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[bytes]) -> None:
     said, seals = auth.hello(theirs, NONCES, "paris")
     daemon, called = auth.accept_hello(said[:-1], ours, NONCES[0])
-    assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_LIMIT
+    assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_BYTES
     greeting = daemon.put(b"dmonitor 1\n")[:-1]
     taken = []
     for each in seals:

@@ -373,7 +373,7 @@ def test_limits_on_lines_errors_and_callers(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert (
             caller.ask(b"x" * 1100 + b"\n")
-            == f"error malformed text=a line of over {protocol.QUESTION_LIMIT} bytes"
+            == f"error malformed text=a line of over {protocol.QUESTION_BYTES} bytes"
         )
         assert caller.read() == ""
     with Caller(started) as caller:

@@ -214,7 +214,9 @@ def test_the_manual_has_transcripts() -> None:
 @pytest.mark.parametrize(("name", "lines"), transcripts())
 def test_transcripts_of_the_manual(name: str, lines: list[str]) -> None:
     """Each reply of several lines answers the first request that still awaits one."""
-    errors, awaited, reply = 0, [], []
+    errors = 0
+    awaited: list[Request] = []
+    reply: list[bytes] = []
     greeted = name == "stranger"
     for mark, line in ((line[0], line[2:].encode()) for line in lines):
         if mark == ">":
@@ -256,7 +258,7 @@ def read_lines(request: protocol.Request, lines: list[bytes], now: float = NOW) 
 
 def cut(data: bytes) -> list[bytes]:
     """Return the lines before `end`, as a caller reads them."""
-    *lines, end = Lines(protocol.ANSWER_LIMIT).feed(data)
+    *lines, end = Lines(protocol.ANSWER_BYTES).feed(data)
     assert end == b"end"
     return lines
 

@@ -249,7 +249,7 @@ class Asker:
         try:
             connection = socket.socket(family, socket.SOCK_STREAM)
             peer.wire = wire = Wire(
-                self.selector, connection, protocol.ANSWER_LIMIT, lambda: self._ready(peer)
+                self.selector, connection, protocol.ANSWER_BYTES, lambda: self._ready(peer)
             )
             for source in map(resolve.normal, self.settings.listen):
                 if source.version == address.version and not source.is_unspecified:

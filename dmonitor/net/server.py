@@ -147,7 +147,7 @@ class Server:
             return
         nonce = os.urandom(16).hex() if self.door.keys else ""
         until = time.monotonic() + (HELLO_LIMIT if nonce else CONVERSATION_LIMIT)
-        wire = Wire(self.selector, connection, protocol.QUESTION_LIMIT, lambda: self._serve(caller))
+        wire = Wire(self.selector, connection, protocol.QUESTION_BYTES, lambda: self._serve(caller))
         caller = _Caller(wire, address, until, nonce)
         self._admit(caller)
         self._send(

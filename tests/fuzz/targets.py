@@ -25,7 +25,7 @@ NOW = 1_800_000_000.0
 
 def lines(data: bytes) -> None:
     """Every reader of lines, with every line there is."""
-    cut = protocol.Lines(protocol.ANSWER_LIMIT)
+    cut = protocol.Lines(protocol.ANSWER_BYTES)
     found: list[bytes] = []
     with contextlib.suppress(protocol.ProtocolError):
         for at in range(0, len(data), 7):
