@@ -1,6 +1,7 @@
-"""See for a round: run the tests, greet the peers, ask them about what fails, rehearse (rules R3, R5, R7, R10).
+"""Observe for a round: run the tests, greet and ask the peers, rehearse (rules R3, R5, R7, R10).
 
-One loop for all of it, which ends by itself. What is seen is a value; what it means is `verdict`'s and `round`'s.
+All of it is one loop, which ends by itself. An observation is a value; what it means is decided by
+`verdict` and `round`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.config import cluster
@@ -26,171 +27,219 @@ from dmonitor.core.model import (
     Node,
     Outcome,
     Rehearsal,
+    RehearsalFailure,
     Result,
     Test,
     node_test,
 )
-from dmonitor.net import peers
+from dmonitor.net.exchange import IS_BUSY
+from dmonitor.net.peers import Asker
 
 if TYPE_CHECKING:
     from dmonitor.execution import runner
 
-# Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
+# Seconds from the start of the round (R10). A plugin takes 10 at most, an answer 15, sendmail 15.
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
-GREETINGS_BY = 15.0  # of `greet_all`
-
-_Thing = TypeVar("_Thing")
-Known = Mapping[str, Sequence[str]]
-Run = Callable[[], str | None]
+GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
 
 _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
 )
+_Choice = TypeVar("_Choice")
+OwnIncarnation = Callable[[], str | None]  # of this node's own daemon now; None if it has none
+
+
+class _RehearsalQuestion(NamedTuple):
+    """A passing test, and the node that has to answer for it."""
+
+    asker: Asker
+    test: Test
+    node: Node
 
 
 class Observer:
-    """The eyes of one round: `observe` first, `greet` and `rehearse` as often as need be, `close` in the end.
-
-    KNOWN are the nodes' addresses when they were last found. From now on this process ends at HARD_LIMIT, unless
-    faulthandler.cancel_dump_traceback_later is called before. OWN_RUN is that of our own daemon now. With ASK_ALL the peers are
-    asked about passing tests too, and nothing is rehearsed.
-    """
+    """The eyes of one round: `observe` first, then `greet` and `rehearse`, `close` in the end."""
 
     def __init__(
         self,
         config: Config,
         node_id: str,
-        known: Known,
+        last_addresses: Mapping[str, Sequence[str]],
         clock: RoundClock,
-        own_incarnation: Run,
+        own_incarnation: OwnIncarnation,
         *,
         ask_all: bool = False,
     ) -> None:
-        self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
-        self._selector = selectors.DefaultSelector()
-        self._results: dict[Test, Result] = {
-            test: result.MISTAKEN for test, wants in config.tests.items() if wants is None
-        }
-        wanted = [
-            (test, config.plugin(test), wants)
-            for test, wants in config.tests.items()
-            if wants is not None
-        ]
-        self._runner: runner.Runner | None = None
-        if wanted:
-            from dmonitor.execution import runner
+        """Start the plugins, and look up who the peers are.
 
-            self._runner = runner.Runner(self._selector, config.settings.concurrency)
-            self._runner.submit_all(wanted, self._result)
-        # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
-        # has to wait until the runner has forked.
-        try:
-            faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
-        except (
-            RuntimeError
-        ) as error:  # no thread to be had: the next round ends this one, should it hang
-            log.warning("no-hard-limit", reason=str(error))
-        settings = config.settings
-        self.around = cluster.look_around(
-            config.nodes, settings, known
-        )  # may take a while; the plugins run meanwhile
-        self._me, self._open = self.around.me, frozenset[Test]()
-        self.tests = frozenset(
-            {*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)}
-        )
-        self._asker = peers.Asker(
+        `last_addresses` are those of each node when its name was last found. With `ask_all` the
+        peers are asked about passing tests too. From now on this process ends at HARD_LIMIT,
+        unless faulthandler.cancel_dump_traceback_later is called before.
+        """
+        self._config = config
+        self._node_id = node_id
+        self._clock = clock
+        self._ask_all = ask_all
+        self._selector = selectors.DefaultSelector()
+        self._results: dict[Test, Result] = {}
+        self._open: frozenset[Test] = frozenset()
+        self._greeting_since = 0.0  # seconds from the start of the round
+        self._runner: runner.Runner | None = None
+        self._start_plugins()
+        self._set_hard_limit()
+        # This may take a while; the plugins run meanwhile.
+        self.around = cluster.look_around(config.nodes, config.settings, last_addresses)
+        self._me = self.around.me
+        peer_tests = [node_test(peer.node.name) for peer in self.around.peers]
+        self.tests = frozenset([*config.tests, *peer_tests])
+        self._asker = Asker(
             self._selector,
             self.around.peers,
             node_id,
-            settings,
+            config.settings,
             config.keys,
             digest=digest(config.tests),
+            clock=clock.now,
+            own_incarnation=own_incarnation,
+            heard=self._greeted,
         )
-        self._asker.clock, self._asker.own_incarnation = clock.now, own_incarnation
-        self._asker.heard = self._greeted
-        # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
+        self._mirror = self._own_daemon()
+
+    def _start_plugins(self) -> None:
+        wanted = []
+        for test, parameters in self._config.tests.items():
+            if parameters is None:
+                self._results[test] = result.MISTAKEN
+            else:
+                wanted.append((test, self._config.plugin(test), parameters))
+        if wanted:
+            from dmonitor.execution import runner
+
+            self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
+            self._runner.submit_all(wanted, self._ran)
+
+    def _set_hard_limit(self) -> None:
+        """End this process at HARD_LIMIT, whatever hangs, in C code too; cron mails the traceback.
+
+        That is a thread, so it has to wait until the runner has forked.
+        """
+        seconds = HARD_LIMIT - self._clock.elapsed()
+        try:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+        except RuntimeError as error:
+            # There is no thread to be had: if this round hangs, the next round ends it.
+            log.warning("no-hard-limit", reason=str(error))
+
+    def _own_daemon(self) -> Asker:
+        """Return what asks this node's own daemon, as a peer would.
+
+        The daemon lets us in only from an address that is in our line of nodes.txt.
+        """
         here = self.around.here
-        mirror = [cluster.Peer(self._me, here)] if here else []
-        as_listed = settings._replace(listen=tuple(map(str, here)))
-        self._mirror = peers.Asker(self._selector, mirror, "", as_listed, config.keys)
+        daemons = []
+        if here:
+            daemons.append(cluster.Peer(self._me, here))
+        as_listed = self._config.settings._replace(listen=tuple(map(str, here)))
+        return Asker(self._selector, daemons, "", as_listed, self._config.keys)
 
     def observe(self, wanted: Observe) -> Observation:
-        """Run every test, ask about those that fail or are open, and judge; the last answer is waited for until ANSWERS_BY."""
+        """Run every test, ask the peers for those that fail or are open, and judge.
+
+        The last answer is waited for until ANSWERS_BY.
+        """
         self._open = wanted.open
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
-            self._ask(test)
-        while (self._running or self._asker.greeting) and self._loop(OWN_RESULTS_BY):
+            self._ask_if_needed(test)
+        while (self._running or self._asker.greeting) and self._turn(OWN_RESULTS_BY):
             pass
         for test in self.tests - self._results.keys():
-            self._result(test, _NOT_RUN)
-        while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
+            self._ran(test, _NOT_RUN)
+        while (self._asker.pending or self._asker.greeting) and self._turn(ANSWERS_BY):
             pass
         if self._running:
             self._end_plugins()
         if not self.around.listed and self._asker.echo:
             self._me = self._asker.echo
-        judgements = {
-            test: self._judge(test)
-            for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
-        }
+        in_order = sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
+        judgements = {test: self._judge(test) for test in in_order}
         return Observation(self._me, judgements, tuple(self._asker.contacts.values()))
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
-        """Greet all peers again; return what has come of that in this round."""
+        """Greet all peers again; return what came of each greeting in this round."""
         self._start_greeting(wanted.incidents)
-        while self._asker.greeting and self._loop(ANSWERS_BY):
+        while self._asker.greeting and self._turn(ANSWERS_BY):
             pass
         return tuple(self._asker.contacts.values())
 
     def rehearse(self, wanted: Rehearse) -> tuple[Rehearsal, ...]:
-        """Ask our own daemon, and one peer, about a passing test each: what failed last, else by chance."""
+        """Ask this node's own daemon, and one peer, for a passing test each (rule R7).
+
+        What failed in the last rehearsal is asked again; else chance chooses. Return the answers,
+        except that a node is busy.
+        """
+        questions = self._rehearsal_questions(wanted.failures)
+        for question in questions:
+            question.asker.forget(question.test)
+            question.asker.ask(question.test, question.node)
+        while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
+            pass
+        rehearsals = []
+        for asker, test, node in questions:
+            peer = node.name
+            if asker is self._mirror:
+                peer = ""
+            for answer in asker.answers(test):
+                if answer.reason != IS_BUSY:
+                    rehearsals.append(Rehearsal(test, peer, answer))
+        return tuple(rehearsals)
+
+    def _rehearsal_questions(
+        self, failures: Sequence[RehearsalFailure]
+    ) -> list[_RehearsalQuestion]:
+        passing = self._passing()
+        if not passing:
+            return []
+        own_test = peer_test = _by_chance(list(passing.values()))
+        failed_peer = ""
+        for failure in failures:
+            if failure.test not in passing:
+                continue
+            if failure.peer:
+                peer_test = passing[failure.test]
+                failed_peer = failure.peer
+            else:
+                own_test = passing[failure.test]
+        questions = [_RehearsalQuestion(self._mirror, own_test, self._me)]
+        nodes = self._nodes_with(peer_test)
+        if nodes:
+            failed = [node for node in nodes if node.name == failed_peer]
+            node = _by_chance(failed or nodes)
+            questions.append(_RehearsalQuestion(self._asker, peer_test, node))
+        return questions
+
+    def _passing(self) -> dict[str, Test]:
+        """Return the tests, by name, that pass here and have no open incident."""
         passing = {}
         for test in self._config.tests:
             if self._results[test].outcome is Outcome.OK and test not in self._open:
                 passing[str(test)] = test
-        if not passing:
-            return ()
-        own_test = peer_test = _by_chance(list(passing.values()))
-        failed_peer = ""
-        for failure in wanted.failures:
-            if failure.test not in passing:
-                continue
-            if failure.peer:
-                peer_test, failed_peer = passing[failure.test], failure.peer
-            else:
-                own_test = passing[failure.test]
-        questions = [(self._mirror, own_test, self._me)]
-        reached = self._reached(peer_test)
-        if reached:
-            failed = [node for node in reached if node.name == failed_peer]
-            questions.append((self._asker, peer_test, _by_chance(failed or reached)))
-        for asker, test, node in questions:
-            asker.forget(test)
-            asker.ask(test, node)
-        while (self._mirror.pending or self._asker.pending) and self._loop(ANSWERS_BY):
-            pass
-        rehearsals: list[Rehearsal] = []
-        for asker, test, node in questions:
-            peer = "" if asker is self._mirror else node.name
-            answers = [answer for answer in asker.answers(test) if answer.reason != peers.IS_BUSY]
-            rehearsals.extend(Rehearsal(test, peer, answer) for answer in answers)
-        return tuple(rehearsals)
+        return passing
 
-    def _reached(self, test: Test) -> list[Node]:
-        """Return the peers that were greeted and have TEST."""
-        statements = [
-            (contact.node, contact.statement) for contact in self._asker.contacts.values()
-        ]
-        return [
-            node for node, said in statements if said and (said.tests is None or test in said.tests)
-        ]
+    def _nodes_with(self, test: Test) -> list[Node]:
+        """Return the peers that were greeted and have `test`."""
+        nodes = []
+        for contact in self._asker.contacts.values():
+            statement = contact.statement
+            if statement and (statement.tests is None or test in statement.tests):
+                nodes.append(contact.node)
+        return nodes
 
     def close(self) -> None:
-        """End whatever still runs; no plugin outlives this."""
+        """End all that still runs, plugins too."""
         self._end_plugins()
         self._asker.close()
         self._mirror.close()
@@ -198,96 +247,111 @@ class Observer:
 
     @property
     def _running(self) -> int:
-        return self._runner.pending if self._runner else 0
-
-    def _start_greeting(self, incidents: Sequence[Incident]) -> None:
-        self._greeting_since = self._clock.elapsed()
-        known = {known for incident in incidents for known in incident.ids}
-        self._asker.greet(
-            known.__contains__, [incident.ids for incident in incidents if incident.is_open]
-        )
+        """How many plugins run or wait."""
+        if self._runner is None:
+            return 0
+        return self._runner.pending
 
     def _end_plugins(self) -> None:
         if self._runner:
             self._runner.close()
             self._runner = None
 
-    def _loop(self, by: float) -> bool:
-        """Do what is ready, or wait for it; say whether there is time left."""
-        left = by - self._clock.elapsed()
+    def _start_greeting(self, incidents: Sequence[Incident]) -> None:
+        self._greeting_since = self._clock.elapsed()
+        known: set[str] = set()
+        open_ids = []
+        for incident in incidents:
+            known.update(incident.ids)
+            if incident.is_open:
+                open_ids.append(incident.ids)
+        self._asker.greet(known.__contains__, open_ids)
+
+    def _turn(self, deadline: float) -> bool:
+        """Do what is ready, or wait for something; return whether there is time left.
+
+        `deadline` is in seconds from the start of the round.
+        """
+        left = deadline - self._clock.elapsed()
         if left <= 0:
             return False
-        pauses = [asker.pause() for asker in (self._asker, self._mirror)]
-        for key, _ in self._selector.select(
-            min([left, *(pause for pause in pauses if pause is not None)])
-        ):
+        pauses = [left]
+        for asker in (self._asker, self._mirror):
+            pause = asker.pause()
+            if pause is not None:
+                pauses.append(pause)
+        for key, _ in self._selector.select(min(pauses)):
             key.data()
         self._asker.tick()
         self._mirror.tick()
         return True
 
     def _greeted(self, contact: Contact) -> None:
-        test = node_test(contact.node.name)
-        self._result(
-            test,
-            result.of_contact(contact, self._node_id, self._clock.elapsed() - self._greeting_since),
-        )
+        """Take what came of greeting a peer: it is this node's result for the peer's test."""
+        seconds = self._clock.elapsed() - self._greeting_since
+        own_result = result.of_contact(contact, self._node_id, seconds)
+        self._ran(node_test(contact.node.name), own_result)
 
-    def _result(self, test: Test, result: Result) -> None:
+    def _ran(self, test: Test, own_result: Result) -> None:
+        """Take this node's own result for `test`; the first one counts."""
         if test in self._results:
             return
-        self._results[test] = result
+        self._results[test] = own_result
         log.debug(
             "test-ran",
             test=str(test),
-            result=result.outcome.value,
-            seconds=result.duration,
-            text=result.text,
+            result=own_result.outcome.value,
+            seconds=own_result.duration,
+            text=own_result.text,
         )
-        self._ask(test)
+        self._ask_if_needed(test)
 
-    def _ask(self, test: Test) -> None:
-        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._open):
+    def _ask_if_needed(self, test: Test) -> None:
+        """Ask the peers for `test`, unless it passes here and has no open incident (rule R3)."""
+        is_open = test in self._open
+        if self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open):
             self._asker.ask(test)
 
-    def _own(self, test: Test) -> Answer:
+    def _own_answer(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])
 
     def _judge(self, test: Test) -> Judgement:
+        own_answer = self._own_answer(test)
+        answers = self._asker.answers(test)
         quorum = self._config.settings.quorum
-        return verdict.decide(
-            self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open
-        )
+        return verdict.decide(own_answer, answers, quorum, incident_open=test in self._open)
 
 
-def _by_chance(things: Sequence[_Thing]) -> _Thing:
-    return things[int.from_bytes(os.urandom(4), "big") % len(things)]
+def _by_chance(choices: Sequence[_Choice]) -> _Choice:
+    """Return one of `choices`; the module random would take a millisecond to import."""
+    return choices[int.from_bytes(os.urandom(4), "big") % len(choices)]
 
 
 def greet_all(
-    config: Config, node_id: str, own_incarnation: Run
+    config: Config, node_id: str, own_incarnation: OwnIncarnation
 ) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
-    """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
+    """Greet every peer once.
 
-    The times in it are those of the wall clock.
+    Return the nodes as seen from here, and for each peer the contact and the seconds it took. Times
+    in the contacts are on the wall clock.
     """
     around = cluster.look_around(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
+
+    def heard(contact: Contact) -> None:
+        found[contact.node] = (contact, time.monotonic() - began)
+
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(
+        asker = Asker(
             selector,
             around.peers,
             node_id,
             config.settings,
             config.keys,
             digest=digest(config.tests),
+            own_incarnation=own_incarnation,
+            heard=heard,
         )
-        asker.own_incarnation = own_incarnation
-
-        def heard(contact: Contact) -> None:
-            found[contact.node] = contact, time.monotonic() - began
-
-        asker.heard = heard
         began = time.monotonic()
         asker.greet(lambda _: True, ())
         while asker.greeting and time.monotonic() - began < GREETINGS_BY:

@@ -46,22 +46,22 @@ def lines(data: bytes) -> None:
 
 
 def authentication(data: bytes) -> None:
-    """Nothing is taken but the very lines that were sealed: DATA is what comes in place of one, or a change to one."""
-    said, seals = auth.hello([KEY, OTHER_KEY], NONCES, "paris")
+    """Only the very lines that were signed count: DATA comes in place of one, or is a change to one."""
+    said, auths = auth.write_hello([KEY, OTHER_KEY], NONCES, "paris")
     ours, _ = auth.accept_hello(said[:-1], [OTHER_KEY], NONCES[0])
-    right = ours.put(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
-    for line, taken in ((said[:-1], None), (right, seals[1])):
+    right = ours.sign(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
+    for line, taken in ((said[:-1], None), (right, auths[1])):
         for forged in {data, changed(line, data)} - {line}:
             with contextlib.suppress(auth.Forged):
                 if taken is not None:
-                    taken.take(forged)
+                    taken.verify(forged)
                     raise AssertionError(f"taken: {forged!r}")
                 _, called = auth.accept_hello(forged, [KEY], NONCES[0])
                 # With one of its two macs gone or spoilt a hello is still who it says it is.
                 assert (
                     forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris"
                 ), f"met: {forged!r}"
-    assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", (
+    assert auths[1].verify(right) == b"dmonitor 1 name=paris id=0123456789ab", (
         "what was refused moves nothing"
     )
 
@@ -95,7 +95,7 @@ class _Facts:
 
 
 @dataclasses.dataclass
-class _Door:
+class _Access:
     keys: config.Keys
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
@@ -124,24 +124,27 @@ def daemon(data: bytes) -> None:
             selectors.DefaultSelector() as selector,
             ours,
             theirs,
-            mock.patch("secrets.token_hex", lambda _: NONCES[0]),
+            mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[0])),
         ):
-            made = server.Server(selector, [], _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
+            made = server.Server(selector, [], _Facts(), 5, _Access(keys))  # type: ignore[arg-type]
             made._accept(_Listener(ours))  # type: ignore[arg-type]
-            asked = unsealed(data, keys) if keys else data
-            said = b"".join(_play(selector, theirs, asked, lambda: made._callers))  # noqa: B023
-            assert not made._callers and not selector.get_map()
+            asked = signed(data, keys) if keys else data
+            said = b"".join(_play(selector, theirs, asked, lambda: made._conversations))  # noqa: B023
+            assert not made._conversations and not selector.get_map()
             if keys and b"name=" in said:
                 assert b" mac=" in said, "nothing is told to who has no key"
             made.close()
 
 
-def unsealed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """Return DATA behind a right hello, each line sealed, if it begins with '!'; else as it is: a fuzzer cannot make a MAC."""
+def signed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """Return DATA after a right hello, each line with its MAC, if it begins with '!'; else as it is.
+
+    A fuzzer cannot make a MAC.
+    """
     if not data.startswith(b"!"):
         return data
-    said, (ours,) = auth.hello(keys, NONCES, "paris")
-    return said + b"".join(ours.put(line + b"\n") for line in data[1:].split(b"\n"))
+    said, (ours,) = auth.write_hello(keys, NONCES, "paris")
+    return said + b"".join(ours.sign(line + b"\n") for line in data[1:].split(b"\n"))
 
 
 class _Connected(socket.socket):
@@ -156,9 +159,9 @@ def caller(data: bytes) -> None:
         one, theirs = socket.socketpair()
         theirs.setblocking(False)
         ours = _Connected(fileno=one.detach())
-        made = auth.Seal(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
+        made = auth.LineAuth(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
         patches = (
-            mock.patch("secrets.token_hex", lambda _: NONCES[1]),
+            mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[1])),
             mock.patch("socket.socket", return_value=ours),
         )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
@@ -166,17 +169,17 @@ def caller(data: bytes) -> None:
             asker = peers.Asker(selector, [peer], "own0own0", config.Settings(), keys)
             asker.ask(SSH)
             asker.greet(lambda _: False, [("unheard0",)])
-            is_sealed = keys and data.startswith(b"!")
+            is_signed = keys and data.startswith(b"!")
             said = (
-                protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:])
-                if is_sealed
+                protocol.write(protocol.Challenge(NONCES[0])) + made.sign(data[1:])
+                if is_signed
                 else data
             )
             for _ in _play(selector, theirs, said, lambda: asker.pending or asker.greeting):  # noqa: B023
                 pass
             (answer,) = asker.answers(SSH)
             assert answer.result or answer.reason
-            if keys and not is_sealed:
+            if keys and not is_signed:
                 assert answer.result is None, "nobody can say anything without the key"
             asker.close()
             assert not selector.get_map()

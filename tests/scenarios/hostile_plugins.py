@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from hostile import gone_within, plant
 from local_nodes import LocalNode, Place, running
 
-from dmonitor.net import server
+from dmonitor.net import flights
 
 ADDRESS, PORT = "127.0.0.61", 3961
 
@@ -80,7 +80,7 @@ def through_the_daemon(
                     wrong[f"{name}: {seen.get(f'www.example.com/{name}')}"] += 1
             if not gone_within(1.0):
                 wrong["left something running"] += 1
-            time.sleep(server.RESULT_CACHE_SECONDS)
+            time.sleep(flights.RESULT_CACHE_SECONDS)
             sizes.append((resident(node.daemon_pid), descriptors(node.daemon_pid)))
     print(
         f"      daemon and supervisor: {sizes[0][0]} kB and {sizes[0][1]} descriptors after 1 run, {sizes[-1][0]} kB and {sizes[-1][1]} after {runs}"

@@ -34,7 +34,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
-from dmonitor.net import server
+from dmonitor.net import flights
 
 TEST = "www.example.com/web"
 YARDS = 2  # that work at the same time, each on addresses and a port of its own
@@ -143,7 +143,7 @@ class Yard:
                 copy(directory, kept)
             self.seeded = time.monotonic()
             self.see("FAIL no route")
-            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
+            time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
             return
         for directory, kept in self.kept():
             empty(directory)
