@@ -11,7 +11,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.config import cluster
@@ -49,15 +49,8 @@ _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
 )
 _Choice = TypeVar("_Choice")
+_RehearsalQuestion = tuple[Asker, Test, Node]  # who has to answer for which passing test
 OwnIncarnation = Callable[[], str | None]  # of this node's own daemon now; None if it has none
-
-
-class _RehearsalQuestion(NamedTuple):
-    """A passing test, and the node that has to answer for it."""
-
-    asker: Asker
-    test: Test
-    node: Node
 
 
 class Observer:
@@ -182,9 +175,9 @@ class Observer:
         except that a node is busy.
         """
         questions = self._rehearsal_questions(wanted.failures)
-        for question in questions:
-            question.asker.forget(question.test)
-            question.asker.ask(question.test, question.node)
+        for asker, test, node in questions:
+            asker.forget(test)
+            asker.ask(test, node)
         while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
             pass
         rehearsals = []
@@ -213,12 +206,11 @@ class Observer:
                 failed_peer = failure.peer
             else:
                 own_test = passing[failure.test]
-        questions = [_RehearsalQuestion(self._mirror, own_test, self._me)]
+        questions = [(self._mirror, own_test, self._me)]
         nodes = self._nodes_with(peer_test)
         if nodes:
             failed = [node for node in nodes if node.name == failed_peer]
-            node = _by_chance(failed or nodes)
-            questions.append(_RehearsalQuestion(self._asker, peer_test, node))
+            questions.append((self._asker, peer_test, _by_chance(failed or nodes)))
         return questions
 
     def _passing(self) -> dict[str, Test]:

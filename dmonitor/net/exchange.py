@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from dmonitor.base import log
 from dmonitor.core.model import Answer, Contact, Node, Result, Test
@@ -23,22 +22,25 @@ ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came la
 IS_BUSY = "it is busy"
 
 
-class Outlet(NamedTuple):
-    """Where an exchange puts what it makes."""
-
-    send: Callable[[bytes], None]  # lines to the peer
-    end: Callable[[str], None]  # the session, for a reason
-    answered: Callable[[Test, Answer], None]
-    contacted: Callable[[Contact], None]
-
-
 class Exchange:
     """The questions that one peer has to answer, and the statement that it has to make."""
 
     def __init__(
-        self, node: Node, connection: Connection, clock: Callable[[], float], outlet: Outlet
+        self,
+        node: Node,
+        connection: Connection,
+        clock: Callable[[], float],
+        *,
+        send: Callable[[bytes], None],
+        end: Callable[[str], None],
+        answered: Callable[[Test, Answer], None],
+        contacted: Callable[[Contact], None],
     ) -> None:
-        """Want nothing yet; `clock` is that of the times in statements."""
+        """Want nothing yet.
+
+        `clock` is that of the times in statements. `send` sends lines to the peer, `end` ends the
+        session for a reason; `answered` and `contacted` are told what has come.
+        """
         self.peer = Greeting("", "")  # the last greeting of the peer
         self.cloned = False  # another machine answers with this node's own id
         self.interest = Interest(lambda _: True, ())
@@ -47,7 +49,10 @@ class Exchange:
         self._node = node
         self._connection = connection
         self._clock = clock
-        self._outlet = outlet
+        self._send = send
+        self._end = end
+        self._answered = answered
+        self._contacted = contacted
         self._statement_deadline = NEVER
         self._pending: PendingStatement | None = None
 
@@ -63,10 +68,9 @@ class Exchange:
 
     def give_up_overdue(self, now: float) -> None:
         """Give up the oldest question, and the statement, if they are overdue at `now`."""
-        for test, deadline in self.asked.items():
-            if deadline <= now:
-                self.no_answer(test, "no answer in time")
-            break  # the other questions were asked later
+        oldest = next(iter(self.asked), None)
+        if oldest is not None and self.asked[oldest] <= now:
+            self.no_answer(oldest, "no answer in time")
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
 
@@ -86,13 +90,13 @@ class Exchange:
         """Ask the peer for `test`."""
         self.expect_answer(test)
         log.debug("question", peer=self._node.name, test=str(test))
-        self._outlet.send(protocol.write(Question(test)))
+        self._send(protocol.write(Question(test)))
 
     def request_statement(self) -> None:
         """Ask the peer for a statement."""
         self._statement_deadline = time.monotonic() + STATEMENT_SECONDS
         self._pending = PendingStatement(self.peer, self.interest, self._clock)
-        self._outlet.send(b"".join(map(protocol.write, self._pending.awaited)))
+        self._send(b"".join(map(protocol.write, self._pending.awaited)))
 
     def take_line(self, line: bytes) -> None:
         """Take a line of the peer's; raise ProtocolError if it makes no sense."""
@@ -118,17 +122,17 @@ class Exchange:
 
     def _take_statement_line(self, pending: PendingStatement, line: bytes) -> None:
         if not pending.count(line):
-            self._outlet.end("its statement has no end")
+            self._end("its statement has no end")
             return
         requests = pending.take(line)
         if requests:
-            self._outlet.send(b"".join(map(protocol.write, requests)))
+            self._send(b"".join(map(protocol.write, requests)))
         statement = pending.complete()
         if statement is None or self._pending is not pending:
             return
         self._pending = None
         self._want_no_statement()
-        self._outlet.contacted(self._contact()._replace(statement=statement))
+        self._contacted(self._contact()._replace(statement=statement))
 
     def _want_no_statement(self) -> None:
         self.wants_statement = False
@@ -144,7 +148,7 @@ class Exchange:
             log.debug("not-greeted", peer=self._node.name, reason=reason)
             unable, cloned = self._connection.unable, self.cloned
             contact = self._contact()
-            self._outlet.contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
+            self._contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
 
     def _contact(self) -> Contact:
         return Contact(self._node, self.peer.node_id, self.peer.incarnation)
@@ -168,11 +172,11 @@ class Exchange:
             self._connection.unable = True
             self._no_statement(f"it refused to: {reason}")
         else:
-            self._outlet.end(f"it refused a question: {reason} ({text})")
+            self._end(f"it refused a question: {reason} ({text})")
 
     def _answer(self, test: Test, answer: Answer) -> None:
         self.asked.pop(test, None)
-        self._outlet.answered(test, answer)
+        self._answered(test, answer)
 
 
 def _result_of(reply: Reply) -> Result:

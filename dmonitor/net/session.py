@@ -15,7 +15,7 @@ from dmonitor.config.cluster import Peer
 from dmonitor.core.model import Answer, Contact, Test, node_test
 from dmonitor.net import protocol
 from dmonitor.net.connection import NEVER, Caller, Connection
-from dmonitor.net.exchange import Exchange, Outlet
+from dmonitor.net.exchange import Exchange
 from dmonitor.net.protocol import Challenge, Greeting, Refusal, Request
 from dmonitor.net.statement import Interest
 
@@ -54,7 +54,6 @@ TRANSITIONS = {
     State.GREETING: {
         Event.NEXT_ADDRESS: State.CONNECTING,
         Event.GREETED: State.TALKING,
-        Event.PAUSE: State.PAUSING,
         Event.END: State.OVER,
     },
     # A statement that is overdue makes the session call again, on a new connection.
@@ -79,8 +78,15 @@ class PeerSession:
         self.state = State.IDLE
         self.connection = Connection(peer, caller, self.ready)
         self._caller = caller
-        outlet = Outlet(self._send, self.end, answered, contacted)
-        self._exchange = Exchange(peer.node, self.connection, caller.clock, outlet)
+        self._exchange = Exchange(
+            peer.node,
+            self.connection,
+            caller.clock,
+            send=self._send,
+            end=self.end,
+            answered=answered,
+            contacted=contacted,
+        )
         self._reason = peer.reason  # why there is no connection
         self._test = node_test(peer.node.name)  # that the peer itself is
 
