@@ -49,7 +49,6 @@ _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
 )
 _Choice = TypeVar("_Choice")
-_RehearsalQuestion = tuple[Asker, Test, Node]  # who has to answer for which passing test
 OwnIncarnation = Callable[[], str | None]  # of this node's own daemon now; None if it has none
 
 
@@ -82,7 +81,7 @@ class Observer:
         self._greeting_since = 0.0  # seconds from the start of the round
         self._runner: runner.Runner | None = None
         self._start_plugins()
-        self._set_hard_limit()
+        _set_hard_limit(HARD_LIMIT - clock.elapsed())
         # This may take a while; the plugins run meanwhile.
         self.around = cluster.look_around(config.nodes, config.settings, last_addresses)
         self._me = self.around.me
@@ -99,7 +98,7 @@ class Observer:
             own_incarnation=own_incarnation,
             heard=self._greeted,
         )
-        self._mirror = self._own_daemon()
+        self._mirror = _own_daemon(self._selector, config, self.around)
 
     def _start_plugins(self) -> None:
         wanted = []
@@ -114,30 +113,6 @@ class Observer:
             self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
             self._runner.submit_all(wanted, self._ran)
 
-    def _set_hard_limit(self) -> None:
-        """End this process at HARD_LIMIT, whatever hangs, in C code too; cron mails the traceback.
-
-        That is a thread, so it has to wait until the runner has forked.
-        """
-        seconds = HARD_LIMIT - self._clock.elapsed()
-        try:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=2)
-        except RuntimeError as error:
-            # There is no thread to be had: if this round hangs, the next round ends it.
-            log.warning("no-hard-limit", reason=str(error))
-
-    def _own_daemon(self) -> Asker:
-        """Return what asks this node's own daemon, as a peer would.
-
-        The daemon lets us in only from an address that is in our line of nodes.txt.
-        """
-        here = self.around.here
-        daemons = []
-        if here:
-            daemons.append(cluster.Peer(self._me, here))
-        as_listed = self._config.settings._replace(listen=tuple(map(str, here)))
-        return Asker(self._selector, daemons, "", as_listed, self._config.keys)
-
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
@@ -147,19 +122,26 @@ class Observer:
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
             self._ask_if_needed(test)
-        while (self._running or self._asker.greeting) and self._turn(OWN_RESULTS_BY):
+        while self._awaits_results() and self._turn(OWN_RESULTS_BY):
             pass
         for test in self.tests - self._results.keys():
             self._ran(test, _NOT_RUN)
-        while (self._asker.pending or self._asker.greeting) and self._turn(ANSWERS_BY):
+        while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
         if self._running:
             self._end_plugins()
-        if not self.around.listed and self._asker.echo:
+        if self._asker.echo and not self.around.listed:
             self._me = self._asker.echo
-        in_order = sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
-        judgements = {test: self._judge(test) for test in in_order}
+        judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(self._me, judgements, tuple(self._asker.contacts.values()))
+
+    def _awaits_results(self) -> bool:
+        """Return whether a result of this node's own may still come."""
+        return bool(self._running) or self._asker.greeting
+
+    def _awaits_answers(self) -> bool:
+        """Return whether an answer or a statement of a peer may still come."""
+        return self._asker.pending or self._asker.greeting
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
         """Greet all peers again; return what came of each greeting in this round."""
@@ -174,44 +156,33 @@ class Observer:
         What failed in the last rehearsal is asked again; else chance chooses. Return the answers,
         except that a node is busy.
         """
-        questions = self._rehearsal_questions(wanted.failures)
-        for asker, test, node in questions:
-            asker.forget(test)
-            asker.ask(test, node)
-        while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
-            pass
-        rehearsals = []
-        for asker, test, node in questions:
-            peer = node.name
-            if asker is self._mirror:
-                peer = ""
-            for answer in asker.answers(test):
-                if answer.reason != IS_BUSY:
-                    rehearsals.append(Rehearsal(test, peer, answer))
-        return tuple(rehearsals)
-
-    def _rehearsal_questions(
-        self, failures: Sequence[RehearsalFailure]
-    ) -> list[_RehearsalQuestion]:
         passing = self._passing()
         if not passing:
-            return []
-        own_test = peer_test = _by_chance(list(passing.values()))
-        failed_peer = ""
-        for failure in failures:
-            if failure.test not in passing:
-                continue
-            if failure.peer:
-                peer_test = passing[failure.test]
-                failed_peer = failure.peer
-            else:
-                own_test = passing[failure.test]
-        questions = [(self._mirror, own_test, self._me)]
-        nodes = self._nodes_with(peer_test)
-        if nodes:
-            failed = [node for node in nodes if node.name == failed_peer]
-            questions.append((self._asker, peer_test, _by_chance(failed or nodes)))
-        return questions
+            return ()
+        own_test, peer_test, failed_peer = _choose_tests(passing, wanted.failures)
+        _ask_anew(self._mirror, own_test, self._me)
+        node = self._rehearsing_peer(peer_test, failed_peer)
+        if node:
+            _ask_anew(self._asker, peer_test, node)
+        while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
+            pass
+        rehearsals = _rehearsals("", own_test, self._mirror)
+        if node:
+            rehearsals += _rehearsals(node.name, peer_test, self._asker)
+        return tuple(rehearsals)
+
+    def _rehearsing_peer(self, test: Test, failed_peer: str) -> Node | None:
+        """Return the peer to ask for `test`: the one that failed last, or else any that has it."""
+        nodes = []
+        for contact in self._asker.contacts.values():
+            statement = contact.statement
+            if statement and (statement.tests is None or test in statement.tests):
+                if contact.node.name == failed_peer:
+                    return contact.node
+                nodes.append(contact.node)
+        if not nodes:
+            return None
+        return _by_chance(nodes)
 
     def _passing(self) -> dict[str, Test]:
         """Return the tests, by name, that pass here and have no open incident."""
@@ -220,15 +191,6 @@ class Observer:
             if self._results[test].outcome is Outcome.OK and test not in self._open:
                 passing[str(test)] = test
         return passing
-
-    def _nodes_with(self, test: Test) -> list[Node]:
-        """Return the peers that were greeted and have `test`."""
-        nodes = []
-        for contact in self._asker.contacts.values():
-            statement = contact.statement
-            if statement and (statement.tests is None or test in statement.tests):
-                nodes.append(contact.node)
-        return nodes
 
     def close(self) -> None:
         """End all that still runs, plugins too."""
@@ -312,6 +274,70 @@ class Observer:
         answers = self._asker.answers(test)
         quorum = self._config.settings.quorum
         return verdict.decide(own_answer, answers, quorum, incident_open=test in self._open)
+
+
+def _set_hard_limit(seconds: float) -> None:
+    """End this process in `seconds`, whatever hangs, in C code too; cron mails the traceback.
+
+    That is a thread, so the runner must have forked before.
+    """
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    except RuntimeError as error:
+        # There is no thread to be had: if this round hangs, the next round ends it.
+        log.warning("no-hard-limit", reason=str(error))
+
+
+def _own_daemon(selector: selectors.BaseSelector, config: Config, around: cluster.Cluster) -> Asker:
+    """Return what asks this node's own daemon, as a peer would.
+
+    The daemon lets us in only from an address that is in our line of nodes.txt.
+    """
+    daemons = []
+    if around.here:
+        daemons.append(cluster.Peer(around.me, around.here))
+    as_listed = config.settings._replace(listen=tuple(map(str, around.here)))
+    return Asker(selector, daemons, "", as_listed, config.keys)
+
+
+def _in_order(test: Test) -> tuple[bool, Test]:
+    """Return what tests are sorted by: those of nodes come last."""
+    return test.host == names.NODE, test
+
+
+def _choose_tests(
+    passing: Mapping[str, Test], failures: Sequence[RehearsalFailure]
+) -> tuple[Test, Test, str]:
+    """Return the test for this node's own daemon, that for a peer, and the peer that failed last.
+
+    A test that failed in the last rehearsal, and passes here, comes first; else chance chooses.
+    The peer is empty if none failed.
+    """
+    own_test = peer_test = _by_chance(list(passing.values()))
+    failed_peer = ""
+    for failure in failures:
+        if failure.test not in passing:
+            continue
+        if failure.peer:
+            peer_test = passing[failure.test]
+            failed_peer = failure.peer
+        else:
+            own_test = passing[failure.test]
+    return own_test, peer_test, failed_peer
+
+
+def _ask_anew(asker: Asker, test: Test, node: Node) -> None:
+    asker.forget(test)
+    asker.ask(test, node)
+
+
+def _rehearsals(peer: str, test: Test, asker: Asker) -> list[Rehearsal]:
+    """Return what `asker` was answered for `test`; `peer` is empty for this node's own daemon."""
+    rehearsals = []
+    for answer in asker.answers(test):
+        if answer.reason != IS_BUSY:
+            rehearsals.append(Rehearsal(test, peer, answer))
+    return rehearsals
 
 
 def _by_chance(choices: Sequence[_Choice]) -> _Choice:
