@@ -1,4 +1,4 @@
-"""Calls to a daemon's port, as tests make them: by who just says something, and by a peer that is past the greeting."""
+"""Calls to a daemon's port, as tests make them: some bytes, or a conversation after the greeting."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Target = tuple[str, int]
 
 
 def connect(target: Target, source: str = "") -> socket.socket:
-    """Call TARGET, from the address SOURCE if that matters."""
+    """Connect to `target`, from the address `source` unless that is empty."""
     return socket.create_connection(target, 15, (source, 0) if source else None)
 
 
 def raw(target: Target, said: bytes, source: str = "") -> bytes:
-    """Return what the daemon says to who says SAID, and no more."""
+    """Send `said` and nothing more; return all that the daemon sends."""
     with connect(target, source) as connection:
         connection.sendall(said)
         connection.shutdown(socket.SHUT_WR)
@@ -29,7 +29,7 @@ def raw(target: Target, said: bytes, source: str = "") -> bytes:
 
 
 class Conversation:
-    """A peer's with the node NAME at TARGET, past the greeting; with KEY, each line has a MAC."""
+    """A peer's conversation with the node `name`, after the greeting; with `key`, with MACs."""
 
     def __init__(self, target: Target, name: str, key: bytes = b"", source: str = "") -> None:
         self._socket = connect(target, source)
@@ -44,7 +44,7 @@ class Conversation:
             first = protocol.read_greeting(self.read())
         assert isinstance(first, protocol.Greeting), first
         assert bool(key) is (self._auth is not None), (
-            "a key is wanted from who has one, and from nobody else"
+            "a daemon with a key wants it, and no other daemon does"
         )
 
     def say(self, lines: bytes) -> None:
@@ -67,7 +67,7 @@ class Conversation:
 
 
 def free_port(address: str) -> int:
-    """Return a TCP port that is free at ADDRESS."""
+    """Return a TCP port that is free at `address`."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

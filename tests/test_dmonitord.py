@@ -1,4 +1,4 @@
-"""The daemon, as a process and over its port: as a person with nc, a peer, or somebody worse would meet it."""
+"""The daemon, as a process and over its port: with honest callers, and with hostile ones."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Caller:
 
 
 def greeted(node: LocalNode, source: str) -> bool:
-    """Say whether a caller from SOURCE is let in."""
+    """Return whether a caller from `source` is let in."""
     caller = Caller(node, source)
     try:
         return caller.read().startswith("dmonitor")

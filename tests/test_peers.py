@@ -1,4 +1,4 @@
-"""Asking peers: each kind of bad peer is a value with a reason, in time, and costs no other its answer."""
+"""Asking peers: a bad peer is a value with a reason, in time, and costs no other peer its answer."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def good(
 def ask(
     fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, ...] = ()
 ) -> tuple[dict[str, Answer], float]:
-    """Ask about TESTS; return what each peer answers for the first of them, and the seconds it took."""
+    """Ask for `tests`; return each peer's answer for the first of them, and the seconds it took."""
     began = time.monotonic()
     with selectors.DefaultSelector() as selector:
         asker = peers.Asker(
@@ -365,7 +365,7 @@ def test_every_state_has_its_row_and_every_event_its_use() -> None:
 
 def test_every_state_is_reached_and_every_session_can_end_and_begin_again() -> None:
     def after(state: State) -> set[State]:
-        """Return the states that can follow STATE, with whatever comes between."""
+        """Return the states that can follow `state`, sooner or later."""
         reached: set[State] = set()
         left = [state]
         while left:
@@ -994,7 +994,7 @@ KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba98765432
 def converse(
     fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
 ) -> tuple[Answer, Statement | None, Contact]:
-    """Have a caller with the keys CALLER ask and greet a daemon with the keys CALLED, and ask again when that is over."""
+    """Ask and greet a daemon with the keys `called`, as a caller with the keys `caller`; ask again."""
     made, _, selector = daemon
     made.access.keys, made.access.names = called, frozenset(names)
     with Talk(fakes, "", caller) as talk:
@@ -1111,7 +1111,7 @@ class Between:
 def keyed(
     fakes: Fakes,
 ) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
-    """A daemon with the key KEY, on an address of its own and served by a thread; what it ran, and what it noted."""
+    """A daemon with a key, at the last address, served by a thread; what it ran, and what it logged."""
     listener = socket.create_server((ADDRESSES[8], fakes.port))
     listener.setblocking(False)
     selector, facts, ran, noted = selectors.DefaultSelector(), FakeFacts(), [], {}  # type: ignore[var-annotated]
@@ -1149,7 +1149,7 @@ Keyed = tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]
 def talk_through(
     fakes: Fakes, between: Behaviour, name: str = "paris"
 ) -> tuple[Answer, Statement | None]:
-    """Ask and greet the node NAME, behind somebody BETWEEN."""
+    """Ask and greet the node `name`, by way of `between`."""
     fakes.peers.clear()
     fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
     with Talk(fakes, "", (KEY,)) as talk:

@@ -268,7 +268,7 @@ def words(first: str, rest: str, longest: int) -> st.SearchStrategy[str]:
 
 
 def builds(kind: Callable[..., Any], *values: Any, **named: Any) -> st.SearchStrategy[Any]:
-    """Build a KIND of what is given, and nothing else: of a NamedTuple hypothesis would make up the rest, by its type."""
+    """Build a `kind` of the given values only; by its types hypothesis would make up the others."""
     return st.builds(lambda *some, **more: kind(*some, **more), *values, **named)
 
 
@@ -323,7 +323,7 @@ SILENCES = builds(
 
 
 def rounded(value: Any) -> Any:
-    """Round every number in VALUE to what the wire carries."""
+    """Round every number in `value` to what the wire carries."""
     if isinstance(value, float):
         return round(value, 2)
     if hasattr(value, "_fields"):
@@ -407,7 +407,7 @@ def test_how_a_statement_looks() -> None:
 
 
 def longest(nodes: int) -> Incident:
-    """Return an incident that NODES have seen, with everything in it as long as it may be."""
+    """Return an incident that this many `nodes` have seen, with each field as long as it may be."""
     name = "a" * 253
     return Incident(
         tuple(sorted(f"{number:064}" for number in range(100))),

@@ -1,6 +1,7 @@
-"""What is fuzzed: everything on port 2929 that reads bytes of somebody else's, each as a function of those bytes.
+"""The targets of the fuzzer: each reader of foreign bytes on port 2929, as a function of the bytes.
 
-A target raises nothing for any bytes. `run.py` has a fuzzer find the bytes, tests/test_fuzz.py plays what it has found.
+A target raises nothing, whatever the bytes are. In `run.py` a fuzzer looks for bytes that break
+one; tests/test_fuzz.py plays again what it has found.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ NOW = 1_800_000_000.0
 
 
 def lines(data: bytes) -> None:
-    """Every reader of lines, with every line there is."""
+    """Read each line in `data` with each reader of lines."""
     cut = protocol.Lines(protocol.ANSWER_BYTES)
     found: list[bytes] = []
     with contextlib.suppress(protocol.ProtocolError):
@@ -46,7 +47,7 @@ def lines(data: bytes) -> None:
 
 
 def authentication(data: bytes) -> None:
-    """Only the very lines that were signed count: DATA comes in place of one, or is a change to one."""
+    """Only a line that was signed counts: `data` comes in place of one, or is a change to one."""
     said, auths = auth.write_hello([KEY, OTHER_KEY], NONCES, "paris")
     ours, _ = auth.accept_hello(said[:-1], [OTHER_KEY], NONCES[0])
     right = ours.sign(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
@@ -67,7 +68,7 @@ def authentication(data: bytes) -> None:
 
 
 def changed(line: bytes, by: bytes) -> bytes:
-    """Return LINE with a byte changed at the place, and to the value, that BY says; what is left of BY goes in there."""
+    """Return `line` with one byte replaced: the first two bytes of `by` say where, the rest by what."""
     if len(by) < 3:
         return line
     at = int.from_bytes(by[:2], "big") % len(line)
@@ -116,7 +117,10 @@ class _Listener:
 
 
 def daemon(data: bytes) -> None:
-    """A daemon without a key, and one with, to which a caller says DATA: it runs its own test or nothing, and lets go in the end."""
+    """A caller sends `data` to a daemon without a key, and to one with a key.
+
+    The daemon runs its own test or nothing, and ends the conversation.
+    """
     for keys in (None, (KEY,)):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -137,9 +141,9 @@ def daemon(data: bytes) -> None:
 
 
 def signed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """Return DATA after a right hello, each line with its MAC, if it begins with '!'; else as it is.
+    """Return `data` after a right hello, each line with its MAC, if it begins with '!'.
 
-    A fuzzer cannot make a MAC.
+    Return it as it is if it does not. A fuzzer cannot make a MAC.
     """
     if not data.startswith(b"!"):
         return data
@@ -154,7 +158,10 @@ class _Connected(socket.socket):
 
 
 def caller(data: bytes) -> None:
-    """A caller without a key, and one with, which asks and greets, and to which DATA is said: it has an answer, or a reason."""
+    """A peer sends `data` to a caller without a key, and to one with a key, which ask and greet.
+
+    The caller gets an answer, or has a reason why there is none.
+    """
     for keys in (None, (KEY,)):
         one, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -191,7 +198,7 @@ def _play(
     saying: bytes,
     going_on: Callable[[], object],
 ) -> Iterator[bytes]:
-    """Do what is ready while it is GOING_ON, and yield what is said to THEIRS, who is SAYING something, and then no more."""
+    """Send `saying` on `theirs` and close that half; yield what comes back while it is `going_on`."""
     is_over = False
     for _ in range(100_000):
         with contextlib.suppress(OSError):
