@@ -1,7 +1,8 @@
-"""The program dmonitord: options, user, port, lock, detaching, signals; what it answers is `server`'s.
+"""The program dmonitord: its options, user, port, lock, detaching, signals and loop.
 
-A start that fails says so on stderr and exits non-zero, also when it detaches: port, id and lock are taken before,
-and the last process of the classic start reports through a pipe to the first.
+What it answers is decided by `net.server` and `facts`. A start that fails says so on stderr and
+exits non-zero, also when the daemon detaches: port, id and lock are taken before, and the last
+process of the classic start reports to the first through a pipe.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor.base import cli, log, user
-from dmonitor.config import keyfile
+from dmonitor.config.keyfile import load_keys
 from dmonitor.config.problems import Problems, Severity
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.execution.runner import Runner
-from dmonitor.facts import Witness
-from dmonitor.net import access
+from dmonitor.facts import NodeFacts
+from dmonitor.net.access import Access
 from dmonitor.net.server import Server
 from dmonitor.store import identity, lock
 
@@ -33,21 +34,23 @@ if TYPE_CHECKING:
     import argparse
 
 PROGRAM = "dmonitord"
-_DESCRIPTORS = (
-    4096  # python-daemon before 3.0 makes a set of every possible one when it is imported
-)
-_BACKLOG = 128
+LOCK_SECONDS = 0.2  # to take the lock: longer than anybody looks whether it is taken
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+_BACKLOG = 128  # connections that wait to be accepted
+# At least so many descriptors may be open. python-daemon before 3.0 makes a set of every possible
+# descriptor when it is imported, so the limit must not be higher than needed.
+_DESCRIPTORS = 4096
+_UMASK = 0o027
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     chosen = _Chosen()
     cli.parse(_parser, chosen, arguments)
-    is_seen = (
-        chosen.foreground and "JOURNAL_STREAM" not in os.environ
-    )  # else each line would be in the journal twice
-    log.start(PROGRAM, to_stderr=chosen.verbose or is_seen, verbose=chosen.verbose)
-    os.umask(0o027)
+    # If systemd reads stderr, each line is in the journal already, by way of syslog.
+    is_read = chosen.foreground and "JOURNAL_STREAM" not in os.environ
+    log.start(PROGRAM, to_stderr=chosen.verbose or is_read, verbose=chosen.verbose)
+    os.umask(_UMASK)
     return cli.guard(lambda: _start(chosen))
 
 
@@ -66,93 +69,88 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _start(chosen: _Chosen) -> int:
+    """Take user, id, lock and port, then serve; return the exit status."""
     user.become(chosen.state, chosen.run_dir)
-    problems = Problems()
-    settings = load_settings(chosen.config, problems)
-    is_wrong = any(problem.severity is Severity.ERROR for problem in problems)
-    if keyfile.load_keys(chosen.config, problems) == () or is_wrong:
-        for problem in problems:
-            log.complain(str(problem))
-        return os.EX_CONFIG  # a default in place of a mistake could open the port to where, or whom, it should be closed
+    settings = _load_settings(chosen.config)
+    if settings is None:
+        return os.EX_CONFIG
     node_id = identity.make(chosen.state)
-    own = lock.Lock(chosen.state, PROGRAM)
+    daemon_lock = lock.Lock(chosen.state, PROGRAM)
     try:
-        own.take(patience=0.2)  # longer than anybody looks whether it is taken
+        daemon_lock.take(patience=LOCK_SECONDS)
     except lock.Busy as error:
         log.complain(f"another one runs already: {error}")
         return os.EX_TEMPFAIL
     listeners = _listen(settings)
-    serve = functools.partial(_serve, chosen, settings, node_id, own, listeners)
-    return (
-        serve()
-        if chosen.foreground
-        else _detach(serve, settings.concurrency, [*listeners, own.fileno()])
-    )
+    serve = functools.partial(_serve, chosen, settings, node_id, daemon_lock, listeners)
+    if chosen.foreground:
+        return serve()
+    return _detach(serve, settings.concurrency, [*listeners, daemon_lock.fileno()])
+
+
+def _load_settings(directory: str) -> Settings | None:
+    """Return the settings in `directory`; say what is wrong and return None if they are.
+
+    The default in place of a wrong setting, or of a wrong key, could open the port where, or to
+    whom, it should be closed.
+    """
+    problems = Problems()
+    settings = load_settings(directory, problems)
+    is_wrong = any(problem.severity is Severity.ERROR for problem in problems)
+    if load_keys(directory, problems) != () and not is_wrong:
+        return settings
+    for problem in problems:
+        log.complain(str(problem))
+    return None
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
-    """Bind the addresses of the setting `listen`, or every one of both families."""
+    """Bind the addresses of the setting `listen`, or every address of both families.
+
+    Raise OSError if that fails, unless the machine has no IPv6 and `listen` does not ask for it.
+    """
     listeners = []
-    for address in settings.listen or ("0.0.0.0", "::"):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for address in settings.listen or _EVERY_ADDRESS:
+        family = socket.AF_INET
+        if ":" in address:
+            family = socket.AF_INET6
+        target = (address, settings.port)
         try:
-            listener = socket.create_server(
-                (address, settings.port), family=family, backlog=_BACKLOG
-            )
+            listener = socket.create_server(target, family=family, backlog=_BACKLOG)
         except OSError as error:
-            if (
-                address == "::"
-                and not settings.listen
-                and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-            ):
-                continue  # a machine without IPv6
-            raise OSError(
-                error.errno, os.strerror(error.errno or 0), f"{address} port {settings.port}"
-            ) from None
+            is_optional = address == "::" and not settings.listen
+            if is_optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                continue
+            text = os.strerror(error.errno or 0)
+            where = f"{address} port {settings.port}"
+            raise OSError(error.errno, text, where) from None
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
 
 
 def _detach(
-    serve: Callable[[io.FileIO], int], concurrency: int, kept: Sequence[socket.socket | int]
+    serve: Callable[[io.FileIO], int], concurrency: int, preserved: Sequence[socket.socket | int]
 ) -> int:
-    """Leave a daemon behind that will SERVE and has KEPT open what it needs; return once it does, or has failed to."""
+    """Start a daemon that will `serve`; return once it does, or has failed to.
+
+    The daemon keeps the descriptors of `preserved` open, and closes all others.
+    """
     report, reporting = os.pipe()
     reporter = io.FileIO(reporting, "wb")
     first = os.fork()
     if first:
         reporter.close()
         os.waitpid(first, 0)
-        with open(report, "rb") as pipe:
-            said = pipe.read()
-        if said == b"ready":
-            return os.EX_OK
-        log.complain(
-            f"unable to start: {said.decode(errors='replace') or 'the daemon died at once, see syslog'}"
-        )
-        return os.EX_TEMPFAIL
+        return _await_report(report)
     status = os.EX_SOFTWARE
     try:
         os.close(report)
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = max(_DESCRIPTORS, 4 * concurrency)
-        limit = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        import daemon
-
-        context = daemon.DaemonContext(
-            detach_process=True,
-            working_directory="/",
-            umask=0o027,
-            initgroups=False,  # root was given up before the port was bound
-            signal_map={},  # `_serve` has its own handlers
-            files_preserve=[*kept, reporter],
-        )
-        context.open()
+        _limit_descriptors(concurrency)
+        _open_daemon_context([*preserved, reporter])
         log.restart()
         status = serve(reporter)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the first process is told
+    except Exception as error:  # noqa: BLE001 - the first process is told any of them
         log.error("start-failed", reason=repr(error))
         if not reporter.closed:
             reporter.write(str(error).encode())
@@ -160,72 +158,119 @@ def _detach(
         os._exit(status)
 
 
+def _await_report(report: int) -> int:
+    """Return the exit status of a start, from what the daemon reports on the pipe `report`."""
+    with open(report, "rb") as pipe:
+        text = pipe.read().decode(errors="replace")
+    if text == "ready":
+        return os.EX_OK
+    log.complain(f"unable to start: {text or 'the daemon died at once, see syslog'}")
+    return os.EX_TEMPFAIL
+
+
+def _limit_descriptors(concurrency: int) -> None:
+    wanted = max(_DESCRIPTORS, 4 * concurrency)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(hard, wanted)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+
+
+def _open_daemon_context(preserved: Sequence[socket.socket | io.FileIO | int]) -> None:
+    """Detach: the process that returns is the daemon, and the one before has ended."""
+    import daemon
+
+    context = daemon.DaemonContext(
+        detach_process=True,
+        working_directory="/",
+        umask=_UMASK,
+        initgroups=False,  # root was given up before the port was bound
+        signal_map={},  # `_serve` has its own handlers
+        files_preserve=list(preserved),
+    )
+    context.open()
+
+
 def _serve(
     chosen: _Chosen,
     settings: Settings,
     node_id: str,
-    own: lock.Lock,
+    daemon_lock: lock.Lock,
     listeners: Sequence[socket.socket],
     reporter: io.FileIO | None = None,
 ) -> int:
-    """Answer until SIGTERM; return 0."""
-    own.write_holder()
+    """Answer until SIGTERM; return 0. Report on `reporter` once callers can be answered."""
+    daemon_lock.write_holder()
     selector = selectors.DefaultSelector()
-    with _signals(selector) as caught:
+    with _caught_signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        who = access.Door(selector, chosen.config, settings, node_id, own.incarnation)
-        facts = Witness(
-            selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, who
+        access = Access(selector, chosen.config, settings, node_id, daemon_lock.incarnation)
+        facts = NodeFacts(
+            selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, access
         )
-        server = Server(selector, listeners, facts, settings.concurrency, who)
-        _say_ready()
+        server = Server(selector, listeners, facts, settings.concurrency, access)
+        _notify_systemd()
         if reporter:
             reporter.write(b"ready")
             reporter.close()
         log.info(
             "started",
-            name=who.greeting.name,
+            name=access.greeting.name,
             id=node_id,
             port=settings.port,
-            peers=len(who.around.peers),
+            peers=len(access.cluster.peers),
         )
-        who.note_keys()
+        access.log_keys()
         while signal.SIGTERM not in caught:
-            pauses = [pause for pause in (server.pause(), facts.pause()) if pause is not None]
-            for key, _ in selector.select(min(pauses, default=None)):
-                key.data()
-            facts.tick()
-            server.tick()
+            _turn(selector, server, facts)
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
-                who.look()
+                access.refresh()
         server.close()
         runner.close()
         log.info("stopped")
-        own.release()
+        daemon_lock.release()
     return os.EX_OK
 
 
-def _say_ready() -> None:
-    """Tell systemd, where it waits for that, that the daemon can answer; see sd_notify(3)."""
-    if path := os.environ.pop("NOTIFY_SOCKET", ""):
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
-        ):
-            notified.sendto(b"READY=1", path.replace("@", "\0", 1))
+def _turn(selector: selectors.BaseSelector, server: Server, facts: NodeFacts) -> None:
+    """Take one turn of the loop: wait for something to do, and do it."""
+    pauses = []
+    for pause in (server.pause(), facts.pause()):
+        if pause is not None:
+            pauses.append(pause)
+    for key, _ in selector.select(min(pauses, default=None)):
+        key.data()
+    facts.tick()
+    server.tick()
+
+
+def _notify_systemd() -> None:
+    """Tell systemd, if it waits for that, that callers can be answered; see sd_notify(3)."""
+    path = os.environ.pop("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", path.replace("@", "\0", 1))
 
 
 @contextlib.contextmanager
-def _signals(selector: selectors.BaseSelector) -> Iterator[set[int]]:
-    """Collect SIGTERM, SIGINT (as SIGTERM) and SIGHUP, and wake SELECTOR's loop when one comes."""
+def _caught_signals(selector: selectors.BaseSelector) -> Iterator[set[int]]:
+    """Collect SIGTERM, SIGINT (as SIGTERM) and SIGHUP; one that comes wakes the selector."""
     caught: set[int] = set()
+
+    def stop(*_: object) -> None:
+        caught.add(signal.SIGTERM)
+
+    def refresh(*_: object) -> None:
+        caught.add(signal.SIGHUP)
+
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     selector.register(woken, selectors.EVENT_READ, lambda: os.read(woken, 4096))
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: caught.add(signal.SIGTERM))
-    signal.signal(signal.SIGINT, lambda *_: caught.add(signal.SIGTERM))
-    signal.signal(signal.SIGHUP, lambda *_: caught.add(signal.SIGHUP))
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, refresh)
     yield caught
 
 

@@ -1,6 +1,7 @@
-"""What this node answers with: what its tests say now, whether a peer is there, what it remembers (rules R3, R7).
+"""The facts that this node answers with: its tests, its peers, and what its checker remembers.
 
-The daemon's facts; `server` says who may have them. Nothing here changes anything.
+The daemon asks here what a caller wants to know (rules R3, R7). Nothing here changes anything. Who
+may have the facts is decided by `net.access`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dmonitor.base import log, names
 from dmonitor.base.errors import StateError
@@ -19,56 +20,71 @@ from dmonitor.config.tests import Tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test
 from dmonitor.execution.runner import Done, Runner
-from dmonitor.net import access, peers
+from dmonitor.net.access import Access
+from dmonitor.net.peers import Asker
 from dmonitor.store import state
 
-_LIST_AGE = 1.0  # seconds for which the list of tests is believed
+_TESTS_SECONDS = 1.0  # for which the list of tests is not read again
 _Fact = TypeVar("_Fact")
 
 
-class Witness:
-    """What a node knows: its configuration is in DIRECTORY, its state in BOOKS or STAND_IN.
+class _Visit(NamedTuple):
+    """A greeting of one peer, because a caller asks for the test that this peer is."""
 
-    Plugins are run by RUNNER. A peer is the test node/NAME: WHO knows it, and it is greeted from within SELECTOR's loop;
-    `tick` must be called at the times that `pause` says.
-    """
+    asker: Asker
+    began: float  # on the monotonic clock
+    done: Done
+
+
+class NodeFacts:
+    """What a node knows. `tick` must be called at the times that `pause` says."""
 
     def __init__(
         self,
         selector: selectors.BaseSelector,
         runner: Runner,
         directory: str,
-        books: str,
-        stand_in: str | None,
+        state_dir: str,
+        run_dir: str | None,
         settings: Settings,
-        who: access.Door,
+        access: Access,
     ) -> None:
-        self.selector, self.runner, self.settings, self.door = selector, runner, settings, who
-        self.directory, self.books, self.stand_in = directory, books, stand_in
-        self._visits: dict[Test, tuple[peers.Asker, float, Done]] = {}
+        """Read the configuration in `directory` and the state in `state_dir` when asked.
+
+        If the state cannot be read there, it may be in `run_dir`. Plugins are run by `runner`, and
+        peers are greeted within the loop of `selector`; `access` knows who they are.
+        """
+        self._selector = selector
+        self._runner = runner
+        self._directory = directory
+        self._state_dir = state_dir
+        self._run_dir = run_dir
+        self._settings = settings
+        self._access = access
+        self._visits: dict[Test, _Visit] = {}
         self._tests: Tests = {}
-        self._tests_read = float("-inf")
-        self._problems: list[Problem] = []
+        self._tests_read = float("-inf")  # on the monotonic clock
+        self._problems: list[Problem] = []  # that were found then
 
     def tests(self) -> Tests:
-        """Return the tests that are configured, read again where they were not read a moment ago."""
-        if time.monotonic() - self._tests_read > _LIST_AGE:
+        """Return the tests that are configured, as they were within the last second."""
+        if time.monotonic() - self._tests_read > _TESTS_SECONDS:
             problems = Problems()
-            self._tests = load_tests(self.directory, problems)
+            self._tests = load_tests(self._directory, problems)
             if problems != self._problems:
                 log_problems(problems)
-            self._tests_read, self._problems = time.monotonic(), problems
+            self._tests_read = time.monotonic()
+            self._problems = problems
         return self._tests
 
     def has(self, test: Test, /) -> bool:
-        return (
-            self.door.peer(test.name) is not None
-            if test.host == names.NODE
-            else test in self.tests()
-        )
+        """Return whether `test` is configured here, or is that of a peer."""
+        if test.host == names.NODE:
+            return self._access.peer(test.name) is not None
+        return test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
-        """Run the plugin of TEST, or greet the peer that it is."""
+        """Run the plugin of `test`, or greet the peer whose test it is; then call `done`."""
         if test.host == names.NODE:
             self._visit(test, done)
             return
@@ -76,50 +92,67 @@ class Witness:
         if parameters is None:
             done(test, result.MISTAKEN)
         else:
-            self.runner.submit(test, f"{self.directory}/plugins/{test.plugin}", parameters, done)
+            plugin = f"{self._directory}/plugins/{test.plugin}"
+            self._runner.submit(test, plugin, parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
-        visited, settings, own_id = (
-            self.door.peer(test.name),
-            self.settings,
-            self.door.greeting.node_id,
+        visited = []
+        peer = self._access.peer(test.name)
+        if peer:
+            visited.append(peer)
+        asker = Asker(
+            self._selector,
+            visited,
+            self._access.greeting.node_id,
+            self._settings,
+            self._access.keys,
+            own_incarnation=lambda: self._access.greeting.incarnation,
+            visiting=True,
         )
-        asker = peers.Asker(
-            self.selector, [visited] if visited else [], own_id, settings, self.door.keys
-        )
-        asker.visiting, asker.own_incarnation = True, lambda: self.door.greeting.incarnation
-        self._visits[test] = asker, time.monotonic(), done
+        self._visits[test] = _Visit(asker, time.monotonic(), done)
         asker.greet(lambda _: True, ())
 
     def pause(self) -> float | None:
-        """Return seconds until `tick` is due; None when no peer is being greeted."""
-        pauses = (asker.pause() if asker.greeting else 0.0 for asker, _, _ in self._visits.values())
-        return min((pause for pause in pauses if pause is not None), default=None)
+        """Return the seconds until `tick` is due; None if no peer is being greeted."""
+        pauses = []
+        for visit in self._visits.values():
+            pause: float | None = 0.0
+            if visit.asker.greeting:
+                pause = visit.asker.pause()
+            if pause is not None:
+                pauses.append(pause)
+        return min(pauses, default=None)
 
     def tick(self) -> None:
-        """Say what came of greeting peers."""
-        for asker, _, _ in self._visits.values():
-            asker.tick()
-        for test, (asker, began, done) in list(self._visits.items()):
-            if not asker.greeting:
+        """Give up peers that do not greet in time, and report each visit that is over."""
+        for visit in self._visits.values():
+            visit.asker.tick()
+        for test, visit in list(self._visits.items()):
+            if not visit.asker.greeting:
                 del self._visits[test]
-                (contact,) = asker.contacts.values()
-                asker.close()
-                done(
-                    test,
-                    result.of_contact(
-                        contact, self.door.greeting.node_id, time.monotonic() - began
-                    ),
-                )
+                self._end_visit(test, visit)
+
+    def _end_visit(self, test: Test, visit: _Visit) -> None:
+        (contact,) = visit.asker.contacts.values()
+        visit.asker.close()
+        duration = time.monotonic() - visit.began
+        node_id = self._access.greeting.node_id
+        visit.done(test, result.of_contact(contact, node_id, duration))
 
     def statement(self) -> tuple[Statement, float]:
-        """Return what the checker remembers, with the silences as they are now; what is wrong there is the checker's to say."""
-        silences, now = list(load_silences(self.directory, Problems())), time.time()
-        greeting, tests = self.door.greeting, digest.digest(self.tests())
+        """Return what this node states, with the time on its clock.
+
+        It is what the checker remembers, with the silences of now. Problems in their files are not
+        logged here, because the checker logs them.
+        """
+        silences = list(load_silences(self._directory, Problems()))
+        greeting = self._access.greeting
+        tests = digest.digest(self.tests())
 
         def read(store: state.Store) -> tuple[Statement, float]:
-            now, own = store.clock.now(), store.node_memory()
-            status = own.status(
+            now = store.clock.now()
+            memory = store.node_memory()
+            status = memory.status(
                 greeting.name,
                 greeting.node_id,
                 now,
@@ -127,33 +160,34 @@ class Witness:
                 stores=not store.failed,
                 wall=time.time(),
             )
-            return effects.statement_of(
-                own,
-                store.incidents(evidence=False),
-                [store.clock.from_wall(each) for each in silences],
-                status,
-                now,
-            ), now
+            incidents = store.incidents(evidence=False)
+            own_silences = [store.clock.from_wall(silence) for silence in silences]
+            return effects.statement_of(memory, incidents, own_silences, status, now), now
 
-        alone = NodeStatus(greeting.name, greeting.node_id, now, tests=tests, stores=False)
-        return self._read(
-            read, (effects.statement_of(effects.NodeMemory(), [], silences, alone, now), now)
-        )
+        now = time.time()
+        status = NodeStatus(greeting.name, greeting.node_id, now, tests=tests, stores=False)
+        statement = effects.statement_of(effects.NodeMemory(), [], silences, status, now)
+        return self._read(read, (statement, now))
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
-        """Return what is known of an incident."""
+        """Return what is known of an incident, with the time on this node's clock."""
 
         def read(store: state.Store) -> tuple[Incident | None, float]:
-            found = [known for known in store.recall([incident_id]) if not known.removed]
-            return (found[0] if found else None), store.clock.now()
+            for incident in store.recall([incident_id]):
+                if not incident.removed:
+                    return incident, store.clock.now()
+            return None, store.clock.now()
 
-        nothing: tuple[Incident | None, float] = None, time.time()
+        nothing: tuple[Incident | None, float] = (None, time.time())
         return self._read(read, nothing)
 
     def _read(self, read: Callable[[state.Store], _Fact], otherwise: _Fact) -> _Fact:
-        """Return what READ finds in the checker's state, opened afresh, for it may have been replaced."""
+        """Return what `read` finds in the checker's state; `otherwise` if it cannot be read.
+
+        The state is opened each time, because the checker may have replaced it.
+        """
         try:
-            return state.read(self.books, self.stand_in, read)
+            return state.read(self._state_dir, self._run_dir, read)
         except StateError as error:
             log.debug("state-unreadable", reason=str(error))
             return otherwise

@@ -1,6 +1,7 @@
-"""See for a round: run the tests, greet the peers, ask them about what fails, rehearse (rules R3, R5, R7, R10).
+"""Observe for a round: run the tests, greet and ask the peers, rehearse (rules R3, R5, R7, R10).
 
-One loop for all of it, which ends by itself. What is seen is a value; what it means is `verdict`'s and `round`'s.
+All of it is one loop, which ends by itself. An observation is a value; what it means is decided by
+`verdict` and `round`.
 """
 
 from __future__ import annotations
@@ -26,173 +27,176 @@ from dmonitor.core.model import (
     Node,
     Outcome,
     Rehearsal,
+    RehearsalFailure,
     Result,
     Test,
     node_test,
 )
-from dmonitor.net import peers
+from dmonitor.net.exchange import IS_BUSY
+from dmonitor.net.peers import Asker
 
 if TYPE_CHECKING:
     from dmonitor.execution import runner
 
-# Seconds from the start of the round (rule R10). A plugin takes 10 at most, an answer 15, sendmail 15.
+# Seconds from the start of the round (R10). A plugin takes 10 at most, an answer 15, sendmail 15.
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
-GREETINGS_BY = 15.0  # of `greet_all`
-
-_Thing = TypeVar("_Thing")
-Known = Mapping[str, Sequence[str]]
-Run = Callable[[], str | None]
+GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
 
 _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
 )
+_Choice = TypeVar("_Choice")
+OwnIncarnation = Callable[[], str | None]  # of this node's own daemon now; None if it has none
 
 
 class Observer:
-    """The eyes of one round: `observe` first, `greet` and `rehearse` as often as need be, `close` in the end.
-
-    KNOWN are the nodes' addresses when they were last found. From now on this process ends at HARD_LIMIT, unless
-    faulthandler.cancel_dump_traceback_later is called before. OWN_RUN is that of our own daemon now. With ASK_ALL the peers are
-    asked about passing tests too, and nothing is rehearsed.
-    """
+    """The eyes of one round: `observe` first, then `greet` and `rehearse`, `close` in the end."""
 
     def __init__(
         self,
         config: Configuration,
         node_id: str,
-        known: Known,
+        last_addresses: Mapping[str, Sequence[str]],
         clock: RoundClock,
-        own_incarnation: Run,
+        own_incarnation: OwnIncarnation,
         *,
         ask_all: bool = False,
     ) -> None:
-        self._config, self._node_id, self._clock, self._ask_all = config, node_id, clock, ask_all
-        self._selector = selectors.DefaultSelector()
-        self._results: dict[Test, Result] = {
-            test: result.MISTAKEN for test, wants in config.tests.items() if wants is None
-        }
-        wanted = [
-            (test, config.plugin(test), wants)
-            for test, wants in config.tests.items()
-            if wants is not None
-        ]
-        self._runner: runner.Runner | None = None
-        if wanted:
-            from dmonitor.execution import runner
+        """Start the plugins, and look up who the peers are.
 
-            self._runner = runner.Runner(self._selector, config.settings.concurrency)
-            self._runner.submit_all(wanted, self._result)
-        # Whatever hangs, in C code too, ends with its traceback on stderr, which cron mails. It is a thread, and so
-        # has to wait until the runner has forked.
-        try:
-            faulthandler.dump_traceback_later(HARD_LIMIT - clock.elapsed(), exit=True, file=2)
-        except (
-            RuntimeError
-        ) as error:  # no thread to be had: the next round ends this one, should it hang
-            log.warning("no-hard-limit", reason=str(error))
-        settings = config.settings
-        self.around = cluster.resolve_cluster(
-            config.nodes, settings, known
-        )  # may take a while; the plugins run meanwhile
-        self._me, self._open = self.around.me, frozenset[Test]()
-        self._asked: set[Test] = set()
-        self.tests = frozenset(
-            {*config.tests, *(node_test(peer.node.name) for peer in self.around.peers)}
-        )
-        self._asker = peers.Asker(
+        `last_addresses` are those of each node when its name was last found. With `ask_all` the
+        peers are asked about passing tests too. From now on this process ends at HARD_LIMIT,
+        unless faulthandler.cancel_dump_traceback_later is called before.
+        """
+        self._config = config
+        self._node_id = node_id
+        self._clock = clock
+        self._ask_all = ask_all
+        self._selector = selectors.DefaultSelector()
+        self._results: dict[Test, Result] = {}
+        self._open: frozenset[Test] = frozenset()
+        self._greeting_since = 0.0  # seconds from the start of the round
+        self._asked: set[Test] = set()  # about which the peers were asked
+        self._runner: runner.Runner | None = None
+        self._start_plugins()
+        _set_hard_limit(HARD_LIMIT - clock.elapsed())
+        # This may take a while; the plugins run meanwhile.
+        self.around = cluster.resolve_cluster(config.nodes, config.settings, last_addresses)
+        self._me = self.around.me
+        peer_tests = [node_test(peer.node.name) for peer in self.around.peers]
+        self.tests = frozenset([*config.tests, *peer_tests])
+        self._asker = Asker(
             self._selector,
             self.around.peers,
             node_id,
-            settings,
+            config.settings,
             config.keys,
             digest=digest(config.tests),
+            clock=clock.now,
+            own_incarnation=own_incarnation,
+            heard=self._greeted,
         )
-        self._asker.clock, self._asker.own_incarnation = clock.now, own_incarnation
-        self._asker.heard = self._greeted
-        # Our own daemon, as a peer would call it: only from an address of ours that is a node's are we let in.
-        here = self.around.my_addresses
-        mirror = [cluster.Peer(self._me, here)] if here else []
-        as_listed = settings._replace(listen=tuple(map(str, here)))
-        self._mirror = peers.Asker(self._selector, mirror, "", as_listed, config.keys)
+        self._mirror = _own_daemon(self._selector, config, self.around)
+
+    def _start_plugins(self) -> None:
+        wanted = []
+        for test, parameters in self._config.tests.items():
+            if parameters is None:
+                self._results[test] = result.MISTAKEN
+            else:
+                wanted.append((test, self._config.plugin(test), parameters))
+        if wanted:
+            from dmonitor.execution import runner
+
+            self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
+            self._runner.submit_all(wanted, self._ran)
 
     def observe(self, wanted: Observe) -> Observation:
-        """Run every test, ask about those that fail or are open, and judge; the last answer is waited for until ANSWERS_BY."""
+        """Run every test, ask the peers for those that fail or are open, and judge.
+
+        The last answer is waited for until ANSWERS_BY.
+        """
         self._open = wanted.open
         self._start_greeting(wanted.incidents)
         for test in list(self._results):
-            self._ask(test)
-        while (self._running or self._asker.greeting) and self._loop(OWN_RESULTS_BY):
+            self._ask_if_needed(test)
+        while self._awaits_results() and self._turn(OWN_RESULTS_BY):
             pass
         for test in self.tests - self._results.keys():
-            self._result(test, _NOT_RUN)
-        while (self._asker.pending or self._asker.greeting) and self._loop(ANSWERS_BY):
+            self._ran(test, _NOT_RUN)
+        while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
         if self._running:
             self._end_plugins()
-        if not self.around.listed and self._asker.echo:
+        if self._asker.echo and not self.around.listed:
             self._me = self._asker.echo
-        judgements = {
-            test: self._judge(test)
-            for test in sorted(self.tests, key=lambda test: (test.host == names.NODE, test))
-        }
-        contacts = tuple(self._asker.contacts.values())
-        return Observation(self._me, judgements, contacts, frozenset(self._asked))
+        judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
+        return Observation(
+            self._me, judgements, tuple(self._asker.contacts.values()), frozenset(self._asked)
+        )
+
+    def _awaits_results(self) -> bool:
+        """Return whether a result of this node's own may still come."""
+        return bool(self._running) or self._asker.greeting
+
+    def _awaits_answers(self) -> bool:
+        """Return whether an answer or a statement of a peer may still come."""
+        return self._asker.pending or self._asker.greeting
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
-        """Greet all peers again; return what has come of that in this round."""
+        """Greet all peers again; return what came of each greeting in this round."""
         self._start_greeting(wanted.incidents)
-        while self._asker.greeting and self._loop(ANSWERS_BY):
+        while self._asker.greeting and self._turn(ANSWERS_BY):
             pass
         return tuple(self._asker.contacts.values())
 
     def rehearse(self, wanted: Rehearse) -> tuple[Rehearsal, ...]:
-        """Ask our own daemon, and one peer, about a passing test each: what failed last, else by chance."""
+        """Ask this node's own daemon, and one peer, for a passing test each (rule R7).
+
+        What failed in the last rehearsal is asked again; else chance chooses. Return the answers,
+        except that a node is busy.
+        """
+        passing = self._passing()
+        if not passing:
+            return ()
+        own_test, peer_test, failed_peer = _choose_tests(passing, wanted.failures)
+        _ask_anew(self._mirror, own_test, self._me)
+        node = self._rehearsing_peer(peer_test, failed_peer)
+        if node:
+            _ask_anew(self._asker, peer_test, node)
+        while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
+            pass
+        rehearsals = _rehearsals("", own_test, self._mirror)
+        if node:
+            rehearsals += _rehearsals(node.name, peer_test, self._asker)
+        return tuple(rehearsals)
+
+    def _rehearsing_peer(self, test: Test, failed_peer: str) -> Node | None:
+        """Return the peer to ask for `test`: the one that failed last, or else any that has it."""
+        nodes = []
+        for contact in self._asker.contacts.values():
+            statement = contact.statement
+            if statement and (statement.tests is None or test in statement.tests):
+                if contact.node.name == failed_peer:
+                    return contact.node
+                nodes.append(contact.node)
+        if not nodes:
+            return None
+        return _by_chance(nodes)
+
+    def _passing(self) -> dict[str, Test]:
+        """Return the tests, by name, that pass here and have no open incident."""
         passing = {}
         for test in self._config.tests:
             if self._results[test].outcome is Outcome.OK and test not in self._open:
                 passing[str(test)] = test
-        if not passing:
-            return ()
-        own_test = peer_test = _by_chance(list(passing.values()))
-        failed_peer = ""
-        for failure in wanted.failures:
-            if failure.test not in passing:
-                continue
-            if failure.peer:
-                peer_test, failed_peer = passing[failure.test], failure.peer
-            else:
-                own_test = passing[failure.test]
-        questions = [(self._mirror, own_test, self._me)]
-        reached = self._reached(peer_test)
-        if reached:
-            failed = [node for node in reached if node.name == failed_peer]
-            questions.append((self._asker, peer_test, _by_chance(failed or reached)))
-        for asker, test, node in questions:
-            asker.forget(test)
-            asker.ask(test, node)
-        while (self._mirror.pending or self._asker.pending) and self._loop(ANSWERS_BY):
-            pass
-        rehearsals: list[Rehearsal] = []
-        for asker, test, node in questions:
-            peer = "" if asker is self._mirror else node.name
-            answers = [answer for answer in asker.answers(test) if answer.reason != peers.IS_BUSY]
-            rehearsals.extend(Rehearsal(test, peer, answer) for answer in answers)
-        return tuple(rehearsals)
-
-    def _reached(self, test: Test) -> list[Node]:
-        """Return the peers that were greeted and have TEST."""
-        statements = [
-            (contact.node, contact.statement) for contact in self._asker.contacts.values()
-        ]
-        return [
-            node for node, said in statements if said and (said.tests is None or test in said.tests)
-        ]
+        return passing
 
     def close(self) -> None:
-        """End whatever still runs; no plugin outlives this."""
+        """End all that still runs, plugins too."""
         self._end_plugins()
         self._asker.close()
         self._mirror.close()
@@ -200,98 +204,179 @@ class Observer:
 
     @property
     def _running(self) -> int:
-        return self._runner.pending if self._runner else 0
-
-    def _start_greeting(self, incidents: Sequence[Incident]) -> None:
-        self._greeting_since = self._clock.elapsed()
-        known = {known for incident in incidents for known in incident.ids}
-        self._asker.greet(
-            known.__contains__, [incident.ids for incident in incidents if incident.is_open]
-        )
+        """How many plugins run or wait."""
+        if self._runner is None:
+            return 0
+        return self._runner.pending
 
     def _end_plugins(self) -> None:
         if self._runner:
             self._runner.close()
             self._runner = None
 
-    def _loop(self, by: float) -> bool:
-        """Do what is ready, or wait for it; say whether there is time left."""
-        left = by - self._clock.elapsed()
+    def _start_greeting(self, incidents: Sequence[Incident]) -> None:
+        self._greeting_since = self._clock.elapsed()
+        known: set[str] = set()
+        open_ids = []
+        for incident in incidents:
+            known.update(incident.ids)
+            if incident.is_open:
+                open_ids.append(incident.ids)
+        self._asker.greet(known.__contains__, open_ids)
+
+    def _turn(self, deadline: float) -> bool:
+        """Do what is ready, or wait for something; return whether there is time left.
+
+        `deadline` is in seconds from the start of the round.
+        """
+        left = deadline - self._clock.elapsed()
         if left <= 0:
             return False
-        pauses = [asker.pause() for asker in (self._asker, self._mirror)]
-        for key, _ in self._selector.select(
-            min([left, *(pause for pause in pauses if pause is not None)])
-        ):
+        pauses = [left]
+        for asker in (self._asker, self._mirror):
+            pause = asker.pause()
+            if pause is not None:
+                pauses.append(pause)
+        for key, _ in self._selector.select(min(pauses)):
             key.data()
         self._asker.tick()
         self._mirror.tick()
         return True
 
     def _greeted(self, contact: Contact) -> None:
-        test = node_test(contact.node.name)
-        self._result(
-            test,
-            result.of_contact(contact, self._node_id, self._clock.elapsed() - self._greeting_since),
-        )
+        """Take what came of greeting a peer: it is this node's result for the peer's test."""
+        seconds = self._clock.elapsed() - self._greeting_since
+        own_result = result.of_contact(contact, self._node_id, seconds)
+        self._ran(node_test(contact.node.name), own_result)
 
-    def _result(self, test: Test, result: Result) -> None:
+    def _ran(self, test: Test, own_result: Result) -> None:
+        """Take this node's own result for `test`; the first one counts."""
         if test in self._results:
             return
-        self._results[test] = result
+        self._results[test] = own_result
         log.debug(
             "test-ran",
             test=str(test),
-            result=result.outcome.value,
-            seconds=result.duration,
-            text=result.text,
+            result=own_result.outcome.value,
+            seconds=own_result.duration,
+            text=own_result.text,
         )
-        self._ask(test)
+        self._ask_if_needed(test)
 
-    def _ask(self, test: Test) -> None:
-        if self._ask_all or verdict.must_ask(self._own(test), incident_open=test in self._open):
-            self._asked.add(test)
+    def _ask_if_needed(self, test: Test) -> None:
+        """Ask the peers for `test`, unless it passes here and has no open incident (rule R3)."""
+        is_open = test in self._open
+        if self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open):
             self._asker.ask(test)
+            self._asked.add(test)
 
-    def _own(self, test: Test) -> Answer:
+    def _own_answer(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])
 
     def _judge(self, test: Test) -> Judgement:
+        own_answer = self._own_answer(test)
+        answers = self._asker.answers(test)
         quorum = self._config.settings.quorum
-        return verdict.decide(
-            self._own(test), self._asker.answers(test), quorum, incident_open=test in self._open
-        )
+        return verdict.decide(own_answer, answers, quorum, incident_open=test in self._open)
 
 
-def _by_chance(things: Sequence[_Thing]) -> _Thing:
-    return things[int.from_bytes(os.urandom(4), "big") % len(things)]
+def _set_hard_limit(seconds: float) -> None:
+    """End this process in `seconds`, whatever hangs, in C code too; cron mails the traceback.
+
+    That is a thread, so the runner must have forked before.
+    """
+    try:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    except RuntimeError as error:
+        # There is no thread to be had: if this round hangs, the next round ends it.
+        log.warning("no-hard-limit", reason=str(error))
+
+
+def _own_daemon(
+    selector: selectors.BaseSelector, config: Configuration, around: cluster.Cluster
+) -> Asker:
+    """Return what asks this node's own daemon, as a peer would.
+
+    The daemon lets us in only from an address that is in our line of nodes.txt.
+    """
+    daemons = []
+    if around.my_addresses:
+        daemons.append(cluster.Peer(around.me, around.my_addresses))
+    as_listed = config.settings._replace(listen=tuple(map(str, around.my_addresses)))
+    return Asker(selector, daemons, "", as_listed, config.keys)
+
+
+def _in_order(test: Test) -> tuple[bool, Test]:
+    """Return what tests are sorted by: those of nodes come last."""
+    return test.host == names.NODE, test
+
+
+def _choose_tests(
+    passing: Mapping[str, Test], failures: Sequence[RehearsalFailure]
+) -> tuple[Test, Test, str]:
+    """Return the test for this node's own daemon, that for a peer, and the peer that failed last.
+
+    A test that failed in the last rehearsal, and passes here, comes first; else chance chooses.
+    The peer is empty if none failed.
+    """
+    own_test = peer_test = _by_chance(list(passing.values()))
+    failed_peer = ""
+    for failure in failures:
+        if failure.test not in passing:
+            continue
+        if failure.peer:
+            peer_test = passing[failure.test]
+            failed_peer = failure.peer
+        else:
+            own_test = passing[failure.test]
+    return own_test, peer_test, failed_peer
+
+
+def _ask_anew(asker: Asker, test: Test, node: Node) -> None:
+    asker.forget(test)
+    asker.ask(test, node)
+
+
+def _rehearsals(peer: str, test: Test, asker: Asker) -> list[Rehearsal]:
+    """Return what `asker` was answered for `test`; `peer` is empty for this node's own daemon."""
+    rehearsals = []
+    for answer in asker.answers(test):
+        if answer.reason != IS_BUSY:
+            rehearsals.append(Rehearsal(test, peer, answer))
+    return rehearsals
+
+
+def _by_chance(choices: Sequence[_Choice]) -> _Choice:
+    """Return one of `choices`; the module random would take a millisecond to import."""
+    return choices[int.from_bytes(os.urandom(4), "big") % len(choices)]
 
 
 def greet_all(
-    config: Configuration, node_id: str, own_incarnation: Run
+    config: Configuration, node_id: str, own_incarnation: OwnIncarnation
 ) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
-    """Greet every peer once; return the nodes as seen from here, and what came of each with the seconds it took.
+    """Greet every peer once.
 
-    The times in it are those of the wall clock.
+    Return the nodes as seen from here, and for each peer the contact and the seconds it took. Times
+    in the contacts are on the wall clock.
     """
     around = cluster.resolve_cluster(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
+    began = time.monotonic()
+
+    def heard(contact: Contact) -> None:
+        found[contact.node] = (contact, time.monotonic() - began)
+
     with selectors.DefaultSelector() as selector:
-        asker = peers.Asker(
+        asker = Asker(
             selector,
             around.peers,
             node_id,
             config.settings,
             config.keys,
             digest=digest(config.tests),
+            own_incarnation=own_incarnation,
+            heard=heard,
         )
-        asker.own_incarnation = own_incarnation
-
-        def heard(contact: Contact) -> None:
-            found[contact.node] = contact, time.monotonic() - began
-
-        asker.heard = heard
-        began = time.monotonic()
         asker.greet(lambda _: True, ())
         while asker.greeting and time.monotonic() - began < GREETINGS_BY:
             for key, _ in selector.select(asker.pause()):

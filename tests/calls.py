@@ -1,4 +1,4 @@
-"""Calls to a daemon's port, as tests make them: by who just says something, and by a peer that is past the greeting."""
+"""Calls to a daemon's port, as tests make them: some bytes, or a conversation after the greeting."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Target = tuple[str, int]
 
 
 def connect(target: Target, source: str = "") -> socket.socket:
-    """Call TARGET, from the address SOURCE if that matters."""
+    """Connect to `target`, from the address `source` unless that is empty."""
     return socket.create_connection(target, 15, (source, 0) if source else None)
 
 
 def raw(target: Target, said: bytes, source: str = "") -> bytes:
-    """Return what the daemon says to who says SAID, and no more."""
+    """Send `said` and nothing more; return all that the daemon sends."""
     with connect(target, source) as connection:
         connection.sendall(said)
         connection.shutdown(socket.SHUT_WR)
@@ -29,29 +29,31 @@ def raw(target: Target, said: bytes, source: str = "") -> bytes:
 
 
 class Conversation:
-    """A peer's with the node NAME at TARGET, past the greeting: with the key KEY if that node has one, else without a seal."""
+    """A peer's conversation with the node `name`, after the greeting; with `key`, with MACs."""
 
     def __init__(self, target: Target, name: str, key: bytes = b"", source: str = "") -> None:
         self._socket = connect(target, source)
         self._file = self._socket.makefile("rb")
-        self._seal: auth.Seal | None = None
+        self._auth: auth.LineAuth | None = None
         first = protocol.read_greeting(self._file.readline()[:-1])
         if isinstance(first, protocol.Challenge):
-            hello, (self._seal,) = auth.hello([key], (first.nonce, secrets.token_hex(16)), name)
+            hello, (self._auth,) = auth.write_hello(
+                [key], (first.nonce, secrets.token_hex(16)), name
+            )
             self._socket.sendall(hello)
             first = protocol.read_greeting(self.read())
         assert isinstance(first, protocol.Greeting), first
-        assert bool(key) is (self._seal is not None), (
-            "a key is wanted from who has one, and from nobody else"
+        assert bool(key) is (self._auth is not None), (
+            "a daemon with a key wants it, and no other daemon does"
         )
 
     def say(self, lines: bytes) -> None:
-        self._socket.sendall(self._seal.put(lines) if self._seal else lines)
+        self._socket.sendall(self._auth.sign(lines) if self._auth else lines)
 
     def read(self) -> bytes:
-        """Return the next line, without its end and its seal; nothing at the end."""
+        """Return the next line, without its end and its MAC; nothing at the end."""
         line = self._file.readline()[:-1]
-        return self._seal.take(line) if self._seal and line else line
+        return self._auth.verify(line) if self._auth and line else line
 
     def close(self) -> None:
         self._file.close()
@@ -65,7 +67,7 @@ class Conversation:
 
 
 def free_port(address: str) -> int:
-    """Return a TCP port that is free at ADDRESS."""
+    """Return a TCP port that is free at `address`."""
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

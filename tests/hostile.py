@@ -1,4 +1,4 @@
-"""Thirty plugins that nobody wants, and what must become of each: used by the tests and by the scenarios."""
+"""Hostile plugins, and the result that each must get: for the tests and the scenarios."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dmonitor.core.model import Outcome
 
 OK, FAIL, TIMEOUT, UNKNOWN = Outcome
 
-# Each stray process that these plugins leave has one of these in its command line, and no other process of this machine has: others
-# may play the same beside us.
+# Each process that these plugins leave has one of these in its command line. No other process of
+# this machine has, because another run of the same tests has other marks.
 _OURS = f"{random.SystemRandom().randrange(10**8):08}"
 MARK, LONG = f"dmhostile{_OURS}", f"987.{_OURS}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Hostile:
-    """A plugin: its code, what R1 makes of it, and a part of the text that must be shown."""
+    """A plugin: its code, its outcome by rule R1, and a part of its text."""
 
     code: str | bytes
     outcome: Outcome
@@ -102,7 +102,7 @@ SPECIAL = {
 
 
 def plant(plugins: Path) -> dict[str, tuple[Outcome, str]]:
-    """Write all of them to PLUGINS; return what must become of each, by name."""
+    """Write all of them to `plugins`; return the outcome and the text of each, by name."""
     for name, hostile in HOSTILE.items():
         path = plugins / f"check_{name}"
         path.write_bytes(hostile.code.encode() if isinstance(hostile.code, str) else hostile.code)
@@ -113,7 +113,7 @@ def plant(plugins: Path) -> dict[str, tuple[Outcome, str]]:
 
 
 def strays() -> list[str]:
-    """Return the command lines of all processes that the plugins have left."""
+    """Return the command lines of all processes that these plugins have left."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -132,7 +132,7 @@ def strays() -> list[str]:
 
 
 def gone_within(seconds: float) -> bool:
-    """Wait up to SECONDS for the strays to be gone; say whether they are."""
+    """Wait up to `seconds` until no stray is left; return whether none is."""
     deadline = time.monotonic() + seconds
     while strays() and time.monotonic() < deadline:
         time.sleep(0.02)

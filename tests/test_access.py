@@ -15,14 +15,13 @@ from local_nodes import wait_until
 from dmonitor.config import resolve
 from dmonitor.config.settings import Settings
 from dmonitor.net import access, protocol
-from dmonitor.net.access import Door
+from dmonitor.net.access import Access
 
-Found = dict[str, resolve.Lookup]
+Found = dict[str, resolve.Found]
 
 
-def addresses(*texts: str) -> resolve.Lookup:
-    reason = "" if texts else "no such name"
-    return resolve.Lookup(tuple(map(resolve.parse_address, texts)), reason)
+def addresses(*texts: str) -> resolve.Found:
+    return tuple(map(resolve.parse_address, texts)), "" if texts else "no such name"
 
 
 @dataclasses.dataclass
@@ -34,18 +33,20 @@ class House:
     known: Found
     looked: int = 0
     later: float = 0.0
-    doors: list[Door] = dataclasses.field(default_factory=list)
+    made: list[Access] = dataclasses.field(default_factory=list)
 
     def nodes(self, *names: str) -> None:
         (self.directory / "nodes.txt").write_text("".join(f"{name}\n" for name in names))
 
-    def door(self) -> Door:
-        self.doors.append(
-            Door(self.selector, self.directory, Settings(listen=("127.0.0.1",)), "1d1d", "run1")
+    def access(self) -> Access:
+        self.made.append(
+            Access(
+                self.selector, str(self.directory), Settings(listen=("127.0.0.1",)), "1d1d", "run1"
+            )
         )
-        return self.doors[-1]
+        return self.made[-1]
 
-    def settle(self, made: Door, condition: Callable[[], object] = lambda: True) -> None:
+    def settle(self, made: Access, condition: Callable[[], object] = lambda: True) -> None:
         """Do what is ready until no look is under way and CONDITION holds."""
 
         def is_so() -> bool:
@@ -71,59 +72,59 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
         monkeypatch.setattr(resolve, "look_up_all", look_up_all)
         real = time.monotonic
-        monkeypatch.setattr(access.time, "monotonic", lambda: real() + made.later)
+        monkeypatch.setattr(time, "monotonic", lambda: real() + made.later)
         made.nodes("127.0.0.1", "paris")
         yield made
-        for each in made.doors:
+        for each in made.made:
             each._found.close()
             each._finder.close()
 
 
 def test_names_are_looked_up_again_when_somebody_comes_after_five_minutes(house: House) -> None:
-    made = house.door()
+    made = house.access()
     assert made.admitted == {"127.0.0.1", "192.0.2.1"} and made.names == {"127.0.0.1"}
     house.known["paris"] = addresses("192.0.2.9", "2001:db8::9")
     house.later = 299
     for _ in range(3):
-        made.knock()
+        made.refresh_if_due()
     house.settle(made)
     assert house.looked == 1
     house.later = 301
     for _ in range(3):
-        made.knock()
+        made.refresh_if_due()
     house.settle(made, lambda: "192.0.2.9" in made.admitted)
     assert house.looked == 2 and made.admitted == {"127.0.0.1", "192.0.2.9", "2001:db8::9"}
 
 
 def test_a_name_that_does_not_resolve_any_more_keeps_its_addresses(house: House) -> None:
-    made = house.door()
+    made = house.access()
     del house.known["paris"]
     house.later = 301
-    made.knock()
+    made.refresh_if_due()
     house.settle(made, lambda: house.looked == 2)
     assert "192.0.2.1" in made.admitted
 
 
 def test_a_name_without_an_address_is_looked_up_sooner(house: House) -> None:
     house.nodes("127.0.0.1", "paris", "rome")
-    made = house.door()
-    assert [peer.addresses for peer in made.around.peers if peer.node.name == "rome"] == [()]
+    made = house.access()
+    assert [peer.addresses for peer in made.cluster.peers if peer.node.name == "rome"] == [()]
     house.known["rome"] = addresses("192.0.2.3")
     house.later = 11
-    made.knock()
+    made.refresh_if_due()
     house.settle(made, lambda: "192.0.2.3" in made.admitted)
 
 
 def test_nodes_txt_that_changes_counts_when_somebody_comes_and_one_that_is_gone_shuts_nobody_out(
     house: House,
 ) -> None:
-    made = house.door()
+    made = house.access()
     house.nodes("127.0.0.1", "paris", "::ffff:192.0.2.7", "fe80::1%eth0")
     house.known |= {"::ffff:192.0.2.7": resolve.look_up("::ffff:192.0.2.7")}
-    made.knock()
+    made.refresh_if_due()
     house.settle(made, lambda: "192.0.2.7" in made.admitted)
     (house.directory / "nodes.txt").unlink()
-    made.knock()
+    made.refresh_if_due()
     house.settle(made)
     assert {"127.0.0.1", "192.0.2.1", "192.0.2.7"} <= made.admitted
 
@@ -148,16 +149,21 @@ def test_a_mapped_caller_is_the_one_that_is_listed(house: House) -> None:
         connection, source = listener.accept()
         connection.close()
     assert source[0] == "::ffff:127.0.0.1"
-    assert str(resolve.parse_address(source[0])) in house.door().admitted
+    assert str(resolve.parse_address(source[0])) in house.access().admitted
 
 
 def test_who_comes_with_a_change_of_nodes_txt_is_judged_by_it(house: House) -> None:
     house.nodes()
-    made, heard = house.door(), []
+    made = house.access()
+    heard: list[tuple[str, bool]] = []
+
+    def judge(address: str) -> None:
+        made.judge(address, lambda is_node: heard.append((address, is_node)))
+
     assert made.greeting.name == socket.gethostname() and made.greeting.node_id == "1d1d"
     house.nodes("127.0.0.1", "paris")
     for address in ("192.0.2.1", "192.0.2.66"):
-        made.judge(address, lambda is_node, address=address: heard.append((address, is_node)))
+        judge(address)
     assert not heard
     house.settle(made, lambda: heard)
     assert heard == [("192.0.2.1", True), ("192.0.2.66", False)]
@@ -165,14 +171,15 @@ def test_who_comes_with_a_change_of_nodes_txt_is_judged_by_it(house: House) -> N
 
 
 def test_a_stranger_is_told_at_once_where_no_look_is_due_or_too_many_wait(house: House) -> None:
-    made, heard = house.door(), []
+    made = house.access()
+    heard: list[bool] = []
     made.judge("192.0.2.66", heard.append)
     assert heard == [False]
     house.later = 301
-    for _ in range(access._WAITING + 1):
+    for _ in range(access._WAITING_LIMIT + 1):
         made.judge("192.0.2.66", heard.append)
     assert heard == [False, False]
     made.judge("192.0.2.1", heard.append)
     assert heard[2:] == [True]
-    house.settle(made, lambda: len(heard) == access._WAITING + 3)
+    house.settle(made, lambda: len(heard) == access._WAITING_LIMIT + 3)
     assert not any(heard[3:])

@@ -1,4 +1,4 @@
-"""Authentication, without a socket: what was sealed is taken once, at its place, in its conversation, and nothing else is."""
+"""Authentication, without a socket: a signed line counts once, at its place, in its conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmonitor.net import auth, protocol
-from dmonitor.net.auth import ANSWER, QUESTION, Forged, Seal
+from dmonitor.net.auth import ANSWER, QUESTION, Forged, LineAuth
 
 KEY, OTHER = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
 NONCES = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100"
@@ -21,41 +21,42 @@ MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
 
 def pair(
     key: bytes = KEY, nonces: tuple[str, str] = NONCES, name: str = "paris"
-) -> tuple[Seal, Seal]:
-    """Return the seals of caller and daemon."""
-    return Seal(key, nonces, name, QUESTION, ANSWER), Seal(key, nonces, name, ANSWER, QUESTION)
+) -> tuple[LineAuth, LineAuth]:
+    """Return the LineAuth of caller and of daemon."""
+    return LineAuth(key, nonces, name, QUESTION, ANSWER), LineAuth(
+        key, nonces, name, ANSWER, QUESTION
+    )
 
 
 def test_each_side_takes_what_the_other_wrote_in_order() -> None:
     caller, daemon = pair()
-    asked = caller.put(b"greet\ntests\n") + caller.put(b"quit\n")
-    assert [daemon.take(line) for line in asked.splitlines()] == [b"greet", b"tests", b"quit"]
-    assert [caller.take(line) for line in daemon.put(b"one text=a mac=b\nend\n").splitlines()] == [
-        b"one text=a mac=b",
-        b"end",
-    ]
+    asked = caller.sign(b"greet\ntests\n") + caller.sign(b"quit\n")
+    assert [daemon.verify(line) for line in asked.splitlines()] == [b"greet", b"tests", b"quit"]
+    assert [
+        caller.verify(line) for line in daemon.sign(b"one text=a mac=b\nend\n").splitlines()
+    ] == [b"one text=a mac=b", b"end"]
 
 
 def test_nothing_said_is_no_line() -> None:
     caller, daemon = pair()
-    assert caller.put(b"") == b"" and daemon.take(caller.put(b"quit\n")[:-1]) == b"quit"
+    assert caller.sign(b"") == b"" and daemon.verify(caller.sign(b"quit\n")[:-1]) == b"quit"
 
 
-def refused(taker: Seal, line: bytes) -> None:
+def refused(taker: LineAuth, line: bytes) -> None:
     with pytest.raises(Forged):
-        taker.take(line)
+        taker.verify(line)
 
 
 def test_replayed_reordered_reflected_or_left_out() -> None:
     caller, daemon = pair()
-    one, two, three = caller.put(b"one\ntwo\nthree\n").splitlines()
+    one, two, three = caller.sign(b"one\ntwo\nthree\n").splitlines()
     refused(daemon, two)
-    assert daemon.take(one) == b"one"
+    assert daemon.verify(one) == b"one"
     refused(daemon, one)
     refused(daemon, three)
     refused(caller, one)
     refused(caller, two)
-    assert daemon.take(two) == b"two", "what was refused moves nothing"
+    assert daemon.verify(two) == b"two", "what was refused moves nothing"
 
 
 @pytest.mark.parametrize(
@@ -69,32 +70,32 @@ def test_replayed_reordered_reflected_or_left_out() -> None:
     ],
     ids=["key", "daemon's nonce", "caller's nonce", "responder", "nonces swapped"],
 )
-def test_of_another_conversation(other: tuple[Seal, Seal]) -> None:
+def test_of_another_conversation(other: tuple[LineAuth, LineAuth]) -> None:
     caller, daemon = pair()
-    refused(daemon, other[0].put(b"quit\n")[:-1])
-    refused(caller, other[1].put(b"end\n")[:-1])
+    refused(daemon, other[0].sign(b"quit\n")[:-1])
+    refused(caller, other[1].sign(b"end\n")[:-1])
 
 
 @given(st.binary(max_size=80).filter(lambda line: b"\n" not in line), st.data())
 def test_nothing_that_was_changed_is_taken(line: bytes, data: st.DataObject) -> None:
     caller, daemon = pair()
-    sealed = caller.put(line + b"\n")[:-1]
-    at = data.draw(st.integers(0, 8 * len(sealed) - 1))
-    flipped = bytearray(sealed)
+    signed = caller.sign(line + b"\n")[:-1]
+    at = data.draw(st.integers(0, 8 * len(signed) - 1))
+    flipped = bytearray(signed)
     flipped[at // 8] ^= 1 << at % 8
-    cut = data.draw(st.integers(0, len(sealed) - 1))
+    cut = data.draw(st.integers(0, len(signed) - 1))
     for forged in (
         bytes(flipped),
-        sealed[:cut],
-        sealed[cut + 1 :],
-        sealed + b"x",
-        b"x" + sealed,
+        signed[:cut],
+        signed[cut + 1 :],
+        signed + b"x",
+        b"x" + signed,
         line,
-        sealed.upper(),
+        signed.upper(),
     ):
-        if forged != sealed:
+        if forged != signed:
             refused(daemon, forged)
-    assert daemon.take(sealed) == line
+    assert daemon.verify(signed) == line
 
 
 @pytest.mark.parametrize(
@@ -107,14 +108,14 @@ def test_nothing_that_was_changed_is_taken(line: bytes, data: st.DataObject) -> 
     ],
 )
 def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[bytes]) -> None:
-    said, seals = auth.hello(theirs, NONCES, "paris")
+    said, auths = auth.write_hello(theirs, NONCES, "paris")
     daemon, called = auth.accept_hello(said[:-1], ours, NONCES[0])
-    assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_LIMIT
-    greeting = daemon.put(b"dmonitor 1\n")[:-1]
+    assert called == "paris" and said.endswith(b"\n") and len(said) < protocol.QUESTION_BYTES
+    greeting = daemon.sign(b"dmonitor 1\n")[:-1]
     taken = []
-    for each in seals:
+    for each in auths:
         try:
-            taken.append(each.take(greeting))
+            taken.append(each.verify(greeting))
         except Forged:
             continue
     assert taken == [b"dmonitor 1"], "under one of the keys"
@@ -122,7 +123,7 @@ def test_hello_with_the_old_key_and_the_new(theirs: list[bytes], ours: list[byte
 
 @pytest.mark.parametrize("keys", [[OTHER], []])
 def test_hello_without_a_key_of_ours(keys: list[bytes]) -> None:
-    said, _ = auth.hello([KEY], NONCES, "paris")
+    said, _ = auth.write_hello([KEY], NONCES, "paris")
     with pytest.raises(Forged):
         auth.accept_hello(said[:-1], keys, NONCES[0])
     with pytest.raises(Forged):
@@ -153,7 +154,7 @@ def test_random_bytes_are_no_hello_and_no_line(line: bytes) -> None:
 
 
 def test_the_vectors_of_the_manual() -> None:
-    """The page gives key, nonces and names, and what is said with them, byte by byte; computed here without `seal`, too."""
+    """The page gives key, nonces and names, and what is said with them, byte by byte; computed here without `auth`, too."""
     page = MANUAL.read_text()
     vectors = re.search(r'^\.\\" vectors\n\.Bd.*?\n(.*?)^\.Ed', page, re.M | re.S)
     assert vectors
@@ -169,10 +170,10 @@ def test_the_vectors_of_the_manual() -> None:
         facts["name"],
     )
     assert lines[0] == ("<", protocol.write(protocol.Challenge(nonces[0]))[:-1])
-    hello, seals = auth.hello([key], nonces, name)
+    hello, auths = auth.write_hello([key], nonces, name)
     assert lines[1] == (">", hello[:-1])
     daemon, _ = auth.accept_hello(hello[:-1], [key], nonces[0])
-    taken = [(seals[0] if mark == "<" else daemon).take(line) for mark, line in lines[2:]]
+    taken = [(auths[0] if mark == "<" else daemon).verify(line) for mark, line in lines[2:]]
     assert (
         taken[0].startswith(b"dmonitor 1 name=")
         and taken[1].startswith(b"test ")

@@ -20,7 +20,7 @@ from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
 from dmonitor.base import user
 from dmonitor.core.effects import NodeMemory, Save
-from dmonitor.net import server
+from dmonitor.net import flights
 from dmonitor.store import lock, state
 from dmonitor.store.state import Store
 
@@ -87,7 +87,7 @@ def started(node: LocalNode) -> Iterator[subprocess.Popen[str]]:
 
 def forget() -> None:
     """Wait until no daemon gives out an old result."""
-    time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
+    time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)
 
 
 def events(log: str) -> list[str]:

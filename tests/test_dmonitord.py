@@ -1,4 +1,4 @@
-"""The daemon, as a process and over its port: as a person with nc, a peer, or somebody worse would meet it."""
+"""The daemon, as a process and over its port: with honest callers, and with hostile ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hostile import LONG, plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
 from dmonitor import __version__, facts
-from dmonitor.net import protocol, server
+from dmonitor.net import conversation, flights, protocol, server
 
 ADDRESS = "127.0.0.35"
 
@@ -70,7 +70,7 @@ class Caller:
 
 
 def greeted(node: LocalNode, source: str) -> bool:
-    """Say whether a caller from SOURCE is let in."""
+    """Return whether a caller from `source` is let in."""
     caller = Caller(node, source)
     try:
         return caller.read().startswith("dmonitor")
@@ -185,7 +185,7 @@ def test_a_test_that_is_touched_is_known_at_once(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert "not-configured" in caller.ask("test new.example.com/ok")
         started.test("new.example.com/ok")
-        time.sleep(facts._LIST_AGE)
+        time.sleep(facts._TESTS_SECONDS)
         assert caller.ask("test new.example.com/ok").startswith("answer new.example.com/ok OK")
 
 
@@ -212,7 +212,7 @@ def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
     )
     time.sleep(0.3)
     remembered = callers[0].ask("test www.example.com/counted")
-    assert 0.3 <= float(remembered.partition("age=")[2].split()[0]) < server.RESULT_CACHE_SECONDS
+    assert 0.3 <= float(remembered.partition("age=")[2].split()[0]) < flights.RESULT_CACHE_SECONDS
     for caller in callers:
         caller.close()
     assert (started.state / "runs").read_text() == "x\n"
@@ -221,7 +221,7 @@ def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
 def test_memory_ends_after_five_seconds(started: LocalNode) -> None:
     with Caller(started) as caller:
         caller.ask("test www.example.com/counted")
-        time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
+        time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)
         assert "age=0.0" in caller.ask("test www.example.com/counted")
     assert (started.state / "runs").read_text() == "x\nx\n"
 
@@ -267,7 +267,7 @@ def test_hosts_that_cannot_be_read_end_nothing(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert caller.ask("test www.example.com/ok").startswith("answer www.example.com/ok")
         (started.config / "hosts.d").chmod(0o755)
-        time.sleep(facts._LIST_AGE)
+        time.sleep(facts._TESTS_SECONDS)
         assert "OK" in caller.ask("test www.example.com/ok")
 
 
@@ -373,11 +373,11 @@ def test_limits_on_lines_errors_and_callers(started: LocalNode) -> None:
     with Caller(started) as caller:
         assert (
             caller.ask(b"x" * 1100 + b"\n")
-            == f"error malformed text=a line of over {protocol.QUESTION_LIMIT} bytes"
+            == f"error malformed text=a line of over {protocol.QUESTION_BYTES} bytes"
         )
         assert caller.read() == ""
     with Caller(started) as caller:
-        for _ in range(server.ERRORS_LIMIT):
+        for _ in range(conversation.ERRORS_LIMIT):
             assert caller.ask("?").startswith("error")
         assert caller.read() == ""
     crowd = [Caller(started) for _ in range(server.CALLERS_EACH + 5)]
@@ -531,7 +531,7 @@ def test_a_peer_is_asked_about_by_its_name(node: LocalNode, place: Place) -> Non
         )
         other.round()
         with running([other]):
-            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
+            time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)
             answers = [asker.ask("test node/127.0.0.36") for asker in (caller, second)]
         assert all(answer.startswith("answer node/127.0.0.36 OK ") for answer in answers), answers
 

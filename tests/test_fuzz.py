@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 FUZZ = Path(__file__).parent / "fuzz"
 sys.path.insert(0, str(FUZZ))
 
+import targets  # noqa: E402
 from targets import TARGETS  # noqa: E402
+
+from dmonitor.core.model import Answer, Test, Vote  # noqa: E402
+from dmonitor.execution.runner import Done  # noqa: E402
+from dmonitor.net import peers  # noqa: E402
 
 CORPUS = {
     name: [path.read_bytes() for path in sorted((FUZZ / "corpus" / name).iterdir())]
@@ -62,6 +67,28 @@ def test_pieces_of_the_corpus_in_another_order(data: st.DataObject) -> None:
     one, other = (data.draw(st.sampled_from(CORPUS[name])) for _ in range(2))
     cut, again = data.draw(st.integers(0, len(one))), data.draw(st.integers(0, len(other)))
     TARGETS[name](one[:cut] + other[again:])
+
+
+def test_the_targets_let_a_signed_line_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nothing after the hello would be fuzzed; that needs nonces which are known beforehand."""
+    ran: list[Test] = []
+    answered: list[Answer] = []
+    run, keep = targets._Facts.run, peers.Asker._answered
+
+    def recorded(facts: targets._Facts, test: Test, done: Done, /) -> None:
+        ran.append(test)
+        run(facts, test, done)
+
+    def kept(asker: peers.Asker, test: Test, answer: Answer) -> None:
+        answered.append(answer)
+        keep(asker, test, answer)
+
+    monkeypatch.setattr(targets._Facts, "run", recorded)
+    monkeypatch.setattr(peers.Asker, "_answered", kept)
+    targets.daemon(b"!test www.example.com/ssh\nquit")
+    assert ran == [targets.SSH], "by the daemon that has a key"
+    targets.caller(b"!dmonitor 1 name=paris id=0123456789ab\nanswer www.example.com/ssh OK\n")
+    assert [answer.vote for answer in answered] == [Vote.ABSTAIN, Vote.PASSING], "with a key"
 
 
 HAS_FUZZER = importlib.util.find_spec("atheris") is not None

@@ -1,4 +1,4 @@
-"""Asking peers: each kind of bad peer is a value with a reason, in time, and costs no other its answer."""
+"""Asking peers: a bad peer is a value with a reason, in time, and costs no other peer its answer."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ from dmonitor.core.model import (
     Verdict,
     node_test,
 )
-from dmonitor.net import peers, protocol, server, wire
+from dmonitor.net import connection, conversation, exchange, peers, protocol, server, session, wire
 from dmonitor.net.protocol import Greeting, Reply
+from dmonitor.net.session import Event, State
 
 SSH, HTTP = Test("www.example.com", "ssh"), Test("www.example.com", "http")
 ADDRESSES = [f"127.0.0.{number}" for number in range(41, 50)]
@@ -94,8 +95,9 @@ def fakes(port: int) -> Iterator[Fakes]:
 @pytest.fixture
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which a limit is waited for; the others have the product's own, for machines that are busy."""
-    monkeypatch.setattr(peers, "GREETING_LIMIT", 1.5)
-    monkeypatch.setattr(peers, "ANSWER_LIMIT", 2.5)
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 1.5)
+    monkeypatch.setattr(exchange, "STATEMENT_SECONDS", 1.5)
+    monkeypatch.setattr(exchange, "ANSWER_SECONDS", 2.5)
 
 
 waits = pytest.mark.usefixtures("short_limits")
@@ -135,7 +137,7 @@ def good(
 def ask(
     fakes: Fakes, *tests: Test, own_id: str = "own-id", listen: tuple[str, ...] = ()
 ) -> tuple[dict[str, Answer], float]:
-    """Ask about TESTS; return what each peer answers for the first of them, and the seconds it took."""
+    """Ask for `tests`; return each peer's answer for the first of them, and the seconds it took."""
     began = time.monotonic()
     with selectors.DefaultSelector() as selector:
         asker = peers.Asker(
@@ -241,7 +243,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_peer_is_a_value_and_costs_nothing_else(name: str, fakes: Fakes) -> None:
     behaviour, reason = BAD[name]
-    fakes.add(name, behaviour)  # type: ignore[arg-type]
+    fakes.add(name, behaviour)
     fakes.add("good", good())
     answers, took = ask(fakes, SSH, HTTP)
     assert answers[name].result is None and reason in answers[name].reason
@@ -353,6 +355,60 @@ def test_a_peer_that_resets_while_it_is_asked_more(fakes: Fakes) -> None:
         asker.close()
 
 
+# The table of states.
+
+
+def test_every_state_has_its_row_and_every_event_its_use() -> None:
+    assert session.TRANSITIONS.keys() == set(State)
+    events = [event for row in session.TRANSITIONS.values() for event in row]
+    assert set(events) == set(Event)
+
+
+def test_every_state_is_reached_and_every_session_can_end_and_begin_again() -> None:
+    def after(state: State) -> set[State]:
+        """Return the states that can follow `state`, sooner or later."""
+        reached: set[State] = set()
+        left = [state]
+        while left:
+            for following in session.TRANSITIONS[left.pop()].values():
+                if following not in reached:
+                    reached.add(following)
+                    left.append(following)
+        return reached
+
+    assert after(State.IDLE) == set(State) - {State.IDLE}
+    for state, row in session.TRANSITIONS.items():
+        assert (row.get(Event.END) is State.OVER) is (state is not State.OVER)
+        assert State.TALKING in after(state)
+
+
+def test_only_a_greeting_makes_a_session_talk() -> None:
+    for state, row in session.TRANSITIONS.items():
+        for event, following in row.items():
+            assert (following is State.TALKING) is (event is Event.GREETED)
+            if event is Event.GREETED:
+                assert state is State.GREETING
+
+
+def test_a_session_goes_through_the_table(fakes: Fakes) -> None:
+    """It is IDLE until something is wanted, and OVER once it has no connection."""
+    fakes.add("paris", good())
+    with Talk(fakes) as talk:
+        (only,) = talk.asker._sessions
+        seen = [only.state]
+        move = only._move
+
+        def watched(event: Event) -> None:
+            move(event)
+            seen.append(only.state)
+
+        only._move = watched  # type: ignore[method-assign]
+        talk.asker.ask(SSH)
+        talk.run(lambda: talk.asker.pending)
+        talk.asker.close()
+    assert seen == [State.IDLE, State.CONNECTING, State.GREETING, State.TALKING, State.OVER]
+
+
 # Statements.
 
 NOW = 1_800_000_000.0
@@ -397,7 +453,7 @@ class Knows:
                     return
                 connection.sendall(self.reply(protocol.read_request(line)))
 
-    def reply(self, request: protocol.Request) -> bytes:
+    def reply(self, request: protocol.Question | protocol.Request) -> bytes:
         match request:
             case protocol.Request("greet"):
                 return protocol.write_statement(self.statement, NOW)
@@ -417,6 +473,9 @@ class Talk:
     fakes: Fakes
     digest: str = DIGEST
     keys: Keys = None
+    heard: Callable[[Contact], object] = bool
+    own_incarnation: Callable[[], str | None] = str
+    visiting: bool = False
 
     def __enter__(self) -> Talk:
         self.selector = selectors.DefaultSelector()
@@ -429,6 +488,9 @@ class Talk:
             self.keys,
             digest=self.digest,
             clock=lambda: NOW,
+            own_incarnation=self.own_incarnation,
+            heard=self.heard,  # type: ignore[arg-type]
+            visiting=self.visiting,
         )
         return self
 
@@ -585,7 +647,12 @@ def test_a_late_statement_is_passed_over_and_the_next_is_not(
 ) -> None:
     reply = paris.reply
     delay = 2.0
-    monkeypatch.setattr(paris, "reply", lambda request: time.sleep(delay) or reply(request))
+
+    def late(request: protocol.Request) -> bytes:
+        time.sleep(delay)
+        return reply(request)
+
+    monkeypatch.setattr(paris, "reply", late)
     with Talk(fakes) as talk:
         assert talk.greet() is None
         delay = 0.0
@@ -638,7 +705,7 @@ def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
 def test_a_bad_peer_has_no_statement_and_costs_no_other_its_own(
     name: str, fakes: Fakes, paris: Knows
 ) -> None:
-    fakes.add(name, BAD[name][0])  # type: ignore[arg-type]
+    fakes.add(name, BAD[name][0])
     with Talk(fakes) as talk:
         for _ in range(2):
             talk.asker.ask(SSH)
@@ -680,7 +747,7 @@ class FakeFacts:
 
 
 @dataclasses.dataclass
-class FakeDoor:
+class FakeAccess:
     admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
     names: frozenset[str] = frozenset({"paris"})
     keys: Keys = None
@@ -697,7 +764,7 @@ def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.B
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    made = server.Server(selector, [listener], facts, 5, FakeDoor())
+    made = server.Server(selector, [listener], facts, 5, FakeAccess())  # type: ignore[arg-type]
     yield made, facts, selector
     made.close()
     selector.close()
@@ -743,8 +810,8 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
         for _ in range(500):
             for key, _ in selector.select(0):
                 key.data()
-        (held,) = made._callers
-        assert len(held.wire.unsent) <= size + server._UNREAD_LIMIT
+        (held,) = made._conversations
+        assert len(held.wire.unsent) <= size + conversation.UNREAD_BYTES
         data = bytearray()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -755,7 +822,11 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
                 data += got
                 if not got:
                     break
-        assert data.count(b"\nend\n") == 30 and data.endswith(b" text=seen\n") and not made._callers
+        assert (
+            data.count(b"\nend\n") == 30
+            and data.endswith(b" text=seen\n")
+            and not made._conversations
+        )
 
 
 # What came of greeting.
@@ -772,8 +843,7 @@ def test_a_contact_says_why_there_is_no_statement(fakes: Fakes, paris: Knows) ->
     fakes.add("greets-only", no_answer)
     fakes.peers.append(Peer(Node("gone", "gone"), (), "its name does not resolve"))
     heard: list[Contact] = []
-    with Talk(fakes) as talk:
-        talk.asker.heard = heard.append
+    with Talk(fakes, heard=heard.append) as talk:
         talk.greet()
         found = contacts(talk)
         talk.greet()
@@ -798,7 +868,7 @@ def test_what_keeps_this_node_from_calling_is_no_fault_of_the_peers(
     fakes.add("paris", good())
     with Talk(fakes) as talk:
         with monkeypatch.context() as patched:
-            patched.setattr(peers.socket, "socket", no_socket)
+            patched.setattr(socket, "socket", no_socket)
             talk.greet()
         (contact,) = contacts(talk).values()
     assert contact.unable and contact.reason == "too many open files"
@@ -808,9 +878,9 @@ def test_what_was_stated_in_this_round_stands(fakes: Fakes) -> None:
     fakes.add("127.0.0.41", Knows())
     with Talk(fakes) as talk:
         assert talk.greet()
-        (peer,) = talk.asker._peers
-        talk.asker._end(peer, "it died")
-        peer.found = (resolve.parse_address(ADDRESSES[-1]),)
+        (only,) = talk.asker._sessions
+        only.end("it died")
+        only.connection.addresses = (resolve.parse_address(ADDRESSES[-1]),)
         talk.greet()
         (contact,) = contacts(talk).values()
         assert contact.statement and contact.reason == "connection refused"
@@ -836,8 +906,7 @@ def test_our_own_id_from_another_machine_is_a_clone(
         connection.recv(100)
 
     fakes.add("echo", behave)
-    with Talk(fakes) as talk:
-        talk.asker.own_incarnation = lambda: own
+    with Talk(fakes, own_incarnation=lambda: own) as talk:
         talk.greet()
         (contact,) = contacts(talk).values()
         assert (contact.node_id, contact.incarnation, contact.cloned, contact.statement) == (
@@ -883,16 +952,15 @@ def test_who_visits_tries_again_while_there_is_time(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that is just started again is not gone."""
-    monkeypatch.setattr(peers, "GREETING_LIMIT", 2.0)
-    monkeypatch.setattr(peers, "_AGAIN", 0.2)
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 2.0)
+    monkeypatch.setattr(exchange, "STATEMENT_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "RETRY_SECONDS", 0.2)
     fakes.peers.append(Peer(Node("paris", "paris"), (resolve.parse_address(ADDRESSES[0]),)))
     threading.Timer(0.7, lambda: fakes.add("127.0.0.41", Knows(), ADDRESSES[0])).start()
-    with Talk(fakes) as talk:
-        talk.asker.visiting = True
+    with Talk(fakes, visiting=True) as talk:
         assert talk.greet()
-    with Talk(fakes) as talk:
-        (peer,) = talk.asker._peers[:1]
-        peer.found, talk.asker.visiting = (resolve.parse_address(ADDRESSES[-1]),), True
+    with Talk(fakes, visiting=True) as talk:
+        talk.asker._sessions[0].connection.addresses = (resolve.parse_address(ADDRESSES[-1]),)
         began = time.monotonic()
         talk.greet()
         assert 1.5 < time.monotonic() - began < 6
@@ -914,8 +982,7 @@ def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
         connection.sendall(line * 200 + standing + line * 200 + b"end\n")
 
     fakes.add("127.0.0.41", behave)
-    with Talk(fakes, digest="") as talk:
-        talk.asker.visiting = True
+    with Talk(fakes, digest="", visiting=True) as talk:
         said = talk.greet()
         assert said and said.incidents == () and said.status.finished < said.status.at
 
@@ -928,9 +995,9 @@ KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba98765432
 def converse(
     fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
 ) -> tuple[Answer, Statement | None, Contact]:
-    """Have a caller with the keys CALLER ask and greet a daemon with the keys CALLED, and ask again when that is over."""
+    """Ask and greet a daemon with the keys `called`, as a caller with the keys `caller`; ask again."""
     made, _, selector = daemon
-    made.door.keys, made.door.names = called, frozenset(names)
+    made.access.keys, made.access.names = called, frozenset(names)
     with Talk(fakes, "", caller) as talk:
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
@@ -1045,7 +1112,7 @@ class Between:
 def keyed(
     fakes: Fakes,
 ) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
-    """A daemon with the key KEY, on an address of its own and served by a thread; what it ran, and what it noted."""
+    """A daemon with a key, at the last address, served by a thread; what it ran, and what it logged."""
     listener = socket.create_server((ADDRESSES[8], fakes.port))
     listener.setblocking(False)
     selector, facts, ran, noted = selectors.DefaultSelector(), FakeFacts(), [], {}  # type: ignore[var-annotated]
@@ -1054,11 +1121,11 @@ def keyed(
         ran.append(test)
         done(test, Result(Outcome.FAIL, "seen"))
 
-    facts.run = run  # type: ignore[assignment]
-    made = server.Server(selector, [listener], facts, 5, FakeDoor(keys=(KEY,)))
-    made._note = lambda subject, event, **told: noted.setdefault(event, []).append(
+    facts.run = run  # type: ignore[method-assign]
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)))  # type: ignore[arg-type]
+    made._log.warning = lambda subject, event, **told: noted.setdefault(event, []).append(  # type: ignore[method-assign]
         str(told.get("reason"))
-    )  # type: ignore[method-assign]
+    )
     over = threading.Event()
 
     def serve() -> None:
@@ -1070,7 +1137,7 @@ def keyed(
     thread = threading.Thread(target=serve)
     thread.start()
     yield (ADDRESSES[8], fakes.port), facts, ran, noted
-    wait_until(lambda: not made._callers)
+    wait_until(lambda: not made._conversations)
     over.set()
     thread.join()
     made.close()
@@ -1083,7 +1150,7 @@ Keyed = tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]
 def talk_through(
     fakes: Fakes, between: Behaviour, name: str = "paris"
 ) -> tuple[Answer, Statement | None]:
-    """Ask and greet the node NAME, behind somebody BETWEEN."""
+    """Ask and greet the node `name`, by way of `between`."""
     fakes.peers.clear()
     fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
     with Talk(fakes, "", (KEY,)) as talk:
@@ -1116,10 +1183,10 @@ CHANGES: dict[str, Callable[[str, int, bytes], list[bytes]]] = {
     "a bit of each answer": lambda mark, number, line: [
         flip(line) if mark == "<" and number > 1 else line
     ],
-    "no seal on a question": lambda mark, number, line: [
+    "no mac on a question": lambda mark, number, line: [
         line.rpartition(b" mac=")[0] if mark == ">" and number else line
     ],
-    "no seal on an answer": lambda mark, number, line: [
+    "no mac on an answer": lambda mark, number, line: [
         line.rpartition(b" mac=")[0] if mark == "<" and number > 1 else line
     ],
     "a longer question": lambda mark, number, line: [
@@ -1233,7 +1300,7 @@ def test_who_has_no_key_learns_a_version_and_a_nonce(said: bytes, keyed: Keyed) 
 def test_who_says_nothing_has_five_seconds(
     fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HELLO_LIMIT", 0.3)
+    monkeypatch.setattr(conversation, "HELLO_SECONDS", 0.3)
     began = time.monotonic()
     with socket.create_connection(keyed[0], 5) as connection:
         assert connection.recv(1000).startswith(b"dmonitor 1 nonce=")
@@ -1243,10 +1310,10 @@ def test_who_says_nothing_has_five_seconds(
 def test_one_conversation_has_a_limit_of_lines(
     fakes: Fakes, keyed: Keyed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LINES_LIMIT", 12)
-    with Conversation(keyed[0], "paris", KEY) as conversation:
-        conversation.say(protocol.write(protocol.Question(SSH)) * 20)
-        said = list(iter(conversation.read, b""))
+    monkeypatch.setattr(conversation, "LINES_LIMIT", 12)
+    with Conversation(keyed[0], "paris", KEY) as caller:
+        caller.say(protocol.write(protocol.Question(SSH)) * 20)
+        said = list(iter(caller.read, b""))
         assert len(said) == 11 and all(line.startswith(b"answer") for line in said)
     assert keyed[3]["too-many-lines"]
 
@@ -1268,7 +1335,7 @@ def test_who_has_most_makes_room(
         connect(source)
         for source in (ADDRESSES[1], *[ADDRESSES[2]] * 4, ADDRESSES[3], ADDRESSES[4])
     ]
-    held = [caller.address for caller in made._callers]
+    held = [caller.address for caller in made._conversations]
     assert held == [ADDRESSES[1], ADDRESSES[2], ADDRESSES[2], ADDRESSES[3], ADDRESSES[4]]
     for each in crowd:
         each.close()

@@ -214,7 +214,9 @@ def test_the_manual_has_transcripts() -> None:
 @pytest.mark.parametrize(("name", "lines"), transcripts())
 def test_transcripts_of_the_manual(name: str, lines: list[str]) -> None:
     """Each reply of several lines answers the first request that still awaits one."""
-    errors, awaited, reply = 0, [], []
+    errors = 0
+    awaited: list[Request] = []
+    reply: list[bytes] = []
     greeted = name == "stranger"
     for mark, line in ((line[0], line[2:].encode()) for line in lines):
         if mark == ">":
@@ -256,7 +258,7 @@ def read_lines(request: protocol.Request, lines: list[bytes], now: float = NOW) 
 
 def cut(data: bytes) -> list[bytes]:
     """Return the lines before `end`, as a caller reads them."""
-    *lines, end = Lines(protocol.ANSWER_LIMIT).feed(data)
+    *lines, end = Lines(protocol.ANSWER_BYTES).feed(data)
     assert end == b"end"
     return lines
 
@@ -266,7 +268,7 @@ def words(first: str, rest: str, longest: int) -> st.SearchStrategy[str]:
 
 
 def builds(kind: Callable[..., Any], *values: Any, **named: Any) -> st.SearchStrategy[Any]:
-    """Build a KIND of what is given, and nothing else: of a NamedTuple hypothesis would make up the rest, by its type."""
+    """Build a `kind` of the given values only; by its types hypothesis would make up the others."""
     return st.builds(lambda *some, **more: kind(*some, **more), *values, **named)
 
 
@@ -321,7 +323,7 @@ SILENCES = builds(
 
 
 def rounded(value: Any) -> Any:
-    """Round every number in VALUE to what the wire carries."""
+    """Round every number in `value` to what the wire carries."""
     if isinstance(value, float):
         return round(value, 2)
     if hasattr(value, "_fields"):
@@ -405,7 +407,7 @@ def test_how_a_statement_looks() -> None:
 
 
 def longest(nodes: int) -> Incident:
-    """Return an incident that NODES have seen, with everything in it as long as it may be."""
+    """Return an incident that this many `nodes` have seen, with each field as long as it may be."""
     name = "a" * 253
     return Incident(
         tuple(sorted(f"{number:064}" for number in range(100))),

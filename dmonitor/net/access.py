@@ -1,7 +1,8 @@
-"""Who is let in at the daemon's port: the addresses of the nodes, and the keys (rule R8); and who greets them there.
+"""Who is let in at the daemon's port: the addresses of the nodes, and the keys (rule R8).
 
-Names are looked up again when that may help, without anybody waiting for it. What was good last stays, where what is there now
-cannot be used. Who comes is `server`'s business.
+Names are looked up again when that may help, and nobody waits for it. If nodes.txt or a key can no
+longer be used, the last good one stays in force. It also has the greeting, which names this node.
+What callers say is no business of this module.
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ import time
 from collections.abc import Callable
 
 from dmonitor.base import log
-from dmonitor.config import cluster, keyfile
+from dmonitor.config.cluster import Cluster, Peer, resolve_cluster
+from dmonitor.config.keyfile import KEY_FILES, NO_KEY_RISK, Keys, load_keys
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problems, log_problems
 from dmonitor.config.settings import Settings
-from dmonitor.net import protocol
+from dmonitor.net.protocol import Greeting
 
-_LOOK_EVERY = 300.0  # seconds between two looks at the nodes' names because somebody came
-_LOOK_EVERY_UNRESOLVED = 10.0  # the same, while a name has no address
-_WAITING = 64  # strangers that may wait for a look
-_FILES = ("nodes.txt", *keyfile.KEY_FILES)
+_LOOKUP_SECONDS = 300.0  # between two look-ups of the nodes' names because somebody called
+_UNRESOLVED_LOOKUP_SECONDS = 10.0  # the same, while a name has no address
+_WAITING_LIMIT = 64  # strangers that may wait for a look-up
+_NODES_FILE = "nodes.txt"
+_FILES = (_NODES_FILE, *KEY_FILES)
+
+Version = tuple[int, ...]  # of a file: what stat(2) says of it
 
 
-class Door:
-    """The addresses `admitted`, the `names` of this node, and the `keys` of which a caller must show one.
+class Access:
+    """What decides whether a caller is let in, kept up to date within the loop of a selector."""
 
-    `around` has the nodes. They are those of DIRECTORY, looked up from within SELECTOR's loop. `greeting` is who answers here:
-    the node NODE_ID, as they call it, in its run RUN.
-    """
+    cluster: Cluster  # the nodes, as seen from here
+    names: frozenset[str]  # of this node
+    greeting: Greeting  # of this node's daemon
+    admitted: frozenset[str]  # addresses of nodes, this one included
+    keys: Keys  # of which a caller must show one
 
     def __init__(
         self,
@@ -40,127 +47,148 @@ class Door:
         directory: str,
         settings: Settings,
         node_id: str,
-        run: str,
+        incarnation: str,
     ) -> None:
-        self._directory, self._settings, self._node_id, self._run = (
-            directory,
-            settings,
-            node_id,
-            run,
-        )
-        self._found, self._finder = socket.socketpair()
-        self._thread: threading.Thread | None = None
-        self._versions: dict[str, tuple[int, ...]] = {}
-        self._again = False  # somebody wanted a look while one was under way
+        """Read nodes.txt and the keys in `directory`, and wait until the names are looked up."""
+        self._directory = directory
+        self._settings = settings
+        self._node_id = node_id
+        self._incarnation = incarnation
+        self._found, self._finder = socket.socketpair()  # a byte for each look-up that has ended
+        self._thread: threading.Thread | None = None  # of the look-up under way
+        self._again = False  # another look-up was wanted while one was under way
+        self._versions: dict[str, Version] = {}  # of the files that were read last
         self._waiting: list[tuple[str, Callable[[bool], None]]] = []
-        self.keys: keyfile.Keys = None
-        selector.register(self._found, selectors.EVENT_READ, self._arrived)
-        self._changed()
+        self.keys = None
+        selector.register(self._found, selectors.EVENT_READ, self._looked_up)
+        self._changed_files()
         self._read_keys()
-        self._next = self._look_around(None)
-        self._admit()
+        self._use(self._look_up(None))
 
-    def peer(self, name: str) -> cluster.Peer | None:
-        """Return the peer NAME; one that is asked for and not known may be new."""
-        found = next((peer for peer in self.around.peers if peer.node.name == name), None)
-        if not found:
-            self.knock()
-        return found
+    def peer(self, name: str) -> Peer | None:
+        """Return the peer `name`; one that is not known may be new, so nodes.txt is looked at."""
+        for peer in self.cluster.peers:
+            if peer.node.name == name:
+                return peer
+        self.refresh_if_due()
+        return None
 
-    def judge(self, address: str, then: Callable[[bool], None]) -> None:
-        """Call THEN with whether ADDRESS is a node's; one that is none waits for the look that is under way, or due."""
-        self.knock()
-        if address in self.admitted or not self._thread or len(self._waiting) >= _WAITING:
-            then(address in self.admitted)
+    def judge(self, address: str, decided: Callable[[bool], None]) -> None:
+        """Call `decided` with whether `address` is a node's, now or after the look-up under way."""
+        self.refresh_if_due()
+        is_node = address in self.admitted
+        if is_node or self._thread is None or len(self._waiting) >= _WAITING_LIMIT:
+            decided(is_node)
         else:
-            self._waiting.append((address, then))
+            self._waiting.append((address, decided))
 
-    def knock(self) -> None:
-        """Note that somebody came: look again if a file has changed, or the last look was a while ago."""
-        resolved = all(peer.addresses for peer in self.around.peers)
-        changed = self._changed()
-        if not changed.isdisjoint(keyfile.KEY_FILES):
+    def refresh_if_due(self) -> None:
+        """Read again what has changed; look names up again if the last time is a while ago."""
+        is_resolved = all(peer.addresses for peer in self.cluster.peers)
+        changed = self._changed_files()
+        if not changed.isdisjoint(KEY_FILES):
             self._read_keys()
-            self.note_keys()
-        if "nodes.txt" in changed or time.monotonic() - self._looked > (
-            _LOOK_EVERY if resolved else _LOOK_EVERY_UNRESOLVED
-        ):
-            self.look()
+            self.log_keys()
+        interval = _UNRESOLVED_LOOKUP_SECONDS
+        if is_resolved:
+            interval = _LOOKUP_SECONDS
+        if _NODES_FILE in changed or time.monotonic() - self._looked > interval:
+            self.refresh()
 
-    def _changed(self) -> set[str]:
-        """Return which files are others than when this was last asked."""
-        before, self._versions = self._versions, {}
+    def refresh(self) -> None:
+        """Read nodes.txt again, and look its names up, in a thread."""
+        self._looked = time.monotonic()
+        if self._thread is not None:
+            self._again = True
+            return
+        self._again = False
+        self._thread = threading.Thread(target=self._look_up_in_thread, daemon=True)
+        self._thread.start()
+
+    def log_keys(self) -> None:
+        """Log how many keys there are, of which a caller needs one; warn if there is none."""
+        if self.keys is None:
+            log.warning("no-key", reason=NO_KEY_RISK)
+        else:
+            log.info("keys-read", keys=len(self.keys))
+
+    def _changed_files(self) -> set[str]:
+        """Return the files that are other ones than when this was last called."""
+        changed = set()
         for name in _FILES:
-            with contextlib.suppress(OSError):
-                status = os.stat(f"{self._directory}/{name}")
-                self._versions[name] = (
-                    status.st_mtime_ns,
-                    status.st_ino,
-                    status.st_size,
-                    status.st_mode,
-                    status.st_uid,
-                )
-        return {name for name in _FILES if before.get(name) != self._versions.get(name)}
+            version = self._version(name)
+            if version != self._versions.get(name):
+                changed.add(name)
+            if version is None:
+                self._versions.pop(name, None)
+            else:
+                self._versions[name] = version
+        return changed
+
+    def _version(self, name: str) -> Version | None:
+        with contextlib.suppress(OSError):
+            status = os.stat(f"{self._directory}/{name}")
+            return (
+                status.st_mtime_ns,
+                status.st_ino,
+                status.st_size,
+                status.st_mode,
+                status.st_uid,
+            )
+        return None
 
     def _read_keys(self) -> None:
         problems = Problems()
-        keys = keyfile.load_keys(self._directory, problems)
+        keys = load_keys(self._directory, problems)
         log_problems(problems)
         if self.keys and not keys:
             log.error(
                 "key-kept",
-                reason="there is no key that can be used any more; the last one stays until a restart",
+                reason="there is no usable key any more; the last one stays until a restart",
             )
-        self.keys = keys if keys or self.keys is None else self.keys
+        if keys or self.keys is None:
+            self.keys = keys
 
-    def note_keys(self) -> None:
-        """Log whether anybody needs a key."""
-        if self.keys is None:
-            log.warning("no-key", reason=keyfile.NO_KEY_RISK)
-        else:
-            log.info("keys-read", keys=len(self.keys))
-
-    def look(self) -> None:
-        """Read nodes.txt and look its names up, in a thread of its own."""
-        self._looked = time.monotonic()
-        self._again = self._thread is not None
-        if not self._again:
-            self._thread = threading.Thread(target=self._look, daemon=True)
-            self._thread.start()
-
-    def _look(self) -> None:
+    def _look_up_in_thread(self) -> None:
         try:
-            self._next = self._look_around(self.around)
+            self._next = self._look_up(self.cluster)
         finally:
             self._finder.send(b".")
 
-    def _look_around(self, before: cluster.Cluster | None) -> cluster.Cluster:
+    def _look_up(self, before: Cluster | None) -> Cluster:
+        """Return the nodes of nodes.txt with their addresses; `before` has the last ones."""
         problems = Problems()
         nodes = load_nodes(self._directory, problems)
         log_problems(problems)
-        if before and not nodes and problems:
+        if before is None:
+            return resolve_cluster(nodes, self._settings, {})
+        if not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
-        return cluster.resolve_cluster(nodes, self._settings, before.addresses if before else {})
+        return resolve_cluster(nodes, self._settings, before.addresses)
 
-    def _arrived(self) -> None:
+    def _looked_up(self) -> None:
+        """Use what the thread has found, and decide about those who waited for it."""
         self._found.recv(16)
         self._thread = None
-        self._admit()
-        log.info("nodes-read", name=self.greeting.name, peers=len(self.around.peers))
+        self._use(self._next)
+        log.info("nodes-read", name=self.greeting.name, peers=len(self.cluster.peers))
         if self._again:
-            self.look()
-        waiting, self._waiting = self._waiting, []
-        for address, then in waiting:
-            then(address in self.admitted)
+            self.refresh()
+        waiting = self._waiting
+        self._waiting = []
+        for address, decided in waiting:
+            decided(address in self.admitted)
 
-    def _admit(self) -> None:
+    def _use(self, cluster: Cluster) -> None:
         self._looked = time.monotonic()
-        self.around = self._next
-        self.names = self.around.my_names
-        self.greeting = protocol.Greeting(self.around.me.name, self._node_id, self._run)
-        self.admitted = frozenset(
-            address for addresses in self.around.addresses.values() for address in addresses
-        )
-        for peer in self.around.peers:
+        self._next = cluster
+        self.cluster = cluster
+        self.names = cluster.my_names
+        self.greeting = Greeting(cluster.me.name, self._node_id, self._incarnation)
+        admitted: set[str] = set()
+        for addresses in cluster.addresses.values():
+            admitted.update(addresses)
+        self.admitted = frozenset(admitted)
+        for peer in cluster.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)

@@ -1,6 +1,7 @@
-"""The seal of a line: a MAC that says who may have written it, to whom, in which conversation, and as its which line (rule R8).
+"""The MAC of a line: who wrote it, to which node, in which conversation, as which line (rule R8).
 
-Pure. HMAC-SHA256 with the key that all nodes share; dmonitor-protocol(7) has the bytes, test vectors, and the reasons.
+Pure. It is HMAC-SHA256 with the key that all nodes share. dmonitor-protocol(7) has the bytes, test
+vectors, and the reasons.
 """
 
 from __future__ import annotations
@@ -11,48 +12,57 @@ from collections.abc import Sequence
 from dmonitor.base import names
 from dmonitor.net.protocol import ProtocolError
 
-QUESTION, ANSWER = b"question", b"answer"  # labels: no line of one side is ever one of the other
-KEYS = 2  # at most, under which a caller says hello
-_SEALED = rb"(.*) mac=([0-9a-f]{64})"
-_HELLO = rb"(hello (\S{1,255}) ([0-9a-f]{32}))((?: mac=[0-9a-f]{64}){1,%d})" % KEYS
+# Labels: no line of one side is ever a line of the other.
+QUESTION = b"question"
+ANSWER = b"answer"
+KEYS_LIMIT = 2  # keys with which a caller says hello: the present one and the old one
+
+_SIGNED = rb"(.*) mac=([0-9a-f]{64})"
+_HELLO = rb"(hello (\S{1,255}) ([0-9a-f]{32}))((?: mac=[0-9a-f]{64}){1,%d})" % KEYS_LIMIT
 
 
 class Forged(ProtocolError):
-    """A line whose seal is missing, or is not that of this place in this conversation."""
+    """A line has no MAC, or one that is wrong for this place in this conversation."""
 
 
-class Seal:
-    """One side's seals in a conversation of those who have KEY: it writes lines with label WRITES, and takes those with READS.
+class LineAuth:
+    """One side of one authenticated conversation: signs its own lines, verifies the other side's.
 
-    RESPONDER is the node that was called, by the name that the caller knows it by; the nonces are those of daemon and caller.
+    `nonces` are those of daemon and caller, in this order. `responder` is the node that is called,
+    by the name that the caller knows it by.
     """
 
     def __init__(
-        self, key: bytes, nonces: tuple[str, str], responder: str, writes: bytes, reads: bytes
+        self, key: bytes, nonces: tuple[str, str], responder: str, own_label: bytes, label: bytes
     ) -> None:
-        self._key, self._conversation = key, "\n".join((*nonces, responder)).encode()
-        self._writes, self._reads = writes, reads
-        self._written = self._taken = 0
+        self._key = key
+        self._conversation = "\n".join((*nonces, responder)).encode()
+        self._own_label = own_label  # in the MACs of this side
+        self._label = label  # in the MACs of the other side
+        self._signed = 0  # lines
+        self._verified = 0  # lines
 
-    def put(self, text: bytes) -> bytes:
-        """Return the lines of TEXT, each with its seal: the next ones that this side writes."""
-        sealed = []
-        for line in text.split(b"\n")[:-1]:
-            sealed.append(b"%b mac=%b\n" % (line, self._mac(self._writes, self._written, line)))
-            self._written += 1
-        return b"".join(sealed)
+    def sign(self, lines: bytes) -> bytes:
+        """Return `lines`, each with its MAC: they are the next lines that this side sends."""
+        signed = []
+        for line in lines.split(b"\n")[:-1]:
+            mac = self._mac(self._own_label, self._signed, line)
+            signed.append(b"%b mac=%b\n" % (line, mac))
+            self._signed += 1
+        return b"".join(signed)
 
-    def take(self, line: bytes) -> bytes:
-        """Return the next LINE of the other side without its seal; raise Forged unless it is right."""
-        import hmac  # it takes its time, and only who has a key needs it
+    def verify(self, line: bytes) -> bytes:
+        """Return the next line of the other side without its MAC; raise Forged if that is wrong."""
+        import hmac  # takes some milliseconds, and only a node with a key needs it
 
-        found = re.fullmatch(_SEALED, line)
-        if not found or not hmac.compare_digest(
-            found[2], self._mac(self._reads, self._taken, found[1])
-        ):
+        match = re.fullmatch(_SIGNED, line)
+        if not match:
             raise Forged("a line without the right mac")
-        self._taken += 1
-        return found[1]
+        expected = self._mac(self._label, self._verified, match[1])
+        if not hmac.compare_digest(match[2], expected):
+            raise Forged("a line without the right mac")
+        self._verified += 1
+        return match[1]
 
     def _mac(self, label: bytes, number: int, line: bytes) -> bytes:
         import hmac
@@ -61,27 +71,46 @@ class Seal:
         return hmac.digest(self._key, text, "sha256").hex().encode()
 
 
-def hello(
+def write_hello(
     keys: Sequence[bytes], nonces: tuple[str, str], responder: str
-) -> tuple[bytes, list[Seal]]:
-    """Return the caller's first line, sealed with each of KEYS, and the seal for each, of which the daemon chooses one."""
-    seals = [Seal(key, nonces, responder, QUESTION, ANSWER) for key in keys]
-    line = f"hello {responder} {nonces[1]}".encode()
-    return line + b"".join(
-        each.put(line + b"\n").removeprefix(line).rstrip() for each in seals
-    ) + b"\n", seals
+) -> tuple[bytes, list[LineAuth]]:
+    """Return the caller's first line, with one MAC for each of `keys`, and the LineAuth of each.
+
+    The daemon chooses one of the keys, and the conversation goes on with the LineAuth of that one.
+    """
+    hello = f"hello {responder} {nonces[1]}".encode()
+    line = hello
+    auths = []
+    for key in keys:
+        auth = LineAuth(key, nonces, responder, QUESTION, ANSWER)
+        signed = auth.sign(hello + b"\n")
+        line += signed.removeprefix(hello).rstrip()
+        auths.append(auth)
+    return line + b"\n", auths
 
 
-def accept_hello(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[Seal, str]:
-    """Return the seal under which LINE says hello to the daemon that said NONCE, and whom it calls; else raise Forged."""
-    if found := re.fullmatch(_HELLO, line):
-        responder = found[2].decode("ascii", "replace")
-        for key in keys if names.is_node(responder) else ():
-            for mac in found[4].split():
-                seal = Seal(key, (nonce, found[3].decode()), responder, ANSWER, QUESTION)
-                try:
-                    seal.take(found[1] + b" " + mac)
-                except Forged:
-                    continue
-                return seal, responder
+def accept_hello(line: bytes, keys: Sequence[bytes], nonce: str) -> tuple[LineAuth, str]:
+    """Return the LineAuth of the conversation that `line` begins, and the name that it calls.
+
+    `nonce` is the one in the daemon's challenge. Raise Forged unless `line` is a hello with one of
+    `keys`.
+    """
+    match = re.fullmatch(_HELLO, line)
+    if match:
+        responder = match[2].decode("ascii", "replace")
+        if names.is_node(responder):
+            nonces = (nonce, match[3].decode())
+            for key in keys:
+                for mac in match[4].split():
+                    auth = LineAuth(key, nonces, responder, ANSWER, QUESTION)
+                    if _is_signed(match[1] + b" " + mac, auth):
+                        return auth, responder
     raise Forged("no hello with a key of ours")
+
+
+def _is_signed(line: bytes, auth: LineAuth) -> bool:
+    try:
+        auth.verify(line)
+    except Forged:
+        return False
+    return True

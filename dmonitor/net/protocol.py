@@ -1,13 +1,13 @@
-"""The lines that nodes exchange on port 2929: bytes to values and values to bytes.
+"""The lines that nodes exchange on port 2929: bytes to values, and values to bytes.
 
-Pure: no socket, no clock. dmonitor-protocol(7) is the norm; its transcripts are this module's tests.
-Whatever arrives, nothing but ProtocolError is raised.
+Pure: no socket and no clock. dmonitor-protocol(7) is the norm; its transcripts are the tests of
+this module. A reader raises ProtocolError for a wrong line, and no other exception.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
@@ -24,332 +24,408 @@ from dmonitor.core.model import (
 )
 
 VERSION = 1
-QUESTION_LIMIT = 1_000  # bytes of a line that a daemon reads
-ANSWER_LIMIT = 100_000  # bytes of a line that a caller reads
-IDS_LIMIT = 32  # ids of an incident that are written; twice as many are read
-SEAL_SIZE = len(" mac=") + 64  # bytes that a seal adds to a line
-SITES_LIMIT = 100  # sites that failed of which is written; twice as many are read
-_READ_LIMITS = {"heard": 1_000, "silence": 5_000}  # lines of a statement
+QUESTION_BYTES = 1_000  # of a line that a daemon reads, its end included
+ANSWER_BYTES = 100_000  # of a line that a caller reads, its end included
+MAC_BYTES = len(" mac=") + 64  # that authentication adds to a line
+IDS_LIMIT = 32  # ids of one incident that are written; twice as many are read
+SITES_LIMIT = 100  # failed sites of one incident that are written; twice as many are read
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
-_OUTCOMES = {outcome.value: outcome for outcome in Outcome} | {
-    "TIMEMOUT": Outcome.TIMEOUT
-}  # the original's spelling
-_PLAIN = rb"[^!-$&-~]"  # what must be escaped: everything but printable ASCII, and '%' itself
-_PLAIN_TEXT = rb"[^ -$&-~]"
+_STATEMENT_LINES = {"heard": 1_000, "silence": 5_000}  # of each kind that are read
+# What the first word of a line with a JSON object says that the object is.
+_KINDS: Mapping[str, type] = {
+    "standing": NodeStatus,
+    "heard": NodeStatus,
+    "silence": Silence,
+    "incident": Incident,
+}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+_OUTCOMES["TIMEMOUT"] = Outcome.TIMEOUT  # the spelling of the first dmonitor
+# Patterns; they are compiled when they are first used, because that takes time.
+_PRINTABLE = rb"[ -~]*"
+_FACT_NAME = rb"[a-z][a-z0-9-]{0,31}"
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
+_ESCAPED = rb"%([0-9A-Fa-f]{2})"
+# What has to be escaped: everything that is not printable ASCII, and "%" itself.
+_NOT_PLAIN = rb"[^!-$&-~]"
+_NOT_PLAIN_TEXT = rb"[^ -$&-~]"
 
 
 class ProtocolError(Exception):
-    """A line that is not of the protocol; its text says why, and is safe to show."""
+    """A line is not of the protocol; the message says why, and is safe to show."""
 
 
 class Greeting(NamedTuple):
-    """Who answers here: the daemon's first line, or, with a key, its first that is sealed.
-
-    `incarnation` is a word made at its start, by which two with one id are told apart.
-    """
+    """The daemon's first line, or, if it has a key, its first authenticated line."""
 
     name: str
     node_id: str
-    incarnation: str = ""
+    incarnation: str = ""  # made up when the daemon starts; it tells two with one id apart
 
 
 class Challenge(NamedTuple):
-    """The first line of a daemon that has a key, and says no more to who has not: a word that it says only once."""
+    """The first line of a daemon that has a key: a caller without the key learns no more."""
 
-    nonce: str
+    nonce: str  # made up for this conversation
 
 
 class Question(NamedTuple):
-    """What do you see for this test?"""
+    """A caller asks: what do you see for this test?"""
 
     test: Test
 
 
 class Request(NamedTuple):
-    """`greet`: what do you state of yourself and of what you know? `tests`: which do you have?
+    """A line of the caller's that is no question.
 
-    `incident`: what do you know of the one with this ID, and who saw what when it opened? `quit`: the caller is done.
+    `greet`: what do you state of yourself, and what do you know? `tests`: which tests do you have?
+    `incident`: what do you know of this incident, and who saw what when it opened?
+    `quit`: I have no more questions.
     """
 
     word: str
-    id: str = ""
+    id: str = ""  # of the incident
 
 
 class Reply(NamedTuple):
-    """What the daemon sees; `age` in seconds since the run ended.
-
-    `reason` says why a result is UNKNOWN without a run: `not-configured` or `busy`.
-    """
+    """What the daemon sees for one test."""
 
     test: Test
     result: Result
-    age: float = 0.0
-    reason: str = ""
+    age: float = 0.0  # seconds since the end of the run
+    reason: str = ""  # why the result is UNKNOWN without a run: BUSY or NOT_CONFIGURED
 
 
 class Refusal(NamedTuple):
-    """The daemon's word that it could make nothing of a line."""
+    """The daemon says that a line of the caller's makes no sense, or that it does not go on."""
 
     reason: str
     text: str = ""
 
 
 class Lines:
-    """Cut a stream of bytes into lines without their end; no line is longer than `limit` bytes with it."""
+    """Cuts a stream of bytes into lines without their ends."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = limit  # bytes of a line, its end included
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the lines that DATA completes; raise ProtocolError once one grows over the limit."""
+        """Return the lines that `data` completes; raise ProtocolError for one over the limit."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if any(len(line) >= self._limit for line in (*lines, self._rest)):
-            raise ProtocolError(f"a line of over {self._limit} bytes")
+        for line in (*lines, self._rest):
+            if len(line) >= self._limit:
+                raise ProtocolError(f"a line of over {self._limit} bytes")
         return [line.removesuffix(b"\r") for line in lines]
 
 
+# Lines of words and facts.
+
+
 def write(message: Greeting | Challenge | Question | Request | Reply | Refusal) -> bytes:
-    """Return the line, with its end, that says MESSAGE."""
+    """Return the line, with its end, for `message`."""
+    return " ".join(_words(message)).encode("ascii") + b"\n"
+
+
+def _words(message: Greeting | Challenge | Question | Request | Reply | Refusal) -> list[str]:
     match message:
-        case Greeting():
-            words = [
-                "dmonitor",
-                str(VERSION),
-                _fact("name", message.name),
-                _fact("id", message.node_id),
-            ]
-            words += [_fact("run", message.incarnation)] if message.incarnation else []
-        case Challenge():
-            words = ["dmonitor", str(VERSION), _fact("nonce", message.nonce)]
-        case Question():
-            words = ["test", str(message.test)]
-        case Request():
-            words = [message.word, message.id] if message.id else [message.word]
         case Reply():
-            words = ["answer", str(message.test), message.result.outcome.value]
-            words += [_fact("reason", message.reason)] if message.reason else []
-            words += [f"age={message.age:.1f}", f"duration={message.result.duration:.3f}"]
-            words += _text(message.result.text)
-        case Refusal():
-            words = ["error", message.reason, *_text(message.text)]
-    return " ".join(words).encode("ascii") + b"\n"
+            return _reply_words(message)
+        case Question(test):
+            return ["test", str(test)]
+        case Request(word, ""):
+            return [word]
+        case Request(word, incident_id):
+            return [word, incident_id]
+        case Challenge(nonce):
+            return ["dmonitor", str(VERSION), _fact("nonce", nonce)]
+        case Greeting():
+            return _greeting_words(message)
+        case Refusal(reason, ""):
+            return ["error", reason]
+        case Refusal(reason, text):
+            return ["error", reason, _text_fact(text)]
+
+
+def _greeting_words(greeting: Greeting) -> list[str]:
+    words = ["dmonitor", str(VERSION)]
+    words.append(_fact("name", greeting.name))
+    words.append(_fact("id", greeting.node_id))
+    if greeting.incarnation:
+        words.append(_fact("run", greeting.incarnation))
+    return words
+
+
+def _reply_words(reply: Reply) -> list[str]:
+    result = reply.result
+    words = ["answer", str(reply.test), result.outcome.value]
+    if reply.reason:
+        words.append(_fact("reason", reply.reason))
+    words.append(f"age={reply.age:.1f}")
+    words.append(f"duration={result.duration:.3f}")
+    if result.text:
+        words.append(_text_fact(result.text))
+    return words
 
 
 def read_request(line: bytes) -> Question | Request:
-    """Return what a caller's LINE asks."""
+    """Return the caller's request; raise ProtocolError if `line` is none."""
     words, _ = _split(line)
     match words:
         case ["test", name]:
-            return Question(_test(name))
+            return Question(_read_test(name))
         case ["incident", incident_id] if names.is_node_id(incident_id):
             return Request("incident", incident_id)
         case ["quit" | "greet" | "tests" as word]:
             return Request(word)
+    raise ProtocolError(_misuse(words))
+
+
+def _misuse(words: list[str]) -> str:
+    """Return what is wrong with `words`, which are no request."""
+    match words:
+        case []:
+            return "an empty line; a question reads: test HOST/NAME"
         case ["quit" | "greet" | "tests" as word, *_]:
-            raise ProtocolError(f"{word} stands alone")
+            return f"{word} stands alone"
         case ["incident", *_]:
-            raise ProtocolError("a question for an incident reads: incident ID")
+            return "a question for an incident reads: incident ID"
         case ["test", *_]:
-            raise ProtocolError("a question reads: test HOST/NAME")
-        case [word, *_]:
-            raise ProtocolError(
-                f"unknown word {names.printable(word, 32)}; a question reads: test HOST/NAME"
-            )
-    raise ProtocolError("an empty line; a question reads: test HOST/NAME")
+            return "a question reads: test HOST/NAME"
+    return f"unknown word {names.printable(words[0], 32)}; a question reads: test HOST/NAME"
 
 
 def read_greeting(line: bytes) -> Greeting | Challenge | Refusal:
-    """Return who greets, what is to be met first, or why nobody does; a version other than ours is an error that says so."""
+    """Return the greeting, or the challenge or refusal that comes in its place.
+
+    Raise ProtocolError for another line, and for a version other than ours.
+    """
     words, facts = _split(line)
     match words:
         case ["error", reason] if names.is_word(reason):
             return Refusal(reason, names.printable(facts.get("text", "")))
         case ["dmonitor", version]:
-            if version != str(VERSION):
-                raise ProtocolError(
-                    f"protocol version {names.printable(version, 16)}, and we speak {VERSION}"
-                )
+            _check_version(version)
         case _:
             raise ProtocolError("no dmonitor greeting")
-    if names.is_nonce(facts.get("nonce", "")):
-        return Challenge(facts["nonce"])
-    name, node_id, run = (facts.get(key, "") for key in ("name", "id", "run"))
-    if (
-        not names.is_node(name)
-        or not names.is_node_id(node_id)
-        or (run and not names.is_node_id(run))
-    ):
+    nonce = facts.get("nonce", "")
+    if names.is_nonce(nonce):
+        return Challenge(nonce)
+    greeting = Greeting(facts.get("name", ""), facts.get("id", ""), facts.get("run", ""))
+    if not _is_proper(greeting):
         raise ProtocolError("a greeting without a proper name and id")
-    return Greeting(name, node_id, run)
+    return greeting
+
+
+def _check_version(version: str) -> None:
+    if version != str(VERSION):
+        shown = names.printable(version, 16)
+        raise ProtocolError(f"protocol version {shown}, and we speak {VERSION}")
+
+
+def _is_proper(greeting: Greeting) -> bool:
+    if greeting.incarnation and not names.is_node_id(greeting.incarnation):
+        return False
+    return bool(names.is_node(greeting.name) and names.is_node_id(greeting.node_id))
 
 
 def read_reply(line: bytes) -> Reply | Refusal:
-    """Return what a daemon answers."""
+    """Return the daemon's answer or error; raise ProtocolError if `line` is neither."""
     words, facts = _split(line)
     text = names.printable(facts.get("text", ""))
     match words:
         case ["answer", name, outcome]:
             if outcome not in _OUTCOMES:
                 raise ProtocolError(f"unknown result {names.printable(outcome, 32)}")
-            result = Result(_OUTCOMES[outcome], text, _number(facts, "duration"))
+            result = Result(_OUTCOMES[outcome], text, _read_number(facts, "duration"))
             reason = facts.get("reason", "")
             if reason and not names.is_word(reason):
                 raise ProtocolError("a reason that is no word")
-            return Reply(_test(name), result, _number(facts, "age"), reason)
+            return Reply(_read_test(name), result, _read_number(facts, "age"), reason)
         case ["error", reason] if names.is_word(reason):
             return Refusal(reason, text)
     raise ProtocolError("neither an answer nor an error")
 
 
-# Replies of several lines, most of them a word and a value as JSON (`values`). The values have times on the clock of NOW, the
-# wire has ages.
+def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a line, and the facts after them; an unknown fact does no harm."""
+    if not re.fullmatch(_PRINTABLE, line):
+        raise ProtocolError("bytes that are not printable ASCII")
+    head, has_text, text = (b" " + line).partition(b" text=")
+    words: list[str] = []
+    facts: dict[str, str] = {}
+    for word in head.split():
+        name, is_fact, value = word.partition(b"=")
+        if is_fact:
+            _add_fact(facts, name, value)
+        elif facts:
+            raise ProtocolError("a word behind the facts")
+        else:
+            words.append(word.decode("ascii"))
+    if has_text:
+        _add_fact(facts, b"text", text)
+    return words, facts
 
-_SAID = {"standing": NodeStatus, "heard": NodeStatus, "silence": Silence, "incident": Incident}
+
+def _add_fact(facts: dict[str, str], name: bytes, value: bytes) -> None:
+    key = name.decode("ascii")
+    if not re.fullmatch(_FACT_NAME, name) or key in facts:
+        raise ProtocolError("a fact that is not key=value, or one that comes twice")
+    facts[key] = _unescape(value)
+
+
+def _fact(key: str, value: str) -> str:
+    return f"{key}={_escape(_NOT_PLAIN, value)}"
+
+
+def _text_fact(text: str) -> str:
+    """Return the last fact of a line; it alone may hold spaces, and it runs to the line's end."""
+    return "text=" + _escape(_NOT_PLAIN_TEXT, text)
+
+
+def _escape(pattern: bytes, value: str) -> str:
+    data = value.encode("utf-8", "replace")
+    return re.sub(pattern, lambda match: b"%%%02X" % match[0][0], data).decode("ascii")
+
+
+def _unescape(value: bytes) -> str:
+    plain = re.sub(_ESCAPED, lambda match: bytes([int(match[1], 16)]), value)
+    return plain.decode("utf-8", "replace")
+
+
+def _read_test(name: str) -> Test:
+    host, _, test = name.partition("/")
+    if names.is_host(host) and names.is_test(test):
+        return Test(host, test)
+    if host == names.NODE and names.is_node(test):
+        return node_test(test)
+    raise ProtocolError("no HOST/NAME that could be a test")
+
+
+def _read_number(facts: Mapping[str, str], key: str) -> float:
+    value = facts.get(key, "0")
+    if not re.fullmatch(_NUMBER, value):
+        raise ProtocolError(f"{key} is not a number")
+    return float(value)
+
+
+# Replies of several lines. Most lines are a word and a JSON object (`codec`). Times in the values
+# are on the clock of `now`; the wire has ages.
 
 
 def write_statement(statement: Statement, now: float) -> bytes:
-    """Return the reply to `greet`; the node's tests are not in it, and no evidence."""
-    heard = (_say("heard", other, now) for other in statement.heard)
-    silences = (_say("silence", silence, now) for silence in statement.silences)
-    incidents = (_say("incident", _stated(incident), now) for incident in statement.incidents)
-    return _lines(_say("standing", statement.status, now), *heard, *silences, *incidents)
+    """Return the reply to `greet`; it has no tests and no evidence."""
+    lines = [_value_line("standing", statement.status, now)]
+    for status in statement.heard:
+        lines.append(_value_line("heard", status, now))
+    for silence in statement.silences:
+        lines.append(_value_line("silence", silence, now))
+    for incident in statement.incidents:
+        lines.append(_value_line("incident", _without_evidence(incident), now))
+    return _whole_reply(lines)
 
 
-def read_statement(lines: Iterable[bytes], who: Greeting, now: float) -> Statement:
-    """Return what the LINES before `end` state, of WHO and by WHO."""
-    said = _read(lines, now)
-    if not said["standing"]:
+def read_statement(lines: Iterable[bytes], peer: Greeting, now: float) -> Statement:
+    """Return what `peer` states in the `lines` before `end`."""
+    values = _read_values(lines, now)
+    if not values["standing"]:
         raise ProtocolError("a statement without a standing")
-    status = said["standing"][-1]._replace(node_id=who.node_id, at=now)
-    return Statement(status, tuple(said["heard"]), tuple(said["silence"]), tuple(said["incident"]))
+    status = values["standing"][-1]._replace(node_id=peer.node_id, at=now)
+    return Statement(
+        status, tuple(values["heard"]), tuple(values["silence"]), tuple(values["incident"])
+    )
 
 
 def write_tests(tests: Iterable[Test]) -> bytes:
     """Return the reply to `tests`."""
-    return _lines(*(f"has {test}" for test in sorted(tests)))
+    return _whole_reply([f"has {test}" for test in sorted(tests)])
 
 
 def read_tests(lines: Iterable[bytes]) -> frozenset[Test]:
-    """Return the tests that the LINES before `end` list."""
-    tests = frozenset(
-        _test(" ".join(words[1:])) for words, _ in map(_split, lines) if words[:1] == ["has"]
-    )
+    """Return the tests that the `lines` before `end` list."""
+    tests = set()
+    for line in lines:
+        words, _ = _split(line)
+        if words[:1] == ["has"]:
+            tests.add(_read_test(" ".join(words[1:])))
     if any(test.host == names.NODE for test in tests):
         raise ProtocolError("a list with a node in it")
-    return tests
+    return frozenset(tests)
 
 
 def write_incident(incident: Incident | None, now: float) -> bytes:
-    """Return the reply to `incident`, with the votes that opened it; an incident that is not known is None."""
+    """Return the reply to `incident`, with the votes that opened it if they fit a line.
+
+    None means that this node does not know the incident.
+    """
     if incident is None:
-        return _lines()
-    whole = _say("incident", _stated(incident)._replace(opening=incident.opening), now)
-    return _lines(
-        whole if len(whole) < ANSWER_LIMIT - SEAL_SIZE else _say("incident", _stated(incident), now)
-    )
+        return _whole_reply([])
+    brief = _without_evidence(incident)
+    line = _value_line("incident", brief._replace(opening=incident.opening), now)
+    if len(line) >= ANSWER_BYTES - MAC_BYTES:
+        line = _value_line("incident", brief, now)
+    return _whole_reply([line])
 
 
 def read_incident(lines: Iterable[bytes], now: float) -> Incident | None:
-    """Return the incident that the LINES before `end` tell of, with its opening if they have one; None if it is not known."""
-    incident: Incident | None = next(iter(_read(lines, now)["incident"]), None)
+    """Return the incident that the `lines` before `end` are about; None if the node knows none."""
+    incidents = _read_values(lines, now)["incident"]
+    if not incidents:
+        return None
+    incident: Incident = incidents[0]
     return incident
 
 
-def _stated(what: Incident) -> Incident:
-    """Return what a statement says of an incident."""
-    latest = sorted(what.failed, key=lambda vote: -vote[1])[:SITES_LIMIT]
-    ids = tuple(sorted(what.ids)[:IDS_LIMIT])
-    return what._replace(
-        ids=ids, failed=tuple(sorted(latest)), opening=None, closing=None, held=0.0, removed=False
+def _without_evidence(incident: Incident) -> Incident:
+    """Return what a statement says of an incident: the smallest ids, the sites that failed last."""
+    failed = sorted(incident.failed, key=lambda vote: -vote[1])[:SITES_LIMIT]
+    return incident._replace(
+        ids=tuple(sorted(incident.ids)[:IDS_LIMIT]),
+        failed=tuple(sorted(failed)),
+        opening=None,
+        closing=None,
+        held=0.0,
+        removed=False,
     )
 
 
-def _say(word: str, value: object, now: float) -> str:
-    return f"{word} {codec.write(_SAID[word], value, lambda at: round(now - at, 3))}"
+def _value_line(word: str, value: object, now: float) -> str:
+    return f"{word} {codec.write(_KINDS[word], value, lambda at: round(now - at, 3))}"
 
 
-def _lines(*lines: str) -> bytes:
-    return "".join(f"{line}\n" for line in (*lines, "end")).encode("ascii")
+def _whole_reply(lines: list[str]) -> bytes:
+    return "\n".join([*lines, "end", ""]).encode("ascii")
 
 
-def _read(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
-    """Return what LINES say, by their first words; those that nobody knows do no harm. Only a silence is of the future."""
-    found: dict[str, list[Any]] = {word: [] for word in _SAID}
-    clocks = {"silence": lambda age: now - age}
-    for word, _, text in (line.strip().partition(b" ") for line in lines):
-        if (key := word.decode("ascii", "replace")) in _SAID:
-            try:
-                found[key].append(
-                    codec.read(_SAID[key], text, clocks.get(key, lambda age: now - max(age, 0.0)))
-                )
-            except ValueError as error:
-                raise ProtocolError(names.printable(f"{key}: {error}")) from None
-    if any(
-        len(each.ids) > 2 * IDS_LIMIT or len(each.failed) > 2 * SITES_LIMIT
-        for each in found["incident"]
-    ):
-        raise ProtocolError("an incident with too many ids or sites")
-    if many := [key for key, limit in _READ_LIMITS.items() if len(found[key]) > limit]:
-        raise ProtocolError(f"too many lines: {many[0]}")
-    return found
+def _read_values(lines: Iterable[bytes], now: float) -> dict[str, list[Any]]:
+    """Return the values in `lines`, by the first word; a line with an unknown word does no harm."""
+    values: dict[str, list[Any]] = {word: [] for word in _KINDS}
+    for line in lines:
+        first, _, text = line.strip().partition(b" ")
+        word = first.decode("ascii", "replace")
+        if word in values:
+            values[word].append(_read_value(word, text, now))
+    for incident in values["incident"]:
+        if len(incident.ids) > 2 * IDS_LIMIT or len(incident.failed) > 2 * SITES_LIMIT:
+            raise ProtocolError("an incident with too many ids or sites")
+    for word, limit in _STATEMENT_LINES.items():
+        if len(values[word]) > limit:
+            raise ProtocolError(f"too many lines: {word}")
+    return values
 
 
-def _split(line: bytes) -> tuple[list[str], dict[str, str]]:
-    """Cut a line into its leading words and the facts behind them; a fact nobody knows does no harm."""
-    if not all(0x20 <= byte < 0x7F for byte in line):
-        raise ProtocolError("bytes that are not printable ASCII")
-    head, text_follows, text = (b" " + line).partition(b" text=")
-    words: list[str] = []
-    facts = {"text": _unescape(text)} if text_follows else {}
-    for word in head.split():
-        key, is_fact, value = word.partition(b"=")
-        if not is_fact:
-            if facts.keys() - {"text"}:
-                raise ProtocolError("a word behind the facts")
-            words.append(word.decode("ascii"))
-            continue
-        name = key.decode("ascii")
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", name, re.ASCII) or name in facts:
-            raise ProtocolError("a fact that is not key=value, or one that comes twice")
-        facts[name] = _unescape(value)
-    return words, facts
+def _read_value(word: str, text: bytes, now: float) -> Any:
+    def past(age: float) -> float:
+        return now - max(age, 0.0)
 
+    def past_or_future(age: float) -> float:
+        return now - age
 
-def _unescape(value: bytes) -> str:
-    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes([int(match[1], 16)]), value).decode(
-        "utf-8", "replace"
-    )
-
-
-def _fact(key: str, value: str) -> str:
-    return f"{key}=" + _escape(_PLAIN, value)
-
-
-def _text(text: str) -> list[str]:
-    """The last fact of a line: it alone may hold spaces, and it runs to the end of the line."""
-    return ["text=" + _escape(_PLAIN_TEXT, text)] if text else []
-
-
-def _escape(pattern: bytes, value: str) -> str:
-    return re.sub(
-        pattern, lambda match: b"%%%02X" % match[0][0], value.encode("utf-8", "replace")
-    ).decode("ascii")
-
-
-def _test(name: str) -> Test:
-    host, _, test = name.partition("/")
-    if not names.is_host(host) or not names.is_test(test):
-        if host == names.NODE and names.is_node(test):
-            return node_test(test)
-        raise ProtocolError("no HOST/NAME that could be a test")
-    return Test(host, test)
-
-
-def _number(facts: dict[str, str], key: str) -> float:
-    value = facts.get(key, "0")
-    if not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,6})?", value, re.ASCII):
-        raise ProtocolError(f"{key} is not a number")
-    return float(value)
+    to_time = past
+    if word == "silence":
+        to_time = past_or_future  # only its end may be to come
+    try:
+        return codec.read(_KINDS[word], text, to_time)
+    except ValueError as error:
+        raise ProtocolError(names.printable(f"{word}: {error}")) from None

@@ -1,6 +1,7 @@
-"""One end of a conversation of lines, within a selector's loop: what `peers` and `server` have in common.
+"""One end of a connection that carries lines, within the loop of a selector.
 
-Nothing here waits. What a line means, and what a failure does, is its owner's business.
+A session and a conversation each have one. Nothing here waits. What a line means, and what a
+failure leads to, is decided by the owner.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ import selectors
 import socket
 from collections.abc import Callable
 
-from dmonitor.net import auth, protocol
+from dmonitor.net import protocol
+from dmonitor.net.auth import LineAuth
 
 
 class Wire:
-    """CONNECTION, whose owner is called, at READY, when what it watches for is there; a line that is read has under LIMIT bytes.
-
-    Once there is a `seal`, each line has one.
-    """
+    """A connection, what is still to be sent on it, and the line that has not come whole yet."""
 
     def __init__(
         self,
@@ -26,50 +25,66 @@ class Wire:
         limit: int,
         ready: Callable[[], None],
     ) -> None:
-        connection.setblocking(False)
-        with contextlib.suppress(
-            OSError
-        ):  # else an answer may wait 40 ms for the last one's acknowledgement
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection, self.unsent = connection, bytearray()
-        self.seal: auth.Seal | None = None
-        self._selector, self._ready, self._lines = selector, ready, protocol.Lines(limit)
+        """Take over `connection`; call `ready` when an event has come that is watched for.
 
-    def say(self, lines: bytes) -> None:
-        """Have LINES sent, behind what is still unsent."""
-        self.unsent += self.seal.put(lines) if self.seal else lines
+        `limit` is in bytes, of a line that is received.
+        """
+        connection.setblocking(False)
+        # Without this, a line may wait 40 ms until the one before is acknowledged.
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = connection
+        self.unsent = bytearray()
+        self.auth: LineAuth | None = None  # once it is there, each line has a MAC
+        self._selector = selector
+        self._ready = ready
+        self._lines = protocol.Lines(limit)
+
+    def queue(self, lines: bytes) -> None:
+        """Put `lines` after what is still unsent; `flush` sends them."""
+        if self.auth:
+            lines = self.auth.sign(lines)
+        self.unsent += lines
 
     def flush(self) -> None:
-        """Send what the socket takes; raise OSError when the other end is gone."""
+        """Send as much as the socket takes; raise OSError if the other end is gone."""
         with contextlib.suppress(BlockingIOError):
             while self.unsent:
-                del self.unsent[: self.connection.send(self.unsent)]
+                sent = self.connection.send(self.unsent)
+                del self.unsent[:sent]
 
-    def hear(self, size: int) -> list[bytes] | None:
-        """Return the lines that up to SIZE bytes more complete, as they came; None at the end.
+    def receive(self, size: int) -> list[bytes] | None:
+        """Read up to `size` bytes; return the lines that they complete, None at the end.
 
-        Raises OSError, and ProtocolError for a line that is too long.
+        The lines still have their MACs. Raise OSError if the other end is gone, and ProtocolError
+        for a line that is too long.
         """
         try:
             data = self.connection.recv(size)
         except BlockingIOError:
             return []
-        return self._lines.feed(data) if data else None
+        if not data:
+            return None
+        return self._lines.feed(data)
 
-    def open(self, line: bytes) -> bytes:
-        """Return what LINE, the next of those that were heard, says; raise Forged unless it is as sealed as it must be."""
-        return self.seal.take(line) if self.seal else line
+    def verify(self, line: bytes) -> bytes:
+        """Return `line`, the next one received, without its MAC; raise Forged if that is wrong."""
+        if self.auth:
+            return self.auth.verify(line)
+        return line
 
     def watch(self, events: int) -> None:
-        """Call the owner for EVENTS from now on."""
-        watched = self._selector.get_map().get(self.connection)
-        if watched is None and events:
-            self._selector.register(self.connection, events, self._ready)
-        elif watched is not None and not events:
+        """Call `ready` for `events`, a selectors mask, from now on; 0 ends that."""
+        key = self._selector.get_map().get(self.connection)
+        if key is None:
+            if events:
+                self._selector.register(self.connection, events, self._ready)
+        elif not events:
             self._selector.unregister(self.connection)
-        elif watched is not None and watched.events != events:
+        elif key.events != events:
             self._selector.modify(self.connection, events, self._ready)
 
     def close(self) -> None:
+        """Close the connection; what is unsent is lost."""
         self.watch(0)
         self.connection.close()

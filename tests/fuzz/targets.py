@@ -1,6 +1,7 @@
-"""What is fuzzed: everything on port 2929 that reads bytes of somebody else's, each as a function of those bytes.
+"""The targets of the fuzzer: each reader of foreign bytes on port 2929, as a function of the bytes.
 
-A target raises nothing for any bytes. `run.py` has a fuzzer find the bytes, tests/test_fuzz.py plays what it has found.
+A target raises nothing, whatever the bytes are. In `run.py` a fuzzer looks for bytes that break
+one; tests/test_fuzz.py plays again what it has found.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import socket
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from dmonitor.config import keyfile, resolve
+from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
+from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
 from dmonitor.core.model import Incident, Node, NodeStatus, Outcome, Result, Statement, Test
 from dmonitor.net import auth, peers, protocol, server
@@ -25,8 +27,8 @@ NOW = 1_800_000_000.0
 
 
 def lines(data: bytes) -> None:
-    """Every reader of lines, with every line there is."""
-    cut = protocol.Lines(protocol.ANSWER_LIMIT)
+    """Read each line in `data` with each reader of lines."""
+    cut = protocol.Lines(protocol.ANSWER_BYTES)
     found: list[bytes] = []
     with contextlib.suppress(protocol.ProtocolError):
         for at in range(0, len(data), 7):
@@ -47,28 +49,28 @@ def lines(data: bytes) -> None:
 
 
 def authentication(data: bytes) -> None:
-    """Nothing is taken but the very lines that were sealed: DATA is what comes in place of one, or a change to one."""
-    said, seals = auth.hello([KEY, OTHER_KEY], NONCES, "paris")
+    """Only a line that was signed counts: `data` comes in place of one, or is a change to one."""
+    said, auths = auth.write_hello([KEY, OTHER_KEY], NONCES, "paris")
     ours, _ = auth.accept_hello(said[:-1], [OTHER_KEY], NONCES[0])
-    right = ours.put(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
-    for line, taken in ((said[:-1], None), (right, seals[1])):
+    right = ours.sign(b"dmonitor 1 name=paris id=0123456789ab\n")[:-1]
+    for line, taken in ((said[:-1], None), (right, auths[1])):
         for forged in {data, changed(line, data)} - {line}:
             with contextlib.suppress(auth.Forged):
                 if taken is not None:
-                    taken.take(forged)
+                    taken.verify(forged)
                     raise AssertionError(f"taken: {forged!r}")
                 _, called = auth.accept_hello(forged, [KEY], NONCES[0])
                 # With one of its two macs gone or spoilt a hello is still who it says it is.
                 assert (
                     forged.startswith(said[: said.index(b" mac=")] + b" ") and called == "paris"
                 ), f"met: {forged!r}"
-    assert seals[1].take(right) == b"dmonitor 1 name=paris id=0123456789ab", (
+    assert auths[1].verify(right) == b"dmonitor 1 name=paris id=0123456789ab", (
         "what was refused moves nothing"
     )
 
 
 def changed(line: bytes, by: bytes) -> bytes:
-    """Return LINE with a byte changed at the place, and to the value, that BY says; what is left of BY goes in there."""
+    """Return `line` with one byte replaced: the first two bytes of `by` say where, the rest by what."""
     if len(by) < 3:
         return line
     at = int.from_bytes(by[:2], "big") % len(line)
@@ -96,8 +98,8 @@ class _Facts:
 
 
 @dataclasses.dataclass
-class _Door:
-    keys: keyfile.Keys
+class _Access:
+    keys: Keys
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
     greeting = protocol.Greeting("paris", "0123456789ab")
@@ -117,7 +119,10 @@ class _Listener:
 
 
 def daemon(data: bytes) -> None:
-    """A daemon without a key, and one with, to which a caller says DATA: it runs its own test or nothing, and lets go in the end."""
+    """A caller sends `data` to a daemon without a key, and to one with a key.
+
+    The daemon runs its own test or nothing, and ends the conversation.
+    """
     for keys in (None, (KEY,)):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -125,24 +130,27 @@ def daemon(data: bytes) -> None:
             selectors.DefaultSelector() as selector,
             ours,
             theirs,
-            mock.patch("secrets.token_hex", lambda _: NONCES[0]),
+            mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[0])),
         ):
-            made = server.Server(selector, [], _Facts(), 5, _Door(keys))  # type: ignore[arg-type]
+            made = server.Server(selector, [], _Facts(), 5, _Access(keys))  # type: ignore[arg-type]
             made._accept(_Listener(ours))  # type: ignore[arg-type]
-            asked = unsealed(data, keys) if keys else data
-            said = b"".join(_play(selector, theirs, asked, lambda: made._callers))  # noqa: B023
-            assert not made._callers and not selector.get_map()
+            asked = signed(data, keys) if keys else data
+            said = b"".join(_play(selector, theirs, asked, lambda: made._conversations))  # noqa: B023
+            assert not made._conversations and not selector.get_map()
             if keys and b"name=" in said:
                 assert b" mac=" in said, "nothing is told to who has no key"
             made.close()
 
 
-def unsealed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """Return DATA behind a right hello, each line sealed, if it begins with '!'; else as it is: a fuzzer cannot make a MAC."""
+def signed(data: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """Return `data` after a right hello, each line with its MAC, if it begins with '!'.
+
+    Return it as it is if it does not. A fuzzer cannot make a MAC.
+    """
     if not data.startswith(b"!"):
         return data
-    said, (ours,) = auth.hello(keys, NONCES, "paris")
-    return said + b"".join(ours.put(line + b"\n") for line in data[1:].split(b"\n"))
+    said, (ours,) = auth.write_hello(keys, NONCES, "paris")
+    return said + b"".join(ours.sign(line + b"\n") for line in data[1:].split(b"\n"))
 
 
 class _Connected(socket.socket):
@@ -152,14 +160,17 @@ class _Connected(socket.socket):
 
 
 def caller(data: bytes) -> None:
-    """A caller without a key, and one with, which asks and greets, and to which DATA is said: it has an answer, or a reason."""
+    """A peer sends `data` to a caller without a key, and to one with a key, which ask and greet.
+
+    The caller gets an answer, or has a reason why there is none.
+    """
     for keys in (None, (KEY,)):
         one, theirs = socket.socketpair()
         theirs.setblocking(False)
         ours = _Connected(fileno=one.detach())
-        made = auth.Seal(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
+        made = auth.LineAuth(KEY, NONCES, "paris", auth.ANSWER, auth.QUESTION)
         patches = (
-            mock.patch("secrets.token_hex", lambda _: NONCES[1]),
+            mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[1])),
             mock.patch("socket.socket", return_value=ours),
         )
         with selectors.DefaultSelector() as selector, ours, theirs, patches[0], patches[1]:
@@ -167,17 +178,17 @@ def caller(data: bytes) -> None:
             asker = peers.Asker(selector, [peer], "own0own0", Settings(), keys)
             asker.ask(SSH)
             asker.greet(lambda _: False, [("unheard0",)])
-            is_sealed = keys and data.startswith(b"!")
+            is_signed = keys and data.startswith(b"!")
             said = (
-                protocol.write(protocol.Challenge(NONCES[0])) + made.put(data[1:])
-                if is_sealed
+                protocol.write(protocol.Challenge(NONCES[0])) + made.sign(data[1:])
+                if is_signed
                 else data
             )
             for _ in _play(selector, theirs, said, lambda: asker.pending or asker.greeting):  # noqa: B023
                 pass
             (answer,) = asker.answers(SSH)
             assert answer.result or answer.reason
-            if keys and not is_sealed:
+            if keys and not is_signed:
                 assert answer.result is None, "nobody can say anything without the key"
             asker.close()
             assert not selector.get_map()
@@ -189,7 +200,7 @@ def _play(
     saying: bytes,
     going_on: Callable[[], object],
 ) -> Iterator[bytes]:
-    """Do what is ready while it is GOING_ON, and yield what is said to THEIRS, who is SAYING something, and then no more."""
+    """Send `saying` on `theirs` and close that half; yield what comes back while it is `going_on`."""
     is_over = False
     for _ in range(100_000):
         with contextlib.suppress(OSError):

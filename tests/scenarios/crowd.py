@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A crowd at the port: 1,000 idle strangers and 1,000 idle or dripping connections from one node's address, at once.
+"""A crowd at the port: 1,000 strangers, and 1,000 connections from one node's address, at once.
 
-An honest peer's question, whose answer is remembered, is answered meanwhile, on a conversation of its own and on a new one each
-time; then everybody goes, and no descriptor stays. Loopback only; ends by itself after half a minute. Works as any user.
+They are idle, or drip. Meanwhile an honest peer asks for a result that is remembered: on one
+conversation, and on a new one each time. It must be answered promptly. When all have gone, no
+descriptor may be left. Loopback only; works as any user; ends by itself after half a minute.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ def ask(conversation: Conversation) -> None:
 
 
 def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
-    """Return p50, p99 and the longest time of an answer, in seconds: on one conversation, and with one for each."""
+    """Return p50, p99 and the longest time of an answer, in seconds.
+
+    First on one conversation, then on a new one for each question.
+    """
     target, key = (node.address, node.port), KEY.encode() if keyed else b""
     found = []
     for fresh in (False, True):
@@ -142,7 +146,7 @@ def timed(node: LocalNode, keyed: bool) -> list[tuple[float, float, float]]:
 
 
 def press(pipe: multiprocessing.connection.Connection, address: str, port: int) -> None:
-    """Be the crowd until told to go, for 60 seconds at the most: whoever was turned out comes again, some hundreds a second."""
+    """Be the crowd until told to go, for at most 60 seconds; hundreds a second leave and come again."""
     strangers = [
         join(address, port, f"127.1.{number // 250}.{number % 250 + 1}")
         for number in range(STRANGERS)
@@ -182,7 +186,7 @@ def descriptors(pid: int) -> int:
 
 
 def conversations(pid: int, port: int) -> int:
-    """Count the sockets that the daemon holds for others."""
+    """Return how many sockets the daemon holds for callers."""
     inodes = {
         os.readlink(f"/proc/{pid}/fd/{name}")
         for name in os.listdir(f"/proc/{pid}/fd")

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import LocalNode, Place, run_as, running
 
-from dmonitor.net import server
+from dmonitor.net import flights
 
 ADDRESS, PORT = "127.0.0.63", 3963
 TEST = "www.example.com/web"
@@ -174,7 +174,7 @@ def among_others(directory: Path) -> None:
             node.round()
         for node in nodes:
             set_result(node, "FAIL no route")
-        time.sleep(server.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
+        time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
         for node in nodes:
             node.round()
         count = len(place.mails())

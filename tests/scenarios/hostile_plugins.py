@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Thirty and more hostile plugins, twenty runs each, through dmonitor-check and through dmonitord.
+"""Each hostile plugin twenty times, through dmonitor-check and through dmonitord.
 
-Each run must give the right result, and leave nothing running a second after its limit; memory and descriptors
-stay flat. hostile_plugins.py [RUNS]
+Each run must give the right result, and leave nothing running a second after its limit. Memory and
+descriptors must not grow. Usage: hostile_plugins.py [RUNS]
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from hostile import gone_within, plant
 from local_nodes import LocalNode, Place, running
 
-from dmonitor.net import server
+from dmonitor.core.model import Outcome
+from dmonitor.net import flights
 
 ADDRESS, PORT = "127.0.0.61", 3961
 
 
 def family_of(pid: int) -> list[int]:
-    """Return a daemon and its supervisor."""
+    """Return the pids of a daemon and its supervisor."""
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def resident(pid: int) -> int:
-    """Return the sum of what a daemon and its supervisor hold in memory, in kB."""
+    """Return the memory of a daemon and its supervisor together, in kB."""
     return sum(
         int(Path(f"/proc/{member}/status").read_text().partition("VmRSS:")[2].split()[0])
         for member in family_of(pid)
@@ -43,7 +44,7 @@ def descriptors(pid: int) -> int:
 
 
 def through_the_checker(
-    node: LocalNode, expected: dict[str, tuple[object, str]], runs: int
+    node: LocalNode, expected: dict[str, tuple[Outcome, str]], runs: int
 ) -> Counter[str]:
     wrong: Counter[str] = Counter()
     for _ in range(runs):
@@ -54,13 +55,13 @@ def through_the_checker(
             re.findall(rf"^www.example.com/(\S+)  .*\n    {ADDRESS}  (\S+)", dry, re.MULTILINE)
         )
         for name, (outcome, _) in expected.items():
-            if seen.get(name) != outcome.value:  # type: ignore[attr-defined]
+            if seen.get(name) != outcome.value:
                 wrong[f"{name}: {seen.get(name)}"] += 1
     return wrong
 
 
 def through_the_daemon(
-    node: LocalNode, expected: dict[str, tuple[object, str]], runs: int
+    node: LocalNode, expected: dict[str, tuple[Outcome, str]], runs: int
 ) -> Counter[str]:
     wrong: Counter[str] = Counter()
     sizes = []
@@ -76,11 +77,11 @@ def through_the_daemon(
                 )
                 seen = dict(lines.readline().decode().split()[1:3] for _ in expected)
             for name, (outcome, _) in expected.items():
-                if seen.get(f"www.example.com/{name}") != outcome.value:  # type: ignore[attr-defined]
+                if seen.get(f"www.example.com/{name}") != outcome.value:
                     wrong[f"{name}: {seen.get(f'www.example.com/{name}')}"] += 1
             if not gone_within(1.0):
                 wrong["left something running"] += 1
-            time.sleep(server.RESULT_CACHE_SECONDS)
+            time.sleep(flights.RESULT_CACHE_SECONDS)
             sizes.append((resident(node.daemon_pid), descriptors(node.daemon_pid)))
     print(
         f"      daemon and supervisor: {sizes[0][0]} kB and {sizes[0][1]} descriptors after 1 run, {sizes[-1][0]} kB and {sizes[-1][1]} after {runs}"

@@ -39,7 +39,7 @@ from typing import NamedTuple
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running
 
-from dmonitor.net import server
+from dmonitor.net import flights
 
 TEST = "www.example.com/web"
 YARDS = 2  # yards that work at the same time, each with its addresses and its port
@@ -155,7 +155,7 @@ class Yard:
             self.seeded = time.monotonic()
             self.see("FAIL no route")
             # The daemons forget the results of the rehearsals.
-            time.sleep(server.RESULT_CACHE_SECONDS + 0.1)
+            time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)
             return
         for directory, kept in self.kept():
             empty(directory)

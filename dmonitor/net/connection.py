@@ -1,0 +1,202 @@
+"""The way to one peer: its addresses in turn, and the socket to one of them.
+
+It connects, sends and receives, and says how much time is left for it. Which address comes next,
+and what a line means, is decided by the session. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dmonitor.config import resolve
+from dmonitor.config.cluster import Peer
+from dmonitor.config.keyfile import Keys
+from dmonitor.config.settings import Settings
+from dmonitor.net import protocol
+from dmonitor.net.handshake import Handshake
+from dmonitor.net.protocol import Challenge, Greeting, Refusal
+from dmonitor.net.wire import Wire
+
+GREETING_SECONDS = 5.0  # to connect and to be greeted, for all addresses of a peer together
+RETRY_SECONDS = 1.0  # before a visitor calls a peer again that could not be connected to
+NEVER = float("inf")  # a deadline
+_READ_BYTES = 1 << 16  # at a time
+# Errors that keep this node from connecting, and that say nothing about the peer.
+_OWN_ERRORS = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EADDRNOTAVAIL,
+    errno.EADDRINUSE,
+    errno.EAFNOSUPPORT,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+}
+
+
+class Caller(NamedTuple):
+    """This node, as the caller in each of its sessions."""
+
+    selector: selectors.BaseSelector
+    node_id: str
+    settings: Settings  # the port, and the addresses that questions come from
+    keys: Keys
+    clock: Callable[[], float]  # of the times in statements
+    own_incarnation: Callable[[], str | None]  # of this node's own daemon; None if it has none
+    visiting: bool  # whether to call again a peer that refuses: its daemon may be starting
+
+
+class Connection:
+    """The addresses of one peer that are still to be tried, and the socket to the present one."""
+
+    def __init__(self, peer: Peer, caller: Caller, ready: Callable[[], None]) -> None:
+        """Connect to nothing yet; `ready` is called when the socket can be used."""
+        self.addresses = peer.addresses
+        self.deadline = NEVER  # for the present address, or for the end of a pause
+        self.unable = True  # nothing but this node itself is why nothing comes of it
+        self.handshake = Handshake(peer.node.name)
+        self._wire: Wire | None = None
+        self._name = peer.node.name
+        self._caller = caller
+        self._ready = ready
+        self._untried: list[resolve.Address] = []
+        self._greeting_deadline = NEVER  # for all addresses together
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket, which may still be connecting."""
+        return self._wire is not None
+
+    @property
+    def has_next(self) -> bool:
+        """Whether an address is still to be tried."""
+        return bool(self._untried)
+
+    def begin(self, *, after_pause: bool) -> None:
+        """Have all addresses tried again, after a pause within the time that is left."""
+        if not after_pause:
+            self._greeting_deadline = time.monotonic() + GREETING_SECONDS
+        self._untried = list(self.addresses)
+        self.unable = True
+
+    def can_pause(self) -> bool:
+        """Return whether the addresses may be tried once more, a moment later."""
+        has_time = time.monotonic() + RETRY_SECONDS < self._greeting_deadline
+        return self._caller.visiting and has_time and not self.unable
+
+    def pause(self) -> None:
+        """Set the deadline to the end of a pause."""
+        self.deadline = time.monotonic() + RETRY_SECONDS
+
+    def dial(self) -> None:
+        """Begin to connect to the next address; raise OSError if that fails at once."""
+        address = self._untried.pop(0)
+        now = time.monotonic()
+        self.deadline = now + (self._greeting_deadline - now) / (1 + len(self._untried))
+        try:
+            self._dial(address)
+        except OSError as error:
+            self.unable = self.unable and error.errno in _OWN_ERRORS
+            raise
+        self.unable = False
+
+    def _dial(self, address: resolve.Address) -> None:
+        settings = self._caller.settings
+        family = socket.AF_INET6
+        if address.version == 4:
+            family = socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        self._wire = Wire(self._caller.selector, connection, protocol.ANSWER_BYTES, self._ready)
+        source = _source_address(settings, address)
+        if source:
+            connection.bind((source, 0))
+        with contextlib.suppress(BlockingIOError):
+            connection.connect((str(address), settings.port))
+        self._wire.watch(selectors.EVENT_WRITE)
+
+    def failure(self) -> str:
+        """Return why the socket, which was connecting, has failed; empty if it is connected."""
+        if self._wire is None:
+            return ""
+        number = self._wire.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not number:
+            return ""
+        return os.strerror(number).lower()
+
+    def send(self, lines: bytes) -> None:
+        """Send `lines`, as far as the socket takes them; raise OSError if the peer is gone."""
+        if self._wire:
+            self._wire.queue(lines)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now, and the rest when it takes more; raise OSError."""
+        if self._wire is None:
+            return
+        self._wire.flush()
+        events = selectors.EVENT_READ
+        if self._wire.unsent:
+            events |= selectors.EVENT_WRITE
+        self._wire.watch(events)
+
+    def receive(self) -> list[bytes] | None:
+        """Return the lines that have come, with their MACs; None if the peer closed.
+
+        Raise OSError if the peer is gone, and ProtocolError for a line that is too long.
+        """
+        if self._wire is None:
+            return []
+        return self._wire.receive(_READ_BYTES)
+
+    def read_greeting(self, line: bytes) -> Greeting | Challenge | Refusal:
+        """Return what a peer says that has not greeted yet; raise ProtocolError if it is nothing.
+
+        Once `handshake` has an `auth`, each line has a MAC.
+        """
+        message = self.handshake.read(line)
+        if self._wire:
+            self._wire.auth = self.handshake.auth
+        return message
+
+    def verify(self, line: bytes) -> bytes:
+        """Return the next line received, without its MAC; raise Forged if that is wrong."""
+        if self._wire is None:
+            return line
+        return self._wire.verify(line)
+
+    def why_closed(self, *, greeted: bool) -> str:
+        """Return why the peer may have closed the connection, having `greeted` or not."""
+        reason = "it closed the connection"
+        if greeted:
+            return reason
+        if self.handshake.hello_written:
+            return f"{reason}; is its key the same as ours?"
+        return f"{reason}; is our address in its nodes.txt?"
+
+    def hang_up(self) -> None:
+        """Close the socket, and forget what was said on it."""
+        if self._wire:
+            self._wire.close()
+        self._wire = None
+        self.handshake = Handshake(self._name)
+
+
+def _source_address(settings: Settings, address: resolve.Address) -> str:
+    """Return the address that questions to `address` come from; empty if the kernel may choose.
+
+    It is the first of the setting `listen` in the same family: nodes that share a machine need it.
+    """
+    for source in map(resolve.parse_address, settings.listen):
+        if source.version == address.version and not source.is_unspecified:
+            return str(source)
+    return ""

@@ -1,0 +1,215 @@
+"""One caller, as the daemon sees it: reads its lines, and sends it replies (rules R3, R8).
+
+Nothing that a caller sends is run, kept, or made part of a path. No caller can make another wait:
+nothing here blocks, a few lines are served at a time, and what a caller may send or leave unread
+is limited. Who is let in is decided by `access`, and how many by `server`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dmonitor.net import auth, protocol
+from dmonitor.net.access import Access
+from dmonitor.net.flights import Facts, Flights
+from dmonitor.net.limited_log import LimitedLog
+from dmonitor.net.protocol import ProtocolError, Question, Refusal, Request
+from dmonitor.net.wire import Wire
+
+CONVERSATION_SECONDS = 60.0  # from the greeting; a round is shorter
+HELLO_SECONDS = 5.0  # for a caller to show that it has a key
+LINES_LIMIT = 50_000  # lines of one conversation
+ERRORS_LIMIT = 10  # lines of one conversation that make no sense
+UNREAD_BYTES = 64_000  # of replies that a caller may leave unread before its questions wait
+_READ_BYTES = 1_000  # of lines that are read before another caller has its turn
+
+
+class Daemon(NamedTuple):
+    """What all conversations of a daemon share."""
+
+    selector: selectors.BaseSelector
+    access: Access
+    facts: Facts
+    flights: Flights
+    limited_log: LimitedLog
+    authenticated: Callable[[Conversation], None]  # called when a caller has said hello
+    ended: Callable[[Conversation], None]  # called when a conversation is over
+
+
+class Conversation:
+    """One caller: what it has said that is not served yet, and what it is owed."""
+
+    def __init__(self, daemon: Daemon, connection: socket.socket, address: str, nonce: str) -> None:
+        """Take over `connection`; with a `nonce`, the caller has to say hello first."""
+        self.wire = Wire(daemon.selector, connection, protocol.QUESTION_BYTES, self.serve)
+        self.address = address
+        self.deadline = time.monotonic() + CONVERSATION_SECONDS
+        if nonce:
+            self.deadline = time.monotonic() + HELLO_SECONDS
+        self.waiting = 0  # replies that it is still owed
+        self._nonce = nonce  # of the challenge, until the caller has said hello
+        self._daemon = daemon
+        self._unserved: deque[bytes] = deque()  # lines that wait for room, or for their turn
+        self._lines = 0
+        self._errors = 0
+        self._leaving = False  # nothing more is read; it ends once the caller has all replies
+        self._is_over = False
+
+    @property
+    def owes_hello(self) -> bool:
+        """Whether the caller has still to show that it has a key."""
+        return bool(self._nonce)
+
+    def open(self) -> None:
+        """Send the challenge, or without a key the greeting."""
+        if self._nonce:
+            self.send(protocol.write(protocol.Challenge(self._nonce)))
+        else:
+            self.send(protocol.write(self._daemon.access.greeting))
+
+    def serve(self) -> None:
+        """Go on, because the socket can be read from or written to."""
+        self._flush()
+        if not self._may_serve():
+            return
+        if not self._unserved:
+            self._read()
+        while self._unserved and self._may_serve():
+            if self._serve_line(self._unserved.popleft()):
+                break
+        self._flush()
+
+    def _may_serve(self) -> bool:
+        return not self._leaving and len(self.wire.unsent) <= UNREAD_BYTES
+
+    def _read(self) -> None:
+        try:
+            lines = self.wire.receive(_READ_BYTES)
+        except OSError:
+            lines = None
+        except ProtocolError as error:
+            self._refuse(error)
+            lines = None
+        if lines is None:
+            self._leaving = True
+        else:
+            self._unserved.extend(lines)
+
+    def _serve_line(self, line: bytes) -> bool:
+        """Serve one line; return whether that was so much work that others have their turn now."""
+        self._lines += 1
+        if self._lines > LINES_LIMIT:
+            self._warn("lines", "too-many-lines")
+            self._leaving = True
+            return False
+        try:
+            if self._nonce:
+                self._take_hello(line)
+                return True
+            request = protocol.read_request(self.wire.verify(line))
+        except ProtocolError as error:
+            self._refuse(error)
+            return False
+        if isinstance(request, Question):
+            self._answer(request)
+            return False
+        return self._serve_request(request)
+
+    def _serve_request(self, request: Request) -> bool:
+        facts = self._daemon.facts
+        match request.word:
+            case "greet":
+                self.send(protocol.write_statement(*facts.statement()))
+            case "tests":
+                self.send(protocol.write_tests(facts.tests()))
+            case "incident":
+                self.send(protocol.write_incident(*facts.incident(request.id)))
+            case "quit":
+                self._leaving = True
+                return False
+        return True
+
+    def _answer(self, question: Question) -> None:
+        reply = self._daemon.flights.ask(question.test, self)
+        if reply is not None:
+            self.send(protocol.write(reply))
+
+    def _take_hello(self, line: bytes) -> None:
+        """Greet a caller that has a key, if it calls this node; raise Forged if it has none."""
+        access = self._daemon.access
+        self.wire.auth, called = auth.accept_hello(line, access.keys or (), self._nonce)
+        self._nonce = ""
+        self.deadline = time.monotonic() + CONVERSATION_SECONDS
+        self._daemon.authenticated(self)
+        if called in access.names:
+            self.send(protocol.write(access.greeting))
+            return
+        self._warn("misdirected", "misdirected", name=called)
+        name = access.greeting.name
+        text = f"this node is {name}, and not {called}: see name in dmonitor.conf(5)"
+        self.send(protocol.write(Refusal("misdirected", text)))
+        self._leaving = True
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Tell the caller what is wrong with its line; an impostor is told nothing."""
+        self._errors += 1
+        if isinstance(error, auth.Forged) or self._nonce:
+            self._warn("forged", "unauthenticated", reason=str(error))
+            self.end()
+            return
+        self._warn("error", "malformed-line", reason=str(error))
+        self.send(protocol.write(Refusal("malformed", str(error))))
+        if self._errors >= ERRORS_LIMIT:
+            self._leaving = True
+
+    def _warn(self, kind: str, event: str, **facts: str) -> None:
+        subject = f"{kind} {self.address}"
+        self._daemon.limited_log.warning(subject, event, address=self.address, **facts)
+
+    def send(self, lines: bytes) -> None:
+        """Send `lines`, after what is still unsent."""
+        is_next = not self.wire.unsent  # if not, the loop says when there is room
+        self.wire.queue(lines)
+        if is_next:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what the socket takes; end a conversation that the caller has left."""
+        if self._is_over:
+            return
+        try:
+            self.wire.flush()
+        except OSError:
+            self.end()
+            return
+        if self._leaving and not self.wire.unsent and not self.waiting:
+            self.end()
+        else:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Wait for lines while there is room for replies, and for room while there is none."""
+        events = 0
+        if self._may_serve():
+            events |= selectors.EVENT_READ
+        if self.wire.unsent or (self._unserved and not self._leaving):
+            events |= selectors.EVENT_WRITE
+        self.wire.watch(events)
+
+    def end(self) -> None:
+        """Close the connection; a line that is not served yet is not served any more."""
+        self._leaving = True
+        if self._is_over:
+            return
+        self._is_over = True
+        self._daemon.ended(self)
+        # Unread bytes would make the close a reset, which takes our last line from the caller.
+        with contextlib.suppress(OSError):
+            self.wire.connection.recv(1 << 16)
+        self.wire.close()

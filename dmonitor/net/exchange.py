@@ -1,0 +1,189 @@
+"""What is wanted of one peer, and what has come of it: questions and a statement (rules R3, R7).
+
+It writes requests and reads replies. It sends them through its session, which has the connection.
+A failure is a value: an Answer without a result, or a Contact without a statement. What answers
+and statements mean is decided by `verdict`, `incident` and `election`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from dmonitor.base import log
+from dmonitor.core.model import Answer, Contact, Node, Result, Test
+from dmonitor.net import protocol
+from dmonitor.net.connection import NEVER, Connection
+from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
+from dmonitor.net.statement import Interest, PendingStatement
+
+STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
+ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came later
+IS_BUSY = "it is busy"
+
+
+class Exchange:
+    """The questions that one peer has to answer, and the statement that it has to make."""
+
+    def __init__(
+        self,
+        node: Node,
+        connection: Connection,
+        clock: Callable[[], float],
+        *,
+        send: Callable[[bytes], None],
+        end: Callable[[str], None],
+        answered: Callable[[Test, Answer], None],
+        contacted: Callable[[Contact], None],
+    ) -> None:
+        """Want nothing yet.
+
+        `clock` is that of the times in statements. `send` sends lines to the peer, `end` ends the
+        session for a reason; `answered` and `contacted` are told what has come.
+        """
+        self.peer = Greeting("", "")  # the last greeting of the peer
+        self.cloned = False  # another machine answers with this node's own id
+        self.interest = Interest(lambda _: True, ())
+        self.wants_statement = False
+        self.asked: dict[Test, float] = {}  # with the deadline of each answer, oldest first
+        self._node = node
+        self._connection = connection
+        self._clock = clock
+        self._send = send
+        self._end = end
+        self._answered = answered
+        self._contacted = contacted
+        self._statement_deadline = NEVER
+        self._pending: PendingStatement | None = None
+
+    @property
+    def is_stating(self) -> bool:
+        """Whether the peer still has to end the reply to an earlier request for a statement."""
+        return self._pending is not None and bool(self._pending.awaited)
+
+    def deadline(self) -> float:
+        """Return when the next reply is overdue, on the monotonic clock."""
+        oldest = next(iter(self.asked.values()), NEVER)
+        return min(oldest, self._statement_deadline)
+
+    def give_up_overdue(self, now: float) -> None:
+        """Give up the oldest question, and the statement, if they are overdue at `now`."""
+        oldest = next(iter(self.asked), None)
+        if oldest is not None and self.asked[oldest] <= now:
+            self.no_answer(oldest, "no answer in time")
+        if self._statement_deadline <= now:
+            self._no_statement("no statement in time")
+
+    def begin(self) -> None:
+        """Send all that is wanted, because the peer has just greeted."""
+        if self.wants_statement:
+            self.request_statement()
+        for test in list(self.asked):
+            if self._connection.is_open:  # the line before may have found the peer gone
+                self.send_question(test)
+
+    def expect_answer(self, test: Test) -> None:
+        """Want an answer for `test`."""
+        self.asked[test] = time.monotonic() + ANSWER_SECONDS
+
+    def send_question(self, test: Test) -> None:
+        """Ask the peer for `test`."""
+        self.expect_answer(test)
+        log.debug("question", peer=self._node.name, test=str(test))
+        self._send(protocol.write(Question(test)))
+
+    def request_statement(self) -> None:
+        """Ask the peer for a statement."""
+        self._statement_deadline = time.monotonic() + STATEMENT_SECONDS
+        self._pending = PendingStatement(self.peer, self.interest, self._clock)
+        self._send(b"".join(map(protocol.write, self._pending.awaited)))
+
+    def take_line(self, line: bytes) -> None:
+        """Take a line of the peer's; raise ProtocolError if it makes no sense."""
+        is_reply = line.lstrip().startswith((b"answer ", b"error "))
+        if self._pending and self._pending.awaited and not is_reply:
+            self._take_statement_line(self._pending, line)
+        else:
+            self._take_reply(protocol.read_reply(line))
+
+    def reset(self) -> None:
+        """Forget what was half said, because the connection is closed."""
+        self._pending = None
+
+    def fail(self, reason: str) -> None:
+        """Say that nothing of what is wanted will come, for `reason`."""
+        self._no_statement(reason)
+        for test in list(self.asked):
+            self.no_answer(test, reason)
+
+    def no_answer(self, test: Test, reason: str) -> None:
+        """Say that the answer for `test` will not come, for `reason`."""
+        self._answer(test, Answer(self._node, self.peer.node_id, reason=reason))
+
+    def _take_statement_line(self, pending: PendingStatement, line: bytes) -> None:
+        if not pending.count(line):
+            self._end("its statement has no end")
+            return
+        requests = pending.take(line)
+        if requests:
+            self._send(b"".join(map(protocol.write, requests)))
+        statement = pending.complete()
+        if statement is None or self._pending is not pending:
+            return
+        self._pending = None
+        self._want_no_statement()
+        self._contacted(self._contact()._replace(statement=statement))
+
+    def _want_no_statement(self) -> None:
+        self.wants_statement = False
+        self._statement_deadline = NEVER
+
+    def _no_statement(self, reason: str) -> None:
+        """Want no statement any more; if one was wanted, say that it will not come."""
+        was_wanted = self.wants_statement
+        self._want_no_statement()
+        if self._pending:
+            self._pending.abandon()
+        if was_wanted:
+            log.debug("not-greeted", peer=self._node.name, reason=reason)
+            unable, cloned = self._connection.unable, self.cloned
+            contact = self._contact()
+            self._contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
+
+    def _contact(self) -> Contact:
+        return Contact(self._node, self.peer.node_id, self.peer.incarnation)
+
+    def _take_reply(self, reply: Reply | Refusal) -> None:
+        if isinstance(reply, Refusal):
+            self._take_refusal(reply)
+        elif reply.test not in self.asked:
+            log.debug("unexpected-answer", peer=self._node.name, test=str(reply.test))
+        elif reply.reason == protocol.BUSY:
+            self.no_answer(reply.test, IS_BUSY)
+        else:
+            answer = Answer(self._node, self.peer.node_id, _result_of(reply), reply.age)
+            self._answer(reply.test, answer)
+
+    def _take_refusal(self, refusal: Refusal) -> None:
+        reason, text = refusal
+        log.warning("question-refused", peer=self._node.name, reason=reason, text=text)
+        if self._pending and self._pending.awaited:  # an older daemon, which makes no statement
+            self._pending.refuse()
+            self._connection.unable = True
+            self._no_statement(f"it refused to: {reason}")
+        else:
+            self._end(f"it refused a question: {reason} ({text})")
+
+    def _answer(self, test: Test, answer: Answer) -> None:
+        self.asked.pop(test, None)
+        self._answered(test, answer)
+
+
+def _result_of(reply: Reply) -> Result:
+    """Return the result in `reply`; if it has no text, the reason is the text."""
+    if reply.result.text:
+        return reply.result
+    text = reply.reason
+    if reply.reason == protocol.NOT_CONFIGURED:
+        text = f"it has no such test ({reply.reason})"
+    return reply.result._replace(text=text)
