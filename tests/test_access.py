@@ -17,11 +17,12 @@ from dmonitor.config.settings import Settings
 from dmonitor.net import access, protocol
 from dmonitor.net.access import Access
 
-Found = dict[str, resolve.Found]
+Found = dict[str, resolve.Lookup]
 
 
-def addresses(*texts: str) -> resolve.Found:
-    return tuple(map(resolve.parse_address, texts)), "" if texts else "no such name"
+def addresses(*texts: str) -> resolve.Lookup:
+    reason = "" if texts else "no such name"
+    return resolve.Lookup(tuple(map(resolve.parse_address, texts)), reason)
 
 
 @dataclasses.dataclass

@@ -1,1 +1,4 @@
-"""What decides. Pure: values in, values out; `now` is passed in. No clock, socket, file or process."""
+"""What decides. Pure: values in, values out; `now` is passed in.
+
+No clock, socket, file or process.
+"""
