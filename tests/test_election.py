@@ -80,7 +80,7 @@ def test_what_makes_a_node_come_later(later: dict[str, Any], why: str) -> None:
 
 
 def test_what_comes_later_in_order() -> None:
-    order = [
+    order: list[dict[str, Any]] = [
         {"interval": 1},
         {"interval": 5},
         {"refused": 1},
@@ -105,7 +105,7 @@ def test_what_comes_later_in_order() -> None:
 def test_living_is_a_round_within_the_interval_and_a_minute(
     interval: int, age: float, living: bool
 ) -> None:
-    facts = {"finished": NOW - age, "interval": interval}
+    facts: dict[str, Any] = {"finished": NOW - age, "interval": interval}
     assert speaker(node("b", interval=9), peer("a", **facts)) == ("a" if living else "b")
     assert speaker(node("a", **facts), peer("b", interval=9)) == ("a" if living else "b"), (
         "so for oneself"
@@ -307,7 +307,9 @@ def test_a_node_does_not_speak_of_itself() -> None:
     about = held(5.0)._replace(test=node_test("a"))
     assert speaker(node("me"), peer("a"), incident=about) == "me"
     assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
-    assert "a is the node that the incident is about" in reason(node("me"), peer("a"), incident=about)
+    assert "a is the node that the incident is about" in reason(
+        node("me"), peer("a"), incident=about
+    )
     assert (
         speaker(
             node("me"), peer("a", tests=frozenset()), incident=about._replace(test=node_test("b"))

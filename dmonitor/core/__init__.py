@@ -1,1 +1,1 @@
-"""What decides. Pure: values in, values out; `now` is passed in. No clock, socket, file or process."""
+"""Decide. Pure: values and `now` go in, values come out; no clock, socket, file or process."""

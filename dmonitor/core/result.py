@@ -1,7 +1,7 @@
 """Make a result of what a plugin did (rule R1), or of what came of greeting a peer (rule R7).
 
-Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out. Starting the
-plugin and greeting the peer are done elsewhere.
+Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out. Starting
+the plugin and greeting the peer are done elsewhere.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _OUTCOME_WORDS = ("OK", "FAIL")
 def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcome, str]:
     """Return the outcome and the text of a plugin that has ended (rule R1).
 
-    `status` is its wait status; `output` and `complaint` are the first bytes that it wrote to stdout
-    and to stderr.
+    `status` is its wait status; `output` and `complaint` are the first bytes that it wrote to
+    stdout and to stderr.
     """
     line = first_line(output)
     word, _, text = line.partition(" ")
@@ -56,9 +56,9 @@ def _why_no_outcome(word: str, line: str, complaint: str) -> str:
 def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Result:
     """Return how a peer is: whether it is there, and whether its checker is at work (rule R7).
 
-    A fault of the node that looks, which has the id `own_node_id`, is no fault of the peer. A checker
-    that is late but not yet stale is UNKNOWN: a node that has just come back neither passes nor
-    fails before its first round.
+    A fault of the node that looks, which has the id `own_node_id`, is no fault of the peer. A
+    checker that is late but not yet stale is UNKNOWN: a node that has just come back neither passes
+    nor fails before its first round.
     """
     if contact.statement is None:
         outcome = _outcome_without_statement(contact, own_node_id)
