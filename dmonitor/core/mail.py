@@ -105,7 +105,9 @@ def _thread_headers(notifications: Sequence[Notification]) -> dict[str, str]:
     they may have been sent under any of these ids.
     """
     headers = {"Message-ID": f"<{_digest(notifications)}@{_DOMAIN}>"}
-    incidents = {owed.incident.id: owed.incident for owed in notifications}
+    incidents = {}
+    for notification in notifications:
+        incidents[notification.incident.id] = notification.incident
     ids: set[str] = set()
     for incident in incidents.values():
         ids.update(incident.ids)

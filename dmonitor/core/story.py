@@ -40,7 +40,7 @@ def make_stories(notifications: Sequence[Notification]) -> list[Story]:
     """Return one story for each test of `notifications`, the most urgent first."""
     alerted = ids_alerted(notifications)
     by_test: dict[Test, dict[str, Incident]] = {}
-    for notification in sorted(notifications, key=lambda owed: owed.incident.began):
+    for notification in sorted(notifications, key=lambda notification: notification.incident.began):
         incident = notification.incident
         by_test.setdefault(incident.test, {})[incident.id] = incident
     stories = [_make_story(list(by_id.values()), alerted) for by_id in by_test.values()]
@@ -50,8 +50,11 @@ def make_stories(notifications: Sequence[Notification]) -> list[Story]:
 
 def ids_alerted(notifications: Iterable[Notification]) -> set[str]:
     """Return the ids of the incidents whose alert is among `notifications`."""
-    alerts = [owed for owed in notifications if owed.kind is Kind.ALERT]
-    return {alert.incident.id for alert in alerts}
+    ids = set()
+    for notification in notifications:
+        if notification.kind is Kind.ALERT:
+            ids.add(notification.incident.id)
+    return ids
 
 
 def _make_story(incidents: Sequence[Incident], alerted: set[str]) -> Story:

@@ -95,7 +95,7 @@ def voting_sites(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> d
 
 
 def _one_for_each_node(own_answer: Answer, answers: Iterable[Answer]) -> list[Answer]:
-    """Return one answer of each node id but our own.
+    """Return one answer of each node id other than our own.
 
     A line of nodes.txt that stated no id has an answer of its own.
     """
