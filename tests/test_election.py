@@ -80,7 +80,7 @@ def test_what_makes_a_node_come_later(later: dict[str, Any], why: str) -> None:
 
 
 def test_what_comes_later_in_order() -> None:
-    order = [
+    order: list[dict[str, Any]] = [
         {"interval": 1},
         {"interval": 5},
         {"refused": 1},
@@ -105,7 +105,7 @@ def test_what_comes_later_in_order() -> None:
 def test_living_is_a_round_within_the_interval_and_a_minute(
     interval: int, age: float, living: bool
 ) -> None:
-    facts = {"finished": NOW - age, "interval": interval}
+    facts: dict[str, Any] = {"finished": NOW - age, "interval": interval}
     assert speaker(node("b", interval=9), peer("a", **facts)) == ("a" if living else "b")
     assert speaker(node("a", **facts), peer("b", interval=9)) == ("a" if living else "b"), (
         "so for oneself"

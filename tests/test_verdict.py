@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,10 +137,10 @@ OWN = st.builds(lambda seen: answer("me", seen), st.sampled_from(list(Outcome)))
 
 @given(OWN, ANSWERS, st.randoms(), st.booleans())
 def test_order_does_not_matter(
-    own: Answer, answers: list[Answer], random, incident_open: bool
-) -> None:  # type: ignore[no-untyped-def]
+    own: Answer, answers: list[Answer], chance: random.Random, incident_open: bool
+) -> None:
     shuffled = list(answers)
-    random.shuffle(shuffled)
+    chance.shuffle(shuffled)
     assert verdict.decide(own, answers, 2, incident_open=incident_open) == verdict.decide(
         own, shuffled, 2, incident_open=incident_open
     )

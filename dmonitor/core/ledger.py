@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
 
 from dmonitor.core.incident import owed
 from dmonitor.core.model import Incident, Test
@@ -72,9 +71,7 @@ class Ledger:
         if len(ours) == 1 and _is_known(heard, ours[0]):
             return
         if heard.is_open and all(incident.closed is None for incident in ours):
-            open_here = self.open_for(heard.test, flapping=bool(heard.flapping))
-            if open_here is not None and open_here not in ours:
-                ours.append(open_here)
+            self._add_open_for(heard, ours)
         if ours:
             united = _unite(ours, heard, now)
         elif self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
@@ -84,6 +81,12 @@ class Ledger:
             united = heard._replace(held=now)
         if united not in ours and len(united.ids) <= IDS_LIMIT:
             self.put(united)
+
+    def _add_open_for(self, heard: Incident, ours: list[Incident]) -> None:
+        """Add the incident that is open here for the same test to `ours`, if there is one."""
+        open_here = self.open_for(heard.test, flapping=bool(heard.flapping))
+        if open_here is not None and open_here not in ours:
+            ours.append(open_here)
 
     def _keep(self, incidents: Iterable[Incident]) -> None:
         for incident in incidents:
@@ -119,39 +122,38 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
 
 
 def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
-    """Return the one incident that `ours` and `heard` are together.
-
-    What this node knows itself has precedence, because the ages that peers state are rounded.
-    """
-    every = [*ours, heard]
-    our_ids = {incident_id for incident in ours for incident_id in incident.ids}
-    # If the peer states no id that is new, its rounded beginning tells nothing.
-    began_of = ours if our_ids.issuperset(heard.ids) else every
-    united = Incident(
-        ids=tuple(sorted(our_ids.union(heard.ids))),
-        test=heard.test,
-        began=min(incident.began for incident in began_of),
-        opening=_first_known(every, "opening"),
-        failed=ours[0].failed,
-        closed=_first_known(every, "closed"),
-        closing=_first_known(every, "closing"),
-        flapping=max(incident.flapping for incident in every),
-        alert=_first_known(every, "alert") or "",
-        recovery=_first_known(every, "recovery") or "",
-        reminded=max(incident.reminded for incident in every),
-        void=any(incident.void for incident in every),
-        held=min(incident.held for incident in ours),
-    )
-    owed_before = owed(ours[0]._replace(removed=False))
+    """Return the one incident that `ours` and `heard` are together."""
+    known = ours[0]._replace(test=heard.test, removed=False)
+    owed_before = owed(known)
+    for incident in ours[1:]:
+        known = _merge(known, incident)
+    united = _merge(known, heard)._replace(held=known.held)
+    if set(known.ids).issuperset(heard.ids):
+        # The peer states no id that is new, so its rounded beginning tells nothing.
+        united = united._replace(began=known.began)
     if owed(united) != owed_before:
-        return united._replace(held=now)
+        united = united._replace(held=now)
     return united
 
 
-def _first_known(incidents: Iterable[Incident], field: str) -> Any:
-    """Return the first value of `field` that is neither None nor empty; None if there is none."""
-    for incident in incidents:
-        value = getattr(incident, field)
-        if value is not None and value != "":
-            return value
-    return None
+def _merge(first: Incident, second: Incident) -> Incident:
+    """Return `first` with all that `second` tells in addition.
+
+    This node's own knowledge comes first, because the ages that peers state are rounded.
+    """
+    closed = first.closed
+    if closed is None:
+        closed = second.closed
+    return first._replace(
+        ids=tuple(sorted({*first.ids, *second.ids})),
+        began=min(first.began, second.began),
+        opening=first.opening or second.opening,
+        closed=closed,
+        closing=first.closing or second.closing,
+        flapping=max(first.flapping, second.flapping),
+        alert=first.alert or second.alert,
+        recovery=first.recovery or second.recovery,
+        reminded=max(first.reminded, second.reminded),
+        void=first.void or second.void,
+        held=min(first.held, second.held),
+    )

@@ -1,7 +1,7 @@
 """Make a result of what a plugin did (rule R1), or of what came of greeting a peer (rule R7).
 
-Pure: a wait status and bytes, or a Contact, in; an outcome and a line of text out. Starting the
-plugin and greeting the peer are done elsewhere.
+Pure: a wait status and some bytes, or a Contact, in; an outcome and a line of text out. Starting
+the plugin and greeting the peer are done elsewhere.
 """
 
 from __future__ import annotations

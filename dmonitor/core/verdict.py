@@ -42,9 +42,13 @@ def decide(
 
 def _conclude(own_vote: Vote, counted: Sequence[Answer], quorum: int) -> Verdict:
     """Return the verdict on a test about which the peers had to be asked (R3)."""
-    failing = {answer.node.site for answer in counted if answer.vote is Vote.FAILING}
-    failing.discard("")  # an unknown site
-    somebody_passes = any(answer.vote is Vote.PASSING for answer in counted)
+    failing = set()
+    somebody_passes = False
+    for answer in counted:
+        if answer.vote is Vote.PASSING:
+            somebody_passes = True
+        elif answer.vote is Vote.FAILING and answer.node.site:
+            failing.add(answer.node.site)
     if len(failing) >= quorum:
         return Verdict.DOWN
     if own_vote is Vote.FAILING:
@@ -60,9 +64,13 @@ def _count_each_node_once(own_answer: Answer, answers: Sequence[Answer]) -> tupl
     voters = {answer.node_id for answer in counted if answer.vote is Vote.FAILING}
     heard = [(answer.node_id, answer.node.site) for answer in (own_answer, *answers)]
     sites = voting_sites(heard, voters)
-    return tuple(
-        _move_to_site(answer, sites.get(answer.node_id, answer.node.site)) for answer in counted
-    )
+    at_their_sites = []
+    for answer in counted:
+        site = sites.get(answer.node_id, answer.node.site)
+        if site != answer.node.site:
+            answer = answer._replace(node=Node(answer.node.name, site))
+        at_their_sites.append(answer)
+    return tuple(at_their_sites)
 
 
 def voting_sites(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> dict[str, str]:
@@ -76,30 +84,27 @@ def voting_sites(heard: Iterable[tuple[str, str]], voters: Collection[str]) -> d
     for node_id, site in heard:
         if node_id in voters and site:
             sites_of.setdefault(node_id, set()).add(site)
+    # A node that is heard at one site has no choice, so it comes first.
+    order = sorted(sites_of, key=lambda node_id: (len(sites_of[node_id]), node_id))
     chosen: dict[str, str] = {}
-    for node_id in sorted(sites_of, key=lambda node_id: (len(sites_of[node_id]), node_id)):
+    for node_id in order:
         sites = sites_of[node_id]
         already_voting = sites.intersection(chosen.values())
         chosen[node_id] = min(already_voting or sites)
     return chosen
 
 
-def _move_to_site(answer: Answer, site: str) -> Answer:
-    if site == answer.node.site:
-        return answer
-    return answer._replace(node=Node(answer.node.name, site))
-
-
 def _one_for_each_node(own_answer: Answer, answers: Iterable[Answer]) -> list[Answer]:
-    """Return one answer of each node id but our own.
+    """Return one answer of each node id other than our own.
 
     A line of nodes.txt that stated no id has an answer of its own.
     """
     by_node: dict[str, Answer] = {}
     for answer in sorted(answers, key=_precedence):
-        if answer.node_id != own_answer.node_id:
-            key = answer.node_id or f"silent {answer.node.name}"
-            by_node.setdefault(key, answer)
+        if answer.node_id == own_answer.node_id:
+            continue
+        key = answer.node_id or f"silent {answer.node.name}"
+        by_node.setdefault(key, answer)
     return sorted(by_node.values(), key=lambda answer: (answer.node.name, answer.node_id))
 
 
