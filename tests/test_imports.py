@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import html
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from local_nodes import LocalNode, Place, running
 
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
+DOC = Path(__file__).parents[1] / "doc"
 # Each room may import those above it; within a room, imports run one way.
 ROOMS = ("base", "core", "execution", "store", "config", "net", "operator", "")
 TOP = {"check", "command", "dmonitord", "driver", "facts", "observer"}
@@ -172,6 +175,31 @@ def test_few_start_processes() -> None:
             getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)
         } & STARTERS
         assert called == MAY_START.get(name, set()), name
+
+
+def test_the_design_page_names_every_module() -> None:
+    """A stranger finds each module, and its room, in doc/design.md."""
+    page = (DOC / "design.md").read_text()
+    rooms = page.partition("## Rooms")[2].partition("## The way of one test")[0]
+    assert len(MODULES) > 50
+    for name in MODULES:
+        assert f"`{name.rpartition('.')[2]}`" in rooms, name
+    for room in filter(None, ROOMS):
+        assert f"| `{room}/` |" in rooms, room
+
+
+def test_the_picture_is_drawn_from_its_text() -> None:
+    """doc/architecture.svg shows what doc/architecture.dot says, and that names only what there is."""
+    text = (DOC / "architecture.dot").read_text()
+    drawn = (DOC / "architecture.svg").read_text()
+    lines = [line for label in re.findall(r'label="([^"]+)"', text) for line in label.split("\\n")]
+    assert len(lines) > 40
+    for line in lines:
+        assert html.escape(line, quote=False) in html.unescape(drawn).replace("&", "&amp;"), line
+    modules = {name.rpartition(".")[2] for name in MODULES}
+    boxes = re.findall(r'^        \w+ \[label="([^"]+)"\]', text, re.MULTILINE)
+    first_words = {label.split("\\n")[0].split(",")[0] for label in boxes}
+    assert first_words <= modules, first_words - modules
 
 
 # What a quiet round must not load: each of these takes a millisecond at least, of a start that takes twenty.
