@@ -20,6 +20,7 @@ from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
 from dmonitor.core.effects import Greet, Observation, Observe, Rehearse, RoundClock
 from dmonitor.core.model import (
+    BUSY,
     Answer,
     Contact,
     Incident,
@@ -32,7 +33,6 @@ from dmonitor.core.model import (
     Test,
     node_test,
 )
-from dmonitor.net.exchange import IS_BUSY
 from dmonitor.net.peers import Asker
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def _rehearsals(peer: str, test: Test, asker: Asker) -> list[Rehearsal]:
     """Return what `asker` was answered for `test`; `peer` is empty for this node's own daemon."""
     rehearsals = []
     for answer in asker.answers(test):
-        if answer.reason != IS_BUSY:
+        if answer.reason != BUSY:
             rehearsals.append(Rehearsal(test, peer, answer))
     return rehearsals
 

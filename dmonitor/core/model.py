@@ -128,6 +128,9 @@ def unlisted(name: str, nodes: Iterable[Node]) -> Node:
     return Node(name, name)
 
 
+BUSY = "it is busy"  # the reason of an answer that does not come because the peer sheds load
+
+
 class Answer(NamedTuple):
     """What one node sees for one test: this node's own result, or a peer's answer."""
 

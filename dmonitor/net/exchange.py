@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from dmonitor.base import log
-from dmonitor.core.model import Answer, Contact, Node, Result, Test
+from dmonitor.core.model import BUSY, Answer, Contact, Node, Result, Test
 from dmonitor.net import protocol
 from dmonitor.net.connection import NEVER, Connection
 from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
@@ -19,7 +19,6 @@ from dmonitor.net.statement import Interest, PendingStatement
 
 STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
 ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came later
-IS_BUSY = "it is busy"
 
 
 class Exchange:
@@ -159,7 +158,7 @@ class Exchange:
         elif reply.test not in self.asked:
             log.debug("unexpected-answer", peer=self._node.name, test=str(reply.test))
         elif reply.reason == protocol.BUSY:
-            self.no_answer(reply.test, IS_BUSY)
+            self.no_answer(reply.test, BUSY)
         else:
             answer = Answer(self._node, self.peer.node_id, _result_of(reply), reply.age)
             self._answer(reply.test, answer)

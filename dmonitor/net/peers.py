@@ -1,22 +1,26 @@
 """All peers at once: ask them what they see, and greet them for what they know (R3, R7, R10).
 
 It has one session for each peer, and collects what comes of them. Each session has its own
-deadlines, so that no peer delays the answer of another.
+deadlines, so that no peer delays the answer of another. The modules of a session are imported only
+if there are peers, because a round without them should not pay for that.
 """
 
 from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
 from dmonitor.core.model import Answer, Contact, Node, Test
-from dmonitor.net.connection import NEVER, Caller
-from dmonitor.net.session import PeerSession
-from dmonitor.net.statement import Interest
+
+if TYPE_CHECKING:
+    from dmonitor.net.session import PeerSession
+
+_NEVER = float("inf")
 
 
 def _no_incarnation() -> str:
@@ -37,7 +41,7 @@ class Asker:
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        peers: Iterable[Peer],
+        peers: Sequence[Peer],
         node_id: str,
         settings: Settings,
         keys: Keys,
@@ -64,8 +68,13 @@ class Asker:
         self._visiting = visiting
         self._heard = heard
         self._answers: dict[Test, dict[Node, Answer]] = {}
-        caller = Caller(selector, node_id, settings, keys, clock, own_incarnation, visiting)
         self._sessions: list[PeerSession] = []
+        if not peers:
+            return
+        from dmonitor.net.connection import Caller
+        from dmonitor.net.session import PeerSession
+
+        caller = Caller(selector, node_id, settings, keys, clock, own_incarnation, visiting)
         for peer in peers:
             self._sessions.append(PeerSession(peer, caller, self._answered, self._contacted))
 
@@ -90,6 +99,10 @@ class Asker:
         It comes with the account of each incident of which no id `is_known`, and with that of each
         incident in `open_ids` which the peer does not list.
         """
+        if not self._sessions:
+            return
+        from dmonitor.net.statement import Interest
+
         interest = Interest(is_known, list(open_ids), self._digest, self._visiting)
         for session in self._sessions:
             session.greet(interest)
@@ -110,8 +123,8 @@ class Asker:
 
     def pause(self) -> float | None:
         """Return the seconds until `tick` is due; None if nothing is awaited."""
-        deadline = min((session.deadline() for session in self._sessions), default=NEVER)
-        if deadline == NEVER:
+        deadline = min((session.deadline() for session in self._sessions), default=_NEVER)
+        if deadline == _NEVER:
             return None
         return max(0.0, deadline - time.monotonic())
 

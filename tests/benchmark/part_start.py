@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contestants import Dmonitor, Plugin
 from frame import PYTHON, Bench, Row, cpus, interleaved, measured, ratios
 
-TIMES = 3  # the CPU of the interpreter, at the most
+TIMES = 4  # the CPU of the interpreter, at the most
 _LEAST = 20  # repeats
 
 
