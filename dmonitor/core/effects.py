@@ -149,7 +149,7 @@ class RoundConfig(NamedTuple):
 
 
 class Observe(NamedTuple):
-    """Run all tests, greet all peers, and ask them about each test that has to be confirmed.
+    """Run all tests, greet all peers, and ask them about each test that fails or is open.
 
     Sent back: an Observation.
     """
@@ -233,7 +233,7 @@ class Observation(NamedTuple):
     judgements: Mapping[Test, Judgement]
     # What came of greeting each peer.
     contacts: Sequence[Contact]
-    # The tests that had to be confirmed, so that the peers were asked about them.
+    # The tests that the peers were asked about.
     asked: frozenset[Test]
 
 

@@ -1,8 +1,9 @@
 """The words of dmonitor as values: tests, results, answers, votes, verdicts, incidents.
 
 Pure data, which every other module uses. Nothing here decides, reads or sends anything. A `Time` is
-in seconds on the clock of the node that has it; other floats are durations in seconds. The
-annotations say what the state may hold and what a peer may state: `codec` reads them at run time.
+in seconds on the clock of the node that has it; other floats are durations in seconds, unless a
+comment says otherwise. The annotations say what the state may hold and what a peer may state:
+`codec` reads them at run time, and moves each `Time` to the reader's clock.
 """
 
 import enum
@@ -217,7 +218,7 @@ class TestState(NamedTuple):
 
     verdict: Verdict = Verdict.UP
     own_outcome: Outcome = Outcome.OK  # what this node's own plugin said last
-    since: float = 0.0  # when the verdict became what it is
+    since: float = 0.0  # when it came to this verdict, on this node's clock; 0: not known
     downs: int = 0  # DOWN verdicts in a row; it stops at `confirm`
 
 
@@ -300,7 +301,7 @@ class NodeStatus(NamedTuple):
     at: Time  # when it stated this
     interval: Interval = 1  # minutes between its rounds
     finished: Time = float("-inf")  # when its last round ended
-    speaks: bool = False  # it has an address to mail
+    speaks: bool = False  # it has an address to mail, so it can be the speaker
     stores: bool = True  # it can store that something was told
     refused: int = 0  # hand-overs refused in a row
     tests: Digest = ""  # of the tests that it has
@@ -309,7 +310,7 @@ class NodeStatus(NamedTuple):
     rounds: int = 0  # from which the interval is measured
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
-    wall: float = 0.0  # what its wall clock says; 0: it does not say
+    wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
 
 
 class Statement(NamedTuple):

@@ -19,8 +19,8 @@ from dmonitor.base import names, user
 from dmonitor.execution import plugin, processes
 
 SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
-# Seconds that a hook may take. A round that waits for wakes (R5) greets its peers as often, and it
-# may have to mail what it hears from them.
+# Seconds that a hook may take. A round that stays greets its peers as often (R5), and what it hears
+# from them must not wait for a hook that hangs.
 HOOK_LIMIT = 10.0
 _LEAST_LIMIT = 1.0  # seconds; a program that would get less is not started
 _CONCURRENCY = 20  # programs that run at the same time
@@ -33,7 +33,7 @@ _ENVIRONMENT = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8"}
 
 
 class Letter(NamedTuple):
-    """One notification for one recipient: which program gets what."""
+    """One mail, or what one hook is told: which program gets what."""
 
     command: tuple[str, ...]  # the program, and its arguments
     content: bytes  # its standard input
