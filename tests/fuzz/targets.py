@@ -1,6 +1,6 @@
 """The targets of the fuzzer: each reader of foreign bytes on port 2929, as a function of the bytes.
 
-A target raises nothing, whatever the bytes are. In `run.py` a fuzzer looks for bytes that break
+A target raises nothing, whatever the bytes are. In `fuzz.py` a fuzzer looks for bytes that break
 one; tests/test_fuzz.py plays again what it has found.
 """
 
