@@ -86,7 +86,7 @@ def test_a_key_is_made_and_shown(node: LocalNode) -> None:
 def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     one, two, three = ("1" * 32, "2" * 64, "3" * 40)
     assert key(node, "set", stdin=one + "\n")[0] == 0 and keyfile.load_keys(
-        node.config, Problems()
+        str(node.config), Problems()
     ) == (one.encode(),)
     assert (
         key(node, "set", stdin=one)[1] == "key already holds this key\n"
@@ -95,7 +95,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     assert key(node, "set", stdin=two)[1].endswith(
         "still accepted. When all nodes have the new one, on each:\n  dmonitor key drop\n"
     )
-    assert keyfile.load_keys(node.config, Problems()) == (two.encode(), one.encode())
+    assert keyfile.load_keys(str(node.config), Problems()) == (two.encode(), one.encode())
     for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
         assert status == os.EX_TEMPFAIL and wrong.startswith(
             "dmonitor: the key was not changed: key.old is still accepted"
@@ -108,7 +108,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     )
     for _ in range(2):
         assert key(node, "drop") == (0, "The old key is no longer accepted.\n", "")
-    assert keyfile.load_keys(node.config, Problems()) == (two.encode(),)
+    assert keyfile.load_keys(str(node.config), Problems()) == (two.encode(),)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     found = "what came on stdin is not one word of that kind" if text else "stdin is empty"
     why = f"no key was set: {found}; a key is one word of 32 or more printable characters"
     assert key(node, "set", stdin=text) == (65, "", f"dmonitor: {why}\n")
-    assert keyfile.load_keys(node.config, Problems()) == (before.encode(),)
+    assert keyfile.load_keys(str(node.config), Problems()) == (before.encode(),)
 
 
 def test_usage(node: LocalNode) -> None:
@@ -156,13 +156,14 @@ def test_a_key_that_cannot_be_used(node: LocalNode, mode: int, text: str, fault:
 @pytest.mark.parametrize("name", ["directory", "fifo", "dangling"])
 def test_a_key_that_is_no_file(node: LocalNode, name: str) -> None:
     path = node.config / "key"
-    {
-        "directory": path.mkdir,
-        "fifo": lambda: os.mkfifo(path),
-        "dangling": lambda: path.symlink_to("nowhere"),
-    }[name]()
-    if name == "fifo":
-        path.chmod(0o640)
+    match name:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+            path.chmod(0o640)
+        case "dangling":
+            path.symlink_to("nowhere")
     assert node.run("dmonitord").returncode == os.EX_CONFIG
 
 
@@ -219,9 +220,11 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
 
     problems = Problems()
     with monkeypatch.context() as patch:
-        patch.setattr(keyfile.os, "open", late)
-        assert keyfile.load_keys(node.config, problems) == (b"o" * 32,) and problems == []
-    assert keyfile.load_keys(node.config, problems) == (b"n" * 32, b"o" * 32) and problems == []
+        patch.setattr(os, "open", late)
+        assert keyfile.load_keys(str(node.config), problems) == (b"o" * 32,) and problems == []
+    assert (
+        keyfile.load_keys(str(node.config), problems) == (b"n" * 32, b"o" * 32) and problems == []
+    )
 
 
 def answer(called: LocalNode, keys: keyfile.Keys, listen: str = "127.0.0.32") -> str:
@@ -256,7 +259,9 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
         while not over.is_set():
             problems = Problems()
             if (
-                reason := answer(called, keyfile.load_keys(caller.config, problems), caller.address)
+                reason := answer(
+                    called, keyfile.load_keys(str(caller.config), problems), caller.address
+                )
                 or str(list(map(str, problems)))[1:-1]
             ):
                 lost.append(f"{caller.address} of {called.address}: {reason}")

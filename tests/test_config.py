@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,10 +289,10 @@ def test_an_entry_that_cannot_be_read_is_a_problem_and_no_exception(
     (tree / "hosts.d/other").symlink_to(tree)
     real = os.stat
 
-    def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
+    def stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
         if str(path).endswith(("/other", "/root", "dmonitor.conf")):
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, *arguments, **named)  # type: ignore[arg-type]
+        return real(path, *arguments, **named)
 
     monkeypatch.setattr(os, "stat", stat)
     loaded = load(tree)
@@ -354,8 +355,8 @@ def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
         assert found.until == (until and pytest.approx(until, abs=0.001))
     real = os.stat
 
-    def stat(path: object, *arguments: object, **named: object) -> os.stat_result:
-        found = real(path, *arguments, **named)  # type: ignore[arg-type]
+    def stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
+        found = real(path, *arguments, **named)
         return (
             found
             if path != str(file)

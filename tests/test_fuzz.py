@@ -105,7 +105,7 @@ def test_a_short_run_of_the_fuzzer(name: str, tmp_path: Path) -> None:
     corpus = tmp_path / name
     shutil.copytree(FUZZ / "corpus" / name, corpus)
     ran = subprocess.run(
-        [sys.executable, str(FUZZ / "run.py"), name, "3", str(corpus)],
+        [sys.executable, str(FUZZ / "fuzz.py"), name, "3", str(corpus)],
         capture_output=True,
         text=True,
         timeout=60,

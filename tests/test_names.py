@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_no_grammar_takes_a_hostile_name(name: str) -> None:
         (names.is_parameter, "PORT"),
     ],
 )
-def test_ordinary_names_are_taken(grammar, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_ordinary_names_are_taken(grammar: Callable[[str], bool], name: str) -> None:
     assert grammar(name)
 
 

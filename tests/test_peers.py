@@ -37,7 +37,17 @@ from dmonitor.core.model import (
     Verdict,
     node_test,
 )
-from dmonitor.net import connection, conversation, exchange, peers, protocol, server, session, wire
+from dmonitor.net import (
+    access,
+    connection,
+    conversation,
+    exchange,
+    peers,
+    protocol,
+    server,
+    session,
+    wire,
+)
 from dmonitor.net.protocol import Greeting, Reply
 from dmonitor.net.session import Event, State
 
@@ -390,7 +400,7 @@ def test_only_a_greeting_makes_a_session_talk() -> None:
                 assert state is State.GREETING
 
 
-def test_a_session_goes_through_the_table(fakes: Fakes) -> None:
+def test_a_session_goes_through_the_table(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is IDLE until something is wanted, and OVER once it has no connection."""
     fakes.add("paris", good())
     with Talk(fakes) as talk:
@@ -402,7 +412,7 @@ def test_a_session_goes_through_the_table(fakes: Fakes) -> None:
             move(event)
             seen.append(only.state)
 
-        only._move = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(only, "_move", watched)
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
         talk.asker.close()
@@ -473,7 +483,7 @@ class Talk:
     fakes: Fakes
     digest: str = DIGEST
     keys: Keys = None
-    heard: Callable[[Contact], object] = bool
+    heard: Callable[[Contact], None] = lambda _: None
     own_incarnation: Callable[[], str | None] = str
     visiting: bool = False
 
@@ -489,7 +499,7 @@ class Talk:
             digest=self.digest,
             clock=lambda: NOW,
             own_incarnation=self.own_incarnation,
-            heard=self.heard,  # type: ignore[arg-type]
+            heard=self.heard,
             visiting=self.visiting,
         )
         return self
@@ -747,14 +757,14 @@ class FakeFacts:
 
 
 @dataclasses.dataclass
-class FakeAccess:
+class FakeAccess(access.Access):
     admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
     names: frozenset[str] = frozenset({"paris"})
     keys: Keys = None
     greeting = Greeting("paris", PARIS)
 
-    def judge(self, address: str, then: Callable[[bool], None]) -> None:
-        then(address in self.admitted)
+    def judge(self, address: str, decided: Callable[[bool], None]) -> None:
+        decided(address in self.admitted)
 
 
 @pytest.fixture
@@ -764,7 +774,7 @@ def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.B
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    made = server.Server(selector, [listener], facts, 5, FakeAccess())  # type: ignore[arg-type]
+    made = server.Server(selector, [listener], facts, 5, FakeAccess())
     yield made, facts, selector
     made.close()
     selector.close()
@@ -1092,12 +1102,12 @@ class Between:
             numbers = {">": 0, "<": 0}
             rest = {">": b"", "<": b""}
             with selectors.DefaultSelector() as selector:
-                selector.register(connection, selectors.EVENT_READ, (">", onward))
-                selector.register(onward, selectors.EVENT_READ, ("<", connection))
+                selector.register(connection, selectors.EVENT_READ, (">", connection, onward))
+                selector.register(onward, selectors.EVENT_READ, ("<", onward, connection))
                 while True:
                     for key, _ in selector.select(5):
-                        mark, to = key.data
-                        data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
+                        mark, source, to = key.data
+                        data = source.recv(1 << 16)
                         if not data:
                             return
                         *lines, rest[mark] = (rest[mark] + data).split(b"\n")
@@ -1110,22 +1120,26 @@ class Between:
 
 @pytest.fixture
 def keyed(
-    fakes: Fakes,
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[tuple[str, int], FakeFacts, list[Test], dict[str, list[str]]]]:
     """A daemon with a key, at the last address, served by a thread; what it ran, and what it logged."""
     listener = socket.create_server((ADDRESSES[8], fakes.port))
     listener.setblocking(False)
-    selector, facts, ran, noted = selectors.DefaultSelector(), FakeFacts(), [], {}  # type: ignore[var-annotated]
+    selector, facts = selectors.DefaultSelector(), FakeFacts()
+    ran: list[Test] = []
+    noted: dict[str, list[str]] = {}
 
     def run(test: Test, done: Callable[[Test, Result], None]) -> None:
         ran.append(test)
         done(test, Result(Outcome.FAIL, "seen"))
 
-    facts.run = run  # type: ignore[method-assign]
-    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)))  # type: ignore[arg-type]
-    made._log.warning = lambda subject, event, **told: noted.setdefault(event, []).append(  # type: ignore[method-assign]
-        str(told.get("reason"))
-    )
+    monkeypatch.setattr(facts, "run", run)
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)))
+
+    def note(_: str, event: str, **told: object) -> None:
+        noted.setdefault(event, []).append(str(told.get("reason")))
+
+    monkeypatch.setattr(made._log, "warning", note)
     over = threading.Event()
 
     def serve() -> None:

@@ -32,7 +32,9 @@ from dmonitor.net.protocol import Greeting, Lines, ProtocolError, Question, Refu
 SSH = Test("www.example.com", "ssh")
 MANUAL = Path(__file__).parents[1] / "man" / "dmonitor-protocol.7"
 
-GREETINGS = [
+Message = Greeting | Question | Request | Reply | Refusal
+Read = Callable[[bytes], object]
+GREETINGS: list[tuple[Message, bytes]] = [
     (
         Greeting("oslo.example.com", "0123456789ab"),
         b"dmonitor 1 name=oslo.example.com id=0123456789ab\n",
@@ -42,7 +44,7 @@ GREETINGS = [
         b"dmonitor 1 name=oslo id=0123456789ab run=fedcba98\n",
     ),
 ]
-REQUESTS = [
+REQUESTS: list[tuple[Message, bytes]] = [
     (Question(SSH), b"test www.example.com/ssh\n"),
     (Request("quit"), b"quit\n"),
     (Request("greet"), b"greet\n"),
@@ -50,7 +52,7 @@ REQUESTS = [
     (Request("incident", "0123456789ab"), b"incident 0123456789ab\n"),
     (Question(Test("2001:db8::1", "http:80")), b"test 2001:db8::1/http:80\n"),
 ]
-REPLIES = [
+REPLIES: list[tuple[Message, bytes]] = [
     (
         Reply(SSH, Result(Outcome.OK, "SSH-2.0", 0.25), 1.5),
         b"answer www.example.com/ssh OK age=1.5 duration=0.250 text=SSH-2.0\n",
@@ -74,7 +76,7 @@ REPLIES = [
     (Refusal("malformed", "what?"), b"error malformed text=what?\n"),
     (Refusal("malformed"), b"error malformed\n"),
 ]
-TABLE = [
+TABLE: list[tuple[Read, Message, bytes]] = [
     *((protocol.read_greeting, *row) for row in GREETINGS),
     *((protocol.read_request, *row) for row in REQUESTS),
     *((protocol.read_reply, *row) for row in REPLIES),
@@ -82,13 +84,13 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("read", "message", "line"), TABLE)
-def test_both_ways(read, message, line: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_both_ways(read: Read, message: Message, line: bytes) -> None:
     assert protocol.write(message) == line
     assert read(line.rstrip(b"\n")) == message
 
 
 @pytest.mark.parametrize(("read", "message", "line"), TABLE)
-def test_whole_by_the_byte_and_with_more_behind(read, message, line: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_whole_by_the_byte_and_with_more_behind(read: Read, message: Message, line: bytes) -> None:
     for data in (line, line.replace(b"\n", b"\r\n"), line + line[:-1]):
         assert [read(got) for got in Lines(4000).feed(data)] == [message]
     lines = Lines(4000)

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import HOSTILE, LONG, plant, strays
@@ -108,10 +109,12 @@ def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
     assert bench.run("echo OK $(ls /proc/self/fd | tr '\\n' ' ')").text in ("0 1 2 3", "0 1 2")
 
 
+# What each plugin gave, what it was to give, and the seconds that the slowest took.
+HostileResults = tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]
+
+
 @pytest.fixture(scope="module")
-def hostile_results(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]:
+def hostile_results(tmp_path_factory: pytest.TempPathFactory) -> HostileResults:
     bench = Bench(tmp_path_factory.mktemp("plugins"))
     expected = plant(bench.plugins)
     bench.submit(*expected)
@@ -123,7 +126,7 @@ def hostile_results(
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "dangling", "missing", "directory"])
-def test_hostile(name: str, hostile_results) -> None:  # type: ignore[no-untyped-def]
+def test_hostile(name: str, hostile_results: HostileResults) -> None:
     results, expected, _ = hostile_results
     outcome, text = expected[name]
     assert results[name].outcome is outcome
@@ -135,7 +138,7 @@ def test_there_are_thirty() -> None:
     assert len(HOSTILE) >= 30
 
 
-def test_the_limit_holds(hostile_results) -> None:  # type: ignore[no-untyped-def]
+def test_the_limit_holds(hostile_results: HostileResults) -> None:
     *_, took = hostile_results
     assert LIMIT <= took < LIMIT + 1
 
@@ -446,10 +449,10 @@ def test_no_room_for_a_process_is_waited_for(bench: Bench, monkeypatch: pytest.M
     bench.runner.close()
     real, refused = os.posix_spawn, itertools.count()
 
-    def spawn(*arguments: object, **named: object) -> int:
+    def spawn(*arguments: Any, **named: Any) -> int:
         if next(refused) in range(5, 25):
             raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
-        return real(*arguments, **named)  # type: ignore[arg-type]
+        return real(*arguments, **named)
 
     monkeypatch.setattr(os, "posix_spawn", spawn)
     bench.runner = Runner(bench.selector, 100)
@@ -481,10 +484,10 @@ def test_a_system_that_does_not_say_how_busy_it_is(
 ) -> None:
     real = os.open
 
-    def refuse(path: object, *arguments: object, **named: object) -> int:
+    def refuse(path: Any, *arguments: Any, **named: Any) -> int:
         if path == "/proc/loadavg":
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
-        return real(path, *arguments, **named)  # type: ignore[arg-type]
+        return real(path, *arguments, **named)
 
     monkeypatch.setattr(os, "open", refuse)
     bench = Bench(tmp_path)

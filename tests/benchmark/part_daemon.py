@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import selectors
 import shutil
@@ -14,7 +15,7 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from calls import Conversation, free_port
@@ -153,7 +154,9 @@ def _remembered(bench: Bench, node: LocalNode) -> Iterator[Row]:
         )
 
 
-def _rate(say, read, pid: int) -> tuple[float, float]:  # type: ignore[no-untyped-def]
+def _rate(
+    say: Callable[[bytes], object], read: Callable[[], bytes], pid: int
+) -> tuple[float, float]:
     """Ask in turn; return answers for each second of CPU time of `pid`, and the median seconds for an answer."""
     took = []
     before = _cpu(pid)
@@ -173,7 +176,7 @@ def _cpu(pid: int) -> float:
     )  # the process's CPU clock, as clock_getcpuclockid(3) makes it
 
 
-def _echo(port: int, ready) -> None:  # type: ignore[no-untyped-def]
+def _echo(port: int, ready: multiprocessing.synchronize.Event) -> None:
     with socket.create_server((ADDRESS, port)) as listener:
         ready.set()
         while True:

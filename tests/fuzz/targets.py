@@ -1,6 +1,6 @@
 """The targets of the fuzzer: each reader of foreign bytes on port 2929, as a function of the bytes.
 
-A target raises nothing, whatever the bytes are. In `run.py` a fuzzer looks for bytes that break
+A target raises nothing, whatever the bytes are. In `fuzz.py` a fuzzer looks for bytes that break
 one; tests/test_fuzz.py plays again what it has found.
 """
 
@@ -18,7 +18,7 @@ from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
 from dmonitor.core.model import Incident, Node, NodeStatus, Outcome, Result, Statement, Test
-from dmonitor.net import auth, peers, protocol, server
+from dmonitor.net import access, auth, peers, protocol, server
 
 KEY, OTHER_KEY = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
 NONCES = "0" * 32, "1" * 32
@@ -98,14 +98,14 @@ class _Facts:
 
 
 @dataclasses.dataclass
-class _Access:
+class _Access(access.Access):
     keys: Keys
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
     greeting = protocol.Greeting("paris", "0123456789ab")
 
-    def judge(self, address: str, then: Callable[[bool], None]) -> None:
-        then(address in self.admitted)
+    def judge(self, address: str, decided: Callable[[bool], None]) -> None:
+        decided(address in self.admitted)
 
 
 class _Listener:
@@ -132,8 +132,8 @@ def daemon(data: bytes) -> None:
             theirs,
             mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[0])),
         ):
-            made = server.Server(selector, [], _Facts(), 5, _Access(keys))  # type: ignore[arg-type]
-            made._accept(_Listener(ours))  # type: ignore[arg-type]
+            made = server.Server(selector, [], _Facts(), 5, _Access(keys))
+            made._accept(_Listener(ours))  # type: ignore[arg-type] # has only what the server calls
             asked = signed(data, keys) if keys else data
             said = b"".join(_play(selector, theirs, asked, lambda: made._conversations))  # noqa: B023
             assert not made._conversations and not selector.get_map()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Let a coverage-guided fuzzer (atheris) look for bytes that break a target.
 
-Usage: run.py TARGET SECONDS [CORPUS].
+Usage: fuzz.py TARGET SECONDS [CORPUS].
 
 What it finds of interest is added to CORPUS, which is tests/fuzz/corpus/TARGET unless named. Ends with 0 if nothing broke.
 """
