@@ -9,6 +9,7 @@ import email.message
 import http.server
 import os
 import secrets
+import socket
 import socketserver
 import sys
 import tempfile
@@ -220,11 +221,24 @@ def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None)
     expect(place, down, f"UP 2 tests on {TARGET}: http, ssh")
 
 
+def take_turn() -> socket.socket:
+    """Wait until no other demo runs in this network, because the addresses are the same; return what others wait for."""
+    turn = socket.socket(socket.AF_UNIX)
+    for _ in range(300):
+        try:
+            turn.bind("\0dmonitor-demo")
+            break
+        except OSError:
+            time.sleep(0.2)
+    return turn
+
+
 def main() -> int:
     """Tell the story in a temporary directory; return 0 if it went as it should."""
+    turn = take_turn()
     began = time.monotonic()
     target = Target()
-    with tempfile.TemporaryDirectory(prefix="dmonitor-demo.") as directory:
+    with turn, tempfile.TemporaryDirectory(prefix="dmonitor-demo.") as directory:
         place = Place(Path(directory))
         nodes = make_nodes(place)
         try:
