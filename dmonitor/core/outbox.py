@@ -55,7 +55,7 @@ class Outbox:
     ) -> dict[str, list[Notification]]:
         """Return one mail for each address: what is `due` now, and what it is still owed.
 
-        `find` returns the incident that has one of the ids, as it is known now. A notification
+        `find` returns the incidents that have one of the ids, as they are known now. A notification
         is tried once in a round, so the mails count as tried from now on.
         """
         self._refresh(find)
