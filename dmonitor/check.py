@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from dmonitor.execution import delivery
 
 PROGRAM = "dmonitor-check"
-_ROUND_HANGS_AFTER = (
-    120.0  # seconds for which a round may hold the lock before the next one ends it
-)
+# Seconds for which a round may hold the lock; then the next round ends it.
+_ROUND_HANGS_AFTER = 120.0
 _END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
 _TEST_ALERT_PATIENCE = 60  # seconds for all mails of --test-alert together
 

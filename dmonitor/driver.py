@@ -94,9 +94,11 @@ class Driver:
         answer = None
         try:
             while True:
-                answer = self._do(script.send(answer))
-        except StopIteration as end:
-            return bool(end.value)
+                try:
+                    effect = script.send(answer)
+                except StopIteration as end:
+                    return bool(end.value)
+                answer = self._do(effect)
         finally:
             self._observer.close()
 

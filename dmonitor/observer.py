@@ -162,7 +162,7 @@ class Observer:
         passing = self._passing()
         if not passing:
             return ()
-        own_test, peer_test, failed_peer = _choose_tests(passing, wanted.failures)
+        own_test, peer_test, failed_peer = choose_tests(passing, wanted.failures)
         _ask_anew(self._mirror, own_test, self._me)
         node = self._rehearsing_peer(peer_test, failed_peer)
         if node:
@@ -311,24 +311,25 @@ def _in_order(test: Test) -> tuple[bool, Test]:
     return test.host == names.NODE, test
 
 
-def _choose_tests(
+def choose_tests(
     passing: Mapping[str, Test], failures: Sequence[RehearsalFailure]
 ) -> tuple[Test, Test, str]:
-    """Return the test for this node's own daemon, that for a peer, and the peer that failed last.
+    """Return the test for this node's own daemon, that for a peer, and the peer that failed.
 
-    A test that failed in the last rehearsal, and passes here, comes first; else chance chooses.
-    The peer is empty if none failed.
+    A test that failed in an earlier rehearsal, and passes here, comes first. Chance chooses between
+    several, so that each is asked again although another one goes on failing. The peer is empty if
+    none failed.
     """
     own_test = peer_test = _by_chance(list(passing.values()))
     failed_peer = ""
-    for failure in failures:
-        if failure.test not in passing:
-            continue
-        if failure.peer:
-            peer_test = passing[failure.test]
-            failed_peer = failure.peer
-        else:
-            own_test = passing[failure.test]
+    again = [failure for failure in failures if failure.test in passing]
+    of_own_daemon = [failure for failure in again if not failure.peer]
+    of_peers = [failure for failure in again if failure.peer]
+    if of_own_daemon:
+        own_test = passing[_by_chance(of_own_daemon).test]
+    if of_peers:
+        failure = _by_chance(of_peers)
+        peer_test, failed_peer = passing[failure.test], failure.peer
     return own_test, peer_test, failed_peer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dmonitor import observer
 from dmonitor.core import health
 from dmonitor.core.model import (
     Answer,
@@ -438,6 +439,20 @@ def test_a_rehearsal_failure_stands_until_the_same_question_is_answered_well() -
     assert health.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
     assert health.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), (
         "it does not pass here"
+    )
+
+
+def test_no_rehearsal_that_goes_on_failing_keeps_another_from_being_asked_again() -> None:
+    failures = [
+        RehearsalFailure(str(test), peer, 3, "wrong")
+        for peer in ("", "paris")
+        for test in (WEB, SSH)
+    ]
+    passing = {str(test): test for test in (WEB, SSH)}
+    chosen = {observer.choose_tests(passing, failures) for _ in range(200)}
+    assert chosen == {(own, theirs, "paris") for own in (WEB, SSH) for theirs in (WEB, SSH)}
+    assert observer.choose_tests({str(WEB): WEB}, failures) == (WEB, WEB, "paris"), (
+        "what does not pass here is not rehearsed"
     )
 
 

@@ -429,6 +429,19 @@ def test_what_is_left_over_does_not_clear_the_count() -> None:
     )
 
 
+def test_what_is_left_over_of_incidents_that_become_one_is_mailed_once() -> None:
+    both = [known("i", alert="me"), known("j", alert="me")]
+    owed = [left(incident, address=TWO) for incident in both]
+    united = play(
+        DOWN,
+        incidents=both,
+        outbox=owed,
+        heard=[states("peer", known("i", "j", alert="me"))],
+        addresses=(ONE, TWO),
+    )
+    assert united.mails == [{TWO: [(ALERT, "i")]}]
+
+
 def test_what_is_left_over_goes_with_what_is_new_in_one_mail() -> None:
     told = known("i", alert="me")
     over = play(UP, incidents=[told], outbox=[left(told)])

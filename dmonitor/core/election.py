@@ -112,7 +112,7 @@ def choose(
     why_silent = _why_silent(me, now)
     if why_silent:
         reasons[me.name] = why_silent
-    elif _come_before(me, living, now, incident):
+    elif _peers_come_first(me, living, now, incident):
         reasons[me.name] = "no peer greeted it"
         order.append(me)
     else:
@@ -133,7 +133,7 @@ def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:
     return Choice(first, "; ".join([decision, *clauses]))
 
 
-def _come_before(
+def _peers_come_first(
     me: NodeStatus, living: Sequence[Candidate], now: float, incident: Incident | None
 ) -> bool:
     """Return whether all living peers come before this node.

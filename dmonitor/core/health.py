@@ -79,8 +79,8 @@ class HealthInput(NamedTuple):
 def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
     """Return whether this node should suspect itself.
 
-    That is if more than half of its tests fail here while peers pass them, and if these tests are
-    of four hosts at least: one host with many tests makes no node suspect.
+    It should if more than half of its tests fail here while peers see them pass, and if these tests
+    are of SUSPECT_HOSTS hosts at least: one host with many tests makes no node suspect.
     """
     count = 0
     failing_here: list[str] = []
@@ -343,7 +343,7 @@ def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> t
     logged, or if it was said within the hour, because it must not be said again so soon.
     """
     remembered = []
-    known = {trouble.kind: trouble for trouble in before}
+    last = {trouble.kind: trouble for trouble in before}
     for trouble in before:
         if trouble.kind in texts:
             continue
@@ -352,7 +352,7 @@ def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> t
         elif trouble.ended is not None and now - trouble.said < REPEAT_SECONDS:
             remembered.append(trouble)
     for kind, text in texts.items():
-        trouble = known.get(kind, Trouble(kind, text, now))
+        trouble = last.get(kind, Trouble(kind, text, now))
         if trouble.ended is not None:  # it is back
             trouble = Trouble(kind, text, now, trouble.said)
         remembered.append(trouble._replace(text=text))

@@ -94,7 +94,7 @@ def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
     failed: dict[str, float] = {}
     for site, at in before:
         if now - at < SILENT_SITE_GRACE:
-            failed[site] = min(at, now)  # a peer's age may say that it is of the future
+            failed[site] = min(at, now)  # after a reboot our clock may be behind
     for answer in judgement.answers:
         if answer.result is not None:
             failed.pop(answer.node.site, None)

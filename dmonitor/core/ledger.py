@@ -123,14 +123,14 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
 
 def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     """Return the one incident that `ours` and `heard` are together."""
-    known = ours[0]._replace(test=heard.test, removed=False)
-    owed_before = owed(known)
+    our_one = ours[0]._replace(test=heard.test, removed=False)
+    owed_before = owed(our_one)
     for incident in ours[1:]:
-        known = _merge(known, incident)
-    united = _merge(known, heard)._replace(held=known.held)
-    if set(known.ids).issuperset(heard.ids):
+        our_one = _merge(our_one, incident)
+    united = _merge(our_one, heard)._replace(held=our_one.held)
+    if set(our_one.ids).issuperset(heard.ids):
         # The peer states no id that is new, so its rounded beginning tells nothing.
-        united = united._replace(began=known.began)
+        united = united._replace(began=our_one.began)
     if owed(united) != owed_before:
         united = united._replace(held=now)
     return united

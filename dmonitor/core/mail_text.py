@@ -127,12 +127,12 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
     """
     turns: Counter[str] = Counter()
     ranked = []
-    for place, story in enumerate(stories):
-        ranked.append((turns[story.test.host], place))
+    for index, story in enumerate(stories):
+        ranked.append((turns[story.test.host], index))
         turns[story.test.host] += 1
     ranked.sort()
-    places = sorted(place for _, place in ranked[:_SECTIONS])
-    return [stories[place] for place in places]
+    shown = sorted(index for _, index in ranked[:_SECTIONS])
+    return [stories[index] for index in shown]
 
 
 def _section(story: Story, now: float, zone: Zone) -> list[str]:
@@ -197,7 +197,10 @@ def _since(incident: Incident, now: float, zone: Zone) -> str:
 
 
 def _past(incident: Incident, following: Incident, zone: Zone) -> str:
-    """Return how long an incident lasted that is over, and until when the test was UP then."""
+    """Return the sentence about an incident that is over, and the time that the test was UP then.
+
+    `following` is the next incident of the test.
+    """
     kind = "flapping" if incident.flapping else "DOWN"
     end = incident.closed or incident.began
     text = f"It had been {kind} from {when(incident.began, zone)} to {when(end, zone)}"
@@ -207,7 +210,7 @@ def _past(incident: Incident, following: Incident, zone: Zone) -> str:
 
 
 def _quiet(incident: Incident, *, is_main: bool) -> str:
-    """Return that no mail comes about the changes of a flapping test."""
+    """Return the sentence that no mail comes about the changes of a flapping test."""
     changes = "" if is_main else f"It is flapping: {_changes(incident)}. "
     until = f"until it has been steady for {names.span(FLAPPING_ENDS_AFTER)}"
     return f"{changes}dmonitor is quiet about its changes {until}, and then mails how it is."
@@ -239,14 +242,14 @@ def _view(answer: Answer) -> str:
 
 
 def _rule(judgement: Judgement) -> str:
-    """Return how many had to see the failure, and how many did."""
+    """Return the sentence that says how many had to see the failure, and how many did."""
     has_sites = any(answer.node.site != answer.node.name for answer in judgement.answers)
     kind = "sites" if has_sites else "nodes"
     return f"{judgement.quorum} {kind} needed, {len(judgement.sites(Vote.FAILING))} saw it."
 
 
 def lateness(notifications: Sequence[Notification], now: float, zone: Zone) -> list[str]:
-    """Return that a mail is late and why, if it is."""
+    """Return lines that say that a mail is late, and why; none if it is not late."""
     since = min(notification.since for notification in notifications)
     if now - since < LATE:
         return []
@@ -258,7 +261,7 @@ def lateness(notifications: Sequence[Notification], now: float, zone: Zone) -> l
 
 
 def footer(node: str) -> list[str]:
-    """Return who sent the mail, and where to look further."""
+    """Return lines that say which node sent the mail, and where to look further."""
     return [
         f"Sent by dmonitor on {node}. To look further, on any node, as root:",
         "  dmonitor status --peers       who sees what now",

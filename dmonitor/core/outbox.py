@@ -55,13 +55,13 @@ class Outbox:
     ) -> dict[str, list[Notification]]:
         """Return one mail for each address: what is `due` now, and what it is still owed.
 
-        `find` returns the incident that has one of the ids, as it is known now. A notification
+        `find` returns the incidents that have one of the ids, as they are known now. A notification
         is tried once in a round, so the mails count as tried from now on.
         """
-        owed = self._refresh(find)
+        self._refresh(find)
         self._untold = _by_key(due)
         candidates = list(self._untold.values())
-        for notification in owed:
+        for notification in self._owed.values():
             if _key(notification) in self._untold or is_silenced(notification.incident):
                 continue
             candidates.append(notification)
@@ -73,14 +73,13 @@ class Outbox:
             self._note_tried(mail)
         return mails
 
-    def _refresh(self, find: Callable[[Collection[str]], Sequence[Incident]]) -> list[Notification]:
-        """Take each incident as it is known now; its ids may have grown. Return what is owed."""
+    def _refresh(self, find: Callable[[Collection[str]], Sequence[Incident]]) -> None:
+        """Take each incident as it is known now: its ids may have grown, or two may be one."""
         owed = []
         for notification in self._owed.values():
             incident = find(notification.incident.ids)[0]
             owed.append(notification._replace(incident=incident))
         self._owed = _by_key(owed)
-        return owed
 
     def _may_be_tried(self, notification: Notification) -> bool:
         """Return whether `notification` was not tried in this round, and does not come too early.

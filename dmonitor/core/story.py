@@ -47,7 +47,8 @@ def stories_of(notifications: Iterable[Notification]) -> list[Story]:
 
 def alerted(notifications: Iterable[Notification]) -> set[str]:
     """Return the ids of the incidents whose alert is owed."""
-    return {each.incident.id for each in notifications if each.kind is Kind.ALERT}
+    alerts = [notification for notification in notifications if notification.kind is Kind.ALERT]
+    return {notification.incident.id for notification in alerts}
 
 
 def _story(incidents: Sequence[Incident], alerts: set[str]) -> Story:
