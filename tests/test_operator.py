@@ -963,6 +963,9 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
         flapping.id,
         report.moment(now - 400),
     )
+    later = flapping._replace(ids=("c" * 16,), began=now - 100)
+    (facts,) = report.status(seen._replace(incidents=[flapping, later]))["tests"]
+    assert facts["since"] == report.moment(now - 400), "until the two become one: the older"
     why = report.why(seen, test, [flapping, over], [])
     assert why["last_incident"]["incident"] == flapping.id
     assert page._title(report.status(seen)) == "1 of 1 tests is FLAPPING"
@@ -1031,6 +1034,12 @@ def test_what_is_not_of_now_is_not_told_as_if_it_were() -> None:
             assert (
                 lines[0] == "This is out of date: no round ends on this node, the last one 1 h ago."
             ) is stale
+
+
+def test_a_page_that_is_out_of_date_says_so_once() -> None:
+    """The script puts "Out of date: " before the title."""
+    old = report.status(view()._replace(now=view().now + 3600))
+    assert page._title(old) == "No round has ended here for a while"
 
 
 def test_options_stand_anywhere_and_whole(

@@ -688,6 +688,54 @@ def test_peek_finds_what_stands_in_where_there_never_was_a_state(
     assert state.peek(str(no_state), str(run))[1] == [RICH]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE incident SET value = '{}'",
+        "UPDATE outbox SET kind = 'nonsense'",
+        "UPDATE memo SET value = 'nonsense' WHERE key = 'partial'",
+    ],
+)
+def test_a_stand_in_that_makes_no_sense_costs_nothing_else(
+    tmp_path: Path, run: Path, damage: str
+) -> None:
+    """The stand-in began empty, and sqlite finds it sound. No later round fails because of it."""
+    with open_store(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(known("a"),)))
+    with away(tmp_path), open_store(tmp_path, run) as store:
+        told = known("b", alert="oslo")
+        owed = Notification(Kind.ALERT, told, "one", NOW)
+        assert not store.save(Save(OWN, incidents=(told,), outbox=(owed,)))
+    with contextlib.closing(sqlite3.connect(run / "state.db")) as stand_in, stand_in:
+        stand_in.execute(damage)
+    with open_store(tmp_path, run) as store:
+        assert ids(store) == {"a"} and store.failed == "" and list(run.iterdir()) == []
+
+
+def test_a_hand_over_that_makes_no_sense_costs_only_itself(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        told = [Notification(kind, known("a"), "one", NOW) for kind in (Kind.ALERT, Kind.RECOVERY)]
+        store.save(Save(OWN, incidents=(known("a"),), told=tuple(told)))
+        store._db.execute("UPDATE handed SET kind = 'nonsense' WHERE kind = 'alert'")
+        assert [handed.kind for handed in store.history.handed()] == [Kind.RECOVERY]
+        assert "nonsense" in store.history.broken
+
+
+def test_a_full_disk_without_a_temporary_directory_is_read_all_the_same(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one file system holds everything but the run directory, /tmp is full as well."""
+    with open_store(tmp_path, run) as store:
+        store.save(Save(OWN, incidents=(RICH,)))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [f"{tmp_path}/nowhere"])
+    (tmp_path / "state.db-shm").symlink_to("nowhere")  # sqlite follows no link
+    with open_store(tmp_path, run) as store:
+        assert store.failed and ids(store) == {"b"} and store.node_memory() == OWN
+    with open_store(tmp_path) as store:
+        assert store.failed and ids(store) == set(), "in memory, which begins empty"
+
+
 def test_a_broken_stand_in_costs_nothing_else(tmp_path: Path, run: Path) -> None:
     """An empty one must not take the state's place, round after round."""
     with open_store(tmp_path, run) as store:

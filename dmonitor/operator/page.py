@@ -151,7 +151,7 @@ def _is_or_are(count: int) -> str:
 def _title(status: Facts) -> str:
     """Return in a few words how everything is."""
     if status["stale"]:
-        return "Out of date: no round has ended here for a while"
+        return "No round has ended here for a while"
     states = [test["state"] for test in status["tests"]]
     total = len(states)
     if not total:

@@ -204,6 +204,7 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
         if known.flapping:
             state = FLAPPING
             since = known.began
+            break  # the oldest
     silencers = []
     for node, silences_of_node in view.silences.items():
         if any(silence.covers(test, view.now) for silence in silences_of_node):

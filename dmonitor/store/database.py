@@ -21,6 +21,9 @@ Connection = sqlite3.Connection
 DatabaseError = sqlite3.DatabaseError
 Error = sqlite3.Error
 
+# What reading raises if a database that is sound for sqlite holds values that make no sense.
+SENSELESS = (ValueError, KeyError, TypeError)
+
 SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -290,5 +293,5 @@ def state_errors(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+    except (sqlite3.Error, OSError, *SENSELESS) as error:
         raise StateError(f"{path}: {error}") from error

@@ -78,9 +78,10 @@ class Fallback:
                     learnt = _Learnt.read(stand_in_db, self.path)
                 else:
                     stand_in_db.backup(main_db)
-        except database.Error as error:
-            if not database.is_broken(error):
+        except (database.Error, *database.SENSELESS) as error:
+            if isinstance(error, database.Error) and not database.is_broken(error):
                 raise
+            # It is removed below: kept, it would end this round and every later one.
             log.error("database-broken", path=self._stand_in_path, reason=str(error))
         database.write(main_db, learnt.write, self.path)
         database.remove(self._stand_in_path)
@@ -120,15 +121,13 @@ class Fallback:
 
     def _copy_in_memory(self, db: Connection | None) -> Connection:
         """Return a copy of `db`, or of the state's files, or an empty database that is partial."""
-        import tempfile
-
         if db is not None:
             with contextlib.suppress(database.Error):
                 memory = database.connect(":memory:")
                 db.backup(memory)
                 database.prepare(memory)  # its history may be dropped because it was broken
                 return memory
-        rooms = [tempfile.gettempdir()]
+        rooms: list[str | None] = [None]
         if self._stand_in_path:
             rooms.insert(0, os.path.dirname(self._stand_in_path))
         for room in rooms:
@@ -140,10 +139,11 @@ class Fallback:
         tables.write_memos(memory, {_PARTIAL: True})
         return memory
 
-    def _copy_of_files(self, room: str) -> Connection | None:
+    def _copy_of_files(self, room: str | None) -> Connection | None:
         """Return a copy in memory, by way of a copy of the files in `room`; None if that fails.
 
-        On a full disk sqlite has no room beside the database, which it needs even for reading.
+        On a full disk sqlite has no room next to the database, which it needs even for reading.
+        Without a `room`, the copy is in the system's temporary directory, if one can be written.
         """
         import shutil
         import tempfile

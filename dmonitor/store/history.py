@@ -71,10 +71,13 @@ class History:
                 f" WHERE {_IS_OF_TEST} ORDER BY at",
                 (self.shift, *test),
             )
-            return [
-                Handed(incident_id, Kind(kind), address, at)
-                for incident_id, kind, address, at in rows
-            ]
+        handed = []
+        for incident_id, kind, address, at in rows:
+            try:
+                handed.append(Handed(incident_id, Kind(kind), address, at))
+            except ValueError as error:
+                self.broken = f"of incident {incident_id}: {error}"
+        return handed
 
     def past(self, test: tuple[str, str] = EVERY_TEST, since: float = 0.0) -> list[Incident]:
         """Return the incidents that are open or were closed at `since` or later, oldest first."""
@@ -108,7 +111,7 @@ class History:
             try:
                 judged = tables.decode(Judgement, text, self.shift)
                 changes.append(Change(Test(host, name), at + self.shift, judged))
-            except (ValueError, TypeError, KeyError) as error:
+            except database.SENSELESS as error:
                 self.broken = f"of {host}/{name}: {error}"
         return changes
 
