@@ -733,6 +733,17 @@ def test_this_node_itself_and_a_name_without_an_address_have_no_statement(fakes:
         assert len(fakes.sources) == 1, "it is called once"
 
 
+def test_this_node_is_recognised_when_it_is_only_asked(fakes: Fakes) -> None:
+    """It is recognised by its id, and the first of its lines counts, whichever answers first."""
+    fakes.add("rome", good())
+    fakes.add("echo", good("own0own0"))
+    fakes.add("again", good("own0own0"))
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.echo == Node("echo", "echo") and not talk.asker.contacts
+
+
 # The asker and the server.
 
 

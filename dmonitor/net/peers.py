@@ -62,8 +62,6 @@ class Asker:
         as there is time.
         """
         self.contacts: dict[Node, Contact] = {}  # what came of greeting each peer last
-        self.echo: Node | None = None  # the line of nodes.txt at which this node itself answered
-        self._node_id = node_id
         self._digest = digest
         self._visiting = visiting
         self._heard = heard
@@ -77,6 +75,14 @@ class Asker:
         caller = Caller(selector, node_id, settings, keys, clock, own_incarnation, visiting)
         for peer in peers:
             self._sessions.append(PeerSession(peer, caller, self._answered, self._contacted))
+
+    @property
+    def echo(self) -> Node | None:
+        """The first line of nodes.txt at which this node itself answered; None if it did not."""
+        for session in self._sessions:
+            if session.is_this_node:
+                return session.node
+        return None
 
     def ask(self, test: Test, *only: Node) -> None:
         """Ask every peer, or `only` these, for `test`: each once, and none for itself."""
@@ -147,7 +153,5 @@ class Asker:
         if before and contact.statement is None:
             # What the peer stated earlier in this round still stands.
             contact = contact._replace(statement=before.statement)
-        if contact.node_id and contact.node_id == self._node_id and not contact.cloned:
-            self.echo = contact.node
         self.contacts[contact.node] = contact
         self._heard(contact)

@@ -76,6 +76,7 @@ class PeerSession:
         """Begin in state IDLE; tell `answered` each answer, and `contacted` each contact."""
         self.node = peer.node
         self.state = State.IDLE
+        self.is_this_node = False  # whether this node itself has answered, not a clone of it
         self.connection = Connection(peer, caller, self.ready)
         self._caller = caller
         self._exchange = Exchange(
@@ -256,6 +257,7 @@ class PeerSession:
         if is_clone:
             reason = "another machine with a copy of this node's id"
         self._exchange.cloned = is_clone
+        self.is_this_node = not is_clone
         log.debug("self-detected", peer=self.node.name, name=greeting.name, reason=reason)
         self.end(reason)
 
