@@ -99,7 +99,7 @@ class Observer:
             own_incarnation=own_incarnation,
             heard=self._greeted,
         )
-        self._mirror = _own_daemon(self._selector, config, self.around)
+        self._own_daemon_asker = _own_daemon(self._selector, config, self.around)
 
     def _start_plugins(self) -> None:
         wanted = []
@@ -131,8 +131,8 @@ class Observer:
             pass
         if self._running:
             self._end_plugins()
-        if self._asker.echo and not self.around.listed:
-            self._me = self._asker.echo
+        if self._asker.own_line and not self.around.listed:
+            self._me = self._asker.own_line
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(
             self._me, judgements, tuple(self._asker.contacts.values()), frozenset(self._asked)
@@ -163,13 +163,13 @@ class Observer:
         if not passing:
             return ()
         own_test, peer_test, failed_peer = choose_tests(passing, wanted.failures)
-        _ask_anew(self._mirror, own_test, self._me)
+        _ask_anew(self._own_daemon_asker, own_test, self._me)
         node = self._rehearsing_peer(peer_test, failed_peer)
         if node:
             _ask_anew(self._asker, peer_test, node)
-        while (self._mirror.pending or self._asker.pending) and self._turn(ANSWERS_BY):
+        while (self._own_daemon_asker.pending or self._asker.pending) and self._turn(ANSWERS_BY):
             pass
-        rehearsals = _rehearsals("", own_test, self._mirror)
+        rehearsals = _rehearsals("", own_test, self._own_daemon_asker)
         if node:
             rehearsals += _rehearsals(node.name, peer_test, self._asker)
         return tuple(rehearsals)
@@ -199,7 +199,7 @@ class Observer:
         """End all that still runs, plugins too."""
         self._end_plugins()
         self._asker.close()
-        self._mirror.close()
+        self._own_daemon_asker.close()
         self._selector.close()
 
     @property
@@ -233,14 +233,14 @@ class Observer:
         if left <= 0:
             return False
         pauses = [left]
-        for asker in (self._asker, self._mirror):
+        for asker in (self._asker, self._own_daemon_asker):
             pause = asker.pause()
             if pause is not None:
                 pauses.append(pause)
         for key, _ in self._selector.select(min(pauses)):
             key.data()
         self._asker.tick()
-        self._mirror.tick()
+        self._own_daemon_asker.tick()
         return True
 
     def _greeted(self, contact: Contact) -> None:

@@ -729,7 +729,7 @@ def test_this_node_itself_and_a_name_without_an_address_have_no_statement(fakes:
     with Talk(fakes) as talk:
         for _ in range(3):
             talk.greet()
-        assert not stated(talk.asker) and talk.asker.echo == Node("echo", "echo")
+        assert not stated(talk.asker) and talk.asker.own_line == Node("echo", "echo")
         assert len(fakes.sources) == 1, "it is called once"
 
 
@@ -741,7 +741,7 @@ def test_this_node_is_recognised_when_it_is_only_asked(fakes: Fakes) -> None:
     with Talk(fakes) as talk:
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
-        assert talk.asker.echo == Node("echo", "echo") and not talk.asker.contacts
+        assert talk.asker.own_line == Node("echo", "echo") and not talk.asker.contacts
 
 
 # The asker and the server.
@@ -936,7 +936,7 @@ def test_our_own_id_from_another_machine_is_a_clone(
             cloned,
             None,
         )
-        assert (talk.asker.echo is None) is cloned, "its line is not ours"
+        assert (talk.asker.own_line is None) is cloned, "its line is not ours"
 
 
 def test_nobody_is_asked_about_itself(fakes: Fakes) -> None:

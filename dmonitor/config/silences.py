@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dmonitor.base import names
 from dmonitor.config.files import Entry, scan_directory
 from dmonitor.config.problems import Problems, did_you_mean
-from dmonitor.config.tests import HOST_NAME, Tests
+from dmonitor.config.tests import A_HOST_NAME, Tests
 from dmonitor.core.model import Node, Silence
 
 # Seconds that a silence may last: 28 years. It is less than `codec.AGE`, so that peers can be told
@@ -48,7 +48,7 @@ def load_silences(
         silences.append(Silence(host, name, silent_until(status)))
 
     path = f"{directory}/silence.d"
-    for host in scan_directory(path, problems, names.is_subject, HOST_NAME, optional=True):
+    for host in scan_directory(path, problems, names.is_subject, A_HOST_NAME, optional=True):
         if not host.is_directory():
             add(host, host.name, "", "host in hosts.d", targets)
             continue

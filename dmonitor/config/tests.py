@@ -19,8 +19,8 @@ from dmonitor.core.model import Test
 # The parameters of each test; None if its file has a mistake.
 Tests = Mapping[Test, Mapping[str, str] | None]
 
-HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
-_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+A_HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
+_A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
 _TEST_FILE = "a test is a file, empty or with KEY=VALUE lines"
 
 # Parameters that mean the same in every plugin, and how they are read. TIMEOUT is less than the 10
@@ -35,7 +35,7 @@ _NUMBERS = {
 def load_tests(directory: str, problems: Problems) -> Tests:
     """Read hosts.d in `directory`."""
     tests: dict[Test, Mapping[str, str] | None] = {}
-    for entry in scan_directory(f"{directory}/hosts.d", problems, names.is_subject, HOST_NAME):
+    for entry in scan_directory(f"{directory}/hosts.d", problems, names.is_subject, A_HOST_NAME):
         if entry.name == names.NODE:
             text = "the host name 'node' is reserved for the nodes in nodes.txt; rename this host"
             problems.error(entry.path, text)
@@ -53,7 +53,7 @@ def _load_host(
     host: Entry, tests: dict[Test, Mapping[str, str] | None], problems: Problems
 ) -> None:
     """Add the tests of `host` to `tests`."""
-    for entry in scan_directory(host.path, problems, names.is_test, _TEST_NAME):
+    for entry in scan_directory(host.path, problems, names.is_test, _A_TEST_NAME):
         test = Test(host.name, entry.name)
         if entry.is_file():
             tests[test] = _load_test(entry, problems)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from dmonitor.core import incident as rules
 from dmonitor.core import round_log
+from dmonitor.core.incident import advance, flap, owed, remove
 from dmonitor.core.model import Change, Incident, Judgement, Test, TestState
 from dmonitor.core.situation import Situation
 
@@ -59,7 +59,7 @@ class Conclusions:
             judged_incident = None
             if test in asked:
                 judged_incident = incident
-            after, incident_after = rules.advance(
+            after, incident_after = advance(
                 test,
                 before,
                 judged_incident,
@@ -108,9 +108,9 @@ class Conclusions:
         for incident in list(self._ledger):
             if incident.test in tests:
                 continue
-            if incident.is_open or rules.owed(incident):
+            if incident.is_open or owed(incident):
                 removed.add(incident.test)
-                self._ledger.put(rules.remove(incident))
+                self._ledger.put(remove(incident))
                 self._note(
                     "info", "incident-removed", test=str(incident.test), incident=incident.id
                 )
@@ -127,7 +127,7 @@ class Conclusions:
         for test, incidents in incidents_of.items():
             if test not in judgements:
                 continue
-            flapping = rules.flap(test, incidents, judgements[test], now, self._fresh_id())
+            flapping = flap(test, incidents, judgements[test], now, self._fresh_id())
             if flapping is None:
                 continue
             if flapping.is_open and not self._situation.config.flapping:

@@ -30,7 +30,7 @@ UNREAD_BYTES = 64_000  # of replies that a caller may leave unread before its qu
 _READ_BYTES = 1_000  # of lines that are read before another caller has its turn
 
 
-class Daemon(NamedTuple):
+class Shared(NamedTuple):
     """What all conversations of a daemon share."""
 
     selector: selectors.BaseSelector
@@ -45,16 +45,16 @@ class Daemon(NamedTuple):
 class Conversation:
     """One caller: what it has said that is not served yet, and what it is owed."""
 
-    def __init__(self, daemon: Daemon, connection: socket.socket, address: str, nonce: str) -> None:
+    def __init__(self, shared: Shared, connection: socket.socket, address: str, nonce: str) -> None:
         """Take over `connection`; with a `nonce`, the caller has to say hello first."""
-        self.wire = Wire(daemon.selector, connection, protocol.QUESTION_BYTES, self.serve)
+        self.wire = Wire(shared.selector, connection, protocol.QUESTION_BYTES, self.serve)
         self.address = address
         self.deadline = time.monotonic() + CONVERSATION_SECONDS
         if nonce:
             self.deadline = time.monotonic() + HELLO_SECONDS
         self.waiting = 0  # replies that it is still owed
         self._nonce = nonce  # of the challenge, until the caller has said hello
-        self._daemon = daemon
+        self._shared = shared
         self._unserved: deque[bytes] = deque()  # lines that wait for room, or for their turn
         self._lines = 0
         self._errors = 0
@@ -71,7 +71,7 @@ class Conversation:
         if self._nonce:
             self.send(protocol.write(protocol.Challenge(self._nonce)))
         else:
-            self.send(protocol.write(self._daemon.access.greeting))
+            self.send(protocol.write(self._shared.access.greeting))
 
     def serve(self) -> None:
         """Go on, because the socket can be read from or written to."""
@@ -122,7 +122,7 @@ class Conversation:
         return self._serve_request(request)
 
     def _serve_request(self, request: Request) -> bool:
-        facts = self._daemon.facts
+        facts = self._shared.facts
         match request.word:
             case "greet":
                 self.send(protocol.write_statement(*facts.statement()))
@@ -136,17 +136,17 @@ class Conversation:
         return True
 
     def _answer(self, question: Question) -> None:
-        reply = self._daemon.flights.ask(question.test, self)
+        reply = self._shared.flights.ask(question.test, self)
         if reply is not None:
             self.send(protocol.write(reply))
 
     def _take_hello(self, line: bytes) -> None:
         """Greet a caller that has a key, if it calls this node; raise Forged if it has none."""
-        access = self._daemon.access
+        access = self._shared.access
         self.wire.auth, called = auth.accept_hello(line, access.keys or (), self._nonce)
         self._nonce = ""
         self.deadline = time.monotonic() + CONVERSATION_SECONDS
-        self._daemon.authenticated(self)
+        self._shared.authenticated(self)
         if called in access.names:
             self.send(protocol.write(access.greeting))
             return
@@ -170,7 +170,7 @@ class Conversation:
 
     def _warn(self, kind: str, event: str, **facts: str) -> None:
         subject = f"{kind} {self.address}"
-        self._daemon.limited_log.warning(subject, event, address=self.address, **facts)
+        self._shared.limited_log.warning(subject, event, address=self.address, **facts)
 
     def send(self, lines: bytes) -> None:
         """Send `lines`, after what is still unsent."""
@@ -208,7 +208,7 @@ class Conversation:
         if self._is_over:
             return
         self._is_over = True
-        self._daemon.ended(self)
+        self._shared.ended(self)
         # Unread bytes would make the close a reset, which takes our last line from the caller.
         with contextlib.suppress(OSError):
             self.wire.connection.recv(1 << 16)

@@ -40,7 +40,7 @@ class Facts(Protocol):
         """Return the incident with this id, None if it is not known."""
 
 
-class Passenger(Protocol):
+class Waiter(Protocol):
     """A caller that waits for tests to run."""
 
     address: str
@@ -63,10 +63,10 @@ class Flights:
         self._facts = facts
         self._limit = _QUEUE * concurrency
         self._log = limited_log
-        self._under_way: dict[Test, set[Passenger]] = {}
+        self._under_way: dict[Test, set[Waiter]] = {}
         self._memory: dict[Test, _Remembered] = {}  # in the order in which the runs ended
 
-    def ask(self, test: Test, caller: Passenger) -> Reply | None:
+    def ask(self, test: Test, caller: Waiter) -> Reply | None:
         """Return the reply to the question of `caller` if there is one at once.
 
         Else `caller` is told when the test has run: once, however often it has asked.
@@ -76,7 +76,7 @@ class Flights:
         if remembered and remembered.ended + RESULT_CACHE_SECONDS > now:
             return Reply(test, remembered.result, now - remembered.ended)
         if test in self._under_way:
-            self._board(test, caller)
+            self._add_waiter(test, caller)
             return None
         if not self._facts.has(test):
             subject = "not-configured " + caller.address
@@ -86,9 +86,9 @@ class Flights:
             self._log.warning("busy", "busy", running=len(self._under_way))
             return Reply(test, Result(Outcome.UNKNOWN), 0.0, protocol.BUSY)
         self._under_way[test] = set()
-        self._board(test, caller)
+        self._add_waiter(test, caller)
         log.debug("question", address=caller.address, test=str(test))
-        self._facts.run(test, self._landed)
+        self._facts.run(test, self._ended)
         return None
 
     def pause(self) -> float | None:
@@ -109,13 +109,13 @@ class Flights:
         for test in forgotten:
             del self._memory[test]
 
-    def _board(self, test: Test, caller: Passenger) -> None:
+    def _add_waiter(self, test: Test, caller: Waiter) -> None:
         """Let `caller` wait for the run of `test`: once, however often it asks."""
         if caller not in self._under_way[test]:
             self._under_way[test].add(caller)
             caller.waiting += 1
 
-    def _landed(self, test: Test, result: Result) -> None:
+    def _ended(self, test: Test, result: Result) -> None:
         """Remember the `result` of a run that has ended, and tell all who wait for it."""
         self._memory.pop(test, None)  # so that it is put at the end
         self._memory[test] = _Remembered(result, time.monotonic())

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dmonitor.base import log
 from dmonitor.config import resolve
 from dmonitor.net.access import Access
-from dmonitor.net.conversation import Conversation, Daemon
+from dmonitor.net.conversation import Conversation, Shared
 from dmonitor.net.flights import Facts, Flights
 from dmonitor.net.limited_log import LimitedLog
 
@@ -45,7 +45,7 @@ class Server:
         self._listeners = listeners
         self._log = LimitedLog()
         self._flights = Flights(facts, concurrency, self._log)
-        self._daemon = Daemon(
+        self._shared = Shared(
             selector, access, facts, self._flights, self._log, self._admit, self._ended
         )
         # In the order in which they began; a caller that has said hello has begun again.
@@ -116,7 +116,7 @@ class Server:
         nonce = ""
         if self.access.keys:
             nonce = os.urandom(16).hex()
-        conversation = Conversation(self._daemon, connection, address, nonce)
+        conversation = Conversation(self._shared, connection, address, nonce)
         self._admit(conversation)
         conversation.open()
 
