@@ -118,8 +118,8 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
 def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     before = "1" * 32
     key(node, "set", stdin=before)
-    found = "what came on stdin is not one word of that kind" if text else "stdin is empty"
-    why = f"no key was set: {found}; a key is one word of 32 or more printable characters"
+    found = "does not hold a key" if text else "is empty"
+    why = f"no key was set: stdin {found}; a key is one word of 32 or more printable characters"
     assert key(node, "set", stdin=text) == (65, "", f"dmonitor: {why}\n")
     assert keyfile.load_keys(str(node.config), Problems()) == (before.encode(),)
 

@@ -717,7 +717,9 @@ def test_a_page_of_a_node_whose_rounds_have_ended_says_nothing_of_now(
     for path in three[0].state.iterdir():
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
     Said(three[0])("page")
-    assert "<h2>Out of date" in (three[0].state / "www/index.html").read_text()
+    assert (
+        "<h2>No round has ended here for a while" in (three[0].state / "www/index.html").read_text()
+    )
 
 
 def test_a_removed_test_leaves_no_incident_that_looks_open(
@@ -880,11 +882,13 @@ def test_where_nothing_can_be_written_the_reason_is_said(
     said, out = Said(three[0]), place.writable("out")
     (out / "index.html").mkdir()
     (out / "file").touch()
+    os.mkfifo(out / "pipe")
     for words, complaint in (
         (("metrics", str(out)), f"unable to write {out}: it is a directory"),
         (("page", str(out)), f"unable to write {out}/index.html: it is a directory"),
         (("metrics", f"{out}/file/x.prom"), f"unable to write {out}/file/x.prom: Not a directory"),
         (("metrics", "/proc/x.prom"), "unable to write /proc/x.prom: "),
+        (("metrics", f"{out}/pipe"), f"unable to write {out}/pipe: it is not a file; `-` is "),
     ):
         ran = said.run(*words)
         assert ran.returncode == os.EX_TEMPFAIL and ran.stderr.startswith(
@@ -893,6 +897,7 @@ def test_where_nothing_can_be_written_the_reason_is_said(
     assert "\ndmonitor_can_alert 0\n" in said("metrics", "-") and sorted(os.listdir(out)) == [
         "file",
         "index.html",
+        "pipe",
     ]
 
 

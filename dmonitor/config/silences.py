@@ -15,8 +15,8 @@ from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.config.tests import A_HOST_NAME, Tests
 from dmonitor.core.model import Node, Silence
 
-# Seconds that a silence may last: 28 years. It is less than `codec.AGE`, so that peers can be told
-# its end.
+# Seconds that a silence may last: 28 years. It is less than `codec.AGE_LIMIT`, so that peers can
+# be told its end.
 LONGEST_SILENCE = 9e8
 # Seconds. A touch without a time sets both times alike, but the clock of a file server may differ
 # from ours.

@@ -70,9 +70,9 @@ def _install(
     The file is written whole or not at all. At no moment is there no key.
     """
     if not names.is_key(key):
-        found = "stdin is empty" if not key else "what came on stdin is not one word of that kind"
+        found = "is empty" if not key else "does not hold a key"
         log.complain(
-            f"no key was set: {found}; a key is one word of 32 or more printable characters"
+            f"no key was set: stdin {found}; a key is one word of 32 or more printable characters"
         )
         return os.EX_DATAERR
     before = load_key(path, Problems())

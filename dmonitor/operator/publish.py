@@ -32,8 +32,8 @@ def write(path: str, text: str, home: str) -> int:
     """
     directory = os.path.dirname(path) or "."
     content = text.encode()
-    if os.path.isdir(path):
-        raise NotWritten(f"unable to write {path}: it is a directory")
+    if reason := _why_not_replaced(path):
+        raise NotWritten(f"unable to write {path}: {reason}")
     try:
         if directory == home:
             _make(home)
@@ -41,6 +41,15 @@ def write(path: str, text: str, home: str) -> int:
     except OSError as error:
         raise NotWritten(f"unable to write {path}: {_reason(error, directory, home)}") from None
     return len(content)
+
+
+def _why_not_replaced(path: str) -> str:
+    """Return why what is at `path` must stay, or ''. It may be replaced if it is a file or link."""
+    if os.path.isdir(path):
+        return "it is a directory"
+    if os.path.lexists(path) and not os.path.islink(path) and not os.path.isfile(path):
+        return "it is not a file; `-` is standard output"
+    return ""
 
 
 def _make(directory: str) -> None:

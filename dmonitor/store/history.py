@@ -35,7 +35,7 @@ class History:
     def __init__(self, db: Connection, path: str, *, exists: bool = True) -> None:
         self._db = db
         self._path = path  # what messages call the state
-        self._exists = exists  # no: the database is of a version that had no history
+        self._exists = exists  # False: the database is of a version that had no history
         self.shift = 0.0  # seconds that are added to every time that is read
         self.broken = ""  # why a part of the history could not be read; empty if there is none
 
