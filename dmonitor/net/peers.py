@@ -77,7 +77,7 @@ class Asker:
             self._sessions.append(PeerSession(peer, caller, self._answered, self._contacted))
 
     @property
-    def echo(self) -> Node | None:
+    def own_line(self) -> Node | None:
         """The first line of nodes.txt at which this node itself answered; None if it did not."""
         for session in self._sessions:
             if session.is_this_node:
