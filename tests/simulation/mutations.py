@@ -150,7 +150,7 @@ def takes_refusals_for_success() -> Iterator[None]:
 @contextlib.contextmanager
 def forgets_that_nobody_hears_it() -> Iterator[None]:
     """A node that no peer can reach keeps its rank."""
-    with mock.patch.object(election, "_come_before", lambda *_: False):
+    with mock.patch.object(election, "_peers_come_first", lambda *_: False):
         yield
 
 
