@@ -163,6 +163,15 @@ def met(
     return ledger
 
 
+def test_an_id_of_ours_that_a_peer_states_for_another_test_is_not_heard() -> None:
+    """The open incident of the first test would have stood beside the united one, under stale ids."""
+    ours = known("b", "c")
+    for heard in (known("a", "b", test=OTHER), known("a", "b", flapping=7)):
+        ledger = met([ours], heard)
+        assert list(ledger) == [ours] and not ledger.changed
+        assert ledger.open_for(TEST) == ours and ledger.open_for(OTHER) is None
+
+
 def test_open_incidents_of_one_test_are_one() -> None:
     ledger = met(
         [known("b"), known("z", test=OTHER)], known("c", began=90.0), known("a", "d", began=150.0)

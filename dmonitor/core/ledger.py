@@ -68,6 +68,8 @@ class Ledger:
         the open incident of the same test.
         """
         ours = self.find(heard.ids)
+        if not all(_is_same_subject(heard, incident) for incident in ours):
+            return  # a peer that states an id of ours for another test is mistaken
         if len(ours) == 1 and _is_known(heard, ours[0]):
             return
         if heard.is_open and all(incident.closed is None for incident in ours):
@@ -97,6 +99,11 @@ class Ledger:
                 self._open[key] = incident
             elif key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
+
+
+def _is_same_subject(one: Incident, other: Incident) -> bool:
+    """Return whether both are about one test, and both or neither about its flapping."""
+    return one.test == other.test and bool(one.flapping) == bool(other.flapping)
 
 
 def _is_known(heard: Incident, ours: Incident) -> bool:
