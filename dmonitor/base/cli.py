@@ -59,6 +59,9 @@ def guard(main: Callable[[], int]) -> int:
         return _fail("unable to use the state", str(error), os.EX_TEMPFAIL)
     except OSError as error:
         return _fail("unable to go on", _describe(error), os.EX_TEMPFAIL)
+    except ImportError as error:  # no descriptor or memory is left, or an upgrade is under way
+        advice = "if it happens again, install dmonitor anew"
+        return _fail("unable to load a part of the program", f"{error}; {advice}", os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         return os.EX_TEMPFAIL
     except Exception as error:  # noqa: BLE001 - a bug must be seen in syslog and by cron
