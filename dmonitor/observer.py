@@ -99,7 +99,7 @@ class Observer:
             own_incarnation=own_incarnation,
             heard=self._greeted,
         )
-        self._own_daemon_asker = _own_daemon(self._selector, config, self.around)
+        self._askers = [self._asker]  # all that talk within this loop
 
     def _start_plugins(self) -> None:
         wanted = []
@@ -163,13 +163,15 @@ class Observer:
         if not passing:
             return ()
         own_test, peer_test, failed_peer = choose_tests(passing, wanted.failures)
-        _ask_anew(self._own_daemon_asker, own_test, self._me)
+        own_daemon = _own_daemon(self._selector, self._config, self.around)
+        self._askers.append(own_daemon)
+        _ask_anew(own_daemon, own_test, self._me)
         node = self._rehearsing_peer(peer_test, failed_peer)
         if node:
             _ask_anew(self._asker, peer_test, node)
-        while (self._own_daemon_asker.pending or self._asker.pending) and self._turn(ANSWERS_BY):
+        while (own_daemon.pending or self._asker.pending) and self._turn(ANSWERS_BY):
             pass
-        rehearsals = _rehearsals("", own_test, self._own_daemon_asker)
+        rehearsals = _rehearsals("", own_test, own_daemon)
         if node:
             rehearsals += _rehearsals(node.name, peer_test, self._asker)
         return tuple(rehearsals)
@@ -198,8 +200,8 @@ class Observer:
     def close(self) -> None:
         """End all that still runs, plugins too."""
         self._end_plugins()
-        self._asker.close()
-        self._own_daemon_asker.close()
+        for asker in self._askers:
+            asker.close()
         self._selector.close()
 
     @property
@@ -233,14 +235,14 @@ class Observer:
         if left <= 0:
             return False
         pauses = [left]
-        for asker in (self._asker, self._own_daemon_asker):
+        for asker in self._askers:
             pause = asker.pause()
             if pause is not None:
                 pauses.append(pause)
         for key, _ in self._selector.select(min(pauses)):
             key.data()
-        self._asker.tick()
-        self._own_daemon_asker.tick()
+        for asker in self._askers:
+            asker.tick()
         return True
 
     def _greeted(self, contact: Contact) -> None:
