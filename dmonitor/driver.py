@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dmonitor import observer
 from dmonitor.base import log, names
 from dmonitor.config.configuration import Configuration
-from dmonitor.core import codec, digest, effects, round
+from dmonitor.core import codec, effects, round
 from dmonitor.core.model import Notification
 from dmonitor.store import identity, lock, state
 
@@ -69,7 +69,7 @@ class Driver:
         self._round_config = effects.RoundConfig(
             node_id=node_id,
             tests=self._observer.tests,
-            tests_digest=digest.digest(configuration.tests),
+            tests_digest=self._observer.tests_digest,
             addresses=configuration.addresses,
             silences=tuple(map(store.clock.from_wall, configuration.silences)),
             nodes=configuration.nodes,

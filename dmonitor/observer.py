@@ -88,13 +88,14 @@ class Observer:
         self._me = self.around.me
         peer_tests = [node_test(peer.node.name) for peer in self.around.peers]
         self.tests = frozenset([*config.tests, *peer_tests])
+        self.tests_digest = digest(config.tests)
         self._asker = Asker(
             self._selector,
             self.around.peers,
             node_id,
             config.settings,
             config.keys,
-            digest=digest(config.tests),
+            digest=self.tests_digest,
             clock=clock.now,
             own_incarnation=own_incarnation,
             heard=self._greeted,
