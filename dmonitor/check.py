@@ -256,7 +256,8 @@ def look(
     )
     open_tests = frozenset(incident.test for incident in incidents if incident.is_open)
     try:
-        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents)))
+        quorum = configuration.settings.quorum
+        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents), quorum))
     finally:
         eyes.close()
     faulthandler.cancel_dump_traceback_later()

@@ -31,6 +31,10 @@ class Clock(NamedTuple):
         """Return the seconds since the round began."""
         return time.monotonic() - self.began
 
+    def minute(self) -> int:
+        """Return the minutes since the epoch, by the wall clock."""
+        return int(time.time() // 60)
+
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
         wall = at - self.now() + time.time()

@@ -78,6 +78,7 @@ class Observer:
         self._selector = selectors.DefaultSelector()
         self._results: dict[Test, Result] = {}
         self._open: frozenset[Test] = frozenset()
+        self._quorum = config.settings.quorum  # the largest one that is known
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
@@ -134,10 +135,10 @@ class Observer:
             self._end_plugins()
         if self._asker.own_line and not self.around.listed:
             self._me = self._asker.own_line
+        contacts = tuple(self._asker.contacts.values())
+        self._quorum = verdict.largest_quorum(wanted.quorum, contacts)
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
-        return Observation(
-            self._me, judgements, tuple(self._asker.contacts.values()), frozenset(self._asked)
-        )
+        return Observation(self._me, judgements, contacts, frozenset(self._asked))
 
     def _awaits_results(self) -> bool:
         """Return whether a result of this node's own may still come."""
@@ -279,8 +280,8 @@ class Observer:
     def _judge(self, test: Test) -> Judgement:
         own_answer = self._own_answer(test)
         answers = self._asker.answers(test)
-        quorum = self._config.settings.quorum
-        return verdict.decide(own_answer, answers, quorum, incident_open=test in self._open)
+        is_open = test in self._open
+        return verdict.decide(own_answer, answers, self._quorum, incident_open=is_open)
 
 
 def _set_hard_limit(seconds: float) -> None:

@@ -24,6 +24,8 @@ from dmonitor.core.model import (
     TestState,
 )
 
+SLOWEST_INTERVAL = 1440  # minutes; a node that states more is not waited for longer
+
 
 class NodeMemory(NamedTuple):
     """What a node remembers of its own rounds. The state keeps it as JSON, by these names."""
@@ -52,6 +54,17 @@ class NodeMemory(NamedTuple):
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
     own_node_names: tuple[model.NodeName, ...] = ()
+    # The tests that are DOWN and have no incident yet.
+    confirming: tuple[model.Confirming, ...] = ()
+    # Its settings of these names, which decide when an incident opens and closes.
+    quorum: int = 0
+    confirm: int = 0
+
+    def slowest_interval(self) -> int:
+        """Return the largest interval of this node and those that it greeted, in minutes."""
+        intervals = [election.interval(self.begins)]
+        intervals += [status.interval for status in self.heard]
+        return min(max(intervals), SLOWEST_INTERVAL)
 
     def status(
         self,
@@ -83,6 +96,8 @@ class NodeMemory(NamedTuple):
             troubles=tuple(trouble.kind for trouble in self.troubles if trouble.ended is None),
             version=__version__,
             wall=wall,
+            quorum=self.quorum,
+            confirm=self.confirm,
         )
 
 
@@ -100,7 +115,9 @@ def statement_of(
     """
     lasting = [silence for silence in silences if silence.until is None or silence.until > now]
     stated = [incident for incident in incidents if not incident.removed]
-    return model.Statement(status, node_memory.heard, tuple(lasting), tuple(stated))
+    return model.Statement(
+        status, node_memory.heard, tuple(lasting), tuple(stated), confirming=node_memory.confirming
+    )
 
 
 class Memory(NamedTuple):
@@ -158,6 +175,8 @@ class Observe(NamedTuple):
     open: frozenset[Test]
     # The incidents that are known here, whose ids a peer need not explain.
     incidents: tuple[Incident, ...]
+    # What a quorum is, as far as is known before the peers are greeted; the largest one holds.
+    quorum: int
 
 
 class Rehearse(NamedTuple):
@@ -208,6 +227,8 @@ class HandOver(NamedTuple):
     """
 
     mails: Mapping[str, Sequence[Notification]]
+    # The open incidents of the tests that a mail is about: each mail tells how the test is now.
+    latest: tuple[Incident, ...] = ()
 
 
 class Wait(NamedTuple):
@@ -246,6 +267,10 @@ class RoundClock(Protocol):
 
     def elapsed(self) -> float:
         """Return the seconds since this round began."""
+        ...
+
+    def minute(self) -> int:
+        """Return the minutes since the epoch, by the wall clock."""
         ...
 
     def text(self, at: float, /) -> str:

@@ -16,7 +16,6 @@ from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
-RELAYED_SECONDS = 120.0  # for which a peer's word that it greeted another node counts
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -32,6 +31,7 @@ class Candidate(NamedTuple):
 
     status: NodeStatus
     greeted: bool = False  # in this round; if not, a peer that was greeted told of it
+    relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
     ids: frozenset[str] = frozenset()  # of the incidents that it lists
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
     hears_me: bool = False  # it greeted this node in its last round
@@ -60,6 +60,11 @@ def living_limit(status: NodeStatus) -> float:
     return status.interval * 60 + LIVING_GRACE
 
 
+def is_at_work(status: NodeStatus) -> bool:
+    """Return whether the last round of a node was recent when it stated this."""
+    return status.at - status.finished <= living_limit(status)
+
+
 def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
     """Return the sort key of a living node; the node with the smallest one speaks.
 
@@ -72,15 +77,18 @@ def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
 def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidate]:
     """Return the peers that made the `statements` of this round, and those that they greeted."""
     by_id: dict[str, Candidate] = {}
-    relayed: list[NodeStatus] = []
+    relayed: list[Candidate] = []
     for statement in statements:
         node_id = statement.status.node_id
         by_id[node_id] = _greeted_candidate(me, statement)
-        relayed.extend(statement.heard)
+        # It says so until it has finished its next round.
+        relayed_for = living_limit(statement.status)
+        for status in statement.heard:
+            relayed.append(Candidate(status, relayed_for=relayed_for))
     # A peer speaks for itself; of the others the latest word counts.
-    relayed.sort(key=lambda status: status.at, reverse=True)
-    for status in relayed:
-        by_id.setdefault(status.node_id, Candidate(status))
+    relayed.sort(key=lambda candidate: candidate.status.at, reverse=True)
+    for candidate in relayed:
+        by_id.setdefault(candidate.status.node_id, candidate)
     by_id.pop(me.node_id, None)
     return list(by_id.values())
 
@@ -90,7 +98,9 @@ def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
     for incident in statement.incidents:
         ids.update(incident.ids)
     hears_me = any(status.node_id == me.node_id for status in statement.heard)
-    return Candidate(statement.status, True, frozenset(ids), statement.tests, hears_me)
+    return Candidate(
+        statement.status, greeted=True, ids=frozenset(ids), tests=statement.tests, hears_me=hears_me
+    )
 
 
 def choose(
@@ -159,7 +169,7 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
     why_silent = _why_silent(peer.status, peer.status.at)
     if why_silent:
         return why_silent
-    if not peer.greeted and now - peer.status.at > RELAYED_SECONDS:
+    if not peer.greeted and now - peer.status.at > peer.relayed_for:
         return "not reached"
     if incident is None:
         return ""

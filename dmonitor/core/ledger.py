@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from dmonitor.core.incident import owed
+from dmonitor.core.incident import is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
 # A peer may make up any number of incidents and ids, so both are limited.
@@ -25,7 +25,9 @@ class Ledger:
     `recall` finds incidents by id that were closed so long ago that they are not among `incidents`.
     """
 
-    def __init__(self, incidents: Sequence[Incident], recall: Recall) -> None:
+    def __init__(self, incidents: Sequence[Incident], recall: Recall, slowest: int = 1) -> None:
+        """Begin with `incidents`; `slowest` is the interval of the slowest node in minutes."""
+        self._slowest = slowest
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
@@ -66,14 +68,25 @@ class Ledger:
         A closed id never opens again, and closes the incidents that it is united with (R4). So the
         peer's incident, if it is open there and one of its ids is closed here, is not united with
         the open incident of the same test.
+
+        A peer that was away may hold an incident that is over, and so may this node. It must not be
+        taken for the one that is open now, because then nobody would be told of this one. So what
+        nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
         if not all(_is_same_subject(heard, incident) for incident in ours):
             return  # a peer that states an id of ours for another test is mistaken
-        if len(ours) == 1 and _is_known(heard, ours[0]):
+        if (
+            len(ours) == 1
+            and _is_known(heard, ours[0])
+            and not self._refreshes(heard, ours[0], now)
+        ):
             return
+        is_new_to_us = not ours
         if heard.is_open and all(incident.closed is None for incident in ours):
-            self._add_open_for(heard, ours)
+            if is_new_to_us and not is_fresh(heard, self._slowest, now):
+                return
+            self._add_open_for(heard, ours, now)
         if ours:
             united = _unite(ours, heard, now)
         elif self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
@@ -84,11 +97,24 @@ class Ledger:
         if united not in ours and len(united.ids) <= IDS_LIMIT:
             self.put(united)
 
-    def _add_open_for(self, heard: Incident, ours: list[Incident]) -> None:
-        """Add the incident that is open here for the same test to `ours`, if there is one."""
+    def _refreshes(self, heard: Incident, ours: Incident, now: float) -> bool:
+        """Return whether a peer has lately seen fail what this node has not, which was away."""
+        if not ours.is_open or not heard.is_open:
+            return False
+        return is_fresh(heard, self._slowest, now) and not is_fresh(ours, self._slowest, now)
+
+    def _add_open_for(self, heard: Incident, ours: list[Incident], now: float) -> None:
+        """Add the incident that is open here for the same test to `ours`, if there is one.
+
+        If that was not seen to fail lately, `heard` has overtaken it.
+        """
         open_here = self.open_for(heard.test, flapping=bool(heard.flapping))
-        if open_here is not None and open_here not in ours:
+        if open_here is None or open_here in ours:
+            return
+        if is_fresh(open_here, self._slowest, now):
             ours.append(open_here)
+        elif is_fresh(heard, self._slowest, now):
+            self.put(overtake(open_here, now))
 
     def _keep(self, incidents: Iterable[Incident]) -> None:
         for incident in incidents:
@@ -112,6 +138,8 @@ def _is_known(heard: Incident, ours: Incident) -> bool:
         return False
     if heard.reminded > ours.reminded:
         return False
+    if heard.minute and heard.minute < ours.minute:
+        return False
     for heard_fact, our_fact in zip(_facts(heard), _facts(ours), strict=True):
         if heard_fact and not our_fact:
             return False
@@ -124,6 +152,7 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
         incident.alert != "",
         incident.recovery != "",
         incident.void,
+        incident.overtaken,
         incident.opening is not None,
     )
 
@@ -140,6 +169,8 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
         united = united._replace(began=our_one.began)
     if owed(united) != owed_before:
         united = united._replace(held=now)
+    if (united.alert, united.recovery) != (our_one.alert, our_one.recovery):
+        united = united._replace(told_at=now)
     return united
 
 
@@ -154,6 +185,8 @@ def _merge(first: Incident, second: Incident) -> Incident:
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
+        minute=_first_minute(first.minute, second.minute),
+        seen=max(first.seen, second.seen),
         opening=first.opening or second.opening,
         closed=closed,
         closing=first.closing or second.closing,
@@ -162,5 +195,13 @@ def _merge(first: Incident, second: Incident) -> Incident:
         recovery=first.recovery or second.recovery,
         reminded=max(first.reminded, second.reminded),
         void=first.void or second.void,
+        overtaken=first.overtaken or second.overtaken,
         held=min(first.held, second.held),
     )
+
+
+def _first_minute(one: int, other: int) -> int:
+    """Return the smaller minute of two; 0 means that one is not known."""
+    if not one or not other:
+        return max(one, other)
+    return min(one, other)

@@ -22,6 +22,10 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
+def _is_setting(number: int) -> bool:
+    return 0 <= number <= 100
+
+
 def _are_few_words(words: tuple[str, ...]) -> bool:
     return len(words) <= 20
 
@@ -35,6 +39,7 @@ TestName = Annotated[str, must_be(_is_test_or_node)]
 Site = Annotated[str, must_be(_is_site_or_unknown)]
 Digest = Annotated[str, must_be(names.is_digest)]
 Interval = Annotated[int, must_be(bool)]  # not 0
+Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
 Word = Annotated[str, must_be(names.is_word)]
@@ -191,6 +196,10 @@ class Incident(NamedTuple):
     test: Test
     began: Time
     opening: Judgement | None = None  # opened it; None if this node only heard of that
+    # The minute by which all nodes name it in a Message-ID, counted from the epoch; 0: not known.
+    minute: int = 0
+    # When a quorum was last concluded to see it fail; of flapping, when the test last changed.
+    seen: Time = 0.0
     # The sites that voted failing when they were last heard, and the time of that.
     failed: tuple[tuple[Site, Time], ...] = ()
     closed: Time | None = None
@@ -201,6 +210,8 @@ class Incident(NamedTuple):
     recovery: NodeName = ""  # the node that handed the recovery over
     reminded: int = 0  # reminders that were handed over
     void: bool = False  # closed during a silence, so it owes nothing
+    overtaken: bool = False  # a newer incident of its test was open when it ended: it owes nothing
+    told_at: Time = 0.0  # when this node handed a notification of it over, or heard of that
     held: Time = 0.0  # since when this node has held what the incident owes now
     removed: bool = False  # the operator removed the test here; peers do not hear of it
 
@@ -219,7 +230,14 @@ class TestState(NamedTuple):
     verdict: Verdict = Verdict.UP
     own_outcome: Outcome = Outcome.OK  # what this node's own plugin said last
     since: float = 0.0  # when it came to this verdict, on this node's clock; 0: not known
-    downs: int = 0  # DOWN verdicts in a row; it stops at `confirm`
+
+
+class Confirming(NamedTuple):
+    """A test that is DOWN and has no incident yet, because `confirm` wants more such verdicts."""
+
+    test: Test
+    downs: int  # DOWN verdicts in a row, of whichever nodes' rounds
+    since: Time  # when the first of them was concluded
 
 
 class Change(NamedTuple):
@@ -311,6 +329,9 @@ class NodeStatus(NamedTuple):
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
     wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
+    # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
+    quorum: Setting = 0
+    confirm: Setting = 0
 
 
 class Statement(NamedTuple):
@@ -321,6 +342,7 @@ class Statement(NamedTuple):
     silences: tuple[Silence, ...] = ()
     incidents: tuple[Incident, ...] = ()
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
+    confirming: tuple[Confirming, ...] = ()
 
 
 class Contact(NamedTuple):

@@ -42,7 +42,9 @@ def run_round(
 
     # Observe and hear.
     open_before = situation.open_incidents()
-    observation: Observation = yield Observe(frozenset(open_before), tuple(situation.ledger))
+    observation: Observation = yield Observe(
+        frozenset(open_before), tuple(situation.ledger), situation.quorum_before()
+    )
     situation.recognise(observation)
     situation.hear(observation.contacts)
 
@@ -73,7 +75,7 @@ def run_round(
     # Tell, then look at itself.
     yield from telling.run()
     test_states = {**memory.test_states, **conclusions.test_states}
-    yield from self_check.run(judgements, test_states)
+    yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
     yield from situation.store(Save(node=situation.finish()))
     return telling.all_taken
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dmonitor.core import health
+from dmonitor.core import health, verdict
 from dmonitor.core.effects import Complain, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.situation import Situation, Steps
@@ -43,11 +43,15 @@ class SelfCheck:
         return marked
 
     def run(
-        self, judgements: Mapping[Test, Judgement], test_states: Mapping[Test, TestState]
+        self,
+        judgements: Mapping[Test, Judgement],
+        test_states: Mapping[Test, TestState],
+        unconfirmed_recoveries: Sequence[Test] = (),
     ) -> Steps:
         """Rehearse, find what troubles this node, log what is new or over, complain of what is due.
 
-        `judgements` are those of this round, `test_states` the states of all tests after it.
+        `judgements` are those of this round, `test_states` the states of all tests after it, and
+        `unconfirmed_recoveries` the tests that pass and whose incidents cannot close.
         """
         situation = self._situation
         remembered = situation.node_memory
@@ -62,10 +66,11 @@ class SelfCheck:
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
-            quorum=situation.config.quorum,
+            quorum=verdict.largest_quorum(situation.config.quorum, situation.contacts),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
+            unconfirmed_recoveries=unconfirmed_recoveries,
         )
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]

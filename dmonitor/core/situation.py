@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from dmonitor.base import names
 from dmonitor.core import digest, election
 from dmonitor.core.effects import (
     Effect,
@@ -22,6 +23,7 @@ from dmonitor.core.effects import (
 from dmonitor.core.incident import owed
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
+    Confirming,
     Contact,
     Incident,
     Kind,
@@ -46,11 +48,15 @@ class Situation:
         self.config = config
         self.clock = clock
         self.note = note
-        self.ledger = Ledger(memory.incidents, memory.recall)
+        # The interval of the slowest node in minutes; what is granted for a while depends on it.
+        self.slowest = memory.node.slowest_interval()
+        self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
             begins=(*memory.node.begins, clock.now())[-_BEGINS_KEPT:],
             speaks=bool(config.addresses),
+            quorum=config.quorum,
+            confirm=config.confirm,
             nodes=digest.digest_nodes(config.nodes),
             addresses=digest.digest(config.addresses),
         )
@@ -62,6 +68,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # The tests that are DOWN and have no incident yet, as of this node's last round.
+        self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
 
     def open_incidents(self) -> dict[Test, Incident]:
         """Return the open incident of each test that has one."""
@@ -70,6 +78,36 @@ class Situation:
             if incident.is_open and not incident.flapping:
                 found[incident.test] = incident
         return found
+
+    def quorum_before(self) -> int:
+        """Return the quorum that holds as far as the last round heard; the largest one holds."""
+        heard = [status.quorum for status in self.node_memory.heard]
+        return max([self.config.quorum, *heard])
+
+    def confirm(self) -> int:
+        """Return how many DOWN verdicts open an incident: the largest number of any node."""
+        stated = [statement.status.confirm for statement in self.statements.values()]
+        return max([self.config.confirm, *stated])
+
+    def heard_confirming(self, test: Test) -> Confirming | None:
+        """Return the longest row of DOWN verdicts of `test` that a living peer states."""
+        longest = None
+        for statement in self.living_peers(test):
+            for confirming in statement.confirming:
+                if confirming.test != test:
+                    continue
+                if longest is None or confirming.downs > longest.downs:
+                    longest = confirming
+        return longest
+
+    def living_peers(self, test: Test) -> list[Statement]:
+        """Return what the peers state that have `test` and whose checkers are at work."""
+        living = []
+        for statement in self.statements.values():
+            has_test = statement.tests is None or test.host == names.NODE or test in statement.tests
+            if has_test and election.is_at_work(statement.status):
+                living.append(statement)
+        return living
 
     def recognise(self, observation: Observation) -> None:
         """Learn which node this is. No node has the test of itself."""

@@ -5,7 +5,7 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election
@@ -17,6 +17,9 @@ from dmonitor.core.situation import Situation, Steps
 
 GREETINGS_END = 36.0  # seconds of the round, after which no greeting begins
 GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
+# Seconds from an alert to its recovery, if that is another mail: a mail system that stands takes
+# both, and may deliver them in any order.
+LETTER_INTERVAL = 60.0
 
 
 class Telling:
@@ -78,7 +81,7 @@ class Telling:
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
         refusing = set()
-        hand_over = HandOver(mails)
+        hand_over = HandOver(mails, self._latest(mails))
         for _ in mails:
             address, taken = yield hand_over
             if taken:
@@ -92,6 +95,19 @@ class Telling:
         yield from self._count_refusals(telling, refusing, was_first=was_first)
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
+
+    def _latest(self, mails: Mapping[str, Mail]) -> tuple[Incident, ...]:
+        """Return the open incident of each test that a mail is about, if there is one.
+
+        What is told late must not read as if the test were well, because a newer incident is open.
+        """
+        latest = {}
+        for mail in mails.values():
+            for notification in mail:
+                incident = self._situation.ledger.open_for(notification.incident.test)
+                if incident:
+                    latest[incident.id] = incident
+        return tuple(latest.values())
 
     def _due_notifications(self) -> list[Notification]:
         """Return what this node has to tell now, for each address that is to be mailed.
@@ -124,6 +140,8 @@ class Telling:
             if is_reminder_due(incident, situation.config.remind, now):
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
+                continue
+            if kinds == (Kind.RECOVERY,) and now - incident.told_at < LETTER_INTERVAL:
                 continue
             if situation.is_silenced(incident):
                 continue

@@ -25,6 +25,7 @@ from dmonitor.core.model import (
     Silence,
     Test,
     TestState,
+    Verdict,
     Vote,
 )
 
@@ -199,7 +200,10 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
         since = test_state.since
     if own_answer:
         here = own_answer.seen
+    text = own_answer.text if own_answer else ""
     shown = _telling(open_incidents)
+    if shown and state == Verdict.UP.value and not shown.flapping:
+        text = f"passes here, not confirmed: its incident is open; {text}"
     for known in open_incidents:
         if known.flapping:
             state = FLAPPING
@@ -218,7 +222,7 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
         "here": here,
         "since": moment(since or None),
         "seconds": round(view.now - since) if since else None,
-        "text": own_answer.text if own_answer else "",
+        "text": text,
         "incident": shown.id if shown else None,
         "silenced_by": sorted(silencers),
     }
