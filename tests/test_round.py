@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import codec, digest, effects, round, self_check, situation, verdict
+from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -49,8 +49,14 @@ class Clock:
     def elapsed(self) -> float:
         return self.at
 
+    def minute(self) -> int:
+        return MINUTE
+
     def text(self, at: float) -> str:
         return f"second {at - NOW:.0f}"
+
+
+MINUTE = 29_000_007  # by the wall clock
 
 
 @dataclasses.dataclass
@@ -254,7 +260,7 @@ def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
     kept = quiet.node_memory()._replace(
-        nodes="", addresses="", troubles=(), reach=(), own_node_names=()
+        nodes="", addresses="", troubles=(), reach=(), own_node_names=(), quorum=0, confirm=0
     )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
@@ -765,8 +771,11 @@ def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     )
 
 
-def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:
+def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One address took the alert, another refused it; 10 s later a peer has seen the end of it."""
+    monkeypatch.setattr(telling, "LETTER_INTERVAL", 0.0)
     early = play(
         DOWN,
         once=False,
@@ -783,6 +792,21 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -
     assert early.outbox() == {(ALERT, "new", TWO): 1, (RECOVERY, "new", TWO): 0}, (
         "both are owed, and go out together"
     )
+
+
+def test_a_recovery_waits_a_minute_for_its_alert_to_arrive() -> None:
+    """A mail system that stands takes both, and may deliver them in any order."""
+    closed = known("a", closed=NOW - 5.0, alert="me")
+    clock = Clock()
+    told = play(UP, incidents=[closed._replace(told_at=NOW - 40.0)], clock=clock, once=False)
+    assert told.mails == [{ONE: [(RECOVERY, "a")]}]
+    assert 20.0 <= clock.at < 36.0, "it was handed over as soon as the minute was over"
+    early = play(UP, incidents=[closed._replace(told_at=NOW - 10.0)], once=False)
+    assert early.mails == [], "the next round hands it over"
+    both = known("a", closed=NOW - 5.0, told_at=NOW - 5.0)
+    assert play(UP, incidents=[both], once=False).mails == [{ONE: [(ALERT, "a"), (RECOVERY, "a")]}]
+    once = play(UP, incidents=[closed._replace(told_at=NOW - 10.0)])
+    assert once.mails == [{ONE: [(RECOVERY, "a")]}], "--once waits for nothing"
 
 
 def test_a_reminder_that_was_refused_is_replaced_by_the_next() -> None:

@@ -31,10 +31,10 @@ class Candidate(NamedTuple):
 
     status: NodeStatus
     greeted: bool = False  # in this round; if not, a peer that was greeted told of it
-    relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
     ids: frozenset[str] = frozenset()  # of the incidents that it lists
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
     hears_me: bool = False  # it greeted this node in its last round
+    relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
 
 
 def interval(begins: Sequence[float]) -> int:

@@ -196,10 +196,6 @@ class Incident(NamedTuple):
     test: Test
     began: Time
     opening: Judgement | None = None  # opened it; None if this node only heard of that
-    # The minute by which all nodes name it in a Message-ID, counted from the epoch; 0: not known.
-    minute: int = 0
-    # When a quorum was last concluded to see it fail; of flapping, when the test last changed.
-    seen: Time = 0.0
     # The sites that voted failing when they were last heard, and the time of that.
     failed: tuple[tuple[Site, Time], ...] = ()
     closed: Time | None = None
@@ -210,10 +206,14 @@ class Incident(NamedTuple):
     recovery: NodeName = ""  # the node that handed the recovery over
     reminded: int = 0  # reminders that were handed over
     void: bool = False  # closed during a silence, so it owes nothing
-    overtaken: bool = False  # a newer incident of its test was open when it ended: it owes nothing
-    told_at: Time = 0.0  # when this node handed a notification of it over, or heard of that
     held: Time = 0.0  # since when this node has held what the incident owes now
     removed: bool = False  # the operator removed the test here; peers do not hear of it
+    overtaken: bool = False  # a newer incident of its test was open when it ended: it owes nothing
+    told_at: Time = 0.0  # when this node handed a notification of it over, or heard of that
+    # The minute by which all nodes name it in a Message-ID, counted from the epoch; 0: not known.
+    minute: int = 0
+    # When a quorum was last concluded to see it fail; of flapping, when the test last changed.
+    seen: Time = 0.0
 
     @property
     def id(self) -> str:

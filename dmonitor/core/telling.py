@@ -141,7 +141,7 @@ class Telling:
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
-            if kinds == (Kind.RECOVERY,) and now - incident.told_at < LETTER_INTERVAL:
+            if kinds == (Kind.RECOVERY,) and not self._may_follow(incident):
                 continue
             if situation.is_silenced(incident):
                 continue
@@ -150,6 +150,12 @@ class Telling:
             if choice.speaker == status:
                 due.append((incident, kinds))
         return due
+
+    def _may_follow(self, incident: Incident) -> bool:
+        """Return whether a recovery may follow its alert now; `--once` waits for nothing."""
+        situation = self._situation
+        age = situation.clock.now() - incident.told_at
+        return age >= LETTER_INTERVAL or situation.config.once
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
         """Log which node speaks if the reason is new, and if nobody can be mailed at all."""
