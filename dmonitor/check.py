@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor import driver, observer
-from dmonitor.base import cli, log, names, user
+from dmonitor.base import cli, clock, log, names, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration, load_configuration
@@ -131,7 +131,7 @@ def _last_troubles(options: Options) -> Sequence[Trouble]:
 
 def _round(options: Options) -> int:
     """Run one round, unless another one runs; return the exit status."""
-    began = time.monotonic()
+    began = clock.uptime()
     round_lock = lock.Lock(options.state, "check")
     try:
         _take(round_lock)
@@ -169,7 +169,7 @@ def _locked_round(options: Options, began: float) -> int:
             configuration, store, directory=options.state, began=began, once=options.once
         ).drive()
     faulthandler.cancel_dump_traceback_later()
-    log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
+    log.debug("round-finished", tests=len(configuration.tests), seconds=clock.uptime() - began)
     return os.EX_OK if all_taken else os.EX_TEMPFAIL
 
 
@@ -241,7 +241,7 @@ def look(
 
     Return what is seen, and the tests that have an open incident.
     """
-    began = time.monotonic()
+    began = clock.uptime()
     node_id = ""
     incidents: Sequence[Incident] = ()
     if configuration.nodes:

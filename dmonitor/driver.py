@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import codec, effects, round
 from dmonitor.core.model import Notification
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Clock(NamedTuple):
     """The clocks of one round."""
 
-    began: float  # when the round began, on the monotonic clock
+    began: float  # when the round began, in uptime
     now: Callable[[], float]  # returns the time of this node's clock
 
     def elapsed(self) -> float:
         """Return the seconds since the round began."""
-        return time.monotonic() - self.began
+        return clock.uptime() - self.began
 
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
@@ -49,7 +49,7 @@ class Driver:
         began: float,
         once: bool,
     ) -> None:
-        """Start the round that `began` at this time of the monotonic clock.
+        """Start the round that `began` at this uptime.
 
         `directory` is the state directory. With `once` the peers are greeted only once.
         """

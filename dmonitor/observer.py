@@ -9,11 +9,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import result, verdict
@@ -365,10 +364,10 @@ def greet_all(
     """
     around = cluster.resolve_cluster(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
-    began = time.monotonic()
+    began = clock.uptime()
 
     def heard(contact: Contact) -> None:
-        found[contact.node] = (contact, time.monotonic() - began)
+        found[contact.node] = (contact, clock.uptime() - began)
 
     with selectors.DefaultSelector() as selector:
         asker = Asker(
@@ -382,7 +381,7 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and time.monotonic() - began < GREETINGS_BY:
+        while asker.greeting and clock.uptime() - began < GREETINGS_BY:
             for key, _ in selector.select(asker.pause()):
                 key.data()
             asker.tick()

@@ -10,8 +10,8 @@ import fcntl
 import os
 import resource
 import signal
-import time
 
+from dmonitor.base import clock
 from dmonitor.core import result
 from dmonitor.core.model import Outcome
 from dmonitor.execution import processes
@@ -42,7 +42,7 @@ class PluginProcess:
         self.path = request[1]
         self.pid = 0
         self.mark = 0  # of the plugin and its descendants: see `processes`
-        self.began = 0.0  # monotonic time
+        self.began = 0.0  # in uptime
         self.stdout_fd = -1
         self.is_watched = False  # whether the selector has stdout_fd
         self.output = b""  # the beginning: result.OUTPUT_LIMIT bytes at most
@@ -69,7 +69,7 @@ class PluginProcess:
         os.dup2(self._write_fd, STDOUT_SLOT, inheritable=False)
         os.dup2(self._stderr_fd, STDERR_SLOT, inheritable=False)
         self.mark = mark
-        self.began = time.monotonic()
+        self.began = clock.uptime()
         self.pid = os.posix_spawn(
             self.path,
             self.request[1:3],

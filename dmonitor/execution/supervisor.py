@@ -14,11 +14,10 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections import deque
 from typing import NoReturn
 
-from dmonitor.base import log, names, user
+from dmonitor.base import clock, log, names, user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome
 from dmonitor.execution import plugin, processes
@@ -196,14 +195,14 @@ class Supervisor:
             wake_at = min(wake_at, oldest.began + self._limit)
         if self._queue and self._gate.has_room(len(self._running)):
             wake_at = min(wake_at, self._gate.closed_until)
-        return max(0.0, wake_at - time.monotonic())
+        return max(0.0, wake_at - clock.uptime())
 
     def _take_requests(self) -> None:
         self._queue.extend(self._channel.receive())
 
     def _start_batch(self) -> None:
         """Start as many of the waiting plugins as may start now."""
-        now = time.monotonic()
+        now = clock.uptime()
         count = self._gate.admit(len(self._running), len(self._queue), now)
         if count == 0:
             return
@@ -284,12 +283,12 @@ class Supervisor:
         outcome, text = process.judge(status, self._buffer)
         self._unwatch(process)
         process.close()
-        duration = time.monotonic() - process.began
+        duration = clock.uptime() - process.began
         self._channel.report(process.number, outcome, duration, text)
 
     def _end_overdue(self) -> None:
         """Kill each plugin that is over its limit; report TIMEOUT, whatever it printed (R1)."""
-        now = time.monotonic()
+        now = clock.uptime()
         for process in list(self._running.values()):
             if process.began + self._limit > now:
                 return
@@ -310,7 +309,7 @@ class Supervisor:
 
         Most plugins end before a sweep, so that watching their output costs nothing.
         """
-        now = time.monotonic()
+        now = clock.uptime()
         if now < self._next_sweep:
             return
         self._next_sweep = now + _SWEEP_INTERVAL
