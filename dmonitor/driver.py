@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Clock(NamedTuple):
     """The clocks of one round."""
 
-    began: float  # when the round began, in uptime
+    stopwatch: clock.Stopwatch  # since the round began
     now: Callable[[], float]  # returns the time of this node's clock
 
     def elapsed(self) -> float:
         """Return the seconds since the round began."""
-        return clock.uptime() - self.began
+        return self.stopwatch.elapsed()
 
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
@@ -46,16 +46,16 @@ class Driver:
         store: state.Store,
         *,
         directory: str,
-        began: float,
+        stopwatch: clock.Stopwatch,
         once: bool,
     ) -> None:
-        """Start the round that `began` at this uptime.
+        """Start the round that began with `stopwatch`.
 
         `directory` is the state directory. With `once` the peers are greeted only once.
         """
         self._configuration = configuration
         self._store = store
-        self._clock = Clock(began, store.clock.now)
+        self._clock = Clock(stopwatch, store.clock.now)
         node_id = identity.make(directory)
         self._observer = observer.Observer(
             configuration,
@@ -87,7 +87,7 @@ class Driver:
         self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
 
     def drive(self) -> bool:
-        """Take the round; return whether every mail that was handed over was taken."""
+        """Take the round; return what `round.run_round` returns."""
         script = round.run_round(
             self._round_config, self._store.memory(), self._clock, _note, state.fresh_id
         )
@@ -118,7 +118,7 @@ class Driver:
             case effects.HandOver():
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
-                time.sleep(seconds)
+                clock.wait(seconds)
             case effects.Complain(text):
                 log.complain(text)
         return None

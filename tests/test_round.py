@@ -42,15 +42,21 @@ class Clock:
     """A clock that moves while the round waits, or as a test says."""
 
     at: float = 5.0
+    began: float = 0.0
 
     def now(self) -> float:
         return NOW + self.at
 
     def elapsed(self) -> float:
-        return self.at
+        return self.at - self.began
 
     def text(self, at: float) -> str:
         return f"second {at - NOW:.0f}"
+
+
+def later(at: float) -> Clock:
+    """Return the clock of a round that began some seconds before `at`."""
+    return Clock(at, began=at - 5.0)
 
 
 @dataclasses.dataclass
@@ -835,18 +841,18 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         None,
     )
     for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
-        later = play(UP, clock=Clock(5.0 + seconds), remembered=node_memory(troubles=(known,)))
+        then = play(UP, clock=later(5.0 + seconds), remembered=node_memory(troubles=(known,)))
         assert (
-            len(later.complaints) == complaints and later.events().count("trouble") == complaints
+            len(then.complaints) == complaints and then.events().count("trouble") == complaints
         ), seconds
-        assert later.node_memory().troubles[0].since == known.since
+        assert then.node_memory().troubles[0].since == known.since
 
 
 def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     )
@@ -856,14 +862,14 @@ def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     ]
     (ended,) = over.node_memory().troubles
     assert ended.ended == NOW + 605.0
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=(ended,)))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=(ended,)))
     assert again.complaints == [], "not twice in an hour"
     assert again.node_memory().troubles[0].since == NOW + 665.0
 
 
 def test_a_new_text_is_logged_and_not_complained_of() -> None:
     (known,) = play(UP, peers=3).node_memory().troubles
-    changed = play(UP, clock=Clock(65.0), peers=2, remembered=node_memory(troubles=(known,)))
+    changed = play(UP, clock=later(65.0), peers=2, remembered=node_memory(troubles=(known,)))
     assert changed.complaints == [] and changed.events().count("trouble") == 1
 
 
@@ -886,7 +892,7 @@ def test_drift_is_a_warning_and_no_complaint() -> None:
     )
     drifted = play(
         UP,
-        clock=Clock(305.0),
+        clock=later(305.0),
         heard=[other],
         remembered=node_memory(troubles=first.node_memory().troubles),
     )
@@ -995,11 +1001,11 @@ def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> No
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     ).node_memory()
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=over.troubles))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=over.troubles))
     assert again.events().count("trouble") == 1 and again.complaints == []
 
 
@@ -1007,7 +1013,7 @@ def test_one_line_says_all_that_lasts() -> None:
     (known,) = play(UP).node_memory().troubles
     mute = known._replace(kind="no-address", said=NOW - 3600.0)
     both = play(
-        UP, clock=Clock(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
+        UP, clock=later(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
     )
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line

@@ -24,6 +24,9 @@ from dmonitor.core.model import (
     TestState,
 )
 
+# Seconds that a round may take. After that it ends, and concludes nothing (R10).
+HARD_LIMIT = 55.0
+
 
 class NodeMemory(NamedTuple):
     """What a node remembers of its own rounds. The state keeps it as JSON, by these names."""

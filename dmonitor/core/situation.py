@@ -11,6 +11,7 @@ from typing import Any
 
 from dmonitor.core import digest, election
 from dmonitor.core.effects import (
+    HARD_LIMIT,
     Effect,
     Memory,
     NodeMemory,
@@ -62,6 +63,13 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+
+    def has_slept(self) -> bool:
+        """Return whether this round is over its limit, because the machine slept (R10).
+
+        What it saw is of before the sleep, so nothing may be concluded or told any more.
+        """
+        return self.clock.elapsed() > HARD_LIMIT
 
     def open_incidents(self) -> dict[Test, Incident]:
         """Return the open incident of each test that has one."""
