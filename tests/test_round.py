@@ -186,9 +186,13 @@ def play(
     remembered: effects.NodeMemory | None = None,
     test_states: Mapping[Test, TestState] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
+    sleeps_in: str = "",
     **settings: Any,
 ) -> Played:
-    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test."""
+    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
+
+    The machine sleeps for an hour in the first effect of the kind `sleeps_in`.
+    """
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     memory = effects.Memory(
@@ -251,6 +255,81 @@ def play(
             case effects.Greet():
                 played.greeted.append(round_clock.at)
                 answer = contacts(heard_at(round_clock.at), peers)
+        if type(effect).__name__ == sleeps_in:
+            sleeps_in = ""
+            round_clock.at += 3600.0
+
+
+# A machine that sleeps (R10).
+
+
+def slept(played: Played) -> bool:
+    """Return whether the round said once that it slept, and does not count as finished."""
+    if "round-slept" not in played.events():
+        return False
+    event, facts = played.notes[-1]
+    assert event == "round-slept" and 3605 <= facts["seconds"] <= 3610 and not played.all_taken
+    assert played.events().count("round-slept") == 1
+    finished = [save.node.finished for save in played.saves if save.node]
+    assert set(finished) <= {node_memory().finished}, "as the round before left it"
+    return True
+
+
+def test_what_was_seen_before_a_sleep_concludes_nothing() -> None:
+    """Nothing is opened, closed, told, heard or stored; the next round begins anew."""
+    incidents = [known("i", alert="me")]
+    for seen in (DOWN, UP):
+        awake = play(seen, incidents=incidents, heard=[states("peer", known("new"))])
+        assert not slept(awake) and awake.saves and "incident-heard" in awake.events()
+        round_of_sleep = play(
+            seen, incidents=incidents, heard=[states("peer", known("new"))], sleeps_in="Observe"
+        )
+        assert slept(round_of_sleep)
+        assert round_of_sleep.steps == ["Observe"] and round_of_sleep.rehearsed == []
+        assert round_of_sleep.events() == ["round-slept"]
+    assert not slept(play(UP, clock=Clock(effects.HARD_LIMIT))), "this long a round may take"
+    assert play(UP, clock=Clock(effects.HARD_LIMIT + 0.1)).steps == ["Observe"]
+
+
+def test_nothing_is_told_after_a_sleep() -> None:
+    """Another node has told it long ago, or it is over."""
+    told = play(DOWN, sleeps_in="Save")
+    assert slept(told) and told.steps == ["Observe", "Save"], "it was seen and stored before"
+    assert told.incident().is_open and told.incident().alert == "" and told.mails == []
+    assert told.rehearsed == []
+
+
+def test_what_was_taken_in_a_sleep_is_stored_and_counts_for_no_refusal() -> None:
+    both = play(
+        DOWN, addresses=(ONE, TWO), mta=lambda address: address == TWO, sleeps_in="HandOver"
+    )
+    assert slept(both) and both.incident().alert == "me" and both.rehearsed == []
+    assert list(both.outbox()) == [(ALERT, "new", ONE)], "what was refused is still owed"
+    refused = play(DOWN, mta=lambda _: False, sleeps_in="HandOver")
+    assert slept(refused) and refused.mails and refused.incident().alert == ""
+    assert [save.node.refused for save in refused.saves if save.node] == [0], "it was asleep"
+    awake = play(DOWN, mta=lambda _: False)
+    assert awake.node_memory().refused == 1
+
+
+def test_a_round_that_stays_greets_nobody_after_a_sleep() -> None:
+    def hears(at: float) -> Heard:
+        return [states("peer", *([known("new")] if at > 5.0 else []))]
+
+    awake = play(UP, once=False, heard=hears)
+    assert awake.greeted == [10.0, 20.0, 30.0] and awake.mails, "it stays, and tells what it hears"
+    waited = play(UP, once=False, heard=hears, sleeps_in="Wait")
+    assert slept(waited) and waited.greeted == [] and waited.mails == []
+    greeted = play(UP, once=False, heard=hears, sleeps_in="Greet")
+    assert slept(greeted) and greeted.greeted == [10.0] and greeted.mails == []
+    assert "incident-heard" not in greeted.events(), "a statement of an hour ago"
+
+
+def test_a_rehearsal_that_slept_says_nothing_of_this_node() -> None:
+    rehearsed = play(UP, sleeps_in="Rehearse")
+    assert slept(rehearsed) and len(rehearsed.rehearsed) == 1
+    assert rehearsed.complaints == [] and "trouble" not in rehearsed.events()
+    assert play(UP).complaints != [], "no peer answers"
 
 
 # The order of effects.
