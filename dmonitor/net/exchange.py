@@ -65,10 +65,10 @@ class Exchange:
         return min(oldest, self._statement_deadline)
 
     def give_up_overdue(self, now: float) -> None:
-        """Give up the oldest question, and the statement, if they are overdue at `now`."""
-        oldest = next(iter(self.asked), None)
-        if oldest is not None and self.asked[oldest] <= now:
-            self.no_answer(oldest, "no answer in time")
+        """Give up the questions, and the statement, that are overdue at `now`."""
+        overdue = [test for test, deadline in self.asked.items() if deadline <= now]
+        for test in overdue:
+            self.no_answer(test, "no answer in time")
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
 
