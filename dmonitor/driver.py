@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import codec, effects, round
 from dmonitor.core.model import Notification
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Clock(NamedTuple):
     """The clocks of one round."""
 
-    began: float  # when the round began, on the monotonic clock
+    stopwatch: clock.Stopwatch  # since the round began
     now: Callable[[], float]  # returns the time of this node's clock
 
     def elapsed(self) -> float:
         """Return the seconds since the round began."""
-        return time.monotonic() - self.began
+        return self.stopwatch.elapsed()
 
     def minute(self) -> int:
         """Return the minutes since the epoch, by the wall clock."""
@@ -50,16 +50,16 @@ class Driver:
         store: state.Store,
         *,
         directory: str,
-        began: float,
+        stopwatch: clock.Stopwatch,
         once: bool,
     ) -> None:
-        """Start the round that `began` at this time of the monotonic clock.
+        """Start the round that began with `stopwatch`.
 
         `directory` is the state directory. With `once` the peers are greeted only once.
         """
         self._configuration = configuration
         self._store = store
-        self._clock = Clock(began, store.clock.now)
+        self._clock = Clock(stopwatch, store.clock.now)
         node_id = identity.make(directory)
         self._observer = observer.Observer(
             configuration,
@@ -91,7 +91,7 @@ class Driver:
         self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
 
     def drive(self) -> bool:
-        """Take the round; return whether every mail that was handed over was taken."""
+        """Take the round; return what `round.run_round` returns."""
         script = round.run_round(
             self._round_config, self._store.memory(), self._clock, _note, state.fresh_id
         )
@@ -122,7 +122,7 @@ class Driver:
             case effects.HandOver():
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
-                time.sleep(seconds)
+                clock.wait(seconds)
             case effects.Complain(text):
                 log.complain(text)
         return None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
@@ -32,7 +32,7 @@ class _Visit(NamedTuple):
     """A greeting of one peer, because a caller asks for the test that this peer is."""
 
     asker: Asker
-    began: float  # on the monotonic clock
+    began: float  # in uptime
     done: Done
 
 
@@ -63,17 +63,17 @@ class NodeFacts:
         self._access = access
         self._visits: dict[Test, _Visit] = {}
         self._tests: Tests = {}
-        self._tests_read = float("-inf")  # on the monotonic clock
+        self._tests_read = float("-inf")  # in uptime
         self._problems: list[Problem] = []  # that were found then
 
     def tests(self) -> Tests:
         """Return the tests that are configured, as they were within the last second."""
-        if time.monotonic() - self._tests_read > _TESTS_SECONDS:
+        if clock.uptime() - self._tests_read > _TESTS_SECONDS:
             problems = Problems()
             self._tests = load_tests(self._directory, problems)
             if problems != self._problems:
                 log_problems(problems)
-            self._tests_read = time.monotonic()
+            self._tests_read = clock.uptime()
             self._problems = problems
         return self._tests
 
@@ -109,7 +109,7 @@ class NodeFacts:
             own_incarnation=lambda: self._access.greeting.incarnation,
             visiting=True,
         )
-        self._visits[test] = _Visit(asker, time.monotonic(), done)
+        self._visits[test] = _Visit(asker, clock.uptime(), done)
         asker.greet(lambda _: True, ())
 
     def pause(self) -> float | None:
@@ -135,7 +135,7 @@ class NodeFacts:
     def _end_visit(self, test: Test, visit: _Visit) -> None:
         (contact,) = visit.asker.contacts.values()
         visit.asker.close()
-        duration = time.monotonic() - visit.began
+        duration = clock.uptime() - visit.began
         node_id = self._access.greeting.node_id
         visit.done(test, result.of_contact(contact, node_id, duration))
 

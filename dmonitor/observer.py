@@ -9,16 +9,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
-from dmonitor.core.effects import Greet, Observation, Observe, Rehearse, RoundClock
+from dmonitor.core.effects import HARD_LIMIT, Greet, Observation, Observe, Rehearse, RoundClock
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
-HARD_LIMIT = 55.0
 GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
+_LEAST_LIMIT = 5.0  # seconds in which a round ends that slept before it began to observe
 
 _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
@@ -83,7 +82,7 @@ class Observer:
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
         self._start_plugins()
-        _set_hard_limit(HARD_LIMIT - clock.elapsed())
+        _set_hard_limit(max(HARD_LIMIT - clock.elapsed(), _LEAST_LIMIT))
         # This may take a while; the plugins run meanwhile.
         self.around = cluster.resolve_cluster(config.nodes, config.settings, last_addresses)
         self._me = self.around.me
@@ -236,15 +235,17 @@ class Observer:
         left = deadline - self._clock.elapsed()
         if left <= 0:
             return False
-        pauses = [left]
+        pauses = [left, clock.LONGEST_WAIT]
         for asker in self._askers:
             pause = asker.pause()
             if pause is not None:
                 pauses.append(pause)
-        for key, _ in self._selector.select(min(pauses)):
-            key.data()
+        ready = self._selector.select(min(pauses))
+        # What became overdue in a sleep is given up before the lines that came before it are read.
         for asker in self._askers:
             asker.tick()
+        for key, _ in ready:
+            key.data()
         return True
 
     def _greeted(self, contact: Contact) -> None:
@@ -366,10 +367,10 @@ def greet_all(
     """
     around = cluster.resolve_cluster(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
-    began = time.monotonic()
+    began = clock.uptime()
 
     def heard(contact: Contact) -> None:
-        found[contact.node] = (contact, time.monotonic() - began)
+        found[contact.node] = (contact, clock.uptime() - began)
 
     with selectors.DefaultSelector() as selector:
         asker = Asker(
@@ -383,9 +384,10 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and time.monotonic() - began < GREETINGS_BY:
-            for key, _ in selector.select(asker.pause()):
-                key.data()
+        while asker.greeting and clock.uptime() - began < GREETINGS_BY:
+            ready = selector.select(asker.pause())
             asker.tick()
+            for key, _ in ready:
+                key.data()
         asker.close()
     return around, list(found.values())

@@ -10,6 +10,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -616,6 +617,118 @@ def test_a_round_that_hangs_is_ended_by_the_next(
         round_lock.write_holder()
         assert hung.wait(2) == -signal.SIGKILL
         round_lock.release()
+
+
+def test_a_round_that_only_slept_is_given_a_moment(
+    three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as old as one that hangs, and ends by itself when its machine is awake."""
+    from dmonitor import check
+
+    prepare(three)
+    three[0].plugin("web", "sleep 1; echo OK")
+    with started(three[0]) as slept:
+        round_lock = lock.Lock(str(three[0].state), "check")
+        wait_until(lambda: lock.holder(str(three[0].state), "check"))
+        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+        monkeypatch.setattr(check, "_WAKE_PATIENCE", 20)
+        check._take(round_lock)
+        round_lock.write_holder()
+        assert slept.wait(2) == 0
+        round_lock.release()
+
+
+# A round whose hard limit is the second argument, on a machine that sleeps for an hour as soon as
+# the third one, a file, is there.
+SLEEPER = """
+import os, sys
+sys.path[:0] = [sys.argv[1]]
+from dmonitor.core import effects
+effects.HARD_LIMIT = float(sys.argv[2])
+from dmonitor.base import clock
+real, slept = clock.uptime, sys.argv[3]
+clock.uptime = lambda: real() + 3600.0 * os.path.exists(slept)
+del sys.argv[1:4]
+from dmonitor.check import main
+main()
+"""
+
+
+@contextlib.contextmanager
+def round_in_its_plugin(
+    node: LocalNode, limit: float = 55.0
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run a round meanwhile, whose plugin runs and ends when the file `go` is there.
+
+    Yield the round, and the file that makes its machine sleep.
+    """
+    go, slept = node.config / "go", node.config / "slept"
+    node.plugin(
+        "web",
+        f"echo >{node.state}/began; until [ -e {go} ]; do sleep 0.1; done; cat {node.config}/sees",
+    )
+    directory = node.place.directory
+    command = [sys.executable, "-c", SLEEPER, str(directory), str(limit), str(slept)]
+    command += node.command("dmonitor-check", "--verbose", "--once")[2:]
+    process = subprocess.Popen(
+        command, env=node.place.environment(), text=True, stderr=subprocess.PIPE, cwd="/"
+    )
+    try:
+        wait_until(lambda: (node.state / "began").exists())
+        yield process, slept
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def remembered(node: LocalNode) -> NodeMemory:
+    with Store(str(node.state)) as kept:
+        assert list(kept.memory().incidents) == []
+        return kept.node_memory()
+
+
+def test_a_round_that_slept_opens_nothing_and_the_next_one_goes_on(
+    three: list[LocalNode], place: Place
+) -> None:
+    """The machine is suspended for an hour while a plugin runs: no evidence of before it counts."""
+    living(three)
+    before = remembered(three[0])
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with round_in_its_plugin(three[0]) as (round_of_sleep, slept):
+            slept.touch()
+            (three[0].config / "go").touch()
+            _, log = round_of_sleep.communicate(timeout=30)
+        slept.unlink()
+        assert round_of_sleep.returncode == os.EX_TEMPFAIL, log
+        assert re.search(r" round-slept seconds=36[0-9][0-9]\n", log)
+        assert "incident-opened" not in log and "handed-over" not in log
+        assert remembered(three[0]) == before and place.mails() == []
+        assert "incident-opened" in three[0].round(), "it does fail"
+    assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+
+
+def test_a_round_that_is_stopped_past_its_limit_opens_nothing(
+    three: list[LocalNode], place: Place
+) -> None:
+    """A frozen process: its limit ends it when it goes on, unless the round itself is faster."""
+    living(three)
+    before = remembered(three[0])
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with round_in_its_plugin(three[0], limit=3.0) as (frozen, _):
+            frozen.send_signal(signal.SIGSTOP)
+            (three[0].config / "go").touch()
+            time.sleep(3.5)
+            assert frozen.poll() is None
+            frozen.send_signal(signal.SIGCONT)
+            _, log = frozen.communicate(timeout=30)
+        ended_by = {1: "Timeout (0:00:0", os.EX_TEMPFAIL: " round-slept seconds="}
+        assert ended_by[frozen.returncode] in log
+        assert "incident-opened" not in log and "handed-over" not in log
+        assert remembered(three[0]) == before and place.mails() == []
+        assert "incident-opened" in three[0].round(), "it does fail"
+    assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
 
 
 def test_an_incident_survives_everything_in_between(three: list[LocalNode], place: Place) -> None:

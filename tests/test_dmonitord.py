@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import signal
 import socket
 import sqlite3
 import subprocess
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import LONG, plant, strays
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import __version__, facts
+from dmonitor import __version__, dmonitord, facts
 from dmonitor.net import conversation, flights, protocol, server
 
 ADDRESS = "127.0.0.35"
@@ -563,3 +566,18 @@ def test_a_node_that_is_installed_before_it_is_configured_needs_no_signal(node: 
             assert f" name={ADDRESS} " in caller.greeting
             assert f'"name":"{ADDRESS}"' in caller.ask("greet")
         assert not greeted(node, "127.0.0.37")
+
+
+def test_the_loop_gives_up_what_is_overdue_before_it_reads_lines() -> None:
+    """What a peer said before this machine slept is no greeting after it."""
+    order: list[str] = []
+    facts_of_node: Any = types.SimpleNamespace(
+        pause=lambda: 0.0, tick=lambda: order.append("visits given up")
+    )
+    port: Any = types.SimpleNamespace(pause=lambda: None, tick=lambda: order.append("port"))
+    ours, theirs = socket.socketpair()
+    with ours, theirs, selectors.DefaultSelector() as selector:
+        selector.register(ours, selectors.EVENT_READ, lambda: order.append("line read"))
+        theirs.send(b"of before\n")
+        dmonitord._turn(selector, port, facts_of_node)
+    assert order == ["visits given up", "line read", "port"]

@@ -11,12 +11,16 @@ import selectors
 import socket
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from calls import Conversation, raw
 from local_nodes import wait_until
 
+from dmonitor import observer
+from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
@@ -1395,6 +1399,86 @@ def test_what_is_asked_anew_may_still_be_owed(fakes: Fakes) -> None:
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
         assert talk.asker.answers(SSH)[0].reason == "no answer in time"
+
+
+def answer_of_before(connection: socket.socket) -> None:
+    """Greet, and answer both questions with one write."""
+    greet(connection)
+    asked = b""
+    while asked.count(b"\n") < 2:
+        asked += connection.recv(4096)
+    replies = [Reply(test, Result(Outcome.FAIL, "of before", 0.5)) for test in (SSH, HTTP)]
+    connection.sendall(b"".join(map(protocol.write, replies)))
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 20.0])
+def test_what_came_before_a_sleep_is_no_answer_after_it(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The machine slept past the limit of the answers while they were in the socket."""
+    asleep = 0.0
+    real = clock.uptime
+    monkeypatch.setattr(clock, "uptime", lambda: real() + asleep)
+    fakes.add("paris", answer_of_before)
+    with selectors.DefaultSelector() as selector:
+        asker = peers.Asker(selector, fakes.peers, "own-id", Settings(port=fakes.port), None)
+        eyes: Any = types.SimpleNamespace(
+            _clock=types.SimpleNamespace(elapsed=clock.Stopwatch().elapsed),
+            _selector=selector,
+            _askers=[asker],
+        )
+        asker.ask(SSH)
+        asker.ask(HTTP)
+        (one,) = asker._sessions
+        while one.state is not State.TALKING:
+            assert observer.Observer._turn(eyes, 30.0)
+        with selectors.DefaultSelector() as arrived:
+            assert one.connection._wire
+            arrived.register(one.connection._wire.connection, selectors.EVENT_READ)
+            assert arrived.select(5), "the answers are there"
+        asleep = seconds
+        assert observer.Observer._turn(eyes, 30.0)
+        seen = [answer.text for test in (SSH, HTTP) for answer in asker.answers(test)]
+        asker.close()
+    assert seen == (["no answer in time"] * 2 if seconds else ["of before"] * 2)
+
+
+def greet_late(connection: socket.socket) -> None:
+    time.sleep(0.3)
+    greet(connection)
+    connection.recv(1)
+
+
+def test_an_address_given_up_after_a_sleep_costs_the_next_one_nothing(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event of the old connection is not taken for one of the new connection, which still connects."""
+    asleep = 0.0
+    real = clock.uptime
+    monkeypatch.setattr(clock, "uptime", lambda: real() + asleep)
+    fakes.add("paris", greet_late)
+    peer = fakes.peers.pop()
+    second = resolve.parse_address(ADDRESSES[-1])
+    with selectors.DefaultSelector() as selector:
+        caller = [peer._replace(addresses=(*peer.addresses, second))]
+        asker = peers.Asker(selector, caller, "own-id", Settings(port=fakes.port), None)
+        asker.ask(SSH)
+        (one,) = asker._sessions
+        for key, _ in selector.select(5):
+            key.data()
+        assert one.state.name == "GREETING"
+        ready = selector.select(5)
+        assert ready, "the greeting is there"
+        asleep = connection.GREETING_SECONDS / 2 + 0.1
+        with monkeypatch.context() as patched:
+            patched.setattr(connection.Connection, "_dial", lambda *_: None)
+            asker.tick()
+            assert one.state.name == "CONNECTING", "to the second address"
+            for key, _ in ready:
+                key.data()
+        assert one.state.name == "CONNECTING"
+        asker.close()
 
 
 def test_no_line_waits_for_the_one_before_to_be_acknowledged() -> None:

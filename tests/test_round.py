@@ -42,12 +42,13 @@ class Clock:
     """A clock that moves while the round waits, or as a test says."""
 
     at: float = 5.0
+    began: float = 0.0
 
     def now(self) -> float:
         return NOW + self.at
 
     def elapsed(self) -> float:
-        return self.at
+        return self.at - self.began
 
     def minute(self) -> int:
         return MINUTE
@@ -57,6 +58,11 @@ class Clock:
 
 
 MINUTE = 29_000_007  # by the wall clock
+
+
+def later(at: float) -> Clock:
+    """Return the clock of a round that began some seconds before `at`."""
+    return Clock(at, began=at - 5.0)
 
 
 @dataclasses.dataclass
@@ -186,9 +192,13 @@ def play(
     remembered: effects.NodeMemory | None = None,
     test_states: Mapping[Test, TestState] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
+    sleeps_in: str = "",
     **settings: Any,
 ) -> Played:
-    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test."""
+    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
+
+    The machine sleeps for an hour in the first effect of the kind `sleeps_in`.
+    """
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     memory = effects.Memory(
@@ -251,6 +261,81 @@ def play(
             case effects.Greet():
                 played.greeted.append(round_clock.at)
                 answer = contacts(heard_at(round_clock.at), peers)
+        if type(effect).__name__ == sleeps_in:
+            sleeps_in = ""
+            round_clock.at += 3600.0
+
+
+# A machine that sleeps (R10).
+
+
+def slept(played: Played) -> bool:
+    """Return whether the round said once that it slept, and does not count as finished."""
+    if "round-slept" not in played.events():
+        return False
+    event, facts = played.notes[-1]
+    assert event == "round-slept" and 3605 <= facts["seconds"] <= 3610 and not played.all_taken
+    assert played.events().count("round-slept") == 1
+    finished = [save.node.finished for save in played.saves if save.node]
+    assert set(finished) <= {node_memory().finished}, "as the round before left it"
+    return True
+
+
+def test_what_was_seen_before_a_sleep_concludes_nothing() -> None:
+    """Nothing is opened, closed, told, heard or stored; the next round begins anew."""
+    incidents = [known("i", alert="me")]
+    for seen in (DOWN, UP):
+        awake = play(seen, incidents=incidents, heard=[states("peer", known("new"))])
+        assert not slept(awake) and awake.saves and "incident-heard" in awake.events()
+        round_of_sleep = play(
+            seen, incidents=incidents, heard=[states("peer", known("new"))], sleeps_in="Observe"
+        )
+        assert slept(round_of_sleep)
+        assert round_of_sleep.steps == ["Observe"] and round_of_sleep.rehearsed == []
+        assert round_of_sleep.events() == ["round-slept"]
+    assert not slept(play(UP, clock=Clock(effects.HARD_LIMIT))), "this long a round may take"
+    assert play(UP, clock=Clock(effects.HARD_LIMIT + 0.1)).steps == ["Observe"]
+
+
+def test_nothing_is_told_after_a_sleep() -> None:
+    """Another node has told it long ago, or it is over."""
+    told = play(DOWN, sleeps_in="Save")
+    assert slept(told) and told.steps == ["Observe", "Save"], "it was seen and stored before"
+    assert told.incident().is_open and told.incident().alert == "" and told.mails == []
+    assert told.rehearsed == []
+
+
+def test_what_was_taken_in_a_sleep_is_stored_and_counts_for_no_refusal() -> None:
+    both = play(
+        DOWN, addresses=(ONE, TWO), mta=lambda address: address == TWO, sleeps_in="HandOver"
+    )
+    assert slept(both) and both.incident().alert == "me" and both.rehearsed == []
+    assert list(both.outbox()) == [(ALERT, "new", ONE)], "what was refused is still owed"
+    refused = play(DOWN, mta=lambda _: False, sleeps_in="HandOver")
+    assert slept(refused) and refused.mails and refused.incident().alert == ""
+    assert [save.node.refused for save in refused.saves if save.node] == [0], "it was asleep"
+    awake = play(DOWN, mta=lambda _: False)
+    assert awake.node_memory().refused == 1
+
+
+def test_a_round_that_stays_greets_nobody_after_a_sleep() -> None:
+    def hears(at: float) -> Heard:
+        return [states("peer", *([known("new")] if at > 5.0 else []))]
+
+    awake = play(UP, once=False, heard=hears)
+    assert awake.greeted == [10.0, 20.0, 30.0] and awake.mails, "it stays, and tells what it hears"
+    waited = play(UP, once=False, heard=hears, sleeps_in="Wait")
+    assert slept(waited) and waited.greeted == [] and waited.mails == []
+    greeted = play(UP, once=False, heard=hears, sleeps_in="Greet")
+    assert slept(greeted) and greeted.greeted == [10.0] and greeted.mails == []
+    assert "incident-heard" not in greeted.events(), "a statement of an hour ago"
+
+
+def test_a_rehearsal_that_slept_says_nothing_of_this_node() -> None:
+    rehearsed = play(UP, sleeps_in="Rehearse")
+    assert slept(rehearsed) and len(rehearsed.rehearsed) == 1
+    assert rehearsed.complaints == [] and "trouble" not in rehearsed.events()
+    assert play(UP).complaints != [], "no peer answers"
 
 
 # The order of effects.
@@ -859,18 +944,18 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         None,
     )
     for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
-        later = play(UP, clock=Clock(5.0 + seconds), remembered=node_memory(troubles=(known,)))
+        then = play(UP, clock=later(5.0 + seconds), remembered=node_memory(troubles=(known,)))
         assert (
-            len(later.complaints) == complaints and later.events().count("trouble") == complaints
+            len(then.complaints) == complaints and then.events().count("trouble") == complaints
         ), seconds
-        assert later.node_memory().troubles[0].since == known.since
+        assert then.node_memory().troubles[0].since == known.since
 
 
 def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     )
@@ -880,14 +965,14 @@ def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     ]
     (ended,) = over.node_memory().troubles
     assert ended.ended == NOW + 605.0
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=(ended,)))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=(ended,)))
     assert again.complaints == [], "not twice in an hour"
     assert again.node_memory().troubles[0].since == NOW + 665.0
 
 
 def test_a_new_text_is_logged_and_not_complained_of() -> None:
     (known,) = play(UP, peers=3).node_memory().troubles
-    changed = play(UP, clock=Clock(65.0), peers=2, remembered=node_memory(troubles=(known,)))
+    changed = play(UP, clock=later(65.0), peers=2, remembered=node_memory(troubles=(known,)))
     assert changed.complaints == [] and changed.events().count("trouble") == 1
 
 
@@ -910,7 +995,7 @@ def test_drift_is_a_warning_and_no_complaint() -> None:
     )
     drifted = play(
         UP,
-        clock=Clock(305.0),
+        clock=later(305.0),
         heard=[other],
         remembered=node_memory(troubles=first.node_memory().troubles),
     )
@@ -1019,11 +1104,11 @@ def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> No
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     ).node_memory()
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=over.troubles))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=over.troubles))
     assert again.events().count("trouble") == 1 and again.complaints == []
 
 
@@ -1031,7 +1116,7 @@ def test_one_line_says_all_that_lasts() -> None:
     (known,) = play(UP).node_memory().troubles
     mute = known._replace(kind="no-address", said=NOW - 3600.0)
     both = play(
-        UP, clock=Clock(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
+        UP, clock=later(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
     )
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line

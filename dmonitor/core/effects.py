@@ -25,6 +25,8 @@ from dmonitor.core.model import (
 )
 
 SLOWEST_INTERVAL = 1440  # minutes; a node that states more is not waited for longer
+# Seconds that a round may take. After that it ends, and concludes nothing (R10).
+HARD_LIMIT = 55.0
 
 
 class NodeMemory(NamedTuple):

@@ -33,7 +33,11 @@ RoundScript = Generator[Effect, Any, bool]
 def run_round(
     config: RoundConfig, memory: Memory, clock: RoundClock, note: Note, fresh_id: Callable[[], str]
 ) -> RoundScript:
-    """Take one round; return whether every mail that was handed over was taken."""
+    """Take one round; return whether it was completed and every mail that it tried was taken.
+
+    A round that slept is not completed. It stores no memory of itself, so that it does not count as
+    finished.
+    """
     situation = Situation(config, memory, clock, note)
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
     outbox = Outbox(memory.outbox)
@@ -45,6 +49,8 @@ def run_round(
     observation: Observation = yield Observe(
         frozenset(open_before), tuple(situation.ledger), situation.quorum_before()
     )
+    if situation.has_slept():
+        return _end_slept(situation)
     situation.recognise(observation)
     situation.hear(observation.contacts)
 
@@ -75,9 +81,18 @@ def run_round(
     # Tell, then look at itself.
     yield from telling.run()
     test_states = {**memory.test_states, **conclusions.test_states}
-    yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
+    if not situation.has_slept():
+        yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
+    if situation.has_slept():
+        return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return telling.all_taken
+
+
+def _end_slept(situation: Situation) -> bool:
+    """Say that this round slept; return that it is not completed."""
+    situation.note("warning", "round-slept", seconds=round(situation.clock.elapsed()))
+    return False
 
 
 def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:

@@ -56,6 +56,8 @@ class SelfCheck:
         situation = self._situation
         remembered = situation.node_memory
         rehearsals = yield Rehearse(remembered.rehearsal_failures)
+        if situation.has_slept():
+            return
         now = situation.clock.now()
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)

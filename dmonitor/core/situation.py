@@ -12,6 +12,7 @@ from typing import Any
 from dmonitor.base import names
 from dmonitor.core import digest, election
 from dmonitor.core.effects import (
+    HARD_LIMIT,
     Effect,
     Memory,
     NodeMemory,
@@ -70,6 +71,13 @@ class Situation:
         self.statements: Mapping[str, Statement] = {}
         # The tests that are DOWN and have no incident yet, as of this node's last round.
         self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
+
+    def has_slept(self) -> bool:
+        """Return whether this round is over its limit, because the machine slept (R10).
+
+        What it saw is of before the sleep, so nothing may be concluded or told any more.
+        """
+        return self.clock.elapsed() > HARD_LIMIT
 
     def open_incidents(self) -> dict[Test, Incident]:
         """Return the open incident of each test that has one."""

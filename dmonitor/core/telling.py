@@ -47,8 +47,12 @@ class Telling:
         while self._greets_again():
             next_greeting = self._greeted_at + GREETING_INTERVAL
             yield Wait(max(0.0, next_greeting - situation.clock.elapsed()))
+            if situation.has_slept():
+                return
             self._greeted_at = situation.clock.elapsed()
             contacts = yield Greet(tuple(situation.ledger))
+            if situation.has_slept():
+                return
             situation.hear(contacts)
             yield from situation.store(Save())
             yield from self._hand_over()
@@ -70,9 +74,12 @@ class Telling:
     def _hand_over(self) -> Steps:
         """Hand over what is due, and what is left in the outbox.
 
-        Each address gets one mail. Each outcome is stored before the next one is awaited.
+        Each address gets one mail. Each outcome is stored before the next one is awaited. In a
+        round that slept nothing is due: another node may have told it meanwhile.
         """
         situation, outbox = self._situation, self._outbox
+        if situation.has_slept():
+            return
         mails = outbox.make_mails(
             self._due_notifications(), situation.ledger.find, situation.is_silenced
         )
@@ -193,11 +200,12 @@ class Telling:
         `telling` are the addresses to which something untold was handed over; `refusing` those
         whose mail was refused. Nobody may move to the front while another node hands over. So what
         was left in the outbox changes nothing. A success changes nothing either if this node
-        speaks only because the first node does not count for that incident.
+        speaks only because the first node does not count for that incident. A mail system that was
+        asleep has refused nothing.
         """
         situation = self._situation
         refused = situation.node_memory.refused
-        if not telling:
+        if not telling or situation.has_slept():
             return
         if all(address in refusing for address in telling):
             refused += 1

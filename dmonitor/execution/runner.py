@@ -19,10 +19,9 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import processes, supervisor
 
@@ -62,7 +61,7 @@ class Runner:
         self._start_supervisor()
 
     def _start_supervisor(self) -> None:
-        self._started = time.monotonic()
+        self._started = clock.uptime()
         self._socket, supervisors_end = socket.socketpair()
         self._supervisor_pid = os.fork()
         if self._supervisor_pid == 0:
@@ -128,7 +127,7 @@ class Runner:
         supervisors keep dying.
         """
         log.error("supervisor-lost", tests=self.pending)
-        if time.monotonic() - self._started < _EARLY_DEATH:
+        if clock.uptime() - self._started < _EARLY_DEATH:
             self._early_deaths += 1
         else:
             self._early_deaths = 0

@@ -11,10 +11,10 @@ import errno
 import os
 import selectors
 import socket
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
@@ -85,23 +85,23 @@ class Connection:
     def begin(self, *, after_pause: bool) -> None:
         """Have all addresses tried again, after a pause within the time that is left."""
         if not after_pause:
-            self._greeting_deadline = time.monotonic() + GREETING_SECONDS
+            self._greeting_deadline = clock.uptime() + GREETING_SECONDS
         self._untried = list(self.addresses)
         self.unable = True
 
     def can_pause(self) -> bool:
         """Return whether the addresses may be tried once more, a moment later."""
-        has_time = time.monotonic() + RETRY_SECONDS < self._greeting_deadline
+        has_time = clock.uptime() + RETRY_SECONDS < self._greeting_deadline
         return self._caller.visiting and has_time and not self.unable
 
     def pause(self) -> None:
         """Set the deadline to the end of a pause."""
-        self.deadline = time.monotonic() + RETRY_SECONDS
+        self.deadline = clock.uptime() + RETRY_SECONDS
 
     def dial(self) -> None:
         """Begin to connect to the next address; raise OSError if that fails at once."""
         address = self._untried.pop(0)
-        now = time.monotonic()
+        now = clock.uptime()
         self.deadline = now + (self._greeting_deadline - now) / (1 + len(self._untried))
         try:
             self._dial(address)

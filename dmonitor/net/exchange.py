@@ -7,10 +7,9 @@ and statements mean is decided by `verdict`, `incident` and `election`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.core.model import BUSY, Answer, Contact, Node, Result, Test
 from dmonitor.net import protocol
 from dmonitor.net.connection import NEVER, Connection
@@ -61,15 +60,15 @@ class Exchange:
         return self._pending is not None and bool(self._pending.awaited)
 
     def deadline(self) -> float:
-        """Return when the next reply is overdue, on the monotonic clock."""
+        """Return when the next reply is overdue, in uptime."""
         oldest = next(iter(self.asked.values()), NEVER)
         return min(oldest, self._statement_deadline)
 
     def give_up_overdue(self, now: float) -> None:
-        """Give up the oldest question, and the statement, if they are overdue at `now`."""
-        oldest = next(iter(self.asked), None)
-        if oldest is not None and self.asked[oldest] <= now:
-            self.no_answer(oldest, "no answer in time")
+        """Give up the questions, and the statement, that are overdue at `now`."""
+        overdue = [test for test, deadline in self.asked.items() if deadline <= now]
+        for test in overdue:
+            self.no_answer(test, "no answer in time")
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
 
@@ -83,7 +82,7 @@ class Exchange:
 
     def expect_answer(self, test: Test) -> None:
         """Want an answer for `test`."""
-        self.asked[test] = time.monotonic() + ANSWER_SECONDS
+        self.asked[test] = clock.uptime() + ANSWER_SECONDS
 
     def send_question(self, test: Test) -> None:
         """Ask the peer for `test`."""
@@ -93,7 +92,7 @@ class Exchange:
 
     def request_statement(self) -> None:
         """Ask the peer for a statement."""
-        self._statement_deadline = time.monotonic() + STATEMENT_SECONDS
+        self._statement_deadline = clock.uptime() + STATEMENT_SECONDS
         self._pending = PendingStatement(self.peer, self.interest, self._clock)
         self._send(b"".join(map(protocol.write, self._pending.awaited)))
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from dmonitor.base import clock
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
@@ -132,11 +133,11 @@ class Asker:
         deadline = min((session.deadline() for session in self._sessions), default=_NEVER)
         if deadline == _NEVER:
             return None
-        return max(0.0, deadline - time.monotonic())
+        return max(0.0, deadline - clock.uptime())
 
     def tick(self) -> None:
         """Give up what is overdue."""
-        now = time.monotonic()
+        now = clock.uptime()
         for session in self._sessions:
             session.tick(now)
 

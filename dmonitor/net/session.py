@@ -137,7 +137,7 @@ class PeerSession:
             self.connect()
 
     def deadline(self) -> float:
-        """Return when `tick` is due, on the monotonic clock; infinity if nothing is awaited."""
+        """Return when `tick` is due, in uptime; infinity if nothing is awaited."""
         match self.state:
             case State.CONNECTING | State.GREETING | State.PAUSING:
                 return self.connection.deadline
@@ -146,7 +146,7 @@ class PeerSession:
         return NEVER
 
     def tick(self, now: float) -> None:
-        """Give up what is overdue at `now`, on the monotonic clock."""
+        """Give up what is overdue at `now`, in uptime."""
         if self.deadline() > now:
             return
         match self.state:
