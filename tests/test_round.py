@@ -12,6 +12,7 @@ import pytest
 from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
 from dmonitor.core.model import (
     Answer,
+    Confirming,
     Contact,
     Incident,
     Judgement,
@@ -73,6 +74,8 @@ class Played:
     saves: list[effects.Save] = dataclasses.field(default_factory=list)
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
+    latest: list[tuple[Incident, ...]] = dataclasses.field(default_factory=list)
+    observed: effects.Observe = effects.Observe(frozenset(), (), 0)
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
@@ -244,6 +247,7 @@ def play(
             case effects.Complain(text):
                 played.complaints.append(text)
             case effects.Observe():
+                played.observed = effect
                 judgements, asked = judge(seen, effect.open)
                 greeted = [*contacts(heard_at(round_clock.at), peers), *contacts_too]
                 answer = effects.Observation(Node("me", "me"), judgements, greeted, asked)
@@ -253,6 +257,7 @@ def play(
             case effects.HandOver(mails):
                 if effect is not handing_over:
                     handing_over = effect
+                    played.latest.append(effect.latest)
                     outcomes = [(address, mta(address)) for address in mails]
                     played.note_mails(mails)
                 answer = outcomes.pop(0)
@@ -1155,3 +1160,91 @@ def test_what_changes_is_stored_with_its_evidence_and_what_does_not_is_not() -> 
     assert [standing.since for save in new.saves for standing in save.test_states.values()] == [
         change.at
     ]
+
+
+# A node that was away.
+
+BEFORE = NOW - 1200.0  # when the ghost was seen last
+
+
+def ghost(**facts: Any) -> Incident:
+    """Return an open incident that was told long ago, as its holder has it."""
+    return known("ghost", alert="me", began=BEFORE, seen=BEFORE, **facts)
+
+
+def test_a_ghost_that_a_peer_states_does_not_pass_for_the_new_incident() -> None:
+    """A node that was away is back in the very minute in which the test fails again."""
+    back = states("peer", ghost(), finished=NOW - 1300.0)
+    told = play(DOWN, heard=[back])
+    assert told.mails == [{ONE: [(ALERT, "new")]}]
+    assert not any("ghost" in each.ids for save in told.saves for each in save.incidents)
+
+
+def test_a_node_that_is_back_takes_its_own_old_incident_for_over() -> None:
+    """A peer was there all the time, and does not hold it."""
+    told = play(DOWN, incidents=[ghost()], heard=[states("peer")])
+    assert told.mails == [{ONE: [(ALERT, "new")]}]
+    over = told.incident("ghost")
+    assert over.overtaken and over.closed == NOW + 5.0 and owed(over) == ()
+
+
+@pytest.mark.parametrize("peer", ["holds it", "was away", "is silent", "lacks the test"])
+def test_it_goes_on_if_nobody_knows_better(peer: str) -> None:
+    heard = {
+        "holds it": [states("peer", ghost())],
+        "was away": [states("peer", finished=NOW - 1300.0)],
+        "is silent": [],
+        "lacks the test": [states("peer")._replace(tests=frozenset())],
+    }
+    told = play(DOWN, incidents=[ghost()], heard=heard[peer])
+    assert told.mails == [] and told.incident("ghost").is_open
+    assert told.incident("ghost").seen == NOW + 5.0
+
+
+def test_a_fresh_incident_goes_on_whatever_peers_hold() -> None:
+    fresh = known("mine", alert="me", seen=NOW - 100.0)
+    told = play(DOWN, incidents=[fresh], heard=[states("peer")])
+    assert told.mails == [] and told.incident("mine").is_open
+
+
+# Several nodes count.
+
+
+def test_confirm_goes_on_from_what_a_living_peer_counted() -> None:
+    row = Confirming(TEST, 2, NOW - 70.0)
+    peer = states("peer")._replace(confirming=(row,))
+    third = play(DOWN, heard=[peer], confirm=3)
+    assert third.mails == [{ONE: [(ALERT, "new")]}]
+    assert third.incident().began == NOW - 70.0, "it began with the first of them"
+    first = play(DOWN, heard=[states("peer")], confirm=3)
+    assert first.mails == []
+    assert first.node_memory().confirming == (Confirming(TEST, 1, NOW + 5.0),)
+    late = states("peer", finished=NOW - 400.0)._replace(confirming=(row,))
+    assert play(DOWN, heard=[late], confirm=3).mails == [], "its checker does not run"
+    own = play(DOWN, heard=[states("peer")], confirm=3, remembered=node_memory(confirming=(row,)))
+    assert own.mails == [{ONE: [(ALERT, "new")]}]
+    up = play(UP, heard=[states("peer")], confirm=3, remembered=node_memory(confirming=(row,)))
+    assert up.node_memory().confirming == (), "a row ends with another verdict"
+
+
+def test_the_largest_confirm_of_any_node_holds() -> None:
+    cautious = states("peer", confirm=2)
+    assert play(DOWN, heard=[cautious]).mails == []
+    assert play(DOWN, heard=[states("peer", confirm=1)]).mails != []
+
+
+def test_the_quorum_of_the_last_round_holds_until_the_peers_are_heard() -> None:
+    heard = states("peer", quorum=3).status
+    told = play(DOWN, heard=[states("peer")], remembered=node_memory(heard=(heard,)))
+    assert told.observed.quorum == 3
+    assert play(DOWN, heard=[states("peer")]).observed.quorum == 2
+
+
+def test_what_is_told_late_comes_with_what_is_open_now() -> None:
+    """An address that refused the recovery gets it, while a newer incident is open."""
+    old = known("old", alert="me", closed=NOW - 900.0, recovery="me")
+    newer = known("newer", alert="peer", seen=NOW - 60.0)
+    left = Notification(RECOVERY, old, ONE, NOW - 900.0, 3)
+    told = play(DOWN, incidents=[old, newer], outbox=[left], heard=[states("peer", newer)])
+    assert told.mails == [{ONE: [(RECOVERY, "old")]}]
+    assert [each.ids for each in told.latest[0]] == [("newer",)]
