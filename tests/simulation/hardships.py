@@ -150,6 +150,8 @@ def sleep(world: World) -> Setup:
         node, failure = chance.choice(world.nodes), chance.choice(failures)
         at = chance.uniform(failure.began - 30.0, failure.ended)
         seconds = chance.uniform(60.0, 600.0)
+        if chance.random() < 0.5:
+            seconds += failure.ended - at
         event = _sleeper(world, node, seconds, is_whole=chance.random() < 0.6)
         world.at(at, _in_round(world, node, event))
     return failures, settle + 600.0
@@ -483,8 +485,11 @@ def noisy(world: World) -> Setup:
     _make_nodes(world, chance.choice((2, 3, 3, 4)))
     world.noise[TEST] = chance.uniform(0.05, 0.2)
     if chance.random() < 0.5:
-        return _failures(world, 1, (200.0, 500.0), gap=0.0)
-    return [Failure(TEST, 900.0, 900.0)], 100.0
+        failures, settle = _failures(world, 1, (200.0, 500.0), gap=0.0)
+    else:
+        failures, settle = [Failure(TEST, 900.0, 900.0)], 300.0
+    world.at(failures[-1].ended + 200.0, world.noise.clear)
+    return failures, settle
 
 
 def leaky(world: World) -> Setup:

@@ -16,7 +16,7 @@ from dmonitor.base import names
 from dmonitor.core.model import Kind, Test, node_test
 
 from .history import Failure, History, is_node
-from .node import SimNode
+from .node import Disk, SimNode
 from .virtual_round import Mail
 from .world import World
 
@@ -32,7 +32,9 @@ EXPLAINED = 120.0  # seconds, and an interval, for which looks that failed expla
 STALE_ROUNDS = 5  # intervals, and as many minutes, for which a node that was away may be told
 
 
-_View = tuple[frozenset[Test], frozenset[Test], frozenset[str], frozenset[str]]
+# What is so as long as nothing breaks or is mended: the tests that can be told DOWN, the nodes that can
+# tell each test UP, the nodes that are away, and those that are gone.
+_View = tuple[frozenset[Test], dict[Test, frozenset[str]], frozenset[str], frozenset[str]]
 
 
 class Moment(NamedTuple):
@@ -87,7 +89,10 @@ class Watch:
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
     _view_key: object = None  # what `_view` depends on
-    _view: _View = (frozenset(), frozenset(), frozenset(), frozenset())
+    _view: _View = (frozenset(), {}, frozenset(), frozenset())
+    # For how many seconds each node could hear that DOWN is told of a test, and was able to.
+    _hearing: dict[tuple[Test, str], float] = dataclasses.field(default_factory=dict)
+    _disks: dict[str, Disk] = dataclasses.field(default_factory=dict)
 
     def begin(self) -> None:
         """Look at the world from now on."""
@@ -149,7 +154,12 @@ class Watch:
         if key != self._view_key:
             self._view_key = key
             self._view = self._see()
-        tellable, clearable, away, gone = self._view
+        tellable, can_say_up, away, gone = self._view
+        self._spread()
+        clearable = set()
+        for test, able in can_say_up.items():
+            if any(self._knows(test, name) for name in able):
+                clearable.add(test)
         self.moments.append(
             Moment(
                 world.now,
@@ -157,7 +167,7 @@ class Watch:
                 is_lossy,
                 refused,
                 tellable,
-                clearable,
+                frozenset(clearable),
                 away,
                 gone,
                 self._faults,
@@ -173,15 +183,37 @@ class Watch:
         return frozenset(refused)
 
     def _see(self) -> _View:
-        """Return which tests can be told DOWN and UP, and which nodes are away and gone."""
-        heard = [self._heard(node) for node in self.world.nodes if self._works(node)]
-        tellable, clearable = set(), set()
+        heard = {node.name: self._heard(node) for node in self.world.nodes if self._works(node)}
+        tellable, can_say_up = set(), {}
         for test in self.tests:
-            if any(self._can_say_down(test, peers) for peers in heard):
+            if any(self._can_say_down(test, peers) for peers in heard.values()):
                 tellable.add(test)
-            if any(self._can_say_up(test, peers) for peers in heard):
-                clearable.add(test)
-        return frozenset(tellable), frozenset(clearable), *self._away()
+            able = [name for name, peers in heard.items() if self._can_say_up(test, peers)]
+            can_say_up[test] = frozenset(able)
+        return frozenset(tellable), can_say_up, *self._away()
+
+    def _spread(self) -> None:
+        """Let every node that works hear, from those that it reaches, of what is told DOWN.
+
+        Who is cut off at once from the node that has mailed it cannot tell its end.
+        """
+        for node in self.world.nodes:
+            if self._disks.setdefault(node.name, node.disk) is not node.disk:  # it is an older one
+                self._disks[node.name] = node.disk
+                for test in self.tests:
+                    self._hearing.pop((test, node.name), None)
+        for test in self.tests:
+            knowing = [node for node in self.world.nodes if self._knows(test, node.name)]
+            if not knowing or len(knowing) == len(self.world.nodes):
+                continue
+            for node in self.world.nodes:
+                if self._works(node) and any(self._reaches(node, peer) for peer in knowing):
+                    key = test, node.name
+                    self._hearing[key] = self._hearing.get(key, 0.0) + self.step
+
+    def _knows(self, test: Test, name: str) -> bool:
+        """Return whether a node has had the time to hear that a test is told DOWN."""
+        return self._hearing.get((test, name), 0.0) > 60.0 * (self.slowest + 1)
 
     def _works(self, node: SimNode) -> bool:
         return _is_well(node, self.world.now) and bool(node.addresses)
@@ -230,6 +262,9 @@ class Watch:
         (sender,) = [node for node in world.nodes if node.name == mail.node]
         heard = self._heard(sender)
         for test, state in mail.states:
+            if state == "DOWN":
+                self._forget(test)
+                self._hearing[test, sender.name] = float("inf")
             kinds = {kind for told_test, kind, _ in mail.told if told_test == test}
             is_judged = test in self.sites
             self.said.append(
@@ -247,6 +282,10 @@ class Watch:
                     self._is_explained(test),
                 )
             )
+
+    def _forget(self, test: Test) -> None:
+        for node in self.world.nodes:
+            self._hearing.pop((test, node.name), None)
 
     def _is_explained(self, test: Test) -> bool:
         """Return whether a quorum of sites has looked twice lately, and has seen `test` fail."""
@@ -422,6 +461,8 @@ class Reader:
                 run.append(moment)
                 seconds = moment.at - run[0].at
                 limit = watching.limit(run)
+                if is_node(self.test):
+                    limit += DISTURBED
                 if believed == "":  # it is quiet, because the test flaps
                     limit += STEADY_ROUNDS * 60.0 * watching.slowest
                 if seconds > limit:
@@ -447,7 +488,8 @@ class Reader:
         if self.address in moment.refused or believed != "DOWN":
             return False
         if is_node(self.test):
-            return not moment.is_disturbed and self.test.name not in moment.away
+            name = self.watch.world.aliases.get(self.test.name, self.test.name)
+            return not moment.is_disturbed and name not in moment.away
         return self.test in moment.clearable
 
 

@@ -144,6 +144,7 @@ class SimNode:
     daemon: bool = True  # whether its daemon runs
     epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost
     running: bool = False  # whether a round runs
+    round: object = None  # the one that runs, or ran last
     silences: tuple[Silence, ...] = ()
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)

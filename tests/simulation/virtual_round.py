@@ -82,7 +82,7 @@ class VirtualRound:
         self.node = node
         self.epoch = node.epoch
         self.began = world.now
-        node.running = True
+        node.running, node.round = True, self
         node.stopped_until = node.slept = 0.0
         self.slept_counted = 0.0  # seconds of sleep by which the hard limit has been put off
         config = effects.RoundConfig(
@@ -108,7 +108,10 @@ class VirtualRound:
         return self.node.clock(self.world.now)
 
     def elapsed(self) -> float:
-        return (self.world.now - self.began) * self.node.rate
+        seconds = self.world.now - self.began
+        if not self.world.clocks_count_sleep:
+            seconds -= self.node.slept
+        return seconds * self.node.rate
 
     def text(self, at: float) -> str:
         return f"{self.node.world_time(at):.0f}"
@@ -124,7 +127,8 @@ class VirtualRound:
     @property
     def alive(self) -> bool:
         """Whether this round was neither killed nor has ended."""
-        return self.node.epoch == self.epoch and self.node.running
+        node = self.node
+        return node.epoch == self.epoch and node.running and node.round is self
 
     def _hard_limit(self) -> None:
         if not self.alive:
@@ -246,7 +250,7 @@ class VirtualRound:
         def got(peer: SimNode, statement: Statement | None) -> None:
             nonlocal waiting
             if failed is not None:
-                world.note_greeting(node, node_test(peer.name), failed=statement is None)
+                world.note_look("round", node, node_test(peer.name), fails=statement is None)
                 if statement is None and world.second_look and self.elapsed() < GREETED_AGAIN_BY:
                     failed(peer)
                     self._after(SECOND_LOOK_PAUSE, lambda: greet(peer))
@@ -335,7 +339,7 @@ class VirtualRound:
             settle()
 
         def look(test: Test, *, is_first: bool) -> None:
-            seconds, outcome = world.plugin(node, test)
+            seconds, outcome = world.plugin(node, test, "round")
 
             def looked() -> None:
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
@@ -415,7 +419,7 @@ class VirtualRound:
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         """Start to hand over all mails."""
         world = self.world
-        patience = HANDED_OVER_BY - self.elapsed()
+        patience = (HANDED_OVER_BY - self.elapsed()) / self.node.rate
         for address, mail in mails.items():
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)

@@ -96,6 +96,7 @@ class World(Timeline):
         self.noise: dict[Test, float] = {}
         self.second_look = True  # whether rounds look again at what fails
         self.daemons_look_again = True  # whether daemons do, too
+        self.clocks_count_sleep = True  # whether `elapsed` counts the time for which a round sleeps
         # Whether a node's MTA refuses what is for an address.
         self.refuses: Callable[[SimNode, str], bool] = lambda node, address: False
         self.delay = 0.01  # seconds that a message takes at most
@@ -119,8 +120,8 @@ class World(Timeline):
         self.removed: set[Test] = set()
         # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
         self.seen_failing: dict[Test, dict[str, float]] = {}
-        # Since when all looks of a node at a test have failed.
-        self._failing_since: dict[tuple[str, Test], float] = {}
+        # Since when all looks of a node's round or daemon at a test have failed.
+        self._failing_since: dict[tuple[str, str, Test], float] = {}
         self.complaints: list[tuple[float, str, str]] = []  # when, of which node, the text
         self.opened: list[tuple[float, str, Incident]] = []
         self.united: dict[str, str] = {}  # ids that are one incident
@@ -320,22 +321,25 @@ class World(Timeline):
             self._stripped[id(incident)] = incident, incident._replace(closing=None)
         return self._stripped[id(incident)][1]
 
-    def plugin(self, node: SimNode, test: Test) -> tuple[float, Outcome]:
-        """Run a test on a node; return the seconds that it takes, and its outcome."""
+    def plugin(self, node: SimNode, test: Test, looker: str) -> tuple[float, Outcome]:
+        """Run a test on a node; return the seconds that it takes, and its outcome.
+
+        `looker` is who looks: the node's round or its daemon.
+        """
         fails = self.fails(self.now, test, node)
         noise = self.noise.get(test)
         if noise and not fails:
             fails = self.chance.random() < noise
-        self._note_look(node, test, fails=fails)
+        self.note_look(looker, node, test, fails=fails)
         if not fails:
             return self.chance.uniform(0.05, 1.5), Outcome.OK
         if self.chance.random() < self.slow:
             return PLUGIN_LIMIT, Outcome.TIMEOUT
         return self.chance.uniform(0.05, 2.0), Outcome.FAIL
 
-    def _note_look(self, node: SimNode, test: Test, *, fails: bool) -> None:
-        """Note that a node looked at a test, for judges that count looks."""
-        key = node.name, test
+    def note_look(self, looker: str, node: SimNode, test: Test, *, fails: bool) -> None:
+        """Note a look at a test, or a greeting of the peer that it is, for judges that count them."""
+        key = looker, node.name, test
         if not fails:
             self._failing_since.pop(key, None)
             return
@@ -369,7 +373,7 @@ class World(Timeline):
 
     def _look(self, node: SimNode, test: Test, flight: Flight, *, is_second: bool = False) -> None:
         """Let a daemon look at a test; if that fails, once more after a pause."""
-        seconds, outcome = self.plugin(node, test)
+        seconds, outcome = self.plugin(node, test, "daemon")
 
         def looked() -> None:
             if node.is_asleep(self.now):
@@ -414,7 +418,7 @@ class World(Timeline):
             if status:
                 seconds = node.clock(self.now) - peer.clock(self.now)
                 statement = Statement(shift_status(status, seconds))
-            self.note_greeting(node, test, failed=statement is None)
+            self.note_look("daemon", node, test, fails=statement is None)
             may_go_on = self.daemons_look_again and self.now - began < VISITED_UNTIL
             if statement is None and may_go_on:
                 self.after(SECOND_LOOK_PAUSE, greet)
@@ -433,10 +437,6 @@ class World(Timeline):
                 self.exchange(node, peer, serve, got, GREETING_LIMIT)
 
         greet()
-
-    def note_greeting(self, node: SimNode, test: Test, *, failed: bool) -> None:
-        """Note that a node greeted the peer that `test` is, for judges that count looks."""
-        self._note_look(node, test, fails=failed)
 
     def _node_at(self, line: str) -> SimNode | None:
         """Return the node that answers at a line of nodes.txt."""
