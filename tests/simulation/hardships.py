@@ -18,7 +18,7 @@ from .virtual_round import Mail
 from .world import World
 
 TEST = Test("host0", "ssh")
-SETTLED = 700.0  # seconds, and two intervals, until all is told after the last fault
+SETTLED = 400.0  # seconds, and two intervals, until all is told after the last fault
 
 
 def _make_nodes(
@@ -126,7 +126,7 @@ def ghost(world: World) -> Setup:
         world.after(at, lambda: world.power_cut(node, back - world.now))
 
     world.mailed.append(mailed)
-    failures = [Failure(TEST, first, ended), Failure(TEST, again, again + 900.0)]
+    failures = [Failure(TEST, first, ended), Failure(TEST, again, again + 600.0)]
     return failures, _settle(world)
 
 
@@ -154,7 +154,7 @@ def sleep(world: World) -> Setup:
             seconds += failure.ended - at
         event = _sleeper(world, node, seconds, is_whole=chance.random() < 0.6)
         world.at(at, _in_round(world, node, event))
-    return failures, settle + 600.0
+    return failures, settle + 300.0
 
 
 def _sleeper(world: World, node: SimNode, seconds: float, *, is_whole: bool) -> Callable[[], None]:
@@ -183,7 +183,7 @@ def _restore(world: World, node: SimNode, taken: float, at: float) -> None:
         nonlocal backup
         backup = node.disk.snapshot()
 
-    off = world.plan.uniform(2.0, 60.0)
+    off = world.plan.uniform(6.0, 60.0)
     world.at(max(1.0, taken), take)
     world.at(at, lambda: world.restore(node, backup.snapshot(), off))
 
@@ -207,7 +207,7 @@ def torn(world: World) -> Setup:
     last = failures[-1].ended
     for _ in range(chance.choice((1, 1, 2))):
         at = chance.uniform(began, last - 60.0)
-        length = chance.uniform(300.0, 2400.0)
+        length = 300.0 + 2100.0 * chance.random() ** 3
         if chance.random() < 0.6:
             _partition(world, _any_group(world), at, at + length)
             last = max(last, at + length)
@@ -243,8 +243,8 @@ def oneway(world: World) -> Setup:
         world.link_loss.update(dict.fromkeys(links, loss))
 
     world.at(at, lose)
-    world.at(at + chance.uniform(100.0, 1500.0), world.link_loss.clear)
-    return failures, settle + 1500.0
+    world.at(at + chance.uniform(100.0, 700.0), world.link_loss.clear)
+    return failures, settle + 700.0
 
 
 def site(world: World) -> Setup:
@@ -255,7 +255,7 @@ def site(world: World) -> Setup:
         node.site = ("here", "there", f"site{number}")[min(number // 2, 2)]
     failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 700.0), gap=200.0)
     dying = chance.choice(("here", "there"))
-    at, length = chance.uniform(30.0, failures[-1].ended), chance.uniform(60.0, 1200.0)
+    at, length = chance.uniform(30.0, failures[-1].ended), chance.uniform(60.0, 600.0)
     for node in world.nodes:
         if node.site == dying:
             world.at(at, _power_cutter(world, node, length + chance.uniform(0.0, 60.0)))
@@ -277,19 +277,19 @@ def half(world: World) -> Setup:
         failures.append(Failure(test, at, at + chance.uniform(200.0, 500.0)))
     if chance.random() < 0.5:
         node, at = chance.choice(world.nodes), chance.uniform(60.0, 400.0)
-        world.at(at, _power_cutter(world, node, chance.uniform(30.0, 600.0)))
-    return failures, _settle(world) + 600.0
+        world.at(at, _power_cutter(world, node, chance.uniform(30.0, 400.0)))
+    return failures, _settle(world) + 400.0
 
 
 def big(world: World) -> Setup:
     """Thirty to fifty nodes, one of which may go."""
     chance = world.plan
-    _make_nodes(world, chance.randrange(30, 51))
+    _make_nodes(world, chance.randrange(30, 51), (1, 2))
     at = chance.uniform(60.0, 120.0)
     if chance.random() < 0.5:
         node = chance.choice(world.nodes[:3])
         world.at(at + chance.uniform(0.0, 120.0), _power_cutter(world, node, 200.0))
-    return [Failure(TEST, at, at + chance.uniform(130.0, 200.0))], 400.0
+    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 250.0
 
 
 # Mail systems.
@@ -306,7 +306,7 @@ def picky(world: World) -> Setup:
         if chance.random() < 0.5:
             refusing = frozenset({chance.choice(world.nodes).name})
         at = chance.uniform(60.0, failures[-1].ended)
-        refusals.append((refusing, at, at + chance.uniform(60.0, 700.0)))
+        refusals.append((refusing, at, at + chance.uniform(60.0, 500.0)))
 
     def refuses(node: SimNode, address: str) -> bool:
         if address != ADDRESSES[1]:
@@ -316,7 +316,7 @@ def picky(world: World) -> Setup:
         )
 
     world.refuses = refuses
-    return failures, settle + 700.0
+    return failures, settle + 500.0
 
 
 def swallow(world: World) -> Setup:
@@ -367,32 +367,46 @@ def edited(world: World) -> Setup:
     return failures, settle + 600.0
 
 
+def _edit(world: World, at: float, edit: Callable[[], None]) -> None:
+    """Let an operator edit something; it counts as a fault, because nodes differ then."""
+
+    def happen() -> None:
+        world.faults += 1
+        edit()
+
+    world.at(at, happen)
+
+
 def _edit_test(world: World, nodes: Sequence[SimNode], at: float) -> None:
     """Remove the test on some nodes, and add it again later."""
     back = at + world.plan.uniform(60.0, 600.0)
 
     def remove() -> None:
+        world.note("", "test removed on", *_names(nodes))
         for node in nodes:
             node.tests -= {TEST}
 
     def add() -> None:
+        world.note("", "test added on", *_names(nodes))
         for node in nodes:
             node.tests |= {TEST}
 
-    world.at(at, remove)
-    world.at(back, add)
+    _edit(world, at, remove)
+    _edit(world, back, add)
 
 
 def _edit_address(world: World, nodes: Sequence[SimNode], at: float) -> None:
     """Remove the second address on some nodes, and add it again later."""
+    world.removed_addresses.add(ADDRESSES[1])
     back = at + world.plan.uniform(60.0, 600.0)
 
     def set_addresses(addresses: tuple[str, ...]) -> None:
+        world.note("", "addresses are", *addresses, "on", *_names(nodes))
         for node in nodes:
             node.addresses = addresses
 
-    world.at(at, lambda: set_addresses(ADDRESSES[:1]))
-    world.at(back, lambda: set_addresses(ADDRESSES))
+    _edit(world, at, lambda: set_addresses(ADDRESSES[:1]))
+    _edit(world, back, lambda: set_addresses(ADDRESSES))
 
 
 def _edit_line(world: World, nodes: Sequence[SimNode], at: float) -> None:
@@ -401,32 +415,35 @@ def _edit_line(world: World, nodes: Sequence[SimNode], at: float) -> None:
     name = world.plan.choice(world.nodes).name
 
     def remove() -> None:
+        world.note("", "line of", name, "removed on", *_names(nodes))
         for node in nodes:
             if node.name != name:
                 node.unlisted.add(name)
 
     def add() -> None:
+        world.note("", "line of", name, "added on", *_names(nodes))
         for node in nodes:
             node.unlisted.discard(name)
 
-    world.at(at, remove)
-    world.at(back, add)
+    _edit(world, at, remove)
+    _edit(world, back, add)
 
 
 def _edit_quorum(world: World, nodes: Sequence[SimNode], at: float) -> None:
     """Raise the quorum on some nodes."""
 
     def raise_quorum() -> None:
+        world.note("", "quorum is 3 on", *_names(nodes))
         for node in nodes:
             node.quorum = 3
 
-    world.at(at, raise_quorum)
+    _edit(world, at, raise_quorum)
 
 
 def days(world: World) -> Setup:
     """A failure that lasts for days, with reminders, and a reboot now and then."""
     chance = world.plan
-    _make_nodes(world, chance.choice((2, 3)), (30, 60))
+    _make_nodes(world, chance.choice((2, 3)), (60,))
     world.settings = {"flapping": False, "remind": 86400.0 / chance.choice((1, 2))}
     began = 600.0
     ended = began + chance.uniform(1.2, 2.5) * 86400.0
@@ -475,7 +492,7 @@ def skewed(world: World) -> Setup:
     failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 500.0), gap=200.0)
     if chance.random() < 0.4:
         node, at = chance.choice(world.nodes), chance.uniform(60.0, failures[-1].ended)
-        world.at(at, _power_cutter(world, node, chance.uniform(5.0, 300.0)))
+        world.at(at, _power_cutter(world, node, chance.uniform(6.0, 300.0)))
     return failures, settle
 
 
@@ -517,4 +534,4 @@ def settling(world: World) -> Setup:
         failures.append(Failure(TEST, at, at + length))
         at += length + chance.uniform(85.0, 110.0)
     failures.append(Failure(TEST, at, at + chance.uniform(500.0, 1500.0)))
-    return failures, _settle(world) + 900.0
+    return failures, _settle(world) + 800.0

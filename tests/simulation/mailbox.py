@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -85,6 +86,8 @@ class Watch:
     said: list[Said] = dataclasses.field(default_factory=list)
     # The tests that an operator removes: what is told of them need not be told to the end.
     removed: set[Test] = dataclasses.field(default_factory=set)
+    # The addresses that one removes from some nodes: what those tell is not owed to them.
+    removed_addresses: set[str] = dataclasses.field(default_factory=set)
     _quiet_from: float = 0.0  # when the last fault began or ended
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
@@ -321,7 +324,9 @@ def _is_well(node: SimNode, now: float) -> bool:
 
 def watch(world: World, failures: Sequence[Failure]) -> Watch:
     """Watch a world that has been set up, until the history is judged."""
-    watching = Watch(world, failures, removed=set(world.removed))
+    watching = Watch(
+        world, failures, removed=world.removed, removed_addresses=world.removed_addresses
+    )
     watching.begin()
     return watching
 
@@ -335,8 +340,10 @@ class Reader:
         self.test = test
         self._wrong = wrong
         self.beliefs: list[tuple[float, str]] = [(float("-inf"), "UP")]
-        self.doubles = 0
-        self.is_told_of_removed = test in watching.removed
+        self.doubles: Counter[str] = Counter()  # by what they say
+        self.is_owed_all = (
+            test not in watching.removed and address not in watching.removed_addresses
+        )
 
     def wrong(self, text: str) -> None:
         self._wrong(f"{self.address}: {text}")
@@ -352,13 +359,13 @@ class Reader:
             self._judge_down(said)
         elif said.is_up:
             self._judge_up(said)
-        if self._is_double(said, believed):
-            self.doubles += 1
+        if self.is_owed_all and self._is_double(said, believed):
+            self.doubles[said.state] += 1
             faults = self._faults(said.at)
-            if self.doubles > faults:
+            if self.doubles[said.state] > faults:
                 self.wrong(
                     f"{said.state} {self.test} told again at {said.at:.0f}:"
-                    f" {self.doubles} times, with {faults} faults"
+                    f" {self.doubles[said.state]} times, with {faults} faults"
                 )
         self.beliefs.append((said.at, _belief(said)))
 
@@ -512,7 +519,7 @@ def judge(history: History) -> None:
             reader = Reader(watching, address, test, history.wrong.append)
             for each in said:
                 reader.read(each)
-            if test not in watching.removed:
+            if reader.is_owed_all:
                 reader.judge_delays()
     judge_nothing_open(history)
 

@@ -84,6 +84,7 @@ class VirtualRound:
         self.began = world.now
         node.running, node.round = True, self
         node.stopped_until = node.slept = 0.0
+        self._lines_read: list[tuple[Node, SimNode]] = []
         self.slept_counted = 0.0  # seconds of sleep by which the hard limit has been put off
         config = effects.RoundConfig(
             node_id=node.node_id,
@@ -206,15 +207,24 @@ class VirtualRound:
 
     def _peers(self) -> list[SimNode]:
         """Return the other nodes that are listed in nodes.txt here."""
-        node = self.node
-        return [p for p in self.world.nodes if p is not node and p.name not in node.unlisted]
+        listed = {owner.name: owner for _, owner in self._lines() if owner is not self.node}
+        return list(listed.values())
 
     def _lines(self) -> list[tuple[Node, SimNode]]:
-        """Return the lines of nodes.txt that this node does not recognise as itself, and whose they are."""
-        lines = [(Node(peer.name, peer.site), peer) for peer in self._peers()]
+        """Return the lines of nodes.txt that this node does not recognise as itself, and whose they are.
+
+        They are read once, when the round begins.
+        """
+        if self._lines_read:
+            return self._lines_read
+        node = self.node
+        peers = [p for p in self.world.nodes if p is not node and p.name not in node.unlisted]
+        lines = [(Node(peer.name, peer.site), peer) for peer in peers]
         by_name = {peer.name: peer for peer in self.world.nodes}
         for alias, name in self.world.aliases.items():
-            lines.append((Node(alias, alias), by_name[name]))
+            if name not in node.unlisted:
+                lines.append((Node(alias, alias), by_name[name]))
+        self._lines_read = lines
         return lines
 
     def _greet_again(self, effect: effects.Greet) -> None:

@@ -118,6 +118,8 @@ class World(Timeline):
         self.mailed: list[Callable[[Mail], None]] = []
         # The tests that an operator removes from all nodes.
         self.removed: set[Test] = set()
+        # The addresses that an operator removes from some nodes.
+        self.removed_addresses: set[str] = set()
         # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
         self.seen_failing: dict[Test, dict[str, float]] = {}
         # Since when all looks of a node's round or daemon at a test have failed.
@@ -140,6 +142,7 @@ class World(Timeline):
             node.disk.node_memory = effects.NodeMemory(
                 begins, begins[-1] + 2.0, 0, bool(node.addresses)
             )
+            node.next_cron = first
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             node_memory = node.disk.node_memory
@@ -153,6 +156,7 @@ class World(Timeline):
     def _cron(self, node: SimNode, planned: float) -> Callable[[], None]:
         def tick() -> None:
             following = planned + node.interval * 60.0 / node.rate
+            node.next_cron = following
             self.at(following, self._cron(node, following))
             if node.is_asleep(self.now):
                 return
