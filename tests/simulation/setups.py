@@ -104,8 +104,8 @@ def rebooted(world: World) -> Setup:
 
 
 def _reboot_all(world: World) -> None:
-    """Reboot all nodes at once, as soon as none of them is in a round."""
-    if any(node.running for node in world.nodes):
+    """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it."""
+    if any(node.running or node.next_cron - world.now < 0.5 for node in world.nodes):
         world.after(0.7, lambda: _reboot_all(world))
         return
     for node in world.nodes:
