@@ -471,11 +471,13 @@ def test_a_rehearsal_is_named_after_three_rounds() -> None:
 def test_a_peer_whose_checker_is_dead_is_named_if_nobody_can_confirm_it() -> None:
     """Of two nodes, one runs no rounds: the other one has to say so."""
     stale = {WEB: judged(), node_test("paris"): judged(Verdict.UNCONFIRMED, Outcome.FAIL)}
-    assert found(GOOD[0], judgements=stale) == {
+    assert found(contact(PARIS, finished=NOW - 900.0), judgements=stale) == {
         "stale-peer": "no rounds are run on paris, and no other node can confirm that"
     }
+    assert found(GOOD[0], judgements=stale) == {}, "it is back since it was judged"
     confirmed = {WEB: judged(), node_test("paris"): judged(Verdict.DOWN, Outcome.FAIL)}
-    assert found(*GOOD, judgements=confirmed) == {}, "a mail says it"
+    late = contact(PARIS, finished=NOW - 900.0)
+    assert found(late, judgements=confirmed) == {}, "a mail says it"
 
 
 def test_settings_that_differ() -> None:

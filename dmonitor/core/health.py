@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import verdict
+from dmonitor.core import election, verdict
 from dmonitor.core.model import (
     Contact,
     Judgement,
@@ -45,6 +45,7 @@ QUIET_AT_FIRST = {
     "unanswered": 300.0,
     "no-peers": 300.0,
     "no-address": 300.0,
+    "stale-peer": 300.0,
     "settings-differ": 300.0,
     "unconfirmed-recovery": 300.0,
     "drift": 300.0,
@@ -197,7 +198,10 @@ def _stale_peer(seen: HealthInput, now: float) -> str:
     stale = []
     for contact in seen.reached:
         judgement = seen.judgements.get(node_test(contact.node.name))
-        if judgement and judgement.verdict is Verdict.UNCONFIRMED:
+        if judgement is None or judgement.verdict is not Verdict.UNCONFIRMED:
+            continue
+        # It may have been silent when it was judged, and be back since.
+        if contact.statement and not election.is_at_work(contact.statement.status):
             stale.append(contact.node.name)
     if not stale:
         return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from dmonitor.core import effects, incident
 from dmonitor.core.model import (
@@ -65,7 +64,9 @@ class Disk:
     def listed_incidents(self, now: float) -> list[Incident]:
         """Return the incidents that are open, that owe a notification, or that closed lately."""
         stored = {each.id: each for each in self.incidents.values()}
-        return [each for each in stored.values() if _is_listed(each, now)]
+        slowest = self.node_memory.slowest_interval()
+        since = now - incident.granted(incident.LISTED_SECONDS, slowest)
+        return [each for each in stored.values() if _is_listed(each, since)]
 
     def memory(self, now: float) -> effects.Memory:
         """Return what a round that begins now remembers."""
@@ -96,13 +97,13 @@ def _is_same_debt(one: Notification, other: Notification) -> bool:
     return not set(one.incident.ids).isdisjoint(other.incident.ids)
 
 
-def _is_listed(stored: Incident, now: float) -> bool:
+def _is_listed(stored: Incident, since: float) -> bool:
     if stored.removed:
         return False
     if stored.is_open or incident.owed(stored):
         return True
     changed_at = incident.changed_at(stored) or 0.0
-    return changed_at > now - incident.LISTED_SECONDS
+    return changed_at > since
 
 
 @dataclasses.dataclass
@@ -191,30 +192,20 @@ def shift_statement(statement: Statement, seconds: float) -> Statement:
         silence._replace(until=_shift(silence.until, seconds)) for silence in statement.silences
     ]
     incidents = [_shift_incident(stated, seconds) for stated in statement.incidents]
-    statement = statement._replace(
+    confirming = [each._replace(since=each.since + seconds) for each in statement.confirming]
+    return statement._replace(
         status=shift_status(statement.status, seconds),
         heard=tuple(heard),
         silences=tuple(silences),
         incidents=tuple(incidents),
+        confirming=tuple(confirming),
     )
-    confirming: Any = getattr(statement, "confirming", ())
-    if confirming:
-        shifted = tuple(each._replace(since=each.since + seconds) for each in confirming)
-        changed: Any = {"confirming": shifted}
-        statement = statement._replace(**changed)
-    return statement
-
-
-# The times of an incident that may be missing, as far as there are such fields.
-_OPTIONAL_TIMES = tuple(name for name in ("seen", "told_at") if name in Incident._fields)
 
 
 def _shift_incident(stated: Incident, seconds: float) -> Incident:
-    moved: dict[str, Any] = {}
-    for name in _OPTIONAL_TIMES:
-        moved[name] = _shift(getattr(stated, name), seconds)
     return stated._replace(
-        **moved,
+        seen=_shift(stated.seen or None, seconds) or 0.0,
+        told_at=_shift(stated.told_at or None, seconds) or 0.0,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
         held=stated.held + seconds,

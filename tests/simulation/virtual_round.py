@@ -68,9 +68,8 @@ def message_id_of(address: str, mail: Sequence[Notification]) -> Hashable:
     for notification in mail:
         incident = notification.incident
         reminder = incident.reminded if notification.kind is Kind.REMINDER else 0
-        # Until incidents have a minute, their ids stand for it.
-        minute = getattr(incident, "minute", incident.id)
-        told.append((incident.test, bool(incident.flapping), notification.kind, minute, reminder))
+        is_flapping = bool(incident.flapping)
+        told.append((incident.test, is_flapping, notification.kind, incident.minute, reminder))
     return address, tuple(sorted(told, key=str))
 
 
@@ -323,10 +322,15 @@ class VirtualRound:
             nonlocal waiting
             waiting -= 1
             if waiting == 0 and self.alive:
+                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values())
                 judgements = {}
                 for test in tests:
-                    is_open = test in effect.open
-                    judgements[test] = self._judge(own_answers[test], peer_answers[test], is_open)
+                    judgements[test] = verdict.decide(
+                        own_answers[test],
+                        peer_answers[test],
+                        quorum,
+                        incident_open=test in effect.open,
+                    )
                 self.resume(self._observation(me, judgements, asked, flakes))
 
         def ask(test: Test) -> None:
@@ -404,10 +408,6 @@ class VirtualRound:
             settle()
 
         return got
-
-    def _judge(self, own_answer: Answer, answers: list[Answer], is_open: bool) -> Judgement:
-        quorum = self.node.quorum or self.world.quorum
-        return verdict.decide(own_answer, answers, quorum, incident_open=is_open)
 
     # Handing over.
 
