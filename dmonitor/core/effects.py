@@ -52,6 +52,8 @@ class NodeMemory(NamedTuple):
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
     own_node_names: tuple[model.NodeName, ...] = ()
+    # The flakes of each test that had one, in the order of the tests.
+    flakes: tuple[model.Flake, ...] = ()
 
     def status(
         self,
@@ -235,6 +237,8 @@ class Observation(NamedTuple):
     contacts: Sequence[Contact]
     # The tests that the peers were asked about.
     asked: frozenset[Test]
+    # The first look of each test that failed at first, and passed when it was looked at again.
+    flakes: Mapping[Test, model.Result] = MappingProxyType({})
 
 
 class RoundClock(Protocol):

@@ -18,7 +18,9 @@ from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
 from dmonitor.net.statement import Interest, PendingStatement
 
 STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
-ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came later
+# From the question, or from the greeting if that came later. A peer looks twice before it says that
+# a test fails: 10 s, a pause of 2 s, and 10 s.
+ANSWER_SECONDS = 25.0
 
 
 class Exchange:
@@ -72,6 +74,11 @@ class Exchange:
             self.no_answer(oldest, "no answer in time")
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
+
+    @property
+    def is_statement_overdue(self) -> bool:
+        """Whether the peer has begun no statement, or not ended it, in time."""
+        return self._statement_deadline <= time.monotonic()
 
     def begin(self) -> None:
         """Send all that is wanted, because the peer has just greeted."""
@@ -145,9 +152,12 @@ class Exchange:
             self._pending.abandon()
         if was_wanted:
             log.debug("not-greeted", peer=self._node.name, reason=reason)
-            unable, cloned = self._connection.unable, self.cloned
-            contact = self._contact()
-            self._contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
+            self._contacted(self.failed_contact(reason))
+
+    def failed_contact(self, reason: str) -> Contact:
+        """Return what comes of a greeting that has failed for `reason`."""
+        unable, cloned = self._connection.unable, self.cloned
+        return self._contact()._replace(reason=reason, unable=unable, cloned=cloned)
 
     def _contact(self) -> Contact:
         return Contact(self._node, self.peer.node_id, self.peer.incarnation)
