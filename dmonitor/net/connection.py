@@ -26,6 +26,10 @@ from dmonitor.net.protocol import Challenge, Greeting, Refusal
 from dmonitor.net.wire import Wire
 
 GREETING_SECONDS = 5.0  # to connect and to be greeted, for all addresses of a peer together
+# For a second greeting, the statement included: it calls the peer as often as it has time.
+LAST_GREETING_SECONDS = 9.0
+# In a second greeting, from the connection to the greeting, and from that to the statement.
+LAST_STEP_SECONDS = 3.0
 # For one connection. Then a new one, whose first packets follow sooner, gets through a bad network
 # more likely than the packets that the old one still sends, more and more seldom.
 CONNECT_SECONDS = 2.0
@@ -75,7 +79,7 @@ class Connection:
         self._untried: list[resolve.Address] = []
         self._greeting_deadline = NEVER  # for all addresses together
         self._address_deadline = NEVER  # to connect to the present address, and to be greeted
-        self._is_last_greeting = False  # a peer that refuses is called again: it may be starting
+        self.is_last_greeting = False  # the peer is called as often as there is time
         self._has_timed_out = False  # a connection has, and a new one may get through
 
     @property
@@ -92,14 +96,14 @@ class Connection:
         """Have all addresses tried again, after a pause within the time that is left."""
         if not after_pause:
             self._greeting_deadline = time.monotonic() + GREETING_SECONDS
-            self._is_last_greeting = False
+            self.is_last_greeting = False
         self._untried = list(self.addresses)
         self._has_timed_out = False
         self.unable = True
 
     def can_pause(self) -> bool:
         """Return whether the addresses may be tried once more, now or a moment later."""
-        if self.unable or not (self._is_last_greeting or self._has_timed_out):
+        if self.unable or not (self.is_last_greeting or self._has_timed_out):
             return False
         return time.monotonic() + self._pause_seconds() < self._greeting_deadline
 
@@ -108,13 +112,10 @@ class Connection:
         self.deadline = time.monotonic() + self._pause_seconds()
 
     def pause_before_last_greeting(self) -> None:
-        """Set the deadline to the end of the pause between two greetings.
-
-        The second one tries all addresses as long as it has time.
-        """
-        self._is_last_greeting = True
+        """Set the deadline to the end of the pause between two greetings."""
+        self.is_last_greeting = True
         self.deadline = time.monotonic() + SECOND_LOOK_PAUSE
-        self._greeting_deadline = self.deadline + GREETING_SECONDS
+        self._greeting_deadline = self.deadline + LAST_GREETING_SECONDS
 
     def _pause_seconds(self) -> float:
         if self._has_timed_out:
@@ -122,7 +123,7 @@ class Connection:
         return RETRY_SECONDS
 
     def time_out(self) -> None:
-        """Take note that the present address could not be connected to in time."""
+        """Take note that a step has taken too long, so that a new connection is tried at once."""
         self._has_timed_out = True
 
     def dial(self) -> None:
@@ -155,7 +156,14 @@ class Connection:
 
     def connected(self) -> None:
         """Let the peer greet for as long as there is time for its present address."""
+        self._has_timed_out = False
         self.deadline = self._address_deadline
+        if self.is_last_greeting:
+            self.deadline = self.step_deadline()
+
+    def step_deadline(self) -> float:
+        """Return until when a step of the last greeting may last that begins now."""
+        return min(time.monotonic() + LAST_STEP_SECONDS, self._greeting_deadline)
 
     def failure(self) -> str:
         """Return why the socket, which was connecting, has failed; empty if it is connected."""

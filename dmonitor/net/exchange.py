@@ -101,6 +101,8 @@ class Exchange:
     def request_statement(self) -> None:
         """Ask the peer for a statement."""
         self._statement_deadline = time.monotonic() + STATEMENT_SECONDS
+        if self._connection.is_last_greeting:
+            self._statement_deadline = self._connection.step_deadline()
         self._pending = PendingStatement(self.peer, self.interest, self._clock)
         self._send(b"".join(map(protocol.write, self._pending.awaited)))
 

@@ -144,6 +144,7 @@ class PeerSession:
             return
         exchange.wants_statement = True
         self._is_repeatable = twice
+        self.connection.is_last_greeting = False
         if self.state is State.TALKING and not exchange.is_stating:
             exchange.request_statement()
         elif self.state in (State.IDLE, State.OVER, State.TALKING):
@@ -169,8 +170,10 @@ class PeerSession:
                 self.connection.time_out()
                 self._try_next_address("connection timed out")
             case State.GREETING:
+                self.connection.time_out()
                 self._try_next_address("connected, but no greeting")
-            case State.TALKING if self._exchange.is_statement_overdue and self._may_repeat():
+            case State.TALKING if self._exchange.is_statement_overdue and self._may_call_again():
+                self.connection.time_out()
                 self.end("no statement in time")
             case State.TALKING:
                 self._exchange.give_up_overdue(now)
@@ -275,17 +278,15 @@ class PeerSession:
             reason = "another machine with a copy of this node's id"
         self._exchange.cloned = is_clone
         self.is_this_node = not is_clone
-        self._is_repeatable = False
         log.debug("self-detected", peer=self.node.name, name=greeting.name, reason=reason)
-        self.end(reason)
+        self.end(reason, for_good=True)
 
     def close(self, reason: str) -> None:
         """Take leave of the peer, and end the session for `reason`."""
-        self._is_repeatable = False
         if self.state is State.TALKING:
             with contextlib.suppress(OSError):
                 self.connection.send(protocol.write(Request("quit")))
-        self.end(reason)
+        self.end(reason, for_good=True)
 
     def _give_up(self, reason: str) -> None:
         """Try the next address of a peer that has not greeted yet; end the session of another."""
@@ -294,34 +295,41 @@ class PeerSession:
         else:
             self.end(reason)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, *, for_good: bool = False) -> None:
         """End the session for `reason`: nothing that is wanted of the peer will come.
 
-        If the peer could not be greeted, it may be greeted once more before that.
+        If the peer could not be greeted, it may be called again before that, unless `for_good`.
         """
         if self.state is State.OVER:
             return
         self._hang_up()
-        if self._may_repeat():
-            self._repeat(reason)
+        if not for_good and self._may_call_again():
+            self._move(Event.PAUSE)
+            self._pause(reason)
             return
         self._move(Event.END)
         self._reason = reason
         self._exchange.fail(reason)
 
-    def _may_repeat(self) -> bool:
-        """Return whether a peer that could not be greeted is to be greeted once more.
+    def _may_call_again(self) -> bool:
+        """Return whether a peer that could not be greeted is to be called again.
 
         It is not if nothing but this node is the reason.
         """
-        wants_statement = self._exchange.wants_statement
-        return self._is_repeatable and wants_statement and not self.connection.unable
+        if self.connection.unable or not self._exchange.wants_statement:
+            return False
+        return self._is_repeatable or self.connection.can_pause()
 
-    def _repeat(self, reason: str) -> None:
-        """Greet the peer once more after a pause; questions to it wait for that."""
+    def _pause(self, reason: str) -> None:
+        """Call the peer again after a pause; questions to it wait for that.
+
+        If its first greeting has failed for `reason`, the last one begins then.
+        """
+        if self.connection.can_pause():
+            self.connection.pause()
+            return
         self._is_repeatable = False
         log.debug("greeting-failed", peer=self.node.name, reason=reason)
-        self._move(Event.PAUSE)
         self.connection.pause_before_last_greeting()
         self._failed(self._exchange.failed_contact(reason))
 
