@@ -868,7 +868,7 @@ def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
     assert (
         ran.stdout.startswith("TIMEOUT    10.0")
         and ran.returncode == 1
-        and time.monotonic() - began < 11.5
+        and 22 < time.monotonic() - began < 23.5  # two looks
     )
 
 

@@ -981,6 +981,7 @@ def quick_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "GREETING_SECONDS", 2.0)
     monkeypatch.setattr(exchange, "STATEMENT_SECONDS", 2.0)
     monkeypatch.setattr(connection, "SECOND_LOOK_PAUSE", 0.2)
+    monkeypatch.setattr(connection, "LAST_GREETING_SECONDS", 2.0)
     monkeypatch.setattr(connection, "RETRY_SECONDS", 0.2)
 
 
@@ -1051,6 +1052,36 @@ def test_a_statement_that_does_not_come_is_asked_for_again(fakes: Fakes) -> None
         assert [answer.result is not None for answer in talk.asker.answers(SSH)] == [True]
     assert len(calls) == 2
     assert [contact.reason for contact in failed] == ["no statement in time"]
+
+
+@greets_again
+def test_the_second_greeting_tries_a_new_connection_at_each_step(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection on which nothing comes is left for another one, as long as there is time."""
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "LAST_STEP_SECONDS", 0.3)
+    knows = Knows()
+    calls: list[float] = []
+
+    def behave(connection: socket.socket) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 4:
+            knows(connection)
+            return
+        if len(calls) == 3:
+            greet(connection, PARIS)  # and states nothing
+        time.sleep(8)
+
+    fakes.add("127.0.0.41", behave)
+    failed: list[Contact] = []
+    heard: list[Contact] = []
+    with Talk(fakes, failed=failed.append, heard=heard.append) as talk:
+        assert talk.greet(twice=True)
+    assert [contact.reason for contact in failed] == ["connected, but no greeting"]
+    assert [bool(contact.statement) for contact in heard] == [True]
+    assert len(calls) == 4
+    assert calls[3] - calls[0] < 2
 
 
 def test_what_only_this_node_lacks_is_not_tried_again(fakes: Fakes) -> None:
