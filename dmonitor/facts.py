@@ -19,12 +19,15 @@ from dmonitor.config.silences import load_silences
 from dmonitor.config.tests import Tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test
+from dmonitor.execution.looks import Looks
 from dmonitor.execution.runner import Done, Runner
 from dmonitor.net.access import Access
 from dmonitor.net.peers import Asker
 from dmonitor.store import state
 
 _TESTS_SECONDS = 1.0  # for which the list of tests is not read again
+# Seconds after which a first look that failed is the answer. A caller waits 25 s for an answer.
+_LOOKS_SECONDS = 23.0
 _Fact = TypeVar("_Fact")
 
 
@@ -55,7 +58,7 @@ class NodeFacts:
         peers are greeted within the loop of `selector`; `access` knows who they are.
         """
         self._selector = selector
-        self._runner = runner
+        self._looks = Looks(runner, limit=_LOOKS_SECONDS)
         self._directory = directory
         self._state_dir = state_dir
         self._run_dir = run_dir
@@ -84,7 +87,10 @@ class NodeFacts:
         return test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
-        """Run the plugin of `test`, or greet the peer whose test it is; then call `done`."""
+        """Look at `test`, and once more if it fails; then call `done`.
+
+        That is to run its plugin, or to greet the peer whose test it is.
+        """
         if test.host == names.NODE:
             self._visit(test, done)
             return
@@ -93,7 +99,7 @@ class NodeFacts:
             done(test, result.MISTAKEN)
         else:
             plugin = f"{self._directory}/plugins/{test.plugin}"
-            self._runner.submit(test, plugin, parameters, done)
+            self._looks.submit(test, plugin, parameters, done)
 
     def _visit(self, test: Test, done: Done) -> None:
         visited = []
@@ -107,14 +113,17 @@ class NodeFacts:
             self._settings,
             self._access.keys,
             own_incarnation=lambda: self._access.greeting.incarnation,
-            visiting=True,
+            status_only=True,
         )
         self._visits[test] = _Visit(asker, clock.uptime(), done)
-        asker.greet(lambda _: True, ())
+        asker.greet(lambda _: True, (), twice=True)
 
     def pause(self) -> float | None:
-        """Return the seconds until `tick` is due; None if no peer is being greeted."""
+        """Return the seconds until `tick` is due; None if there is nothing to do then."""
         pauses = []
+        until_looks = self._looks.pause()
+        if until_looks is not None:
+            pauses.append(until_looks)
         for visit in self._visits.values():
             pause: float | None = 0.0
             if visit.asker.greeting:
@@ -124,7 +133,8 @@ class NodeFacts:
         return min(pauses, default=None)
 
     def tick(self) -> None:
-        """Give up peers that do not greet in time, and report each visit that is over."""
+        """Begin second looks, give up peers that do not greet, report each visit that is over."""
+        self._looks.tick()
         for visit in self._visits.values():
             visit.asker.tick()
         for test, visit in list(self._visits.items()):
@@ -135,9 +145,12 @@ class NodeFacts:
     def _end_visit(self, test: Test, visit: _Visit) -> None:
         (contact,) = visit.asker.contacts.values()
         visit.asker.close()
-        duration = clock.uptime() - visit.began
         node_id = self._access.greeting.node_id
-        visit.done(test, result.of_contact(contact, node_id, duration))
+        first = None
+        for failure in visit.asker.failures.values():
+            first = result.of_contact(failure, node_id)
+        last = result.of_contact(contact, node_id, clock.uptime() - visit.began)
+        visit.done(test, result.of_two_looks(first, last))
 
     def statement(self) -> tuple[Statement, float]:
         """Return what this node states, with the time on its clock.

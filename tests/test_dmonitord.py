@@ -205,6 +205,32 @@ def test_answers_come_as_they_are_ready(started: LocalNode) -> None:
         assert caller.read().startswith("answer www.example.com/slow FAIL")
 
 
+def test_an_answer_that_fails_is_two_looks(started: LocalNode) -> None:
+    """What fails once is a flake, and the answer says so; all who ask meanwhile get it."""
+    node = started
+    node.test("www.example.com/once")
+    node.test("www.example.com/twice")
+    seen = node.state / "once"
+    count = f"echo x >>{seen}-$(basename $0)"
+    node.plugin(
+        "once", f"{count}; [ -e {seen} ] && echo OK back || {{ echo >{seen}; echo FAIL lost; }}"
+    )
+    node.plugin("twice", f"{count}; echo FAIL gone")
+    with Caller(node) as caller, Caller(node) as second:
+        began = time.monotonic()
+        caller.say("test www.example.com/once")
+        assert caller.ask("test www.example.com/twice").startswith("answer www.example.com/")
+        second.say("test www.example.com/once")
+        answers = {caller.read(), second.read()}
+        assert 2 < time.monotonic() - began < 4.5
+        assert len(answers) <= 2
+        (text,) = {answer.rpartition("text=")[2] for answer in answers if "/once OK" in answer}
+        assert text == "back (a first look failed: lost)"
+        assert "twice FAIL" in second.ask("test www.example.com/twice"), "it is remembered"
+    for name in ("once", "twice"):
+        assert Path(f"{seen}-check_{name}").read_text() == "x\nx\n"
+
+
 def test_one_run_serves_all_who_ask(started: LocalNode) -> None:
     callers = [Caller(started) for _ in range(10)]
     for caller in callers:
@@ -472,7 +498,7 @@ def test_hostile_plugins_through_the_daemon(node: LocalNode) -> None:
     for name in expected:
         node.test(f"www.example.com/{name}")
     with running([node]), Caller(node) as caller:
-        caller.socket.settimeout(15)
+        caller.socket.settimeout(30)  # what hangs does so twice
         for name in expected:
             caller.say(f"test www.example.com/{name}")
         answers = dict(caller.read().split(" ", 2)[1:] for _ in expected)
@@ -521,8 +547,9 @@ def test_a_peer_is_asked_about_by_its_name(node: LocalNode, place: Place) -> Non
     other = LocalNode(place, "127.0.0.36", [ADDRESS, "127.0.0.36"], port=node.port)
     with running([node]), Caller(node) as caller, Caller(node) as second:
         refused = (
-            r"answer node/127\.0\.0\.36 FAIL age=0\.0 duration=4\.\d{3} text=connection refused"
+            r"answer node/127\.0\.0\.36 FAIL age=0\.0 duration=1[01]\.\d{3} text=connection refused"
         )
+        caller.socket.settimeout(15)
         assert re.fullmatch(refused, caller.ask("test node/127.0.0.36")), (
             "it was tried for some seconds"
         )
@@ -547,12 +574,12 @@ def test_a_peer_that_never_greets_keeps_nobody_waiting(node: LocalNode) -> None:
         Caller(node) as other,
     ):
         began = time.monotonic()
-        caller.socket.settimeout(9)
+        caller.socket.settimeout(20)
         caller.say("test node/127.0.0.36")
         assert other.ask("test www.example.com/ok").startswith("answer www.example.com/ok OK")
         assert time.monotonic() - began < 2
         assert "FAIL" in (answer := caller.read()) and "connected, but no greeting" in answer
-        assert 4 < time.monotonic() - began < 7
+        assert 15 < time.monotonic() - began < 18, "5 s, a pause of 2 s, and 9 s"
 
 
 def test_a_node_that_is_installed_before_it_is_configured_needs_no_signal(node: LocalNode) -> None:

@@ -15,6 +15,7 @@ from dmonitor.core.model import (
     Answer,
     Confirming,
     Contact,
+    Flake,
     Incident,
     Judgement,
     Kind,
@@ -195,6 +196,7 @@ def play(
     contacts_too: Sequence[Contact] = (),
     remembered: effects.NodeMemory | None = None,
     test_states: Mapping[Test, TestState] | None = None,
+    flakes: Mapping[Test, Result] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
     sleeps_in: str = "",
     **settings: Any,
@@ -251,7 +253,8 @@ def play(
                 played.observed = effect
                 judgements, asked = judge(seen, effect.open)
                 greeted = [*contacts(heard_at(round_clock.at), peers), *contacts_too]
-                answer = effects.Observation(Node("me", "me"), judgements, greeted, asked)
+                me = Node("me", "me")
+                answer = effects.Observation(me, judgements, greeted, asked, flakes or {})
             case effects.Save():
                 played.saves.append(effect)
                 answer = stored
@@ -367,6 +370,27 @@ def test_a_quiet_round() -> None:
     assert quiet.node_memory().nodes == digest.digest(
         ["me me", "peer peer", "z z"]
     ) and quiet.node_memory().addresses == digest.digest([ONE])
+
+
+def test_flakes_are_logged_and_counted_and_change_nothing() -> None:
+    first = Result(Outcome.FAIL, "refused", 0.2)
+    once = play(UP, flakes={TEST: first})
+    assert once.steps == ["Observe", "Save"] and once.mails == []
+    facts = {"test": str(TEST), "result": "FAIL", "seconds": 0.2, "text": "refused"}
+    assert [fact for event, fact in once.notes if event == "flake"] == [facts]
+    assert once.node_memory().flakes == (Flake(TEST, 1, NOW + 5.0, "refused"),)
+    remembered = node_memory(flakes=once.node_memory().flakes)
+    again = play(UP, remembered=remembered, flakes={TEST: Result(Outcome.TIMEOUT)})
+    assert again.node_memory().flakes == (Flake(TEST, 2, NOW + 5.0, "TIMEOUT"),)
+    quiet = play(UP, remembered=remembered)
+    assert quiet.node_memory().flakes == remembered.flakes and "flake" not in quiet.events()
+
+
+def test_flakes_of_a_removed_test_are_forgotten_unless_it_cannot_be_read() -> None:
+    remembered = node_memory(flakes=(Flake(TEST, 3, NOW - 60.0, "refused"),))
+    assert play(None, remembered=remembered).node_memory().flakes == ()
+    unread = play(None, remembered=remembered, complete=False)
+    assert unread.node_memory().flakes == remembered.flakes
 
 
 def test_what_an_earlier_version_remembered_does_no_harm() -> None:

@@ -68,6 +68,9 @@ class NodeMemory(NamedTuple):
         intervals += [status.interval for status in self.heard]
         return min(max(intervals), SLOWEST_INTERVAL)
 
+    # The flakes of each test that had one, in the order of the tests.
+    flakes: tuple[model.Flake, ...] = ()
+
     def status(
         self,
         name: str,
@@ -258,6 +261,8 @@ class Observation(NamedTuple):
     contacts: Sequence[Contact]
     # The tests that the peers were asked about.
     asked: frozenset[Test]
+    # The first look of each test that failed at first, and passed when it was looked at again.
+    flakes: Mapping[Test, model.Result] = MappingProxyType({})
 
 
 class RoundClock(Protocol):

@@ -300,6 +300,15 @@ class RehearsalFailure(NamedTuple):
     text: str  # what was wrong with the last answer
 
 
+class Flake(NamedTuple):
+    """The flakes of one test: first looks that failed, and that a second look did not confirm."""
+
+    test: Test
+    total: int  # since this node has the test
+    last: Time  # when the last one was
+    text: Text = ""  # of the last one
+
+
 class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 

@@ -12,11 +12,14 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.model import Contact, NodeStatus, Outcome, Result
 
+SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a first look that failed to the second look
+
 # A peer's checker is stale if its last round ended longer ago than both of these.
 STALE_SECONDS = 300.0
 STALE_INTERVALS = 3  # of the peer's own rounds
 MEASURED_ROUNDS = 3  # from which an interval must be measured before a checker can be stale
 MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
+FAILING = (Outcome.FAIL, Outcome.TIMEOUT)  # after these outcomes a test is looked at again
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that are looked at
 _OUTCOME_WORDS = ("OK", "FAIL")
 
@@ -73,6 +76,19 @@ def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Res
     late = f"its checker has finished no round for {age / 60:.0f} min"
     text = f"its daemon answers, but {late}; they were {status.interval} min apart"
     return Result(outcome, text, duration)
+
+
+def of_two_looks(first: Result | None, last: Result) -> Result:
+    """Return the result of a test after its `last` look; `first` is a first look that failed.
+
+    The last look decides (R1). If it does not fail, its text says that the first one did.
+    """
+    if first is None or last.outcome in FAILING:
+        return last
+    # Both are cut, so that a line of names.TEXT_LIMIT characters has room for them.
+    last_text = names.printable(last.text, 120)
+    first_text = names.printable(first.text or first.outcome.value, 90)
+    return last._replace(text=f"{last_text} (a first look failed: {first_text})".lstrip())
 
 
 def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:

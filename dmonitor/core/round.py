@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from dmonitor.core import flakes
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -64,6 +65,7 @@ def run_round(
     conclusions.conclude(judgements, observation.asked, open_before)
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
+    flakes.count(situation, observation.flakes)
     dropped = _drop_removed(situation, outbox)
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:

@@ -75,6 +75,11 @@ class Runner:
         """Return how many tests were submitted that have no result yet."""
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Return whether one more plugin would not have to wait for another one to end."""
+        return len(self._waiting) < self._concurrency
+
     def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
         """Run `plugin` for `test`, with `parameters` in its environment; see `submit_all`."""
         self.submit_all([(test, plugin, parameters)], done)

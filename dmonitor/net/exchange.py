@@ -17,7 +17,9 @@ from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
 from dmonitor.net.statement import Interest, PendingStatement
 
 STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
-ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came later
+# From the question, or from the greeting if that came later. A peer looks twice before it says that
+# a test fails: 10 s, a pause of 2 s, and 10 s.
+ANSWER_SECONDS = 25.0
 
 
 class Exchange:
@@ -72,6 +74,11 @@ class Exchange:
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
 
+    @property
+    def is_statement_overdue(self) -> bool:
+        """Whether the peer has begun no statement, or not ended it, in time."""
+        return self._statement_deadline <= clock.uptime()
+
     def begin(self) -> None:
         """Send all that is wanted, because the peer has just greeted."""
         if self.wants_statement:
@@ -93,6 +100,8 @@ class Exchange:
     def request_statement(self) -> None:
         """Ask the peer for a statement."""
         self._statement_deadline = clock.uptime() + STATEMENT_SECONDS
+        if self._connection.is_last_greeting:
+            self._statement_deadline = self._connection.step_deadline()
         self._pending = PendingStatement(self.peer, self.interest, self._clock)
         self._send(b"".join(map(protocol.write, self._pending.awaited)))
 
@@ -144,9 +153,12 @@ class Exchange:
             self._pending.abandon()
         if was_wanted:
             log.debug("not-greeted", peer=self._node.name, reason=reason)
-            unable, cloned = self._connection.unable, self.cloned
-            contact = self._contact()
-            self._contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
+            self._contacted(self.failed_contact(reason))
+
+    def failed_contact(self, reason: str) -> Contact:
+        """Return what comes of a greeting that has failed for `reason`."""
+        unable, cloned = self._connection.unable, self.cloned
+        return self._contact()._replace(reason=reason, unable=unable, cloned=cloned)
 
     def _contact(self) -> Contact:
         return Contact(self._node, self.peer.node_id, self.peer.incarnation)
