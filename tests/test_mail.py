@@ -8,12 +8,14 @@ import email.policy
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dmonitor import driver
 from dmonitor.base import names
-from dmonitor.core import mail
+from dmonitor.core import effects, mail
 from dmonitor.core.model import (
     Answer,
     Incident,
@@ -26,6 +28,7 @@ from dmonitor.core.model import (
     Test,
     Verdict,
 )
+from dmonitor.execution import delivery
 
 GOLDEN = Path(__file__).parent / "golden"
 BEGAN = datetime.datetime(2026, 11, 23, 2, 12, 6, tzinfo=datetime.UTC).timestamp()
@@ -679,3 +682,46 @@ def test_the_summary_counts_a_node_as_no_host() -> None:
     nodes = [f"node/n{number:02}" for number in range(12)]
     told = composed(*alerts("web1/ssh", "web1/http", *nodes)).get_content()
     assert told.count(" is DOWN since") == 14, "each node has its turn"
+
+
+# What the driver gives to a mail.
+
+
+@pytest.mark.parametrize(
+    ("keys", "secret"),
+    [
+        (None, b""),  # no key
+        ((), b""),  # none that can be used
+        ((KEY,), KEY),
+        ((KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
+    ],
+)
+def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
+    monkeypatch: pytest.MonkeyPatch, keys: tuple[bytes, ...] | None, secret: bytes
+) -> None:
+    letters: dict[str, delivery.Letter] = {}
+    monkeypatch.setattr(delivery, "send", lambda given, **_: letters.update(given) or iter(()))
+    settings = SimpleNamespace(sender="dmonitor", sendmail="/bin/false")
+    round_driver = driver.Driver.__new__(driver.Driver)
+    facts = {
+        "_configuration": SimpleNamespace(keys=keys, settings=settings, hook=lambda _: "push"),
+        "_store": SimpleNamespace(clock=SimpleNamespace(to_wall=lambda: BEGAN - 1000.0)),
+        "_name": "oslo",
+        "_clock": SimpleNamespace(elapsed=lambda: 5.0),
+    }
+    for name, fact in facts.items():
+        setattr(round_driver, name, fact)
+    # Times on this node's clock; the wall clock is far ahead.
+    over = incident("ssh", began=1000.0, closed=1060.0, minute=7)
+    again = incident("ssh", began=10_000.0, minute=8)
+    told = owed(Kind.RECOVERY, over)
+    mails = {"oncall@example.com": [told], "hook:push": [told._replace(address="hook:push")]}
+    round_driver._start(effects.HandOver(mails, (again,)))
+    letter = read(letters["oncall@example.com"].content)
+    assert letter["Subject"].startswith("STILL DOWN www.example.com/ssh (2 of 3 nodes) for ")
+    assert letter["Message-ID"] == composed(told, secret=secret)["Message-ID"]
+    hook_facts = letters["hook:push"].facts or {}
+    assert hook_facts["DMONITOR_STATE"] == "STILL DOWN\nOVER"
+    since = datetime.datetime.fromtimestamp(BEGAN + 9000.0, datetime.UTC).astimezone()
+    first, _ = hook_facts["DMONITOR_SINCE"].split("\n")
+    assert first == since.isoformat(timespec="seconds")
