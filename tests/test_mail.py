@@ -676,6 +676,8 @@ def test_the_summary_counts_a_node_as_no_host() -> None:
         "",
     ]
     assert "\nnode/oslo is DOWN since" in lines and "\nnode/rome is DOWN since" in lines
+    lines = composed(*alerts("node/rome", "web1/ssh")).get_content()
+    assert lines.startswith("DOWN web1: ssh\nDOWN node rome\n\n")
     many = [f"h{number:02}/ssh" for number in range(41)]
     lines = composed(*alerts("node/rome", "node/oslo", *many)).get_content()
     assert "… and 1 more host with 1 test and 2 more nodes\n" in lines

@@ -164,8 +164,10 @@ def _left_out_hosts(left_out: Sequence[tuple[tuple[str, str], Sequence[str]]]) -
 
 def _summary_line(begin: str, host: str, tests: Sequence[str]) -> str:
     """Return the tests of `host`, or the nodes, behind `begin`."""
-    if host == names.NODE:
-        begin += f"{names.pluralize(len(tests), 'node')}: "
+    if host == names.NODE and len(tests) == 1:
+        begin += "node "
+    elif host == names.NODE:
+        begin += f"{len(tests)} nodes: "
     elif len(tests) > _FEW_TESTS:
         begin += f"{host}: {len(tests)} tests: "
     else:
