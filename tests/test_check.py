@@ -866,13 +866,13 @@ def test_a_dead_node_is_one_mail_and_one_when_it_is_back(
         assert "asked test=node/127.0.0.33 peers=127.0.0.32\n" in opened
         three[1].round()
         three[0].round()
-        assert place.subjects() == ["DOWN node/127.0.0.33 (2 of 2 nodes)"]
+        assert place.subjects() == ["DOWN node 127.0.0.33 (2 of 2 nodes)"]
         assert "127.0.0.32  FAIL     connection refused" in place.mails()[0].get_content()
         three[2].start()
         forget()
         for node in three:
             node.round()
-        assert [subject[:22] for subject in place.subjects()[1:]] == ["UP node/127.0.0.33 (wa"]
+        assert [subject[:22] for subject in place.subjects()[1:]] == ["UP node 127.0.0.33 (wa"]
 
 
 def test_a_checker_that_stopped_while_its_daemon_goes_on(
@@ -888,7 +888,7 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(
         forget()
         three[0].round()
     (mail,) = place.mails()
-    assert str(mail["Subject"]) == "DOWN node/127.0.0.33 (2 of 2 nodes)"
+    assert str(mail["Subject"]) == "DOWN node 127.0.0.33 (2 of 2 nodes)"
     assert (
         "its daemon answers, but its checker has finished no round for 6 min" in mail.get_content()
     )

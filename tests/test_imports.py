@@ -28,6 +28,7 @@ PURE_LIBRARY = {
         "enum",
         "functools",
         "hashlib",
+        "hmac",
         "itertools",
         "json",
         "math",

@@ -61,6 +61,8 @@ class NodeMemory(NamedTuple):
     # Its settings of these names, which decide when an incident opens and closes.
     quorum: int = 0
     confirm: int = 0
+    # The incidents that owe what it might not tell for a while: a mail is not late because of that.
+    quiet: tuple[model.Quiet, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""

@@ -267,6 +267,16 @@ class Notification(NamedTuple):
     refusals: int = 0  # hand-overs that were refused
 
 
+class Quiet(NamedTuple):
+    """That an incident owes what this node may not tell yet, or might not for a while (R9).
+
+    Its test is silenced or flaps, or its alert was told a moment ago. Such a wait is wanted.
+    """
+
+    incident: NodeId
+    ended: Time = 0.0  # when this node first found that it may tell; 0: it may not yet
+
+
 class Silence(NamedTuple):
     """An operator's word that a host, or one test of it, may not notify."""
 

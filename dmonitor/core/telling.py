@@ -11,7 +11,7 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.effects import Greet, HandOver, Save, Wait
 from dmonitor.core.incident import is_reminder_due, owed, told
-from dmonitor.core.model import Incident, Kind, Notification
+from dmonitor.core.model import Incident, Kind, Notification, Quiet
 from dmonitor.core.outbox import Mail, Outbox
 from dmonitor.core.situation import Situation, Steps
 
@@ -104,16 +104,18 @@ class Telling:
             yield from self._hand_over()
 
     def _latest(self, mails: Mapping[str, Mail]) -> tuple[Incident, ...]:
-        """Return the open incident of each test that a mail is about, if there is one.
+        """Return the open incidents of each test that a mail is about; one may be its flapping.
 
         What is told late must not read as if the test were well, because a newer incident is open.
         """
+        ledger = self._situation.ledger
         latest = {}
         for mail in mails.values():
             for notification in mail:
-                incident = self._situation.ledger.open_for(notification.incident.test)
-                if incident:
-                    latest[incident.id] = incident
+                test = notification.incident.test
+                for incident in (ledger.open_for(test), ledger.open_for(test, flapping=True)):
+                    if incident:
+                        latest[incident.id] = incident
         return tuple(latest.values())
 
     def _due_notifications(self) -> list[Notification]:
@@ -122,15 +124,17 @@ class Telling:
         A hook gets what a mail has told, so it is owed that later. Only if there is no address to
         mail, the hooks themselves are told.
         """
+        _note_quiet(self._situation)
         due = self._due()
         now = self._situation.clock.now()
+        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = incident.held
+                    since = max(incident.held, quiet.get(incident.id, 0.0))
                     if kind is Kind.REMINDER:
                         since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
@@ -148,21 +152,13 @@ class Telling:
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
-            if kinds == (Kind.RECOVERY,) and not self._may_follow(incident):
-                continue
-            if situation.is_silenced(incident):
+            if _must_wait(situation, incident):
                 continue
             choice = election.choose(status, peers, now, incident)
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
         return due
-
-    def _may_follow(self, incident: Incident) -> bool:
-        """Return whether a recovery may follow its alert now; `--once` waits for nothing."""
-        situation = self._situation
-        age = situation.clock.now() - incident.told_at
-        return age >= LETTER_INTERVAL or situation.config.once
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
         """Log which node speaks if the reason is new, and if nobody can be mailed at all."""
@@ -214,3 +210,43 @@ class Telling:
         if refused != situation.node_memory.refused:
             situation.node_memory = situation.node_memory._replace(refused=refused)
             yield from situation.store(Save(node=situation.node_memory))
+
+
+def _must_wait(situation: Situation, incident: Incident) -> bool:
+    """Return whether nobody may tell now what `incident` owes, whoever speaks.
+
+    With --once a recovery does not wait: nobody stays for it.
+    """
+    if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
+        age = situation.clock.now() - incident.told_at
+        if age < LETTER_INTERVAL:
+            return True
+    return situation.is_silenced(incident)
+
+
+def _note_quiet(situation: Situation) -> None:
+    """Remember what may not be told yet, and since when the rest may be told.
+
+    A mail that had to wait for the end of a silence is not late. So the time counts from the first
+    round that might tell it, whichever node speaks.
+    """
+    before = {quiet.incident: quiet for quiet in situation.node_memory.quiet}
+    noted = []
+    for incident in situation.ledger:
+        if not owed(incident):
+            continue
+        quiet = _find_quiet(before, incident)
+        if _must_wait(situation, incident):
+            noted.append(Quiet(incident.id))
+        elif quiet:
+            ended = quiet.ended or situation.clock.now()
+            noted.append(Quiet(incident.id, ended))
+    situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
+
+
+def _find_quiet(noted: Mapping[str, Quiet], incident: Incident) -> Quiet | None:
+    """Return what was noted of `incident`, which may have got a smaller id since then."""
+    for incident_id in incident.ids:
+        if incident_id in noted:
+            return noted[incident_id]
+    return None
