@@ -133,8 +133,8 @@ def ghost(world: World) -> Setup:
 def slow(world: World) -> Setup:
     """Crons from 1 minute to 2 hours; two recoveries, and no fault."""
     chance = world.plan
-    _make_nodes(world, chance.choice((2, 3, 4)), (5, 10, 30, 60, 60, 120))
-    world.nodes[0].interval = chance.choice((60, 120))
+    _make_nodes(world, chance.choice((2, 2, 3, 4)), (5, 30, 60, 60, 120, 120))
+    world.nodes[0].interval = chance.choice((60, 120, 120))
     if chance.random() < 0.2:
         world.nodes[-1].interval = 1
         return _failures(world, 1, (600.0, 4000.0), gap=0.0)

@@ -485,7 +485,7 @@ class VirtualRound:
             frozenset(is_open),
         )
         world.mails.append(letter)
-        for mailed in world.mailed:
+        for mailed in tuple(world.mailed):
             mailed(letter)
         words = [f"{kind.value}:{test}" for test, kind, _ in told]
         says = ", ".join(f"{state} {test}" for test, state in states)
