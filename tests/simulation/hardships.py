@@ -296,7 +296,7 @@ def big(world: World) -> Setup:
 
 
 def picky(world: World) -> Setup:
-    """One address is refused by one node, or by all, for a while."""
+    """One address is refused by one node, or by all, for a while; a node may be off meanwhile."""
     chance = world.plan
     _make_nodes(world, chance.choice((2, 3, 4)), addresses=2)
     failures, settle = _failures(world, chance.choice((2, 3)), (150.0, 400.0), gap=130.0)
@@ -306,7 +306,12 @@ def picky(world: World) -> Setup:
         if chance.random() < 0.5:
             refusing = frozenset({chance.choice(world.nodes).name})
         at = chance.uniform(60.0, failures[-1].ended)
-        refusals.append((refusing, at, at + chance.uniform(60.0, 500.0)))
+        until = at + chance.uniform(60.0, 500.0)
+        refusals.append((refusing, at, until))
+        if chance.random() < 0.5:
+            node = world.nodes[chance.choice((0, 0, 1))]
+            off = chance.uniform(at, until)
+            world.at(off, _power_cutter(world, node, chance.uniform(20.0, 300.0)))
 
     def refuses(node: SimNode, address: str) -> bool:
         if address != ADDRESSES[1]:

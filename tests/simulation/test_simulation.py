@@ -21,9 +21,13 @@ FOUND_IN = {
     "closes_on_one_lost_answer": "lossy",
     "waits_for_ever_for_who_does_not_list_it": "standing",
     "lists_what_is_over_by_its_end": "late",
+    "looks_once": "noisy",
+    "answers_after_one_look": "noisy",
+    "does_not_count_sleep": "sleep",
     **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
 }
 SEEDS = 300
+_ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS)
 # What these break is counted, by tests of their own.
 COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checker_for_a_good_one)
 
@@ -40,6 +44,26 @@ COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checke
         ("blind", 140),
         ("late", 20),
         ("brief", 60),
+        ("ghost", 60),
+        ("slow", 80),
+        ("sleep", 60),
+        ("torn", 60),
+        ("picky", 40),
+        ("differing", 40),
+        ("pair", 10),
+        ("oneway", 25),
+        ("swallow", 30),
+        ("restored", 30),
+        ("edited", 30),
+        ("site", 15),
+        ("half", 25),
+        ("days", 20),
+        ("big", 1),
+        ("confirm", 40),
+        ("skewed", 30),
+        ("noisy", 60),
+        ("leaky", 40),
+        ("settling", 25),
     ],
     ids=lambda value: str(value),
 )
@@ -50,10 +74,7 @@ def test_promises(kind: str, count: int) -> None:
     assert not wrong, f"tests/simulation/run.py {kind} SEED shows it: {wrong[:3]}"
 
 
-@pytest.mark.parametrize(
-    "mutation",
-    [m for m in (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND) if m not in COUNTED],
-)
+@pytest.mark.parametrize("mutation", [m for m in _ALL if m not in COUNTED])
 def test_what_is_broken_on_purpose_is_found(
     mutation: Callable[[], AbstractContextManager[None]],
 ) -> None:
