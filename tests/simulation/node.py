@@ -65,7 +65,12 @@ class Disk:
     def listed_incidents(self, now: float) -> list[Incident]:
         """Return the incidents that are open, that owe a notification, or that closed lately."""
         stored = {each.id: each for each in self.incidents.values()}
-        return [each for each in stored.values() if _is_listed(each, now)]
+        seconds = incident.LISTED_SECONDS
+        granted: Any = getattr(incident, "granted", None)
+        if granted is not None:
+            memory: Any = self.node_memory
+            seconds = granted(seconds, memory.slowest_interval())
+        return [each for each in stored.values() if _is_listed(each, now, seconds)]
 
     def memory(self, now: float) -> effects.Memory:
         """Return what a round that begins now remembers."""
@@ -96,13 +101,13 @@ def _is_same_debt(one: Notification, other: Notification) -> bool:
     return not set(one.incident.ids).isdisjoint(other.incident.ids)
 
 
-def _is_listed(stored: Incident, now: float) -> bool:
+def _is_listed(stored: Incident, now: float, seconds: float) -> bool:
     if stored.removed:
         return False
     if stored.is_open or incident.owed(stored):
         return True
     changed_at = incident.changed_at(stored) or 0.0
-    return changed_at > now - incident.LISTED_SECONDS
+    return changed_at > now - seconds
 
 
 @dataclasses.dataclass
@@ -212,7 +217,9 @@ _OPTIONAL_TIMES = tuple(name for name in ("seen", "told_at") if name in Incident
 def _shift_incident(stated: Incident, seconds: float) -> Incident:
     moved: dict[str, Any] = {}
     for name in _OPTIONAL_TIMES:
-        moved[name] = _shift(getattr(stated, name), seconds)
+        at = getattr(stated, name)
+        if at != Incident._field_defaults[name]:  # the wire leaves that out
+            moved[name] = at + seconds
     return stated._replace(
         **moved,
         began=stated.began + seconds,

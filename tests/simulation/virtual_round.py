@@ -69,7 +69,7 @@ def message_id_of(address: str, mail: Sequence[Notification]) -> Hashable:
         incident = notification.incident
         reminder = incident.reminded if notification.kind is Kind.REMINDER else 0
         # Until incidents have a minute, their ids stand for it.
-        minute = getattr(incident, "minute", incident.id)
+        minute = getattr(incident, "minute", 0) or incident.id
         told.append((incident.test, bool(incident.flapping), notification.kind, minute, reminder))
     return address, tuple(sorted(told, key=str))
 
@@ -324,9 +324,12 @@ class VirtualRound:
             waiting -= 1
             if waiting == 0 and self.alive:
                 judgements = {}
+                quorum = self._quorum(effect)
                 for test in tests:
                     is_open = test in effect.open
-                    judgements[test] = self._judge(own_answers[test], peer_answers[test], is_open)
+                    judgements[test] = self._judge(
+                        own_answers[test], peer_answers[test], quorum, is_open
+                    )
                 self.resume(self._observation(me, judgements, asked, flakes))
 
         def ask(test: Test) -> None:
@@ -373,6 +376,14 @@ class VirtualRound:
         for test in sorted(node.tests):
             look(test, is_first=True)
 
+    def _quorum(self, effect: effects.Observe) -> int:
+        """Return the largest quorum of all nodes, if they state theirs, or this node's own one."""
+        own = self.node.quorum or self.world.quorum
+        largest: Any = getattr(verdict, "largest_quorum", None)
+        if largest is None:
+            return own
+        return int(largest(getattr(effect, "quorum", own), self.contacts.values()))
+
     def _observation(
         self,
         me: Node,
@@ -405,8 +416,9 @@ class VirtualRound:
 
         return got
 
-    def _judge(self, own_answer: Answer, answers: list[Answer], is_open: bool) -> Judgement:
-        quorum = self.node.quorum or self.world.quorum
+    def _judge(
+        self, own_answer: Answer, answers: list[Answer], quorum: int, is_open: bool
+    ) -> Judgement:
         return verdict.decide(own_answer, answers, quorum, incident_open=is_open)
 
     # Handing over.
@@ -468,7 +480,9 @@ class VirtualRound:
                 flapping.append((incident.test, notification.kind))
             else:
                 told.append((incident.test, notification.kind, incident.ids))
-        stories = story.stories_of(self._to_tell(mail))
+        tell: Any = story.stories_of
+        latest = getattr(self.handing_over, "latest", ())
+        stories = tell(mail, latest) if latest else tell(mail)
         states = tuple((each.test, each.state) for each in stories)
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
@@ -490,10 +504,6 @@ class VirtualRound:
         words = [f"{kind.value}:{test}" for test, kind, _ in told]
         says = ", ".join(f"{state} {test}" for test, state in states)
         world.note(self.node.name, "MTA took for", address, *words, "which says:", says)
-
-    def _to_tell(self, mail: Sequence[Notification]) -> Sequence[Notification]:
-        """Return what a mail tells; the simulator's place for what a hand-over says besides."""
-        return mail
 
     def _ended(self, address: str, taken: bool) -> Callable[[], None]:
         """Return what happens when sendmail has ended."""

@@ -248,15 +248,18 @@ class World(Timeline):
         """
         is_done = False
         epoch = source.epoch
+        deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
             if is_done or source.epoch != epoch:
                 return
-            if source.is_asleep(self.now):  # what came meanwhile is read when it goes on
+            if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
                 return
             is_done = True
+            if self.now > deadline and self.clocks_count_sleep:
+                value = None
             got(value)
 
         self.after(limit, lambda: once(None))
