@@ -39,7 +39,6 @@ READ = {
     "torn": hardships.torn,
     "picky": hardships.picky,
     "differing": hardships.differing,
-    "pair": hardships.pair,
     "oneway": hardships.oneway,
     "swallow": hardships.swallow,
     "restored": hardships.restored,
@@ -55,6 +54,8 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
+WATCHED = (*READ, "pair")
+KINDS["pair"] = hardships.pair, judges.pair
 
 
 def play(
@@ -67,7 +68,7 @@ def play(
     failures, settle = setup(world)
     world.fails = truth(failures)
     world.begin()
-    watching = mailbox.watch(world, failures) if kind in READ else None
+    watching = mailbox.watch(world, failures) if kind in WATCHED else None
     end = max(failure.ended for failure in failures) + settle
     history = History(seed, world, failures, [], watch=watching)
     try:

@@ -10,6 +10,7 @@ from collections import Counter
 from dmonitor.base import names
 from dmonitor.core.model import Incident, Kind, Test
 
+from . import mailbox
 from .history import KINDS_TOLD, Failure, History, is_node
 from .node import SimNode
 
@@ -18,6 +19,7 @@ Told = Counter[tuple[Test, str, Kind]]
 STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
+PAIR_LIMIT = 1500.0  # seconds until the other one of two nodes complains that a cron is dead
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
 
 
@@ -217,6 +219,18 @@ def reminded(history: History) -> None:
 
 
 # Blindness.
+
+
+def pair(history: History) -> None:
+    """The node that is left complains of the other one, which no quorum can tell."""
+    mailbox.judge(history)
+    world = history.world
+    began = world.gone[0]
+    complaining = {
+        name for at, name, _ in world.complaints if began <= at <= began + PAIR_LIMIT
+    } - {world.lost.name}
+    if not complaining:
+        history.wrong.append(f"nobody complains that the cron of {world.lost.name} is dead")
 
 
 def brief(history: History) -> None:

@@ -104,6 +104,7 @@ class Watch:
         self.sites = {test: _sites(world, test) for test in self.tests}
         quorums = [node.quorum or world.quorum for node in world.nodes]
         self.quorum = max(quorums)
+        self.addresses = {address for node in world.nodes for address in node.addresses}
         self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
         self.confirm = max(node.confirm or world.confirm for node in world.nodes)
         self.step = STEP * max(1.0, self.slowest / 5)
@@ -308,6 +309,11 @@ class Watch:
             limit += LOSSY
         return limit
 
+    def faults_until(self, at: float) -> int:
+        """Return how many times something had broken or come back until then."""
+        before = [moment.faults for moment in self.moments if moment.at <= at + self.step]
+        return max(before, default=0)
+
     def prompt(self) -> float:
         """Return the seconds for which what a mail says may be no longer so."""
         return self.limit(())
@@ -361,18 +367,13 @@ class Reader:
             self._judge_up(said)
         if self.is_owed_all and self._is_double(said, believed):
             self.doubles[said.state] += 1
-            faults = self._faults(said.at)
+            faults = self.watch.faults_until(said.at)
             if self.doubles[said.state] > faults:
                 self.wrong(
                     f"{said.state} {self.test} told again at {said.at:.0f}:"
                     f" {self.doubles[said.state]} times, with {faults} faults"
                 )
         self.beliefs.append((said.at, _belief(said)))
-
-    def _faults(self, at: float) -> int:
-        """Return how many times something had broken or come back until then."""
-        before = [moment.faults for moment in self.watch.moments if moment.at <= at + STEP]
-        return max(before, default=0)
 
     def _judge_by_sender(self, said: Said) -> None:
         """A mail says how the test is by what its sender holds."""
@@ -513,9 +514,8 @@ def judge(history: History) -> None:
     """Judge a history from the view of each mailbox."""
     watching = history.watch
     assert watching is not None
-    addresses = {address for node in watching.world.nodes for address in node.addresses}
-    for address in sorted(addresses):
-        for test, said in _read_by(watching, address).items():
+    for address in sorted({said.address for said in watching.said} | watching.addresses):
+        for test, said in _read_by(watching, address, history.wrong.append).items():
             reader = Reader(watching, address, test, history.wrong.append)
             for each in said:
                 reader.read(each)
@@ -524,15 +524,23 @@ def judge(history: History) -> None:
     judge_nothing_open(history)
 
 
-def _read_by(watching: Watch, address: str) -> dict[Test, list[Said]]:
-    """Return what the mailbox of `address` got of each test, without the mails that it drops."""
+def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dict[Test, list[Said]]:
+    """Return what the mailbox of `address` got of each test, without the mails that it drops.
+
+    Without faults there are none to drop.
+    """
     by_test: dict[Test, list[Said]] = {test: [] for test in watching.tests}
     arrived: dict[Hashable, float] = {}
+    dropped = 0
     for said in watching.said:
         if said.address != address:
             continue
         if arrived.setdefault(said.message_id, said.at) == said.at:
             by_test.setdefault(said.test, []).append(said)
+            continue
+        dropped += 1
+        if dropped > watching.faults_until(said.at):
+            wrong(f"{address}: {said.state} {said.test} handed over again at {said.at:.0f}")
     return by_test
 
 

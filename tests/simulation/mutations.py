@@ -235,6 +235,30 @@ def asks_a_node_about_itself() -> Iterator[None]:
         yield
 
 
+# Looks that fail, and time that is slept through (rules R3, R10).
+
+
+@contextlib.contextmanager
+def looks_once() -> Iterator[None]:
+    """A round takes the first look that fails for a result, and a greeting that fails for a dead peer."""
+    with mock.patch.object(World, "second_look", False):
+        yield
+
+
+@contextlib.contextmanager
+def answers_after_one_look() -> Iterator[None]:
+    """A daemon answers what its first look saw."""
+    with mock.patch.object(World, "daemons_look_again", False):
+        yield
+
+
+@contextlib.contextmanager
+def does_not_count_sleep() -> Iterator[None]:
+    """A round that was suspended goes on as if no time had passed."""
+    with mock.patch.object(World, "clocks_count_sleep", False):
+        yield
+
+
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,
@@ -259,3 +283,4 @@ BLIND = (
     takes_a_connection_for_a_living_checker,
     asks_a_node_about_itself,
 )
+LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep)

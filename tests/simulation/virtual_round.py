@@ -385,11 +385,7 @@ class VirtualRound:
         flakes: Mapping[Test, Result],
     ) -> effects.Observation:
         contacts = list(self.contacts.values())
-        observation = effects.Observation(me, judgements, contacts, frozenset(asked))
-        if "flakes" in effects.Observation._fields:
-            seen: Any = {"flakes": flakes}
-            observation = observation._replace(**seen)
-        return observation
+        return effects.Observation(me, judgements, contacts, frozenset(asked), flakes)
 
     def _serve(self, peer: SimNode, test: Test) -> Callable[[Reply], None]:
         return lambda reply: self.world.answer(peer, test, reply)
@@ -468,7 +464,8 @@ class VirtualRound:
                 flapping.append((incident.test, notification.kind))
             else:
                 told.append((incident.test, notification.kind, incident.ids))
-        stories = story.stories_of(self._to_tell(mail))
+        latest = self.handing_over.latest if self.handing_over else ()
+        stories = story.stories_of(mail, latest)
         states = tuple((each.test, each.state) for each in stories)
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
@@ -485,15 +482,11 @@ class VirtualRound:
             frozenset(is_open),
         )
         world.mails.append(letter)
-        for mailed in world.mailed:
+        for mailed in tuple(world.mailed):
             mailed(letter)
         words = [f"{kind.value}:{test}" for test, kind, _ in told]
         says = ", ".join(f"{state} {test}" for test, state in states)
         world.note(self.node.name, "MTA took for", address, *words, "which says:", says)
-
-    def _to_tell(self, mail: Sequence[Notification]) -> Sequence[Notification]:
-        """Return what a mail tells; the simulator's place for what a hand-over says besides."""
-        return mail
 
     def _ended(self, address: str, taken: bool) -> Callable[[], None]:
         """Return what happens when sendmail has ended."""

@@ -72,6 +72,11 @@ class Timeline:
 class World(Timeline):
     """The nodes and all that is between them."""
 
+    # What mutations switch off.
+    second_look = True  # whether rounds look again at what fails
+    daemons_look_again = True  # whether daemons do, too
+    clocks_count_sleep = True  # whether `elapsed` counts the time for which a round sleeps
+
     def __init__(self, seed: int, plan: random.Random | None = None) -> None:
         """Begin with no node. `plan` is the chance by which a history is set up.
 
@@ -94,9 +99,6 @@ class World(Timeline):
         self.link_loss: dict[tuple[str, str], float] = {}
         # The chance that a look at a test fails although it would pass.
         self.noise: dict[Test, float] = {}
-        self.second_look = True  # whether rounds look again at what fails
-        self.daemons_look_again = True  # whether daemons do, too
-        self.clocks_count_sleep = True  # whether `elapsed` counts the time for which a round sleeps
         # Whether a node's MTA refuses what is for an address.
         self.refuses: Callable[[SimNode, str], bool] = lambda node, address: False
         self.delay = 0.01  # seconds that a message takes at most
@@ -246,15 +248,18 @@ class World(Timeline):
         """
         is_done = False
         epoch = source.epoch
+        deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
             if is_done or source.epoch != epoch:
                 return
-            if source.is_asleep(self.now):  # what came meanwhile is read when it goes on
+            if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
                 return
             is_done = True
+            if self.now > deadline and self.clocks_count_sleep:
+                value = None
             got(value)
 
         self.after(limit, lambda: once(None))
