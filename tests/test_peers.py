@@ -1565,6 +1565,7 @@ def test_what_came_before_a_sleep_is_no_answer_after_it(
             _clock=types.SimpleNamespace(elapsed=clock.Stopwatch().elapsed),
             _selector=selector,
             _askers=[asker],
+            _looks=None,
         )
         asker.ask(SSH)
         asker.ask(HTTP)

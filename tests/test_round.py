@@ -1274,3 +1274,30 @@ def test_what_is_told_late_comes_with_what_is_open_now() -> None:
     told = play(DOWN, incidents=[old, newer], outbox=[left], heard=[states("peer", newer)])
     assert told.mails == [{ONE: [(RECOVERY, "old")]}]
     assert [each.ids for each in told.latest[0]] == [("newer",)]
+
+
+# What is left over of an incident that is over.
+
+
+def test_an_alert_that_is_left_over_waits_for_its_recovery() -> None:
+    """One mail tells both: another node is about to tell the end to every address."""
+    over = known("i", alert="me", closed=NOW - 5.0)
+    left = Notification(ALERT, over, TWO, NOW - 90.0, 1)
+    first = states("a", over)
+    waits = play(
+        UP, incidents=[over], outbox=[left], heard=[first], addresses=(ONE, TWO), confirm=1
+    )
+    assert waits.mails == [] and waits.outbox([left]) == {(ALERT, "i", TWO): 1}
+    speaks = play(
+        UP, incidents=[over], outbox=[left], heard=[states("peer", over)], addresses=(ONE, TWO)
+    )
+    assert speaks.mails == [{ONE: [(RECOVERY, "i")], TWO: [(RECOVERY, "i"), (ALERT, "i")]}]
+    told = play(
+        UP,
+        incidents=[over],
+        outbox=[left],
+        addresses=(ONE, TWO),
+        heard=[states("a", over._replace(recovery="a"))],
+    )
+    assert told.mails == [] and told.outbox([left]) == {}, "that mail has told it"
+    assert "alert-overtaken" in told.events()

@@ -45,7 +45,8 @@ QUIET_AT_FIRST = {
     "unanswered": 300.0,
     "no-peers": 300.0,
     "no-address": 300.0,
-    "stale-peer": 300.0,
+    # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
+    "stale-peer": 240.0,
     "settings-differ": 300.0,
     "unconfirmed-recovery": 300.0,
     "drift": 300.0,

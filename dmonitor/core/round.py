@@ -66,7 +66,7 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
-    dropped = _drop_removed(situation, outbox)
+    dropped = _drop_owed(situation, outbox)
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:
     # whether that can be stored decides who speaks.
@@ -97,24 +97,32 @@ def _end_slept(situation: Situation) -> bool:
     return False
 
 
-def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:
-    """Drop what is owed to a removed address, or about a removed test; log and return it.
+def _drop_owed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:
+    """Drop what no address has to be told any more; log and return it.
 
-    What is missing because a file cannot be read is not removed.
+    That is what is owed to a removed address or about a removed test, and an alert whose incident
+    another node has told to be over. What is missing because a file cannot be read is not removed.
     """
     config = situation.config
-    if not config.complete:
-        return ()
-    dropped = outbox.drop_removed(config.addresses, situation.tests)
+    dropped = outbox.drop_overtaken(situation.ledger.find)
     for notification in dropped:
+        _note_dropped(situation, "alert-overtaken", notification)
+    if not config.complete:
+        return tuple(dropped)
+    for notification in outbox.drop_removed(config.addresses, situation.tests):
         event = "owed-for-removed-test"
         if notification.address not in config.addresses:
             event = "address-removed"
-        situation.note(
-            "info",
-            event,
-            address=notification.address,
-            test=str(notification.incident.test),
-            kind=notification.kind.value,
-        )
+        _note_dropped(situation, event, notification)
+        dropped.append(notification)
     return tuple(dropped)
+
+
+def _note_dropped(situation: Situation, event: str, notification: Notification) -> None:
+    situation.note(
+        "info",
+        event,
+        address=notification.address,
+        test=str(notification.incident.test),
+        kind=notification.kind.value,
+    )
