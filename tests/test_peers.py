@@ -1033,6 +1033,26 @@ def test_a_peer_that_is_gone_is_greeted_twice_and_then_given_up(fakes: Fakes) ->
         assert len(failed) == 1
 
 
+def test_what_is_tried_again_is_not_tried_ever_faster(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One address never greets, and the other refuses at once, so that time is left."""
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 2.4)
+    calls: list[float] = []
+
+    def behave(connection: socket.socket) -> None:
+        calls.append(time.monotonic())
+        time.sleep(8)
+
+    fakes.add("silent", behave)
+    addresses = (*fakes.peers[0].addresses, resolve.parse_address(ADDRESSES[-1]))
+    fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
+    with Talk(fakes) as talk:
+        talk.greet()
+        assert contacts(talk)["paris"].reason == "connection refused"
+    assert len(calls) == 2
+
+
 @greets_again
 def test_a_statement_that_does_not_come_is_asked_for_again(fakes: Fakes) -> None:
     """On a new connection, and with the questions that are still open."""

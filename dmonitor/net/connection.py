@@ -34,6 +34,7 @@ LAST_STEP_SECONDS = 3.0
 # more likely than the packets that the old one still sends, more and more seldom.
 CONNECT_SECONDS = 2.0
 RETRY_SECONDS = 1.0  # before a peer that refuses is called again in the last greeting
+LEAST_TRY_SECONDS = 0.5  # for each address; with less time left, the addresses are not tried again
 NEVER = float("inf")  # a deadline
 _READ_BYTES = 1 << 16  # at a time
 # Errors that keep this node from connecting, and that say nothing about the peer.
@@ -105,7 +106,8 @@ class Connection:
         """Return whether the addresses may be tried once more, now or a moment later."""
         if self.unable or not (self.is_last_greeting or self._has_timed_out):
             return False
-        return clock.uptime() + self._pause_seconds() < self._greeting_deadline
+        needed = self._pause_seconds() + LEAST_TRY_SECONDS * len(self.addresses)
+        return clock.uptime() + needed < self._greeting_deadline
 
     def pause(self) -> None:
         """Set the deadline to the end of a pause, before the addresses are tried once more."""
