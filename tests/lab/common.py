@@ -467,6 +467,8 @@ def told_in(mail: Mail) -> list[Told]:
             found.append((state, f"{host}/{name}"))
     if not found:
         found = _ONE_STORY.findall(mail.subject)
+    if not found:
+        raise Failed(f"the mail tells nothing that is understood here:\n{mail}")
     message_id = str(mail.message["Message-ID"])
     return [
         Told(mail.came, state, test, sent_by(mail), message_id, mail.subject)
