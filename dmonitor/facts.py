@@ -172,6 +172,7 @@ class NodeFacts:
                 tests=tests,
                 stores=not store.failed,
                 wall=time.time(),
+                up=clock.uptime(),
             )
             incidents = store.incidents(evidence=False)
             own_silences = [store.clock.from_wall(silence) for silence in silences]

@@ -82,6 +82,7 @@ class NodeMemory(NamedTuple):
         tests: str = "",
         stores: bool = True,
         wall: float = 0.0,
+        up: float = float("inf"),
     ) -> NodeStatus:
         """Return what this node states of itself at `now`.
 
@@ -105,6 +106,7 @@ class NodeMemory(NamedTuple):
             wall=wall,
             quorum=self.quorum,
             confirm=self.confirm,
+            up=up,
         )
 
 

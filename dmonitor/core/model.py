@@ -351,6 +351,7 @@ class NodeStatus(NamedTuple):
     # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
     quorum: Setting = 0
     confirm: Setting = 0
+    up: float = float("inf")  # seconds since its machine was started; inf: it does not say
 
 
 class Statement(NamedTuple):

@@ -103,7 +103,9 @@ def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:
 def _is_stale(status: NodeStatus, age: float) -> bool:
     """Return whether a round that ended `age` seconds ago is too old to be the last one."""
     limit = max(STALE_SECONDS, STALE_INTERVALS * 60.0 * status.interval)
-    return age > limit and status.rounds >= MEASURED_ROUNDS
+    # If all nodes were off, each of them is back before another one has finished a round.
+    missed = min(age, status.up)
+    return missed > limit and status.rounds >= MEASURED_ROUNDS
 
 
 def first_line(output: bytes) -> str:

@@ -223,7 +223,7 @@ class Situation:
         """Return this node's memory at the end of its round."""
         heard = []
         for statement in self.statements.values():
-            heard.append(statement.status._replace(version="", wall=0.0))
+            heard.append(statement.status._replace(version="", wall=0.0, up=float("inf")))
         return self.node_memory._replace(
             finished=self.clock.now(),
             heard=tuple(heard),

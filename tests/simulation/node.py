@@ -141,6 +141,7 @@ class SimNode:
     jitter: float = 1.0  # seconds by which its cron may be late
     disk: Disk = dataclasses.field(default_factory=Disk)
     up: bool = True
+    booted: float = float("-inf")  # when it was switched on
     cron: bool = True  # whether its cron works
     daemon: bool = True  # whether its daemon runs
     epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost

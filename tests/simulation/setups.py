@@ -457,7 +457,7 @@ def _lose_node(world: World) -> None:
 
 
 def brief(world: World) -> Setup:
-    """A node is off for a few minutes; its cron comes back later than its daemon."""
+    """A node is off for a few minutes, or only its services; its cron is back after its daemon."""
     _cluster(world, 3)
     _quick_mta(world)
     world.slow = 0.0
@@ -466,7 +466,16 @@ def brief(world: World) -> Setup:
     lost = world.plan.choice(world.nodes)
     world.lost = lost
     at, length = world.plan.uniform(100.0, 160.0), world.plan.uniform(120.0, 240.0)
-    world.at(at, lambda: world.power_cut(lost, length))
+    if world.plan.random() < 0.5:
+        world.at(at, lambda: world.power_cut(lost, length))
+    else:  # its services are stopped
+        world.at(at, lambda: _switch_daemon(world, lost, False))
+        world.at(at + length, lambda: _switch_daemon(world, lost, True))
     world.at(at, lambda: setattr(lost, "cron", False))
     world.at(at + length + 150.0, lambda: setattr(lost, "cron", True))
     return [Failure(Test("host0", "ssh"), at, at)], 900.0
+
+
+def _switch_daemon(world: World, node: SimNode, on: bool) -> None:
+    world.faults += 1
+    node.daemon = on

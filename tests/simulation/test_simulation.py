@@ -248,3 +248,13 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
             settings=settings(max_examples=300, deadline=None, database=None),
         )
     assert last_wrong[-1] == 2
+
+
+def test_when_all_nodes_were_off_none_of_them_is_told_to_be_down() -> None:
+    """Each is back before any other one has finished a round."""
+    script = Script((1, 0.0), (1, 1.0), (1, 40.0))
+    for node in script.nodes:
+        script.at(300.0, script.world.power_cut, node, 1215.0)
+    history = script.play(2400.0)
+    assert sum("boots" in line for line in history.world.trace) == 3
+    assert history.world.mails == []

@@ -219,6 +219,7 @@ class World(Timeline):
     def _boot(self, node: SimNode) -> None:
         self.note(node.name, "boots")
         node.up = True
+        node.booted = self.now
 
     def link(self, source: str, to: str, up: bool) -> None:
         """Let one node connect to another, or no more."""
@@ -298,7 +299,8 @@ class World(Timeline):
 
     def _status(self, node: SimNode) -> NodeStatus:
         now = node.clock(self.now)
-        return node.disk.node_memory.status(node.name, node.node_id, now)
+        up = now - node.clock(node.booted)
+        return node.disk.node_memory.status(node.name, node.node_id, now, up=up)
 
     def statement(
         self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
