@@ -13,6 +13,7 @@ from dmonitor.core.model import Kind, Test
 from . import mailbox
 from .history import KINDS_TOLD, Failure, History, is_node
 from .node import SimNode
+from .world import World
 
 Told = Counter[tuple[Test, str, Kind]]
 
@@ -20,7 +21,6 @@ STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
-RING_HEARD = 2  # nodes that each node of a ring hears, itself included
 PAIR_LIMIT = 1500.0  # seconds until the other one of two nodes complains that a cron is dead
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
 
@@ -131,12 +131,12 @@ def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
     """After a node has opened an incident, every reader hears that the test was DOWN, and its end.
 
     What an operator silences is not owed. With `nodes_last` the incidents of nodes have no end,
-    because what made them has none; nor have others if no node hears more than half of all.
+    because what made them has none; nor have others if a node hears too few to end them.
     """
     watching = history.watch
     assert watching is not None
     world = history.world
-    has_no_end = world.topology == "ring" and len(world.nodes) >= 2 * RING_HEARD
+    has_no_end = nodes_last and any(_hears_too_few(world, node) for node in world.nodes)
     for address in sorted(watching.addresses):
         readers = mailbox.read_all(history, address)
         for at, name, opened in world.opened:
@@ -153,6 +153,13 @@ def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
                 history.wrong.append(f"{address} believes in the end that {test} is DOWN")
     if not has_no_end:
         mailbox.judge_nothing_open(history, nodes_too=not nodes_last)
+
+
+def _hears_too_few(world: World, node: SimNode) -> bool:
+    """Return whether those that a node cannot reach may be a quorum, and it hears no majority."""
+    owners = [peer.name for peer in world.nodes] + list(world.aliases.values())
+    silent = [owner for owner in owners if (node.name, owner) in world.cut]
+    return len(silent) >= world.quorum and 2 * len(silent) >= len(owners)
 
 
 def flapping(history: History) -> None:
