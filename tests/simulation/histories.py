@@ -54,7 +54,7 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
-WATCHED = (*READ, "pair")
+WATCHED = (*READ, "pair", "rough", "many", "standing")
 KINDS["pair"] = hardships.pair, judges.pair
 
 

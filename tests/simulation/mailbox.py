@@ -84,10 +84,6 @@ class Watch:
     failures: Sequence[Failure]
     moments: list[Moment] = dataclasses.field(default_factory=list)
     said: list[Said] = dataclasses.field(default_factory=list)
-    # The tests that an operator removes: what is told of them need not be told to the end.
-    removed: set[Test] = dataclasses.field(default_factory=set)
-    # The addresses that one removes from some nodes: what those tell is not owed to them.
-    removed_addresses: set[str] = dataclasses.field(default_factory=set)
     _quiet_from: float = 0.0  # when the last fault began or ended
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
@@ -154,7 +150,7 @@ class Watch:
         failing = [failure.began <= world.now < failure.ended for failure in self.failures]
         unlisted = [len(node.unlisted) for node in world.nodes]
         off = [(node.up, node.daemon, node.is_asleep(world.now)) for node in world.nodes]
-        key = (standing, failing, unlisted, off, self.removed)
+        key = (standing, failing, unlisted, off)
         if key != self._view_key:
             self._view_key = key
             self._view = self._see()
@@ -304,7 +300,7 @@ class Watch:
         """Return the seconds after which it must be told what was so in all of `moments`."""
         limit = PROMPT + STEP + 60.0 * (self.slowest - 1 + (self.confirm - 1) * self.slowest)
         if any(moment.is_disturbed for moment in moments):
-            limit += DISTURBED
+            limit += DISTURBED * self.slowest
         if any(moment.is_lossy for moment in moments):
             limit += LOSSY
         return limit
@@ -330,9 +326,7 @@ def _is_well(node: SimNode, now: float) -> bool:
 
 def watch(world: World, failures: Sequence[Failure]) -> Watch:
     """Watch a world that has been set up, until the history is judged."""
-    watching = Watch(
-        world, failures, removed=world.removed, removed_addresses=world.removed_addresses
-    )
+    watching = Watch(world, failures)
     watching.begin()
     return watching
 
@@ -347,18 +341,20 @@ class Reader:
         self._wrong = wrong
         self.beliefs: list[tuple[float, str]] = [(float("-inf"), "UP")]
         self.doubles: Counter[str] = Counter()  # by what they say
-        self.is_owed_all = (
-            test not in watching.removed and address not in watching.removed_addresses
-        )
+        world = watching.world
+        self.is_owed_all = test not in world.unowed and address not in world.removed_addresses
 
     def wrong(self, text: str) -> None:
         self._wrong(f"{self.address}: {text}")
 
     def read(self, said: Said) -> None:
-        """Read one mail; say what is false in it."""
+        """Read one mail, and believe it."""
+        self.beliefs.append((said.at, _belief(said)))
+
+    def judge(self, said: Said) -> None:
+        """Say what is false in a mail that is not read yet."""
         believed = self.beliefs[-1][1]
-        if self.test not in self.watch.removed:
-            self._judge_by_sender(said)
+        self._judge_by_sender(said)
         if is_node(self.test):
             self._judge_node(said)
         elif said.is_down:
@@ -373,7 +369,6 @@ class Reader:
                     f"{said.state} {self.test} told again at {said.at:.0f}:"
                     f" {self.doubles[said.state]} times, with {faults} faults"
                 )
-        self.beliefs.append((said.at, _belief(said)))
 
     def _judge_by_sender(self, said: Said) -> None:
         """A mail says how the test is by what its sender holds."""
@@ -457,6 +452,16 @@ class Reader:
             return True  # by chance looks fail, and no failure is behind it
         return any(told < ended for began, ended in outages if began <= at)
 
+    def heard_of(self, at: float) -> bool:
+        """Return whether the reader believed at a time that the test is DOWN, or has heard later."""
+        before = [belief for when, belief in self.beliefs if when <= at]
+        return before[-1] == "DOWN" or self.beliefs[-1][0] > at
+
+    @property
+    def believes_down(self) -> bool:
+        """Whether the reader believes in the end that the test is DOWN."""
+        return self.beliefs[-1][1] == "DOWN"
+
     def judge_delays(self) -> None:
         """Say for how long the reader was not told what was so, if that is too long."""
         watching = self.watch
@@ -470,7 +475,7 @@ class Reader:
                 seconds = moment.at - run[0].at
                 limit = watching.limit(run)
                 if is_node(self.test):
-                    limit += DISTURBED
+                    limit += DISTURBED * watching.slowest
                 if believed == "":  # it is quiet, because the test flaps
                     limit += STEADY_ROUNDS * 60.0 * watching.slowest
                 if seconds > limit:
@@ -514,14 +519,27 @@ def judge(history: History) -> None:
     """Judge a history from the view of each mailbox."""
     watching = history.watch
     assert watching is not None
-    for address in sorted({said.address for said in watching.said} | watching.addresses):
+    for address in sorted(watching.addresses):
         for test, said in _read_by(watching, address, history.wrong.append).items():
             reader = Reader(watching, address, test, history.wrong.append)
             for each in said:
+                reader.judge(each)
                 reader.read(each)
             if reader.is_owed_all:
                 reader.judge_delays()
     judge_nothing_open(history)
+
+
+def read_all(history: History, address: str) -> dict[Test, Reader]:
+    """Return what the reader of a mailbox came to believe of each test; judge nothing."""
+    watching = history.watch
+    assert watching is not None
+    readers = {}
+    for test, said in _read_by(watching, address, lambda text: None).items():
+        readers[test] = Reader(watching, address, test, history.wrong.append)
+        for each in said:
+            readers[test].read(each)
+    return readers
 
 
 def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dict[Test, list[Said]]:
@@ -544,10 +562,12 @@ def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dic
     return by_test
 
 
-def judge_nothing_open(history: History) -> None:
+def judge_nothing_open(history: History, *, nodes_too: bool = True) -> None:
     """In the end no node has an incident open of a test that it has, or of a node."""
     for node in history.world.nodes:
-        tests = node.tests.union(node_test(peer.name) for peer in history.world.nodes)
+        tests = node.tests
+        if nodes_too:
+            tests = tests.union(node_test(peer.name) for peer in history.world.nodes)
         open_here = {each.test for each in node.disk.incidents.values() if each.is_open}
         for test in sorted(open_here & tests):
             if test.host == names.NODE and test.name in node.unlisted:

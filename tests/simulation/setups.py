@@ -327,17 +327,19 @@ def _loss(world: World, last: float) -> None:
 
 def _refusals(world: World, last: float) -> None:
     """Let the MTAs of some nodes, or of all, refuse for a while."""
-    chance, original = world.plan, world.mta
+    chance = world.plan
     at, length = _random_time(world, last), chance.uniform(30.0, 400.0)
     count = chance.randrange(1, len(world.nodes) + 1)
     refusing = set(chance.sample([node.name for node in world.nodes], count))
 
-    def mta(node: SimNode, address: str) -> tuple[float, bool]:
-        seconds, taken = original(node, address)
-        refuses = node.name in refusing and at <= world.now < at + length
-        return seconds, taken and not refuses
+    others = world.refuses
 
-    world.mta = mta
+    def refuses(node: SimNode, address: str) -> bool:
+        if node.name in refusing and at <= world.now < at + length:
+            return True
+        return others(node, address)
+
+    world.refuses = refuses
 
 
 def _cron_stops(world: World, last: float) -> None:
@@ -355,6 +357,7 @@ def _cron_stops(world: World, last: float) -> None:
 def _silence(world: World, last: float) -> None:
     node, test = world.plan.choice(world.nodes), world.plan.choice(sorted(world.nodes[0].tests))
     at, length = world.plan.uniform(0.0, last), world.plan.uniform(30.0, 400.0)
+    world.unowed.add(test)
 
     def silence() -> None:
         node.silences = (Silence(test.host, "", at + length + node.offset),)

@@ -118,9 +118,9 @@ class World(Timeline):
         self.mails: list[Mail] = []
         # Called with each mail that an MTA takes.
         self.mailed: list[Callable[[Mail], None]] = []
-        # The tests that an operator removes from all nodes.
-        self.removed: set[Test] = set()
-        # The addresses that an operator removes from some nodes.
+        # The tests that an operator silences: not all is told of them.
+        self.unowed: set[Test] = set()
+        # The addresses that an operator removes from some nodes: those do not mail them.
         self.removed_addresses: set[str] = set()
         # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
         self.seen_failing: dict[Test, dict[str, float]] = {}
