@@ -58,7 +58,7 @@ class NodeFacts:
         peers are greeted within the loop of `selector`; `access` knows who they are.
         """
         self._selector = selector
-        self._looks = Looks(runner, limit=_LOOKS_SECONDS)
+        self._looks = Looks(runner, again=self._is_looked_at_again, limit=_LOOKS_SECONDS)
         self._directory = directory
         self._state_dir = state_dir
         self._run_dir = run_dir
@@ -101,6 +101,15 @@ class NodeFacts:
             plugin = f"{self._directory}/plugins/{test.plugin}"
             self._looks.submit(test, plugin, parameters, done)
 
+    def _is_looked_at_again(self, test: Test) -> bool:
+        """Return whether `test` is looked at again if it fails: it has no open incident here."""
+
+        def read(store: state.Store) -> bool:
+            incidents = store.incidents(evidence=False)
+            return not any(each.is_open and each.test == test for each in incidents)
+
+        return self._read(read, True)
+
     def _visit(self, test: Test, done: Done) -> None:
         visited = []
         peer = self._access.peer(test.name)
@@ -116,7 +125,7 @@ class NodeFacts:
             status_only=True,
         )
         self._visits[test] = _Visit(asker, clock.uptime(), done)
-        asker.greet(lambda _: True, (), twice=True)
+        asker.greet(lambda _: True, (), twice=lambda node: self._is_looked_at_again(test))
 
     def pause(self) -> float | None:
         """Return the seconds until `tick` is due; None if there is nothing to do then."""

@@ -32,7 +32,7 @@ from dmonitor.core.model import (
     Test,
     node_test,
 )
-from dmonitor.net.peers import Asker
+from dmonitor.net.peers import Asker, never_twice
 
 if TYPE_CHECKING:
     from dmonitor.execution import looks, runner
@@ -118,17 +118,24 @@ class Observer:
             from dmonitor.execution import looks, runner
 
             self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
-            self._looks = looks.Looks(self._runner, failed=self._first_look_failed)
+            self._looks = looks.Looks(
+                self._runner,
+                failed=self._first_look_failed,
+                again=lambda test: test not in self._open,
+            )
             self._looks.submit_all(wanted, self._concluded)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
         The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot
-        be greeted, are looked at twice; a first look stands if there is no time for a second one.
+        be greeted, are looked at twice unless they have an open incident; a first look stands if
+        there is no time for a second one.
         """
         self._open = wanted.open
-        self._start_greeting(wanted.incidents, twice=True)
+        self._start_greeting(
+            wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
+        )
         for test in list(self._results):
             self._ask_if_needed(test)
         while self._awaits_results() and self._turn(OWN_RESULTS_BY):
@@ -158,7 +165,7 @@ class Observer:
 
     def greet(self, wanted: Greet) -> Sequence[Contact]:
         """Greet all peers again; return what came of each greeting in this round."""
-        self._start_greeting(wanted.incidents, twice=False)
+        self._start_greeting(wanted.incidents)
         while self._asker.greeting and self._turn(ANSWERS_BY):
             pass
         return tuple(self._asker.contacts.values())
@@ -227,7 +234,9 @@ class Observer:
             self._runner = None
             self._looks = None
 
-    def _start_greeting(self, incidents: Sequence[Incident], *, twice: bool) -> None:
+    def _start_greeting(
+        self, incidents: Sequence[Incident], *, twice: Callable[[Node], bool] = never_twice
+    ) -> None:
         self._greeting_since = self._clock.elapsed()
         known: set[str] = set()
         open_ids = []

@@ -533,7 +533,7 @@ class Talk:
         twice: bool = False,
     ) -> Statement | None:
         """Greet all peers; return what the one that calls itself paris states."""
-        self.asker.greet(known.__contains__, mine, twice=twice)
+        self.asker.greet(known.__contains__, mine, twice=lambda _: twice)
         self.run(lambda: self.asker.greeting)
         return stated(self.asker).get(PARIS)
 

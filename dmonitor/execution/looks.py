@@ -1,7 +1,8 @@
 """Look at tests up to twice, because one failing look proves little (rules R1, R10).
 
 A test that fails is run again a moment after its first look has ended, and fails only if both looks
-do. First looks go before second looks if plugins have to wait. Checker and daemon share this
+do. One failing look is enough while the test has an open incident: it proves nothing new. First
+looks go before second looks if plugins have to wait. Checker and daemon share this
 module; `runner` starts the plugins. What a result means, and who is told of it, is decided
 elsewhere.
 """
@@ -39,6 +40,11 @@ def _ignore(test: Test, first: Result) -> None:
     """Do nothing about a first look that failed."""
 
 
+def _always(test: Test) -> bool:
+    """Have every test that fails looked at again."""
+    return True
+
+
 class Looks:
     """Tests that are looked at. `tick` must be called at the times that `pause` says.
 
@@ -50,15 +56,18 @@ class Looks:
         runner: Runner,
         *,
         failed: Callable[[Test, Result], None] = _ignore,
+        again: Callable[[Test], bool] = _always,
         limit: float = _NEVER,
     ) -> None:
         """Look at nothing yet.
 
-        `failed` is told at once of each first look that failed. It stands as the result if the
+        `failed` is told at once of each first look that failed; `again` returns whether a test is
+        to be looked at again if it fails. The first look stands as the result if the
         second look has not ended `limit` seconds after the test was submitted.
         """
         self._runner = runner
         self._failed = failed
+        self._again = again
         self._limit = limit
         # Those that have no result yet, in the order in which they were submitted.
         self._cases: dict[Test, _Case] = {}
@@ -135,7 +144,7 @@ class Looks:
 
     def _first_ended(self, test: Test, first: Result) -> None:
         case = self._cases[test]
-        if first.outcome not in result.FAILING:
+        if first.outcome not in result.FAILING or not self._again(test):
             self._conclude(case, first)
             return
         case.first = first

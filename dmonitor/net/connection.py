@@ -33,6 +33,8 @@ LAST_STEP_SECONDS = 3.0
 # For one connection. Then a new one, whose first packets follow sooner, gets through a bad network
 # more likely than the packets that the old one still sends, more and more seldom.
 CONNECT_SECONDS = 2.0
+# Seconds of a second greeting in which a peer that refuses is called again: its daemon restarts.
+REFUSED_SECONDS = 3.0
 RETRY_SECONDS = 1.0  # before a peer that refuses is called again in the last greeting
 LEAST_TRY_SECONDS = 0.5  # for each address; with less time left, the addresses are not tried again
 NEVER = float("inf")  # a deadline
@@ -79,6 +81,7 @@ class Connection:
         self._ready = ready
         self._untried: list[resolve.Address] = []
         self._greeting_deadline = NEVER  # for all addresses together
+        self._refused_deadline = NEVER  # after which a peer that refuses is not called again
         self._address_deadline = NEVER  # to connect to the present address, and to be greeted
         self.is_last_greeting = False  # the peer is called as often as there is time
         self._has_timed_out = False  # a connection has, and a new one may get through
@@ -107,7 +110,10 @@ class Connection:
         if self.unable or not (self.is_last_greeting or self._has_timed_out):
             return False
         needed = self._pause_seconds() + LEAST_TRY_SECONDS * len(self.addresses)
-        return clock.uptime() + needed < self._greeting_deadline
+        deadline = self._greeting_deadline
+        if not self._has_timed_out:
+            deadline = min(deadline, self._refused_deadline)
+        return clock.uptime() + needed < deadline
 
     def pause(self) -> None:
         """Set the deadline to the end of a pause, before the addresses are tried once more."""
@@ -118,6 +124,7 @@ class Connection:
         self.is_last_greeting = True
         self.deadline = clock.uptime() + SECOND_LOOK_PAUSE
         self._greeting_deadline = self.deadline + LAST_GREETING_SECONDS
+        self._refused_deadline = self.deadline + REFUSED_SECONDS
 
     def _pause_seconds(self) -> float:
         if self._has_timed_out:

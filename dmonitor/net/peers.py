@@ -29,6 +29,11 @@ def _no_incarnation() -> str:
     return ""
 
 
+def never_twice(_: Node) -> bool:
+    """Have no node greeted once more."""
+    return False
+
+
 def _ignore(_: Contact) -> None:
     """Do nothing about a contact."""
 
@@ -111,13 +116,13 @@ class Asker:
         is_known: Callable[[str], bool],
         open_ids: Iterable[tuple[str, ...]],
         *,
-        twice: bool = False,
+        twice: Callable[[Node], bool] = never_twice,
     ) -> None:
         """Want a statement of every peer, as PeerSession.greet says.
 
         It comes with the account of each incident of which no id `is_known`, and with that of each
-        incident in `open_ids` which the peer does not list. With `twice`, a peer that could not be
-        greeted is greeted once more.
+        incident in `open_ids` which the peer does not list. `twice` returns whether a node that
+        could not be greeted is greeted once more.
         """
         if not self._sessions:
             return
@@ -125,7 +130,7 @@ class Asker:
 
         interest = Interest(is_known, list(open_ids), self._digest, self._status_only)
         for session in self._sessions:
-            session.greet(interest, twice=twice)
+            session.greet(interest, twice=twice(session.node))
 
     def answers(self, test: Test) -> list[Answer]:
         """Return an Answer for each peer that has answered for `test`, or never will."""
