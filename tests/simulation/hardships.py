@@ -71,11 +71,15 @@ def _names(nodes: Sequence[SimNode]) -> frozenset[str]:
     return frozenset(node.name for node in nodes)
 
 
-def _in_round(world: World, node: SimNode, event: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes `event` happen as soon as a round of `node` runs."""
+def _in_round(
+    world: World, node: SimNode, until: float, event: Callable[[], None]
+) -> Callable[[], None]:
+    """Return what makes `event` happen as soon as a round of `node` runs, but not after `until`."""
 
     def wait() -> None:
-        if node.running:
+        if world.now > until:
+            return
+        if node.running and not node.is_asleep(world.now):
             world.after(world.chance.uniform(0.0, 3.0), event)
         else:
             world.after(0.5, wait)
@@ -145,6 +149,7 @@ def sleep(world: World) -> Setup:
     """Machines are suspended, or rounds stopped, for minutes, in the middle of a round."""
     chance = world.plan
     _make_nodes(world, chance.choice((2, 3, 3, 4)))
+    world.may_double = False
     failures, settle = _failures(world, chance.choice((1, 2)), (100.0, 400.0), gap=300.0)
     for _ in range(chance.choice((1, 1, 2, 3))):
         node, failure = chance.choice(world.nodes), chance.choice(failures)
@@ -153,7 +158,7 @@ def sleep(world: World) -> Setup:
         if chance.random() < 0.5:
             seconds += failure.ended - at
         event = _sleeper(world, node, seconds, is_whole=chance.random() < 0.6)
-        world.at(at, _in_round(world, node, event))
+        world.at(at, _in_round(world, node, failure.ended, event))
     return failures, settle + 300.0
 
 

@@ -203,6 +203,18 @@ def test_the_largest_quorum_and_confirm_hold(seeing: int) -> None:
     assert not history.wrong
 
 
+def test_confirm_counts_the_rounds_of_all_nodes() -> None:
+    """Three rounds that are 20 seconds apart are enough; they need not be of one node."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.world.confirm = 3
+    script.fail(105.0, 700.0)
+    history = script.play(1500.0)
+    assert [state for _, state in told(history)] == ["DOWN", "UP"]
+    assert history.watch is not None
+    assert history.watch.said[0].at < 200.0
+    assert not history.wrong
+
+
 def test_one_of_two_nodes_says_that_the_cron_of_the_other_one_is_dead() -> None:
     script = Script((5, 0.0), (5, 100.0))
     first, second = script.nodes
