@@ -295,7 +295,7 @@ def big(world: World) -> Setup:
     if chance.random() < 0.5:
         node = chance.choice(world.nodes[:3])
         world.at(at + chance.uniform(0.0, 120.0), _power_cutter(world, node, 200.0))
-    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 250.0
+    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 450.0
 
 
 # Mail systems.
