@@ -149,7 +149,6 @@ def sleep(world: World) -> Setup:
     """Machines are suspended, or rounds stopped, for minutes, in the middle of a round."""
     chance = world.plan
     _make_nodes(world, chance.choice((2, 3, 3, 4)))
-    world.may_double = False
     failures, settle = _failures(world, chance.choice((1, 2)), (100.0, 400.0), gap=300.0)
     for _ in range(chance.choice((1, 1, 2, 3))):
         node, failure = chance.choice(world.nodes), chance.choice(failures)

@@ -149,9 +149,9 @@ class Watch:
             self._before = (standing, world.faults)
         is_late = world.now - self._quiet_from < CALM_AFTER + 60.0 * self.slowest
         failing = [failure.began <= world.now < failure.ended for failure in self.failures]
-        unlisted = [len(node.unlisted) for node in world.nodes]
+        edited = [(len(node.unlisted), len(node.tests)) for node in world.nodes]
         off = [(node.up, node.daemon, node.is_asleep(world.now)) for node in world.nodes]
-        key = (standing, failing, unlisted, off)
+        key = (standing, failing, edited, off)
         if key != self._view_key:
             self._view_key = key
             self._view = self._see()
@@ -368,9 +368,7 @@ class Reader:
             self.wrong(f"UP {self.test} told {said.at - when:.0f} s after DOWN in another letter")
         if self.is_owed_all and self._is_double(said, believed):
             self.doubles[said.state] += 1
-            faults = 0
-            if self.watch.world.may_double:
-                faults = self.watch.faults_until(said.at)
+            faults = self.watch.faults_until(said.at)
             if self.doubles[said.state] > faults:
                 self.wrong(
                     f"{said.state} {self.test} told again at {said.at:.0f}:"

@@ -118,7 +118,6 @@ class World(Timeline):
         self.mails: list[Mail] = []
         # Called with each mail that an MTA takes.
         self.mailed: list[Callable[[Mail], None]] = []
-        self.may_double = True  # whether a fault may have told twice what no mailbox can drop
         # The tests that an operator silences: not all is told of them.
         self.unowed: set[Test] = set()
         # The addresses that an operator removes from some nodes: those do not mail them.
