@@ -71,11 +71,15 @@ def _names(nodes: Sequence[SimNode]) -> frozenset[str]:
     return frozenset(node.name for node in nodes)
 
 
-def _in_round(world: World, node: SimNode, event: Callable[[], None]) -> Callable[[], None]:
-    """Return what makes `event` happen as soon as a round of `node` runs."""
+def _in_round(
+    world: World, node: SimNode, until: float, event: Callable[[], None]
+) -> Callable[[], None]:
+    """Return what makes `event` happen as soon as a round of `node` runs, but not after `until`."""
 
     def wait() -> None:
-        if node.running:
+        if world.now > until:
+            return
+        if node.running and not node.is_asleep(world.now):
             world.after(world.chance.uniform(0.0, 3.0), event)
         else:
             world.after(0.5, wait)
@@ -153,7 +157,7 @@ def sleep(world: World) -> Setup:
         if chance.random() < 0.5:
             seconds += failure.ended - at
         event = _sleeper(world, node, seconds, is_whole=chance.random() < 0.6)
-        world.at(at, _in_round(world, node, event))
+        world.at(at, _in_round(world, node, failure.ended, event))
     return failures, settle + 300.0
 
 
@@ -290,7 +294,7 @@ def big(world: World) -> Setup:
     if chance.random() < 0.5:
         node = chance.choice(world.nodes[:3])
         world.at(at + chance.uniform(0.0, 120.0), _power_cutter(world, node, 200.0))
-    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 250.0
+    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 450.0
 
 
 # Mail systems.

@@ -29,6 +29,7 @@ LOSSY = 300.0  # seconds more while messages are lost by chance
 CALM_AFTER = 180.0  # seconds after a fault, and an interval, until promise 4 holds as without it
 ROUND = 60.0  # seconds: what a mail says was seen in the round that hands it over
 STEADY_ROUNDS = 3  # rounds of the slowest node after which a flapping test that is DOWN is told
+LETTERS_APART = 50.0  # seconds from an alert to its recovery in another letter, at least
 EXPLAINED = 120.0  # seconds, and an interval, for which looks that failed explain an alert
 STALE_ROUNDS = 5  # intervals, and as many minutes, for which a node that was away may be told
 
@@ -148,9 +149,9 @@ class Watch:
             self._before = (standing, world.faults)
         is_late = world.now - self._quiet_from < CALM_AFTER + 60.0 * self.slowest
         failing = [failure.began <= world.now < failure.ended for failure in self.failures]
-        unlisted = [len(node.unlisted) for node in world.nodes]
+        edited = [(len(node.unlisted), len(node.tests)) for node in world.nodes]
         off = [(node.up, node.daemon, node.is_asleep(world.now)) for node in world.nodes]
-        key = (standing, failing, unlisted, off)
+        key = (standing, failing, edited, off)
         if key != self._view_key:
             self._view_key = key
             self._view = self._see()
@@ -361,6 +362,10 @@ class Reader:
             self._judge_down(said)
         elif said.is_up:
             self._judge_up(said)
+        when, belief = self.beliefs[-1]
+        is_hasty = said.is_up and belief == "DOWN" and said.at - when < LETTERS_APART
+        if is_hasty and not self.watch.faults_until(said.at):
+            self.wrong(f"UP {self.test} told {said.at - when:.0f} s after DOWN in another letter")
         if self.is_owed_all and self._is_double(said, believed):
             self.doubles[said.state] += 1
             faults = self.watch.faults_until(said.at)
@@ -549,15 +554,15 @@ def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dic
     """
     by_test: dict[Test, list[Said]] = {test: [] for test in watching.tests}
     arrived: dict[Hashable, float] = {}
-    dropped = 0
+    copies: Counter[Hashable] = Counter()
     for said in watching.said:
         if said.address != address:
             continue
         if arrived.setdefault(said.message_id, said.at) == said.at:
             by_test.setdefault(said.test, []).append(said)
             continue
-        dropped += 1
-        if dropped > watching.faults_until(said.at):
+        copies[said.message_id] += 1
+        if copies[said.message_id] > watching.faults_until(said.at):
             wrong(f"{address}: {said.state} {said.test} handed over again at {said.at:.0f}")
     return by_test
 

@@ -139,10 +139,13 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
 def test_a_round_that_was_suspended_alerts_nobody() -> None:
     """What it saw before is no evidence after it."""
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
-    first, *_ = script.nodes
+    first, _, third = script.nodes
     script.world.slow = 1.0  # its own looks end at 142, and those of its peers at 152
     script.fail(115.0, 143.0)
-    script.at(145.0, script.world.suspend, first, 360.0)
+    # It has one failing answer, and waits for another one until 155.
+    script.at(125.0, script.world.link, first.name, third.name, False)
+    script.at(400.0, script.world.link, first.name, third.name, True)
+    script.at(153.0, script.world.suspend, first, 360.0)
     history = script.play(1200.0)
     assert any("suspended" in line for line in history.world.trace)
     assert told(history) == []
@@ -200,6 +203,18 @@ def test_the_largest_quorum_and_confirm_hold(seeing: int) -> None:
     history = script.play(1500.0)
     assert states(told(history)) == (["DOWN", "UP"] if seeing == 3 else [])
     assert len(told(history)) == 2 * (seeing == 3)
+    assert not history.wrong
+
+
+def test_confirm_counts_the_rounds_of_all_nodes() -> None:
+    """Three rounds that are 20 seconds apart are enough; they need not be of one node."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.world.confirm = 3
+    script.fail(105.0, 700.0)
+    history = script.play(1500.0)
+    assert [state for _, state in told(history)] == ["DOWN", "UP"]
+    assert history.watch is not None
+    assert history.watch.said[0].at < 200.0
     assert not history.wrong
 
 
