@@ -135,6 +135,16 @@ def test_a_peers_word_counts_for_two_minutes(age: float, who: str) -> None:
         assert reason(node("b"), relayed, peer("c")) == "b speaks: first of 2 living; a not reached"
 
 
+def test_a_peer_that_does_not_hear_of_the_end_does_not_speak_of_it() -> None:
+    over = held(130.0)._replace(closed=NOW - 130.0)
+    deaf = peer("a")  # lists it as open
+    assert speaker(node("b"), deaf, incident=over) == "b"
+    assert "a does not list that it is over" in reason(node("b"), deaf, incident=over)
+    knows = deaf._replace(closed_ids=frozenset("i"))
+    assert speaker(node("b"), knows, incident=over) == "a"
+    assert speaker(node("b"), deaf, incident=over._replace(held=NOW - 10.0)) == "a", "not at once"
+
+
 def test_a_peers_word_counts_until_its_next_round() -> None:
     """A peer with rounds of an hour says what it heard an hour ago."""
     hourly = Statement(node("a", interval=60), heard=(node("c", at=NOW - 3_000.0),))

@@ -302,8 +302,7 @@ def test_facts_are_united() -> None:
         (united,) = met(
             [known("a")], known("a", began=99.9, failed=(("c", 240.0),), **{key: value})
         )
-        told_at = 500.0 if key in ("alert", "recovery") else 0.0
-        assert united == known("a")._replace(held=united.held, told_at=told_at, **{key: value}), (
+        assert united == known("a")._replace(held=united.held, **{key: value}), (
             "rounded ages and others' votes change nothing"
         )
     mine = known("a", alert="me", recovery="me", reminded=4, opening=judge(FAIL, FAIL, OK))
@@ -358,6 +357,37 @@ def test_find_and_put() -> None:
     assert [each.ids for each in ledger if each.began == 50.0] == [("a", "p")]
 
 
+# What was told by nodes that did not hear each other.
+
+
+def test_an_alert_after_the_recovery_makes_that_owed_again() -> None:
+    """Else whoever reads both mails believes for ever that the test is down."""
+    ended = known("a", closed=300.0, alert="b", recovery="b", told_at=310.0)
+    alerted = known("a", alert="me", told_at=360.0)
+    for ours, heard in ((alerted, ended), (ended, alerted)):
+        (united,) = met([ours], heard)
+        assert (united.recovery, united.again) == ("", 1) and united.closed == 300.0
+        assert incident.owed(united) == (Kind.RECOVERY,)
+        told = incident.told(united, [Kind.RECOVERY], "me", 600.0)
+        (settled,) = met([told], ended)
+        assert settled == told, "what was told before does not count any more"
+        (peers,) = met([ended], told)
+        assert (peers.recovery, peers.again) == ("b", 1), "the others hear that it is told"
+        assert incident.owed(peers) == ()
+
+
+def test_an_alert_before_the_recovery_is_the_usual_case() -> None:
+    ended = known("a", closed=300.0, alert="b", recovery="b", told_at=310.0)
+    for told_at in (100.0, 310.0, 319.0):  # ages are a little wrong
+        alerted = known("a", alert="me", told_at=told_at)
+        for ours, heard in ((alerted, ended), (ended, alerted)):
+            (united,) = met([ours], heard)
+            assert (united.recovery, united.again) == ("b", 0)
+    before_an_upgrade = ended._replace(told_at=0.0)
+    (united,) = met([known("a", alert="me", told_at=360.0)], before_an_upgrade)
+    assert united.recovery == "b"
+
+
 # What is stale.
 
 
@@ -369,7 +399,7 @@ def test_what_nobody_has_seen_fail_lately_is_not_taken_in() -> None:
     ours = known("a", seen=490.0)
     assert list(met([ours], ghost, now=500.0)) == [ours]
     assert list(met([known("g", seen=490.0)], ghost, now=500.0)) == [
-        known("g", seen=490.0, alert="x", held=500.0, told_at=500.0)
+        known("g", seen=490.0, alert="x", held=500.0)
     ], "by its id it is known, and so is what was told of it"
 
 

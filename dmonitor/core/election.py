@@ -35,6 +35,7 @@ class Candidate(NamedTuple):
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
     hears_me: bool = False  # it greeted this node in its last round
     relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
+    closed_ids: frozenset[str] = frozenset()  # of the incidents that it lists as over
 
 
 def interval(begins: Sequence[float]) -> int:
@@ -95,11 +96,19 @@ def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidat
 
 def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
     ids: set[str] = set()
+    closed_ids: set[str] = set()
     for incident in statement.incidents:
         ids.update(incident.ids)
+        if incident.closed is not None:
+            closed_ids.update(incident.ids)
     hears_me = any(status.node_id == me.node_id for status in statement.heard)
     return Candidate(
-        statement.status, greeted=True, ids=frozenset(ids), tests=statement.tests, hears_me=hears_me
+        statement.status,
+        greeted=True,
+        ids=frozenset(ids),
+        closed_ids=frozenset(closed_ids),
+        tests=statement.tests,
+        hears_me=hears_me,
     )
 
 
@@ -185,8 +194,12 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
     if peer.tests is not None and test.host != names.NODE and test not in peer.tests:
         return "lacks the test"
     had_time = now - incident.held >= living_limit(peer.status)
-    if had_time and peer.ids.isdisjoint(incident.ids):
+    if not had_time:
+        return ""
+    if peer.ids.isdisjoint(incident.ids):
         return "does not list it"
+    if incident.closed is not None and peer.closed_ids.isdisjoint(incident.ids):
+        return "does not list that it is over"
     return ""
 
 

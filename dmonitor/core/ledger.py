@@ -14,6 +14,8 @@ from dmonitor.core.model import Incident, Test
 
 # A peer may make up any number of incidents and ids, so both are limited.
 INCIDENTS_PER_TEST = 60  # if a node knows so many, open or closed lately, it takes in no other one
+# Seconds by which the age of what a peer states may be wrong, because the statement took so long.
+AGE_ERROR = 10.0
 IDS_LIMIT = 256  # of one incident; if it would have more, it is not united
 
 Recall = Callable[[Iterable[str]], Iterable[Incident]]
@@ -136,7 +138,9 @@ def _is_known(heard: Incident, ours: Incident) -> bool:
     """Return whether `heard` tells nothing that `ours` does not tell."""
     if ours.removed or not set(ours.ids).issuperset(heard.ids):
         return False
-    if heard.reminded > ours.reminded:
+    if heard.reminded > ours.reminded or heard.again > ours.again:
+        return False
+    if _is_alert_later(heard, ours):
         return False
     if heard.minute and heard.minute < ours.minute:
         return False
@@ -169,8 +173,6 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
         united = united._replace(began=our_one.began)
     if owed(united) != owed_before:
         united = united._replace(held=now)
-    if (united.alert, united.recovery) != (our_one.alert, our_one.recovery):
-        united = united._replace(told_at=now)
     return united
 
 
@@ -182,6 +184,12 @@ def _merge(first: Incident, second: Incident) -> Incident:
     closed = first.closed
     if closed is None:
         closed = second.closed
+    recovery = first.recovery or second.recovery
+    again = max(first.again, second.again)
+    for alerted, recovered in ((first, second), (second, first)):
+        if _is_alert_later(alerted, recovered):
+            recovery = ""
+            again = max(alerted.again, recovered.again + 1)
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
@@ -192,12 +200,27 @@ def _merge(first: Incident, second: Incident) -> Incident:
         closing=first.closing or second.closing,
         flapping=max(first.flapping, second.flapping),
         alert=first.alert or second.alert,
-        recovery=first.recovery or second.recovery,
+        recovery=recovery,
+        again=again,
+        told_at=max(first.told_at, second.told_at),
         reminded=max(first.reminded, second.reminded),
         void=first.void or second.void,
         overtaken=first.overtaken or second.overtaken,
         held=min(first.held, second.held),
     )
+
+
+def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:
+    """Return whether one node has told an alert after another one had told the recovery.
+
+    They had not heard of each other. Whoever reads both believes that the test is down, so the
+    recovery is owed again.
+    """
+    if alerted.recovery or not alerted.alert or not recovered.recovery:
+        return False
+    if alerted.again < recovered.again or not recovered.told_at:
+        return False
+    return alerted.told_at - recovered.told_at > AGE_ERROR
 
 
 def _first_minute(one: int, other: int) -> int:

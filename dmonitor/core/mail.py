@@ -155,8 +155,12 @@ def _message_id(notifications: Sequence[Notification], secret: bytes) -> str:
 def _told(notification: Notification) -> str:
     """Return what tells one notification from all others of its address."""
     incident = notification.incident
-    reminder = incident.reminded if notification.kind is Kind.REMINDER else 0
-    return f"{_lasting_name(incident)} {notification.kind.value} {reminder}"
+    number = 0
+    if notification.kind is Kind.REMINDER:
+        number = incident.reminded
+    elif notification.kind is Kind.RECOVERY:
+        number = incident.again
+    return f"{_lasting_name(incident)} {notification.kind.value} {number}"
 
 
 def _lasting_name(incident: Incident) -> str:

@@ -67,9 +67,13 @@ def message_id_of(address: str, mail: Sequence[Notification]) -> Hashable:
     told = []
     for notification in mail:
         incident = notification.incident
-        reminder = incident.reminded if notification.kind is Kind.REMINDER else 0
+        number = 0
+        if notification.kind is Kind.REMINDER:
+            number = incident.reminded
+        elif notification.kind is Kind.RECOVERY:
+            number = incident.again
         is_flapping = bool(incident.flapping)
-        told.append((incident.test, is_flapping, notification.kind, incident.minute, reminder))
+        told.append((incident.test, is_flapping, notification.kind, incident.minute, number))
     return address, tuple(sorted(told, key=str))
 
 
