@@ -108,7 +108,7 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(
     )
     assert 10 <= took < 15
     (path,) = place.mailbox.iterdir()
-    assert path.stat().st_mtime - began < 3
+    assert path.stat().st_mtime - began < 8  # two looks here and there included
     for pid in (told / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
     assert not {"sleep 61", "sleep 62", "sleep 63"} & commands()

@@ -383,7 +383,7 @@ def test_an_alert_before_the_recovery_is_the_usual_case() -> None:
         for ours, heard in ((alerted, ended), (ended, alerted)):
             (united,) = met([ours], heard)
             assert (united.recovery, united.again) == ("b", 0)
-    before_an_upgrade = ended._replace(told_at=0.0)
+    before_an_upgrade = ended._replace(told_at=float("-inf"))
     (united,) = met([known("a", alert="me", told_at=360.0)], before_an_upgrade)
     assert united.recovery == "b"
 
@@ -407,7 +407,7 @@ def test_how_long_it_is_fresh_depends_on_the_slowest_node() -> None:
     stated = known("g", seen=1.0)
     assert incident.is_fresh(stated, 1, 301.0) and not incident.is_fresh(stated, 1, 301.1)
     assert incident.is_fresh(stated, 120, 21_601.0) and not incident.is_fresh(stated, 120, 21_602.0)
-    assert incident.is_fresh(known("g", seen=0.0), 1, 1e9), "an old version does not say when"
+    assert incident.is_fresh(known("g"), 1, 1e9), "an old version does not say when"
     flaps = stated._replace(flapping=7)
     assert incident.is_fresh(flaps, 1, 901.0) and not incident.is_fresh(flaps, 1, 901.1)
 

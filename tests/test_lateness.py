@@ -64,7 +64,6 @@ class Teller:
             addresses=("root",),
             silences=(SILENCE,) if silenced else (),
             nodes=(Node("me", "me"),),
-            once=True,
         )
         situation = Situation(config, memory, Clock(at), lambda *_, **__: None)
         observation = effects.Observation(

@@ -173,6 +173,7 @@ _incidents = st.builds(
     _times,
     st.booleans(),
     overtaken=st.booleans(),
+    again=st.integers(0, 99),
     told_at=_times,
     minute=st.integers(0, 10**8),
     seen=_times,

@@ -151,7 +151,7 @@ def is_fresh(incident: Incident, slowest: int, now: float) -> bool:
     Its holder may have been away. Then it does not know whether the test was well meanwhile. An
     incident from before 0.2, or of a node with that version, does not say when it was seen.
     """
-    if not incident.seen:
+    if incident.seen == float("-inf"):
         return True
     limit = FLAPPING_ENDS_AFTER if incident.flapping else FRESH_SECONDS
     return now - incident.seen <= granted(limit, slowest)

@@ -218,7 +218,7 @@ def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:
     """
     if alerted.recovery or not alerted.alert or not recovered.recovery:
         return False
-    if alerted.again < recovered.again or not recovered.told_at:
+    if alerted.again < recovered.again or recovered.told_at == float("-inf"):
         return False
     return alerted.told_at - recovered.told_at > AGE_ERROR
 

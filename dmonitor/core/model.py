@@ -209,12 +209,14 @@ class Incident(NamedTuple):
     held: Time = 0.0  # since when this node has held what the incident owes now
     removed: bool = False  # the operator removed the test here; peers do not hear of it
     overtaken: bool = False  # a newer incident of its test was open when it ended: it owes nothing
-    told_at: Time = 0.0  # when a notification of it was last handed over, by whichever node
+    # When a notification of it was last handed over, by whichever node; -inf: not known.
+    told_at: Time = float("-inf")
     again: int = 0  # how often its recovery was owed again, because an alert was told after it
     # The minute by which all nodes name it in a Message-ID, counted from the epoch; 0: not known.
     minute: int = 0
-    # When a quorum was last concluded to see it fail; of flapping, when the test last changed.
-    seen: Time = 0.0
+    # When a quorum was last concluded to see it fail; of flapping, when the test last changed;
+    # -inf: not known.
+    seen: Time = float("-inf")
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from dmonitor.core.model import Kind, Test
 from . import mailbox
 from .history import KINDS_TOLD, Failure, History, is_node
 from .node import SimNode
+from .virtual_round import MTA_LIMIT
 from .world import World
 
 Told = Counter[tuple[Test, str, Kind]]
@@ -40,6 +41,10 @@ def calm(history: History) -> None:
                 wanted[test, address, kind] = count
     for test, address, kind in _sorted_keys(wanted, told):
         found, right = told[test, address, kind], wanted[test, address, kind]
+        # If an alert is refused until it is over, the mail that tells the end tells all.
+        is_late = kind is Kind.ALERT and found < right and history.world.slowest_mta > MTA_LIMIT
+        if is_late and told[test, address, Kind.RECOVERY] == right:
+            continue
         if found != right:
             history.wrong.append(
                 f"{kind.value} of {test} to {address}: {found} times, and {right} were right"
@@ -297,11 +302,7 @@ def _judge_complaints(history: History, others: list[SimNode], *, has_quorum: bo
     wanted = _wanted_complaints(history, others, has_quorum=has_quorum)
     for node in world.nodes:
         words = wanted.get(node.name, [])
-        texts = []
-        for _, name, text in world.complaints:
-            is_of_lost = NO_ROUNDS in text and (words or not has_quorum)
-            if name == node.name and not is_of_lost:
-                texts.append(text)
+        texts = [text for _, name, text in world.complaints if name == node.name]
         is_right = len(texts) == len(words)
         for word, text in zip(words, texts, strict=False):
             is_right = is_right and word in text
@@ -326,7 +327,7 @@ def _wanted_complaints(
         return wanted
     if world.topology == "cron":
         for node in others:
-            wanted[node.name] = [f"no rounds are run on {world.lost.name}"]
+            wanted[node.name] = [f"{NO_ROUNDS} {world.lost.name}"]
         return wanted
     for node in others:
         wanted[node.name] = ["quorum = 2"]

@@ -205,8 +205,8 @@ def shift_statement(statement: Statement, seconds: float) -> Statement:
 
 def _shift_incident(stated: Incident, seconds: float) -> Incident:
     return stated._replace(
-        seen=_shift(stated.seen or None, seconds) or 0.0,
-        told_at=_shift(stated.told_at or None, seconds) or 0.0,
+        seen=stated.seen + seconds,
+        told_at=stated.told_at + seconds,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
         held=stated.held + seconds,
