@@ -28,6 +28,7 @@ from dmonitor.store import state
 _TESTS_SECONDS = 1.0  # for which the list of tests is not read again
 # Seconds after which a first look that failed is the answer. A caller waits 25 s for an answer.
 _LOOKS_SECONDS = 23.0
+_CHECKER_SECONDS = 180.0  # after which the word of this node's checker on open incidents is too old
 _Fact = TypeVar("_Fact")
 
 
@@ -37,6 +38,17 @@ class _Visit(NamedTuple):
     asker: Asker
     began: float  # in uptime
     done: Done
+
+
+def _open_tests(store: state.Store) -> frozenset[Test]:
+    """Return the tests that have an open incident, if a round has said so lately."""
+    if store.clock.now() - store.node_memory().finished > _CHECKER_SECONDS:
+        return frozenset()
+    tests = set()
+    for incident in store.incidents(evidence=False):
+        if incident.is_open and not incident.flapping:
+            tests.add(incident.test)
+    return frozenset(tests)
 
 
 class NodeFacts:
@@ -68,6 +80,8 @@ class NodeFacts:
         self._tests: Tests = {}
         self._tests_read = float("-inf")  # in uptime
         self._problems: list[Problem] = []  # that were found then
+        self._open_tests: frozenset[Test] = frozenset()  # those with an open incident
+        self._open_tests_read = float("-inf")  # in uptime
 
     def tests(self) -> Tests:
         """Return the tests that are configured, as they were within the last second."""
@@ -103,12 +117,10 @@ class NodeFacts:
 
     def _is_looked_at_again(self, test: Test) -> bool:
         """Return whether `test` is looked at again if it fails: it has no open incident here."""
-
-        def read(store: state.Store) -> bool:
-            incidents = store.incidents(evidence=False)
-            return not any(each.is_open and each.test == test for each in incidents)
-
-        return self._read(read, True)
+        if clock.uptime() - self._open_tests_read > _TESTS_SECONDS:
+            self._open_tests = self._read(_open_tests, frozenset())
+            self._open_tests_read = clock.uptime()
+        return test not in self._open_tests
 
     def _visit(self, test: Test, done: Done) -> None:
         visited = []

@@ -151,7 +151,7 @@ class Observer:
         if self._asker.own_line and not self.around.listed:
             self._me = self._asker.own_line
         contacts = tuple(self._asker.contacts.values())
-        self._quorum = verdict.largest_quorum(wanted.quorum, contacts)
+        self._quorum = verdict.largest_quorum(wanted.quorum, contacts, wanted.sites)
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
 

@@ -238,6 +238,8 @@ def test_the_largest_quorum_of_any_node_holds() -> None:
         return Contact(Node(name, name), f"id-{name}", "", Statement(status))
 
     silent = Contact(Node("c", "c"), reason="refused")
-    assert verdict.largest_quorum(2, [contact("a", 3), contact("b", 0), silent]) == 3
-    assert verdict.largest_quorum(2, [contact("a", 1)]) == 2
-    assert verdict.largest_quorum(2, []) == 2
+    assert verdict.largest_quorum(2, [contact("a", 3), contact("b", 0), silent], 9) == 3
+    assert verdict.largest_quorum(2, [contact("a", 1)], 9) == 2
+    assert verdict.largest_quorum(2, [], 9) == 2
+    assert verdict.largest_quorum(2, [contact("a", 100)], 3) == 3, "no peer ends all alerts"
+    assert verdict.largest_quorum(5, [contact("a", 100)], 3) == 5, "our operator may"

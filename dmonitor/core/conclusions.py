@@ -5,6 +5,7 @@ Pure. The rules are those of `incident` (R4); this applies them to every test an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 
 from dmonitor.core import round_log
@@ -12,7 +13,6 @@ from dmonitor.core.incident import (
     advance,
     confirm_down,
     flap,
-    is_fresh,
     name_minute,
     open_incident,
     overtake,
@@ -142,7 +142,7 @@ class Conclusions:
         Then the test was well meanwhile, and what this node sees fail now is new.
         """
         situation = self._situation
-        if is_fresh(incident, situation.slowest, self._now):
+        if self._ledger.is_present(incident, self._now):
             return False
         peers = situation.living_peers(incident.test)
         return bool(peers) and not any(_holds(statement, incident) for statement in peers)
@@ -195,15 +195,17 @@ class Conclusions:
                 judgements[test],
                 slowest=situation.slowest,
                 now=self._now,
-                fresh=self._open(began, judgements[test]),
+                open_now=functools.partial(self._open, began, judgements[test]),
             )
             if flapping is None:
                 continue
-            if flapping.is_open and not situation.config.flapping:
+            is_new = flapping.is_open and self._ledger.open_for(test, flapping=True) is None
+            if is_new and not situation.config.flapping:
                 continue  # the operator does not want to hear of it
             self._ledger.put(flapping)
-            event = "flapping" if flapping.is_open else "steady"
-            self._note("info", event, test=str(test), incident=flapping.id)
+            if is_new or not flapping.is_open:
+                event = "flapping" if is_new else "steady"
+                self._note("info", event, test=str(test), incident=flapping.id)
 
 
 def _next_state(before: TestState, judgement: Judgement, now: float) -> TestState:

@@ -58,6 +58,8 @@ class NodeMemory(NamedTuple):
     own_node_names: tuple[model.NodeName, ...] = ()
     # The tests that are DOWN and have no incident yet.
     confirming: tuple[model.Confirming, ...] = ()
+    # Each node of nodes.txt that has stated its settings quorum and confirm, with these.
+    stated_settings: tuple[tuple[model.NodeName, int, int], ...] = ()
     # Its settings of these names, which decide when an incident opens and closes.
     quorum: int = 0
     confirm: int = 0
@@ -186,6 +188,8 @@ class Observe(NamedTuple):
     incidents: tuple[Incident, ...]
     # What a quorum is, as far as is known before the peers are greeted; the largest one holds.
     quorum: int
+    # What no peer can make it larger than: the number of sites.
+    sites: int = 100
 
 
 class Rehearse(NamedTuple):

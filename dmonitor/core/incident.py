@@ -6,7 +6,7 @@ nodes meet. `election` chooses the node that tells what is owed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from dmonitor.core.model import Confirming, Incident, Judgement, Kind, Test, Verdict, Vote
 
@@ -23,6 +23,7 @@ MINUTES_WINDOW = 10
 FLAPPING_CHANGES = 6  # so many changes of one test are not flapping yet
 FLAPPING_WINDOW = 1800.0  # seconds within which changes are counted
 FLAPPING_ENDS_AFTER = 900.0  # seconds without a change
+ROUND_JITTER = 30.0  # seconds by which the third round may come early
 
 Failed = tuple[tuple[str, float], ...]  # sites, each with the time it was last heard to fail
 
@@ -98,9 +99,14 @@ def advance(incident: Incident, judgement: Judgement, now: float) -> Incident:
 def why_open(incident: Incident, judgement: Judgement) -> str:
     """Return why an incident cannot close with `judgement`: 'failing' or 'silent'; else ''."""
     failing = judgement.sites(Vote.FAILING)
-    if len(failing) >= judgement.quorum or not judgement.nodes(Vote.PASSING):
+    quorum = judgement.quorum
+    if incident.opening:
+        quorum = min(
+            quorum, incident.opening.quorum
+        )  # nodes may differ, or the setting has changed
+    if len(failing) >= quorum or not judgement.nodes(Vote.PASSING):
         return "failing"
-    if len(failing | _silent_sites_that_count(incident, judgement)) >= judgement.quorum:
+    if len(failing | _silent_sites_that_count(incident, judgement)) >= quorum:
         return "silent"
     return ""
 
@@ -108,17 +114,22 @@ def why_open(incident: Incident, judgement: Judgement) -> str:
 def _silent_sites_that_count(incident: Incident, judgement: Judgement) -> set[str]:
     """Return the silent sites that may see the test fail.
 
-    A node that hears most sites knows what most of them see. So of the others only those count that
-    failed when they were last heard, because nodes that are gone for weeks must not keep every
-    incident open. A node that hears few sites may be cut off, so all silent ones count. If one
-    site is a quorum, one site's word is enough, and what the others said last counts.
+    Those that were silent already when it opened do not count: nodes that have been dead for weeks
+    must not keep every incident open. A node that hears most sites, and none that fails, knows what
+    most of them see. So of the silent ones only those count that failed when they were last heard.
+    The same holds if one site is a quorum, because then one site's word is enough. Otherwise all
+    count, because this node may be cut off from those that see it fail.
     """
     heard = _heard_sites(judgement)
     everywhere = {answer.node.site for answer in judgement.answers} - {""}
     silent = everywhere - heard
-    if 2 * len(heard) > len(everywhere) or judgement.quorum < 2:
-        return silent.intersection(dict(incident.failed))
-    return silent
+    failed = silent.intersection(dict(incident.failed))
+    hears_most = 2 * len(heard) > len(everywhere) and not judgement.sites(Vote.FAILING)
+    if hears_most or judgement.quorum < 2:
+        return failed
+    if incident.opening is None:
+        return silent
+    return failed | silent.intersection(_heard_sites(incident.opening))
 
 
 def _heard_sites(judgement: Judgement) -> set[str]:
@@ -237,15 +248,15 @@ def flap(
     *,
     slowest: int,
     now: float,
-    fresh: Incident,
+    open_now: Callable[[], Incident],
 ) -> Incident | None:
-    """Return the flapping of a test that begins or ends now, or None.
+    """Return the flapping of a test that begins, changes or ends now, or None.
 
     `incidents` are all of the test, and include those that ended lately; `slowest` is the
     interval of the slowest node in minutes. Flapping begins with more than FLAPPING_CHANGES changes
-    within FLAPPING_WINDOW seconds, as the incident `fresh`. It ends when there was no change for
-    FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds of all nodes: then
-    people must be told.
+    within FLAPPING_WINDOW seconds; `open_now` opens an incident for it. It ends when there was no
+    change for FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds of all
+    nodes: then people must be told.
     """
     episodes = [incident for incident in incidents if incident.flapping]
     changes = _changes_after(_last_end(episodes), incidents)
@@ -254,14 +265,15 @@ def flap(
             last_change = max([episode.seen, *changes])
             quiet = now - last_change
             if quiet < granted(FLAPPING_ENDS_AFTER, slowest) and not (
-                quiet >= granted(0.0, slowest) and _is_down(incidents)
+                quiet >= granted(0.0, slowest) - ROUND_JITTER and _is_down(incidents)
             ):
-                return None
+                # Peers must not take it for over while the test goes on changing.
+                return episode._replace(seen=last_change) if last_change > episode.seen else None
             return close(episode, now, judgement)._replace(seen=last_change)
     recent = [at for at in changes if now - at < FLAPPING_WINDOW]
     if len(recent) <= FLAPPING_CHANGES:
         return None
-    return fresh._replace(flapping=len(recent), seen=max(recent))
+    return open_now()._replace(flapping=len(recent), seen=max(recent))
 
 
 def _is_down(incidents: Sequence[Incident]) -> bool:

@@ -14,8 +14,6 @@ from dmonitor.core.model import Incident, Test
 
 # A peer may make up any number of incidents and ids, so both are limited.
 INCIDENTS_PER_TEST = 60  # if a node knows so many, open or closed lately, it takes in no other one
-# Seconds by which the age of what a peer states may be wrong, because the statement took so long.
-AGE_ERROR = 10.0
 IDS_LIMIT = 256  # of one incident; if it would have more, it is not united
 
 Recall = Callable[[Iterable[str]], Iterable[Incident]]
@@ -34,6 +32,8 @@ class Ledger:
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
+        # The incident that was closed last, in the same way.
+        self._closed: dict[tuple[Test, bool], Incident] = {}
         self._count_by_test = collections.Counter(incident.test for incident in incidents)
         self._keep(incidents)
 
@@ -84,11 +84,12 @@ class Ledger:
             and not self._refreshes(heard, ours[0], now)
         ):
             return
-        is_new_to_us = not ours
-        if heard.is_open and all(incident.closed is None for incident in ours):
-            if is_new_to_us and not is_fresh(heard, self._slowest, now):
+        overtaken = None
+        if heard.is_open and not any(map(_has_ended, ours)):
+            is_held = any(incident.is_open for incident in ours)
+            if not is_held and not self.is_present(heard, now):
                 return
-            self._add_open_for(heard, ours, now)
+            overtaken = self._add_open_for(heard, ours, now)
         if ours:
             united = _unite(ours, heard, now)
         elif self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
@@ -96,8 +97,24 @@ class Ledger:
         else:
             self._count_by_test[heard.test] += 1
             united = heard._replace(held=now)
-        if united not in ours and len(united.ids) <= IDS_LIMIT:
-            self.put(united)
+        if united in ours or len(united.ids) > IDS_LIMIT:
+            return
+        if overtaken:
+            self.put(overtake(overtaken, now))
+        self.put(united)
+
+    def is_present(self, incident: Incident, now: float) -> bool:
+        """Return whether an open incident may still be going on.
+
+        It was seen to fail lately, and its test was not seen to be well since then: no other
+        incident of the test was closed after that.
+        """
+        if not is_fresh(incident, self._slowest, now):
+            return False
+        ended = self._closed.get((incident.test, bool(incident.flapping)))
+        if ended is None or ended.closed is None or incident.seen == float("-inf"):
+            return True
+        return ended.closed <= incident.seen or not set(ended.ids).isdisjoint(incident.ids)
 
     def _refreshes(self, heard: Incident, ours: Incident, now: float) -> bool:
         """Return whether a peer has lately seen fail what this node has not, which was away."""
@@ -105,18 +122,18 @@ class Ledger:
             return False
         return is_fresh(heard, self._slowest, now) and not is_fresh(ours, self._slowest, now)
 
-    def _add_open_for(self, heard: Incident, ours: list[Incident], now: float) -> None:
+    def _add_open_for(self, heard: Incident, ours: list[Incident], now: float) -> Incident | None:
         """Add the incident that is open here for the same test to `ours`, if there is one.
 
-        If that was not seen to fail lately, `heard` has overtaken it.
+        If that is over, because this node was away, return it: `heard` has overtaken it.
         """
         open_here = self.open_for(heard.test, flapping=bool(heard.flapping))
         if open_here is None or open_here in ours:
-            return
-        if is_fresh(open_here, self._slowest, now):
+            return None
+        if self.is_present(open_here, now):
             ours.append(open_here)
-        elif is_fresh(heard, self._slowest, now):
-            self.put(overtake(open_here, now))
+            return None
+        return open_here if self.is_present(heard, now) else None
 
     def _keep(self, incidents: Iterable[Incident]) -> None:
         for incident in incidents:
@@ -125,8 +142,18 @@ class Ledger:
             key = (incident.test, bool(incident.flapping))
             if incident.is_open:
                 self._open[key] = incident
-            elif key in self._open and self._open[key].id in incident.ids:
+                continue
+            if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
+            self._keep_closed(key, incident)
+
+    def _keep_closed(self, key: tuple[Test, bool], incident: Incident) -> None:
+        """Keep an incident if it is the last one that ended because its test was well."""
+        if incident.closed is None or incident.overtaken:
+            return
+        last = self._closed.get(key)
+        if last is None or last.closed is None or last.closed < incident.closed:
+            self._closed[key] = incident
 
 
 def _is_same_subject(one: Incident, other: Incident) -> bool:
@@ -134,9 +161,16 @@ def _is_same_subject(one: Incident, other: Incident) -> bool:
     return one.test == other.test and bool(one.flapping) == bool(other.flapping)
 
 
+def _has_ended(incident: Incident) -> bool:
+    """Return whether an incident is closed, and not only overtaken for a node that was away."""
+    return incident.closed is not None and not incident.overtaken
+
+
 def _is_known(heard: Incident, ours: Incident) -> bool:
     """Return whether `heard` tells nothing that `ours` does not tell."""
     if ours.removed or not set(ours.ids).issuperset(heard.ids):
+        return False
+    if ours.overtaken and not heard.overtaken:
         return False
     if heard.reminded > ours.reminded or heard.again > ours.again:
         return False
@@ -181,9 +215,9 @@ def _merge(first: Incident, second: Incident) -> Incident:
 
     This node's own knowledge comes first, because the ages that peers state are rounded.
     """
-    closed = first.closed
-    if closed is None:
-        closed = second.closed
+    lasting = first
+    if first.overtaken or (first.closed is None and not second.overtaken):
+        lasting = second  # says whether it is open: a node that was away does not
     recovery = first.recovery or second.recovery
     again = max(first.again, second.again)
     for alerted, recovered in ((first, second), (second, first)):
@@ -196,7 +230,7 @@ def _merge(first: Incident, second: Incident) -> Incident:
         minute=_first_minute(first.minute, second.minute),
         seen=max(first.seen, second.seen),
         opening=first.opening or second.opening,
-        closed=closed,
+        closed=lasting.closed,
         closing=first.closing or second.closing,
         flapping=max(first.flapping, second.flapping),
         alert=first.alert or second.alert,
@@ -205,7 +239,7 @@ def _merge(first: Incident, second: Incident) -> Incident:
         told_at=max(first.told_at, second.told_at),
         reminded=max(first.reminded, second.reminded),
         void=first.void or second.void,
-        overtaken=first.overtaken or second.overtaken,
+        overtaken=first.overtaken and second.overtaken,
         held=min(first.held, second.held),
     )
 
@@ -218,9 +252,7 @@ def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:
     """
     if alerted.recovery or not alerted.alert or not recovered.recovery:
         return False
-    if alerted.again < recovered.again or recovered.told_at == float("-inf"):
-        return False
-    return alerted.told_at - recovered.told_at > AGE_ERROR
+    return recovered.told_at > float("-inf") and alerted.told_at > recovered.told_at
 
 
 def _first_minute(one: int, other: int) -> int:

@@ -48,22 +48,23 @@ class Outbox:
             dropped.append(notification)
         return dropped
 
-    def drop_overtaken(
+    def renew(
         self, find: Callable[[Collection[str]], Sequence[Incident]]
-    ) -> list[Notification]:
-        """Drop each alert whose incident is over, if another node has told that; return them.
+    ) -> tuple[list[Notification], list[Notification]]:
+        """Owe the recovery instead of each alert whose incident another node has told to be over.
 
-        That mail has told the address from when to when it was DOWN.
+        The address may not have got that node's mail. If it has, this one has the same Message-ID.
+        Return the alerts, and the recoveries.
         """
         self._refresh(find)
-        dropped = []
-        for key, notification in list(self._owed.items()):
-            if self._is_overtaken(notification):
-                del self._owed[key]
-                dropped.append(notification)
-        return dropped
+        alerts = [owed for owed in self._owed.values() if self._is_told_to_be_over(owed)]
+        recoveries = [alert._replace(kind=Kind.RECOVERY) for alert in alerts]
+        for alert in alerts:
+            del self._owed[_key(alert)]
+        self._owed |= _by_key(recoveries)
+        return alerts, recoveries
 
-    def _is_overtaken(self, notification: Notification) -> bool:
+    def _is_told_to_be_over(self, notification: Notification) -> bool:
         """Return whether this is an alert, and another node has told that its incident is over."""
         incident = notification.incident
         if notification.kind is not Kind.ALERT or not incident.recovery:
@@ -88,8 +89,8 @@ class Outbox:
         for notification in self._owed.values():
             if _key(notification) in self._untold or is_silenced(notification.incident):
                 continue
-            if self._is_overtaken(notification):
-                continue
+            if self._is_told_to_be_over(notification):
+                continue  # the next round renews it
             if not self._waits_for_recovery(notification):
                 candidates.append(notification)
         mails: dict[str, list[Notification]] = {}

@@ -48,7 +48,7 @@ def run_round(
     # Observe and hear.
     open_before = situation.open_incidents()
     observation: Observation = yield Observe(
-        frozenset(open_before), tuple(situation.ledger), situation.quorum_before()
+        frozenset(open_before), tuple(situation.ledger), situation.quorum_before(), situation.sites
     )
     if situation.has_slept():
         return _end_slept(situation)
@@ -66,7 +66,8 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
-    dropped = _drop_owed(situation, outbox)
+    renewed, recoveries = outbox.renew(situation.ledger.find)
+    dropped = _drop_removed(situation, outbox)
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:
     # whether that can be stored decides who speaks.
@@ -75,7 +76,8 @@ def run_round(
             node=situation.node_memory if situation.holds_untold() else None,
             test_states=conclusions.test_states,
             gone=conclusions.removed_tests,
-            settled=dropped,
+            outbox=tuple(recoveries),
+            settled=(*renewed, *dropped),
             changes=tuple(conclusions.changes),
         )
     )
@@ -97,32 +99,24 @@ def _end_slept(situation: Situation) -> bool:
     return False
 
 
-def _drop_owed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:
-    """Drop what no address has to be told any more; log and return it.
+def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:
+    """Drop what is owed to a removed address, or about a removed test; log and return it.
 
-    That is what is owed to a removed address or about a removed test, and an alert whose incident
-    another node has told to be over. What is missing because a file cannot be read is not removed.
+    What is missing because a file cannot be read is not removed.
     """
     config = situation.config
-    dropped = outbox.drop_overtaken(situation.ledger.find)
-    for notification in dropped:
-        _note_dropped(situation, "alert-overtaken", notification)
     if not config.complete:
-        return tuple(dropped)
-    for notification in outbox.drop_removed(config.addresses, situation.tests):
+        return ()
+    dropped = outbox.drop_removed(config.addresses, situation.tests)
+    for notification in dropped:
         event = "owed-for-removed-test"
         if notification.address not in config.addresses:
             event = "address-removed"
-        _note_dropped(situation, event, notification)
-        dropped.append(notification)
+        situation.note(
+            "info",
+            event,
+            address=notification.address,
+            test=str(notification.incident.test),
+            kind=notification.kind.value,
+        )
     return tuple(dropped)
-
-
-def _note_dropped(situation: Situation, event: str, notification: Notification) -> None:
-    situation.note(
-        "info",
-        event,
-        address=notification.address,
-        test=str(notification.incident.test),
-        kind=notification.kind.value,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dmonitor.core import health, verdict
+from dmonitor.core import health
 from dmonitor.core.effects import Complain, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.situation import Situation, Steps
@@ -68,7 +68,7 @@ class SelfCheck:
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
-            quorum=verdict.largest_quorum(situation.config.quorum, situation.contacts),
+            quorum=situation.quorum_before(),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,

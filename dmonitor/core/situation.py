@@ -88,19 +88,52 @@ class Situation:
         return found
 
     def quorum_before(self) -> int:
-        """Return the quorum that holds as far as the last round heard; the largest one holds."""
-        heard = [status.quorum for status in self.node_memory.heard]
-        return max([self.config.quorum, *heard])
+        """Return the quorum that holds, as far as peers have stated theirs in earlier rounds."""
+        stated = [quorum for _, quorum, _ in self.node_memory.stated_settings]
+        return self.largest_quorum(stated)
+
+    def largest_quorum(self, stated: Sequence[int]) -> int:
+        """Return the largest quorum of this node and those `stated`.
+
+        No peer's counts for more than there are sites: then nothing could ever be DOWN.
+        """
+        return max([self.config.quorum, *(min(quorum, self.sites) for quorum in stated)])
+
+    @property
+    def sites(self) -> int:
+        """How many sites there are."""
+        return len({node.site for node in self.config.nodes})
 
     def confirm(self) -> int:
         """Return how many DOWN verdicts open an incident: the largest number of any node."""
-        stated = [statement.status.confirm for statement in self.statements.values()]
+        stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
         return max([self.config.confirm, *stated])
 
+    def _remember_settings(self, contacts: Sequence[Contact]) -> None:
+        """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""
+        listed = {node.name for node in self.config.nodes}
+        settings = {
+            name: (quorum, confirm)
+            for name, quorum, confirm in self.node_memory.stated_settings
+            if name in listed
+        }
+        for contact in contacts:
+            if contact.statement:
+                status = contact.statement.status
+                settings[contact.node.name] = (status.quorum, status.confirm)
+        stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
+        self.node_memory = self.node_memory._replace(stated_settings=stated)
+
     def heard_confirming(self, test: Test) -> Confirming | None:
-        """Return the longest row of DOWN verdicts of `test` that a living peer states."""
+        """Return the longest row of DOWN verdicts of `test` that a peer has stated lately.
+
+        The last round of a slow peer may have been long ago: its row does not go on.
+        """
         longest = None
+        recent = election.living_limit(self.status())
         for statement in self.living_peers(test):
+            if statement.status.at - statement.status.finished > recent:
+                continue
             for confirming in statement.confirming:
                 if confirming.test != test:
                     continue
@@ -143,6 +176,7 @@ class Situation:
             contact.node_id: contact.statement for contact in contacts if contact.statement
         }
         self.silences.hear(contacts)
+        self._remember_settings(contacts)
         stated: list[Incident] = []
         for statement in self.statements.values():
             stated.extend(statement.incidents)

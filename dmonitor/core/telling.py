@@ -18,8 +18,9 @@ from dmonitor.core.situation import Situation, Steps
 GREETINGS_END = 36.0  # seconds of the round, after which no greeting begins
 GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
 # Seconds from an alert to its recovery, if that is another mail: a mail system that stands takes
-# both, and may deliver them in any order.
-LETTER_INTERVAL = 60.0
+# both, and may deliver them in any order. A little less than a minute, so that the round a minute
+# later need not wait.
+LETTER_INTERVAL = 55.0
 
 
 class Telling:

@@ -21,13 +21,14 @@ def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
     return incident_open or own_answer.vote is not Vote.PASSING
 
 
-def largest_quorum(configured: int, contacts: Iterable[Contact]) -> int:
-    """Return the quorum that holds: the largest one that this node or one of its peers has.
+def largest_quorum(known: int, contacts: Iterable[Contact], sites: int) -> int:
+    """Return the quorum that holds: the largest one that is `known` or that a peer states.
 
-    While nodes differ, none of them may open what another one would not (R3).
+    While nodes differ, none of them may open what another one would not (R3). No peer's counts for
+    more than there are `sites`, because then nothing could ever be DOWN.
     """
     stated = [contact.statement.status.quorum for contact in contacts if contact.statement]
-    return max([configured, *stated])
+    return max([known, *(min(quorum, sites) for quorum in stated)])
 
 
 def decide(

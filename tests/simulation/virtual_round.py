@@ -326,7 +326,7 @@ class VirtualRound:
             nonlocal waiting
             waiting -= 1
             if waiting == 0 and self.alive:
-                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values())
+                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
                 judgements = {}
                 for test in tests:
                     judgements[test] = verdict.decide(
