@@ -311,6 +311,10 @@ class Watch:
         before = [moment.faults for moment in self.moments if moment.at <= at + self.step]
         return max(before, default=0)
 
+    def was_lossy(self, at: float) -> bool:
+        """Return whether messages between nodes were being lost until then: each one is a fault."""
+        return any(moment.is_lossy for moment in self.moments if at - CALM_AFTER < moment.at <= at)
+
     def prompt(self) -> float:
         """Return the seconds for which what a mail says may be no longer so."""
         return self.limit(())
@@ -562,6 +566,8 @@ def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dic
             by_test.setdefault(said.test, []).append(said)
             continue
         copies[said.message_id] += 1
+        if watching.was_lossy(said.at):
+            continue
         if copies[said.message_id] > watching.faults_until(said.at):
             wrong(f"{address}: {said.state} {said.test} handed over again at {said.at:.0f}")
     return by_test

@@ -361,6 +361,7 @@ class VirtualRound:
 
             def looked() -> None:
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
+                may_look_again = may_look_again and test not in effect.open
                 if outcome in _FAILING and is_first and may_look_again:
                     ask(test)
                     self._after(SECOND_LOOK_PAUSE, lambda: look(test, is_first=False))

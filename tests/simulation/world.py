@@ -32,6 +32,7 @@ from .virtual_round import GREETING_LIMIT, Mail, VirtualRound
 PLUGIN_LIMIT = 10.0  # seconds
 RESULT_CACHE_SECONDS = 5.0  # for which a daemon gives out a result again
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a failing look to the second one
+CHECKER_SECONDS = 180.0  # after which a daemon does not go by what its checker has stored
 VISITED_UNTIL = 15.0  # seconds of a daemon's visit after which it does not greet again
 FAILING = (Outcome.FAIL, Outcome.TIMEOUT)
 
@@ -389,7 +390,7 @@ class World(Timeline):
         def looked() -> None:
             if node.is_asleep(self.now):
                 self.at(node.asleep_until, looked)
-            elif outcome in FAILING and self.daemons_look_again and not is_second:
+            elif outcome in FAILING and not is_second and self._looks_again(node, test):
                 self.after(SECOND_LOOK_PAUSE, again)
             else:
                 flight.ends, flight.outcome = self.now, outcome
@@ -401,6 +402,18 @@ class World(Timeline):
                 self._look(node, test, flight, is_second=True)
 
         self.after(seconds, looked)
+
+    def _looks_again(self, node: SimNode, test: Test) -> bool:
+        """Return whether a daemon looks again: its checker has said lately that it is not open."""
+        if not self.daemons_look_again:
+            return False
+        disk = node.disk
+        if node.clock(self.now) - disk.node_memory.finished > CHECKER_SECONDS:
+            return True
+        for stored in disk.incidents.values():
+            if stored.test == test and stored.is_open and not stored.flapping:
+                return False
+        return True
 
     def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have the daemon of `node` greet the peer that `test` is, and reply how that is."""
@@ -430,7 +443,7 @@ class World(Timeline):
                 seconds = node.clock(self.now) - peer.clock(self.now)
                 statement = Statement(shift_status(status, seconds))
             self.note_look("daemon", node, test, fails=statement is None)
-            may_go_on = self.daemons_look_again and self.now - began < VISITED_UNTIL
+            may_go_on = self._looks_again(node, test) and self.now - began < VISITED_UNTIL
             if statement is None and may_go_on:
                 self.after(SECOND_LOOK_PAUSE, greet)
                 return
