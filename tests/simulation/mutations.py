@@ -300,13 +300,18 @@ def waits_for_every_silent_site() -> Iterator[None]:
 def takes_a_ghost_for_fresh() -> Iterator[None]:
     """What a node holds that was away passes for what fails now."""
 
-    def fresh(*_: object) -> bool:
-        return True
+    with mock.patch.object(ledger.Ledger, "is_present", lambda *_: True):
+        yield
 
-    with (
-        mock.patch.object(ledger, "is_fresh", fresh),
-        mock.patch.object(conclusions, "is_fresh", fresh),
-    ):
+
+@contextlib.contextmanager
+def forgets_that_it_was_well() -> Iterator[None]:
+    """What was seen to fail lately is present, although its test was well since then."""
+
+    def present(self: ledger.Ledger, held: Incident, now: float) -> bool:
+        return incident.is_fresh(held, self._slowest, now)
+
+    with mock.patch.object(ledger.Ledger, "is_present", present):
         yield
 
 
@@ -332,7 +337,7 @@ def grants_a_slow_node_no_more() -> Iterator[None]:
 def goes_by_its_own_quorum() -> Iterator[None]:
     """Nodes that differ open and close by their own settings."""
     with (
-        mock.patch.object(verdict, "largest_quorum", lambda configured, contacts: configured),
+        mock.patch.object(verdict, "largest_quorum", lambda known, contacts, sites: known),
         mock.patch.object(situation.Situation, "quorum_before", lambda self: self.config.quorum),
         mock.patch.object(situation.Situation, "confirm", lambda self: self.config.confirm),
     ):
@@ -411,6 +416,7 @@ TRUE = (
     closes_without_those_it_cannot_hear,
     waits_for_every_silent_site,
     takes_a_ghost_for_fresh,
+    forgets_that_it_was_well,
     goes_on_with_what_is_over_elsewhere,
     grants_a_slow_node_no_more,
     goes_by_its_own_quorum,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from . import histories, mutations
 from .by_hand import Script, states, told
+from .history import History
 from .setups import ADDRESSES
 
 # The kind of history in which a mutation is found, if not in calm ones, and how many seeds it may take.
@@ -24,12 +25,26 @@ FOUND_IN = {
     "looks_once": "noisy",
     "answers_after_one_look": "noisy",
     "does_not_count_sleep": "sleep",
+    "waits_for_every_silent_site": "many",
+    "takes_a_ghost_for_fresh": "ghost",
+    "goes_on_with_what_is_over_elsewhere": "ghost",
+    "grants_a_slow_node_no_more": "slow",
+    "goes_by_its_own_quorum": "differing",
+    "tells_an_old_end_as_it_was": "torn",
+    "names_two_incidents_alike": "picky",
+    "is_quiet_about_what_stays_down": "settling",
     **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
 }
 SEEDS = 300
-_ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS)
-# What these break is counted, by tests of their own.
-COUNTED = (mutations.forgets_that_nobody_hears_it, mutations.takes_a_late_checker_for_a_good_one)
+_ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
+# What these break is found by tests of their own.
+COUNTED = (
+    mutations.forgets_that_nobody_hears_it,
+    mutations.takes_a_late_checker_for_a_good_one,
+    mutations.closes_without_those_it_cannot_hear,
+    mutations.forgets_that_it_was_well,
+    mutations.blames_a_checker_whose_machine_was_off,
+)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +167,64 @@ def test_a_round_that_was_suspended_alerts_nobody() -> None:
     assert not history.wrong
 
 
-def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
+def _cut_off() -> History:
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
     first, second, third = script.nodes
-    script.fail(100.0, 1500.0, second, third)
+    script.fail(100.0, 305.0, first)
+    script.fail(100.0, 1500.0, second)
+    script.fail(308.0, 1500.0, third)  # the first one never hears that
     for up, at in ((False, 300.0), (True, 1200.0)):
         for other in (second, third):
             script.at(at, script.world.link, first.name, other.name, up)
             script.at(at, script.world.link, other.name, first.name, up)
-    history = script.play(2200.0)
+    return script.play(2200.0)
+
+
+def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
+    history = _cut_off()
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+    with mutations.closes_without_those_it_cannot_hear():
+        assert "UP" in states(told(_cut_off()))[:-1]
+
+
+def _back_after_four_minutes() -> History:
+    script = Script((1, 0.0), (1, 1.0))
+    script.fail(115.0, 200.0)
+    script.fail(260.0, 2400.0)
+    script.cut_power_after_first_mail(0.3, until=280.0)
+    return script.play(3000.0)
+
+
+def test_a_node_that_was_away_for_minutes_hides_no_new_failure() -> None:
+    """The test was well in these minutes, so the told incident that it brings back is over."""
+    history = _back_after_four_minutes()
+    assert states(told(history)) == ["DOWN", "UP", "DOWN", "UP"]
+    assert any("boots" in line for line in history.world.trace)
+    with mutations.forgets_that_it_was_well():
+        assert states(told(_back_after_four_minutes())) == ["DOWN", "UP"]
+
+
+def test_two_dead_nodes_of_four_keep_nothing_open() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 30.0), (1, 40.0))
+    for node in script.nodes[2:]:
+        script.at(10.0, script.world.power_cut, node, 9000.0)
+    script.fail(400.0, 700.0)
+    script.fail(3000.0, 3600.0)
+    history = script.play(4000.0)
+    assert states(told(history)) == ["DOWN", "UP", "DOWN", "UP"]
+
+
+def test_nobody_tells_up_while_a_site_begins_to_fail_behind_a_broken_link() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    script.fail(100.0, 300.0, first)
+    script.fail(100.0, 2000.0, second)
+    script.fail(290.0, 2000.0, third)
+    for up, at in ((False, 280.0), (True, 700.0)):
+        script.at(at, script.world.link, first.name, third.name, up)
+        script.at(at, script.world.link, third.name, first.name, up)
+    history = script.play(2600.0)
     assert states(told(history)) == ["DOWN", "UP"]
     assert not history.wrong
 
@@ -265,11 +329,17 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
     assert last_wrong[-1] == 2
 
 
-def test_when_all_nodes_were_off_none_of_them_is_told_to_be_down() -> None:
-    """Each is back before any other one has finished a round."""
+def _blackout() -> History:
     script = Script((1, 0.0), (1, 1.0), (1, 40.0))
     for node in script.nodes:
         script.at(300.0, script.world.power_cut, node, 1215.0)
-    history = script.play(2400.0)
+    return script.play(2400.0)
+
+
+def test_when_all_nodes_were_off_none_of_them_is_told_to_be_down() -> None:
+    """Each is back before any other one has finished a round."""
+    history = _blackout()
     assert sum("boots" in line for line in history.world.trace) == 3
     assert history.world.mails == []
+    with mutations.blames_a_checker_whose_machine_was_off():
+        assert _blackout().world.mails
