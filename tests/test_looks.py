@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import pytest
 
+from dmonitor import facts
 from dmonitor.core import result
-from dmonitor.core.model import Outcome, Result, Test
+from dmonitor.core.effects import NodeMemory, Save
+from dmonitor.core.model import Incident, Outcome, Result, Test
 from dmonitor.execution import looks
+from dmonitor.store import state
 
 OK = Result(Outcome.OK, "fine", 0.1)
 FAIL = Result(Outcome.FAIL, "refused", 0.2)
@@ -45,13 +49,16 @@ class FakeRunner:
 class Bench:
     """Tests that are looked at, and what came of them."""
 
-    def __init__(self, limit: float = float("inf")) -> None:
+    def __init__(
+        self, limit: float = float("inf"), again: Callable[[Test], bool] = lambda _: True
+    ) -> None:
         self.runner = FakeRunner()
         self.failed: list[tuple[Test, Result]] = []
         self.done: list[tuple[Test, Result]] = []
         self.looks = looks.Looks(
             self.runner,  # type: ignore[arg-type]
             failed=lambda test, first: self.failed.append((test, first)),
+            again=again,
             limit=limit,
         )
 
@@ -169,3 +176,27 @@ def test_a_first_look_stands_at_the_limit() -> None:
     bench.runner.end(SSH, TIMEOUT)
     bench.looks.tick()
     assert bench.done[2:] == [(SSH, TIMEOUT)], "its time was over before it failed"
+
+
+def test_what_has_an_open_incident_is_looked_at_once() -> None:
+    """It would change nothing, and all that fails would take twice as long."""
+    bench = Bench(again=lambda test: test != WEB)
+    bench.submit(WEB, SSH)
+    bench.runner.end(WEB, FAIL)
+    bench.runner.end(SSH, FAIL)
+    assert bench.done == [(WEB, FAIL)] and bench.failed == [(SSH, FAIL)]
+
+
+@pytest.mark.parametrize(
+    ("age", "flapping", "known"),
+    [(20.0, 0, True), (179.0, 0, True), (200.0, 0, False), (20.0, 7, False)],
+)
+def test_a_daemon_goes_by_what_its_checker_has_found_lately(
+    tmp_path: Path, age: float, flapping: int, known: bool
+) -> None:
+    with state.Store(str(tmp_path)) as store:
+        now = store.clock.now()
+        held = Incident(("a",), WEB, now - 60.0, flapping=flapping)
+        over = Incident(("b",), SSH, now - 60.0, closed=now - 30.0)
+        store.save(Save(NodeMemory(finished=now - age), incidents=(held, over)))
+        assert facts._open_tests(store) == (frozenset([WEB]) if known else frozenset())
