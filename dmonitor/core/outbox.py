@@ -49,16 +49,20 @@ class Outbox:
         return dropped
 
     def renew(
-        self, find: Callable[[Collection[str]], Sequence[Incident]]
+        self, find: Callable[[Collection[str]], Sequence[Incident]], at_work: Collection[str]
     ) -> tuple[list[Notification], list[Notification]]:
-        """Owe the recovery instead of each alert whose incident another node has told to be over.
+        """Owe no alert any more whose incident another node has told to be over.
 
-        The address may not have got that node's mail. If it has, this one has the same Message-ID.
-        Return the alerts, and the recoveries.
+        That node tells the address all, or owes it the recovery. If it is not among those `at_work`
+        this node owes that instead: the address may not have got it. If it has, the mail has the
+        same Message-ID. Return the alerts, and the recoveries.
         """
         self._refresh(find)
         alerts = [owed for owed in self._owed.values() if self._is_told_to_be_over(owed)]
-        recoveries = [alert._replace(kind=Kind.RECOVERY) for alert in alerts]
+        recoveries = []
+        for alert in alerts:
+            if alert.incident.recovery not in at_work:
+                recoveries.append(alert._replace(kind=Kind.RECOVERY))
         for alert in alerts:
             del self._owed[_key(alert)]
         self._owed |= _by_key(recoveries)

@@ -66,7 +66,7 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
-    renewed, recoveries = outbox.renew(situation.ledger.find)
+    renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:

@@ -141,6 +141,11 @@ class Situation:
                     longest = confirming
         return longest
 
+    def names_at_work(self) -> set[str]:
+        """Return the names of the peers whose checkers are at work, as they state them."""
+        statuses = [statement.status for statement in self.statements.values()]
+        return {status.name for status in statuses if election.is_at_work(status)}
+
     def living_peers(self, test: Test) -> list[Statement]:
         """Return what the peers state that have `test` and whose checkers are at work."""
         living = []

@@ -24,7 +24,6 @@ FOUND_IN = {
     "lists_what_is_over_by_its_end": "late",
     "looks_once": "noisy",
     "answers_after_one_look": "noisy",
-    "does_not_count_sleep": "sleep",
     "waits_for_every_silent_site": "many",
     "takes_a_ghost_for_fresh": "ghost",
     "goes_on_with_what_is_over_elsewhere": "ghost",
@@ -41,6 +40,7 @@ _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
     mutations.takes_a_late_checker_for_a_good_one,
+    mutations.does_not_count_sleep,
     mutations.closes_without_those_it_cannot_hear,
     mutations.forgets_that_it_was_well,
     mutations.blames_a_checker_whose_machine_was_off,
@@ -151,8 +151,7 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     assert not history.wrong
 
 
-def test_a_round_that_was_suspended_alerts_nobody() -> None:
-    """What it saw before is no evidence after it."""
+def _suspended() -> History:
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
     first, _, third = script.nodes
     script.world.slow = 1.0  # its own looks end at 142, and those of its peers at 152
@@ -161,10 +160,17 @@ def test_a_round_that_was_suspended_alerts_nobody() -> None:
     script.at(125.0, script.world.link, first.name, third.name, False)
     script.at(400.0, script.world.link, first.name, third.name, True)
     script.at(153.0, script.world.suspend, first, 360.0)
-    history = script.play(1200.0)
+    return script.play(1200.0)
+
+
+def test_a_round_that_was_suspended_alerts_nobody() -> None:
+    """What it saw before is no evidence after it."""
+    history = _suspended()
     assert any("suspended" in line for line in history.world.trace)
     assert told(history) == []
     assert not history.wrong
+    with mutations.does_not_count_sleep():
+        assert told(_suspended()) != []
 
 
 def _cut_off() -> History:
