@@ -450,7 +450,8 @@ class VirtualRound:
             if not self.alive:
                 return  # sendmail dies with its round here: what it had not finished is not delivered
             if self.node.is_asleep(world.now):
-                world.at(self.node.asleep_until, delivered)
+                # sendmail is over its time when the machine is awake again, and is ended.
+                world.at(self.node.asleep_until, self._ended(address, False))
                 return
             if taken:
                 self._deliver(address, mail)
