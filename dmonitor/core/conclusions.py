@@ -100,7 +100,8 @@ class Conclusions:
     def _conclude_asked(self, test: Test, incident: Incident | None, judgement: Judgement) -> None:
         """Continue the open `incident` of a test that the peers were asked about, or open one."""
         if incident and judgement.verdict is Verdict.DOWN and self._is_over_elsewhere(incident):
-            self._put(incident, overtake(incident, self._now), judgement)
+            self._ledger.put(overtake(incident, self._now))
+            self._note("info", "incident-overtaken", test=str(test), incident=incident.id)
             incident = None
         if incident:
             if why_open(incident, judgement) == "silent":
