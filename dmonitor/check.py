@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor import driver, observer
-from dmonitor.base import cli, log, names, user
+from dmonitor.base import cli, clock, log, names, user
 from dmonitor.base.errors import StateError
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration, load_configuration
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PROGRAM = "dmonitor-check"
 # Seconds for which a round may hold the lock; then the next round ends it.
 _ROUND_HANGS_AFTER = 120.0
+_WAKE_PATIENCE = 2  # seconds to wait for a round that may only have slept with its machine
 _END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
 _TEST_ALERT_PATIENCE = 60  # seconds for all mails of --test-alert together
 
@@ -131,7 +132,7 @@ def _last_troubles(options: Options) -> Sequence[Trouble]:
 
 def _round(options: Options) -> int:
     """Run one round, unless another one runs; return the exit status."""
-    began = time.monotonic()
+    stopwatch = clock.Stopwatch()
     round_lock = lock.Lock(options.state, "check")
     try:
         _take(round_lock)
@@ -140,15 +141,24 @@ def _round(options: Options) -> int:
         return os.EX_TEMPFAIL
     round_lock.write_holder(pidfile=False)
     try:
-        return _locked_round(options, began)
+        return _locked_round(options, stopwatch)
     finally:
         round_lock.release()
 
 
 def _take(round_lock: lock.Lock) -> None:
-    """Take the lock; raise lock.Busy if another round holds it. End that round if it hangs."""
+    """Take the lock; raise lock.Busy if another round holds it. End that round if it hangs.
+
+    A round that is as old because its machine slept ends by itself in a moment.
+    """
     try:
         round_lock.take()
+        return
+    except lock.Busy as busy:
+        if not busy.pid or busy.age < _ROUND_HANGS_AFTER:
+            raise
+    try:
+        round_lock.take(patience=_WAKE_PATIENCE)
     except lock.Busy as busy:
         if not busy.pid or busy.age < _ROUND_HANGS_AFTER:
             raise
@@ -157,7 +167,7 @@ def _take(round_lock: lock.Lock) -> None:
         round_lock.take(patience=_END_PATIENCE)
 
 
-def _locked_round(options: Options, began: float) -> int:
+def _locked_round(options: Options, stopwatch: clock.Stopwatch) -> int:
     configuration = load_configuration(options.config)
     log_problems(configuration.problems)
     with state.Store(options.state, options.run_dir) as store:
@@ -165,12 +175,12 @@ def _locked_round(options: Options, began: float) -> int:
             # An address that cannot be read now may still be there, so it is mailed too.
             addresses = store.addresses(configuration.addresses)
             configuration = configuration._replace(addresses=addresses)
-        all_taken = driver.Driver(
-            configuration, store, directory=options.state, began=began, once=options.once
+        is_complete = driver.Driver(
+            configuration, store, directory=options.state, stopwatch=stopwatch, once=options.once
         ).drive()
     faulthandler.cancel_dump_traceback_later()
-    log.debug("round-finished", tests=len(configuration.tests), seconds=time.monotonic() - began)
-    return os.EX_OK if all_taken else os.EX_TEMPFAIL
+    log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())
+    return os.EX_OK if is_complete else os.EX_TEMPFAIL
 
 
 # The operator's questions. None of them changes or stores anything.
@@ -241,7 +251,7 @@ def look(
 
     Return what is seen, and the tests that have an open incident.
     """
-    began = time.monotonic()
+    stopwatch = clock.Stopwatch()
     node_id = ""
     incidents: Sequence[Incident] = ()
     if configuration.nodes:
@@ -250,13 +260,14 @@ def look(
         configuration,
         node_id,
         {},
-        driver.Clock(began, time.time),
+        driver.Clock(stopwatch, time.time),
         functools.partial(lock.holder, options.state, "dmonitord"),
         ask_all=True,
     )
     open_tests = frozenset(incident.test for incident in incidents if incident.is_open)
     try:
-        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents)))
+        quorum = configuration.settings.quorum
+        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents), quorum))
     finally:
         eyes.close()
     faulthandler.cancel_dump_traceback_later()

@@ -239,9 +239,11 @@ def _turn(selector: selectors.BaseSelector, server: Server, facts: NodeFacts) ->
     for pause in (server.pause(), facts.pause()):
         if pause is not None:
             pauses.append(pause)
-    for key, _ in selector.select(min(pauses, default=None)):
-        key.data()
+    ready = selector.select(min(pauses, default=None))
+    # What became overdue in a sleep is given up before the lines that came before it are read.
     facts.tick()
+    for key, _ in ready:
+        key.data()
     server.tick()
 
 

@@ -7,29 +7,36 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dmonitor import observer
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
+from dmonitor.config.keyfile import Keys
 from dmonitor.core import codec, effects, round
-from dmonitor.core.model import Notification
+from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state
 
 if TYPE_CHECKING:
     from dmonitor.execution import delivery
 
+_Value = TypeVar("_Value", Notification, Incident)
+
 
 class Clock(NamedTuple):
     """The clocks of one round."""
 
-    began: float  # when the round began, on the monotonic clock
+    stopwatch: clock.Stopwatch  # since the round began
     now: Callable[[], float]  # returns the time of this node's clock
 
     def elapsed(self) -> float:
         """Return the seconds since the round began."""
-        return time.monotonic() - self.began
+        return self.stopwatch.elapsed()
+
+    def minute(self) -> int:
+        """Return the minutes since the epoch, by the wall clock."""
+        return int(time.time() // 60)
 
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
@@ -46,16 +53,16 @@ class Driver:
         store: state.Store,
         *,
         directory: str,
-        began: float,
+        stopwatch: clock.Stopwatch,
         once: bool,
     ) -> None:
-        """Start the round that `began` at this time of the monotonic clock.
+        """Start the round that began with `stopwatch`.
 
         `directory` is the state directory. With `once` the peers are greeted only once.
         """
         self._configuration = configuration
         self._store = store
-        self._clock = Clock(began, store.clock.now)
+        self._clock = Clock(stopwatch, store.clock.now)
         node_id = identity.make(directory)
         self._observer = observer.Observer(
             configuration,
@@ -87,7 +94,7 @@ class Driver:
         self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
 
     def drive(self) -> bool:
-        """Take the round; return whether every mail that was handed over was taken."""
+        """Take the round; return what `round.run_round` returns."""
         script = round.run_round(
             self._round_config, self._store.memory(), self._clock, _note, state.fresh_id
         )
@@ -118,7 +125,7 @@ class Driver:
             case effects.HandOver():
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
-                time.sleep(seconds)
+                clock.wait(seconds)
             case effects.Complain(text):
                 log.complain(text)
         return None
@@ -130,31 +137,49 @@ class Driver:
         """
         if hand_over is not self._hand_over:
             self._hand_over = hand_over
-            self._deliveries = self._start(hand_over.mails)
+            self._deliveries = self._start(hand_over)
         address, outcome = next(self._deliveries)
         _log_outcome(address, hand_over.mails[address], outcome)
         return address, outcome.taken
 
-    def _start(
-        self, mails: Mapping[str, Sequence[Notification]]
-    ) -> Iterator[tuple[str, delivery.Delivery]]:
+    def _start(self, hand_over: effects.HandOver) -> Iterator[tuple[str, delivery.Delivery]]:
         """Hand over one mail to each address; return the outcomes, each as soon as it is known."""
         from dmonitor.core import mail
         from dmonitor.execution import delivery
 
         sender = self._configuration.settings.sender
-        shift, now = self._store.clock.to_wall(), time.time()
+        secret = _lasting_key(self._configuration.keys)
+        now = time.time()
+        latest = self._to_wall(hand_over.latest)
         letters = {}
-        for address, owed in mails.items():
-            told = [codec.shift_times(notification, lambda at: at + shift) for notification in owed]
+        for address, owed in hand_over.mails.items():
+            told = self._to_wall(owed)
             if names.is_hook(address):
-                content, facts = mail.compose_facts(told, node=self._name, now=now)
+                content, facts = mail.compose_facts(told, node=self._name, now=now, latest=latest)
                 letters[address] = hook_letter(self._configuration, address, content, facts)
             else:
-                content = mail.compose(told, sender=sender, node=self._name, now=now)
+                content = mail.compose(
+                    told, sender=sender, node=self._name, now=now, latest=latest, secret=secret
+                )
                 letters[address] = mail_letter(self._configuration, address, content)
         patience = observer.HANDED_OVER_BY - self._clock.elapsed()
         return delivery.send(letters, patience=patience)
+
+    def _to_wall(self, values: Iterable[_Value]) -> list[_Value]:
+        """Return the values with their times moved to the wall clock."""
+        shift = self._store.clock.to_wall()
+        return [codec.shift_times(value, lambda at: at + shift) for value in values]
+
+
+def _lasting_key(keys: Keys) -> bytes:
+    """Return the key that all nodes have, also while the key changes; b"" if there is none.
+
+    While a node still accepts an old key, some node may not have the new one. So it is the last of
+    the keys: every node has that until the first one drops it.
+    """
+    if not keys:
+        return b""
+    return keys[-1]
 
 
 def hook_letter(

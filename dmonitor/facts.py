@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
@@ -19,12 +19,16 @@ from dmonitor.config.silences import load_silences
 from dmonitor.config.tests import Tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test
+from dmonitor.execution.looks import Looks
 from dmonitor.execution.runner import Done, Runner
 from dmonitor.net.access import Access
 from dmonitor.net.peers import Asker
 from dmonitor.store import state
 
 _TESTS_SECONDS = 1.0  # for which the list of tests is not read again
+# Seconds after which a first look that failed is the answer. A caller waits 25 s for an answer.
+_LOOKS_SECONDS = 23.0
+_CHECKER_SECONDS = 180.0  # after which the word of this node's checker on open incidents is too old
 _Fact = TypeVar("_Fact")
 
 
@@ -32,8 +36,19 @@ class _Visit(NamedTuple):
     """A greeting of one peer, because a caller asks for the test that this peer is."""
 
     asker: Asker
-    began: float  # on the monotonic clock
+    began: float  # in uptime
     done: Done
+
+
+def _open_tests(store: state.Store) -> frozenset[Test]:
+    """Return the tests that have an open incident, if a round has said so lately."""
+    if store.clock.now() - store.node_memory().finished > _CHECKER_SECONDS:
+        return frozenset()
+    tests = set()
+    for incident in store.incidents(evidence=False):
+        if incident.is_open and not incident.flapping:
+            tests.add(incident.test)
+    return frozenset(tests)
 
 
 class NodeFacts:
@@ -55,7 +70,7 @@ class NodeFacts:
         peers are greeted within the loop of `selector`; `access` knows who they are.
         """
         self._selector = selector
-        self._runner = runner
+        self._looks = Looks(runner, again=self._is_looked_at_again, limit=_LOOKS_SECONDS)
         self._directory = directory
         self._state_dir = state_dir
         self._run_dir = run_dir
@@ -63,17 +78,19 @@ class NodeFacts:
         self._access = access
         self._visits: dict[Test, _Visit] = {}
         self._tests: Tests = {}
-        self._tests_read = float("-inf")  # on the monotonic clock
+        self._tests_read = float("-inf")  # in uptime
         self._problems: list[Problem] = []  # that were found then
+        self._open_tests: frozenset[Test] = frozenset()  # those with an open incident
+        self._open_tests_read = float("-inf")  # in uptime
 
     def tests(self) -> Tests:
         """Return the tests that are configured, as they were within the last second."""
-        if time.monotonic() - self._tests_read > _TESTS_SECONDS:
+        if clock.uptime() - self._tests_read > _TESTS_SECONDS:
             problems = Problems()
             self._tests = load_tests(self._directory, problems)
             if problems != self._problems:
                 log_problems(problems)
-            self._tests_read = time.monotonic()
+            self._tests_read = clock.uptime()
             self._problems = problems
         return self._tests
 
@@ -84,7 +101,10 @@ class NodeFacts:
         return test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
-        """Run the plugin of `test`, or greet the peer whose test it is; then call `done`."""
+        """Look at `test`, and once more if it fails; then call `done`.
+
+        That is to run its plugin, or to greet the peer whose test it is.
+        """
         if test.host == names.NODE:
             self._visit(test, done)
             return
@@ -93,7 +113,14 @@ class NodeFacts:
             done(test, result.MISTAKEN)
         else:
             plugin = f"{self._directory}/plugins/{test.plugin}"
-            self._runner.submit(test, plugin, parameters, done)
+            self._looks.submit(test, plugin, parameters, done)
+
+    def _is_looked_at_again(self, test: Test) -> bool:
+        """Return whether `test` is looked at again if it fails: it has no open incident here."""
+        if clock.uptime() - self._open_tests_read > _TESTS_SECONDS:
+            self._open_tests = self._read(_open_tests, frozenset())
+            self._open_tests_read = clock.uptime()
+        return test not in self._open_tests
 
     def _visit(self, test: Test, done: Done) -> None:
         visited = []
@@ -107,14 +134,17 @@ class NodeFacts:
             self._settings,
             self._access.keys,
             own_incarnation=lambda: self._access.greeting.incarnation,
-            visiting=True,
+            status_only=True,
         )
-        self._visits[test] = _Visit(asker, time.monotonic(), done)
-        asker.greet(lambda _: True, ())
+        self._visits[test] = _Visit(asker, clock.uptime(), done)
+        asker.greet(lambda _: True, (), twice=lambda node: self._is_looked_at_again(test))
 
     def pause(self) -> float | None:
-        """Return the seconds until `tick` is due; None if no peer is being greeted."""
+        """Return the seconds until `tick` is due; None if there is nothing to do then."""
         pauses = []
+        until_looks = self._looks.pause()
+        if until_looks is not None:
+            pauses.append(until_looks)
         for visit in self._visits.values():
             pause: float | None = 0.0
             if visit.asker.greeting:
@@ -124,7 +154,8 @@ class NodeFacts:
         return min(pauses, default=None)
 
     def tick(self) -> None:
-        """Give up peers that do not greet in time, and report each visit that is over."""
+        """Begin second looks, give up peers that do not greet, report each visit that is over."""
+        self._looks.tick()
         for visit in self._visits.values():
             visit.asker.tick()
         for test, visit in list(self._visits.items()):
@@ -135,9 +166,12 @@ class NodeFacts:
     def _end_visit(self, test: Test, visit: _Visit) -> None:
         (contact,) = visit.asker.contacts.values()
         visit.asker.close()
-        duration = time.monotonic() - visit.began
         node_id = self._access.greeting.node_id
-        visit.done(test, result.of_contact(contact, node_id, duration))
+        first = None
+        for failure in visit.asker.failures.values():
+            first = result.of_contact(failure, node_id)
+        last = result.of_contact(contact, node_id, clock.uptime() - visit.began)
+        visit.done(test, result.of_two_looks(first, last))
 
     def statement(self) -> tuple[Statement, float]:
         """Return what this node states, with the time on its clock.
@@ -159,6 +193,7 @@ class NodeFacts:
                 tests=tests,
                 stores=not store.failed,
                 wall=time.time(),
+                up=clock.uptime(),
             )
             incidents = store.incidents(evidence=False)
             own_silences = [store.clock.from_wall(silence) for silence in silences]

@@ -9,16 +9,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from dmonitor.base import log, names
+from dmonitor.base import clock, log, names
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
-from dmonitor.core.effects import Greet, Observation, Observe, Rehearse, RoundClock
+from dmonitor.core.effects import HARD_LIMIT, Greet, Observation, Observe, Rehearse, RoundClock
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -33,17 +32,18 @@ from dmonitor.core.model import (
     Test,
     node_test,
 )
-from dmonitor.net.peers import Asker
+from dmonitor.net.peers import Asker, never_twice
 
 if TYPE_CHECKING:
-    from dmonitor.execution import runner
+    from dmonitor.execution import looks, runner
 
-# Seconds from the start of the round (R10). A plugin takes 10 at most, an answer 15, sendmail 15.
+# Seconds from the start of the round (R10). A plugin takes 10 at most, twice if it fails, with 2
+# seconds between; an answer takes 25, sendmail 15.
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
-HARD_LIMIT = 55.0
 GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
+_LEAST_LIMIT = 5.0  # seconds in which a round ends that slept before it began to observe
 
 _NOT_RUN = Result(
     Outcome.UNKNOWN, "not run in this round: too many slow tests for the setting concurrency"
@@ -77,12 +77,16 @@ class Observer:
         self._ask_all = ask_all
         self._selector = selectors.DefaultSelector()
         self._results: dict[Test, Result] = {}
+        self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
+        self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
+        self._quorum = config.settings.quorum  # the largest one that is known
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
+        self._looks: looks.Looks | None = None
         self._start_plugins()
-        _set_hard_limit(HARD_LIMIT - clock.elapsed())
+        _set_hard_limit(max(HARD_LIMIT - clock.elapsed(), _LEAST_LIMIT))
         # This may take a while; the plugins run meanwhile.
         self.around = cluster.resolve_cluster(config.nodes, config.settings, last_addresses)
         self._me = self.around.me
@@ -99,6 +103,7 @@ class Observer:
             clock=clock.now,
             own_incarnation=own_incarnation,
             heard=self._greeted,
+            failed=self._greeting_failed,
         )
         self._askers = [self._asker]  # all that talk within this loop
 
@@ -110,34 +115,45 @@ class Observer:
             else:
                 wanted.append((test, self._config.plugin(test), parameters))
         if wanted:
-            from dmonitor.execution import runner
+            from dmonitor.execution import looks, runner
 
             self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
-            self._runner.submit_all(wanted, self._ran)
+            self._looks = looks.Looks(
+                self._runner,
+                failed=self._first_look_failed,
+                again=lambda test: test not in self._open,
+            )
+            self._looks.submit_all(wanted, self._concluded)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
-        The last answer is waited for until ANSWERS_BY.
+        The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot
+        be greeted, are looked at twice unless they have an open incident; a first look stands if
+        there is no time for a second one.
         """
         self._open = wanted.open
-        self._start_greeting(wanted.incidents)
+        self._start_greeting(
+            wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
+        )
         for test in list(self._results):
             self._ask_if_needed(test)
         while self._awaits_results() and self._turn(OWN_RESULTS_BY):
             pass
+        if self._looks:
+            self._looks.stand()
         for test in self.tests - self._results.keys():
-            self._ran(test, _NOT_RUN)
+            self._concluded(test, self._first_looks.get(test, _NOT_RUN))
         while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
         if self._running:
             self._end_plugins()
         if self._asker.own_line and not self.around.listed:
             self._me = self._asker.own_line
+        contacts = tuple(self._asker.contacts.values())
+        self._quorum = verdict.largest_quorum(wanted.quorum, contacts, wanted.sites)
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
-        return Observation(
-            self._me, judgements, tuple(self._asker.contacts.values()), frozenset(self._asked)
-        )
+        return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
 
     def _awaits_results(self) -> bool:
         """Return whether a result of this node's own may still come."""
@@ -207,17 +223,20 @@ class Observer:
 
     @property
     def _running(self) -> int:
-        """How many plugins run or wait."""
-        if self._runner is None:
+        """How many tests run, or wait for a look."""
+        if self._looks is None:
             return 0
-        return self._runner.pending
+        return self._looks.pending
 
     def _end_plugins(self) -> None:
         if self._runner:
             self._runner.close()
             self._runner = None
+            self._looks = None
 
-    def _start_greeting(self, incidents: Sequence[Incident]) -> None:
+    def _start_greeting(
+        self, incidents: Sequence[Incident], *, twice: Callable[[Node], bool] = never_twice
+    ) -> None:
         self._greeting_since = self._clock.elapsed()
         known: set[str] = set()
         open_ids = []
@@ -225,7 +244,7 @@ class Observer:
             known.update(incident.ids)
             if incident.is_open:
                 open_ids.append(incident.ids)
-        self._asker.greet(known.__contains__, open_ids)
+        self._asker.greet(known.__contains__, open_ids, twice=twice)
 
     def _turn(self, deadline: float) -> bool:
         """Do what is ready, or wait for something; return whether there is time left.
@@ -235,28 +254,57 @@ class Observer:
         left = deadline - self._clock.elapsed()
         if left <= 0:
             return False
-        pauses = [left]
-        for asker in self._askers:
-            pause = asker.pause()
+        timed: list[Asker | looks.Looks] = [*self._askers]
+        if self._looks:
+            timed.append(self._looks)
+        pauses = [left, clock.LONGEST_WAIT]
+        for each in timed:
+            pause = each.pause()
             if pause is not None:
                 pauses.append(pause)
-        for key, _ in self._selector.select(min(pauses)):
+        ready = self._selector.select(min(pauses))
+        # What became overdue in a sleep is given up before the lines that came before it are read.
+        for each in timed:
+            each.tick()
+        for key, _ in ready:
             key.data()
-        for asker in self._askers:
-            asker.tick()
         return True
 
     def _greeted(self, contact: Contact) -> None:
         """Take what came of greeting a peer: it is this node's result for the peer's test."""
-        seconds = self._clock.elapsed() - self._greeting_since
-        own_result = result.of_contact(contact, self._node_id, seconds)
-        self._ran(node_test(contact.node.name), own_result)
+        test = node_test(contact.node.name)
+        last = self._result_of(contact)
+        self._concluded(test, result.of_two_looks(self._first_looks.get(test), last))
 
-    def _ran(self, test: Test, own_result: Result) -> None:
-        """Take this node's own result for `test`; the first one counts."""
+    def _greeting_failed(self, contact: Contact) -> None:
+        """Take a greeting that failed, and is repeated: it is a first look at the peer's test."""
+        self._first_look_failed(node_test(contact.node.name), self._result_of(contact))
+
+    def _result_of(self, contact: Contact) -> Result:
+        seconds = self._clock.elapsed() - self._greeting_since
+        return result.of_contact(contact, self._node_id, seconds)
+
+    def _first_look_failed(self, test: Test, first: Result) -> None:
+        """Ask the peers about `test` while it is looked at again (rule R3)."""
+        if test in self._results:
+            return
+        self._first_looks[test] = first
+        log.debug(
+            "first-look-failed",
+            test=str(test),
+            result=first.outcome.value,
+            seconds=first.duration,
+            text=first.text,
+        )
+        self._ask(test)
+
+    def _concluded(self, test: Test, own_result: Result) -> None:
+        """Take this node's own result for `test`, after one look or two; the first one counts."""
         if test in self._results:
             return
         self._results[test] = own_result
+        if test in self._first_looks and own_result.outcome is Outcome.OK:
+            self._flakes[test] = self._first_looks[test]
         log.debug(
             "test-ran",
             test=str(test),
@@ -270,8 +318,11 @@ class Observer:
         """Ask the peers for `test`, unless it passes here and has no open incident (rule R3)."""
         is_open = test in self._open
         if self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open):
-            self._asker.ask(test)
-            self._asked.add(test)
+            self._ask(test)
+
+    def _ask(self, test: Test) -> None:
+        self._asker.ask(test)
+        self._asked.add(test)
 
     def _own_answer(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])
@@ -279,8 +330,8 @@ class Observer:
     def _judge(self, test: Test) -> Judgement:
         own_answer = self._own_answer(test)
         answers = self._asker.answers(test)
-        quorum = self._config.settings.quorum
-        return verdict.decide(own_answer, answers, quorum, incident_open=test in self._open)
+        is_open = test in self._open
+        return verdict.decide(own_answer, answers, self._quorum, incident_open=is_open)
 
 
 def _set_hard_limit(seconds: float) -> None:
@@ -365,10 +416,10 @@ def greet_all(
     """
     around = cluster.resolve_cluster(config.nodes, config.settings, {})
     found: dict[Node, tuple[Contact, float]] = {}
-    began = time.monotonic()
+    began = clock.uptime()
 
     def heard(contact: Contact) -> None:
-        found[contact.node] = (contact, time.monotonic() - began)
+        found[contact.node] = (contact, clock.uptime() - began)
 
     with selectors.DefaultSelector() as selector:
         asker = Asker(
@@ -382,9 +433,10 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and time.monotonic() - began < GREETINGS_BY:
-            for key, _ in selector.select(asker.pause()):
-                key.data()
+        while asker.greeting and clock.uptime() - began < GREETINGS_BY:
+            ready = selector.select(asker.pause())
             asker.tick()
+            for key, _ in ready:
+                key.data()
         asker.close()
     return around, list(found.values())

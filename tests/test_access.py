@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import selectors
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from local_nodes import wait_until
 
+from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.settings import Settings
 from dmonitor.net import access, protocol
@@ -72,8 +72,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
             return {name: made.known.get(name, addresses()) for name in names}
 
         monkeypatch.setattr(resolve, "look_up_all", look_up_all)
-        real = time.monotonic
-        monkeypatch.setattr(time, "monotonic", lambda: real() + made.later)
+        real = clock.uptime
+        monkeypatch.setattr(clock, "uptime", lambda: real() + made.later)
         made.nodes("127.0.0.1", "paris")
         yield made
         for each in made.made:

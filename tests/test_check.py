@@ -10,6 +10,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor.base import user
+from dmonitor import check, observer
+from dmonitor.base import cli, user
+from dmonitor.config.configuration import load_configuration
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.net import flights
 from dmonitor.store import lock, state
@@ -137,6 +140,89 @@ def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: P
         "verdict=LOCAL was=UP votes=1 quorum=2 failing=127.0.0.31 passing=127.0.0.32,127.0.0.33"
         in log
     )
+    assert place.mails() == []
+
+
+def fails_every_other_time(node: LocalNode) -> None:
+    """Make the plugin of the test fail at every first look, and pass at every second one."""
+    failed = f"{node.state}/failed"
+    node.plugin(
+        "web",
+        f"if [ -e {failed} ]; then rm {failed}; echo OK back; else echo >{failed}; echo FAIL lost; fi",
+    )
+
+
+def test_what_fails_once_is_a_flake_and_no_vote(three: list[LocalNode], place: Place) -> None:
+    """Two nodes see it at the same time, which would be a quorum; the peers are asked meanwhile."""
+    living(three)
+    for node in three[:2]:
+        fails_every_other_time(node)
+    ran = three[2].state / "ran"
+    three[2].plugin("web", f"echo >>{ran}; echo OK")
+    with running(three[1:]):
+        log = three[0].round()
+        assert f"flake test={TEST} result=FAIL" in log and "text=lost" in log
+        assert f"verdict test={TEST} verdict=UP was=UP votes=0" in log
+        assert "incident-opened" not in log
+        assert ran.exists(), "the peers were asked"
+        looked = three[0].run("dmonitor-check", "--dry-run").stdout
+    assert looked.count("OK ") >= 3 and looked.count("back (a first look failed: lost)") == 2
+    assert place.mails() == []
+    (flake,) = [flake for flake in node_memory(three[0]).flakes if str(flake.test) == TEST]
+    assert (flake.total, flake.text) == (1, "lost"), "a dry run counts none"
+    said = three[0].run("dmonitor", "status").stdout
+    (line,) = [line for line in said.splitlines() if TEST in line]
+    assert line.startswith("UP ") and re.search(r"\(1 flake, the last \d+ s ago\)$", line)
+    why = three[0].run("dmonitor", "why", TEST).stdout
+    assert "It had 1 flake here: it failed, and passed when it was looked at again.\n" in why
+    assert re.search(r"The last one was at 20.*: lost\n", why)
+    metrics = three[0].run("dmonitor", "metrics", "-").stdout
+    assert "# TYPE dmonitor_flakes_total counter\n" in metrics
+    assert 'dmonitor_flakes_total{host="www.example.com",test="web"} 1\n' in metrics
+
+
+def test_what_fails_twice_is_run_twice_and_fails(three: list[LocalNode]) -> None:
+    prepare(three)
+    for node in three:
+        node.plugin("web", f"echo x >>{node.state}/ran; echo FAIL gone")
+    with running(three[1:]):
+        log = three[0].round()
+    assert "verdict=DOWN was=UP votes=3" in log and "flake" not in log
+    for node in three:
+        assert (node.state / "ran").read_text() == "x\nx\n"
+
+
+def test_a_first_look_stands_when_the_round_has_no_more_time(
+    three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not become "not run", and no other look begins."""
+    prepare(three)
+    three[0].plugin("web", f"echo x >>{three[0].state}/ran; echo FAIL gone")
+    monkeypatch.setattr(observer, "OWN_RESULTS_BY", 1.2)
+    monkeypatch.setattr(observer, "ANSWERS_BY", 3.0)
+    options = cli.Options()
+    options.config, options.state = str(three[0].config), str(three[0].state)
+    with running(three[2:]):
+        seen, _ = check.look(options, load_configuration(options.config))
+    answers = {str(test): judgement.answers[0] for test, judgement in seen.judgements.items()}
+    assert (answers[TEST].seen, answers[TEST].text) == ("FAIL", "gone")
+    peer = answers["node/127.0.0.32"]
+    assert (peer.seen, peer.text) == ("FAIL", "connection refused")
+    assert (three[0].state / "ran").read_text() == "x\n" and not seen.flakes
+
+
+def test_a_peer_is_greeted_at_the_second_try(three: list[LocalNode], place: Place) -> None:
+    """Its daemon is started again just when the round begins: nobody takes it for dead."""
+    prepare(three)
+    with running(three[1:]):
+        for node in three:
+            node.round()
+    with running(three[2:]), started(three[0]) as process:
+        time.sleep(1.2)
+        with running(three[1:2]):
+            process.wait(50)
+    (flake,) = node_memory(three[0]).flakes
+    assert str(flake.test) == "node/127.0.0.32" and flake.text == "connection refused"
     assert place.mails() == []
 
 
@@ -442,7 +528,7 @@ def test_dry_run_tells_and_stores_nothing(three: list[LocalNode], place: Place) 
     with running(three[1:2]):
         dry = three[0].run("dmonitor-check", "--dry-run")
     assert dry.returncode == 0
-    assert re.sub(r"\d\.\d\d s", "0.00 s", dry.stdout) == (
+    assert re.sub(r"[ \d]\d\.\d\d s", " 0.00 s", dry.stdout) == (
         "www.example.com/web  DOWN: 2 sites failing, quorum 2\n"
         "    127.0.0.31  FAIL        0.00 s  no route\n"
         "    127.0.0.32  FAIL        0.00 s  no route\n"
@@ -618,6 +704,118 @@ def test_a_round_that_hangs_is_ended_by_the_next(
         round_lock.release()
 
 
+def test_a_round_that_only_slept_is_given_a_moment(
+    three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as old as one that hangs, and ends by itself when its machine is awake."""
+    from dmonitor import check
+
+    prepare(three)
+    three[0].plugin("web", "sleep 1; echo OK")
+    with started(three[0]) as slept:
+        round_lock = lock.Lock(str(three[0].state), "check")
+        wait_until(lambda: lock.holder(str(three[0].state), "check"))
+        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+        monkeypatch.setattr(check, "_WAKE_PATIENCE", 20)
+        check._take(round_lock)
+        round_lock.write_holder()
+        assert slept.wait(2) == 0
+        round_lock.release()
+
+
+# A round whose hard limit is the second argument, on a machine that sleeps for an hour as soon as
+# the third one, a file, is there.
+SLEEPER = """
+import os, sys
+sys.path[:0] = [sys.argv[1]]
+from dmonitor.core import effects
+effects.HARD_LIMIT = float(sys.argv[2])
+from dmonitor.base import clock
+real, slept = clock.uptime, sys.argv[3]
+clock.uptime = lambda: real() + 3600.0 * os.path.exists(slept)
+del sys.argv[1:4]
+from dmonitor.check import main
+main()
+"""
+
+
+@contextlib.contextmanager
+def round_in_its_plugin(
+    node: LocalNode, limit: float = 55.0
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run a round meanwhile, whose plugin runs and ends when the file `go` is there.
+
+    Yield the round, and the file that makes its machine sleep.
+    """
+    go, slept = node.config / "go", node.config / "slept"
+    node.plugin(
+        "web",
+        f"echo >{node.state}/began; until [ -e {go} ]; do sleep 0.1; done; cat {node.config}/sees",
+    )
+    directory = node.place.directory
+    command = [sys.executable, "-c", SLEEPER, str(directory), str(limit), str(slept)]
+    command += node.command("dmonitor-check", "--verbose", "--once")[2:]
+    process = subprocess.Popen(
+        command, env=node.place.environment(), text=True, stderr=subprocess.PIPE, cwd="/"
+    )
+    try:
+        wait_until(lambda: (node.state / "began").exists())
+        yield process, slept
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def remembered(node: LocalNode) -> NodeMemory:
+    with Store(str(node.state)) as kept:
+        assert list(kept.memory().incidents) == []
+        return kept.node_memory()
+
+
+def test_a_round_that_slept_opens_nothing_and_the_next_one_goes_on(
+    three: list[LocalNode], place: Place
+) -> None:
+    """The machine is suspended for an hour while a plugin runs: no evidence of before it counts."""
+    living(three)
+    before = remembered(three[0])
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with round_in_its_plugin(three[0]) as (round_of_sleep, slept):
+            slept.touch()
+            (three[0].config / "go").touch()
+            _, log = round_of_sleep.communicate(timeout=30)
+        slept.unlink()
+        assert round_of_sleep.returncode == os.EX_TEMPFAIL, log
+        assert re.search(r" round-slept seconds=36[0-9][0-9]\n", log)
+        assert "incident-opened" not in log and "handed-over" not in log
+        assert remembered(three[0]) == before and place.mails() == []
+        assert "incident-opened" in three[0].round(), "it does fail"
+    assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+
+
+def test_a_round_that_is_stopped_past_its_limit_opens_nothing(
+    three: list[LocalNode], place: Place
+) -> None:
+    """A frozen process: its limit ends it when it goes on, unless the round itself is faster."""
+    living(three)
+    before = remembered(three[0])
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with round_in_its_plugin(three[0], limit=3.0) as (frozen, _):
+            frozen.send_signal(signal.SIGSTOP)
+            (three[0].config / "go").touch()
+            time.sleep(3.5)
+            assert frozen.poll() is None
+            frozen.send_signal(signal.SIGCONT)
+            _, log = frozen.communicate(timeout=30)
+        ended_by = {1: "Timeout (0:00:0", os.EX_TEMPFAIL: " round-slept seconds="}
+        assert ended_by[frozen.returncode] in log
+        assert "incident-opened" not in log and "handed-over" not in log
+        assert remembered(three[0]) == before and place.mails() == []
+        assert "incident-opened" in three[0].round(), "it does fail"
+    assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+
+
 def test_an_incident_survives_everything_in_between(three: list[LocalNode], place: Place) -> None:
     living(three)
     all_see(three, "FAIL no route")
@@ -668,13 +866,13 @@ def test_a_dead_node_is_one_mail_and_one_when_it_is_back(
         assert "asked test=node/127.0.0.33 peers=127.0.0.32\n" in opened
         three[1].round()
         three[0].round()
-        assert place.subjects() == ["DOWN node/127.0.0.33 (2 of 2 nodes)"]
+        assert place.subjects() == ["DOWN node 127.0.0.33 (2 of 2 nodes)"]
         assert "127.0.0.32  FAIL     connection refused" in place.mails()[0].get_content()
         three[2].start()
         forget()
         for node in three:
             node.round()
-        assert [subject[:22] for subject in place.subjects()[1:]] == ["UP node/127.0.0.33 (wa"]
+        assert [subject[:22] for subject in place.subjects()[1:]] == ["UP node 127.0.0.33 (wa"]
 
 
 def test_a_checker_that_stopped_while_its_daemon_goes_on(
@@ -690,7 +888,7 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(
         forget()
         three[0].round()
     (mail,) = place.mails()
-    assert str(mail["Subject"]) == "DOWN node/127.0.0.33 (2 of 2 nodes)"
+    assert str(mail["Subject"]) == "DOWN node 127.0.0.33 (2 of 2 nodes)"
     assert (
         "its daemon answers, but its checker has finished no round for 6 min" in mail.get_content()
     )
@@ -868,7 +1066,7 @@ def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
     assert (
         ran.stdout.startswith("TIMEOUT    10.0")
         and ran.returncode == 1
-        and time.monotonic() - began < 11.5
+        and 22 < time.monotonic() - began < 23.5  # two looks
     )
 
 

@@ -39,7 +39,7 @@ def peer(
     **facts: Any,
 ) -> Candidate:
     """Return a peer that answers, greeted us in its last round, and lists the incident."""
-    return Candidate(node(name, **facts), greeted, frozenset(ids), tests, hears_me)
+    return Candidate(node(name, **facts), greeted, frozenset(ids), tests, hears_me, 120.0)
 
 
 def held(seconds: float) -> Incident:
@@ -135,6 +135,24 @@ def test_a_peers_word_counts_for_two_minutes(age: float, who: str) -> None:
         assert reason(node("b"), relayed, peer("c")) == "b speaks: first of 2 living; a not reached"
 
 
+def test_a_peer_that_does_not_hear_of_the_end_does_not_speak_of_it() -> None:
+    over = held(130.0)._replace(closed=NOW - 130.0)
+    deaf = peer("a")  # lists it as open
+    assert speaker(node("b"), deaf, incident=over) == "b"
+    assert "a does not list that it is over" in reason(node("b"), deaf, incident=over)
+    knows = deaf._replace(closed_ids=frozenset("i"))
+    assert speaker(node("b"), knows, incident=over) == "a"
+    assert speaker(node("b"), deaf, incident=over._replace(held=NOW - 10.0)) == "a", "not at once"
+
+
+def test_a_peers_word_counts_until_its_next_round() -> None:
+    """A peer with rounds of an hour says what it heard an hour ago."""
+    hourly = Statement(node("a", interval=60), heard=(node("c", at=NOW - 3_000.0),))
+    (_, relayed) = election.candidates(node("b"), [hourly])
+    assert relayed.status.name == "c" and relayed.relayed_for == 3_660.0
+    assert reason(node("b"), relayed).startswith("b speaks: first of 2 living")
+
+
 def test_of_a_relayed_node_counts_what_it_stated_then() -> None:
     """Rounds that it has finished since are not heard of so soon."""
     relayed = peer("a", greeted=False, at=NOW - 100.0, finished=NOW - 190.0)
@@ -174,7 +192,7 @@ def test_candidates_are_those_greeted_and_those_they_greeted() -> None:
     assert found == {
         "a": Candidate(node("a"), True, frozenset("i"), frozenset(), hears_me=True),
         "b": Candidate(node("b"), True),
-        "c": Candidate(node("c", at=NOW - 60.0, refused=1)),
+        "c": Candidate(node("c", at=NOW - 60.0, refused=1), relayed_for=120.0),
     }, "the latest word of c counts; a speaks for itself; we are no candidate of ours"
 
 

@@ -463,3 +463,35 @@ def test_a_rehearsal_is_named_after_three_rounds() -> None:
         found(*GOOD, rehearsal_failures=[failure._replace(rounds=3)])["daemon-disagrees"]
         == "a false vote"
     )
+
+
+# What no quorum can say, and what nodes do differently.
+
+
+def test_a_peer_whose_checker_is_dead_is_named_if_nobody_can_confirm_it() -> None:
+    """Of two nodes, one runs no rounds: the other one has to say so."""
+    stale = {WEB: judged(), node_test("paris"): judged(Verdict.UNCONFIRMED, Outcome.FAIL)}
+    assert found(contact(PARIS, finished=NOW - 900.0), judgements=stale) == {
+        "stale-peer": "no rounds are run on paris, and no other node can confirm that"
+    }
+    assert found(GOOD[0], judgements=stale) == {}, "it is back since it was judged"
+    confirmed = {WEB: judged(), node_test("paris"): judged(Verdict.DOWN, Outcome.FAIL)}
+    late = contact(PARIS, finished=NOW - 900.0)
+    assert found(late, judgements=confirmed) == {}, "a mail says it"
+
+
+def test_settings_that_differ() -> None:
+    ours = node_status(quorum=2, confirm=1)
+    strict = contact(PARIS, quorum=3, confirm=1)
+    old = contact(ROME)  # states neither
+    texts = found(strict, old, status=ours)
+    assert texts == {
+        "settings-differ": "this node has quorum = 2, confirm = 1; paris has quorum = 3:"
+        " while they differ, the larger number holds"
+    }
+    assert found(contact(PARIS, quorum=2, confirm=1), status=ours) == {}
+
+
+def test_recoveries_that_nobody_can_confirm() -> None:
+    texts = found(*GOOD, unconfirmed_recoveries=[WEB])
+    assert list(texts) == ["unconfirmed-recovery"] and "www/web" in texts["unconfirmed-recovery"]

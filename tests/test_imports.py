@@ -28,6 +28,7 @@ PURE_LIBRARY = {
         "enum",
         "functools",
         "hashlib",
+        "hmac",
         "itertools",
         "json",
         "math",
@@ -63,6 +64,17 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},
+}
+
+
+# Clocks that stop while the machine sleeps. Whoever needs a duration asks base.clock.
+SLEEPING_CLOCKS = {
+    "monotonic",
+    "monotonic_ns",
+    "perf_counter",
+    "perf_counter_ns",
+    "CLOCK_MONOTONIC",
+    "CLOCK_MONOTONIC_RAW",
 }
 
 
@@ -175,6 +187,19 @@ def test_few_start_processes() -> None:
             getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(tree)
         } & STARTERS
         assert called == MAY_START.get(name, set()), name
+
+
+def test_every_duration_is_on_the_one_clock_that_counts_sleep() -> None:
+    readers = set()
+    for name, tree in MODULES.items():
+        used = {
+            getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))
+            for node in ast.walk(tree)
+        }
+        assert not used & SLEEPING_CLOCKS, f"{name}: {used & SLEEPING_CLOCKS}"
+        if "clock_gettime" in used:
+            readers.add(name)
+    assert readers == {"base.clock"}
 
 
 def test_the_design_page_names_every_module() -> None:

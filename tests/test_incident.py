@@ -12,6 +12,7 @@ from dmonitor.core import incident, verdict
 from dmonitor.core.ledger import IDS_LIMIT, INCIDENTS_PER_TEST, Ledger
 from dmonitor.core.model import (
     Answer,
+    Confirming,
     Incident,
     Judgement,
     Kind,
@@ -19,130 +20,184 @@ from dmonitor.core.model import (
     Outcome,
     Result,
     Test,
-    TestState,
     Verdict,
 )
 
 TEST = Test("www.example.com", "http")
 OTHER = Test("www.example.com", "ssh")
 OK, FAIL, UNKNOWN = Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN
-Step = tuple[TestState, Incident | None]
-NEW = (TestState(), None)
 
 
-def judge(*seen: Outcome | None, incident_open: bool = False) -> Judgement:
-    """Return what is concluded where nodes a, b, c see SEEN; None is no answer."""
+def judge(*seen: Outcome | None, incident_open: bool = False, quorum: int = 2) -> Judgement:
+    """Return what is concluded where nodes a, b, c ... see SEEN; None is no answer."""
     answers = [
         Answer(Node(name, name), f"id-{name}", Result(outcome))
         if outcome
         else Answer(Node(name, name))
-        for name, outcome in zip("abc", seen, strict=False)
+        for name, outcome in zip("abcdefg", seen, strict=False)
     ]
-    return verdict.decide(answers[0], answers[1:], 2, incident_open=incident_open)
+    return verdict.decide(answers[0], answers[1:], quorum, incident_open=incident_open)
 
 
-def look(
-    before: Step, *seen: Outcome | None, now: float, confirm: int = 1, fresh_id: str = "fresh"
-) -> Step:
-    """Take a round further in which this node and its peers see SEEN."""
-    standing, known = before
-    known = known if known and known.is_open else None
-    judged = judge(*seen, incident_open=known is not None)
-    return incident.advance(
-        TEST, standing, known, judged, confirm=confirm, now=now, fresh_id=fresh_id
-    )
+def opened(*seen: Outcome | None, now: float = 1000.0, quorum: int = 2) -> Incident:
+    """Return the incident that a round opens in which the nodes see SEEN."""
+    judged = judge(*seen, quorum=quorum)
+    assert judged.verdict is Verdict.DOWN
+    confirming = incident.confirm_down(TEST, None, None, now)
+    return incident.open_incident(confirming, judged, now=now, fresh_id="fresh", minute=7)
 
 
-def closes(before: Step, *seen: Outcome | None, now: float) -> bool:
-    after = look(before, *seen, now=now)[1]
-    assert after
-    return not after.is_open
+def look(before: Incident, *seen: Outcome | None, now: float, quorum: int = 2) -> Incident:
+    """Take an open incident a round further in which the nodes see SEEN."""
+    return incident.advance(before, judge(*seen, incident_open=True, quorum=quorum), now)
 
 
-OPENED = look(NEW, FAIL, FAIL, OK, now=1000.0)
+def closes(before: Incident, *seen: Outcome | None, now: float, quorum: int = 2) -> bool:
+    return not look(before, *seen, now=now, quorum=quorum).is_open
+
+
+OPENED = opened(FAIL, FAIL, OK)
 
 
 def test_down_opens() -> None:
-    standing, known = OPENED
-    assert known and known.ids == ("fresh",) and known.is_open and known.opening
-    assert (known.test, known.began, known.held, known.closed) == (TEST, 1000.0, 1000.0, None)
-    assert known.failed == (("a", 1000.0), ("b", 1000.0))
-    assert (standing.verdict, standing.since) == (Verdict.DOWN, 1000.0)
+    assert OPENED.ids == ("fresh",) and OPENED.is_open and OPENED.opening
+    assert (OPENED.test, OPENED.began, OPENED.held, OPENED.closed) == (TEST, 1000.0, 1000.0, None)
+    assert (OPENED.seen, OPENED.minute) == (1000.0, 7)
+    assert OPENED.failed == (("a", 1000.0), ("b", 1000.0))
 
 
-def test_still_down_only_remembers_who_fails() -> None:
-    standing, known = look(OPENED, FAIL, FAIL, FAIL, now=1060.0)
-    assert OPENED[1] and known == OPENED[1]._replace(
-        failed=(("a", 1060.0), ("b", 1060.0), ("c", 1060.0))
-    )
-    assert standing == OPENED[0]
-
-
-def test_local_and_unconfirmed_open_nothing() -> None:
-    assert look(NEW, FAIL, OK, None, now=1.0)[1] is None
-    assert look(NEW, FAIL, None, None, now=1.0)[1] is None
-
-
-def test_without_an_id_nothing_opens() -> None:
-    """Nor does it in the round in which a peer said that ours is closed."""
-    standing, known = look(NEW, FAIL, FAIL, now=1.0, fresh_id="")
-    assert known is None and standing.verdict is Verdict.DOWN
-    assert look((standing, None), FAIL, FAIL, now=61.0)[1], "in the next round it does"
+def test_still_down_only_remembers_who_fails_and_when() -> None:
+    failed = (("a", 1060.0), ("b", 1060.0), ("c", 1060.0))
+    after = look(OPENED, FAIL, FAIL, FAIL, now=1060.0)
+    assert after == OPENED._replace(failed=failed, seen=1060.0)
 
 
 def test_recovery_closes() -> None:
-    standing, known = look(OPENED, OK, OK, OK, now=1060.0)
-    assert known and (known.closed, known.held, known.began) == (1060.0, 1060.0, 1000.0)
-    assert known.closing and known.closing.verdict is Verdict.UP and standing.verdict is Verdict.UP
+    known = look(OPENED, OK, OK, OK, now=1060.0)
+    assert (known.closed, known.held, known.began) == (1060.0, 1060.0, 1000.0)
+    assert known.closing and known.closing.verdict is Verdict.UP
 
 
 def test_one_lost_answer_is_no_recovery() -> None:
     """b failed when last heard, and is silent now: with a it still makes two."""
-    known = look(OPENED, FAIL, None, OK, now=1060.0)[1]
-    assert known and known.is_open and known.failed == (("a", 1060.0), ("b", 1000.0))
+    known = look(OPENED, FAIL, None, OK, now=1060.0)
+    assert known.is_open and known.failed == (("a", 1060.0), ("b", 1000.0))
+    assert known.seen == 1000.0, "no quorum was heard to fail in this round"
 
 
-@pytest.mark.parametrize(("now", "over"), [(1060.0, False), (1299.9, False), (1300.0, True)])
-def test_silent_sites_count_for_five_minutes(now: float, over: bool) -> None:
-    all_failed = look(NEW, FAIL, FAIL, FAIL, now=1000.0)
-    assert closes(all_failed, OK, None, None, now=now) is over
-    assert closes(OPENED, UNKNOWN, None, OK, now=now), (
-        "UNKNOWN is an answer: only b is remembered, which is no quorum"
-    )
+def test_closing_needs_that_the_silent_ones_are_no_quorum() -> None:
+    """A node that is cut off from both others does not close what they may see fail."""
+    assert not closes(OPENED, OK, None, None, now=1060.0)
+    assert not closes(OPENED, OK, None, None, now=1000.0 + 80_000.0), "however long that lasts"
+    assert closes(OPENED, OK, OK, None, now=1060.0), "one silent site is no quorum"
+    assert closes(OPENED, UNKNOWN, None, OK, now=1060.0), "UNKNOWN is an answer"
+    pair = opened(FAIL, FAIL)
+    assert closes(pair, OK, None, now=1060.0), "nor is the only peer"
+
+
+def test_silent_sites_that_were_well_do_not_keep_it_open_for_those_who_hear_most() -> None:
+    """Two of five nodes have been dead for weeks: everything that recovers is told all the same."""
+    dead = opened(FAIL, FAIL, FAIL, None, None)
+    assert closes(dead, OK, OK, OK, None, None, now=1060.0)
+    half = opened(FAIL, FAIL, None, None)
+    assert closes(half, OK, OK, None, None, now=1060.0), "they were dead before it opened"
+    alive = opened(FAIL, FAIL, FAIL, OK, OK)
+    assert not closes(alive, OK, OK, None, None, None, now=1060.0), "two of five are not most"
+    only_heard_of = alive._replace(opening=None)
+    assert not closes(only_heard_of, OK, OK, None, None, None, now=1060.0)
+
+
+def test_while_one_site_fails_the_silent_ones_may_fail_too() -> None:
+    """One link is down, and behind it a second site has begun to fail."""
+    assert not closes(OPENED, OK, FAIL, None, now=1060.0)
+    assert closes(OPENED, OK, FAIL, OK, now=1060.0)
+
+
+def test_it_closes_by_the_smaller_quorum() -> None:
+    """A peer with quorum = 3 is heard again, while two sites still fail."""
+    assert not closes(OPENED, OK, FAIL, FAIL, now=1060.0, quorum=3)
+
+
+def test_silent_sites_that_failed_when_last_heard_keep_it_open_for_a_day() -> None:
+    both = opened(FAIL, FAIL, FAIL, OK, OK)
+    fell_silent = look(both, OK, FAIL, FAIL, OK, OK, now=2000.0)
+    for now, over in ((2060.0, False), (2000.0 + 86_399.0, False), (2000.0 + 86_400.0, True)):
+        assert closes(fell_silent, OK, None, None, OK, OK, now=now) is over
+    assert closes(fell_silent, OK, OK, None, OK, OK, now=2060.0), "one of them is heard, and well"
+
+
+def test_a_quorum_of_one_takes_one_sites_word() -> None:
+    alone = opened(FAIL, None, quorum=1)
+    assert closes(alone, OK, None, now=1060.0, quorum=1)
+    both = opened(FAIL, FAIL, quorum=1)
+    assert not closes(both, OK, None, now=1060.0, quorum=1), "it failed when it was last heard"
+
+
+def test_a_site_that_is_no_longer_in_nodes_txt_is_forgotten() -> None:
+    three = opened(FAIL, FAIL, FAIL)
+    assert look(three, OK, None, now=1060.0).failed == (("b", 1000.0),)
+    assert closes(three, OK, None, now=1060.0)
+
+
+def test_why_it_stays_open_is_known() -> None:
+    def why(*seen: Outcome | None) -> str:
+        return incident.why_open(OPENED, judge(*seen, incident_open=True))
+
+    assert why(FAIL, FAIL, OK) == "failing"
+    assert why(UNKNOWN, None, None) == "failing", "nobody passes"
+    assert why(OK, None, None) == "silent"
+    assert why(OK, OK, None) == ""
 
 
 def test_nobody_passes_is_no_recovery() -> None:
     assert not closes(OPENED, UNKNOWN, None, None, now=9000.0)
+    assert not closes(OPENED, UNKNOWN, UNKNOWN, UNKNOWN, now=9000.0)
 
 
-def test_a_clock_set_back_makes_memory_no_longer_than_five_minutes() -> None:
-    step = look(look(NEW, FAIL, FAIL, FAIL, now=10_000.0), OK, None, None, now=100.0)
-    assert step[1] and step[1].is_open
-    assert not closes(step, OK, None, None, now=399.0)
-    assert closes(step, OK, None, None, now=400.0)
+def test_a_clock_set_back_makes_memory_no_longer_than_a_day() -> None:
+    first = opened(FAIL, FAIL, FAIL, OK, OK, now=99_940.0)
+    late = look(first, OK, FAIL, FAIL, OK, OK, now=100_000.0)
+    after = look(late, OK, None, None, OK, OK, now=100.0)
+    assert after.is_open
+    assert not closes(after, OK, None, None, OK, OK, now=100.0 + 86_399.0)
+    assert closes(after, OK, None, None, OK, OK, now=100.0 + 86_400.0)
 
 
-def test_confirm_asks_for_rounds_in_a_row() -> None:
-    first = look(NEW, FAIL, FAIL, now=0.0, confirm=3)
-    second = look(first, FAIL, FAIL, now=60.0, confirm=3)
-    assert (first[1], second[1]) == (None, None)
-    assert look(second, FAIL, FAIL, now=120.0, confirm=3)[1]
-    interrupted = look(second, FAIL, OK, now=120.0, confirm=3)
-    assert look(interrupted, FAIL, FAIL, now=180.0, confirm=3)[1] is None
+def test_confirm_counts_on_from_whoever_counted_most() -> None:
+    first = incident.confirm_down(TEST, None, None, 100.0)
+    assert first == Confirming(TEST, 1, 100.0)
+    assert incident.confirm_down(TEST, first, None, 160.0) == Confirming(TEST, 2, 100.0)
+    heard = Confirming(TEST, 4, 90.0)
+    assert incident.confirm_down(TEST, first, heard, 160.0) == Confirming(TEST, 5, 90.0)
+    ahead = Confirming(TEST, 1, 161.0)
+    assert incident.confirm_down(TEST, None, ahead, 160.0).since == 160.0, "ages are rounded"
 
 
-def test_a_quiet_round_changes_nothing() -> None:
-    assert look(NEW, OK, now=5.0) == NEW
-
-
-def test_what_this_node_cannot_tell_is_a_change() -> None:
-    """Peers pass, so the verdict is UP as before; that our own plugin is broken must not be silent."""
-    standing, known = look(NEW, UNKNOWN, OK, now=5.0)
-    assert standing != TestState() and (standing.verdict, standing.own_outcome, known) == (
-        Verdict.UP,
-        UNKNOWN,
-        None,
+def test_it_began_with_the_first_down_verdict() -> None:
+    confirming = Confirming(TEST, 3, 880.0)
+    known = incident.open_incident(
+        confirming, judge(FAIL, FAIL), now=1000.0, fresh_id="fresh", minute=1
     )
+    assert (known.began, known.held) == (880.0, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("minute", "taken", "named"),
+    [
+        (29_000_000, (), 29_000_000),
+        (29_000_009, (), 29_000_000),
+        (29_000_010, (), 29_000_010),
+        (29_000_009, (29_000_000,), 29_000_001),
+        (29_000_009, (28_999_990, 29_000_000, 29_000_001), 29_000_002),
+        (29_000_020, (29_000_000,), 29_000_020),
+        (5, (29_000_000,), 29_000_001),  # a clock that was set back
+    ],
+)
+def test_nodes_that_have_not_heard_of_each_other_name_it_alike(
+    minute: int, taken: tuple[int, ...], named: int
+) -> None:
+    """And no two incidents of a test are named alike."""
+    assert incident.name_minute(minute, taken) == named
 
 
 # Whom it meets.
@@ -317,6 +372,104 @@ def test_find_and_put() -> None:
     assert [each.ids for each in ledger if each.began == 50.0] == [("a", "p")]
 
 
+def test_what_was_seen_before_the_test_was_well_is_over() -> None:
+    """A node that was away for four minutes holds an incident whose test has been well since."""
+    ghost = known("g", alert="x", seen=300.0)
+    well = known("w", seen=290.0, closed=400.0, alert="y", recovery="y")
+    assert list(met([well], ghost, now=500.0)) == [well]
+    again = ghost._replace(seen=410.0)
+    assert len(list(met([well], again, now=500.0))) == 2, "it was seen to fail after that"
+    newer = known("n", began=480.0, seen=490.0)
+    ledger = met([ghost, well], newer, now=500.0)
+    assert [each.ids for each in ledger if each.is_open] == [("n",)]
+    overtaken = well._replace(overtaken=True)
+    assert len(list(met([overtaken], ghost, now=500.0))) == 2, "that says nothing of the test"
+
+
+# What was told by nodes that did not hear each other.
+
+
+def test_an_alert_after_the_recovery_makes_that_owed_again() -> None:
+    """Else whoever reads both mails believes for ever that the test is down."""
+    ended = known("a", closed=300.0, alert="b", recovery="b", told_at=310.0)
+    alerted = known("a", alert="me", told_at=360.0)
+    for ours, heard in ((alerted, ended), (ended, alerted)):
+        (united,) = met([ours], heard)
+        assert (united.recovery, united.again) == ("", 1) and united.closed == 300.0
+        assert incident.owed(united) == (Kind.RECOVERY,)
+        told = incident.told(united, [Kind.RECOVERY], "me", 600.0)
+        (settled,) = met([told], ended)
+        assert settled == told, "what was told before does not count any more"
+        (peers,) = met([ended], told)
+        assert (peers.recovery, peers.again) == ("b", 1), "the others hear that it is told"
+        assert incident.owed(peers) == ()
+
+
+def test_an_alert_before_the_recovery_is_the_usual_case() -> None:
+    ended = known("a", closed=300.0, alert="b", recovery="b", told_at=310.0)
+    for told_at in (100.0, 310.0):
+        alerted = known("a", alert="me", told_at=told_at)
+        for ours, heard in ((alerted, ended), (ended, alerted)):
+            (united,) = met([ours], heard)
+            assert (united.recovery, united.again) == ("b", 0)
+    before_an_upgrade = ended._replace(told_at=float("-inf"))
+    (united,) = met([known("a", alert="me", told_at=360.0)], before_an_upgrade)
+    assert united.recovery == "b"
+
+
+# What is stale.
+
+
+def test_what_nobody_has_seen_fail_lately_is_not_taken_in() -> None:
+    """A node that was away holds what is long over: a ghost, which would pass for the next one."""
+    ghost = known("g", alert="x", seen=100.0)
+    assert not list(met([], ghost, now=500.0))
+    assert list(met([], ghost._replace(seen=300.0), now=500.0)), "but what was seen lately is"
+    ours = known("a", seen=490.0)
+    assert list(met([ours], ghost, now=500.0)) == [ours]
+    assert list(met([known("g", seen=490.0)], ghost, now=500.0)) == [
+        known("g", seen=490.0, alert="x", held=500.0)
+    ], "by its id it is known, and so is what was told of it"
+
+
+def test_how_long_it_is_fresh_depends_on_the_slowest_node() -> None:
+    stated = known("g", seen=1.0)
+    assert incident.is_fresh(stated, 1, 301.0) and not incident.is_fresh(stated, 1, 301.1)
+    assert incident.is_fresh(stated, 120, 21_601.0) and not incident.is_fresh(stated, 120, 21_602.0)
+    assert incident.is_fresh(known("g"), 1, 1e9), "an old version does not say when"
+    flaps = stated._replace(flapping=7)
+    assert incident.is_fresh(flaps, 1, 901.0) and not incident.is_fresh(flaps, 1, 901.1)
+
+
+def test_a_newer_incident_overtakes_what_this_node_held_while_it_was_away() -> None:
+    stale, newer = known("a", alert="me", seen=100.0), known("n", began=480.0, seen=490.0)
+    ledger = met([stale], newer)
+    assert ledger.open_for(TEST) == newer._replace(held=500.0)
+    (over,) = ledger.find(["a"])
+    assert over.closed == 500.0 and over.overtaken and incident.owed(over) == ()
+    assert set(ledger.changed) == {"a", "n"}
+
+
+def test_what_one_node_takes_for_overtaken_goes_on_where_it_is_seen_to_fail() -> None:
+    """Nodes that were torn apart meet: one has overtaken an id that another one has united."""
+    over = incident.overtake(known("a", alert="me", seen=100.0), 400.0)
+    present = known("a", "b", alert="x", seen=490.0)
+    for ours, heard in ((over, present), (present, over)):
+        (united,) = met([ours], heard)
+        assert united.is_open and not united.overtaken and united.ids == ("a", "b")
+        closed = incident.close(united, 600.0)
+        assert incident.owed(closed) == (Kind.RECOVERY,)
+    stale = known("a", "b", alert="x", seen=100.0)
+    (still_over,) = met([over], stale)
+    assert still_over == over, "its holder was away, too"
+
+
+def test_a_node_that_was_away_hears_that_its_incident_goes_on() -> None:
+    stale, fresh = known("a", seen=100.0), known("a", seen=490.0)
+    (again,) = met([stale], fresh)
+    assert again == fresh
+
+
 # What it owes.
 
 
@@ -334,10 +487,12 @@ def test_owed(closed: float | None, alert: str, recovery: str, void: bool) -> No
     what = known("a", closed=closed, alert=alert, recovery=recovery, void=void)
     assert incident.owed(what) == owes.get((closed, alert, recovery, void), ())
     assert incident.owed(what._replace(removed=True)) == ()
+    assert incident.owed(what._replace(overtaken=True)) == ()
 
 
 def test_told() -> None:
     alerted = incident.told(known("a"), [Kind.ALERT], "oslo", 700.0)
+    assert alerted.told_at == 700.0
     assert (alerted.alert, alerted.recovery, alerted.held, alerted.reminded) == (
         "oslo",
         "",
@@ -382,8 +537,9 @@ def changing(*times: float) -> list[Incident]:
     ]
 
 
-def flap(incidents: Sequence[Incident], now: float) -> Incident | None:
-    return incident.flap(TEST, incidents, UP, now, "fresh")
+def flap(incidents: Sequence[Incident], now: float, slowest: int = 1) -> Incident | None:
+    fresh = Incident(("fresh",), TEST, now, UP, held=now)
+    return incident.flap(incidents, UP, slowest=slowest, now=now, open_now=lambda: fresh)
 
 
 def test_seven_changes_in_half_an_hour_begin_it() -> None:
@@ -406,12 +562,28 @@ def test_seven_changes_in_half_an_hour_begin_it() -> None:
 
 
 def test_a_quarter_of_an_hour_without_a_change_ends_it() -> None:
-    episode = known("f", began=700.0, flapping=7)
+    episode = known("f", began=700.0, flapping=7, seen=700.0)
     times = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 1000.0)
-    assert flap([episode, *changing(*times)], 1899.9) is None
+    assert flap([episode, *changing(*times)], 1899.9) == episode._replace(seen=1000.0)
+    assert flap([episode._replace(seen=1000.0), *changing(*times)], 1899.9) is None
     ended = flap([episode, *changing(*times)], 1900.0)
-    assert ended == episode._replace(closed=1900.0, closing=UP, held=1900.0)
+    assert ended == episode._replace(closed=1900.0, closing=UP, held=1900.0, seen=1000.0)
     assert flap([episode], 1600.0), "without a change since it began, too"
+    assert flap([episode], 1600.0, slowest=30) is None, "a slow node has not looked three times"
+    assert flap([episode], 700.0 + 5400.0, slowest=30)
+
+
+def test_it_ends_early_if_the_test_stays_down() -> None:
+    """People must be told that a test is down for good, after three rounds of every node."""
+    episode = known("f", began=700.0, flapping=7, seen=700.0)
+    down = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0)
+    assert down[-1].is_open
+    assert flap([episode, *down], 849.9) is None
+    ended = flap([episode, *down], 850.0)
+    assert ended and ended.closed == 850.0 and ended.seen == 700.0
+    assert flap([episode, *down], 850.0, slowest=2) is None
+    up = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0)
+    assert flap([episode, *up], 850.0) is None, "it is up"
 
 
 def test_it_does_not_begin_again_at_once() -> None:

@@ -6,13 +6,16 @@ import datetime
 import email
 import email.policy
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dmonitor import driver
 from dmonitor.base import names
-from dmonitor.core import mail
+from dmonitor.core import effects, mail
 from dmonitor.core.model import (
     Answer,
     Incident,
@@ -25,6 +28,7 @@ from dmonitor.core.model import (
     Test,
     Verdict,
 )
+from dmonitor.execution import delivery
 
 GOLDEN = Path(__file__).parent / "golden"
 BEGAN = datetime.datetime(2026, 11, 23, 2, 12, 6, tzinfo=datetime.UTC).timestamp()
@@ -77,6 +81,7 @@ def incident(
     **facts: Any,
 ) -> Incident:
     ids = ids or (f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}",)
+    facts.setdefault("minute", max(1, min(int(began // 60), 10**8)))
     return Incident(
         ids,
         Test(host, name),
@@ -101,7 +106,7 @@ def owed(
 
 
 HOUR = 3600.0
-FLAPPED = incident("ssh", flapping=7, closed=BEGAN + 2 * HOUR)
+FLAPPED = incident("ssh", flapping=7, closed=BEGAN + 2 * HOUR, seen=BEGAN + 1.75 * HOUR)
 NAMES = [
     f"{kind}:{which}"
     for kind in ("certificate", "dns", "http", "smtp", "tcp")
@@ -168,25 +173,17 @@ CASES = {
         ],
         BEGAN + 7205,
     ),
-    "steady-down": (
-        [
-            owed(
-                Kind.RECOVERY,
-                incident("ssh", flapping=7, closed=BEGAN + 2 * HOUR, closing=STILL_DOWN),
-            )
-        ],
-        BEGAN + 7205,
-    ),
+    "steady-down": ([owed(Kind.RECOVERY, FLAPPED._replace(closing=STILL_DOWN))], BEGAN + 7205),
     "steady-and-down": (
         [
-            owed(Kind.RECOVERY, FLAPPED),
+            owed(Kind.RECOVERY, FLAPPED._replace(closed=BEGAN + 6480, closing=STILL_DOWN)),
             owed(
                 Kind.ALERT,
-                incident("ssh", began=BEGAN + 6300, opening=STILL_DOWN),
-                since=BEGAN + 7203,
+                incident("ssh", began=BEGAN + 1.75 * HOUR, opening=STILL_DOWN),
+                since=BEGAN + 6483,
             ),
         ],
-        BEGAN + 7205,
+        BEGAN + 6485,
     ),
     "mass": (MASS, BEGAN + 9),
     "unknown-evidence": (
@@ -248,7 +245,7 @@ def test_what_a_suspect_node_sees_is_marked() -> None:
     assert sum("suspects itself" in line for line in lines) == 1
 
 
-def test_a_node_that_is_gone_reads_like_any_other_test() -> None:
+def test_a_node_that_is_gone_reads_like_a_test_and_is_called_a_node() -> None:
     text = (
         "its daemon answers, but its checker has finished no round for 6 min; they were 1 min apart"
     )
@@ -260,10 +257,9 @@ def test_a_node_that_is_gone_reads_like_any_other_test() -> None:
         now=BEGAN + 3,
         zone=ZONE,
     ).decode()
-    assert (
-        "\nSubject: DOWN node/rome (2 of 2 nodes)\n" in letter
-        and f"\n  paris  FAIL     {text}\n" in letter
-    )
+    assert "\nSubject: DOWN node rome (2 of 2 nodes)\n" in letter
+    assert "\nnode/rome is DOWN since " in letter
+    assert f"\n  paris  FAIL     {text}\n" in letter
 
 
 def test_a_plugin_cannot_write_a_header() -> None:
@@ -324,9 +320,14 @@ def test_span(seconds: float, said: str) -> None:
 
 
 def composed(
-    *notifications: Notification, node: str = "oslo", now: float = BEGAN + 10_000
+    *notifications: Notification, node: str = "oslo", now: float = BEGAN + 10_000, **facts: Any
 ) -> email.message.EmailMessage:
-    return read(mail.compose(notifications, sender="dmonitor", node=node, now=now, zone=ZONE))
+    return read(
+        mail.compose(notifications, sender="dmonitor", node=node, now=now, zone=ZONE, **facts)
+    )
+
+
+KEY = b"0123456789abcdef0123456789abcdef"
 
 
 def test_a_double_has_the_same_message_id_and_nothing_else_has() -> None:
@@ -356,9 +357,57 @@ def test_a_double_has_the_same_message_id_and_nothing_else_has() -> None:
     )
 
 
-def test_mails_about_one_incident_thread_whichever_of_its_ids_they_were_sent_under() -> None:
+@pytest.mark.parametrize("secret", [b"", KEY])
+def test_a_double_has_the_same_message_id_although_nodes_have_united_their_ids(
+    secret: bytes,
+) -> None:
+    def message_id(kind: Kind = Kind.ALERT, address: str = "root", **facts: Any) -> Any:
+        notification = owed(kind, incident("ssh", **facts))._replace(address=address)
+        return composed(notification, secret=secret)["Message-ID"]
+
+    told = message_id(ids=("b",), minute=29_000_000)
+    assert message_id(ids=("a", "b"), minute=29_000_000) == told
+    assert message_id(ids=("a", "b"), minute=29_000_000, began=BEGAN - 30) == told
+    others = [
+        message_id(ids=("b",), minute=29_000_001),
+        message_id(ids=("b",), minute=29_000_000, flapping=7),
+        message_id(Kind.RECOVERY, ids=("b",), minute=29_000_000, closed=BEGAN + 9),
+        message_id(Kind.REMINDER, ids=("b",), minute=29_000_000),
+        message_id(Kind.REMINDER, ids=("b",), minute=29_000_000, reminded=1),
+        message_id(address="oncall", ids=("b",), minute=29_000_000),
+    ]
+    assert len({told, *others}) == 7
+    # An incident from before 0.2 has no minute.
+    assert message_id(ids=("a", "b"), minute=0) == message_id(ids=("a", "c"), minute=0)
+    assert message_id(ids=("a", "b"), minute=0) != message_id(ids=("b",), minute=0)
+
+
+def test_who_has_no_key_cannot_send_a_mail_with_that_message_id_first() -> None:
+    alert = owed(Kind.ALERT, incident("ssh"))
+    keyed = composed(alert, secret=KEY)
+    assert re.fullmatch(r"<[0-9a-f]{32}@dmonitor\.invalid>", keyed["Message-ID"])
+    assert composed(alert, secret=KEY, node="paris")["Message-ID"] == keyed["Message-ID"]
+    for secret in (b"", KEY[::-1]):
+        other = composed(alert, secret=secret)
+        assert other["Message-ID"] != keyed["Message-ID"]
+        assert other["References"] != keyed["References"]
+
+
+def test_mails_about_one_incident_thread_although_nodes_have_united_their_ids() -> None:
     alert = composed(owed(Kind.ALERT, incident("ssh", ids=("b",))))
     recovery = composed(owed(Kind.RECOVERY, incident("ssh", ids=("a", "b"), closed=BEGAN + 9)))
+    assert re.fullmatch(r"<incident-[0-9a-f]{32}@dmonitor\.invalid>", alert["References"])
+    assert recovery["References"] == alert["References"] == recovery["In-Reply-To"]
+    again = composed(owed(Kind.ALERT, incident("ssh", ids=("b",), minute=1)))
+    flapping = composed(owed(Kind.ALERT, incident("ssh", ids=("b",), flapping=7)))
+    assert len({mail["References"] for mail in (alert, again, flapping)}) == 3
+
+
+def test_mails_about_an_incident_from_before_an_upgrade_go_on_with_its_thread() -> None:
+    alert = composed(owed(Kind.ALERT, incident("ssh", ids=("b",), minute=0)))
+    recovery = composed(
+        owed(Kind.RECOVERY, incident("ssh", ids=("a", "b"), minute=0, closed=BEGAN + 9))
+    )
     assert alert["References"] == "<incident-b@dmonitor.invalid>"
     assert recovery["References"] == "<incident-a@dmonitor.invalid> <incident-b@dmonitor.invalid>"
     assert recovery["In-Reply-To"] == recovery["References"]
@@ -368,9 +417,9 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
     assert composed(*MASS[:20])["References"].count("@") == 20
     assert composed(*MASS[:21])["References"] is None
     assert (
-        composed(owed(Kind.ALERT, incident("ssh", ids=tuple(f"{n:02}" for n in range(41)))))[
-            "References"
-        ]
+        composed(
+            owed(Kind.ALERT, incident("ssh", ids=tuple(f"{n:02}" for n in range(41)), minute=0))
+        )["References"]
         is None
     )
 
@@ -407,7 +456,7 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
         (
             (owed(Kind.REMINDER, incident("ssh")), owed(Kind.RECOVERY, FLAPPED)),
             "STILL DOWN {} (2 of 3 nodes) for 2 h 46 min",
-            "It had been flapping from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 05:12:06 +0100.",
+            "It had been flapping from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 04:57:06 +0100.",
         ),
         (
             (
@@ -420,10 +469,10 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
         (
             (owed(Kind.ALERT, FLAPPED),),
             "STEADY {}: UP",
-            "{} is STEADY: UP, without a change for 15 min.",
+            "{} is STEADY: UP, without a change since Mon 23 Nov 2026 04:57:06 +0100.",
         ),
         (
-            (owed(Kind.RECOVERY, FLAPPED._replace(closing=None)),),
+            (owed(Kind.RECOVERY, FLAPPED._replace(closing=None, seen=0.0)),),  # from before 0.2
             "STEADY {}",
             "{} is STEADY, without a change for 15 min.",
         ),
@@ -468,7 +517,10 @@ def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> 
     ]
     letter = composed(*crowd)
     lines = letter.get_content().splitlines()
-    assert letter["Subject"] == "DOWN 90 tests on 45 hosts, UP 9 tests on h00"
+    assert letter["Subject"] == (
+        "DOWN 90 tests on h00, h01, h02, h03, h04, h05, h06, h07 and 37 more hosts;"
+        " UP 9 tests on h00"
+    )
     assert lines[0] == "DOWN h00: http, ssh" and lines[39:42] == [
         "DOWN h39: http, ssh",
         "… and 6 more hosts with 19 tests",
@@ -486,3 +538,192 @@ def test_a_time_that_nobody_can_show_costs_no_mail(began: float) -> None:
     """What a peer once said, or a state that was written by hand, ends no round."""
     letter = composed(owed(Kind.ALERT, incident("ssh", began=began)))
     assert "www.example.com" in letter["Subject"]
+
+
+# A late mail tells how the test is now.
+
+
+OVER = incident("ssh", closed=BEGAN + 60)
+AGAIN = incident("ssh", began=BEGAN + 9000, alert="rome")
+
+
+def test_a_late_recovery_does_not_say_up_while_the_test_is_down_again() -> None:
+    recovery = owed(Kind.RECOVERY, OVER, since=BEGAN + 60, refusals=150)
+    letter = composed(recovery, latest=[AGAIN])
+    assert letter["Subject"] == "STILL DOWN www.example.com/ssh (2 of 3 nodes) for 16 min 40 s"
+    lines = letter.get_content().splitlines()
+    assert lines[:2] == [
+        "www.example.com/ssh is STILL DOWN since Mon 23 Nov 2026 05:42:06 +0100, 16 min 40 s ago.",
+        "It had been DOWN from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 03:13:06 +0100,"
+        " then UP until Mon 23 Nov 2026 05:42:06 +0100.",
+    ]
+    assert "is UP" not in letter.get_content() and lines[3] == "When it went down:"
+    assert any(line.startswith("This mail is late.") for line in lines)
+    assert letter["Message-ID"] == composed(recovery)["Message-ID"], "what is told decides"
+    roots = set(letter["References"].split())
+    assert roots == {composed(owed(Kind.ALERT, one))["References"] for one in (OVER, AGAIN)}
+
+
+def test_the_alert_of_the_newer_incident_in_the_same_mail_makes_it_down() -> None:
+    told = [owed(Kind.RECOVERY, OVER), owed(Kind.ALERT, AGAIN)]
+    assert composed(*told, latest=[AGAIN])["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"
+    assert composed(*told, latest=[AGAIN]).as_string() == composed(*told).as_string()
+
+
+def test_what_is_open_of_another_test_changes_nothing() -> None:
+    other = incident("http", began=BEGAN + 70)
+    recovery = owed(Kind.RECOVERY, OVER)
+    assert composed(recovery, latest=[other])["Subject"].startswith("UP www.example.com/ssh ")
+    # Nor does an ordinary incident while it is to be told that the test flaps.
+    flapping = owed(Kind.ALERT, incident("ssh", flapping=7, began=BEGAN + 9100))
+    assert composed(flapping, latest=[AGAIN])["Subject"].startswith("FLAPPING ")
+
+
+def test_a_late_steady_does_not_say_how_the_test_was() -> None:
+    steady = owed(Kind.RECOVERY, FLAPPED)
+    assert composed(steady)["Subject"] == "STEADY www.example.com/ssh: UP"
+    down = composed(steady, latest=[AGAIN])
+    assert down["Subject"].startswith("STILL DOWN www.example.com/ssh ")
+    assert "It had been flapping from Mon 23 Nov 2026 03:12:06" in down.get_content()
+    flaps_again = incident("ssh", flapping=9, began=BEGAN + 9100)
+    flapping = composed(steady, latest=[flaps_again])
+    assert flapping["Subject"] == "FLAPPING www.example.com/ssh (9 changes in 30 min)"
+    assert "STEADY" not in flapping.get_content()
+
+
+# Flapping.
+
+
+def test_flapping_lasted_until_the_last_change_and_began_before_it_was_noticed() -> None:
+    noticed_at_the_last_change = FLAPPED._replace(seen=BEGAN)
+    text = composed(owed(Kind.RECOVERY, noticed_at_the_last_change)).get_content()
+    assert "It had been flapping until Mon 23 Nov 2026 03:12:06 +0100.\n" in text
+    assert "STEADY: UP, without a change since Mon 23 Nov 2026 03:12:06 +0100.\n" in text
+    text = composed(owed(Kind.RECOVERY, FLAPPED)).get_content()
+    assert "flapping from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 04:57:06 +0100." in text
+
+
+def test_down_after_flapping_is_said_only_if_it_flapped_until_then() -> None:
+    down = incident("ssh", began=BEGAN + 1.75 * HOUR)
+    ended = owed(Kind.RECOVERY, FLAPPED._replace(closed=BEGAN + 1.75 * HOUR + 180))
+    letter = composed(ended, owed(Kind.ALERT, down))
+    assert letter["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes), after flapping"
+    assert ", 1 h 1 min ago, after flapping.\n" in letter.get_content()
+    later = incident("ssh", began=BEGAN + 2.5 * HOUR)
+    letter = composed(ended, owed(Kind.ALERT, later))
+    assert letter["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"
+    assert "It had been flapping from" in letter.get_content()
+
+
+# The subject.
+
+
+def alerts(*tests: str) -> list[Notification]:
+    """Return an alert of each HOST/NAME."""
+    names_of = [test.split("/") for test in tests]
+    return [owed(Kind.ALERT, incident(name, host=host)) for host, name in names_of]
+
+
+@pytest.mark.parametrize(
+    ("tests", "subject"),
+    [
+        (("web1/http", "db2/ping"), "DOWN 2 tests on db2, web1"),
+        (("web1/http", "web1/ssh", "db2/ping"), "DOWN 3 tests on db2, web1"),
+        (
+            [f"h{number}.example.com/ssh" for number in range(4)],
+            "DOWN 4 tests on h0.example.com, h1.example.com and 2 more hosts",
+        ),
+        (
+            [f"h{number}.example.com/ssh" for number in range(3)],
+            "DOWN 3 tests on h0.example.com, h1.example.com and 1 more host",
+        ),
+        ((f"{'a' * 99}/ssh", "b/ssh"), f"DOWN 2 tests on {'a' * 99} and 1 more host"),
+        (("node/rome", "node/paris"), "DOWN 2 nodes: paris, rome"),
+        (
+            [f"node/node{number}.example.com" for number in range(5)],
+            "DOWN 5 nodes: node0.example.com, node1.example.com and 3 more",
+        ),
+        (
+            ("node/rome", "web1/http", "web1/ssh"),
+            "DOWN 2 tests on web1: http, ssh; DOWN node rome (2 of 3 nodes)",
+        ),
+        (
+            ("node/rome", "node/oslo", "web1/ssh"),
+            "DOWN web1/ssh (2 of 3 nodes); DOWN 2 nodes: oslo, rome",
+        ),
+    ],
+)
+def test_a_subject_names_hosts_and_nodes_as_far_as_there_is_room(
+    tests: tuple[str, ...], subject: str
+) -> None:
+    assert composed(*alerts(*tests))["Subject"] == subject
+
+
+def test_each_state_of_a_node_reads_like_a_sentence() -> None:
+    rome = incident("rome", host="node", closed=BEGAN + 300)
+    assert composed(owed(Kind.RECOVERY, rome))["Subject"] == "UP node rome (was DOWN 5 min)"
+    lasting = owed(Kind.REMINDER, incident("rome", host="node"))
+    subject = composed(lasting, now=BEGAN + HOUR)["Subject"]
+    assert subject == "STILL DOWN node rome (2 of 3 nodes) for 1 h"
+
+
+def test_the_summary_counts_a_node_as_no_host() -> None:
+    lines = composed(*alerts("node/rome", "web1/ssh", "node/oslo", "zoo/http")).get_content()
+    assert lines.splitlines()[:4] == [
+        "DOWN web1: ssh",
+        "DOWN zoo: http",
+        "DOWN 2 nodes: oslo, rome",
+        "",
+    ]
+    assert "\nnode/oslo is DOWN since" in lines and "\nnode/rome is DOWN since" in lines
+    lines = composed(*alerts("node/rome", "web1/ssh")).get_content()
+    assert lines.startswith("DOWN web1: ssh\nDOWN node rome\n\n")
+    many = [f"h{number:02}/ssh" for number in range(41)]
+    lines = composed(*alerts("node/rome", "node/oslo", *many)).get_content()
+    assert "… and 1 more host with 1 test and 2 more nodes\n" in lines
+    nodes = [f"node/n{number:02}" for number in range(12)]
+    told = composed(*alerts("web1/ssh", "web1/http", *nodes)).get_content()
+    assert told.count(" is DOWN since") == 14, "each node has its turn"
+
+
+# What the driver gives to a mail.
+
+
+@pytest.mark.parametrize(
+    ("keys", "secret"),
+    [
+        (None, b""),  # no key
+        ((), b""),  # none that can be used
+        ((KEY,), KEY),
+        ((KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
+    ],
+)
+def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
+    monkeypatch: pytest.MonkeyPatch, keys: tuple[bytes, ...] | None, secret: bytes
+) -> None:
+    letters: dict[str, delivery.Letter] = {}
+    monkeypatch.setattr(delivery, "send", lambda given, **_: letters.update(given) or iter(()))
+    settings = SimpleNamespace(sender="dmonitor", sendmail="/bin/false")
+    round_driver = driver.Driver.__new__(driver.Driver)
+    facts = {
+        "_configuration": SimpleNamespace(keys=keys, settings=settings, hook=lambda _: "push"),
+        "_store": SimpleNamespace(clock=SimpleNamespace(to_wall=lambda: BEGAN - 1000.0)),
+        "_name": "oslo",
+        "_clock": SimpleNamespace(elapsed=lambda: 5.0),
+    }
+    for name, fact in facts.items():
+        setattr(round_driver, name, fact)
+    # Times on this node's clock; the wall clock is far ahead.
+    over = incident("ssh", began=1000.0, closed=1060.0, minute=7)
+    again = incident("ssh", began=10_000.0, minute=8)
+    told = owed(Kind.RECOVERY, over)
+    mails = {"oncall@example.com": [told], "hook:push": [told._replace(address="hook:push")]}
+    round_driver._start(effects.HandOver(mails, (again,)))
+    letter = read(letters["oncall@example.com"].content)
+    assert letter["Subject"].startswith("STILL DOWN www.example.com/ssh (2 of 3 nodes) for ")
+    assert letter["Message-ID"] == composed(told, secret=secret)["Message-ID"]
+    hook_facts = letters["hook:push"].facts or {}
+    assert hook_facts["DMONITOR_STATE"] == "STILL DOWN\nOVER"
+    since = datetime.datetime.fromtimestamp(BEGAN + 9000.0, datetime.UTC).astimezone()
+    first, _ = hook_facts["DMONITOR_SINCE"].split("\n")
+    assert first == since.isoformat(timespec="seconds")

@@ -11,12 +11,16 @@ import selectors
 import socket
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from calls import Conversation, raw
 from local_nodes import wait_until
 
+from dmonitor import observer
+from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
@@ -485,7 +489,8 @@ class Talk:
     keys: Keys = None
     heard: Callable[[Contact], None] = lambda _: None
     own_incarnation: Callable[[], str | None] = str
-    visiting: bool = False
+    failed: Callable[[Contact], None] = lambda _: None
+    status_only: bool = False
 
     def __enter__(self) -> Talk:
         self.selector = selectors.DefaultSelector()
@@ -500,7 +505,8 @@ class Talk:
             clock=lambda: NOW,
             own_incarnation=self.own_incarnation,
             heard=self.heard,
-            visiting=self.visiting,
+            failed=self.failed,
+            status_only=self.status_only,
         )
         return self
 
@@ -520,10 +526,14 @@ class Talk:
         return time.monotonic() - began
 
     def greet(
-        self, known: tuple[str, ...] = (MINE, THEIRS), mine: tuple[tuple[str, ...], ...] = ()
+        self,
+        known: tuple[str, ...] = (MINE, THEIRS),
+        mine: tuple[tuple[str, ...], ...] = (),
+        *,
+        twice: bool = False,
     ) -> Statement | None:
         """Greet all peers; return what the one that calls itself paris states."""
-        self.asker.greet(known.__contains__, mine)
+        self.asker.greet(known.__contains__, mine, twice=lambda _: twice)
         self.run(lambda: self.asker.greeting)
         return stated(self.asker).get(PARIS)
 
@@ -969,23 +979,175 @@ def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
     assert answers["paris"].result and took < 1.6
 
 
-def test_who_visits_tries_again_while_there_is_time(
-    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A daemon that is just started again is not gone."""
+@pytest.fixture
+def quick_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greet again after a short pause, and for a short time."""
     monkeypatch.setattr(connection, "GREETING_SECONDS", 2.0)
     monkeypatch.setattr(exchange, "STATEMENT_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "SECOND_LOOK_PAUSE", 0.2)
+    monkeypatch.setattr(connection, "LAST_GREETING_SECONDS", 2.0)
     monkeypatch.setattr(connection, "RETRY_SECONDS", 0.2)
+
+
+greets_again = pytest.mark.usefixtures("quick_again")
+
+
+@greets_again
+def test_the_second_greeting_tries_again_while_there_is_time(fakes: Fakes) -> None:
+    """A daemon that is just started again is not gone; the first failure is told at once."""
     fakes.peers.append(Peer(Node("paris", "paris"), (resolve.parse_address(ADDRESSES[0]),)))
-    threading.Timer(0.7, lambda: fakes.add("127.0.0.41", Knows(), ADDRESSES[0])).start()
-    with Talk(fakes, visiting=True) as talk:
-        assert talk.greet()
-    with Talk(fakes, visiting=True) as talk:
-        talk.asker._sessions[0].connection.addresses = (resolve.parse_address(ADDRESSES[-1]),)
+    failed: list[tuple[float, Contact]] = []
+    heard: list[Contact] = []
+    began = time.monotonic()
+    threading.Timer(0.9, lambda: fakes.add("127.0.0.41", Knows(), ADDRESSES[0])).start()
+    with Talk(
+        fakes,
+        failed=lambda contact: failed.append((time.monotonic() - began, contact)),
+        heard=heard.append,
+    ) as talk:
+        talk.asker.ask(SSH)
+        assert talk.greet(twice=True)
+        assert talk.run(lambda: talk.asker.pending) < 2, "the question waits for the greeting"
+        assert [answer.result is not None for answer in talk.asker.answers(SSH)] == [True]
+    ((at, first),) = failed
+    assert at < 0.2 and (first.node.name, first.reason) == ("paris", "connection refused")
+    assert [bool(contact.statement) for contact in heard] == [True]
+    assert talk.asker.failures == {first.node: first}
+
+
+@greets_again
+def test_a_peer_that_is_gone_is_greeted_twice_and_then_given_up(fakes: Fakes) -> None:
+    fakes.add("paris", None)
+    failed: list[Contact] = []
+    with Talk(fakes, failed=failed.append) as talk:
+        talk.asker.ask(SSH)
         began = time.monotonic()
-        talk.greet()
+        talk.greet(twice=True)
         assert 1.5 < time.monotonic() - began < 6
         assert contacts(talk)["paris"].reason == "connection refused"
+        assert [answer.reason for answer in talk.asker.answers(SSH)] == ["connection refused"]
+        assert len(failed) == 1
+        began = time.monotonic()
+        talk.greet()
+        assert time.monotonic() - began < 0.5, "a later greeting of the round is one alone"
+        assert len(failed) == 1
+
+
+def test_what_is_tried_again_is_not_tried_ever_faster(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One address never greets, and the other refuses at once, so that time is left."""
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 2.4)
+    calls: list[float] = []
+
+    def behave(connection: socket.socket) -> None:
+        calls.append(time.monotonic())
+        time.sleep(8)
+
+    fakes.add("silent", behave)
+    addresses = (*fakes.peers[0].addresses, resolve.parse_address(ADDRESSES[-1]))
+    fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
+    with Talk(fakes) as talk:
+        talk.greet()
+        assert contacts(talk)["paris"].reason == "connection refused"
+    assert len(calls) == 2
+
+
+@greets_again
+def test_a_statement_that_does_not_come_is_asked_for_again(fakes: Fakes) -> None:
+    """On a new connection, and with the questions that are still open."""
+    calls: list[socket.socket] = []
+    knows = Knows()
+
+    def behave(connection: socket.socket) -> None:
+        calls.append(connection)
+        if len(calls) > 1:
+            knows(connection)
+        else:
+            greet(connection, PARIS)
+            time.sleep(8)
+
+    fakes.add("127.0.0.41", behave)
+    failed: list[Contact] = []
+    with Talk(fakes, failed=failed.append) as talk:
+        talk.asker.ask(SSH)
+        assert talk.greet(twice=True)
+        talk.run(lambda: talk.asker.pending)
+        assert [answer.result is not None for answer in talk.asker.answers(SSH)] == [True]
+    assert len(calls) == 2
+    assert [contact.reason for contact in failed] == ["no statement in time"]
+
+
+@greets_again
+def test_the_second_greeting_tries_a_new_connection_at_each_step(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection on which nothing comes is left for another one, as long as there is time."""
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "LAST_STEP_SECONDS", 0.3)
+    knows = Knows()
+    calls: list[float] = []
+
+    def behave(connection: socket.socket) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 4:
+            knows(connection)
+            return
+        if len(calls) == 3:
+            greet(connection, PARIS)  # and states nothing
+        time.sleep(8)
+
+    fakes.add("127.0.0.41", behave)
+    failed: list[Contact] = []
+    heard: list[Contact] = []
+    with Talk(fakes, failed=failed.append, heard=heard.append) as talk:
+        assert talk.greet(twice=True)
+    assert [contact.reason for contact in failed] == ["connected, but no greeting"]
+    assert [bool(contact.statement) for contact in heard] == [True]
+    assert len(calls) == 4
+    assert calls[3] - calls[0] < 2
+
+
+def test_what_only_this_node_lacks_is_not_tried_again(fakes: Fakes) -> None:
+    fakes.peers.append(Peer(Node("paris", "paris"), (), "no address"))
+    failed: list[Contact] = []
+    with Talk(fakes, failed=failed.append) as talk:
+        began = time.monotonic()
+        talk.greet(twice=True)
+        assert time.monotonic() - began < 0.5
+        assert contacts(talk)["paris"].unable and failed == []
+
+
+def test_a_connection_that_is_not_made_soon_is_begun_anew(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packets of a new one follow each other sooner than those that an old one repeats."""
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.2)
+    usual = socket.socket.connect
+    dialled: list[float] = []
+
+    def lose_two(self: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] == ADDRESSES[0]:
+            dialled.append(time.monotonic())
+            if len(dialled) < 3:
+                address = ("127.0.0.1", full.getsockname()[1])
+        usual(self, address)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = []
+        for _ in range(2):  # its queue is full: more connections to it are never made
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting[-1].connect(full.getsockname())
+        fakes.add("127.0.0.41", Knows(), ADDRESSES[0])
+        monkeypatch.setattr(socket.socket, "connect", lose_two)
+        with Talk(fakes) as talk:
+            assert talk.greet(), "within one greeting"
+        for each in waiting:
+            each.close()
+    assert len(dialled) == 3
+    assert dialled[2] - dialled[0] < 2
 
 
 def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
@@ -1003,7 +1165,7 @@ def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:
         connection.sendall(line * 200 + standing + line * 200 + b"end\n")
 
     fakes.add("127.0.0.41", behave)
-    with Talk(fakes, digest="", visiting=True) as talk:
+    with Talk(fakes, digest="", status_only=True) as talk:
         said = talk.greet()
         assert said and said.incidents == () and said.status.finished < said.status.at
 
@@ -1395,6 +1557,87 @@ def test_what_is_asked_anew_may_still_be_owed(fakes: Fakes) -> None:
         talk.asker.ask(SSH)
         talk.run(lambda: talk.asker.pending)
         assert talk.asker.answers(SSH)[0].reason == "no answer in time"
+
+
+def answer_of_before(connection: socket.socket) -> None:
+    """Greet, and answer both questions with one write."""
+    greet(connection)
+    asked = b""
+    while asked.count(b"\n") < 2:
+        asked += connection.recv(4096)
+    replies = [Reply(test, Result(Outcome.FAIL, "of before", 0.5)) for test in (SSH, HTTP)]
+    connection.sendall(b"".join(map(protocol.write, replies)))
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_what_came_before_a_sleep_is_no_answer_after_it(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """The machine slept past the limit of the answers while they were in the socket."""
+    asleep = 0.0
+    real = clock.uptime
+    monkeypatch.setattr(clock, "uptime", lambda: real() + asleep)
+    fakes.add("paris", answer_of_before)
+    with selectors.DefaultSelector() as selector:
+        asker = peers.Asker(selector, fakes.peers, "own-id", Settings(port=fakes.port), None)
+        eyes: Any = types.SimpleNamespace(
+            _clock=types.SimpleNamespace(elapsed=clock.Stopwatch().elapsed),
+            _selector=selector,
+            _askers=[asker],
+            _looks=None,
+        )
+        asker.ask(SSH)
+        asker.ask(HTTP)
+        (one,) = asker._sessions
+        while one.state is not State.TALKING:
+            assert observer.Observer._turn(eyes, 60.0)
+        with selectors.DefaultSelector() as arrived:
+            assert one.connection._wire
+            arrived.register(one.connection._wire.connection, selectors.EVENT_READ)
+            assert arrived.select(5), "the answers are there"
+        asleep = seconds
+        assert observer.Observer._turn(eyes, 60.0)
+        seen = [answer.text for test in (SSH, HTTP) for answer in asker.answers(test)]
+        asker.close()
+    assert seen == (["no answer in time"] * 2 if seconds else ["of before"] * 2)
+
+
+def greet_late(connection: socket.socket) -> None:
+    time.sleep(0.3)
+    greet(connection)
+    connection.recv(1)
+
+
+def test_an_address_given_up_after_a_sleep_costs_the_next_one_nothing(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event of the old connection is not taken for one of the new connection, which still connects."""
+    asleep = 0.0
+    real = clock.uptime
+    monkeypatch.setattr(clock, "uptime", lambda: real() + asleep)
+    fakes.add("paris", greet_late)
+    peer = fakes.peers.pop()
+    second = resolve.parse_address(ADDRESSES[-1])
+    with selectors.DefaultSelector() as selector:
+        caller = [peer._replace(addresses=(*peer.addresses, second))]
+        asker = peers.Asker(selector, caller, "own-id", Settings(port=fakes.port), None)
+        asker.ask(SSH)
+        (one,) = asker._sessions
+        for key, _ in selector.select(5):
+            key.data()
+        assert one.state.name == "GREETING"
+        ready = selector.select(5)
+        assert ready, "the greeting is there"
+        asleep = connection.GREETING_SECONDS / 2 + 0.1
+        with monkeypatch.context() as patched:
+            patched.setattr(connection.Connection, "_dial", lambda *_: None)
+            asker.tick()
+            assert one.state.name == "CONNECTING", "to the second address"
+            for key, _ in ready:
+                key.data()
+        assert one.state.name == "CONNECTING"
+        asker.close()
 
 
 def test_no_line_waits_for_the_one_before_to_be_acknowledged() -> None:

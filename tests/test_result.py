@@ -48,6 +48,18 @@ def test_an_interval_that_is_not_measured_yet_makes_no_checker_stale() -> None:
     assert result.of_contact(stated(500.0, 1, 2), "id-oslo").outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("up", "outcome"), [(300.0, Outcome.UNKNOWN), (300.1, Outcome.FAIL), (9000.0, Outcome.FAIL)]
+)
+def test_a_checker_is_not_stale_because_its_machine_was_off(up: float, outcome: Outcome) -> None:
+    """All nodes were off: none of them must find the others dead in its first round."""
+    contact = stated(3600.0, 1)
+    assert contact.statement
+    status = contact.statement.status._replace(up=up)
+    back = contact._replace(statement=contact.statement._replace(status=status))
+    assert result.of_contact(back, "id-oslo").outcome is outcome
+
+
 def test_the_text_says_what_is_wrong() -> None:
     assert result.of_contact(stated(610.0, 1), "x").text == (
         "its daemon answers, but its checker has finished no round for 10 min; they were 1 min apart"

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import codec, digest, effects, round, self_check, situation, verdict
+from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
+from dmonitor.core.incident import owed
 from dmonitor.core.model import (
     Answer,
+    Confirming,
     Contact,
+    Flake,
     Incident,
     Judgement,
     Kind,
@@ -42,15 +45,27 @@ class Clock:
     """A clock that moves while the round waits, or as a test says."""
 
     at: float = 5.0
+    began: float = 0.0
 
     def now(self) -> float:
         return NOW + self.at
 
     def elapsed(self) -> float:
-        return self.at
+        return self.at - self.began
+
+    def minute(self) -> int:
+        return MINUTE
 
     def text(self, at: float) -> str:
         return f"second {at - NOW:.0f}"
+
+
+MINUTE = 29_000_007  # by the wall clock
+
+
+def later(at: float) -> Clock:
+    """Return the clock of a round that began some seconds before `at`."""
+    return Clock(at, began=at - 5.0)
 
 
 @dataclasses.dataclass
@@ -61,6 +76,8 @@ class Played:
     saves: list[effects.Save] = dataclasses.field(default_factory=list)
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
+    latest: list[tuple[Incident, ...]] = dataclasses.field(default_factory=list)
+    observed: effects.Observe | None = None
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
@@ -179,10 +196,15 @@ def play(
     contacts_too: Sequence[Contact] = (),
     remembered: effects.NodeMemory | None = None,
     test_states: Mapping[Test, TestState] | None = None,
+    flakes: Mapping[Test, Result] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
+    sleeps_in: str = "",
     **settings: Any,
 ) -> Played:
-    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test."""
+    """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
+
+    The machine sleeps for an hour in the first effect of the kind `sleeps_in`.
+    """
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
     memory = effects.Memory(
@@ -228,15 +250,18 @@ def play(
             case effects.Complain(text):
                 played.complaints.append(text)
             case effects.Observe():
+                played.observed = effect
                 judgements, asked = judge(seen, effect.open)
                 greeted = [*contacts(heard_at(round_clock.at), peers), *contacts_too]
-                answer = effects.Observation(Node("me", "me"), judgements, greeted, asked)
+                me = Node("me", "me")
+                answer = effects.Observation(me, judgements, greeted, asked, flakes or {})
             case effects.Save():
                 played.saves.append(effect)
                 answer = stored
             case effects.HandOver(mails):
                 if effect is not handing_over:
                     handing_over = effect
+                    played.latest.append(effect.latest)
                     outcomes = [(address, mta(address)) for address in mails]
                     played.note_mails(mails)
                 answer = outcomes.pop(0)
@@ -245,6 +270,81 @@ def play(
             case effects.Greet():
                 played.greeted.append(round_clock.at)
                 answer = contacts(heard_at(round_clock.at), peers)
+        if type(effect).__name__ == sleeps_in:
+            sleeps_in = ""
+            round_clock.at += 3600.0
+
+
+# A machine that sleeps (R10).
+
+
+def slept(played: Played) -> bool:
+    """Return whether the round said once that it slept, and does not count as finished."""
+    if "round-slept" not in played.events():
+        return False
+    event, facts = played.notes[-1]
+    assert event == "round-slept" and 3605 <= facts["seconds"] <= 3610 and not played.all_taken
+    assert played.events().count("round-slept") == 1
+    finished = [save.node.finished for save in played.saves if save.node]
+    assert set(finished) <= {node_memory().finished}, "as the round before left it"
+    return True
+
+
+def test_what_was_seen_before_a_sleep_concludes_nothing() -> None:
+    """Nothing is opened, closed, told, heard or stored; the next round begins anew."""
+    incidents = [known("i", alert="me")]
+    for seen in (DOWN, UP):
+        awake = play(seen, incidents=incidents, heard=[states("peer", known("new"))])
+        assert not slept(awake) and awake.saves and "incident-heard" in awake.events()
+        round_of_sleep = play(
+            seen, incidents=incidents, heard=[states("peer", known("new"))], sleeps_in="Observe"
+        )
+        assert slept(round_of_sleep)
+        assert round_of_sleep.steps == ["Observe"] and round_of_sleep.rehearsed == []
+        assert round_of_sleep.events() == ["round-slept"]
+    assert not slept(play(UP, clock=Clock(effects.HARD_LIMIT))), "this long a round may take"
+    assert play(UP, clock=Clock(effects.HARD_LIMIT + 0.1)).steps == ["Observe"]
+
+
+def test_nothing_is_told_after_a_sleep() -> None:
+    """Another node has told it long ago, or it is over."""
+    told = play(DOWN, sleeps_in="Save")
+    assert slept(told) and told.steps == ["Observe", "Save"], "it was seen and stored before"
+    assert told.incident().is_open and told.incident().alert == "" and told.mails == []
+    assert told.rehearsed == []
+
+
+def test_what_was_taken_in_a_sleep_is_stored_and_counts_for_no_refusal() -> None:
+    both = play(
+        DOWN, addresses=(ONE, TWO), mta=lambda address: address == TWO, sleeps_in="HandOver"
+    )
+    assert slept(both) and both.incident().alert == "me" and both.rehearsed == []
+    assert list(both.outbox()) == [(ALERT, "new", ONE)], "what was refused is still owed"
+    refused = play(DOWN, mta=lambda _: False, sleeps_in="HandOver")
+    assert slept(refused) and refused.mails and refused.incident().alert == ""
+    assert [save.node.refused for save in refused.saves if save.node] == [0], "it was asleep"
+    awake = play(DOWN, mta=lambda _: False)
+    assert awake.node_memory().refused == 1
+
+
+def test_a_round_that_stays_greets_nobody_after_a_sleep() -> None:
+    def hears(at: float) -> Heard:
+        return [states("peer", *([known("new")] if at > 5.0 else []))]
+
+    awake = play(UP, once=False, heard=hears)
+    assert awake.greeted == [10.0, 20.0, 30.0] and awake.mails, "it stays, and tells what it hears"
+    waited = play(UP, once=False, heard=hears, sleeps_in="Wait")
+    assert slept(waited) and waited.greeted == [] and waited.mails == []
+    greeted = play(UP, once=False, heard=hears, sleeps_in="Greet")
+    assert slept(greeted) and greeted.greeted == [10.0] and greeted.mails == []
+    assert "incident-heard" not in greeted.events(), "a statement of an hour ago"
+
+
+def test_a_rehearsal_that_slept_says_nothing_of_this_node() -> None:
+    rehearsed = play(UP, sleeps_in="Rehearse")
+    assert slept(rehearsed) and len(rehearsed.rehearsed) == 1
+    assert rehearsed.complaints == [] and "trouble" not in rehearsed.events()
+    assert play(UP).complaints != [], "no peer answers"
 
 
 # The order of effects.
@@ -254,7 +354,14 @@ def test_a_quiet_round() -> None:
     quiet = play(UP, heard=[states("peer")], said={"peer": ()})
     assert quiet.steps == ["Observe", "Save"] and quiet.all_taken
     kept = quiet.node_memory()._replace(
-        nodes="", addresses="", troubles=(), reach=(), own_node_names=()
+        nodes="",
+        addresses="",
+        troubles=(),
+        reach=(),
+        own_node_names=(),
+        quorum=0,
+        confirm=0,
+        stated_settings=(),
     )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
@@ -270,6 +377,27 @@ def test_a_quiet_round() -> None:
     assert quiet.node_memory().nodes == digest.digest(
         ["me me", "peer peer", "z z"]
     ) and quiet.node_memory().addresses == digest.digest([ONE])
+
+
+def test_flakes_are_logged_and_counted_and_change_nothing() -> None:
+    first = Result(Outcome.FAIL, "refused", 0.2)
+    once = play(UP, flakes={TEST: first})
+    assert once.steps == ["Observe", "Save"] and once.mails == []
+    facts = {"test": str(TEST), "result": "FAIL", "seconds": 0.2, "text": "refused"}
+    assert [fact for event, fact in once.notes if event == "flake"] == [facts]
+    assert once.node_memory().flakes == (Flake(TEST, 1, NOW + 5.0, "refused"),)
+    remembered = node_memory(flakes=once.node_memory().flakes)
+    again = play(UP, remembered=remembered, flakes={TEST: Result(Outcome.TIMEOUT)})
+    assert again.node_memory().flakes == (Flake(TEST, 2, NOW + 5.0, "TIMEOUT"),)
+    quiet = play(UP, remembered=remembered)
+    assert quiet.node_memory().flakes == remembered.flakes and "flake" not in quiet.events()
+
+
+def test_flakes_of_a_removed_test_are_forgotten_unless_it_cannot_be_read() -> None:
+    remembered = node_memory(flakes=(Flake(TEST, 3, NOW - 60.0, "refused"),))
+    assert play(None, remembered=remembered).node_memory().flakes == ()
+    unread = play(None, remembered=remembered, complete=False)
+    assert unread.node_memory().flakes == remembered.flakes
 
 
 def test_what_an_earlier_version_remembered_does_no_harm() -> None:
@@ -765,8 +893,11 @@ def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     )
 
 
-def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -> None:
+def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One address took the alert, another refused it; 10 s later a peer has seen the end of it."""
+    monkeypatch.setattr(telling, "LETTER_INTERVAL", 0.0)
     early = play(
         DOWN,
         once=False,
@@ -783,6 +914,21 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round() -
     assert early.outbox() == {(ALERT, "new", TWO): 1, (RECOVERY, "new", TWO): 0}, (
         "both are owed, and go out together"
     )
+
+
+def test_a_recovery_waits_a_minute_for_its_alert_to_arrive() -> None:
+    """A mail system that stands takes both, and may deliver them in any order."""
+    closed = known("a", closed=NOW - 5.0, alert="me")
+    clock = Clock()
+    told = play(UP, incidents=[closed._replace(told_at=NOW - 40.0)], clock=clock, once=False)
+    assert told.mails == [{ONE: [(RECOVERY, "a")]}]
+    assert 20.0 <= clock.at < 36.0, "it was handed over as soon as the minute was over"
+    early = play(UP, incidents=[closed._replace(told_at=NOW - 10.0)], once=False)
+    assert early.mails == [], "the next round hands it over"
+    both = known("a", closed=NOW - 5.0, told_at=NOW - 5.0)
+    assert play(UP, incidents=[both], once=False).mails == [{ONE: [(ALERT, "a"), (RECOVERY, "a")]}]
+    once = play(UP, incidents=[closed._replace(told_at=NOW - 10.0)])
+    assert once.mails == [{ONE: [(RECOVERY, "a")]}], "--once waits for nothing"
 
 
 def test_a_reminder_that_was_refused_is_replaced_by_the_next() -> None:
@@ -835,18 +981,18 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         None,
     )
     for seconds, complaints in ((60.0, 0), (3540.0, 0), (3600.0, 1)):
-        later = play(UP, clock=Clock(5.0 + seconds), remembered=node_memory(troubles=(known,)))
+        then = play(UP, clock=later(5.0 + seconds), remembered=node_memory(troubles=(known,)))
         assert (
-            len(later.complaints) == complaints and later.events().count("trouble") == complaints
+            len(then.complaints) == complaints and then.events().count("trouble") == complaints
         ), seconds
-        assert later.node_memory().troubles[0].since == known.since
+        assert then.node_memory().troubles[0].since == known.since
 
 
 def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     )
@@ -856,14 +1002,14 @@ def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     ]
     (ended,) = over.node_memory().troubles
     assert ended.ended == NOW + 605.0
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=(ended,)))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=(ended,)))
     assert again.complaints == [], "not twice in an hour"
     assert again.node_memory().troubles[0].since == NOW + 665.0
 
 
 def test_a_new_text_is_logged_and_not_complained_of() -> None:
     (known,) = play(UP, peers=3).node_memory().troubles
-    changed = play(UP, clock=Clock(65.0), peers=2, remembered=node_memory(troubles=(known,)))
+    changed = play(UP, clock=later(65.0), peers=2, remembered=node_memory(troubles=(known,)))
     assert changed.complaints == [] and changed.events().count("trouble") == 1
 
 
@@ -886,7 +1032,7 @@ def test_drift_is_a_warning_and_no_complaint() -> None:
     )
     drifted = play(
         UP,
-        clock=Clock(305.0),
+        clock=later(305.0),
         heard=[other],
         remembered=node_memory(troubles=first.node_memory().troubles),
     )
@@ -995,11 +1141,11 @@ def test_blind_once_more_within_the_hour_is_logged_and_not_complained_of() -> No
     (known,) = play(UP).node_memory().troubles
     over = play(
         UP,
-        clock=Clock(605.0),
+        clock=later(605.0),
         heard=[states("peer"), states("z")],
         remembered=node_memory(troubles=(known,)),
     ).node_memory()
-    again = play(UP, clock=Clock(665.0), remembered=node_memory(troubles=over.troubles))
+    again = play(UP, clock=later(665.0), remembered=node_memory(troubles=over.troubles))
     assert again.events().count("trouble") == 1 and again.complaints == []
 
 
@@ -1007,7 +1153,7 @@ def test_one_line_says_all_that_lasts() -> None:
     (known,) = play(UP).node_memory().troubles
     mute = known._replace(kind="no-address", said=NOW - 3600.0)
     both = play(
-        UP, clock=Clock(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
+        UP, clock=later(665.0), remembered=node_memory(troubles=(known, mute)), addresses=()
     )
     (line,) = both.complaints
     assert "no peer answers" in line and "alert.d names no address" in line
@@ -1046,3 +1192,126 @@ def test_what_changes_is_stored_with_its_evidence_and_what_does_not_is_not() -> 
     assert [standing.since for save in new.saves for standing in save.test_states.values()] == [
         change.at
     ]
+
+
+# A node that was away.
+
+BEFORE = NOW - 1200.0  # when the ghost was seen last
+
+
+def ghost(**facts: Any) -> Incident:
+    """Return an open incident that was told long ago, as its holder has it."""
+    return known("ghost", alert="me", began=BEFORE, seen=BEFORE, **facts)
+
+
+def test_a_ghost_that_a_peer_states_does_not_pass_for_the_new_incident() -> None:
+    """A node that was away is back in the very minute in which the test fails again."""
+    back = states("peer", ghost(), finished=NOW - 1300.0)
+    told = play(DOWN, heard=[back])
+    assert told.mails == [{ONE: [(ALERT, "new")]}]
+    assert not any("ghost" in each.ids for save in told.saves for each in save.incidents)
+
+
+def test_a_node_that_is_back_takes_its_own_old_incident_for_over() -> None:
+    """A peer was there all the time, and does not hold it."""
+    told = play(DOWN, incidents=[ghost()], heard=[states("peer")])
+    assert told.mails == [{ONE: [(ALERT, "new")]}]
+    over = told.incident("ghost")
+    assert over.overtaken and over.closed == NOW + 5.0 and owed(over) == ()
+
+
+@pytest.mark.parametrize("peer", ["holds it", "was away", "is silent", "lacks the test"])
+def test_it_goes_on_if_nobody_knows_better(peer: str) -> None:
+    heard = {
+        "holds it": [states("peer", ghost())],
+        "was away": [states("peer", finished=NOW - 1300.0)],
+        "is silent": [],
+        "lacks the test": [states("peer")._replace(tests=frozenset())],
+    }
+    told = play(DOWN, incidents=[ghost()], heard=heard[peer])
+    assert told.mails == [] and told.incident("ghost").is_open
+    assert told.incident("ghost").seen == NOW + 5.0
+
+
+def test_a_fresh_incident_goes_on_whatever_peers_hold() -> None:
+    fresh = known("mine", alert="me", seen=NOW - 100.0)
+    told = play(DOWN, incidents=[fresh], heard=[states("peer")])
+    assert told.mails == [] and told.incident("mine").is_open
+
+
+# Several nodes count.
+
+
+def test_confirm_goes_on_from_what_a_living_peer_counted() -> None:
+    row = Confirming(TEST, 2, NOW - 70.0)
+    peer = states("peer")._replace(confirming=(row,))
+    third = play(DOWN, heard=[peer], confirm=3)
+    assert third.mails == [{ONE: [(ALERT, "new")]}]
+    assert third.incident().began == NOW - 70.0, "it began with the first of them"
+    first = play(DOWN, heard=[states("peer")], confirm=3)
+    assert first.mails == []
+    assert first.node_memory().confirming == (Confirming(TEST, 1, NOW + 5.0),)
+    late = states("peer", finished=NOW - 400.0)._replace(confirming=(row,))
+    assert play(DOWN, heard=[late], confirm=3).mails == [], "its checker does not run"
+    own = play(DOWN, heard=[states("peer")], confirm=3, remembered=node_memory(confirming=(row,)))
+    assert own.mails == [{ONE: [(ALERT, "new")]}]
+    up = play(UP, heard=[states("peer")], confirm=3, remembered=node_memory(confirming=(row,)))
+    assert up.node_memory().confirming == (), "a row ends with another verdict"
+
+
+def test_the_largest_confirm_of_any_node_holds() -> None:
+    cautious = states("peer", confirm=2)
+    assert play(DOWN, heard=[cautious]).mails == []
+    assert play(DOWN, heard=[states("peer", confirm=1)]).mails != []
+
+
+def test_the_quorum_of_the_last_round_holds_until_the_peers_are_heard() -> None:
+    remembered = node_memory(stated_settings=(("peer", 3, 1), ("gone", 3, 1)))
+    told = play(DOWN, remembered=remembered)
+    assert told.observed and told.observed.quorum == 3
+    assert told.node_memory().stated_settings == (("peer", 3, 1),), "gone left nodes.txt"
+    huge = node_memory(stated_settings=(("peer", 100, 1),))
+    capped = play(DOWN, remembered=huge)
+    assert capped.observed and capped.observed.quorum == 3, "there are three sites"
+    without = play(DOWN, heard=[states("peer")])
+    assert without.observed and without.observed.quorum == 2
+
+
+def test_what_is_told_late_comes_with_what_is_open_now() -> None:
+    """An address that refused the recovery gets it, while a newer incident is open."""
+    old = known("old", alert="me", closed=NOW - 900.0, recovery="me")
+    newer = known("newer", alert="peer", seen=NOW - 60.0)
+    left = Notification(RECOVERY, old, ONE, NOW - 900.0, 3)
+    told = play(DOWN, incidents=[old, newer], outbox=[left], heard=[states("peer", newer)])
+    assert told.mails == [{ONE: [(RECOVERY, "old")]}]
+    assert [each.ids for each in told.latest[0]] == [("newer",)]
+
+
+# What is left over of an incident that is over.
+
+
+def test_an_alert_that_is_left_over_waits_for_its_recovery() -> None:
+    """One mail tells both: another node is about to tell the end to every address."""
+    over = known("i", alert="me", closed=NOW - 5.0)
+    left = Notification(ALERT, over, TWO, NOW - 90.0, 1)
+    first = states("a", over)
+    waits = play(
+        UP, incidents=[over], outbox=[left], heard=[first], addresses=(ONE, TWO), confirm=1
+    )
+    assert waits.mails == [] and waits.outbox([left]) == {(ALERT, "i", TWO): 1}
+    speaks = play(
+        UP, incidents=[over], outbox=[left], heard=[states("peer", over)], addresses=(ONE, TWO)
+    )
+    assert speaks.mails == [{ONE: [(RECOVERY, "i")], TWO: [(RECOVERY, "i"), (ALERT, "i")]}]
+    told = play(
+        UP,
+        incidents=[over],
+        outbox=[left],
+        addresses=(ONE, TWO),
+        heard=[states("a", over._replace(recovery="a"))],
+    )
+    assert told.mails == [] and told.outbox([left]) == {}, "that node tells it, or owes it"
+    away = states("a", over._replace(recovery="a"), finished=NOW - 900.0)
+    instead = play(UP, incidents=[over], outbox=[left], addresses=(ONE, TWO), heard=[away])
+    assert instead.mails == [{TWO: [(RECOVERY, "i")]}], "it may not have reached the address"
+    assert instead.outbox([left]) == {}

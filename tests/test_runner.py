@@ -20,7 +20,7 @@ from local_nodes import wait_until
 from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
-from dmonitor.execution import load_gate, plugin, processes
+from dmonitor.execution import load_gate, plugin, processes, supervisor
 from dmonitor.execution.plugin_process import PluginProcess
 from dmonitor.execution.runner import Runner
 
@@ -151,6 +151,36 @@ def test_a_slow_plugin_delays_no_other(bench: Bench) -> None:
     bench.submit("slow1", "slow2", "quick")
     bench.loop()
     assert bench.finished["quick"] - began < 1 < bench.finished["slow1"] - began
+
+
+def test_a_plugin_that_slept_over_its_limit_is_no_failing_vote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had not all of its time. A machine that wakes up must not say TIMEOUT of all that ran."""
+    monkeypatch.setattr(supervisor, "_SLEEP_SECONDS", 0.3)
+    bench = Bench(tmp_path)
+    stopped = bench.runner._supervisor_pid
+    try:
+        bench.write("hangs", f"echo FAIL of before; exec sleep {LONG}")
+        bench.write("ends", "sleep 0.5; echo FAIL of before")
+        bench.submit("hangs", "ends")
+        wait_until(lambda: len(strays()) == 1, 1.0)
+        os.kill(stopped, signal.SIGSTOP)
+        time.sleep(LIMIT + 0.5)
+        os.kill(stopped, signal.SIGCONT)
+        bench.loop()
+        for name in ("hangs", "ends"):
+            assert bench.results[name].outcome is Outcome.UNKNOWN, bench.results[name]
+            assert "slept" in bench.results[name].text
+            assert bench.results[name].duration > LIMIT
+        assert not strays()
+        bench.submit("hangs")
+        bench.loop()
+        assert bench.results["hangs"].outcome is Outcome.TIMEOUT, "awake again"
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+        bench.runner.close()
+        bench.selector.close()
 
 
 def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Path) -> None:

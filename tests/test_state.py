@@ -119,7 +119,7 @@ def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
         recovery="x",
         alert="y",
     )
-    test_states = {TEST: TestState(Verdict.DOWN, Outcome.TIMEOUT, NOW, 2), closed.test: TestState()}
+    test_states = {TEST: TestState(Verdict.DOWN, Outcome.TIMEOUT, NOW), closed.test: TestState()}
     left = Notification(Kind.ALERT, RICH, "root", NOW, 2)
     said = {
         "rome": (Silence("www.example.com", "http", NOW + 60.0), Silence("www.example.com")),
@@ -172,6 +172,11 @@ _incidents = st.builds(
     st.booleans(),
     _times,
     st.booleans(),
+    overtaken=st.booleans(),
+    again=st.integers(0, 99),
+    told_at=_times,
+    minute=st.integers(0, 10**8),
+    seen=_times,
 )  # fmt: skip
 
 

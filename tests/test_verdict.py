@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmonitor.core import verdict
-from dmonitor.core.model import Answer, Node, Outcome, Result, Verdict, Vote
+from dmonitor.core.model import (
+    Answer,
+    Contact,
+    Node,
+    NodeStatus,
+    Outcome,
+    Result,
+    Statement,
+    Verdict,
+    Vote,
+)
 
 SEEN = [*Outcome, None]  # None: no answer
 
@@ -220,3 +230,16 @@ def test_place() -> None:
         "b": "y",
     }
     assert verdict.voting_sites([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
+
+
+def test_the_largest_quorum_of_any_node_holds() -> None:
+    def contact(name: str, quorum: int) -> Contact:
+        status = NodeStatus(name, f"id-{name}", 0.0, quorum=quorum)
+        return Contact(Node(name, name), f"id-{name}", "", Statement(status))
+
+    silent = Contact(Node("c", "c"), reason="refused")
+    assert verdict.largest_quorum(2, [contact("a", 3), contact("b", 0), silent], 9) == 3
+    assert verdict.largest_quorum(2, [contact("a", 1)], 9) == 2
+    assert verdict.largest_quorum(2, [], 9) == 2
+    assert verdict.largest_quorum(2, [contact("a", 100)], 3) == 3, "no peer ends all alerts"
+    assert verdict.largest_quorum(5, [contact("a", 100)], 3) == 5, "our operator may"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-import time
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+from dmonitor.base import clock
 
 ADDRESS_LIMIT = 16  # addresses of one name that count
 _DISCARD_PORT = 9  # any port would do: no packet is sent
@@ -97,10 +98,10 @@ def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Lookup]:
     found = dict.fromkeys(names, no_answer)
     for name in names:
         threading.Thread(target=answer, args=(name,), daemon=True).start()
-    deadline = time.monotonic() + patience
+    deadline = clock.uptime() + patience
     with contextlib.suppress(queue.Empty):
         for _ in names:
-            time_left = max(0.0, deadline - time.monotonic())
+            time_left = max(0.0, deadline - clock.uptime())
             name, lookup = answers.get(timeout=time_left)
             found[name] = lookup
     return found

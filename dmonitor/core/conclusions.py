@@ -5,11 +5,31 @@ Pure. The rules are those of `incident` (R4); this applies them to every test an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 
 from dmonitor.core import round_log
-from dmonitor.core.incident import advance, flap, owed, remove
-from dmonitor.core.model import Change, Incident, Judgement, Test, TestState
+from dmonitor.core.incident import (
+    advance,
+    confirm_down,
+    flap,
+    name_minute,
+    open_incident,
+    overtake,
+    owed,
+    remove,
+    why_open,
+)
+from dmonitor.core.model import (
+    Change,
+    Confirming,
+    Incident,
+    Judgement,
+    Statement,
+    Test,
+    TestState,
+    Verdict,
+)
 from dmonitor.core.situation import Situation
 
 
@@ -31,6 +51,10 @@ class Conclusions:
         self._note = situation.note
         self._remembered = remembered
         self._fresh_id = fresh_id
+        self._now = situation.clock.now()
+        self._confirming: list[Confirming] = []
+        # The tests that pass here and whose incident cannot close, because too many are silent.
+        self.unconfirmed_recoveries: list[Test] = []
         # The states that are not what they were, and what has changed for the history.
         self.test_states: dict[Test, TestState] = {}
         self.changes: list[Change] = []
@@ -47,34 +71,22 @@ class Conclusions:
 
         `open_before` has the incidents that were open before the peers were heard.
         """
-        now = self._situation.clock.now()
         for test, judgement in judgements.items():
-            before = self._remembered.get(test, TestState(since=now))
-            incident = self._ledger.open_for(test)
-            closed_elsewhere = incident is None and test in open_before
-            fresh_id = ""
-            if test in asked and not closed_elsewhere:
-                fresh_id = self._fresh_id()
-            # Without the peers' answers an incident that was only heard of cannot be judged.
-            judged_incident = None
-            if test in asked:
-                judged_incident = incident
-            after, incident_after = advance(
-                test,
-                before,
-                judged_incident,
-                judgement,
-                confirm=self._situation.config.confirm,
-                now=now,
-                fresh_id=fresh_id,
-            )
-            self._remember(Change(test, now, judgement), before, after)
+            before = self._remembered.get(test, TestState(since=self._now))
+            after = _next_state(before, judgement, self._now)
+            self._remember(Change(test, self._now, judgement), before, after)
             round_log.note_judgement(self._note, test, before, after, judgement)
-            if closed_elsewhere:
+            incident = self._ledger.open_for(test)
+            if incident is None and test in open_before:
+                # Nothing opens now: what this round has seen may be what has just closed.
                 self._note_closed_elsewhere(open_before[test], judgement, test in asked)
-            if incident_after is not None and incident_after != incident:
-                self._ledger.put(incident_after)
-                round_log.note_incident(self._note, incident, incident_after, judgement)
+                continue
+            # Without the peers' answers an incident that was only heard of cannot be judged.
+            if test in asked:
+                self._conclude_asked(test, incident, judgement)
+        node_memory = self._situation.node_memory
+        confirming = tuple(sorted(self._confirming))
+        self._situation.node_memory = node_memory._replace(confirming=confirming)
 
     def _remember(self, change: Change, before: TestState, after: TestState) -> None:
         """Keep the state of a test if it is new, and `change` for the history if it is one."""
@@ -84,6 +96,57 @@ class Conclusions:
         has_moved = after.verdict is not before.verdict
         if is_new or has_moved or after.own_outcome is not before.own_outcome:
             self.changes.append(change)
+
+    def _conclude_asked(self, test: Test, incident: Incident | None, judgement: Judgement) -> None:
+        """Continue the open `incident` of a test that the peers were asked about, or open one."""
+        if incident and judgement.verdict is Verdict.DOWN and self._is_over_elsewhere(incident):
+            self._ledger.put(overtake(incident, self._now))
+            self._note("info", "incident-overtaken", test=str(test), incident=incident.id)
+            incident = None
+        if incident:
+            if why_open(incident, judgement) == "silent":
+                self.unconfirmed_recoveries.append(test)
+            self._put(incident, advance(incident, judgement, self._now), judgement)
+        elif judgement.verdict is Verdict.DOWN:
+            self._confirm(test, judgement)
+
+    def _put(self, before: Incident | None, after: Incident, judgement: Judgement) -> None:
+        """Keep an incident if it has changed, and log that it has opened or closed."""
+        if after != before:
+            self._ledger.put(after)
+            round_log.note_incident(self._note, before, after, judgement)
+
+    def _confirm(self, test: Test, judgement: Judgement) -> None:
+        """Count a DOWN verdict; open an incident if `confirm` nodes' rounds have come to one."""
+        own = self._situation.own_confirming.get(test)
+        heard = self._situation.heard_confirming(test)
+        confirming = confirm_down(test, own, heard, self._now)
+        if confirming.downs < self._situation.confirm():
+            self._confirming.append(confirming)
+            return
+        self._put(None, self._open(confirming, judgement), judgement)
+
+    def _open(self, confirming: Confirming, judgement: Judgement) -> Incident:
+        """Return an incident that opens now, named by a minute that no earlier one has."""
+        taken = [incident.minute for incident in self._ledger if incident.test == confirming.test]
+        return open_incident(
+            confirming,
+            judgement,
+            now=self._now,
+            fresh_id=self._fresh_id(),
+            minute=name_minute(self._situation.clock.minute(), taken),
+        )
+
+    def _is_over_elsewhere(self, incident: Incident) -> bool:
+        """Return whether this node was away, and a peer that was not does not hold `incident`.
+
+        Then the test was well meanwhile, and what this node sees fail now is new.
+        """
+        situation = self._situation
+        if self._ledger.is_present(incident, self._now):
+            return False
+        peers = situation.living_peers(incident.test)
+        return bool(peers) and not any(_holds(statement, incident) for statement in peers)
 
     def _note_closed_elsewhere(
         self, incident: Incident, judgement: Judgement, was_asked: bool
@@ -120,18 +183,46 @@ class Conclusions:
 
     def find_flapping(self, judgements: Mapping[Test, Judgement]) -> None:
         """Begin or end the flapping of each test that was judged in this round."""
-        now = self._situation.clock.now()
+        situation = self._situation
         incidents_of: dict[Test, list[Incident]] = {}
         for incident in self._ledger:
             incidents_of.setdefault(incident.test, []).append(incident)
         for test, incidents in incidents_of.items():
             if test not in judgements:
                 continue
-            flapping = flap(test, incidents, judgements[test], now, self._fresh_id())
+            began = Confirming(test, 1, self._now)
+            flapping = flap(
+                incidents,
+                judgements[test],
+                slowest=situation.slowest,
+                now=self._now,
+                open_now=functools.partial(self._open, began, judgements[test]),
+            )
             if flapping is None:
                 continue
-            if flapping.is_open and not self._situation.config.flapping:
+            is_new = flapping.is_open and self._ledger.open_for(test, flapping=True) is None
+            if is_new and not situation.config.flapping:
                 continue  # the operator does not want to hear of it
             self._ledger.put(flapping)
-            event = "flapping" if flapping.is_open else "steady"
-            self._note("info", event, test=str(test), incident=flapping.id)
+            if is_new or not flapping.is_open:
+                event = "flapping" if is_new else "steady"
+                self._note("info", event, test=str(test), incident=flapping.id)
+
+
+def _next_state(before: TestState, judgement: Judgement, now: float) -> TestState:
+    """Return the state of a test after a round with `judgement`."""
+    own_result = judgement.answers[0].result
+    after = before._replace(verdict=judgement.verdict)
+    if judgement.verdict is not before.verdict:
+        after = after._replace(since=now)
+    if own_result is not None:
+        after = after._replace(own_outcome=own_result.outcome)
+    return after
+
+
+def _holds(statement: Statement, incident: Incident) -> bool:
+    """Return whether a peer states that it holds `incident`, and that it is open."""
+    for stated in statement.incidents:
+        if stated.is_open and not set(stated.ids).isdisjoint(incident.ids):
+            return True
+    return False

@@ -24,6 +24,10 @@ from dmonitor.core.model import (
     TestState,
 )
 
+SLOWEST_INTERVAL = 1440  # minutes; a node that states more is not waited for longer
+# Seconds that a round may take. After that it ends, and concludes nothing (R10).
+HARD_LIMIT = 55.0
+
 
 class NodeMemory(NamedTuple):
     """What a node remembers of its own rounds. The state keeps it as JSON, by these names."""
@@ -52,6 +56,24 @@ class NodeMemory(NamedTuple):
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
     own_node_names: tuple[model.NodeName, ...] = ()
+    # The tests that are DOWN and have no incident yet.
+    confirming: tuple[model.Confirming, ...] = ()
+    # Each node of nodes.txt that has stated its settings quorum and confirm, with these.
+    stated_settings: tuple[tuple[model.NodeName, int, int], ...] = ()
+    # Its settings of these names, which decide when an incident opens and closes.
+    quorum: int = 0
+    confirm: int = 0
+    # The incidents that owe what it might not tell for a while: a mail is not late because of that.
+    quiet: tuple[model.Quiet, ...] = ()
+
+    def slowest_interval(self) -> int:
+        """Return the largest interval of this node and those that it greeted, in minutes."""
+        intervals = [election.interval(self.begins)]
+        intervals += [status.interval for status in self.heard]
+        return min(max(intervals), SLOWEST_INTERVAL)
+
+    # The flakes of each test that had one, in the order of the tests.
+    flakes: tuple[model.Flake, ...] = ()
 
     def status(
         self,
@@ -62,6 +84,7 @@ class NodeMemory(NamedTuple):
         tests: str = "",
         stores: bool = True,
         wall: float = 0.0,
+        up: float = float("inf"),
     ) -> NodeStatus:
         """Return what this node states of itself at `now`.
 
@@ -83,6 +106,9 @@ class NodeMemory(NamedTuple):
             troubles=tuple(trouble.kind for trouble in self.troubles if trouble.ended is None),
             version=__version__,
             wall=wall,
+            quorum=self.quorum,
+            confirm=self.confirm,
+            up=up,
         )
 
 
@@ -100,7 +126,9 @@ def statement_of(
     """
     lasting = [silence for silence in silences if silence.until is None or silence.until > now]
     stated = [incident for incident in incidents if not incident.removed]
-    return model.Statement(status, node_memory.heard, tuple(lasting), tuple(stated))
+    return model.Statement(
+        status, node_memory.heard, tuple(lasting), tuple(stated), confirming=node_memory.confirming
+    )
 
 
 class Memory(NamedTuple):
@@ -158,6 +186,10 @@ class Observe(NamedTuple):
     open: frozenset[Test]
     # The incidents that are known here, whose ids a peer need not explain.
     incidents: tuple[Incident, ...]
+    # What a quorum is, as far as is known before the peers are greeted; the largest one holds.
+    quorum: int
+    # What no peer can make it larger than: the number of sites.
+    sites: int = 100
 
 
 class Rehearse(NamedTuple):
@@ -208,6 +240,8 @@ class HandOver(NamedTuple):
     """
 
     mails: Mapping[str, Sequence[Notification]]
+    # The open incidents of the tests that a mail is about: each mail tells how the test is now.
+    latest: tuple[Incident, ...] = ()
 
 
 class Wait(NamedTuple):
@@ -235,6 +269,8 @@ class Observation(NamedTuple):
     contacts: Sequence[Contact]
     # The tests that the peers were asked about.
     asked: frozenset[Test]
+    # The first look of each test that failed at first, and passed when it was looked at again.
+    flakes: Mapping[Test, model.Result] = MappingProxyType({})
 
 
 class RoundClock(Protocol):
@@ -246,6 +282,10 @@ class RoundClock(Protocol):
 
     def elapsed(self) -> float:
         """Return the seconds since this round began."""
+        ...
+
+    def minute(self) -> int:
+        """Return the minutes since the epoch, by the wall clock."""
         ...
 
     def text(self, at: float, /) -> str:

@@ -16,7 +16,6 @@ from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
-RELAYED_SECONDS = 120.0  # for which a peer's word that it greeted another node counts
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -35,6 +34,8 @@ class Candidate(NamedTuple):
     ids: frozenset[str] = frozenset()  # of the incidents that it lists
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
     hears_me: bool = False  # it greeted this node in its last round
+    relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
+    closed_ids: frozenset[str] = frozenset()  # of the incidents that it lists as over
 
 
 def interval(begins: Sequence[float]) -> int:
@@ -60,6 +61,11 @@ def living_limit(status: NodeStatus) -> float:
     return status.interval * 60 + LIVING_GRACE
 
 
+def is_at_work(status: NodeStatus) -> bool:
+    """Return whether the last round of a node was recent when it stated this."""
+    return status.at - status.finished <= living_limit(status)
+
+
 def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
     """Return the sort key of a living node; the node with the smallest one speaks.
 
@@ -72,25 +78,38 @@ def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
 def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidate]:
     """Return the peers that made the `statements` of this round, and those that they greeted."""
     by_id: dict[str, Candidate] = {}
-    relayed: list[NodeStatus] = []
+    relayed: list[Candidate] = []
     for statement in statements:
         node_id = statement.status.node_id
         by_id[node_id] = _greeted_candidate(me, statement)
-        relayed.extend(statement.heard)
+        # It says so until it has finished its next round.
+        relayed_for = living_limit(statement.status)
+        for status in statement.heard:
+            relayed.append(Candidate(status, relayed_for=relayed_for))
     # A peer speaks for itself; of the others the latest word counts.
-    relayed.sort(key=lambda status: status.at, reverse=True)
-    for status in relayed:
-        by_id.setdefault(status.node_id, Candidate(status))
+    relayed.sort(key=lambda candidate: candidate.status.at, reverse=True)
+    for candidate in relayed:
+        by_id.setdefault(candidate.status.node_id, candidate)
     by_id.pop(me.node_id, None)
     return list(by_id.values())
 
 
 def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
     ids: set[str] = set()
+    closed_ids: set[str] = set()
     for incident in statement.incidents:
         ids.update(incident.ids)
+        if incident.closed is not None:
+            closed_ids.update(incident.ids)
     hears_me = any(status.node_id == me.node_id for status in statement.heard)
-    return Candidate(statement.status, True, frozenset(ids), statement.tests, hears_me)
+    return Candidate(
+        statement.status,
+        greeted=True,
+        ids=frozenset(ids),
+        closed_ids=frozenset(closed_ids),
+        tests=statement.tests,
+        hears_me=hears_me,
+    )
 
 
 def choose(
@@ -159,7 +178,7 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
     why_silent = _why_silent(peer.status, peer.status.at)
     if why_silent:
         return why_silent
-    if not peer.greeted and now - peer.status.at > RELAYED_SECONDS:
+    if not peer.greeted and now - peer.status.at > peer.relayed_for:
         return "not reached"
     if incident is None:
         return ""
@@ -175,8 +194,12 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
     if peer.tests is not None and test.host != names.NODE and test not in peer.tests:
         return "lacks the test"
     had_time = now - incident.held >= living_limit(peer.status)
-    if had_time and peer.ids.isdisjoint(incident.ids):
+    if not had_time:
+        return ""
+    if peer.ids.isdisjoint(incident.ids):
         return "does not list it"
+    if incident.closed is not None and peer.closed_ids.isdisjoint(incident.ids):
+        return "does not list that it is over"
     return ""
 
 

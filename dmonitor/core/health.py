@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import verdict
+from dmonitor.core import election, verdict
 from dmonitor.core.model import (
     Contact,
     Judgement,
@@ -45,6 +45,10 @@ QUIET_AT_FIRST = {
     "unanswered": 300.0,
     "no-peers": 300.0,
     "no-address": 300.0,
+    # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
+    "stale-peer": 240.0,
+    "settings-differ": 300.0,
+    "unconfirmed-recovery": 300.0,
     "drift": 300.0,
 }
 _ITEMS_NAMED = 10  # in one text
@@ -60,10 +64,11 @@ class HealthInput(NamedTuple):
     judgements: Mapping[Test, Judgement]  # of this round
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
-    quorum: int
+    quorum: int  # the largest of all nodes: that one holds
     rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
+    unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
 
     @property
     def others(self) -> list[Contact]:
@@ -179,6 +184,48 @@ def _late_nodes(seen: HealthInput) -> set[Test]:
     return late
 
 
+def _unconfirmed_recovery(seen: HealthInput, now: float) -> str:
+    if not seen.unconfirmed_recoveries:
+        return ""
+    tests = _listed(seen.unconfirmed_recoveries)
+    return (
+        f"too many sites are silent to confirm that these are UP again: {tests};"
+        " their incidents stay open until more sites answer, or are no longer in nodes.txt"
+    )
+
+
+def _stale_peer(seen: HealthInput, now: float) -> str:
+    """Name the peers whose daemon answers and whose checker does not run, if no quorum can."""
+    stale = []
+    for contact in seen.reached:
+        judgement = seen.judgements.get(node_test(contact.node.name))
+        if judgement is None or judgement.verdict is not Verdict.UNCONFIRMED:
+            continue
+        # It may have been silent when it was judged, and be back since.
+        if contact.statement and not election.is_at_work(contact.statement.status):
+            stale.append(contact.node.name)
+    if not stale:
+        return ""
+    return f"no rounds are run on {_listed(stale)}, and no other node can confirm that"
+
+
+def _settings_differ(seen: HealthInput, now: float) -> str:
+    """Name the nodes that have another quorum or confirm: the larger one holds meanwhile."""
+    differences = []
+    for contact in seen.reached:
+        if contact.statement is None:
+            continue
+        theirs = contact.statement.status
+        for name in ("quorum", "confirm"):
+            number = getattr(theirs, name)
+            if number and number != getattr(seen.status, name):
+                differences.append(f"{contact.node.name} has {name} = {number}")
+    if not differences:
+        return ""
+    ours = f"this node has quorum = {seen.status.quorum}, confirm = {seen.status.confirm}"
+    return f"{ours}; {_listed(differences)}: while they differ, the larger number holds"
+
+
 def _no_daemon(seen: HealthInput, now: float) -> str:
     if not seen.no_daemon:
         return ""
@@ -266,6 +313,9 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-peers": _no_peers,
     "isolated": _isolated,
     "no-quorum": _no_quorum,
+    "stale-peer": _stale_peer,
+    "settings-differ": _settings_differ,
+    "unconfirmed-recovery": _unconfirmed_recovery,
     SUSPECT: _suspect,
     "untestable": _untestable,
     "no-daemon": _no_daemon,

@@ -6,70 +6,136 @@ nodes meet. `election` chooses the node that tells what is owed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from dmonitor.core.model import Incident, Judgement, Kind, Test, TestState, Verdict, Vote
+from dmonitor.core.model import Confirming, Incident, Judgement, Kind, Test, Verdict, Vote
 
-# Seconds for which a site that failed when it was last heard, and is silent now, counts as failing.
-SILENT_SITE_GRACE = 300.0
+# Seconds for which a site counts as failing that failed when it was last heard, and is silent now.
+SILENT_SITE_GRACE = 86400.0
 # Seconds after its last change for which a closed incident is listed, and counted for flapping.
 LISTED_SECONDS = 3600.0
+# Seconds for which an incident is fresh after a quorum was last seen to fail.
+FRESH_SECONDS = 300.0
+# What holds for some seconds holds for so many rounds of the slowest node at least.
+ROUNDS_GRANTED = 3
+# Minutes that nodes may be apart and still call an incident the same: see `name_minute`.
+MINUTES_WINDOW = 10
 FLAPPING_CHANGES = 6  # so many changes of one test are not flapping yet
 FLAPPING_WINDOW = 1800.0  # seconds within which changes are counted
 FLAPPING_ENDS_AFTER = 900.0  # seconds without a change
+ROUND_JITTER = 30.0  # seconds by which the third round may come early
 
 Failed = tuple[tuple[str, float], ...]  # sites, each with the time it was last heard to fail
 
 
-def advance(
-    test: Test,
-    before: TestState,
-    incident: Incident | None,
-    judgement: Judgement,
-    *,
-    confirm: int,
-    now: float,
-    fresh_id: str,
-) -> tuple[TestState, Incident | None]:
-    """Take `test` one round further; return its new state and its incident.
+def granted(seconds: float, slowest: int) -> float:
+    """Return for how many seconds something holds, if the slowest node has this interval.
 
-    `incident` is the open one, or None. The incident that is returned is open, or has just been
-    closed; None means that there is none. `confirm` DOWN verdicts in a row open one. `fresh_id` is
-    its id; if that is "", none opens.
+    `slowest` is in minutes. A node must not miss what is listed only between two of its rounds.
     """
-    state = _next_state(before, judgement, confirm, now)
-    if incident is not None:
-        return state, _continue(incident, judgement, now)
-    if state.downs < confirm or not fresh_id:
-        return state, None
-    failed = _failed_sites((), judgement, now)
-    return state, Incident((fresh_id,), test, now, judgement, failed, held=now)
+    return max(seconds, ROUNDS_GRANTED * slowest * 60.0)
 
 
-def _next_state(before: TestState, judgement: Judgement, confirm: int, now: float) -> TestState:
-    verdict = judgement.verdict
-    own_result = judgement.answers[0].result
-    state = before._replace(verdict=verdict, downs=0)
-    if verdict is Verdict.DOWN:
-        state = state._replace(downs=min(before.downs + 1, confirm))
-    if verdict is not before.verdict:
-        state = state._replace(since=now)
-    if own_result is not None:
-        state = state._replace(own_outcome=own_result.outcome)
-    return state
+# When it opens.
 
 
-def _continue(incident: Incident, judgement: Judgement, now: float) -> Incident:
+def confirm_down(
+    test: Test, own: Confirming | None, heard: Confirming | None, now: float
+) -> Confirming:
+    """Return how often in a row `test` was concluded DOWN, with this round, and since when.
+
+    `own` is from this node's last round, `heard` from the peer that counted most.
+    """
+    earlier = [confirming for confirming in (own, heard) if confirming]
+    downs = max((confirming.downs for confirming in earlier), default=0)
+    since = min((confirming.since for confirming in earlier), default=now)
+    return Confirming(test, downs + 1, min(since, now))
+
+
+def open_incident(
+    confirming: Confirming, judgement: Judgement, *, now: float, fresh_id: str, minute: int
+) -> Incident:
+    """Return the incident that opens now; it began with the first DOWN verdict."""
+    return Incident(
+        ids=(fresh_id,),
+        test=confirming.test,
+        began=confirming.since,
+        opening=judgement,
+        minute=minute,
+        seen=now,
+        failed=_failed_sites((), judgement, now),
+        held=now,
+    )
+
+
+def name_minute(minute: int, taken: Collection[int]) -> int:
+    """Return the minute by which all nodes name an incident that opens in `minute` (R5).
+
+    Two nodes that have not heard of each other open it in different minutes, and yet their mails
+    must have the same Message-ID. So it is the first one of its window that is not `taken` by an
+    earlier incident of the test: a mail of another incident must never look like a double.
+    """
+    first = minute - minute % MINUTES_WINDOW
+    return max([first - 1, *taken]) + 1
+
+
+# While it is open, and when it closes.
+
+
+def advance(incident: Incident, judgement: Judgement, now: float) -> Incident:
     """Return the open `incident` after one more round: still open, or closed.
 
-    It closes if fewer than a quorum of sites fail and somebody passes (R4).
+    It closes if somebody passes, and those that fail and those that are silent are fewer sites than
+    a quorum (R4).
     """
     incident = incident._replace(failed=_failed_sites(incident.failed, judgement, now))
-    if len(incident.failed) >= judgement.quorum:
-        return incident
-    if not judgement.nodes(Vote.PASSING):
+    if judgement.verdict is Verdict.DOWN:
+        incident = incident._replace(seen=now)
+    if why_open(incident, judgement):
         return incident
     return close(incident, now, judgement)
+
+
+def why_open(incident: Incident, judgement: Judgement) -> str:
+    """Return why an incident cannot close with `judgement`: 'failing' or 'silent'; else ''."""
+    failing = judgement.sites(Vote.FAILING)
+    quorum = judgement.quorum
+    if incident.opening:
+        quorum = min(
+            quorum, incident.opening.quorum
+        )  # nodes may differ, or the setting has changed
+    if len(failing) >= quorum or not judgement.nodes(Vote.PASSING):
+        return "failing"
+    if len(failing | _silent_sites_that_count(incident, judgement)) >= quorum:
+        return "silent"
+    return ""
+
+
+def _silent_sites_that_count(incident: Incident, judgement: Judgement) -> set[str]:
+    """Return the silent sites that may see the test fail.
+
+    Those that were silent already when it opened do not count: nodes that have been dead for weeks
+    must not keep every incident open. A node that hears most sites, and none that fails, knows what
+    most of them see. So of the silent ones only those count that failed when they were last heard.
+    The same holds if one site is a quorum, because then one site's word is enough. Otherwise all
+    count, because this node may be cut off from those that see it fail.
+    """
+    heard = _heard_sites(judgement)
+    everywhere = {answer.node.site for answer in judgement.answers} - {""}
+    silent = everywhere - heard
+    failed = silent.intersection(dict(incident.failed))
+    hears_most = 2 * len(heard) > len(everywhere) and not judgement.sites(Vote.FAILING)
+    if hears_most or judgement.quorum < 2:
+        return failed
+    if incident.opening is None:
+        return silent
+    return failed | silent.intersection(_heard_sites(incident.opening))
+
+
+def _heard_sites(judgement: Judgement) -> set[str]:
+    """Return the sites of which a node has answered, whatever it sees."""
+    heard = {answer.node.site for answer in judgement.answers if answer.result is not None}
+    return heard - {""}
 
 
 def close(incident: Incident, now: float, closing: Judgement | None = None) -> Incident:
@@ -85,19 +151,33 @@ def remove(incident: Incident) -> Incident:
     return incident._replace(removed=True)
 
 
-def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
-    """Return the sites that count as failing now, given those that counted `before`.
+def overtake(incident: Incident, now: float) -> Incident:
+    """Return `incident` as over, because a newer one of its test is open; nobody is told of it."""
+    return close(incident, now)._replace(overtaken=True)
 
-    One lost answer is no recovery (R4): a site that failed when it was last heard and is silent now
-    counts for SILENT_SITE_GRACE seconds more.
+
+def is_fresh(incident: Incident, slowest: int, now: float) -> bool:
+    """Return whether an open incident was lately seen to fail, by whoever holds it.
+
+    Its holder may have been away. Then it does not know whether the test was well meanwhile. An
+    incident from before 0.2, or of a node with that version, does not say when it was seen.
     """
+    if incident.seen == float("-inf"):
+        return True
+    limit = FLAPPING_ENDS_AFTER if incident.flapping else FRESH_SECONDS
+    return now - incident.seen <= granted(limit, slowest)
+
+
+def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
+    """Return the sites that failed when they were last heard, given those `before`.
+
+    One lost answer is no recovery (R4). A site that is no longer in nodes.txt is forgotten.
+    """
+    silent = {answer.node.site for answer in judgement.answers} - _heard_sites(judgement)
     failed: dict[str, float] = {}
     for site, at in before:
-        if now - at < SILENT_SITE_GRACE:
+        if site in silent and now - at < SILENT_SITE_GRACE:
             failed[site] = min(at, now)  # after a reboot our clock may be behind
-    for answer in judgement.answers:
-        if answer.result is not None:
-            failed.pop(answer.node.site, None)
     for site in judgement.sites(Vote.FAILING):
         failed[site] = now
     return tuple(sorted(failed.items()))
@@ -118,7 +198,7 @@ def owed(incident: Incident) -> tuple[Kind, ...]:
 
     A recovery is owed only if the alert is told or is owed too (R4).
     """
-    if incident.removed or incident.recovery:
+    if incident.removed or incident.recovery or incident.overtaken:
         return ()
     if incident.void and not incident.alert:
         return ()
@@ -137,7 +217,7 @@ def told(
 
     `remind` is the seconds from one reminder to the next; 0 means that there are none.
     """
-    incident = incident._replace(held=now)
+    incident = incident._replace(held=now, told_at=now)
     if remind:
         incident = incident._replace(reminded=int((now - incident.began) // remind))
     if Kind.ALERT in kinds:
@@ -163,26 +243,42 @@ def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
 
 
 def flap(
-    test: Test, incidents: Sequence[Incident], judgement: Judgement, now: float, fresh_id: str
+    incidents: Sequence[Incident],
+    judgement: Judgement,
+    *,
+    slowest: int,
+    now: float,
+    open_now: Callable[[], Incident],
 ) -> Incident | None:
-    """Return the flapping of `test` that begins or ends now, or None.
+    """Return the flapping of a test that begins, changes or ends now, or None.
 
-    `incidents` are those of the test, and include those that ended lately. Flapping begins with
-    more than FLAPPING_CHANGES changes within FLAPPING_WINDOW seconds. It ends when there was no
-    change for FLAPPING_ENDS_AFTER seconds.
+    `incidents` are all of the test, and include those that ended lately; `slowest` is the
+    interval of the slowest node in minutes. Flapping begins with more than FLAPPING_CHANGES changes
+    within FLAPPING_WINDOW seconds; `open_now` opens an incident for it. It ends when there was no
+    change for FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds of all
+    nodes: then people must be told.
     """
     episodes = [incident for incident in incidents if incident.flapping]
     changes = _changes_after(_last_end(episodes), incidents)
     for episode in episodes:
         if episode.is_open:
-            last_change = max([episode.began, *changes])
-            if now - last_change < FLAPPING_ENDS_AFTER:
-                return None
-            return close(episode, now, judgement)
+            last_change = max([episode.seen, *changes])
+            quiet = now - last_change
+            if quiet < granted(FLAPPING_ENDS_AFTER, slowest) and not (
+                quiet >= granted(0.0, slowest) - ROUND_JITTER and _is_down(incidents)
+            ):
+                # Peers must not take it for over while the test goes on changing.
+                return episode._replace(seen=last_change) if last_change > episode.seen else None
+            return close(episode, now, judgement)._replace(seen=last_change)
     recent = [at for at in changes if now - at < FLAPPING_WINDOW]
     if len(recent) <= FLAPPING_CHANGES:
         return None
-    return Incident((fresh_id,), test, now, judgement, flapping=len(recent), held=now)
+    return open_now()._replace(flapping=len(recent), seen=max(recent))
+
+
+def _is_down(incidents: Sequence[Incident]) -> bool:
+    """Return whether one of a test's ordinary incidents is open."""
+    return any(incident.is_open and not incident.flapping for incident in incidents)
 
 
 def _last_end(episodes: Sequence[Incident]) -> float:

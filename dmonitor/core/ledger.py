@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-from dmonitor.core.incident import owed
+from dmonitor.core.incident import is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
 # A peer may make up any number of incidents and ids, so both are limited.
@@ -25,11 +25,15 @@ class Ledger:
     `recall` finds incidents by id that were closed so long ago that they are not among `incidents`.
     """
 
-    def __init__(self, incidents: Sequence[Incident], recall: Recall) -> None:
+    def __init__(self, incidents: Sequence[Incident], recall: Recall, slowest: int = 1) -> None:
+        """Begin with `incidents`; `slowest` is the interval of the slowest node in minutes."""
+        self._slowest = slowest
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
+        # The incident that was closed last, in the same way.
+        self._closed: dict[tuple[Test, bool], Incident] = {}
         self._count_by_test = collections.Counter(incident.test for incident in incidents)
         self._keep(incidents)
 
@@ -66,14 +70,26 @@ class Ledger:
         A closed id never opens again, and closes the incidents that it is united with (R4). So the
         peer's incident, if it is open there and one of its ids is closed here, is not united with
         the open incident of the same test.
+
+        A peer that was away may hold an incident that is over, and so may this node. It must not be
+        taken for the one that is open now, because then nobody would be told of this one. So what
+        nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
         if not all(_is_same_subject(heard, incident) for incident in ours):
             return  # a peer that states an id of ours for another test is mistaken
-        if len(ours) == 1 and _is_known(heard, ours[0]):
+        if (
+            len(ours) == 1
+            and _is_known(heard, ours[0])
+            and not self._refreshes(heard, ours[0], now)
+        ):
             return
-        if heard.is_open and all(incident.closed is None for incident in ours):
-            self._add_open_for(heard, ours)
+        overtaken = None
+        if heard.is_open and not any(map(_has_ended, ours)):
+            is_held = any(incident.is_open for incident in ours)
+            if not is_held and not self.is_present(heard, now):
+                return
+            overtaken = self._add_open_for(heard, ours, now)
         if ours:
             united = _unite(ours, heard, now)
         elif self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
@@ -81,14 +97,43 @@ class Ledger:
         else:
             self._count_by_test[heard.test] += 1
             united = heard._replace(held=now)
-        if united not in ours and len(united.ids) <= IDS_LIMIT:
-            self.put(united)
+        if united in ours or len(united.ids) > IDS_LIMIT:
+            return
+        if overtaken:
+            self.put(overtake(overtaken, now))
+        self.put(united)
 
-    def _add_open_for(self, heard: Incident, ours: list[Incident]) -> None:
-        """Add the incident that is open here for the same test to `ours`, if there is one."""
+    def is_present(self, incident: Incident, now: float) -> bool:
+        """Return whether an open incident may still be going on.
+
+        It was seen to fail lately, and its test was not seen to be well since then: no other
+        incident of the test was closed after that.
+        """
+        if not is_fresh(incident, self._slowest, now):
+            return False
+        ended = self._closed.get((incident.test, bool(incident.flapping)))
+        if ended is None or ended.closed is None or incident.seen == float("-inf"):
+            return True
+        return ended.closed <= incident.seen or not set(ended.ids).isdisjoint(incident.ids)
+
+    def _refreshes(self, heard: Incident, ours: Incident, now: float) -> bool:
+        """Return whether a peer has lately seen fail what this node has not, which was away."""
+        if not ours.is_open or not heard.is_open:
+            return False
+        return is_fresh(heard, self._slowest, now) and not is_fresh(ours, self._slowest, now)
+
+    def _add_open_for(self, heard: Incident, ours: list[Incident], now: float) -> Incident | None:
+        """Add the incident that is open here for the same test to `ours`, if there is one.
+
+        If that is over, because this node was away, return it: `heard` has overtaken it.
+        """
         open_here = self.open_for(heard.test, flapping=bool(heard.flapping))
-        if open_here is not None and open_here not in ours:
+        if open_here is None or open_here in ours:
+            return None
+        if self.is_present(open_here, now):
             ours.append(open_here)
+            return None
+        return open_here if self.is_present(heard, now) else None
 
     def _keep(self, incidents: Iterable[Incident]) -> None:
         for incident in incidents:
@@ -97,8 +142,18 @@ class Ledger:
             key = (incident.test, bool(incident.flapping))
             if incident.is_open:
                 self._open[key] = incident
-            elif key in self._open and self._open[key].id in incident.ids:
+                continue
+            if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
+            self._keep_closed(key, incident)
+
+    def _keep_closed(self, key: tuple[Test, bool], incident: Incident) -> None:
+        """Keep an incident if it is the last one that ended because its test was well."""
+        if incident.closed is None or incident.overtaken:
+            return
+        last = self._closed.get(key)
+        if last is None or last.closed is None or last.closed < incident.closed:
+            self._closed[key] = incident
 
 
 def _is_same_subject(one: Incident, other: Incident) -> bool:
@@ -106,11 +161,22 @@ def _is_same_subject(one: Incident, other: Incident) -> bool:
     return one.test == other.test and bool(one.flapping) == bool(other.flapping)
 
 
+def _has_ended(incident: Incident) -> bool:
+    """Return whether an incident is closed, and not only overtaken for a node that was away."""
+    return incident.closed is not None and not incident.overtaken
+
+
 def _is_known(heard: Incident, ours: Incident) -> bool:
     """Return whether `heard` tells nothing that `ours` does not tell."""
     if ours.removed or not set(ours.ids).issuperset(heard.ids):
         return False
-    if heard.reminded > ours.reminded:
+    if ours.overtaken and not heard.overtaken:
+        return False
+    if heard.reminded > ours.reminded or heard.again > ours.again:
+        return False
+    if _is_alert_later(heard, ours):
+        return False
+    if heard.minute and heard.minute < ours.minute:
         return False
     for heard_fact, our_fact in zip(_facts(heard), _facts(ours), strict=True):
         if heard_fact and not our_fact:
@@ -124,6 +190,7 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
         incident.alert != "",
         incident.recovery != "",
         incident.void,
+        incident.overtaken,
         incident.opening is not None,
     )
 
@@ -148,19 +215,48 @@ def _merge(first: Incident, second: Incident) -> Incident:
 
     This node's own knowledge comes first, because the ages that peers state are rounded.
     """
-    closed = first.closed
-    if closed is None:
-        closed = second.closed
+    lasting = first
+    if first.overtaken or (first.closed is None and not second.overtaken):
+        lasting = second  # says whether it is open: a node that was away does not
+    recovery = first.recovery or second.recovery
+    again = max(first.again, second.again)
+    for alerted, recovered in ((first, second), (second, first)):
+        if _is_alert_later(alerted, recovered):
+            recovery = ""
+            again = max(alerted.again, recovered.again + 1)
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
+        minute=_first_minute(first.minute, second.minute),
+        seen=max(first.seen, second.seen),
         opening=first.opening or second.opening,
-        closed=closed,
+        closed=lasting.closed,
         closing=first.closing or second.closing,
         flapping=max(first.flapping, second.flapping),
         alert=first.alert or second.alert,
-        recovery=first.recovery or second.recovery,
+        recovery=recovery,
+        again=again,
+        told_at=max(first.told_at, second.told_at),
         reminded=max(first.reminded, second.reminded),
         void=first.void or second.void,
+        overtaken=first.overtaken and second.overtaken,
         held=min(first.held, second.held),
     )
+
+
+def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:
+    """Return whether one node has told an alert after another one had told the recovery.
+
+    They had not heard of each other. Whoever reads both believes that the test is down, so the
+    recovery is owed again.
+    """
+    if alerted.recovery or not alerted.alert or not recovered.recovery:
+        return False
+    return recovered.told_at > float("-inf") and alerted.told_at > recovered.told_at
+
+
+def _first_minute(one: int, other: int) -> int:
+    """Return the smaller minute of two; 0 means that one is not known."""
+    if not one or not other:
+        return max(one, other)
+    return min(one, other)

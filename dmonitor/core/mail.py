@@ -11,12 +11,13 @@ import email.message
 import email.policy
 import email.utils
 import hashlib
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
 
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
 from dmonitor.core.model import Incident, Kind, Notification, Vote
-from dmonitor.core.story import alerted, state_of, stories_of
+from dmonitor.core.story import Story, alerted, states_of, stories_of
 
 # Lines may be long: a mail that is not encoded can be read as it is, in a log or a mailbox.
 _POLICY = email.policy.default.clone(max_line_length=990)
@@ -27,17 +28,25 @@ _FACTS_LIMIT = 200
 _TEST_SUBJECT = "TEST dmonitor on {}"
 _TEST_TEXT = "This is a test: if you can read it, the alerts of dmonitor on {} reach you."
 _THREADED_INCIDENTS = 20  # that a mail may refer to; more are no thread
-_THREADED_IDS = 40
+_THREADED_ROOTS = 40
 
 
 def compose(
-    notifications: Sequence[Notification], *, sender: str, node: str, now: float, zone: Zone = None
+    notifications: Sequence[Notification],
+    *,
+    sender: str,
+    node: str,
+    now: float,
+    zone: Zone = None,
+    latest: Iterable[Incident] = (),
+    secret: bytes = b"",
 ) -> bytes:
     """Return the one mail that tells all `notifications`, as sendmail takes it.
 
-    They are owed to one address.
+    They are owed to one address. `latest` are the open incidents of their tests. `secret` is a key
+    that all nodes share; with it, nobody else can foretell the Message-ID.
     """
-    stories = stories_of(notifications)
+    stories = stories_of(notifications, latest)
     lines = mail_text.body(stories, now, zone)
     lines += mail_text.lateness(notifications, now, zone)
     lines += mail_text.footer(node)
@@ -45,7 +54,11 @@ def compose(
     headers["To"] = _mailbox("", notifications[0].address)
     headers["Subject"] = mail_text.subject(stories, now)
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, zone))
-    headers |= _threads(notifications)
+    headers["Message-ID"] = _message_id(notifications, secret)
+    roots = _roots(stories, secret)
+    if roots:
+        headers["In-Reply-To"] = roots
+        headers["References"] = roots
     return _message(headers, lines)
 
 
@@ -59,21 +72,23 @@ def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
 
 
 def compose_facts(
-    notifications: Sequence[Notification], *, node: str, now: float, zone: Zone = None
+    notifications: Sequence[Notification],
+    *,
+    node: str,
+    now: float,
+    zone: Zone = None,
+    latest: Iterable[Incident] = (),
 ) -> tuple[bytes, dict[str, str]]:
     """Return what a hook is told: the text of a mail, and facts for its environment.
 
     dmonitor-plugin(7) names the facts. Each has a line for each incident, the most urgent first,
-    and no more than 200.
+    and no more than 200. `latest` are the open incidents of the tests.
     """
-    stories = stories_of(notifications)
+    stories = stories_of(notifications, latest)
     lines = mail_text.body(stories, now, zone)
     lines += mail_text.lateness(notifications, now, zone)
-    incidents: list[Incident] = []
-    for story in stories:
-        incidents += [story.main, *story.others]
-    facts = _facts(incidents[:_FACTS_LIMIT], alerted(notifications), zone)
-    facts["DMONITOR_COUNT"] = str(len(incidents))
+    facts = _facts(stories, alerted(notifications), zone)
+    facts["DMONITOR_COUNT"] = str(sum(len(story.incidents) for story in stories))
     facts["DMONITOR_SUBJECT"] = mail_text.subject(stories, now)
     facts["DMONITOR_NODE"] = node
     return "\n".join(lines).encode(), facts
@@ -90,12 +105,15 @@ def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
     return _TEST_TEXT.format(node).encode() + b"\n", facts
 
 
-def _facts(incidents: Sequence[Incident], alerts: set[str], zone: Zone) -> dict[str, str]:
+def _facts(stories: Sequence[Story], alerts: set[str], zone: Zone) -> dict[str, str]:
     """Return the facts that have a line for each incident."""
+    rows: list[tuple[str, Incident]] = []
+    for story in stories:
+        rows += zip(states_of(story, alerts), story.incidents, strict=True)
     columns: dict[str, list[str]] = {}
-    for incident in incidents:
+    for state, incident in rows[:_FACTS_LIMIT]:
         row = {
-            "STATE": state_of(incident, alerts),
+            "STATE": state,
             "HOST": incident.test.host,
             "TEST": incident.test.name,
             "NODES": _failing_nodes(incident),
@@ -125,32 +143,65 @@ def _moment(at: float | None, zone: Zone) -> str:
     return mail_text.local(at, zone).isoformat(timespec="seconds")
 
 
-def _threads(notifications: Sequence[Notification]) -> dict[str, str]:
-    """Return the headers by which a mailbox knows a double, and the mails about the same incidents.
+def _message_id(notifications: Sequence[Notification], secret: bytes) -> str:
+    """Return the Message-ID by which a mailbox knows a double.
 
-    An incident's mails refer to a root that never existed, one for each of its ids, because no node
-    knows under which id another node mailed it.
+    The address, and the set of what the mail tells, decide it, whichever node sends the mail.
     """
     told = sorted(_told(notification) for notification in notifications)
-    text = "\n".join([notifications[0].address, *told])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    headers = {"Message-ID": f"<{digest}@{_DOMAIN}>"}
-    incidents = {notification.incident.id: notification.incident for notification in notifications}
-    ids: set[str] = set()
-    for incident in incidents.values():
-        ids.update(incident.ids)
-    if len(incidents) <= _THREADED_INCIDENTS and len(ids) <= _THREADED_IDS:
-        roots = " ".join(f"<incident-{incident_id}@{_DOMAIN}>" for incident_id in sorted(ids))
-        headers["In-Reply-To"] = roots
-        headers["References"] = roots
-    return headers
+    return f"<{_digest('message-id', [notifications[0].address, *told], secret)}@{_DOMAIN}>"
 
 
 def _told(notification: Notification) -> str:
     """Return what tells one notification from all others of its address."""
     incident = notification.incident
-    reminder = incident.reminded if notification.kind is Kind.REMINDER else 0
-    return f"{incident.id} {notification.kind.value} {reminder}"
+    number = 0
+    if notification.kind is Kind.REMINDER:
+        number = incident.reminded
+    elif notification.kind is Kind.RECOVERY:
+        number = incident.again
+    return f"{_lasting_name(incident)} {notification.kind.value} {number}"
+
+
+def _lasting_name(incident: Incident) -> str:
+    """Return the name of an incident that does not change when nodes unite theirs.
+
+    The ids do change. An incident from before version 0.2 has no minute, so its smallest id has to
+    do.
+    """
+    kind = "flapping" if incident.flapping else "ordinary"
+    return f"{incident.test} {kind} {incident.minute or incident.id}"
+
+
+def _roots(stories: Sequence[Story], secret: bytes) -> str:
+    """Return the roots that a mail refers to, so that all mails about an incident are one thread.
+
+    A root is a Message-ID that no mail ever had, because no node knows which mail was the first.
+    """
+    incidents: list[Incident] = []
+    for story in stories:
+        incidents += story.incidents
+    roots: set[str] = set()
+    for incident in incidents:
+        roots.update(_roots_of(incident, secret))
+    if len(incidents) > _THREADED_INCIDENTS or len(roots) > _THREADED_ROOTS:
+        return ""
+    return " ".join(f"<incident-{root}@{_DOMAIN}>" for root in sorted(roots))
+
+
+def _roots_of(incident: Incident, secret: bytes) -> Sequence[str]:
+    """Return the root of an incident; of one without a minute, a root for each of its ids."""
+    if not incident.minute:
+        return incident.ids
+    return (_digest("thread", [_lasting_name(incident)], secret),)
+
+
+def _digest(label: str, lines: Sequence[str], secret: bytes) -> str:
+    """Return a digest that only the nodes can make, if there is a `secret`."""
+    text = "\n".join([label, *lines]).encode()
+    if secret:
+        return hmac.digest(secret, text, "sha256").hex()[:32]
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def _mailbox(name: str, address: str) -> email.headerregistry.Address:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
-from dmonitor.core.model import Answer, Incident, Judgement, Notification, Vote
-from dmonitor.core.story import STILL_DOWN, UP, Story
+from dmonitor.core.model import Answer, Incident, Judgement, Notification, Test, Vote
+from dmonitor.core.story import STILL_DOWN, UP, Story, is_node
 
 Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
 
@@ -24,42 +24,57 @@ LINE = 200  # characters of a line in the summary
 _SUMMARY_HOSTS = 40  # lines of the summary
 _SECTIONS = 20  # stories whose evidence is shown
 _FEW_TESTS = 3  # of one host in the summary; more are counted
-_NAMED_IN_SUBJECT = 40  # characters of the names of one host's tests
+_NAMED_IN_SUBJECT = 40  # characters of the names of one host's tests, of hosts, of nodes
 _SHORTEST_LIST = 10  # characters that are left for names, however long the host's name is
 _LONG_RUN = 1.0  # seconds from which a plugin's duration is shown
 _LAST_MOMENT = 4e9  # seconds since the epoch; the state may hold anything
 
 
 def subject(stories: Sequence[Story], now: float) -> str:
-    """Return the subject: each state, with its test or the count of its tests."""
-    by_state: dict[str, list[Story]] = {}
+    """Return the subject: each state, with its test or the count of its tests.
+
+    Nodes are counted by themselves. A part can be read without the others.
+    """
+    groups: dict[tuple[str, bool], list[Story]] = {}
     for story in stories:
-        by_state.setdefault(story.state, []).append(story)
+        groups.setdefault((story.state, is_node(story.test)), []).append(story)
     parts = []
-    for state, of_state in by_state.items():
-        if len(of_state) == 1:
-            parts.append(_headline(of_state[0], now))
+    for (state, _), group in groups.items():
+        if len(group) == 1:
+            parts.append(_headline(group[0], now))
         else:
-            parts.append(f"{state} {_count(of_state)}")
-    return ", ".join(parts)
+            parts.append(f"{state} {_count(group)}")
+    return "; ".join(parts)
 
 
 def _headline(story: Story, now: float) -> str:
     incident = story.main
+    name = _name(story.test)
     word, _, rest = story.state.partition(" ")
     share = f" ({_share(incident.opening)})" if incident.opening else ""
     match word:
         case "DOWN":
-            return f"DOWN {story.test}{share}"
+            return f"DOWN {name}{share}{_after_flapping(story)}"
         case "STILL":
-            return f"STILL DOWN {story.test}{share} for {names.span(now - incident.began)}"
+            return f"STILL DOWN {name}{share} for {names.span(now - incident.began)}"
         case "FLAPPING":
-            return f"FLAPPING {story.test} ({_changes(incident)})"
+            return f"FLAPPING {name} ({_changes(incident)})"
         case "STEADY" if rest:
-            return f"STEADY {story.test}: {rest}"
+            return f"STEADY {name}: {rest}"
         case "STEADY":
-            return f"STEADY {story.test}"
-    return f"UP {story.test} (was DOWN {_lasted(incident)})"
+            return f"STEADY {name}"
+    return f"UP {name} (was DOWN {_lasted(incident)})"
+
+
+def _name(test: Test) -> str:
+    """Return a test as a subject names it: the name of a node would read as a test's."""
+    if is_node(test):
+        return f"node {test.name}"
+    return str(test)
+
+
+def _after_flapping(story: Story) -> str:
+    return ", after flapping" if story.is_after_flapping else ""
 
 
 def _changes(incident: Incident) -> str:
@@ -67,14 +82,32 @@ def _changes(incident: Incident) -> str:
 
 
 def _count(stories: Sequence[Story]) -> str:
-    hosts = {story.test.host for story in stories}
-    if len(hosts) > 1:
-        return f"{len(stories)} tests on {len(hosts)} hosts"
-    counted = f"{len(stories)} tests on {hosts.pop()}"
-    tests = ", ".join(story.test.name for story in stories)
-    if len(tests) > _NAMED_IN_SUBJECT:
+    """Return how many tests of which hosts the stories are about, or how many nodes."""
+    test_names = [story.test.name for story in stories]
+    if is_node(stories[0].test):
+        listed, left_out = _listed(test_names)
+        more = f" and {left_out} more" if left_out else ""
+        return f"{len(stories)} nodes: {listed}{more}"
+    hosts = list(dict.fromkeys(story.test.host for story in stories))
+    listed, left_out = _listed(hosts)
+    counted = f"{len(stories)} tests on {listed}"
+    if left_out:
+        return f"{counted} and {names.pluralize(left_out, 'more host')}"
+    tests = ", ".join(test_names)
+    if len(hosts) > 1 or len(tests) > _NAMED_IN_SUBJECT:
         return counted
     return f"{counted}: {tests}"
+
+
+def _listed(all_names: Sequence[str]) -> tuple[str, int]:
+    """Return as many names as a subject has room for, at least one, and how many are left out."""
+    listed = all_names[0]
+    for number, name in enumerate(all_names[1:], 1):
+        longer = f"{listed}, {name}"
+        if len(longer) > _NAMED_IN_SUBJECT:
+            return listed, len(all_names) - number
+        listed = longer
+    return listed, 0
 
 
 def _share(judgement: Judgement) -> str:
@@ -95,7 +128,7 @@ def body(stories: Sequence[Story], now: float, zone: Zone) -> list[str]:
 
 
 def _summary(stories: Sequence[Story]) -> list[str]:
-    """List hosts and their tests, if there is more than one story."""
+    """List hosts and their tests, and the nodes, if there is more than one story."""
     if len(stories) < 2:
         return []
     hosts: dict[tuple[str, str], list[str]] = {}
@@ -104,17 +137,41 @@ def _summary(stories: Sequence[Story]) -> list[str]:
     width = max(len(state) for state, _ in hosts)
     lines = []
     for (state, host), tests in itertools.islice(hosts.items(), _SUMMARY_HOSTS):
-        lines.append(_summary_line(f"{state:<{width}} {host}: ", tests))
-    left_out = list(hosts.values())[_SUMMARY_HOSTS:]
+        lines.append(_summary_line(f"{state:<{width}} ", host, tests))
+    left_out = list(hosts.items())[_SUMMARY_HOSTS:]
     if left_out:
-        count = sum(len(tests) for tests in left_out)
-        lines.append(f"… and {len(left_out)} more hosts with {count} tests")
+        lines.append(f"… and {_left_out_hosts(left_out)}")
     return [*lines, ""]
 
 
-def _summary_line(begin: str, tests: Sequence[str]) -> str:
-    if len(tests) > _FEW_TESTS:
-        begin += f"{len(tests)} tests: "
+def _left_out_hosts(left_out: Sequence[tuple[tuple[str, str], Sequence[str]]]) -> str:
+    """Return how many hosts and nodes the summary leaves out."""
+    hosts = nodes = tests = 0
+    for (_, host), test_names in left_out:
+        if host == names.NODE:
+            nodes += len(test_names)
+        else:
+            hosts += 1
+            tests += len(test_names)
+    parts = []
+    if hosts:
+        counted = names.pluralize(tests, "test")
+        parts.append(f"{names.pluralize(hosts, 'more host')} with {counted}")
+    if nodes:
+        parts.append(names.pluralize(nodes, "more node"))
+    return " and ".join(parts)
+
+
+def _summary_line(begin: str, host: str, tests: Sequence[str]) -> str:
+    """Return the tests of `host`, or the nodes, behind `begin`."""
+    if host == names.NODE and len(tests) == 1:
+        begin += "node "
+    elif host == names.NODE:
+        begin += f"{len(tests)} nodes: "
+    elif len(tests) > _FEW_TESTS:
+        begin += f"{host}: {len(tests)} tests: "
+    else:
+        begin += f"{host}: "
     room = max(_SHORTEST_LIST, LINE - len(begin))
     listed = ", ".join(tests)
     return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
@@ -123,13 +180,14 @@ def _summary_line(begin: str, tests: Sequence[str]) -> str:
 def _shown(stories: Sequence[Story]) -> list[Story]:
     """Return the stories whose evidence is shown, in their order.
 
-    Every host has its turn before any host has a second.
+    Every host and every node has its turn before any host has a second.
     """
     turns: Counter[str] = Counter()
     ranked = []
     for index, story in enumerate(stories):
-        ranked.append((turns[story.test.host], index))
-        turns[story.test.host] += 1
+        host = str(story.test) if is_node(story.test) else story.test.host
+        ranked.append((turns[host], index))
+        turns[host] += 1
     ranked.sort()
     shown = sorted(index for _, index in ranked[:_SECTIONS])
     return [stories[index] for index in shown]
@@ -172,14 +230,17 @@ def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
         lead = [f"{story.test} is FLAPPING {since}: {_changes(main)}."]
         return lead, _evidence(main.opening)
     state = story.state.replace(" ", ": ")
-    quiet = names.span(FLAPPING_ENDS_AFTER)
-    lead = [f"{story.test} is {state}, without a change for {quiet}.", _past(main, main, zone)]
+    quiet = f"for {names.span(FLAPPING_ENDS_AFTER)}"
+    if main.seen:
+        quiet = f"since {when(main.seen, zone)}"
+    lead = [f"{story.test} is {state}, without a change {quiet}.", _past(main, main, zone)]
     return lead, _evidence(main.closing)
 
 
 def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
     main = story.main
-    lead = [f"{story.test} is {story.state} {_since(main, now, zone)}."]
+    since = _since(main, now, zone)
+    lead = [f"{story.test} is {story.state} {since}{_after_flapping(story)}."]
     evidence = _evidence(main.opening)
     if story.state == STILL_DOWN:
         evidence.insert(0, "When it went down:")
@@ -201,19 +262,34 @@ def _past(incident: Incident, following: Incident, zone: Zone) -> str:
 
     `following` is the next incident of the test.
     """
-    kind = "flapping" if incident.flapping else "DOWN"
+    if incident.flapping:
+        return _past_flapping(incident, zone)
     end = incident.closed or incident.began
-    text = f"It had been {kind} from {when(incident.began, zone)} to {when(end, zone)}"
-    if following.began > end and not incident.flapping and not following.flapping:
+    text = f"It had been DOWN from {when(incident.began, zone)} to {when(end, zone)}"
+    if following.began > end and not following.flapping:
         text += f", then UP until {when(following.began, zone)}"
+    return f"{text}."
+
+
+def _past_flapping(incident: Incident, zone: Zone) -> str:
+    """Return the sentence about flapping that is over; it lasted until the last change.
+
+    It began when it was noticed, and often that was the last change.
+    """
+    last_change = incident.seen or incident.closed or incident.began
+    text = "It had been flapping"
+    if last_change > incident.began:
+        text += f" from {when(incident.began, zone)} to {when(last_change, zone)}"
+    else:
+        text += f" until {when(last_change, zone)}"
     return f"{text}."
 
 
 def _quiet(incident: Incident, *, is_main: bool) -> str:
     """Return the sentence that no mail comes about the changes of a flapping test."""
     changes = "" if is_main else f"It is flapping: {_changes(incident)}. "
-    until = f"until it has been steady for {names.span(FLAPPING_ENDS_AFTER)}"
-    return f"{changes}dmonitor is quiet about its changes {until}, and then mails how it is."
+    until = f"until it stays DOWN, or is steady for {names.span(FLAPPING_ENDS_AFTER)}"
+    return f"{changes}dmonitor is quiet about its changes {until}; then it mails how it is."
 
 
 def _evidence(judgement: Judgement | None) -> list[str]:

@@ -22,6 +22,10 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
+def _is_setting(number: int) -> bool:
+    return 0 <= number <= 100
+
+
 def _are_few_words(words: tuple[str, ...]) -> bool:
     return len(words) <= 20
 
@@ -35,6 +39,7 @@ TestName = Annotated[str, must_be(_is_test_or_node)]
 Site = Annotated[str, must_be(_is_site_or_unknown)]
 Digest = Annotated[str, must_be(names.is_digest)]
 Interval = Annotated[int, must_be(bool)]  # not 0
+Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
 Word = Annotated[str, must_be(names.is_word)]
@@ -203,6 +208,15 @@ class Incident(NamedTuple):
     void: bool = False  # closed during a silence, so it owes nothing
     held: Time = 0.0  # since when this node has held what the incident owes now
     removed: bool = False  # the operator removed the test here; peers do not hear of it
+    overtaken: bool = False  # a newer incident of its test was open when it ended: it owes nothing
+    # When a notification of it was last handed over, by whichever node; -inf: not known.
+    told_at: Time = float("-inf")
+    again: int = 0  # how often its recovery was owed again, because an alert was told after it
+    # The minute by which all nodes name it in a Message-ID, counted from the epoch; 0: not known.
+    minute: int = 0
+    # When a quorum was last concluded to see it fail; of flapping, when the test last changed;
+    # -inf: not known.
+    seen: Time = float("-inf")
 
     @property
     def id(self) -> str:
@@ -219,7 +233,14 @@ class TestState(NamedTuple):
     verdict: Verdict = Verdict.UP
     own_outcome: Outcome = Outcome.OK  # what this node's own plugin said last
     since: float = 0.0  # when it came to this verdict, on this node's clock; 0: not known
-    downs: int = 0  # DOWN verdicts in a row; it stops at `confirm`
+
+
+class Confirming(NamedTuple):
+    """A test that is DOWN and has no incident yet, because `confirm` wants more such verdicts."""
+
+    test: Test
+    downs: int  # DOWN verdicts in a row, of whichever nodes' rounds
+    since: Time  # when the first of them was concluded
 
 
 class Change(NamedTuple):
@@ -247,6 +268,16 @@ class Notification(NamedTuple):
     address: str
     since: Time = 0.0  # when it became owed
     refusals: int = 0  # hand-overs that were refused
+
+
+class Quiet(NamedTuple):
+    """That an incident owes what this node may not tell yet, or might not for a while (R9).
+
+    Its test is silenced or flaps, or its alert was told a moment ago. Such a wait is wanted.
+    """
+
+    incident: NodeId
+    ended: Time = 0.0  # when this node first found that it may tell; 0: it may not yet
 
 
 class Silence(NamedTuple):
@@ -282,6 +313,15 @@ class RehearsalFailure(NamedTuple):
     text: str  # what was wrong with the last answer
 
 
+class Flake(NamedTuple):
+    """The flakes of one test: first looks that failed, and that a second look did not confirm."""
+
+    test: Test
+    total: int  # since this node has the test
+    last: Time  # when the last one was
+    text: Text = ""  # of the last one
+
+
 class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 
@@ -311,6 +351,10 @@ class NodeStatus(NamedTuple):
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
     wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
+    # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
+    quorum: Setting = 0
+    confirm: Setting = 0
+    up: float = float("inf")  # seconds since its machine was started; inf: it does not say
 
 
 class Statement(NamedTuple):
@@ -321,6 +365,7 @@ class Statement(NamedTuple):
     silences: tuple[Silence, ...] = ()
     incidents: tuple[Incident, ...] = ()
     tests: frozenset[Test] | None = None  # None: the same as ours, or not known
+    confirming: tuple[Confirming, ...] = ()
 
 
 class Contact(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core.incident import owed as owed_by
 from dmonitor.core.model import Incident, Kind, Notification, Test
 
 _Key = tuple[str, Kind, str]  # of a notification: the incident's id, the kind, the address
@@ -28,8 +29,8 @@ class Taken(NamedTuple):
 class Outbox:
     """The notifications that this node has told to some address, and still owes to others."""
 
-    def __init__(self, owed: Iterable[Notification]) -> None:
-        self._owed = _by_key(owed)
+    def __init__(self, left: Iterable[Notification]) -> None:
+        self._owed = _by_key(left)
         # What was handed over in this round, whatever came of it.
         self._tried: set[_Key] = set()
         # What this node is telling now, and no address has taken yet.
@@ -47,6 +48,33 @@ class Outbox:
             dropped.append(notification)
         return dropped
 
+    def renew(
+        self, find: Callable[[Collection[str]], Sequence[Incident]], at_work: Collection[str]
+    ) -> tuple[list[Notification], list[Notification]]:
+        """Owe no alert any more whose incident another node has told to be over.
+
+        That node tells the address all, or owes it the recovery. If it is not among those `at_work`
+        this node owes that instead: the address may not have got it. If it has, the mail has the
+        same Message-ID. Return the alerts, and the recoveries.
+        """
+        self._refresh(find)
+        alerts = [owed for owed in self._owed.values() if self._is_told_to_be_over(owed)]
+        recoveries = []
+        for alert in alerts:
+            if alert.incident.recovery not in at_work:
+                recoveries.append(alert._replace(kind=Kind.RECOVERY))
+        for alert in alerts:
+            del self._owed[_key(alert)]
+        self._owed |= _by_key(recoveries)
+        return alerts, recoveries
+
+    def _is_told_to_be_over(self, notification: Notification) -> bool:
+        """Return whether this is an alert, and another node has told that its incident is over."""
+        incident = notification.incident
+        if notification.kind is not Kind.ALERT or not incident.recovery:
+            return False
+        return (incident.id, Kind.RECOVERY, notification.address) not in self._owed
+
     def make_mails(
         self,
         due: Iterable[Notification],
@@ -56,7 +84,8 @@ class Outbox:
         """Return one mail for each address: what is `due` now, and what it is still owed.
 
         `find` returns the incidents that have one of the ids, as they are known now. A notification
-        is tried once in a round, so the mails count as tried from now on.
+        is tried once in a round, so the mails count as tried from now on. An alert that is left
+        over waits for its recovery if the incident is closed: one mail tells both.
         """
         self._refresh(find)
         self._untold = _by_key(due)
@@ -64,7 +93,10 @@ class Outbox:
         for notification in self._owed.values():
             if _key(notification) in self._untold or is_silenced(notification.incident):
                 continue
-            candidates.append(notification)
+            if self._is_told_to_be_over(notification):
+                continue  # the next round renews it
+            if not self._waits_for_recovery(notification):
+                candidates.append(notification)
         mails: dict[str, list[Notification]] = {}
         for notification in candidates:
             if self._may_be_tried(notification):
@@ -72,6 +104,14 @@ class Outbox:
         for mail in mails.values():
             self._note_tried(mail)
         return mails
+
+    def _waits_for_recovery(self, notification: Notification) -> bool:
+        """Return whether this alert comes after the end, and the recovery is still to be told."""
+        incident = notification.incident
+        if notification.kind is not Kind.ALERT or Kind.RECOVERY not in owed_by(incident):
+            return False
+        recovery = incident.id, Kind.RECOVERY, notification.address
+        return recovery not in self._untold
 
     def _refresh(self, find: Callable[[Collection[str]], Sequence[Incident]]) -> None:
         """Take each incident as it is known now: its ids may have grown, or two may be one."""

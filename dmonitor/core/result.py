@@ -12,11 +12,14 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.model import Contact, NodeStatus, Outcome, Result
 
+SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a first look that failed to the second look
+
 # A peer's checker is stale if its last round ended longer ago than both of these.
 STALE_SECONDS = 300.0
 STALE_INTERVALS = 3  # of the peer's own rounds
 MEASURED_ROUNDS = 3  # from which an interval must be measured before a checker can be stale
 MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
+FAILING = (Outcome.FAIL, Outcome.TIMEOUT)  # after these outcomes a test is looked at again
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that are looked at
 _OUTCOME_WORDS = ("OK", "FAIL")
 
@@ -75,6 +78,19 @@ def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Res
     return Result(outcome, text, duration)
 
 
+def of_two_looks(first: Result | None, last: Result) -> Result:
+    """Return the result of a test after its `last` look; `first` is a first look that failed.
+
+    The last look decides (R1). If it does not fail, its text says that the first one did.
+    """
+    if first is None or last.outcome in FAILING:
+        return last
+    # Both are cut, so that a line of names.TEXT_LIMIT characters has room for them.
+    last_text = names.printable(last.text, 120)
+    first_text = names.printable(first.text or first.outcome.value, 90)
+    return last._replace(text=f"{last_text} (a first look failed: {first_text})".lstrip())
+
+
 def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:
     # A clone has our own id, and we hear nothing of its checker.
     if contact.unable or contact.cloned:
@@ -87,7 +103,9 @@ def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:
 def _is_stale(status: NodeStatus, age: float) -> bool:
     """Return whether a round that ended `age` seconds ago is too old to be the last one."""
     limit = max(STALE_SECONDS, STALE_INTERVALS * 60.0 * status.interval)
-    return age > limit and status.rounds >= MEASURED_ROUNDS
+    # If all nodes were off, each of them is back before another one has finished a round.
+    missed = min(age, status.up)
+    return missed > limit and status.rounds >= MEASURED_ROUNDS
 
 
 def first_line(output: bytes) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from dmonitor.core import flakes
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -33,7 +34,11 @@ RoundScript = Generator[Effect, Any, bool]
 def run_round(
     config: RoundConfig, memory: Memory, clock: RoundClock, note: Note, fresh_id: Callable[[], str]
 ) -> RoundScript:
-    """Take one round; return whether every mail that was handed over was taken."""
+    """Take one round; return whether it was completed and every mail that it tried was taken.
+
+    A round that slept is not completed. It stores no memory of itself, so that it does not count as
+    finished.
+    """
     situation = Situation(config, memory, clock, note)
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
     outbox = Outbox(memory.outbox)
@@ -42,7 +47,11 @@ def run_round(
 
     # Observe and hear.
     open_before = situation.open_incidents()
-    observation: Observation = yield Observe(frozenset(open_before), tuple(situation.ledger))
+    observation: Observation = yield Observe(
+        frozenset(open_before), tuple(situation.ledger), situation.quorum_before(), situation.sites
+    )
+    if situation.has_slept():
+        return _end_slept(situation)
     situation.recognise(observation)
     situation.hear(observation.contacts)
 
@@ -56,6 +65,8 @@ def run_round(
     conclusions.conclude(judgements, observation.asked, open_before)
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
+    flakes.count(situation, observation.flakes)
+    renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:
@@ -65,7 +76,8 @@ def run_round(
             node=situation.node_memory if situation.holds_untold() else None,
             test_states=conclusions.test_states,
             gone=conclusions.removed_tests,
-            settled=dropped,
+            outbox=tuple(recoveries),
+            settled=(*renewed, *dropped),
             changes=tuple(conclusions.changes),
         )
     )
@@ -73,9 +85,18 @@ def run_round(
     # Tell, then look at itself.
     yield from telling.run()
     test_states = {**memory.test_states, **conclusions.test_states}
-    yield from self_check.run(judgements, test_states)
+    if not situation.has_slept():
+        yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
+    if situation.has_slept():
+        return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return telling.all_taken
+
+
+def _end_slept(situation: Situation) -> bool:
+    """Say that this round slept; return that it is not completed."""
+    situation.note("warning", "round-slept", seconds=round(situation.clock.elapsed()))
+    return False
 
 
 def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:

@@ -43,15 +43,21 @@ class SelfCheck:
         return marked
 
     def run(
-        self, judgements: Mapping[Test, Judgement], test_states: Mapping[Test, TestState]
+        self,
+        judgements: Mapping[Test, Judgement],
+        test_states: Mapping[Test, TestState],
+        unconfirmed_recoveries: Sequence[Test] = (),
     ) -> Steps:
         """Rehearse, find what troubles this node, log what is new or over, complain of what is due.
 
-        `judgements` are those of this round, `test_states` the states of all tests after it.
+        `judgements` are those of this round, `test_states` the states of all tests after it, and
+        `unconfirmed_recoveries` the tests that pass and whose incidents cannot close.
         """
         situation = self._situation
         remembered = situation.node_memory
         rehearsals = yield Rehearse(remembered.rehearsal_failures)
+        if situation.has_slept():
+            return
         now = situation.clock.now()
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
@@ -62,10 +68,11 @@ class SelfCheck:
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
-            quorum=situation.config.quorum,
+            quorum=situation.quorum_before(),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
+            unconfirmed_recoveries=unconfirmed_recoveries,
         )
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]

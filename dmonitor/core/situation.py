@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from dmonitor.base import names
 from dmonitor.core import digest, election
 from dmonitor.core.effects import (
+    HARD_LIMIT,
     Effect,
     Memory,
     NodeMemory,
@@ -22,6 +24,7 @@ from dmonitor.core.effects import (
 from dmonitor.core.incident import owed
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
+    Confirming,
     Contact,
     Incident,
     Kind,
@@ -46,11 +49,15 @@ class Situation:
         self.config = config
         self.clock = clock
         self.note = note
-        self.ledger = Ledger(memory.incidents, memory.recall)
+        # The interval of the slowest node in minutes; what is granted for a while depends on it.
+        self.slowest = memory.node.slowest_interval()
+        self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
             begins=(*memory.node.begins, clock.now())[-_BEGINS_KEPT:],
             speaks=bool(config.addresses),
+            quorum=config.quorum,
+            confirm=config.confirm,
             nodes=digest.digest_nodes(config.nodes),
             addresses=digest.digest(config.addresses),
         )
@@ -62,6 +69,15 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # The tests that are DOWN and have no incident yet, as of this node's last round.
+        self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
+
+    def has_slept(self) -> bool:
+        """Return whether this round is over its limit, because the machine slept (R10).
+
+        What it saw is of before the sleep, so nothing may be concluded or told any more.
+        """
+        return self.clock.elapsed() > HARD_LIMIT
 
     def open_incidents(self) -> dict[Test, Incident]:
         """Return the open incident of each test that has one."""
@@ -70,6 +86,74 @@ class Situation:
             if incident.is_open and not incident.flapping:
                 found[incident.test] = incident
         return found
+
+    def quorum_before(self) -> int:
+        """Return the quorum that holds, as far as peers have stated theirs in earlier rounds."""
+        stated = [quorum for _, quorum, _ in self.node_memory.stated_settings]
+        return self.largest_quorum(stated)
+
+    def largest_quorum(self, stated: Sequence[int]) -> int:
+        """Return the largest quorum of this node and those `stated`.
+
+        No peer's counts for more than there are sites: then nothing could ever be DOWN.
+        """
+        return max([self.config.quorum, *(min(quorum, self.sites) for quorum in stated)])
+
+    @property
+    def sites(self) -> int:
+        """How many sites there are."""
+        return len({node.site for node in self.config.nodes})
+
+    def confirm(self) -> int:
+        """Return how many DOWN verdicts open an incident: the largest number of any node."""
+        stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
+        return max([self.config.confirm, *stated])
+
+    def _remember_settings(self, contacts: Sequence[Contact]) -> None:
+        """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""
+        listed = {node.name for node in self.config.nodes}
+        settings = {
+            name: (quorum, confirm)
+            for name, quorum, confirm in self.node_memory.stated_settings
+            if name in listed
+        }
+        for contact in contacts:
+            if contact.statement:
+                status = contact.statement.status
+                settings[contact.node.name] = (status.quorum, status.confirm)
+        stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
+        self.node_memory = self.node_memory._replace(stated_settings=stated)
+
+    def heard_confirming(self, test: Test) -> Confirming | None:
+        """Return the longest row of DOWN verdicts of `test` that a peer has stated lately.
+
+        The last round of a slow peer may have been long ago: its row does not go on.
+        """
+        longest = None
+        recent = election.living_limit(self.status())
+        for statement in self.living_peers(test):
+            if statement.status.at - statement.status.finished > recent:
+                continue
+            for confirming in statement.confirming:
+                if confirming.test != test:
+                    continue
+                if longest is None or confirming.downs > longest.downs:
+                    longest = confirming
+        return longest
+
+    def names_at_work(self) -> set[str]:
+        """Return the names of the peers whose checkers are at work, as they state them."""
+        statuses = [statement.status for statement in self.statements.values()]
+        return {status.name for status in statuses if election.is_at_work(status)}
+
+    def living_peers(self, test: Test) -> list[Statement]:
+        """Return what the peers state that have `test` and whose checkers are at work."""
+        living = []
+        for statement in self.statements.values():
+            has_test = statement.tests is None or test.host == names.NODE or test in statement.tests
+            if has_test and election.is_at_work(statement.status):
+                living.append(statement)
+        return living
 
     def recognise(self, observation: Observation) -> None:
         """Learn which node this is. No node has the test of itself."""
@@ -97,6 +181,7 @@ class Situation:
             contact.node_id: contact.statement for contact in contacts if contact.statement
         }
         self.silences.hear(contacts)
+        self._remember_settings(contacts)
         stated: list[Incident] = []
         for statement in self.statements.values():
             stated.extend(statement.incidents)
@@ -177,7 +262,7 @@ class Situation:
         """Return this node's memory at the end of its round."""
         heard = []
         for statement in self.statements.values():
-            heard.append(statement.status._replace(version="", wall=0.0))
+            heard.append(statement.status._replace(version="", wall=0.0, up=float("inf")))
         return self.node_memory._replace(
             finished=self.clock.now(),
             heard=tuple(heard),

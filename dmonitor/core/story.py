@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from dmonitor.base import names
 from dmonitor.core.model import Incident, Kind, Notification, Test, Verdict
 
 DOWN = "DOWN"
@@ -16,6 +17,7 @@ STILL_DOWN = "STILL DOWN"
 FLAPPING = "FLAPPING"
 STEADY = "STEADY"  # or STEADY and a verdict: STEADY DOWN
 UP = "UP"
+OVER = "OVER"  # of an incident that does not say how the test is now
 # The first words of the states, the most urgent first.
 _ORDER = ("DOWN", "STILL", "FLAPPING", "STEADY", "UP")
 _FIRST_THAT_IS_OVER = _ORDER.index("STEADY")
@@ -32,17 +34,54 @@ class Story(NamedTuple):
     def test(self) -> Test:
         return self.main.test
 
+    @property
+    def incidents(self) -> list[Incident]:
+        """All incidents: the one that says how the test is, and then the others."""
+        return [self.main, *self.others]
 
-def stories_of(notifications: Iterable[Notification]) -> list[Story]:
-    """Return one story for each test that something is owed about, the most urgent first."""
+    @property
+    def is_after_flapping(self) -> bool:
+        """Whether the test is said to be DOWN, and flapped until then."""
+        if self.state != DOWN:
+            return False
+        ends = [incident.closed for incident in self.others if incident.flapping]
+        return any(end is not None and end >= self.main.began for end in ends)
+
+
+def is_node(test: Test) -> bool:
+    """Return whether `test` is a node itself and not a test of a host (R7)."""
+    return test.host == names.NODE
+
+
+def stories_of(
+    notifications: Iterable[Notification], latest: Iterable[Incident] = ()
+) -> list[Story]:
+    """Return one story for each test that something is owed about, the most urgent first.
+
+    `latest` are the open incidents of these tests. If all that is owed about a test is over, and
+    the test has failed again, its story is that it fails: a late mail must not say that it is UP.
+    """
     by_test: dict[Test, dict[str, Incident]] = {}
-    in_order = sorted(notifications, key=lambda notification: notification.incident.began)
-    for notification in in_order:
+    told = list(notifications)
+    for notification in told:
         incident = notification.incident
         by_test.setdefault(incident.test, {})[incident.id] = incident
-    alerts = alerted(in_order)
-    stories = [_story(list(incidents.values()), alerts) for incidents in by_test.values()]
-    return sorted(stories, key=lambda story: (_rank(story.state), story.state, story.test))
+    over = {test for test, incidents in by_test.items() if _are_over(incidents.values())}
+    for incident in latest:
+        if incident.test in over:
+            by_test[incident.test][incident.id] = incident
+    alerts = alerted(told)
+    stories = [_story(incidents.values(), alerts) for incidents in by_test.values()]
+    return sorted(stories, key=_urgency)
+
+
+def _are_over(incidents: Iterable[Incident]) -> bool:
+    return all(incident.closed is not None for incident in incidents)
+
+
+def _urgency(story: Story) -> tuple[int, str, bool, Test]:
+    """Return the sort key of a story; of one state, the nodes come after the hosts."""
+    return _rank(story.state), story.state, is_node(story.test), story.test
 
 
 def alerted(notifications: Iterable[Notification]) -> set[str]:
@@ -51,7 +90,7 @@ def alerted(notifications: Iterable[Notification]) -> set[str]:
     return {notification.incident.id for notification in alerts}
 
 
-def _story(incidents: Sequence[Incident], alerts: set[str]) -> Story:
+def _story(incidents: Iterable[Incident], alerts: set[str]) -> Story:
     """Return the story of one test's incidents.
 
     The main one is open if any is, the most urgent first. If all are over, it ended last.
@@ -61,8 +100,9 @@ def _story(incidents: Sequence[Incident], alerts: set[str]) -> Story:
         rank = min(_rank(state_of(incident, alerts)), _FIRST_THAT_IS_OVER)
         return rank, -(incident.closed or incident.began)
 
-    main = min(incidents, key=urgency)
-    others = [incident for incident in incidents if incident is not main]
+    in_order = sorted(incidents, key=lambda incident: incident.began)
+    main = min(in_order, key=urgency)
+    others = [incident for incident in in_order if incident is not main]
     return Story(state_of(main, alerts), main, others)
 
 
@@ -82,6 +122,22 @@ def state_of(incident: Incident, alerts: set[str]) -> str:
     if incident.id in alerts:
         return DOWN
     return STILL_DOWN
+
+
+def states_of(story: Story, alerts: set[str]) -> list[str]:
+    """Return a state for each of the story's incidents, in the order of `Story.incidents`.
+
+    Only the first one says how the test is. What is over must not be taken for that.
+    """
+    states = [story.state]
+    for incident in story.others:
+        if incident.closed is None:
+            states.append(state_of(incident, alerts))
+        elif incident.flapping:
+            states.append(STEADY)
+        else:
+            states.append(OVER)
+    return states
 
 
 def _flapping_state(incident: Incident) -> str:

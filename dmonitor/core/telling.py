@@ -5,18 +5,22 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.effects import Greet, HandOver, Save, Wait
 from dmonitor.core.incident import is_reminder_due, owed, told
-from dmonitor.core.model import Incident, Kind, Notification
+from dmonitor.core.model import Incident, Kind, Notification, Quiet
 from dmonitor.core.outbox import Mail, Outbox
 from dmonitor.core.situation import Situation, Steps
 
 GREETINGS_END = 36.0  # seconds of the round, after which no greeting begins
 GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
+# Seconds from an alert to its recovery, if that is another mail: a mail system that stands takes
+# both, and may deliver them in any order. A little less than a minute, so that the round a minute
+# later need not wait.
+LETTER_INTERVAL = 55.0
 
 
 class Telling:
@@ -44,8 +48,12 @@ class Telling:
         while self._greets_again():
             next_greeting = self._greeted_at + GREETING_INTERVAL
             yield Wait(max(0.0, next_greeting - situation.clock.elapsed()))
+            if situation.has_slept():
+                return
             self._greeted_at = situation.clock.elapsed()
             contacts = yield Greet(tuple(situation.ledger))
+            if situation.has_slept():
+                return
             situation.hear(contacts)
             yield from situation.store(Save())
             yield from self._hand_over()
@@ -67,9 +75,12 @@ class Telling:
     def _hand_over(self) -> Steps:
         """Hand over what is due, and what is left in the outbox.
 
-        Each address gets one mail. Each outcome is stored before the next one is awaited.
+        Each address gets one mail. Each outcome is stored before the next one is awaited. In a
+        round that slept nothing is due: another node may have told it meanwhile.
         """
         situation, outbox = self._situation, self._outbox
+        if situation.has_slept():
+            return
         mails = outbox.make_mails(
             self._due_notifications(), situation.ledger.find, situation.is_silenced
         )
@@ -78,7 +89,7 @@ class Telling:
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
         refusing = set()
-        hand_over = HandOver(mails)
+        hand_over = HandOver(mails, self._latest(mails))
         for _ in mails:
             address, taken = yield hand_over
             if taken:
@@ -93,21 +104,38 @@ class Telling:
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
 
+    def _latest(self, mails: Mapping[str, Mail]) -> tuple[Incident, ...]:
+        """Return the open incidents of each test that a mail is about; one may be its flapping.
+
+        What is told late must not read as if the test were well, because a newer incident is open.
+        """
+        ledger = self._situation.ledger
+        latest = {}
+        for mail in mails.values():
+            for notification in mail:
+                test = notification.incident.test
+                for incident in (ledger.open_for(test), ledger.open_for(test, flapping=True)):
+                    if incident:
+                        latest[incident.id] = incident
+        return tuple(latest.values())
+
     def _due_notifications(self) -> list[Notification]:
         """Return what this node has to tell now, for each address that is to be mailed.
 
         A hook gets what a mail has told, so it is owed that later. Only if there is no address to
         mail, the hooks themselves are told.
         """
+        _note_quiet(self._situation)
         due = self._due()
         now = self._situation.clock.now()
+        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = incident.held
+                    since = max(incident.held, quiet.get(incident.id, 0.0))
                     if kind is Kind.REMINDER:
                         since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
@@ -125,7 +153,7 @@ class Telling:
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
-            if situation.is_silenced(incident):
+            if _must_wait(situation, incident):
                 continue
             choice = election.choose(status, peers, now, incident)
             self._note_choice(incident, choice)
@@ -169,11 +197,12 @@ class Telling:
         `telling` are the addresses to which something untold was handed over; `refusing` those
         whose mail was refused. Nobody may move to the front while another node hands over. So what
         was left in the outbox changes nothing. A success changes nothing either if this node
-        speaks only because the first node does not count for that incident.
+        speaks only because the first node does not count for that incident. A mail system that was
+        asleep has refused nothing.
         """
         situation = self._situation
         refused = situation.node_memory.refused
-        if not telling:
+        if not telling or situation.has_slept():
             return
         if all(address in refusing for address in telling):
             refused += 1
@@ -182,3 +211,43 @@ class Telling:
         if refused != situation.node_memory.refused:
             situation.node_memory = situation.node_memory._replace(refused=refused)
             yield from situation.store(Save(node=situation.node_memory))
+
+
+def _must_wait(situation: Situation, incident: Incident) -> bool:
+    """Return whether nobody may tell now what `incident` owes, whoever speaks.
+
+    With --once a recovery does not wait: nobody stays for it.
+    """
+    if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
+        age = situation.clock.now() - incident.told_at
+        if age < LETTER_INTERVAL:
+            return True
+    return situation.is_silenced(incident)
+
+
+def _note_quiet(situation: Situation) -> None:
+    """Remember what may not be told yet, and since when the rest may be told.
+
+    A mail that had to wait for the end of a silence is not late. So the time counts from the first
+    round that might tell it, whichever node speaks.
+    """
+    before = {quiet.incident: quiet for quiet in situation.node_memory.quiet}
+    noted = []
+    for incident in situation.ledger:
+        if not owed(incident):
+            continue
+        quiet = _find_quiet(before, incident)
+        if _must_wait(situation, incident):
+            noted.append(Quiet(incident.id))
+        elif quiet:
+            ended = quiet.ended or situation.clock.now()
+            noted.append(Quiet(incident.id, ended))
+    situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
+
+
+def _find_quiet(noted: Mapping[str, Quiet], incident: Incident) -> Quiet | None:
+    """Return what was noted of `incident`, which may have got a smaller id since then."""
+    for incident_id in incident.ids:
+        if incident_id in noted:
+            return noted[incident_id]
+    return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from dmonitor.core.model import Answer, Judgement, Node, Verdict, Vote
+from dmonitor.core.model import Answer, Contact, Judgement, Node, Verdict, Vote
 
 # If one node is heard twice, the answer that comes first here counts: doubt adds no failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
@@ -19,6 +19,16 @@ def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
     They need not be asked while the test passes here and no incident is open (R3).
     """
     return incident_open or own_answer.vote is not Vote.PASSING
+
+
+def largest_quorum(known: int, contacts: Iterable[Contact], sites: int) -> int:
+    """Return the quorum that holds: the largest one that is `known` or that a peer states.
+
+    While nodes differ, none of them may open what another one would not (R3). No peer's counts for
+    more than there are `sites`, because then nothing could ever be DOWN.
+    """
+    stated = [contact.statement.status.quorum for contact in contacts if contact.statement]
+    return max([known, *(min(quorum, sites) for quorum in stated)])
 
 
 def decide(

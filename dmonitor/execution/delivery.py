@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dmonitor.base import names, user
+from dmonitor.base import clock, names, user
 from dmonitor.execution import plugin, processes
 
 SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
@@ -58,14 +58,14 @@ class _Attempt(NamedTuple):
 
     process: subprocess.Popen[bytes]
     output: int  # the descriptor of the file in memory that the program prints to
-    deadline: float  # monotonic time
+    deadline: float  # in uptime
     name: str  # of the program
     # Of a hook and its descendants. 0 for sendmail, which may leave a process that delivers.
     mark: int
 
     def is_over(self) -> bool:
         """Return whether the program has ended, or is over its limit."""
-        return self.process.poll() is not None or time.monotonic() >= self.deadline
+        return self.process.poll() is not None or clock.uptime() >= self.deadline
 
 
 def mail(content: bytes, address: str, *, sendmail: str, sender: str) -> Letter:
@@ -80,7 +80,7 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
     hooks. `patience` is the time for all letters together, in seconds. No program runs on when the
     last delivery has been yielded.
     """
-    deadline = time.monotonic() + patience
+    deadline = clock.uptime() + patience
     waiting = sorted(letters, key=lambda recipient: letters[recipient].is_hook)
     running: dict[str, _Attempt] = {}
     while waiting or running:
@@ -104,7 +104,7 @@ def _try_to_start(letter: Letter, deadline: float) -> _Attempt | Delivery:
     limit = SENDMAIL_LIMIT
     if letter.is_hook:
         limit = HOOK_LIMIT
-    limit = min(limit, deadline - time.monotonic())
+    limit = min(limit, deadline - clock.uptime())
     if limit < _LEAST_LIMIT:
         return Delivery(False, "no time left in this round")
     try:
@@ -146,7 +146,7 @@ def _start(letter: Letter, limit: float) -> _Attempt:
         os.close(output)
         raise
     name = os.path.basename(program)
-    return _Attempt(process, output, time.monotonic() + limit, name, mark)
+    return _Attempt(process, output, clock.uptime() + limit, name, mark)
 
 
 @contextlib.contextmanager

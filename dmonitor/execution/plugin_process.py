@@ -10,8 +10,8 @@ import fcntl
 import os
 import resource
 import signal
-import time
 
+from dmonitor.base import clock
 from dmonitor.core import result
 from dmonitor.core.model import Outcome
 from dmonitor.execution import processes
@@ -42,7 +42,8 @@ class PluginProcess:
         self.path = request[1]
         self.pid = 0
         self.mark = 0  # of the plugin and its descendants: see `processes`
-        self.began = 0.0  # monotonic time
+        self.began = 0.0  # in uptime
+        self.slept = False  # whether the machine slept while it ran
         self.stdout_fd = -1
         self.is_watched = False  # whether the selector has stdout_fd
         self.output = b""  # the beginning: result.OUTPUT_LIMIT bytes at most
@@ -69,7 +70,7 @@ class PluginProcess:
         os.dup2(self._write_fd, STDOUT_SLOT, inheritable=False)
         os.dup2(self._stderr_fd, STDERR_SLOT, inheritable=False)
         self.mark = mark
-        self.began = time.monotonic()
+        self.began = clock.uptime()
         self.pid = os.posix_spawn(
             self.path,
             self.request[1:3],
@@ -107,6 +108,20 @@ class PluginProcess:
         if not self.output.strip():
             stderr = os.pread(self._stderr_fd, result.OUTPUT_LIMIT, 0)
         return result.classify(status, self.output, stderr)
+
+    def judge_overdue(self, limit: float) -> tuple[Outcome, str]:
+        """Return outcome and text (R1) of a plugin that is over its `limit`, in seconds.
+
+        It is TIMEOUT, whatever the plugin printed. If the machine slept, the plugin had not all of
+        its time, so it is UNKNOWN.
+        """
+        outcome, text = Outcome.TIMEOUT, f"not ended after {limit:g} s"
+        if self.slept:
+            outcome, text = Outcome.UNKNOWN, "this machine slept, or was stopped, while it ran"
+        first_line = result.first_line(self.output)
+        if first_line:
+            text += f", it had said: {first_line}"
+        return outcome, text
 
     def _has_first_line(self) -> bool:
         """Return whether enough output is there: the first line, or as much of it as counts."""

@@ -16,6 +16,8 @@ import signal
 import time
 from collections.abc import Callable
 
+from dmonitor.base import clock
+
 REAP_LIMIT = 1.0  # seconds to wait for killed processes to be gone
 _REAP_ONE_LIMIT = 0.02  # seconds of these for one process, before the others have their turn
 _REAP_POLL = 0.002  # seconds between two attempts to reap
@@ -100,8 +102,8 @@ def kill_all(is_target: Callable[[int], bool]) -> None:
     The children of a killed process become ours, and are killed like it. Give up after REAP_LIMIT
     seconds.
     """
-    deadline = time.monotonic() + REAP_LIMIT
-    while time.monotonic() < deadline:
+    deadline = clock.uptime() + REAP_LIMIT
+    while clock.uptime() < deadline:
         targets = [pid for pid in children() if is_target(pid)]
         if not targets:
             return
@@ -113,7 +115,7 @@ def kill_all(is_target: Callable[[int], bool]) -> None:
 
 def reap(pid: int, limit: float) -> bool:
     """Wait up to `limit` seconds for our child `pid` to end, reap it; return whether it is gone."""
-    deadline = time.monotonic() + limit
+    deadline = clock.uptime() + limit
     while True:
         try:
             reaped, _ = os.waitpid(pid, os.WNOHANG)
@@ -121,7 +123,7 @@ def reap(pid: int, limit: float) -> bool:
             return True
         if reaped:
             return True
-        if time.monotonic() > deadline:
+        if clock.uptime() > deadline:
             return False
         time.sleep(_REAP_POLL)
 

@@ -19,10 +19,9 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import processes, supervisor
 
@@ -62,7 +61,7 @@ class Runner:
         self._start_supervisor()
 
     def _start_supervisor(self) -> None:
-        self._started = time.monotonic()
+        self._started = clock.uptime()
         self._socket, supervisors_end = socket.socketpair()
         self._supervisor_pid = os.fork()
         if self._supervisor_pid == 0:
@@ -75,6 +74,11 @@ class Runner:
     def pending(self) -> int:
         """Return how many tests were submitted that have no result yet."""
         return len(self._waiting)
+
+    @property
+    def has_room(self) -> bool:
+        """Return whether one more plugin would not have to wait for another one to end."""
+        return len(self._waiting) < self._concurrency
 
     def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
         """Run `plugin` for `test`, with `parameters` in its environment; see `submit_all`."""
@@ -128,7 +132,7 @@ class Runner:
         supervisors keep dying.
         """
         log.error("supervisor-lost", tests=self.pending)
-        if time.monotonic() - self._started < _EARLY_DEATH:
+        if clock.uptime() - self._started < _EARLY_DEATH:
             self._early_deaths += 1
         else:
             self._early_deaths = 0

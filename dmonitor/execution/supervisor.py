@@ -14,18 +14,18 @@ import os
 import selectors
 import signal
 import socket
-import time
 from collections import deque
 from typing import NoReturn
 
-from dmonitor.base import log, names, user
-from dmonitor.core import result
+from dmonitor.base import clock, log, names, user
 from dmonitor.core.model import Outcome
 from dmonitor.execution import plugin, processes
 from dmonitor.execution.load_gate import LoadGate
 from dmonitor.execution.plugin_process import IGNORED_SIGNALS, SLOTS, PluginProcess, ResourceLimits
 
 _SWEEP_INTERVAL = 0.2  # seconds between two looks for strays, and for plugins that run on
+# Seconds by which a wait may end late. If it ends later, the machine slept, or nothing here ran.
+_SLEEP_SECONDS = 2.0
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # for one more process
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _SOCKET = 3  # the descriptor of the connection to the program: below the slots
@@ -173,7 +173,7 @@ class Supervisor:
         self._selector.register(self._channel.connection, selectors.EVENT_READ, self._take_requests)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: os.read(wakeup, 4096))
         while self._channel.is_open:
-            for key, _ in self._selector.select(self._pause()):
+            for key, _ in self._select():
                 key.data()
             self._reap()
             self._end_overdue()
@@ -183,6 +183,18 @@ class Supervisor:
         for process in self._running.values():
             process.end()
         processes.kill_all(lambda pid: True)
+
+    def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for something to do, and return it. Mark the plugins that sleep meanwhile."""
+        pause = self._pause()
+        if pause is None:
+            return self._selector.select()
+        wake_at = clock.uptime() + pause
+        ready = self._selector.select(pause)
+        if clock.uptime() - wake_at > _SLEEP_SECONDS:
+            for process in self._running.values():
+                process.slept = True
+        return ready
 
     def _pause(self) -> float | None:
         """Return for how many seconds there is nothing to do; None: until something happens."""
@@ -196,14 +208,14 @@ class Supervisor:
             wake_at = min(wake_at, oldest.began + self._limit)
         if self._queue and self._gate.has_room(len(self._running)):
             wake_at = min(wake_at, self._gate.closed_until)
-        return max(0.0, wake_at - time.monotonic())
+        return max(0.0, wake_at - clock.uptime())
 
     def _take_requests(self) -> None:
         self._queue.extend(self._channel.receive())
 
     def _start_batch(self) -> None:
         """Start as many of the waiting plugins as may start now."""
-        now = time.monotonic()
+        now = clock.uptime()
         count = self._gate.admit(len(self._running), len(self._queue), now)
         if count == 0:
             return
@@ -284,12 +296,14 @@ class Supervisor:
         outcome, text = process.judge(status, self._buffer)
         self._unwatch(process)
         process.close()
-        duration = time.monotonic() - process.began
+        duration = clock.uptime() - process.began
+        if process.slept and duration > self._limit:
+            outcome, text = process.judge_overdue(self._limit)
         self._channel.report(process.number, outcome, duration, text)
 
     def _end_overdue(self) -> None:
-        """Kill each plugin that is over its limit; report TIMEOUT, whatever it printed (R1)."""
-        now = time.monotonic()
+        """Kill each plugin that is over its limit, and report its result."""
+        now = clock.uptime()
         for process in list(self._running.values()):
             if process.began + self._limit > now:
                 return
@@ -298,11 +312,8 @@ class Supervisor:
             process.end()
             self._unwatch(process)
             process.close()
-            text = f"not ended after {self._limit:g} s"
-            first_line = result.first_line(process.output)
-            if first_line:
-                text += f", it had said: {first_line}"
-            self._channel.report(process.number, Outcome.TIMEOUT, now - process.began, text)
+            outcome, text = process.judge_overdue(self._limit)
+            self._channel.report(process.number, outcome, now - process.began, text)
             self._next_sweep = 0.0  # kill its descendants at once, too
 
     def _sweep(self) -> None:
@@ -310,7 +321,7 @@ class Supervisor:
 
         Most plugins end before a sweep, so that watching their output costs nothing.
         """
-        now = time.monotonic()
+        now = clock.uptime()
         if now < self._next_sweep:
             return
         self._next_sweep = now + _SWEEP_INTERVAL

@@ -12,10 +12,9 @@ import os
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.config.cluster import Cluster, Peer, resolve_cluster
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_RISK, Keys, load_keys
 from dmonitor.config.nodes import load_nodes
@@ -92,12 +91,12 @@ class Access:
         interval = _UNRESOLVED_LOOKUP_SECONDS
         if is_resolved:
             interval = _LOOKUP_SECONDS
-        if _NODES_FILE in changed or time.monotonic() - self._looked > interval:
+        if _NODES_FILE in changed or clock.uptime() - self._looked > interval:
             self.refresh()
 
     def refresh(self) -> None:
         """Read nodes.txt again, and look its names up, in a thread."""
-        self._looked = time.monotonic()
+        self._looked = clock.uptime()
         if self._thread is not None:
             self._again = True
             return
@@ -180,7 +179,7 @@ class Access:
             decided(address in self.admitted)
 
     def _use(self, cluster: Cluster) -> None:
-        self._looked = time.monotonic()
+        self._looked = clock.uptime()
         self._next = cluster
         self.cluster = cluster
         self.names = cluster.my_names

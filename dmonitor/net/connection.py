@@ -11,21 +11,32 @@ import errno
 import os
 import selectors
 import socket
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
+from dmonitor.core.result import SECOND_LOOK_PAUSE
 from dmonitor.net import protocol
 from dmonitor.net.handshake import Handshake
 from dmonitor.net.protocol import Challenge, Greeting, Refusal
 from dmonitor.net.wire import Wire
 
 GREETING_SECONDS = 5.0  # to connect and to be greeted, for all addresses of a peer together
-RETRY_SECONDS = 1.0  # before a visitor calls a peer again that could not be connected to
+# For a second greeting, the statement included: it calls the peer as often as it has time.
+LAST_GREETING_SECONDS = 9.0
+# In a second greeting, from the connection to the greeting, and from that to the statement.
+LAST_STEP_SECONDS = 3.0
+# For one connection. Then a new one, whose first packets follow sooner, gets through a bad network
+# more likely than the packets that the old one still sends, more and more seldom.
+CONNECT_SECONDS = 2.0
+# Seconds of a second greeting in which a peer that refuses is called again: its daemon restarts.
+REFUSED_SECONDS = 3.0
+RETRY_SECONDS = 1.0  # before a peer that refuses is called again in the last greeting
+LEAST_TRY_SECONDS = 0.5  # for each address; with less time left, the addresses are not tried again
 NEVER = float("inf")  # a deadline
 _READ_BYTES = 1 << 16  # at a time
 # Errors that keep this node from connecting, and that say nothing about the peer.
@@ -53,7 +64,6 @@ class Caller(NamedTuple):
     keys: Keys
     clock: Callable[[], float]  # of the times in statements
     own_incarnation: Callable[[], str | None]  # of this node's own daemon; None if it has none
-    visiting: bool  # whether to call again a peer that refuses: its daemon may be starting
 
 
 class Connection:
@@ -71,6 +81,10 @@ class Connection:
         self._ready = ready
         self._untried: list[resolve.Address] = []
         self._greeting_deadline = NEVER  # for all addresses together
+        self._refused_deadline = NEVER  # after which a peer that refuses is not called again
+        self._address_deadline = NEVER  # to connect to the present address, and to be greeted
+        self.is_last_greeting = False  # the peer is called as often as there is time
+        self._has_timed_out = False  # a connection has, and a new one may get through
 
     @property
     def is_open(self) -> bool:
@@ -85,24 +99,49 @@ class Connection:
     def begin(self, *, after_pause: bool) -> None:
         """Have all addresses tried again, after a pause within the time that is left."""
         if not after_pause:
-            self._greeting_deadline = time.monotonic() + GREETING_SECONDS
+            self._greeting_deadline = clock.uptime() + GREETING_SECONDS
+            self.is_last_greeting = False
         self._untried = list(self.addresses)
+        self._has_timed_out = False
         self.unable = True
 
     def can_pause(self) -> bool:
-        """Return whether the addresses may be tried once more, a moment later."""
-        has_time = time.monotonic() + RETRY_SECONDS < self._greeting_deadline
-        return self._caller.visiting and has_time and not self.unable
+        """Return whether the addresses may be tried once more, now or a moment later."""
+        if self.unable or not (self.is_last_greeting or self._has_timed_out):
+            return False
+        needed = self._pause_seconds() + LEAST_TRY_SECONDS * len(self.addresses)
+        deadline = self._greeting_deadline
+        if not self._has_timed_out:
+            deadline = min(deadline, self._refused_deadline)
+        return clock.uptime() + needed < deadline
 
     def pause(self) -> None:
-        """Set the deadline to the end of a pause."""
-        self.deadline = time.monotonic() + RETRY_SECONDS
+        """Set the deadline to the end of a pause, before the addresses are tried once more."""
+        self.deadline = clock.uptime() + self._pause_seconds()
+
+    def pause_before_last_greeting(self) -> None:
+        """Set the deadline to the end of the pause between two greetings."""
+        self.is_last_greeting = True
+        self.deadline = clock.uptime() + SECOND_LOOK_PAUSE
+        self._greeting_deadline = self.deadline + LAST_GREETING_SECONDS
+        self._refused_deadline = self.deadline + REFUSED_SECONDS
+
+    def _pause_seconds(self) -> float:
+        if self._has_timed_out:
+            return 0.0
+        return RETRY_SECONDS
+
+    def time_out(self) -> None:
+        """Take note that a step has taken too long, so that a new connection is tried at once."""
+        self._has_timed_out = True
 
     def dial(self) -> None:
         """Begin to connect to the next address; raise OSError if that fails at once."""
         address = self._untried.pop(0)
-        now = time.monotonic()
-        self.deadline = now + (self._greeting_deadline - now) / (1 + len(self._untried))
+        now = clock.uptime()
+        share = (self._greeting_deadline - now) / (1 + len(self._untried))
+        self._address_deadline = now + share
+        self.deadline = now + min(share, CONNECT_SECONDS)
         try:
             self._dial(address)
         except OSError as error:
@@ -123,6 +162,17 @@ class Connection:
         with contextlib.suppress(BlockingIOError):
             connection.connect((str(address), settings.port))
         self._wire.watch(selectors.EVENT_WRITE)
+
+    def connected(self) -> None:
+        """Let the peer greet for as long as there is time for its present address."""
+        self._has_timed_out = False
+        self.deadline = self._address_deadline
+        if self.is_last_greeting:
+            self.deadline = self.step_deadline()
+
+    def step_deadline(self) -> float:
+        """Return until when a step of the last greeting may last that begins now."""
+        return min(clock.uptime() + LAST_STEP_SECONDS, self._greeting_deadline)
 
     def failure(self) -> str:
         """Return why the socket, which was connecting, has failed; empty if it is connected."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from dmonitor.base import clock
 from dmonitor.net import auth, protocol
 from dmonitor.net.access import Access
 from dmonitor.net.flights import Facts, Flights
@@ -49,9 +49,9 @@ class Conversation:
         """Take over `connection`; with a `nonce`, the caller has to say hello first."""
         self.wire = Wire(shared.selector, connection, protocol.QUESTION_BYTES, self.serve)
         self.address = address
-        self.deadline = time.monotonic() + CONVERSATION_SECONDS
+        self.deadline = clock.uptime() + CONVERSATION_SECONDS
         if nonce:
-            self.deadline = time.monotonic() + HELLO_SECONDS
+            self.deadline = clock.uptime() + HELLO_SECONDS
         self.waiting = 0  # replies that it is still owed
         self._nonce = nonce  # of the challenge, until the caller has said hello
         self._shared = shared
@@ -145,7 +145,7 @@ class Conversation:
         access = self._shared.access
         self.wire.auth, called = auth.accept_hello(line, access.keys or (), self._nonce)
         self._nonce = ""
-        self.deadline = time.monotonic() + CONVERSATION_SECONDS
+        self.deadline = clock.uptime() + CONVERSATION_SECONDS
         self._shared.authenticated(self)
         if called in access.names:
             self.send(protocol.write(access.greeting))

@@ -7,10 +7,9 @@ and statements mean is decided by `verdict`, `incident` and `election`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.core.model import BUSY, Answer, Contact, Node, Result, Test
 from dmonitor.net import protocol
 from dmonitor.net.connection import NEVER, Connection
@@ -18,7 +17,9 @@ from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
 from dmonitor.net.statement import Interest, PendingStatement
 
 STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
-ANSWER_SECONDS = 15.0  # from the question, or from the greeting if that came later
+# From the question, or from the greeting if that came later. A peer looks twice before it says that
+# a test fails: 10 s, a pause of 2 s, and 10 s.
+ANSWER_SECONDS = 25.0
 
 
 class Exchange:
@@ -61,17 +62,22 @@ class Exchange:
         return self._pending is not None and bool(self._pending.awaited)
 
     def deadline(self) -> float:
-        """Return when the next reply is overdue, on the monotonic clock."""
+        """Return when the next reply is overdue, in uptime."""
         oldest = next(iter(self.asked.values()), NEVER)
         return min(oldest, self._statement_deadline)
 
     def give_up_overdue(self, now: float) -> None:
-        """Give up the oldest question, and the statement, if they are overdue at `now`."""
-        oldest = next(iter(self.asked), None)
-        if oldest is not None and self.asked[oldest] <= now:
-            self.no_answer(oldest, "no answer in time")
+        """Give up the questions, and the statement, that are overdue at `now`."""
+        overdue = [test for test, deadline in self.asked.items() if deadline <= now]
+        for test in overdue:
+            self.no_answer(test, "no answer in time")
         if self._statement_deadline <= now:
             self._no_statement("no statement in time")
+
+    @property
+    def is_statement_overdue(self) -> bool:
+        """Whether the peer has begun no statement, or not ended it, in time."""
+        return self._statement_deadline <= clock.uptime()
 
     def begin(self) -> None:
         """Send all that is wanted, because the peer has just greeted."""
@@ -83,7 +89,7 @@ class Exchange:
 
     def expect_answer(self, test: Test) -> None:
         """Want an answer for `test`."""
-        self.asked[test] = time.monotonic() + ANSWER_SECONDS
+        self.asked[test] = clock.uptime() + ANSWER_SECONDS
 
     def send_question(self, test: Test) -> None:
         """Ask the peer for `test`."""
@@ -93,7 +99,9 @@ class Exchange:
 
     def request_statement(self) -> None:
         """Ask the peer for a statement."""
-        self._statement_deadline = time.monotonic() + STATEMENT_SECONDS
+        self._statement_deadline = clock.uptime() + STATEMENT_SECONDS
+        if self._connection.is_last_greeting:
+            self._statement_deadline = self._connection.step_deadline()
         self._pending = PendingStatement(self.peer, self.interest, self._clock)
         self._send(b"".join(map(protocol.write, self._pending.awaited)))
 
@@ -145,9 +153,12 @@ class Exchange:
             self._pending.abandon()
         if was_wanted:
             log.debug("not-greeted", peer=self._node.name, reason=reason)
-            unable, cloned = self._connection.unable, self.cloned
-            contact = self._contact()
-            self._contacted(contact._replace(reason=reason, unable=unable, cloned=cloned))
+            self._contacted(self.failed_contact(reason))
+
+    def failed_contact(self, reason: str) -> Contact:
+        """Return what comes of a greeting that has failed for `reason`."""
+        unable, cloned = self._connection.unable, self.cloned
+        return self._contact()._replace(reason=reason, unable=unable, cloned=cloned)
 
     def _contact(self) -> Contact:
         return Contact(self._node, self.peer.node_id, self.peer.incarnation)

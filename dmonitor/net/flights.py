@@ -7,11 +7,10 @@ may ask, is decided elsewhere.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.core.model import Incident, Outcome, Result, Statement, Test
 from dmonitor.net import protocol
 from dmonitor.net.limited_log import LimitedLog
@@ -52,7 +51,7 @@ class Waiter(Protocol):
 
 class _Remembered(NamedTuple):
     result: Result
-    ended: float  # on the monotonic clock
+    ended: float  # in uptime
 
 
 class Flights:
@@ -71,7 +70,7 @@ class Flights:
 
         Else `caller` is told when the test has run: once, however often it has asked.
         """
-        now = time.monotonic()
+        now = clock.uptime()
         remembered = self._memory.get(test)
         if remembered and remembered.ended + RESULT_CACHE_SECONDS > now:
             return Reply(test, remembered.result, now - remembered.ended)
@@ -96,11 +95,11 @@ class Flights:
         oldest = next(iter(self._memory.values()), None)
         if oldest is None:
             return None
-        return max(0.0, oldest.ended + RESULT_CACHE_SECONDS - time.monotonic())
+        return max(0.0, oldest.ended + RESULT_CACHE_SECONDS - clock.uptime())
 
     def tick(self) -> None:
         """Forget the results that are too old."""
-        now = time.monotonic()
+        now = clock.uptime()
         forgotten = []
         for test, remembered in self._memory.items():
             if remembered.ended + RESULT_CACHE_SECONDS > now:
@@ -118,7 +117,7 @@ class Flights:
     def _ended(self, test: Test, result: Result) -> None:
         """Remember the `result` of a run that has ended, and tell all who wait for it."""
         self._memory.pop(test, None)  # so that it is put at the end
-        self._memory[test] = _Remembered(result, time.monotonic())
+        self._memory[test] = _Remembered(result, clock.uptime())
         passengers = self._under_way.pop(test)
         log.debug(
             "test-ran",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from dmonitor.base import log
+from dmonitor.base import clock, log
 
 REPEAT_SECONDS = 60.0  # before a warning about the same subject is logged again
 _SUBJECTS_LIMIT = 1_000  # after which a stranger is no longer logged
@@ -14,11 +12,11 @@ class LimitedLog:
     """Knows the subjects of which a warning was logged within the last minute."""
 
     def __init__(self) -> None:
-        self._logged: dict[str, float] = {}  # when, on the monotonic clock
+        self._logged: dict[str, float] = {}  # when, in uptime
 
     def warning(self, subject: str, event: str, **facts: log.Value) -> None:
         """Log `event`, unless a warning about `subject` was logged within the last minute."""
-        now = time.monotonic()
+        now = clock.uptime()
         if now - self._logged.get(subject, float("-inf")) < REPEAT_SECONDS:
             return
         self._forget(now)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from dmonitor.base import clock
 from dmonitor.config.cluster import Peer
 from dmonitor.config.keyfile import Keys
 from dmonitor.config.settings import Settings
@@ -26,6 +27,11 @@ _NEVER = float("inf")
 def _no_incarnation() -> str:
     """Return the incarnation of a daemon that nobody knows: it is never taken for a clone."""
     return ""
+
+
+def never_twice(_: Node) -> bool:
+    """Have no node greeted once more."""
+    return False
 
 
 def _ignore(_: Contact) -> None:
@@ -50,21 +56,24 @@ class Asker:
         clock: Callable[[], float] = time.time,
         own_incarnation: Callable[[], str | None] = _no_incarnation,
         heard: Callable[[Contact], None] = _ignore,
-        visiting: bool = False,
+        failed: Callable[[Contact], None] = _ignore,
+        status_only: bool = False,
     ) -> None:
         """Call nobody yet.
 
         `node_id` is this node's own. With `keys`, only a peer that has one of them is believed.
         `digest` is that of the tests here: a peer with another one is asked for its list; empty
         means that nobody is. Times in statements are on `clock`. `own_incarnation` returns that of
-        this node's own daemon, and None if it has none. `heard` is told each contact. A visitor
-        wants nothing of a statement but the status, and calls a peer again that refuses, as long
-        as there is time.
+        this node's own daemon, and None if it has none. `heard` is told each contact, and
+        `failed` each greeting that failed and is tried once more. With `status_only` nothing but
+        the status is wanted of a statement.
         """
         self.contacts: dict[Node, Contact] = {}  # what came of greeting each peer last
+        self.failures: dict[Node, Contact] = {}  # the first greetings that failed and were repeated
         self._digest = digest
-        self._visiting = visiting
+        self._status_only = status_only
         self._heard = heard
+        self._failed = failed
         self._answers: dict[Test, dict[Node, Answer]] = {}
         self._sessions: list[PeerSession] = []
         if not peers:
@@ -72,9 +81,12 @@ class Asker:
         from dmonitor.net.connection import Caller
         from dmonitor.net.session import PeerSession
 
-        caller = Caller(selector, node_id, settings, keys, clock, own_incarnation, visiting)
+        caller = Caller(selector, node_id, settings, keys, clock, own_incarnation)
         for peer in peers:
-            self._sessions.append(PeerSession(peer, caller, self._answered, self._contacted))
+            session = PeerSession(
+                peer, caller, self._answered, self._contacted, self._greeting_failed
+            )
+            self._sessions.append(session)
 
     @property
     def own_line(self) -> Node | None:
@@ -99,19 +111,26 @@ class Asker:
         for session in self._sessions:
             session.forget(test)
 
-    def greet(self, is_known: Callable[[str], bool], open_ids: Iterable[tuple[str, ...]]) -> None:
+    def greet(
+        self,
+        is_known: Callable[[str], bool],
+        open_ids: Iterable[tuple[str, ...]],
+        *,
+        twice: Callable[[Node], bool] = never_twice,
+    ) -> None:
         """Want a statement of every peer, as PeerSession.greet says.
 
         It comes with the account of each incident of which no id `is_known`, and with that of each
-        incident in `open_ids` which the peer does not list.
+        incident in `open_ids` which the peer does not list. `twice` returns whether a node that
+        could not be greeted is greeted once more.
         """
         if not self._sessions:
             return
         from dmonitor.net.statement import Interest
 
-        interest = Interest(is_known, list(open_ids), self._digest, self._visiting)
+        interest = Interest(is_known, list(open_ids), self._digest, self._status_only)
         for session in self._sessions:
-            session.greet(interest)
+            session.greet(interest, twice=twice(session.node))
 
     def answers(self, test: Test) -> list[Answer]:
         """Return an Answer for each peer that has answered for `test`, or never will."""
@@ -132,11 +151,11 @@ class Asker:
         deadline = min((session.deadline() for session in self._sessions), default=_NEVER)
         if deadline == _NEVER:
             return None
-        return max(0.0, deadline - time.monotonic())
+        return max(0.0, deadline - clock.uptime())
 
     def tick(self) -> None:
         """Give up what is overdue."""
-        now = time.monotonic()
+        now = clock.uptime()
         for session in self._sessions:
             session.tick(now)
 
@@ -147,6 +166,10 @@ class Asker:
 
     def _answered(self, test: Test, answer: Answer) -> None:
         self._answers.setdefault(test, {})[answer.node] = answer
+
+    def _greeting_failed(self, contact: Contact) -> None:
+        self.failures[contact.node] = contact
+        self._failed(contact)
 
     def _contacted(self, contact: Contact) -> None:
         before = self.contacts.get(contact.node)

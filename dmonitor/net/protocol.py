@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from dmonitor.base import names
 from dmonitor.core import codec
 from dmonitor.core.model import (
+    Confirming,
     Incident,
     NodeStatus,
     Outcome,
@@ -32,12 +33,17 @@ SITES_LIMIT = 100  # failed sites of one incident that are written; twice as man
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
-_STATEMENT_LINES = {"heard": 1_000, "silence": 5_000}  # of each kind that are read
+_STATEMENT_LINES = {
+    "heard": 1_000,
+    "silence": 5_000,
+    "confirming": 5_000,
+}  # of each kind that are read
 # What the first word of a line with a JSON object says that the object is.
 _KINDS: Mapping[str, type] = {
     "standing": NodeStatus,
     "heard": NodeStatus,
     "silence": Silence,
+    "confirming": Confirming,
     "incident": Incident,
 }
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
@@ -321,6 +327,8 @@ def write_statement(statement: Statement, now: float) -> bytes:
         lines.append(_value_line("heard", status, now))
     for silence in statement.silences:
         lines.append(_value_line("silence", silence, now))
+    for confirming in statement.confirming:
+        lines.append(_value_line("confirming", confirming, now))
     for incident in statement.incidents:
         lines.append(_value_line("incident", _without_evidence(incident), now))
     return _whole_reply(lines)
@@ -333,7 +341,11 @@ def read_statement(lines: Iterable[bytes], peer: Greeting, now: float) -> Statem
         raise ProtocolError("a statement without a standing")
     status = values["standing"][-1]._replace(node_id=peer.node_id, at=now)
     return Statement(
-        status, tuple(values["heard"]), tuple(values["silence"]), tuple(values["incident"])
+        status,
+        tuple(values["heard"]),
+        tuple(values["silence"]),
+        tuple(values["incident"]),
+        confirming=tuple(values["confirming"]),
     )
 
 

@@ -12,10 +12,9 @@ import functools
 import os
 import selectors
 import socket
-import time
 from collections.abc import Sequence
 
-from dmonitor.base import log
+from dmonitor.base import clock, log
 from dmonitor.config import resolve
 from dmonitor.net.access import Access
 from dmonitor.net.conversation import Conversation, Shared
@@ -59,7 +58,7 @@ class Server:
         pauses = []
         if self._conversations:
             deadline = min(conversation.deadline for conversation in self._conversations)
-            pauses.append(max(0.0, deadline - time.monotonic()))
+            pauses.append(max(0.0, deadline - clock.uptime()))
         until_forgotten = self._flights.pause()
         if until_forgotten is not None:
             pauses.append(until_forgotten)
@@ -67,7 +66,7 @@ class Server:
 
     def tick(self) -> None:
         """End the conversations that last too long; forget the results that are too old."""
-        now = time.monotonic()
+        now = clock.uptime()
         for conversation in list(self._conversations):
             if conversation.deadline <= now:
                 log.debug("caller-ended", address=conversation.address, reason="over its time")

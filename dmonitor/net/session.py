@@ -27,7 +27,7 @@ class State(enum.Enum):
     CONNECTING = enum.auto()  # a connection to one of its addresses has begun
     GREETING = enum.auto()  # it is connected, and has to greet
     TALKING = enum.auto()  # it has greeted: questions can be sent
-    PAUSING = enum.auto()  # no address could be connected to; they are tried again in a moment
+    PAUSING = enum.auto()  # the peer could not be greeted; it is called again in a moment
     OVER = enum.auto()  # there is no connection, and the session has a reason for it
 
 
@@ -38,7 +38,7 @@ class Event(enum.Enum):
     NEXT_ADDRESS = enum.auto()  # the address before has failed
     CONNECTED = enum.auto()  # the socket is connected
     GREETED = enum.auto()  # the peer has said who it is, and it is another node
-    PAUSE = enum.auto()  # every address has failed, and there is time to try again
+    PAUSE = enum.auto()  # every address has failed, or the greeting, and there is another try
     END = enum.auto()  # it has failed for good, or it is over
 
 
@@ -54,10 +54,15 @@ TRANSITIONS = {
     State.GREETING: {
         Event.NEXT_ADDRESS: State.CONNECTING,
         Event.GREETED: State.TALKING,
+        Event.PAUSE: State.PAUSING,
         Event.END: State.OVER,
     },
     # A statement that is overdue makes the session call again, on a new connection.
-    State.TALKING: {Event.CALL: State.CONNECTING, Event.END: State.OVER},
+    State.TALKING: {
+        Event.CALL: State.CONNECTING,
+        Event.PAUSE: State.PAUSING,
+        Event.END: State.OVER,
+    },
     State.PAUSING: {Event.CALL: State.CONNECTING, Event.END: State.OVER},
     State.OVER: {Event.CALL: State.CONNECTING},
 }
@@ -72,13 +77,19 @@ class PeerSession:
         caller: Caller,
         answered: Callable[[Test, Answer], None],
         contacted: Callable[[Contact], None],
+        failed: Callable[[Contact], None],
     ) -> None:
-        """Begin in state IDLE; tell `answered` each answer, and `contacted` each contact."""
+        """Begin in state IDLE; tell `answered` each answer, and `contacted` each contact.
+
+        `failed` is told of a greeting that has failed and is tried once more.
+        """
         self.node = peer.node
         self.state = State.IDLE
         self.is_this_node = False  # whether this node itself has answered, not a clone of it
         self.connection = Connection(peer, caller, self.ready)
         self._caller = caller
+        self._failed = failed
+        self._is_repeatable = False  # a greeting that fails is tried once more
         self._exchange = Exchange(
             peer.node,
             self.connection,
@@ -120,24 +131,27 @@ class PeerSession:
         """Expect no answer for `test` any more, so that it can be asked again."""
         self._exchange.asked.pop(test, None)
 
-    def greet(self, interest: Interest) -> None:
+    def greet(self, interest: Interest, *, twice: bool) -> None:
         """Want a statement, now or once the peer has greeted.
 
         A peer that could not be talked to is called again. So is one whose last statement is still
-        due, because it may be stuck. This node itself makes no statement.
+        due, because it may be stuck. This node itself makes no statement. With `twice`, a peer
+        that could not be greeted is greeted once more, after a pause (R7).
         """
         exchange = self._exchange
         exchange.interest = interest
         if exchange.wants_statement or exchange.peer.node_id == self._caller.node_id:
             return
         exchange.wants_statement = True
+        self._is_repeatable = twice
+        self.connection.is_last_greeting = False
         if self.state is State.TALKING and not exchange.is_stating:
             exchange.request_statement()
         elif self.state in (State.IDLE, State.OVER, State.TALKING):
             self.connect()
 
     def deadline(self) -> float:
-        """Return when `tick` is due, on the monotonic clock; infinity if nothing is awaited."""
+        """Return when `tick` is due, in uptime; infinity if nothing is awaited."""
         match self.state:
             case State.CONNECTING | State.GREETING | State.PAUSING:
                 return self.connection.deadline
@@ -146,16 +160,21 @@ class PeerSession:
         return NEVER
 
     def tick(self, now: float) -> None:
-        """Give up what is overdue at `now`, on the monotonic clock."""
+        """Give up what is overdue at `now`, in uptime."""
         if self.deadline() > now:
             return
         match self.state:
             case State.PAUSING:
                 self.connect()
             case State.CONNECTING:
+                self.connection.time_out()
                 self._try_next_address("connection timed out")
             case State.GREETING:
+                self.connection.time_out()
                 self._try_next_address("connected, but no greeting")
+            case State.TALKING if self._exchange.is_statement_overdue and self._may_call_again():
+                self.connection.time_out()
+                self.end("no statement in time")
             case State.TALKING:
                 self._exchange.give_up_overdue(now)
 
@@ -195,6 +214,7 @@ class PeerSession:
                 self._try_next_address(failure)
                 return
             self._move(Event.CONNECTED)
+            self.connection.connected()
         self._send(b"")
         try:
             self._receive()
@@ -259,14 +279,14 @@ class PeerSession:
         self._exchange.cloned = is_clone
         self.is_this_node = not is_clone
         log.debug("self-detected", peer=self.node.name, name=greeting.name, reason=reason)
-        self.end(reason)
+        self.end(reason, for_good=True)
 
     def close(self, reason: str) -> None:
         """Take leave of the peer, and end the session for `reason`."""
         if self.state is State.TALKING:
             with contextlib.suppress(OSError):
                 self.connection.send(protocol.write(Request("quit")))
-        self.end(reason)
+        self.end(reason, for_good=True)
 
     def _give_up(self, reason: str) -> None:
         """Try the next address of a peer that has not greeted yet; end the session of another."""
@@ -275,14 +295,43 @@ class PeerSession:
         else:
             self.end(reason)
 
-    def end(self, reason: str) -> None:
-        """End the session for `reason`: nothing that is wanted of the peer will come."""
+    def end(self, reason: str, *, for_good: bool = False) -> None:
+        """End the session for `reason`: nothing that is wanted of the peer will come.
+
+        If the peer could not be greeted, it may be called again before that, unless `for_good`.
+        """
         if self.state is State.OVER:
             return
         self._hang_up()
+        if not for_good and self._may_call_again():
+            self._move(Event.PAUSE)
+            self._pause(reason)
+            return
         self._move(Event.END)
         self._reason = reason
         self._exchange.fail(reason)
+
+    def _may_call_again(self) -> bool:
+        """Return whether a peer that could not be greeted is to be called again.
+
+        It is not if nothing but this node is the reason.
+        """
+        if self.connection.unable or not self._exchange.wants_statement:
+            return False
+        return self._is_repeatable or self.connection.can_pause()
+
+    def _pause(self, reason: str) -> None:
+        """Call the peer again after a pause; questions to it wait for that.
+
+        If its first greeting has failed for `reason`, the last one begins then.
+        """
+        if self.connection.can_pause():
+            self.connection.pause()
+            return
+        self._is_repeatable = False
+        log.debug("greeting-failed", peer=self.node.name, reason=reason)
+        self.connection.pause_before_last_greeting()
+        self._failed(self._exchange.failed_contact(reason))
 
     def _hang_up(self) -> None:
         self.connection.hang_up()

@@ -37,7 +37,8 @@ class Wire:
         self.unsent = bytearray()
         self.auth: LineAuth | None = None  # once it is there, each line has a MAC
         self._selector = selector
-        self._ready = ready
+        self._owners_ready = ready
+        self._is_open = True
         self._lines = protocol.Lines(limit)
 
     def queue(self, lines: bytes) -> None:
@@ -84,7 +85,13 @@ class Wire:
         elif key.events != events:
             self._selector.modify(self.connection, events, self._ready)
 
+    def _ready(self) -> None:
+        """Call the owner, unless the connection was closed since the selector saw the event."""
+        if self._is_open:
+            self._owners_ready()
+
     def close(self) -> None:
         """Close the connection; what is unsent is lost."""
+        self._is_open = False
         self.watch(0)
         self.connection.close()

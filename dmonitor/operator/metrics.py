@@ -34,10 +34,12 @@ class _Families:
     def __init__(self) -> None:
         self._lines: list[str] = []
 
-    def add(self, name: str, help_text: str, samples: Sequence[_Sample]) -> None:
-        """Add a gauge with a sample for each set of labels."""
+    def add(
+        self, name: str, help_text: str, samples: Sequence[_Sample], kind: str = "gauge"
+    ) -> None:
+        """Add a gauge, or a metric of another kind, with a sample for each set of labels."""
         self._lines.append(f"# HELP dmonitor_{name} {help_text}")
-        self._lines.append(f"# TYPE dmonitor_{name} gauge")
+        self._lines.append(f"# TYPE dmonitor_{name} {kind}")
         for labels, value in samples:
             self._lines.append(f"dmonitor_{name}{_labels(labels)} {_number(value)}")
 
@@ -85,12 +87,14 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
     failing_here: list[_Sample] = []
     silenced: list[_Sample] = []
     since: list[_Sample] = []
+    flakes: list[_Sample] = []
     for test in status["tests"]:
         labels = {"host": test["host"], "test": test["name"]}
         down.append((labels, float(test["verdict"] == "DOWN")))
         flapping.append((labels, float(test["state"] == FLAPPING)))
         failing_here.append((labels, _FAILING_HERE.get(test["here"], _NAN)))
         silenced.append((labels, float(bool(test["silenced_by"]))))
+        flakes.append((labels, float(test["flakes"])))
         if test["test"] in seconds:
             since.append((labels, seconds[test["test"]]))
     families.add("test_down", "Whether a quorum sees the test fail.", down)
@@ -103,6 +107,12 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
     families.add("test_silenced", "Whether nobody is mailed about it.", silenced)
     families.add(
         "test_state_since_timestamp_seconds", "Since when the test is in this state.", since
+    )
+    families.add(
+        "flakes_total",
+        "How often the test failed on this node, and passed when it was looked at again.",
+        flakes,
+        "counter",
     )
 
 

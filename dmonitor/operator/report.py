@@ -17,6 +17,7 @@ from dmonitor.core.model import (
     Answer,
     Change,
     Contact,
+    Flake,
     Handed,
     Incident,
     Judgement,
@@ -25,6 +26,7 @@ from dmonitor.core.model import (
     Silence,
     Test,
     TestState,
+    Verdict,
     Vote,
 )
 
@@ -83,17 +85,22 @@ def status(
     for known in view.incidents:
         if known.is_open:
             open_incidents.setdefault(known.test, []).append(known)
+    flakes = _flakes(view)
     tests = []
     for test in view.tests:
         if not is_chosen(test, chosen):
             continue
-        facts = _test(view, test, open_incidents.get(test, ()))
+        facts = _test(view, test, open_incidents.get(test, ()), flakes.get(test))
         latest = view.latest.get(test)
         if with_evidence and latest:
             facts.update(_last_change(latest))
         tests.append(facts)
     tests.sort(key=_urgency)
     return {**ability(view), "tests": tests}
+
+
+def _flakes(view: NodeReport) -> dict[Test, Flake]:
+    return {flake.test: flake for flake in view.node.flakes}
 
 
 def _urgency(test: Facts) -> tuple[int, bool, str]:
@@ -185,7 +192,9 @@ def lacks(able: Facts) -> list[str]:
     return lines
 
 
-def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> Facts:
+def _test(
+    view: NodeReport, test: Test, open_incidents: Iterable[Incident], flake: Flake | None
+) -> Facts:
     """Return how a test is."""
     test_state = view.test_states.get(test)
     latest = view.latest.get(test)
@@ -199,7 +208,10 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
         since = test_state.since
     if own_answer:
         here = own_answer.seen
+    text = own_answer.text if own_answer else ""
     shown = _telling(open_incidents)
+    if shown and state == Verdict.UP.value and not shown.flapping:
+        text = f"passes here, not confirmed: its incident is open; {text}"
     for known in open_incidents:
         if known.flapping:
             state = FLAPPING
@@ -209,7 +221,7 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
     for node, silences_of_node in view.silences.items():
         if any(silence.covers(test, view.now) for silence in silences_of_node):
             silencers.append(node)
-    return {
+    facts = {
         "test": str(test),
         "host": test.host,
         "name": test.name,
@@ -218,9 +230,22 @@ def _test(view: NodeReport, test: Test, open_incidents: Iterable[Incident]) -> F
         "here": here,
         "since": moment(since or None),
         "seconds": round(view.now - since) if since else None,
-        "text": own_answer.text if own_answer else "",
+        "text": text,
         "incident": shown.id if shown else None,
         "silenced_by": sorted(silencers),
+    }
+    return {**facts, **_flake_facts(flake, view.now)}
+
+
+def _flake_facts(flake: Flake | None, now: float) -> Facts:
+    """Return how often a first look failed that the second one did not confirm."""
+    if flake is None:
+        return {"flakes": 0, "last_flake": None, "last_flake_age": None, "last_flake_text": ""}
+    return {
+        "flakes": flake.total,
+        "last_flake": moment(flake.last),
+        "last_flake_age": round(now - flake.last),
+        "last_flake_text": flake.text,
     }
 
 
@@ -352,7 +377,7 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
     shown = _telling(known)
     is_open = [each for each in view.incidents if each.test == test and each.is_open]
     return {
-        **_test(view, test, is_open),
+        **_test(view, test, is_open, _flakes(view).get(test)),
         **_last_change(view.latest.get(test)),
         "last_incident": past(shown, view.now, handed) if shown else None,
         **_age(view),

@@ -23,6 +23,7 @@ _COLOURS = {
     "OK": "32",
     "no-answer": "35",
 }
+_FLAKES_SHOWN = 86400.0  # seconds for which `status` shows that a test had a flake
 _PEER_COLUMNS = (
     "NODE",
     "ADDRESS",
@@ -109,6 +110,9 @@ def _status_row(test: Facts) -> tuple[str, str, str, str]:
         text = f"[OK here] {text}"
     if test["silenced_by"]:
         text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
+    if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
+        last = _ago(test["last_flake_age"])
+        text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
     return test["state"] or "not tested yet", test["test"], since, text
 
 
@@ -175,12 +179,24 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     lines = [f"{line}."]
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
+    lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"
         if facts["evidence_at"] != facts["since"]:
             when = f"at {day(facts['evidence_at'])}, when that last changed"
         lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
     return lines
+
+
+def _flakes(facts: Facts) -> list[str]:
+    """Return how many flakes the test had, if any."""
+    if not facts["flakes"]:
+        return []
+    flakes = names.pluralize(facts["flakes"], "flake")
+    return [
+        f"It had {flakes} here: it failed, and passed when it was looked at again.",
+        f"The last one was at {day(facts['last_flake'])}: {facts['last_flake_text']}",
+    ]
 
 
 def _end(incident: Facts) -> str:

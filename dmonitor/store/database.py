@@ -27,6 +27,7 @@ SENSELESS = (ValueError, KeyError, TypeError)
 SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+-- The column downs is not used any more: the memo of the node says which tests are confirming.
 CREATE TABLE standing (
     host TEXT NOT NULL, name TEXT NOT NULL, verdict TEXT NOT NULL, own TEXT NOT NULL,
     since REAL NOT NULL, downs INTEGER NOT NULL, PRIMARY KEY (host, name)

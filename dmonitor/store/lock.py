@@ -17,6 +17,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from dmonitor.base import clock
+
 if TYPE_CHECKING:
     from lockfile.pidlockfile import PIDLockFile
 
@@ -49,7 +51,7 @@ class Lock:
 
         Raise Busy if another process holds it, and OSError if the guard file cannot be opened.
         """
-        deadline = time.monotonic() + patience
+        deadline = clock.uptime() + patience
         while self._guard < 0:
             guard = self._open_guard()
             try:
@@ -57,7 +59,7 @@ class Lock:
             except BlockingIOError:
                 holder_line = os.pread(guard, _HOLDER_BYTES, 0)
                 os.close(guard)
-                if time.monotonic() >= deadline:
+                if clock.uptime() >= deadline:
                     raise Busy(*_identify(holder_line)) from None
                 time.sleep(_RETRY_PAUSE)
                 continue
@@ -156,7 +158,7 @@ def _identify(holder_line: bytes) -> tuple[int, float]:
     start_time = int(words[1])
     if not start_time or _start_time(pid) != start_time:
         return 0, 0.0
-    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    now = clock.uptime()
     return pid, now - start_time / os.sysconf("SC_CLK_TCK")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from dmonitor.base import clock
 from dmonitor.core.model import Silence
 
 NEW_MEMO = ["", 0.0]  # what stands for the memo of a clock that has never been stored
@@ -16,11 +17,11 @@ NEW_MEMO = ["", 0.0]  # what stands for the memo of a clock that has never been 
 class NodeClock:
     """Seconds since the epoch, approximately: a clock that never goes back and that nobody can set.
 
-    It is the monotonic clock of this boot plus an offset, which stays the same until the next boot.
+    It is the uptime of this boot plus an offset, which stays the same until the next boot.
     """
 
     def __init__(self, offset: float, boot: str, *, rebooted: bool) -> None:
-        self.offset = offset  # seconds that are added to the monotonic clock
+        self.offset = offset  # seconds that are added to the uptime
         self.rebooted = rebooted  # no round has stored anything since this machine was started
         self.memo = [boot, offset]  # what to store: `start` takes it in the next round
 
@@ -32,7 +33,7 @@ class NodeClock:
         later, because a machine without a battery wakes up in 1970.
         """
         boot = boot_id()
-        fresh = max(time.time(), not_before) - time.clock_gettime(time.CLOCK_BOOTTIME)
+        fresh = max(time.time(), not_before) - clock.uptime()
         known_boot = memo[0]
         if known_boot == boot:
             return cls(memo[1], boot, rebooted=False)
@@ -40,7 +41,7 @@ class NodeClock:
 
     def now(self) -> float:
         """Return the time now."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) + self.offset
+        return clock.uptime() + self.offset
 
     def to_wall(self) -> float:
         """Return the seconds to add to a time of this clock to get a time of the wall clock."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from dmonitor.base.errors import StateError
 from dmonitor.core.effects import Memory, NodeMemory, Save
-from dmonitor.core.incident import LISTED_SECONDS
+from dmonitor.core.incident import LISTED_SECONDS, granted
 from dmonitor.core.model import Handed, Incident
 from dmonitor.store import database, history, identity, node_clock, tables
 from dmonitor.store.database import Connection
@@ -172,12 +172,13 @@ class Store:
             return tables.read_node_memory(self._db, self._shift)
 
     def incidents(self, *, evidence: bool = True) -> list[Incident]:
-        """Return the incidents that are open, owe something, or changed less than an hour ago.
+        """Return the incidents that are open, owe something, or changed lately.
 
         Without `evidence` they come without the judgements, which is quicker.
         """
         with database.state_errors(self._path):
-            since = self.clock.now() - LISTED_SECONDS
+            slowest = self.node_memory().slowest_interval()
+            since = self.clock.now() - granted(LISTED_SECONDS, slowest)
             return tables.read_incidents(
                 self._db, "alive OR closed > ?", (since,), shift=self._shift, evidence=evidence
             )

@@ -83,11 +83,11 @@ def write_silences(db: Connection, silences: Mapping[str, Sequence[Silence]]) ->
 def read_test_states(db: Connection, shift: float) -> dict[Test, TestState]:
     """Return the state of each test. A state since an unknown time, which is 0, is not shifted."""
     rows = db.execute(
-        "SELECT host, name, verdict, own, iif(since, since + ?, 0.0), downs FROM standing", (shift,)
+        "SELECT host, name, verdict, own, iif(since, since + ?, 0.0) FROM standing", (shift,)
     )
     states = {}
-    for host, name, verdict, outcome, since, downs in rows.fetchall():
-        states[Test(host, name)] = TestState(Verdict(verdict), Outcome(outcome), since, downs)
+    for host, name, verdict, outcome, since in rows.fetchall():
+        states[Test(host, name)] = TestState(Verdict(verdict), Outcome(outcome), since)
     return states
 
 
@@ -97,8 +97,8 @@ def write_test_states(
     """Store the state of each test, and forget the tests that are gone."""
     for test, state in states.items():
         outcome = state.own_outcome.value
-        row = (test.host, test.name, state.verdict.value, outcome, state.since, state.downs)
-        db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (test.host, test.name, state.verdict.value, outcome, state.since)
+        db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, 0)", row)
     for test in gone:
         db.execute("DELETE FROM standing WHERE host = ? AND name = ?", (test.host, test.name))
 

@@ -437,3 +437,71 @@ def subjects(some: Sequence[Mail]) -> list[str]:
 def sent_by(mail: Mail) -> str:
     match = re.search(r"@(\w+)\.lab>", str(mail.message["From"]))
     return match[1] if match else str(mail.message["From"])
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a mail tells about one test; a mail may tell of several."""
+
+    came: float
+    state: str  # DOWN, STILL DOWN, UP, FLAPPING, or STEADY with or without a verdict
+    test: str
+    sender: str  # the node
+    message_id: str
+    subject: str
+
+    def __str__(self) -> str:
+        return self.subject
+
+
+_STATE = r"(DOWN|STILL DOWN|UP|FLAPPING|STEADY(?: [A-Z]+)?)"
+_ONE_STORY = re.compile(rf"^{_STATE} (\S+/[^\s,]+?):?(?= |$)")
+_SUMMARY_LINE = re.compile(rf"^{_STATE} +([^\s:]+): (?:\d+ tests: )?(\S.*)$", re.M)
+
+
+def told_in(mail: Mail) -> list[Told]:
+    """Return what `mail` tells, test by test: one by its subject, several by the summary that its text begins with."""
+    found = []
+    for state, host, names in _SUMMARY_LINE.findall(mail.message.get_content()):
+        for name in names.split(", "):
+            found.append((state, f"{host}/{name}"))
+    if not found:
+        found = _ONE_STORY.findall(mail.subject)
+    if not found:
+        raise Failed(f"the mail tells nothing that is understood here:\n{mail}")
+    message_id = str(mail.message["Message-ID"])
+    return [
+        Told(mail.came, state, test, sent_by(mail), message_id, mail.subject)
+        for state, test in found
+    ]
+
+
+# Stands before postfix's sendmail: notes when it was started, when that took the mail, and which; its input can be read again.
+NOTING_SENDMAIL, TAKEN = "/usr/local/sbin/lab-sendmail", "/run/lab-taken"
+NOTING_PROGRAM = f"""#!/bin/bash
+began=$EPOCHREALTIME
+/usr/sbin/sendmail "$@"
+status=$?
+ended=$EPOCHREALTIME
+[ $status != 0 ] || echo "$began $ended $(sed -n 's/^Message-ID: //p; /^$/q' /dev/stdin)" >>{TAKEN}
+exit $status
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A mail that an MTA took."""
+
+    node: str
+    began: float
+    ended: float
+    message_id: str
+
+
+def taken_by(lab: Lab, nodes: Sequence[str]) -> list[Taken]:
+    """Return the mails that the MTAs of `nodes` took, by what the stand-ins noted."""
+    found = []
+    for node in nodes:
+        for began, ended, message_id in map(str.split, lab.run(node, "cat", TAKEN).splitlines()):
+            found.append(Taken(node, float(began), float(ended), message_id))
+    return found

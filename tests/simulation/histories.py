@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dmonitor.core import incident
 
-from . import judges, setups
+from . import hardships, judges, mailbox, setups
 from .history import History, truth
 from .node import SimNode
 from .world import World
@@ -31,6 +31,31 @@ KINDS: dict[str, tuple[Callable[[World], setups.Setup], Callable[[History], None
     "brief": (setups.brief, judges.brief),
     "late": (setups.late, judges.late),
 }
+# What is judged by what the reader of each mailbox believes.
+READ = {
+    "ghost": hardships.ghost,
+    "slow": hardships.slow,
+    "sleep": hardships.sleep,
+    "torn": hardships.torn,
+    "picky": hardships.picky,
+    "differing": hardships.differing,
+    "oneway": hardships.oneway,
+    "swallow": hardships.swallow,
+    "restored": hardships.restored,
+    "edited": hardships.edited,
+    "site": hardships.site,
+    "half": hardships.half,
+    "days": hardships.days,
+    "big": hardships.big,
+    "confirm": hardships.confirm,
+    "skewed": hardships.skewed,
+    "noisy": hardships.noisy,
+    "leaky": hardships.leaky,
+    "settling": hardships.settling,
+}
+KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
+WATCHED = (*READ, "pair", "rough", "many", "standing")
+KINDS["pair"] = hardships.pair, judges.pair
 
 
 def play(
@@ -43,8 +68,9 @@ def play(
     failures, settle = setup(world)
     world.fails = truth(failures)
     world.begin()
+    watching = mailbox.watch(world, failures) if kind in WATCHED else None
     end = max(failure.ended for failure in failures) + settle
-    history = History(seed, world, failures, [])
+    history = History(seed, world, failures, [], watch=watching)
     try:
         world.run(end)
         while world.now < end + _OVERTIME and any(map(_owes, world.nodes)):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dmonitor.base import names
 from dmonitor.core.model import Kind, Test
 
 from .node import SimNode
 from .world import World
+
+if TYPE_CHECKING:
+    from .mailbox import Watch
 
 KINDS_TOLD = (Kind.ALERT, Kind.RECOVERY)
 
@@ -42,6 +46,7 @@ class History:
     doubled: int = 0  # what was told twice, if that is counted
     # Seconds from a failure to its first mail.
     delays: list[float] = dataclasses.field(default_factory=list)
+    watch: Watch | None = None  # for kinds that are judged by what each mailbox got
 
     def told(self) -> Counter[tuple[Test, str, Kind]]:
         """Return how often each address was told each kind of each test; flapping is not counted."""

@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections import Counter
 
 from dmonitor.base import names
-from dmonitor.core.model import Incident, Kind, Test
+from dmonitor.core.model import Kind, Test
 
+from . import mailbox
 from .history import KINDS_TOLD, Failure, History, is_node
 from .node import SimNode
+from .virtual_round import MTA_LIMIT
+from .world import World
 
 Told = Counter[tuple[Test, str, Kind]]
 
 STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
+NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
+PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
 
 
@@ -36,6 +41,10 @@ def calm(history: History) -> None:
                 wanted[test, address, kind] = count
     for test, address, kind in _sorted_keys(wanted, told):
         found, right = told[test, address, kind], wanted[test, address, kind]
+        # If an alert is refused until it is over, the mail that tells the end tells all.
+        is_late = kind is Kind.ALERT and found < right and history.world.slowest_mta > MTA_LIMIT
+        if is_late and told[test, address, Kind.RECOVERY] == right:
+            continue
         if found != right:
             history.wrong.append(
                 f"{kind.value} of {test} to {address}: {found} times, and {right} were right"
@@ -124,57 +133,38 @@ def rough(history: History) -> None:
 
 
 def _judge_nothing_lost(history: History, *, nodes_last: bool = False) -> None:
-    """Every incident that a node opened is told to every address, both ends; unless it is suppressed.
+    """After a node has opened an incident, every reader hears that the test was DOWN, and its end.
 
-    With `nodes_last` the incidents of nodes have no end, because what made them has none.
+    What an operator silences is not owed. With `nodes_last` the incidents of nodes have no end,
+    because what made them has none; nor have others if a node hears too few to end them.
     """
+    watching = history.watch
+    assert watching is not None
     world = history.world
-    told = _told_roots(history)
-    addresses: set[str] = set()
-    for node in world.nodes:
-        addresses.update(node.addresses)
-    for address in addresses:
-        for _, name, opened in world.opened:
-            if _is_suppressed(history, opened):
+    has_no_end = nodes_last and any(_hears_too_few(world, node) for node in world.nodes)
+    for address in sorted(watching.addresses):
+        readers = mailbox.read_all(history, address)
+        for at, name, opened in world.opened:
+            test = opened.test
+            if test in world.unowed:
                 continue
-            root = world.root(opened.ids[0])
-            has_no_end = nodes_last and is_node(opened.test)
-            for kind in KINDS_TOLD[:1] if has_no_end else KINDS_TOLD:
-                if (root, address, kind) not in told:
-                    history.wrong.append(
-                        f"{kind.value} of {opened.test} {opened.ids} (opened by {name})"
-                        f" never reached {address}"
-                    )
-    _judge_nothing_open(history, nodes_last=nodes_last)
+            if test not in readers or not readers[test].heard_of(at):
+                history.wrong.append(
+                    f"{address} never heard of {test}, opened by {name} at {at:.0f}"
+                )
+        for test, reader in readers.items():
+            lasts = has_no_end or (nodes_last and is_node(test))
+            if reader.believes_down and not lasts and test not in world.unowed:
+                history.wrong.append(f"{address} believes in the end that {test} is DOWN")
+    if not has_no_end:
+        mailbox.judge_nothing_open(history, nodes_too=not nodes_last)
 
 
-def _told_roots(history: History) -> set[tuple[str, str, Kind]]:
-    """Return what was told to which address: an id that stands for the incident, address, kind."""
-    root = history.world.root
-    told = set()
-    for mail in history.world.mails:
-        for _, kind, ids in mail.told:
-            for incident_id in ids:
-                told.add((root(incident_id), mail.address, kind))
-    return told
-
-
-def _is_suppressed(history: History, opened: Incident) -> bool:
-    """Return whether some node knows that the incident closed in silence, untold."""
-    for node in history.world.nodes:
-        for stored in node.disk.recall(opened.ids):
-            if stored.void and not stored.alert:
-                return True
-    return False
-
-
-def _judge_nothing_open(history: History, *, nodes_last: bool) -> None:
-    """In the end no node has an incident open of a test that it has."""
-    for node in history.world.nodes:
-        for stored in node.disk.incidents.values():
-            is_node_that_ends = is_node(stored.test) and not nodes_last
-            if stored.is_open and (stored.test in node.tests or is_node_that_ends):
-                history.wrong.append(f"{node.name} still has {stored.test} open in the end")
+def _hears_too_few(world: World, node: SimNode) -> bool:
+    """Return whether those that a node cannot reach may be a quorum, and it hears no majority."""
+    owners = [peer.name for peer in world.nodes] + list(world.aliases.values())
+    silent = [owner for owner in owners if (node.name, owner) in world.cut]
+    return len(silent) >= world.quorum and 2 * len(silent) >= len(owners)
 
 
 def flapping(history: History) -> None:
@@ -217,6 +207,18 @@ def reminded(history: History) -> None:
 
 
 # Blindness.
+
+
+def pair(history: History) -> None:
+    """The node that is left complains of the other one, which no quorum can tell."""
+    mailbox.judge(history)
+    world = history.world
+    began = world.gone[0]
+    complaining = {
+        name for at, name, _ in world.complaints if began <= at <= began + PAIR_LIMIT
+    } - {world.lost.name}
+    if not complaining:
+        history.wrong.append(f"nobody complains that the cron of {world.lost.name} is dead")
 
 
 def brief(history: History) -> None:
@@ -299,8 +301,8 @@ def _judge_complaints(history: History, others: list[SimNode], *, has_quorum: bo
     world = history.world
     wanted = _wanted_complaints(history, others, has_quorum=has_quorum)
     for node in world.nodes:
-        texts = [text for _, name, text in world.complaints if name == node.name]
         words = wanted.get(node.name, [])
+        texts = [text for _, name, text in world.complaints if name == node.name]
         is_right = len(texts) == len(words)
         for word, text in zip(words, texts, strict=False):
             is_right = is_right and word in text
@@ -321,7 +323,11 @@ def _wanted_complaints(
         wanted[world.lost.name] = ["no peer answers"]
     if world.topology == "targets":
         wanted[world.lost.name] = ["most tests fail here"]
-    if has_quorum or world.topology in ("cron", "targets"):
+    if has_quorum or world.topology == "targets":
+        return wanted
+    if world.topology == "cron":
+        for node in others:
+            wanted[node.name] = [f"{NO_ROUNDS} {world.lost.name}"]
         return wanted
     for node in others:
         wanted[node.name] = ["quorum = 2"]

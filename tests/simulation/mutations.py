@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
-from dmonitor.core import election, health, incident, ledger, result, verdict
+from dmonitor.core import (
+    conclusions,
+    election,
+    health,
+    incident,
+    ledger,
+    result,
+    situation,
+    story,
+    verdict,
+)
 from dmonitor.core.model import Answer, Incident, Judgement, NodeStatus, Notification, Verdict
 
 from .node import SimNode
@@ -235,6 +245,148 @@ def asks_a_node_about_itself() -> Iterator[None]:
         yield
 
 
+# Looks that fail, and time that is slept through (rules R3, R10).
+
+
+@contextlib.contextmanager
+def looks_once() -> Iterator[None]:
+    """A round takes the first look that fails for a result, and a greeting that fails for a dead peer."""
+    with mock.patch.object(World, "second_look", False):
+        yield
+
+
+@contextlib.contextmanager
+def answers_after_one_look() -> Iterator[None]:
+    """A daemon answers what its first look saw."""
+    with mock.patch.object(World, "daemons_look_again", False):
+        yield
+
+
+@contextlib.contextmanager
+def does_not_count_sleep() -> Iterator[None]:
+    """A round that was suspended goes on as if no time had passed."""
+    with mock.patch.object(World, "clocks_count_sleep", False):
+        yield
+
+
+# What closes and opens with whose word, and what is stale (rules R3, R4, R5).
+
+
+@contextlib.contextmanager
+def closes_without_those_it_cannot_hear() -> Iterator[None]:
+    """A node that hears few sites closes by what these few see."""
+    original = incident._silent_sites_that_count
+
+    def few(held: Incident, judgement: Judgement) -> set[str]:
+        return original(held, judgement).intersection(dict(held.failed))
+
+    with mock.patch.object(incident, "_silent_sites_that_count", few):
+        yield
+
+
+@contextlib.contextmanager
+def waits_for_every_silent_site() -> Iterator[None]:
+    """Nodes that have been dead for long keep every incident open."""
+
+    def all_silent(held: Incident, judgement: Judgement) -> set[str]:
+        everywhere = {answer.node.site for answer in judgement.answers}
+        return everywhere - incident._heard_sites(judgement)
+
+    with mock.patch.object(incident, "_silent_sites_that_count", all_silent):
+        yield
+
+
+@contextlib.contextmanager
+def takes_a_ghost_for_fresh() -> Iterator[None]:
+    """What a node holds that was away passes for what fails now."""
+
+    with mock.patch.object(ledger.Ledger, "is_present", lambda *_: True):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_that_it_was_well() -> Iterator[None]:
+    """What was seen to fail lately is present, although its test was well since then."""
+
+    def present(self: ledger.Ledger, held: Incident, now: float) -> bool:
+        return incident.is_fresh(held, self._slowest, now)
+
+    with mock.patch.object(ledger.Ledger, "is_present", present):
+        yield
+
+
+@contextlib.contextmanager
+def goes_on_with_what_is_over_elsewhere() -> Iterator[None]:
+    """A node that is back takes what fails now for what failed before it went."""
+    with mock.patch.object(conclusions.Conclusions, "_is_over_elsewhere", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def grants_a_slow_node_no_more() -> Iterator[None]:
+    """What is over is listed for an hour, also if a node looks every two hours."""
+
+    def fixed(seconds: float, slowest: int) -> float:
+        return seconds
+
+    with mock.patch.object(incident, "granted", fixed):
+        yield
+
+
+@contextlib.contextmanager
+def goes_by_its_own_quorum() -> Iterator[None]:
+    """Nodes that differ open and close by their own settings."""
+    with (
+        mock.patch.object(verdict, "largest_quorum", lambda known, contacts, sites: known),
+        mock.patch.object(situation.Situation, "quorum_before", lambda self: self.config.quorum),
+        mock.patch.object(situation.Situation, "confirm", lambda self: self.config.confirm),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def tells_an_old_end_as_it_was() -> Iterator[None]:
+    """A late recovery says UP while a newer incident is open."""
+    original = story.stories_of
+
+    def without_latest(told: Sequence[Notification], latest: object = ()) -> list[story.Story]:
+        return original(told)
+
+    with mock.patch.object(story, "stories_of", without_latest):
+        yield
+
+
+@contextlib.contextmanager
+def names_two_incidents_alike() -> Iterator[None]:
+    """The second incident within ten minutes has the first one's Message-ID, and is dropped."""
+    original = incident.name_minute
+
+    def alike(minute: int, taken: object) -> int:
+        return original(minute, ())
+
+    with mock.patch.object(conclusions, "name_minute", alike):
+        yield
+
+
+@contextlib.contextmanager
+def is_quiet_about_what_stays_down() -> Iterator[None]:
+    """Flapping ends only when nothing has changed for a quarter of an hour."""
+    with mock.patch.object(incident, "_is_down", lambda incidents: False):
+        yield
+
+
+@contextlib.contextmanager
+def blames_a_checker_whose_machine_was_off() -> Iterator[None]:
+    """Time in which a peer's machine was off counts as time without a round."""
+    original = result._is_stale
+
+    def stale(status: NodeStatus, age: float) -> bool:
+        return original(status._replace(up=float("inf")), age)
+
+    with mock.patch.object(result, "_is_stale", stale):
+        yield
+
+
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,
@@ -258,4 +410,18 @@ BLIND = (
     forgets_what_it_complained_of,
     takes_a_connection_for_a_living_checker,
     asks_a_node_about_itself,
+)
+LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep)
+TRUE = (
+    closes_without_those_it_cannot_hear,
+    waits_for_every_silent_site,
+    takes_a_ghost_for_fresh,
+    forgets_that_it_was_well,
+    goes_on_with_what_is_over_elsewhere,
+    grants_a_slow_node_no_more,
+    goes_by_its_own_quorum,
+    tells_an_old_end_as_it_was,
+    names_two_incidents_alike,
+    is_quiet_about_what_stays_down,
+    blames_a_checker_whose_machine_was_off,
 )

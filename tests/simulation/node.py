@@ -64,7 +64,9 @@ class Disk:
     def listed_incidents(self, now: float) -> list[Incident]:
         """Return the incidents that are open, that owe a notification, or that closed lately."""
         stored = {each.id: each for each in self.incidents.values()}
-        return [each for each in stored.values() if _is_listed(each, now)]
+        slowest = self.node_memory.slowest_interval()
+        since = now - incident.granted(incident.LISTED_SECONDS, slowest)
+        return [each for each in stored.values() if _is_listed(each, since)]
 
     def memory(self, now: float) -> effects.Memory:
         """Return what a round that begins now remembers."""
@@ -77,6 +79,16 @@ class Disk:
             self.recall,
         )
 
+    def snapshot(self) -> Disk:
+        """Return what the disk holds now, as a backup has it."""
+        backup = Disk()
+        backup.node_memory = self.node_memory
+        backup.test_states = dict(self.test_states)
+        backup.incidents = dict(self.incidents)
+        backup.outbox = dict(self.outbox)
+        backup.silences = dict(self.silences)
+        return backup
+
 
 def _is_same_debt(one: Notification, other: Notification) -> bool:
     """Return whether both are owed for the same thing; an incident's ids may have grown meanwhile."""
@@ -85,21 +97,22 @@ def _is_same_debt(one: Notification, other: Notification) -> bool:
     return not set(one.incident.ids).isdisjoint(other.incident.ids)
 
 
-def _is_listed(stored: Incident, now: float) -> bool:
+def _is_listed(stored: Incident, since: float) -> bool:
     if stored.removed:
         return False
     if stored.is_open or incident.owed(stored):
         return True
     changed_at = incident.changed_at(stored) or 0.0
-    return changed_at > now - incident.LISTED_SECONDS
+    return changed_at > since
 
 
 @dataclasses.dataclass
 class Flight:
-    """One run of a plugin by a daemon; its result is given out for a while."""
+    """The looks of a daemon at a test; their result is given out for a while."""
 
-    ends: float
-    outcome: Outcome
+    ends: float | None = None  # None as long as they last
+    outcome: Outcome = Outcome.UNKNOWN
+    waiting: list[Callable[[Outcome], None]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -122,17 +135,40 @@ class SimNode:
     phase: float  # seconds into its interval at which its cron starts a round; negative: by chance
     tests: frozenset[Test]
     addresses: tuple[str, ...]
-    offset: float = 0.0  # seconds by which its clock is ahead of the world's
+    offset: float = 0.0  # seconds by which its clock is ahead of the world's at the world's 0
+    rate: float = 1.0  # seconds that its clock goes in a second of the world
+    wall_skew: float = 0.0  # seconds by which its time of day is ahead of the true one
     jitter: float = 1.0  # seconds by which its cron may be late
     disk: Disk = dataclasses.field(default_factory=Disk)
     up: bool = True
+    booted: float = float("-inf")  # when it was switched on
     cron: bool = True  # whether its cron works
     daemon: bool = True  # whether its daemon runs
     epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost
+    next_cron: float = 0.0  # when its cron starts the next round
     running: bool = False  # whether a round runs
+    round: object = None  # the one that runs, or ran last
     silences: tuple[Silence, ...] = ()
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)
+    quorum: int | None = None  # its own setting, if it is not that of the world
+    confirm: int | None = None
+    unlisted: set[str] = dataclasses.field(default_factory=set)  # nodes that its nodes.txt lacks
+    asleep_until: float = 0.0  # when the machine that is suspended goes on
+    stopped_until: float = 0.0  # when the round that is stopped goes on
+    slept: float = 0.0  # seconds that the round that runs was suspended or stopped
+
+    def clock(self, at: float) -> float:
+        """Return what this node's clock shows at a time of the world."""
+        return at * self.rate + self.offset
+
+    def world_time(self, at: float) -> float:
+        """Return the time of the world at which this node's clock shows `at`."""
+        return (at - self.offset) / self.rate
+
+    def is_asleep(self, at: float) -> bool:
+        """Return whether the machine is suspended at a time of the world."""
+        return at < self.asleep_until
 
 
 def shift_memory(node_memory: effects.NodeMemory, seconds: float) -> effects.NodeMemory:
@@ -157,16 +193,20 @@ def shift_statement(statement: Statement, seconds: float) -> Statement:
         silence._replace(until=_shift(silence.until, seconds)) for silence in statement.silences
     ]
     incidents = [_shift_incident(stated, seconds) for stated in statement.incidents]
+    confirming = [each._replace(since=each.since + seconds) for each in statement.confirming]
     return statement._replace(
         status=shift_status(statement.status, seconds),
         heard=tuple(heard),
         silences=tuple(silences),
         incidents=tuple(incidents),
+        confirming=tuple(confirming),
     )
 
 
 def _shift_incident(stated: Incident, seconds: float) -> Incident:
     return stated._replace(
+        seen=stated.seen + seconds,
+        told_at=stated.told_at + seconds,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
         held=stated.held + seconds,

@@ -38,9 +38,9 @@ class Counting(World):
         self.counts: Counter[str] = Counter()
         self.runs: Counter[tuple[str, Test]] = Counter()
 
-    def plugin(self, node: SimNode, test: Test) -> tuple[float, Outcome]:
+    def plugin(self, node: SimNode, test: Test, looker: str) -> tuple[float, Outcome]:
         self.runs[node.name, test] += 1
-        return super().plugin(node, test)
+        return super().plugin(node, test, looker)
 
     def answer(self, node: SimNode, test: Test, reply: Callable[[float, Any], None]) -> None:
         self.counts["questions"] += test.host != "node"

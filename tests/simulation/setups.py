@@ -104,8 +104,8 @@ def rebooted(world: World) -> Setup:
 
 
 def _reboot_all(world: World) -> None:
-    """Reboot all nodes at once, as soon as none of them is in a round."""
-    if any(node.running for node in world.nodes):
+    """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it."""
+    if any(node.running or node.next_cron - world.now < 0.5 for node in world.nodes):
         world.after(0.7, lambda: _reboot_all(world))
         return
     for node in world.nodes:
@@ -327,17 +327,19 @@ def _loss(world: World, last: float) -> None:
 
 def _refusals(world: World, last: float) -> None:
     """Let the MTAs of some nodes, or of all, refuse for a while."""
-    chance, original = world.plan, world.mta
+    chance = world.plan
     at, length = _random_time(world, last), chance.uniform(30.0, 400.0)
     count = chance.randrange(1, len(world.nodes) + 1)
     refusing = set(chance.sample([node.name for node in world.nodes], count))
 
-    def mta(node: SimNode, address: str) -> tuple[float, bool]:
-        seconds, taken = original(node, address)
-        refuses = node.name in refusing and at <= world.now < at + length
-        return seconds, taken and not refuses
+    others = world.refuses
 
-    world.mta = mta
+    def refuses(node: SimNode, address: str) -> bool:
+        if node.name in refusing and at <= world.now < at + length:
+            return True
+        return others(node, address)
+
+    world.refuses = refuses
 
 
 def _cron_stops(world: World, last: float) -> None:
@@ -355,6 +357,7 @@ def _cron_stops(world: World, last: float) -> None:
 def _silence(world: World, last: float) -> None:
     node, test = world.plan.choice(world.nodes), world.plan.choice(sorted(world.nodes[0].tests))
     at, length = world.plan.uniform(0.0, last), world.plan.uniform(30.0, 400.0)
+    world.unowed.add(test)
 
     def silence() -> None:
         node.silences = (Silence(test.host, "", at + length + node.offset),)
@@ -457,7 +460,7 @@ def _lose_node(world: World) -> None:
 
 
 def brief(world: World) -> Setup:
-    """A node is off for a few minutes; its cron comes back later than its daemon."""
+    """A node is off for a few minutes, or only its services; its cron is back after its daemon."""
     _cluster(world, 3)
     _quick_mta(world)
     world.slow = 0.0
@@ -466,7 +469,16 @@ def brief(world: World) -> Setup:
     lost = world.plan.choice(world.nodes)
     world.lost = lost
     at, length = world.plan.uniform(100.0, 160.0), world.plan.uniform(120.0, 240.0)
-    world.at(at, lambda: world.power_cut(lost, length))
+    if world.plan.random() < 0.5:
+        world.at(at, lambda: world.power_cut(lost, length))
+    else:  # its services are stopped
+        world.at(at, lambda: _switch_daemon(world, lost, False))
+        world.at(at + length, lambda: _switch_daemon(world, lost, True))
     world.at(at, lambda: setattr(lost, "cron", False))
     world.at(at + length + 150.0, lambda: setattr(lost, "cron", True))
     return [Failure(Test("host0", "ssh"), at, at)], 900.0
+
+
+def _switch_daemon(world: World, node: SimNode, on: bool) -> None:
+    world.faults += 1
+    node.daemon = on

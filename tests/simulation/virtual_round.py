@@ -6,10 +6,10 @@ of a hand-over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dmonitor.core import effects, result, round, verdict
+from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -31,11 +31,17 @@ if TYPE_CHECKING:
     from .world import Reply, World
 
 # Seconds: what the real programs allow for each.
-ANSWER_LIMIT = 15.0
+ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
+SECOND_LOOK_PAUSE = 2.0  # from the end of a failing look, or greeting, to the next one
+LOOKED_AGAIN_BY = 18.0  # of the round: a look that fails later is not looked at again
+GREETED_AGAIN_BY = 15.0  # of the round: the same for greetings
+EPOCH_MINUTE = 29_000_000  # the minute of the time of day at which the world begins
+
+_FAILING = (Outcome.FAIL, Outcome.TIMEOUT)
 
 
 class Mail(NamedTuple):
@@ -48,6 +54,27 @@ class Mail(NamedTuple):
     told: tuple[tuple[Test, Kind, tuple[str, ...]], ...]
     # The notifications that a test flaps, or is steady again.
     flapping: tuple[tuple[Test, Kind], ...] = ()
+    # How each test is by this mail's words.
+    states: tuple[tuple[Test, str], ...] = ()
+    # By what a mailbox knows it again.
+    message_id: Hashable = None
+    # The tests of which its sender held an open incident.
+    open: frozenset[Test] = frozenset()
+
+
+def message_id_of(address: str, mail: Sequence[Notification]) -> Hashable:
+    """Return what the Message-ID of a mail is made of."""
+    told = []
+    for notification in mail:
+        incident = notification.incident
+        number = 0
+        if notification.kind is Kind.REMINDER:
+            number = incident.reminded
+        elif notification.kind is Kind.RECOVERY:
+            number = incident.again
+        is_flapping = bool(incident.flapping)
+        told.append((incident.test, is_flapping, notification.kind, incident.minute, number))
+    return address, tuple(sorted(told, key=str))
 
 
 class VirtualRound:
@@ -58,15 +85,19 @@ class VirtualRound:
         self.node = node
         self.epoch = node.epoch
         self.began = world.now
-        node.running = True
+        node.running, node.round = True, self
+        node.stopped_until = node.slept = 0.0
+        self._lines_read: list[tuple[Node, SimNode]] = []
+        self.slept_counted = 0.0  # seconds of sleep by which the hard limit has been put off
         config = effects.RoundConfig(
             node_id=node.node_id,
             tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
             tests_digest=str(hash(node.tests)),
             addresses=node.addresses,
             silences=node.silences,
-            nodes=tuple(Node(peer.name, peer.site) for peer in world.nodes),
-            quorum=world.quorum,
+            nodes=(Node(node.name, node.site), *(Node(p.name, p.site) for p in self._peers())),
+            quorum=node.quorum or world.quorum,
+            confirm=node.confirm or world.confirm,
             **world.settings,
         )
         memory = node.disk.memory(self.now())
@@ -75,16 +106,22 @@ class VirtualRound:
         self.handing_over: effects.HandOver | None = None
         self.outcomes: list[tuple[str, bool]] = []  # that the script has not got yet
         self.wants_outcome = False
-        world.at(self.began + HARD_LIMIT, self._hard_limit)
+        world.at(self.began + HARD_LIMIT / node.rate, self._hard_limit)
 
     def now(self) -> float:
-        return self.world.now + self.node.offset
+        return self.node.clock(self.world.now)
 
     def elapsed(self) -> float:
-        return self.world.now - self.began
+        seconds = self.world.now - self.began
+        if not self.world.clocks_count_sleep:
+            seconds -= self.node.slept
+        return seconds * self.node.rate
 
     def text(self, at: float) -> str:
-        return f"{at - self.node.offset:.0f}"
+        return f"{self.node.world_time(at):.0f}"
+
+    def minute(self) -> int:
+        return EPOCH_MINUTE + int((self.world.now + self.node.wall_skew) // 60)
 
     def _note(self, level: str, event: str, /, **facts: object) -> None:
         if self.world.tracing and level != "debug":
@@ -94,12 +131,35 @@ class VirtualRound:
     @property
     def alive(self) -> bool:
         """Whether this round was neither killed nor has ended."""
-        return self.node.epoch == self.epoch and self.node.running
+        node = self.node
+        return node.epoch == self.epoch and node.running and node.round is self
 
     def _hard_limit(self) -> None:
-        if self.alive:
-            self.world.note(self.node.name, "hard limit")
+        if not self.alive:
+            return
+        more = self.node.slept - self.slept_counted
+        if more:
+            self.slept_counted += more
+            self.world.after(more, self._hard_limit)
+            return
+        self.world.note(self.node.name, "hard limit")
+        if not self.slept_counted:
             raise AssertionError("a round took longer than its hard limit")
+        self.world.kill_round(self.node)
+
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        """Have `event` happen in this round; while it sleeps, nothing happens."""
+        self.world.after(seconds, lambda: self._when_awake(event))
+
+    def _when_awake(self, event: Callable[[], None]) -> None:
+        """Have `event` happen now, or as soon as this round goes on; never if it was killed."""
+        if not self.alive:
+            return
+        goes_on = max(self.node.asleep_until, self.node.stopped_until)
+        if self.world.now < goes_on:
+            self.world.at(goes_on, lambda: self._when_awake(event))
+        else:
+            event()
 
     def resume(self, answer: Any) -> None:
         """Send `answer`, what came of the last effect, to the script; carry out its next effect.
@@ -120,17 +180,17 @@ class VirtualRound:
             case effects.Greet():
                 self._greet_again(effect)
             case effects.Rehearse():  # there is no sandbox in this world
-                self.world.after(0.0, lambda: self.resume(()))
+                self._after(0.0, lambda: self.resume(()))
             case effects.Save():
                 self._save(effect)
             case effects.Wait(seconds):
-                self.world.after(seconds, lambda: self.resume(None))
+                self._after(seconds / self.node.rate, lambda: self.resume(None))
             case effects.HandOver():
                 self._next_outcome(effect)
             case effects.Complain(text):
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
-                self.world.after(0.0, lambda: self.resume(None))
+                self._after(0.0, lambda: self.resume(None))
 
     def _save(self, save: effects.Save) -> None:
         """Store, and perhaps die just before or just after."""
@@ -144,19 +204,30 @@ class VirtualRound:
         if fate < world.kill_at_save:
             world.kill_round(self.node)
             return
-        world.after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
+        self._after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
 
     # Greeting and observing.
 
+    def _peers(self) -> list[SimNode]:
+        """Return the other nodes that are listed in nodes.txt here."""
+        listed = {owner.name: owner for _, owner in self._lines() if owner is not self.node}
+        return list(listed.values())
+
     def _lines(self) -> list[tuple[Node, SimNode]]:
-        """Return the lines of nodes.txt that this node does not recognise as itself, and whose they are."""
+        """Return the lines of nodes.txt that this node does not recognise as itself, and whose they are.
+
+        They are read once, when the round begins.
+        """
+        if self._lines_read:
+            return self._lines_read
+        node = self.node
+        peers = [p for p in self.world.nodes if p is not node and p.name not in node.unlisted]
+        lines = [(Node(peer.name, peer.site), peer) for peer in peers]
         by_name = {peer.name: peer for peer in self.world.nodes}
-        lines = []
-        for peer in self.world.nodes:
-            if peer is not self.node:
-                lines.append((Node(peer.name, peer.site), peer))
         for alias, name in self.world.aliases.items():
-            lines.append((Node(alias, alias), by_name[name]))
+            if name not in node.unlisted:
+                lines.append((Node(alias, alias), by_name[name]))
+        self._lines_read = lines
         return lines
 
     def _greet_again(self, effect: effects.Greet) -> None:
@@ -170,33 +241,46 @@ class VirtualRound:
         incidents: Sequence[Incident],
         heard: Callable[[Contact], None],
         done: Callable[[], None],
+        failed: Callable[[SimNode], None] | None = None,
     ) -> None:
-        """Greet every peer. Call `heard` with each contact, and `done` after the last one."""
+        """Greet every peer. Call `heard` with each contact, and `done` after the last one.
+
+        With `failed` a peer that cannot be greeted is greeted again and again; `failed` is called
+        the first time.
+        """
         world, node = self.world, self.node
         wanted = [incident.ids for incident in incidents if incident.is_open]
-        waiting = len(world.nodes) - 1
+        peers = self._peers()
+        waiting = len(peers)
+
+        def greet(peer: SimNode) -> None:
+            serve = self._serve_greeting(peer, wanted)
+            world.exchange(node, peer, serve, getter(peer), GREETING_LIMIT)
 
         def getter(peer: SimNode) -> Callable[[Statement | None], None]:
-            def got(statement: Statement | None) -> None:
-                nonlocal waiting
-                waiting -= 1
-                if self.alive:
-                    self._take_statement(peer, statement, heard)
-                if not waiting and self.alive:
-                    done()
+            return lambda statement: self._when_awake(lambda: got(peer, statement))
 
-            return got
+        def got(peer: SimNode, statement: Statement | None) -> None:
+            nonlocal waiting
+            if failed is not None:
+                world.note_look("round", node, node_test(peer.name), fails=statement is None)
+                if statement is None and world.second_look and self.elapsed() < GREETED_AGAIN_BY:
+                    failed(peer)
+                    self._after(SECOND_LOOK_PAUSE, lambda: greet(peer))
+                    return
+            waiting -= 1
+            self._take_statement(peer, statement, heard)
+            if not waiting:
+                done()
 
         for line, owner in self._lines():
             if owner is node:  # its own daemon, under another name
                 self.contacts[line] = Contact(line, node.node_id)
                 heard(self.contacts[line])
-        for peer in world.nodes:
-            if peer is not node:
-                serve = self._serve_greeting(peer, wanted)
-                world.exchange(node, peer, serve, getter(peer), GREETING_LIMIT)
+        for peer in peers:
+            greet(peer)
         if not waiting:
-            world.after(0.0, done)
+            self._after(0.0, done)
 
     def _take_statement(
         self, peer: SimNode, statement: Statement | None, heard: Callable[[Contact], None]
@@ -226,13 +310,15 @@ class VirtualRound:
     def _observe(self, effect: effects.Observe) -> None:
         """Run the plugins and greet meanwhile.
 
-        The peers are asked about a test that fails or is open as soon as its result is there.
+        The peers are asked about a test that is open as soon as its result is there, and about one
+        that fails as soon as its first look has failed.
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
         tests = sorted(node.tests.union(node_test(line.name) for line, _ in self._lines()))
         peer_answers: dict[Test, list[Answer]] = {test: [] for test in tests}
         own_answers: dict[Test, Answer] = {}
+        flakes: dict[Test, Result] = {}
         asked: set[Test] = set()
         waiting = 1 + len(tests)
 
@@ -240,37 +326,71 @@ class VirtualRound:
             nonlocal waiting
             waiting -= 1
             if waiting == 0 and self.alive:
+                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
                 judgements = {}
                 for test in tests:
-                    is_open = test in effect.open
-                    judgements[test] = self._judge(own_answers[test], peer_answers[test], is_open)
-                contacts = list(self.contacts.values())
-                self.resume(effects.Observation(me, judgements, contacts, frozenset(asked)))
+                    judgements[test] = verdict.decide(
+                        own_answers[test],
+                        peer_answers[test],
+                        quorum,
+                        incident_open=test in effect.open,
+                    )
+                self.resume(self._observation(me, judgements, asked, flakes))
+
+        def ask(test: Test) -> None:
+            nonlocal waiting
+            if test in asked:
+                return
+            asked.add(test)
+            for line, peer in self._lines():
+                if test != node_test(line.name):
+                    waiting += 1
+                    heard = self._heard(line, peer, peer_answers[test], settle)
+                    world.exchange(node, peer, self._serve(peer, test), heard, ANSWER_LIMIT)
 
         def ran(test: Test, outcome: Outcome) -> None:
-            nonlocal waiting
-            if not self.alive:
-                return
             own_answers[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own_answers[test], incident_open=test in effect.open):
-                asked.add(test)
-                for line, peer in self._lines():
-                    if test != node_test(line.name):
-                        waiting += 1
-                        heard = self._heard(line, peer, peer_answers[test], settle)
-                        world.exchange(node, peer, self._serve(peer, test), heard, ANSWER_LIMIT)
+                ask(test)
+            elif test in asked:
+                flakes[test] = Result(Outcome.FAIL)
             settle()
 
-        def runner(test: Test, outcome: Outcome) -> Callable[[], None]:
-            return lambda: ran(test, outcome)
+        def look(test: Test, *, is_first: bool) -> None:
+            seconds, outcome = world.plugin(node, test, "round")
+
+            def looked() -> None:
+                may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
+                may_look_again = may_look_again and test not in effect.open
+                if outcome in _FAILING and is_first and may_look_again:
+                    ask(test)
+                    self._after(SECOND_LOOK_PAUSE, lambda: look(test, is_first=False))
+                else:
+                    ran(test, outcome)
+
+            self._after(seconds, looked)
 
         def greeted(contact: Contact) -> None:
             ran(node_test(contact.node.name), result.of_contact(contact, node.node_id).outcome)
 
-        self._greet(effect.incidents, greeted, settle)
+        def failed(peer: SimNode) -> None:
+            for line, owner in self._lines():
+                if owner is peer:
+                    ask(node_test(line.name))
+
+        self._greet(effect.incidents, greeted, settle, failed)
         for test in sorted(node.tests):
-            seconds, outcome = world.plugin(node, test)
-            world.after(seconds, runner(test, outcome))
+            look(test, is_first=True)
+
+    def _observation(
+        self,
+        me: Node,
+        judgements: Mapping[Test, Judgement],
+        asked: set[Test],
+        flakes: Mapping[Test, Result],
+    ) -> effects.Observation:
+        contacts = list(self.contacts.values())
+        return effects.Observation(me, judgements, contacts, frozenset(asked), flakes)
 
     def _serve(self, peer: SimNode, test: Test) -> Callable[[Reply], None]:
         return lambda reply: self.world.answer(peer, test, reply)
@@ -279,6 +399,9 @@ class VirtualRound:
         self, line: Node, peer: SimNode, answers: list[Answer], settle: Callable[[], None]
     ) -> Callable[[Result | None], None]:
         def got(result: Result | None) -> None:
+            self._when_awake(lambda: take(result))
+
+        def take(result: Result | None) -> None:
             if result is None:
                 answers.append(Answer(line, reason="no answer in time"))
             else:
@@ -287,9 +410,6 @@ class VirtualRound:
 
         return got
 
-    def _judge(self, own_answer: Answer, answers: list[Answer], is_open: bool) -> Judgement:
-        return verdict.decide(own_answer, answers, self.world.quorum, incident_open=is_open)
-
     # Handing over.
 
     def _next_outcome(self, effect: effects.HandOver) -> None:
@@ -297,7 +417,7 @@ class VirtualRound:
         if effect is not self.handing_over:
             self.handing_over = effect
             self._hand_over(effect.mails)
-            self.world.after(0.0, self._send_outcome)
+            self._after(0.0, self._send_outcome)
         else:
             self._send_outcome()
 
@@ -310,9 +430,10 @@ class VirtualRound:
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         """Start to hand over all mails."""
         world = self.world
-        patience = HANDED_OVER_BY - self.elapsed()
+        patience = (HANDED_OVER_BY - self.elapsed()) / self.node.rate
         for address, mail in mails.items():
             seconds, taken = world.mta(self.node, address)
+            taken = taken and not world.refuses(self.node, address)
             limit = min(MTA_LIMIT, patience)
             if seconds > limit or patience < 1:
                 world.after(max(0.0, limit), self._ended(address, False))
@@ -325,9 +446,13 @@ class VirtualRound:
         """Return what happens when the MTA has the mail, or has refused it."""
 
         def delivered() -> None:
+            world = self.world
             if not self.alive:
                 return  # sendmail dies with its round here: what it had not finished is not delivered
-            world = self.world
+            if self.node.is_asleep(world.now):
+                # sendmail is over its time when the machine is awake again, and is ended.
+                world.at(self.node.asleep_until, self._ended(address, False))
+                return
             if taken:
                 self._deliver(address, mail)
                 if world.kill_at_save and world.chance.random() < world.kill_at_save:
@@ -345,17 +470,36 @@ class VirtualRound:
                 flapping.append((incident.test, notification.kind))
             else:
                 told.append((incident.test, notification.kind, incident.ids))
-        world.mails.append(Mail(world.now, self.node.name, address, tuple(told), tuple(flapping)))
+        latest = self.handing_over.latest if self.handing_over else ()
+        stories = story.stories_of(mail, latest)
+        states = tuple((each.test, each.state) for each in stories)
+        is_open = {
+            i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
+        }
+        message_id = message_id_of(address, mail)
+        letter = Mail(
+            world.now,
+            self.node.name,
+            address,
+            tuple(told),
+            tuple(flapping),
+            states,
+            message_id,
+            frozenset(is_open),
+        )
+        world.mails.append(letter)
+        for mailed in tuple(world.mailed):
+            mailed(letter)
         words = [f"{kind.value}:{test}" for test, kind, _ in told]
-        world.note(self.node.name, "MTA took for", address, *words)
+        says = ", ".join(f"{state} {test}" for test, state in states)
+        world.note(self.node.name, "MTA took for", address, *words, "which says:", says)
 
     def _ended(self, address: str, taken: bool) -> Callable[[], None]:
         """Return what happens when sendmail has ended."""
 
         def ended() -> None:
-            if self.alive:
-                self.outcomes.append((address, taken))
-                if self.wants_outcome:
-                    self._send_outcome()
+            self.outcomes.append((address, taken))
+            if self.wants_outcome:
+                self._send_outcome()
 
-        return ended
+        return lambda: self._when_awake(ended)

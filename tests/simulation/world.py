@@ -26,11 +26,15 @@ from dmonitor.core.model import (
     Test,
 )
 
-from .node import Flight, SimNode, Visit, shift_memory, shift_statement, shift_status
+from .node import Disk, Flight, SimNode, Visit, shift_memory, shift_statement, shift_status
 from .virtual_round import GREETING_LIMIT, Mail, VirtualRound
 
 PLUGIN_LIMIT = 10.0  # seconds
 RESULT_CACHE_SECONDS = 5.0  # for which a daemon gives out a result again
+SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a failing look to the second one
+CHECKER_SECONDS = 180.0  # after which a daemon does not go by what its checker has stored
+VISITED_UNTIL = 15.0  # seconds of a daemon's visit after which it does not greet again
+FAILING = (Outcome.FAIL, Outcome.TIMEOUT)
 
 Reply = Callable[[float, Any], None]  # called with the seconds until the reply, and the reply
 
@@ -69,6 +73,11 @@ class Timeline:
 class World(Timeline):
     """The nodes and all that is between them."""
 
+    # What mutations switch off.
+    second_look = True  # whether rounds look again at what fails
+    daemons_look_again = True  # whether daemons do, too
+    clocks_count_sleep = True  # whether `elapsed` counts the time for which a round sleeps
+
     def __init__(self, seed: int, plan: random.Random | None = None) -> None:
         """Begin with no node. `plan` is the chance by which a history is set up.
 
@@ -87,10 +96,17 @@ class World(Timeline):
         self.slowest_mta = 0.0  # seconds
         self.cut: set[tuple[str, str]] = set()  # who cannot connect to whom
         self.loss = 0.0  # chance that an exchange is lost
+        # The same for the exchanges that one node begins with another one, if it is not `loss`.
+        self.link_loss: dict[tuple[str, str], float] = {}
+        # The chance that a look at a test fails although it would pass.
+        self.noise: dict[Test, float] = {}
+        # Whether a node's MTA refuses what is for an address.
+        self.refuses: Callable[[SimNode, str], bool] = lambda node, address: False
         self.delay = 0.01  # seconds that a message takes at most
         self.kill_at_save = 0.0  # chance that a round is killed just before or after a write
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
+        self.confirm = 1
 
         # What a history is about, if it is about one node.
         self.many = False  # whether there are more nodes than usual
@@ -101,6 +117,16 @@ class World(Timeline):
         # What has happened.
         self.faults = 0  # crashes, link changes, lost exchanges: c of promise 3
         self.mails: list[Mail] = []
+        # Called with each mail that an MTA takes.
+        self.mailed: list[Callable[[Mail], None]] = []
+        # The tests that an operator silences: not all is told of them.
+        self.unowed: set[Test] = set()
+        # The addresses that an operator removes from some nodes: those do not mail them.
+        self.removed_addresses: set[str] = set()
+        # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
+        self.seen_failing: dict[Test, dict[str, float]] = {}
+        # Since when all looks of a node's round or daemon at a test have failed.
+        self._failing_since: dict[tuple[str, str, Test], float] = {}
         self.complaints: list[tuple[float, str, str]] = []  # when, of which node, the text
         self.opened: list[tuple[float, str, Incident]] = []
         self.united: dict[str, str] = {}  # ids that are one incident
@@ -113,12 +139,13 @@ class World(Timeline):
     def begin(self) -> None:
         """Start the crons. All nodes remember rounds in which they greeted each other."""
         for node in self.nodes:
-            step = node.interval * 60.0
+            step = node.interval * 60.0 / node.rate
             first = self.plan.uniform(0.0, step) if node.phase < 0 else node.phase
             begins = tuple(first - step * back for back in range(5, 0, -1))
             node.disk.node_memory = effects.NodeMemory(
                 begins, begins[-1] + 2.0, 0, bool(node.addresses)
             )
+            node.next_cron = first
             self.at(first, self._cron(node, first))
         for node in self.nodes:
             node_memory = node.disk.node_memory
@@ -131,8 +158,11 @@ class World(Timeline):
 
     def _cron(self, node: SimNode, planned: float) -> Callable[[], None]:
         def tick() -> None:
-            following = planned + node.interval * 60.0
+            following = planned + node.interval * 60.0 / node.rate
+            node.next_cron = following
             self.at(following, self._cron(node, following))
+            if node.is_asleep(self.now):
+                return
             if node.up and node.cron and not node.running:
                 epoch = node.epoch
                 self.after(self.chance.uniform(0.0, node.jitter), lambda: self._start(node, epoch))
@@ -140,6 +170,8 @@ class World(Timeline):
         return tick
 
     def _start(self, node: SimNode, epoch: int) -> None:
+        if node.is_asleep(self.now):
+            return
         if node.up and node.epoch == epoch and not node.running:
             VirtualRound(self, node).resume(None)
 
@@ -159,12 +191,36 @@ class World(Timeline):
         self.note(node.name, "power cut")
         node.epoch += 1
         node.up, node.running = False, False
+        node.asleep_until = node.stopped_until = 0.0
         node.flights.clear()
+        node.visits.clear()
         self.after(seconds, lambda: self._boot(node))
+
+    def suspend(self, node: SimNode, seconds: float) -> None:
+        """Suspend a machine: nothing happens on it, and nothing reaches it."""
+        self.faults += 1
+        self.note(node.name, f"suspended for {seconds:.0f} s")
+        node.asleep_until = self.now + seconds
+        node.slept += seconds
+
+    def stop_round(self, node: SimNode, seconds: float) -> None:
+        """Stop the round that runs for a while; the daemon goes on."""
+        if node.running:
+            self.faults += 1
+            self.note(node.name, f"round stopped for {seconds:.0f} s")
+            node.stopped_until = self.now + seconds
+            node.slept += seconds
+
+    def restore(self, node: SimNode, disk: Disk, seconds: float) -> None:
+        """Switch a node off, and on again with an older disk."""
+        self.power_cut(node, seconds)
+        self.note(node.name, "gets an older disk")
+        node.disk = disk
 
     def _boot(self, node: SimNode) -> None:
         self.note(node.name, "boots")
         node.up = True
+        node.booted = self.now
 
     def link(self, source: str, to: str, up: bool) -> None:
         """Let one node connect to another, or no more."""
@@ -194,16 +250,23 @@ class World(Timeline):
         """
         is_done = False
         epoch = source.epoch
+        deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
-            if not is_done:
-                is_done = True
-                if source.epoch == epoch:
-                    got(value)
+            if is_done or source.epoch != epoch:
+                return
+            if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
+                self.at(source.asleep_until, lambda: once(value))
+                return
+            is_done = True
+            if self.now > deadline and self.clocks_count_sleep:
+                value = None
+            got(value)
 
         self.after(limit, lambda: once(None))
-        if self.loss and self.chance.random() < self.loss:
+        loss = self.link_loss.get((source.name, to.name), self.loss)
+        if loss and self.chance.random() < loss:
             self.faults += 1
             self.note(source.name, "lost exchange with", to.name)
             return
@@ -211,14 +274,17 @@ class World(Timeline):
             return
 
         def arrive() -> None:
-            if not to.up:
+            if not to.up or to.is_asleep(self.now):
                 return
-            if not to.daemon:  # refused
+            if not to.daemon or source.name in to.unlisted:  # refused
                 self.after(self.chance.uniform(0.0, self.delay), lambda: once(None))
                 return
             epoch_there = to.epoch
 
             def send(value: Any) -> None:
+                if to.is_asleep(self.now):
+                    self.at(to.asleep_until, lambda: send(value))
+                    return
                 is_cut = (source.name, to.name) in self.cut
                 if not to.up or not to.daemon or to.epoch != epoch_there or is_cut:
                     return
@@ -233,8 +299,9 @@ class World(Timeline):
     # The daemons and the plugins.
 
     def _status(self, node: SimNode) -> NodeStatus:
-        now = self.now + node.offset
-        return node.disk.node_memory.status(node.name, node.node_id, now)
+        now = node.clock(self.now)
+        up = now - node.clock(node.booted)
+        return node.disk.node_memory.status(node.name, node.node_id, now, up=up)
 
     def statement(
         self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
@@ -243,7 +310,7 @@ class World(Timeline):
 
         It also states what it knows of the incidents whose ids are `wanted`.
         """
-        now, disk = self.now + node.offset, node.disk
+        now, disk = node.clock(self.now), node.disk
         statement = effects.statement_of(
             disk.node_memory, disk.listed_incidents(now), node.silences, self._status(node), now
         )
@@ -256,7 +323,7 @@ class World(Timeline):
                 stated += [incident for incident in disk.recall(ids) if not incident.removed]
         tests = None if node.tests == source.tests else node.tests
         statement = statement._replace(incidents=tuple(map(self._strip, stated)), tests=tests)
-        return shift_statement(statement, source.offset - node.offset)
+        return shift_statement(statement, source.clock(self.now) - now)
 
     def _strip(self, incident: Incident) -> Incident:
         """Return what travels of an incident: not the judgement that closed it."""
@@ -266,18 +333,36 @@ class World(Timeline):
             self._stripped[id(incident)] = incident, incident._replace(closing=None)
         return self._stripped[id(incident)][1]
 
-    def plugin(self, node: SimNode, test: Test) -> tuple[float, Outcome]:
-        """Run a test on a node; return the seconds that it takes, and its outcome."""
-        if not self.fails(self.now, test, node):
+    def plugin(self, node: SimNode, test: Test, looker: str) -> tuple[float, Outcome]:
+        """Run a test on a node; return the seconds that it takes, and its outcome.
+
+        `looker` is who looks: the node's round or its daemon.
+        """
+        fails = self.fails(self.now, test, node)
+        noise = self.noise.get(test)
+        if noise and not fails:
+            fails = self.chance.random() < noise
+        self.note_look(looker, node, test, fails=fails)
+        if not fails:
             return self.chance.uniform(0.05, 1.5), Outcome.OK
         if self.chance.random() < self.slow:
             return PLUGIN_LIMIT, Outcome.TIMEOUT
         return self.chance.uniform(0.05, 2.0), Outcome.FAIL
 
+    def note_look(self, looker: str, node: SimNode, test: Test, *, fails: bool) -> None:
+        """Note a look at a test, or a greeting of the peer that it is, for judges that count them."""
+        key = looker, node.name, test
+        if not fails:
+            self._failing_since.pop(key, None)
+            return
+        since = self._failing_since.setdefault(key, self.now)
+        if self.now - since >= SECOND_LOOK_PAUSE:
+            self.seen_failing.setdefault(test, {})[node.site] = self.now
+
     def answer(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have the daemon of `node` reply how a test is.
 
-        One run serves all who ask meanwhile, and for RESULT_CACHE_SECONDS after it.
+        Its looks serve all who ask meanwhile, and for RESULT_CACHE_SECONDS after the last one.
         """
         if test.host == "node":
             self._visit(node, test, reply)
@@ -285,18 +370,56 @@ class World(Timeline):
         if test not in node.tests:
             reply(0.0, Result(Outcome.UNKNOWN))
             return
+
+        def tell(outcome: Outcome) -> None:
+            reply(0.0, Result(outcome))
+
         flight = node.flights.get(test)
-        if flight is None or self.now > flight.ends + RESULT_CACHE_SECONDS:
-            seconds, outcome = self.plugin(node, test)
-            flight = Flight(self.now + seconds, outcome)
-            node.flights[test] = flight
-        reply(max(0.0, flight.ends - self.now), Result(flight.outcome))
+        if flight is not None and flight.ends is None:
+            flight.waiting.append(tell)
+        elif flight is not None and flight.ends and self.now <= flight.ends + RESULT_CACHE_SECONDS:
+            tell(flight.outcome)
+        else:
+            node.flights[test] = Flight(waiting=[tell])
+            self._look(node, test, node.flights[test])
+
+    def _look(self, node: SimNode, test: Test, flight: Flight, *, is_second: bool = False) -> None:
+        """Let a daemon look at a test; if that fails, once more after a pause."""
+        seconds, outcome = self.plugin(node, test, "daemon")
+
+        def looked() -> None:
+            if node.is_asleep(self.now):
+                self.at(node.asleep_until, looked)
+            elif outcome in FAILING and not is_second and self._looks_again(node, test):
+                self.after(SECOND_LOOK_PAUSE, again)
+            else:
+                flight.ends, flight.outcome = self.now, outcome
+                for waiting in flight.waiting:
+                    waiting(outcome)
+
+        def again() -> None:
+            if node.flights.get(test) is flight:  # the node has not lost its power
+                self._look(node, test, flight, is_second=True)
+
+        self.after(seconds, looked)
+
+    def _looks_again(self, node: SimNode, test: Test) -> bool:
+        """Return whether a daemon looks again: its checker has said lately that it is not open."""
+        if not self.daemons_look_again:
+            return False
+        disk = node.disk
+        if node.clock(self.now) - disk.node_memory.finished > CHECKER_SECONDS:
+            return True
+        for stored in disk.incidents.values():
+            if stored.test == test and stored.is_open and not stored.flapping:
+                return False
+        return True
 
     def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have the daemon of `node` greet the peer that `test` is, and reply how that is."""
         line = test.name
         peer = self._node_at(line)
-        if peer is None or peer is node:
+        if peer is None or peer is node or line in node.unlisted:
             reply(0.0, Result(Outcome.UNKNOWN))
             return
 
@@ -304,7 +427,7 @@ class World(Timeline):
             reply(0.0, Result(outcome))
 
         last = node.visits.get(test)
-        if last and last.outcome is None and self.now - last.at <= GREETING_LIMIT:
+        if last and last.outcome is None:
             last.waiting.append(tell)
             return
         if last and last.outcome is not None and self.now - last.at <= RESULT_CACHE_SECONDS:
@@ -312,10 +435,18 @@ class World(Timeline):
             return
         visit = node.visits[test] = Visit(self.now, [tell])
 
+        began = self.now
+
         def got(status: NodeStatus | None) -> None:
             statement = None
             if status:
-                statement = Statement(shift_status(status, node.offset - peer.offset))
+                seconds = node.clock(self.now) - peer.clock(self.now)
+                statement = Statement(shift_status(status, seconds))
+            self.note_look("daemon", node, test, fails=statement is None)
+            may_go_on = self._looks_again(node, test) and self.now - began < VISITED_UNTIL
+            if statement is None and may_go_on:
+                self.after(SECOND_LOOK_PAUSE, greet)
+                return
             contact = Contact(Node(line, line), peer.node_id, "", statement)
             visit.at = self.now
             visit.outcome = result.of_contact(contact, node.node_id).outcome
@@ -325,7 +456,11 @@ class World(Timeline):
         def serve(reply: Reply) -> None:
             reply(0.001, lambda: self._status(peer))
 
-        self.exchange(node, peer, serve, got, GREETING_LIMIT)
+        def greet() -> None:
+            if node.visits.get(test) is visit:  # the node has not lost its power
+                self.exchange(node, peer, serve, got, GREETING_LIMIT)
+
+        greet()
 
     def _node_at(self, line: str) -> SimNode | None:
         """Return the node that answers at a line of nodes.txt."""

@@ -1,0 +1,547 @@
+"""How the harder histories are set up: what has gone wrong in long lives of real clusters.
+
+Each setup returns the failures, and the seconds that the cluster gets after the last one. In the end
+all is well for long enough. What each mailbox got is judged by `mailbox`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from dmonitor.core.model import Test
+
+from .history import Failure
+from .node import SimNode
+from .setups import ADDRESSES, Setup
+from .virtual_round import Mail
+from .world import World
+
+TEST = Test("host0", "ssh")
+SETTLED = 400.0  # seconds, and two intervals, until all is told after the last fault
+
+
+def _make_nodes(
+    world: World, count: int, intervals: Sequence[int] = (1,), *, addresses: int = 1, tests: int = 1
+) -> list[SimNode]:
+    """Make nodes that run the same tests, with crons in step or not."""
+    chance = world.plan
+    is_in_step = chance.random() < 0.4
+    is_skewed = chance.random() < 0.3
+    every_test = frozenset(Test(f"host{number}", "ssh") for number in range(tests))
+    for number in range(1, count + 1):
+        name = f"node{number}"
+        node = SimNode(
+            name=name,
+            node_id=f"{world.chance.getrandbits(48):012x}",
+            site=name,
+            interval=chance.choice(intervals),
+            phase=0.0 if is_in_step else -1.0,
+            tests=every_test,
+            addresses=ADDRESSES[:addresses],
+            offset=chance.uniform(-1000.0, 1000.0) if is_skewed else 0.0,
+            jitter=chance.choice((0.1, 1.0, 5.0)),
+            wall_skew=chance.uniform(-2.0, 2.0),
+        )
+        world.nodes.append(node)
+    world.slow = chance.choice((0.0, 0.0, 0.3))
+    world.delay = chance.choice((0.01, 0.05))
+    longest = chance.choice((0.2, 1.0, 5.0))
+    world.mta = lambda node, address: (world.chance.uniform(0.0, longest), True)
+    return world.nodes
+
+
+def _settle(world: World) -> float:
+    slowest = max(node.interval for node in world.nodes)
+    return SETTLED + 120.0 * slowest
+
+
+def _failures(world: World, count: int, lengths: tuple[float, float], *, gap: float) -> Setup:
+    """Let the test fail some times, on all nodes, with pauses of `gap` to twice that."""
+    failures = []
+    at = world.plan.uniform(60.0, 120.0)
+    for _ in range(count):
+        length = world.plan.uniform(*lengths)
+        failures.append(Failure(TEST, at, at + length))
+        at += length + world.plan.uniform(gap, 2 * gap)
+    return failures, _settle(world)
+
+
+def _names(nodes: Sequence[SimNode]) -> frozenset[str]:
+    return frozenset(node.name for node in nodes)
+
+
+def _in_round(
+    world: World, node: SimNode, until: float, event: Callable[[], None]
+) -> Callable[[], None]:
+    """Return what makes `event` happen as soon as a round of `node` runs, but not after `until`."""
+
+    def wait() -> None:
+        if world.now > until:
+            return
+        if node.running and not node.is_asleep(world.now):
+            world.after(world.chance.uniform(0.0, 3.0), event)
+        else:
+            world.after(0.5, wait)
+
+    return wait
+
+
+def _split(world: World, group: frozenset[str], *, up: bool) -> None:
+    """Cut every link between `group` and the other nodes, or mend them."""
+    for one in world.nodes:
+        for other in world.nodes:
+            if (one.name in group) != (other.name in group):
+                world.link(one.name, other.name, up)
+
+
+def _partition(world: World, group: frozenset[str], at: float, until: float) -> None:
+    world.at(at, lambda: _split(world, group, up=False))
+    world.at(until, lambda: _split(world, group, up=True))
+
+
+def _any_group(world: World) -> frozenset[str]:
+    names = [node.name for node in world.nodes]
+    return frozenset(world.plan.sample(names, world.plan.randrange(1, len(names))))
+
+
+# Nodes that come back, late or with what is old.
+
+
+def ghost(world: World) -> Setup:
+    """The node that has mailed the alert loses power at once.
+
+    It comes back, with the incident open, about when the test fails again.
+    """
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 2, 2, 3)))
+    first = chance.uniform(60.0, 120.0)
+    ended = first + chance.uniform(150.0, 500.0)
+    again = ended + chance.uniform(300.0, 1200.0)
+    back = again + chance.uniform(-90.0, 40.0)
+    lost: list[Mail] = []
+
+    def mailed(mail: Mail) -> None:
+        if lost:
+            return
+        lost.append(mail)
+        (node,) = [node for node in world.nodes if node.name == mail.node]
+        at = world.chance.uniform(0.1, 4.0)
+        world.after(at, lambda: world.power_cut(node, back - world.now))
+
+    world.mailed.append(mailed)
+    failures = [Failure(TEST, first, ended), Failure(TEST, again, again + 600.0)]
+    return failures, _settle(world)
+
+
+def slow(world: World) -> Setup:
+    """Crons from 1 minute to 2 hours; two recoveries, and no fault."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 2, 3, 4)), (5, 30, 60, 60, 120, 120))
+    world.nodes[0].interval = chance.choice((60, 120, 120))
+    if chance.random() < 0.2:
+        world.nodes[-1].interval = 1
+        return _failures(world, 1, (600.0, 4000.0), gap=0.0)
+    return _failures(world, 2, (600.0, 9000.0), gap=chance.uniform(300.0, 7000.0))
+
+
+def sleep(world: World) -> Setup:
+    """Machines are suspended, or rounds stopped, for minutes, in the middle of a round."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)))
+    failures, settle = _failures(world, chance.choice((1, 2)), (100.0, 400.0), gap=300.0)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        node, failure = chance.choice(world.nodes), chance.choice(failures)
+        at = chance.uniform(failure.began - 30.0, failure.ended)
+        seconds = chance.uniform(60.0, 600.0)
+        if chance.random() < 0.5:
+            seconds += failure.ended - at
+        event = _sleeper(world, node, seconds, is_whole=chance.random() < 0.6)
+        world.at(at, _in_round(world, node, failure.ended, event))
+    return failures, settle + 300.0
+
+
+def _sleeper(world: World, node: SimNode, seconds: float, *, is_whole: bool) -> Callable[[], None]:
+    if is_whole:
+        return lambda: world.suspend(node, seconds)
+    return lambda: world.stop_round(node, seconds)
+
+
+def restored(world: World) -> Setup:
+    """The disk of a node is replaced by one of some minutes ago."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)))
+    failures, settle = _failures(world, chance.choice((1, 2, 3)), (150.0, 500.0), gap=200.0)
+    for _ in range(chance.choice((1, 1, 2))):
+        node = chance.choice(world.nodes)
+        at = chance.uniform(60.0, failures[-1].ended + 200.0)
+        _restore(world, node, at - chance.uniform(60.0, 1500.0), at)
+    return failures, settle
+
+
+def _restore(world: World, node: SimNode, taken: float, at: float) -> None:
+    """Let the disk of a node become at `at` what it was when it was `taken`."""
+    backup = node.disk
+
+    def take() -> None:
+        nonlocal backup
+        backup = node.disk.snapshot()
+
+    off = world.plan.uniform(6.0, 60.0)
+    world.at(max(1.0, taken), take)
+    world.at(at, lambda: world.restore(node, backup.snapshot(), off))
+
+
+# Some nodes see it, some do not, and they cannot always talk.
+
+
+def torn(world: World) -> Setup:
+    """Partitions and reboots of 5 to 40 minutes while some nodes see a test fail, and others do not."""
+    chance = world.plan
+    count = chance.choice((3, 3, 3, 4, 5))
+    _make_nodes(world, count)
+    world.slow = 0.0
+    seeing = chance.sample(world.nodes, chance.randrange(2, count + 1))
+    began = chance.uniform(60.0, 120.0)
+    ended = began + chance.uniform(400.0, 1800.0)
+    failures = [Failure(TEST, began, ended, _names(seeing))]
+    if chance.random() < 0.3:
+        again = ended + chance.uniform(120.0, 600.0)
+        failures.append(Failure(TEST, again, again + 600.0, _names(seeing)))
+    last = failures[-1].ended
+    for _ in range(chance.choice((1, 1, 2))):
+        at = chance.uniform(began, last - 60.0)
+        length = 300.0 + 2100.0 * chance.random() ** 3
+        if chance.random() < 0.6:
+            _partition(world, _any_group(world), at, at + length)
+            last = max(last, at + length)
+        else:
+            for node in chance.sample(seeing, chance.choice((1, 2))):
+                world.at(at, _power_cutter(world, node, length))
+            last = max(last, at + length)
+    failures.append(Failure(TEST, last, last))
+    return failures, _settle(world)
+
+
+def _power_cutter(world: World, node: SimNode, seconds: float) -> Callable[[], None]:
+    return lambda: world.power_cut(node, seconds)
+
+
+def oneway(world: World) -> Setup:
+    """What one node sends to another one, or to all, is lost, whole or mostly."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((3, 3, 4, 5)))
+    failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 700.0), gap=200.0)
+    node = chance.choice(world.nodes)
+    others = [other for other in world.nodes if other is not node]
+    if chance.random() < 0.5:
+        others = [chance.choice(others)]
+    links = [(node.name, other.name) for other in others]
+    if chance.random() < 0.5:
+        links = [(to, source) for source, to in links]
+    loss = chance.choice((0.5, 0.9, 1.0, 1.0))
+    at = chance.uniform(20.0, failures[-1].ended)
+
+    def lose() -> None:
+        world.faults += 1
+        world.link_loss.update(dict.fromkeys(links, loss))
+
+    world.at(at, lose)
+    world.at(at + chance.uniform(100.0, 700.0), world.link_loss.clear)
+    return failures, settle + 700.0
+
+
+def site(world: World) -> Setup:
+    """A site with several nodes dies whole, and comes back."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((4, 5, 6)))
+    for number, node in enumerate(world.nodes):
+        node.site = ("here", "there", f"site{number}")[min(number // 2, 2)]
+    failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 700.0), gap=200.0)
+    dying = chance.choice(("here", "there"))
+    at, length = chance.uniform(30.0, failures[-1].ended), chance.uniform(60.0, 600.0)
+    for node in world.nodes:
+        if node.site == dying:
+            world.at(at, _power_cutter(world, node, length + chance.uniform(0.0, 60.0)))
+    return failures, settle + length
+
+
+def half(world: World) -> Setup:
+    """Half of the tests are on half of the nodes; a node or a link may break."""
+    chance = world.plan
+    _make_nodes(world, 4, tests=2)
+    one, other = sorted(world.nodes[0].tests)
+    for node, tests in zip(
+        world.nodes, ((one,), (one, other), (one, other), (other,)), strict=True
+    ):
+        node.tests = frozenset(tests)
+    failures = []
+    for test in (one, other):
+        at = chance.uniform(60.0, 200.0)
+        failures.append(Failure(test, at, at + chance.uniform(200.0, 500.0)))
+    if chance.random() < 0.5:
+        node, at = chance.choice(world.nodes), chance.uniform(60.0, 400.0)
+        world.at(at, _power_cutter(world, node, chance.uniform(30.0, 400.0)))
+    return failures, _settle(world) + 400.0
+
+
+def big(world: World) -> Setup:
+    """Thirty to fifty nodes, one of which may go."""
+    chance = world.plan
+    for node in _make_nodes(world, chance.randrange(30, 51), (1, 2)):
+        node.offset = 0.0  # to move all times of all statements takes most of the time
+    at = chance.uniform(60.0, 120.0)
+    if chance.random() < 0.5:
+        node = chance.choice(world.nodes[:3])
+        world.at(at + chance.uniform(0.0, 120.0), _power_cutter(world, node, 200.0))
+    return [Failure(TEST, at, at + chance.uniform(190.0, 260.0))], 450.0
+
+
+# Mail systems.
+
+
+def picky(world: World) -> Setup:
+    """One address is refused by one node, or by all, for a while; a node may be off meanwhile."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 4)), addresses=2)
+    failures, settle = _failures(world, chance.choice((2, 3)), (150.0, 400.0), gap=130.0)
+    refusals = []
+    for _ in range(chance.choice((1, 2, 2))):
+        refusing = _names(world.nodes)
+        if chance.random() < 0.5:
+            refusing = frozenset({chance.choice(world.nodes).name})
+        at = chance.uniform(60.0, failures[-1].ended)
+        until = at + chance.uniform(60.0, 500.0)
+        refusals.append((refusing, at, until))
+        if chance.random() < 0.5:
+            node = world.nodes[chance.choice((0, 0, 1))]
+            off = chance.uniform(at, until)
+            world.at(off, _power_cutter(world, node, chance.uniform(20.0, 300.0)))
+
+    def refuses(node: SimNode, address: str) -> bool:
+        if address != ADDRESSES[1]:
+            return False
+        return any(
+            node.name in refusing and at <= world.now < until for refusing, at, until in refusals
+        )
+
+    world.refuses = refuses
+    return failures, settle + 500.0
+
+
+def swallow(world: World) -> Setup:
+    """The node that has handed over a mail loses power before its round has stored that."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)), addresses=chance.choice((1, 2)))
+    failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 500.0), gap=200.0)
+    deaths = chance.choice((1, 1, 2))
+    off = chance.uniform(5.0, 400.0)
+
+    def mailed(mail: Mail) -> None:
+        nonlocal deaths
+        if deaths and world.chance.random() < 0.5:
+            deaths -= 1
+            (node,) = [node for node in world.nodes if node.name == mail.node]
+            world.after(world.chance.uniform(0.0, 0.05), lambda: world.power_cut(node, off))
+
+    world.mailed.append(mailed)
+    return failures, settle + 400.0
+
+
+# What operators do.
+
+
+def differing(world: World) -> Setup:
+    """Nodes with different `quorum` and `confirm`; the larger one holds. There is no fault."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((3, 3, 4, 5)))
+    for node in world.nodes:
+        node.quorum = chance.choice((2, 2, 3))
+        node.confirm = chance.choice((1, 1, 2))
+    failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 500.0), gap=200.0)
+    if chance.random() < 0.5:
+        seeing = _names(chance.sample(world.nodes, 2))
+        failures = [dataclasses.replace(failure, nodes=seeing) for failure in failures]
+    return failures, settle
+
+
+def edited(world: World) -> Setup:
+    """Operators change what is configured on some nodes in mid-incident."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((3, 3, 4)), addresses=2, tests=2)
+    failures, settle = _failures(world, chance.choice((1, 2)), (300.0, 700.0), gap=200.0)
+    for _ in range(chance.choice((1, 2))):
+        at = chance.uniform(failures[0].began, failures[-1].ended)
+        edit = chance.choice((_edit_test, _edit_address, _edit_line, _edit_quorum))
+        edit(world, chance.sample(world.nodes, chance.choice((1, 1, 2))), at)
+    return failures, settle + 600.0
+
+
+def _edit(world: World, at: float, edit: Callable[[], None]) -> None:
+    """Let an operator edit something; it counts as a fault, because nodes differ then."""
+
+    def happen() -> None:
+        world.faults += 1
+        edit()
+
+    world.at(at, happen)
+
+
+def _edit_test(world: World, nodes: Sequence[SimNode], at: float) -> None:
+    """Remove the test on some nodes, and add it again later."""
+    back = at + world.plan.uniform(60.0, 600.0)
+
+    def remove() -> None:
+        world.note("", "test removed on", *_names(nodes))
+        for node in nodes:
+            node.tests -= {TEST}
+
+    def add() -> None:
+        world.note("", "test added on", *_names(nodes))
+        for node in nodes:
+            node.tests |= {TEST}
+
+    _edit(world, at, remove)
+    _edit(world, back, add)
+
+
+def _edit_address(world: World, nodes: Sequence[SimNode], at: float) -> None:
+    """Remove the second address on some nodes, and add it again later."""
+    world.removed_addresses.add(ADDRESSES[1])
+    back = at + world.plan.uniform(60.0, 600.0)
+
+    def set_addresses(addresses: tuple[str, ...]) -> None:
+        world.note("", "addresses are", *addresses, "on", *_names(nodes))
+        for node in nodes:
+            node.addresses = addresses
+
+    _edit(world, at, lambda: set_addresses(ADDRESSES[:1]))
+    _edit(world, back, lambda: set_addresses(ADDRESSES))
+
+
+def _edit_line(world: World, nodes: Sequence[SimNode], at: float) -> None:
+    """Remove a node's line on some nodes, and add it again later."""
+    back = at + world.plan.uniform(60.0, 600.0)
+    name = world.plan.choice(world.nodes).name
+
+    def remove() -> None:
+        world.note("", "line of", name, "removed on", *_names(nodes))
+        for node in nodes:
+            if node.name != name:
+                node.unlisted.add(name)
+
+    def add() -> None:
+        world.note("", "line of", name, "added on", *_names(nodes))
+        for node in nodes:
+            node.unlisted.discard(name)
+
+    _edit(world, at, remove)
+    _edit(world, back, add)
+
+
+def _edit_quorum(world: World, nodes: Sequence[SimNode], at: float) -> None:
+    """Raise the quorum on some nodes."""
+
+    def raise_quorum() -> None:
+        world.note("", "quorum is 3 on", *_names(nodes))
+        for node in nodes:
+            node.quorum = 3
+
+    _edit(world, at, raise_quorum)
+
+
+def days(world: World) -> Setup:
+    """A failure that lasts for days, with reminders, and a reboot now and then."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3)), (60,))
+    world.settings = {"flapping": False, "remind": 86400.0 / chance.choice((1, 2))}
+    began = 600.0
+    ended = began + chance.uniform(1.2, 2.5) * 86400.0
+    for _ in range(chance.choice((0, 1, 3))):
+        at = chance.uniform(began, ended)
+        world.at(at, _power_cutter(world, chance.choice(world.nodes), chance.uniform(60.0, 9000.0)))
+    return [Failure(TEST, began, ended)], _settle(world) + 9000.0
+
+
+# Time, and chance.
+
+
+def pair(world: World) -> Setup:
+    """Two nodes with crons of five minutes, and the cron of one dies."""
+    chance = world.plan
+    _make_nodes(world, 2, (5,))
+    world.lost = chance.choice(world.nodes)
+    at = chance.uniform(300.0, 600.0)
+    world.gone = at, at + 2200.0
+
+    def die() -> None:
+        world.faults += 1
+        world.lost.cron = False
+
+    world.at(at, die)
+    world.at(at + 2200.0, lambda: setattr(world.lost, "cron", True))
+    return [Failure(TEST, at + 2200.0, at + 2200.0)], _settle(world)
+
+
+def confirm(world: World) -> Setup:
+    """confirm = 2 or 3, while looks at the target fail by chance; it fails once for good."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 4)))
+    world.confirm = chance.choice((2, 3))
+    world.noise[TEST] = chance.choice((0.0, 0.1, 0.2))
+    return _failures(world, 1, (400.0, 700.0), gap=0.0)
+
+
+def skewed(world: World) -> Setup:
+    """Clocks that run 8 % apart; a node may be off for a while."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 4)))
+    for node in world.nodes:
+        node.rate = chance.choice((0.96, 1.0, 1.04))
+        node.wall_skew = chance.uniform(-60.0, 60.0)
+    failures, settle = _failures(world, chance.choice((1, 2)), (200.0, 500.0), gap=200.0)
+    if chance.random() < 0.4:
+        node, at = chance.choice(world.nodes), chance.uniform(60.0, failures[-1].ended)
+        world.at(at, _power_cutter(world, node, chance.uniform(6.0, 300.0)))
+    return failures, settle
+
+
+def noisy(world: World) -> Setup:
+    """Looks at the target fail by chance; in some histories it fails for good, too."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)))
+    world.noise[TEST] = chance.uniform(0.05, 0.2)
+    if chance.random() < 0.5:
+        failures, settle = _failures(world, 1, (200.0, 500.0), gap=0.0)
+    else:
+        failures, settle = [Failure(TEST, 900.0, 900.0)], 300.0
+    world.at(failures[-1].ended + 200.0, world.noise.clear)
+    return failures, settle
+
+
+def leaky(world: World) -> Setup:
+    """Three messages of ten between nodes are lost; a target may fail."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)))
+    world.loss = 0.3
+    until = 900.0
+    failures = [Failure(TEST, until, until)]
+    if chance.random() < 0.5:
+        failures.append(Failure(TEST, 100.0, 100.0 + chance.uniform(300.0, 600.0)))
+    world.at(until, lambda: setattr(world, "loss", 0.0))
+    return failures, 500.0
+
+
+def settling(world: World) -> Setup:
+    """A test flaps, and then fails for good."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3)))
+    world.slow = 0.0
+    world.settings = {"flapping": True}
+    failures, at = [], 100.0
+    for _ in range(chance.choice((4, 5, 6))):
+        length = chance.uniform(85.0, 110.0)
+        failures.append(Failure(TEST, at, at + length))
+        at += length + chance.uniform(85.0, 110.0)
+    failures.append(Failure(TEST, at, at + chance.uniform(500.0, 1500.0)))
+    return failures, _settle(world) + 800.0

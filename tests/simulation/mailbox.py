@@ -1,0 +1,586 @@
+"""What the reader of one mailbox believes, and from when to when that was false (promises 1 to 4).
+
+A mail says of each test that it is DOWN, UP, or flapping. The reader believes the last word, and of a
+flapping test nothing. A mailbox drops a mail whose Message-ID it has. The truth is what a quorum of
+sites sees. Nothing here looks at ids, or at how nodes unite their incidents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+from dmonitor.base import names
+from dmonitor.core.model import Kind, Test, node_test
+
+from .history import Failure, History, is_node
+from .node import Disk, SimNode
+from .virtual_round import Mail
+from .world import World
+
+STEP = 5.0  # seconds from one look at the world to the next
+PROMPT = 100.0  # seconds from a failure to its mail, with crons of one minute (promise 4)
+# Seconds more: the first node fell silent, its mail system refuses, it cannot hear (promise 4).
+DISTURBED = 120.0 + 60.0 + 180.0
+LOSSY = 300.0  # seconds more while messages are lost by chance
+CALM_AFTER = 180.0  # seconds after a fault, and an interval, until promise 4 holds as without it
+ROUND = 60.0  # seconds: what a mail says was seen in the round that hands it over
+STEADY_ROUNDS = 3  # rounds of the slowest node after which a flapping test that is DOWN is told
+LETTERS_APART = 50.0  # seconds from an alert to its recovery in another letter, at least
+EXPLAINED = 120.0  # seconds, and an interval, for which looks that failed explain an alert
+STALE_ROUNDS = 5  # intervals, and as many minutes, for which a node that was away may be told
+
+
+# What is so as long as nothing breaks or is mended: the tests that can be told DOWN, the nodes that can
+# tell each test UP, the nodes that are away, and those that are gone.
+_View = tuple[frozenset[Test], dict[Test, frozenset[str]], frozenset[str], frozenset[str]]
+
+
+class Moment(NamedTuple):
+    """What is so at one moment."""
+
+    at: float
+    is_disturbed: bool  # a fault lasts, or was lately
+    is_lossy: bool
+    refused: frozenset[str]  # the addresses that some MTA refuses
+    tellable: frozenset[Test]  # a quorum sees them fail, and a node that can mail can hear that
+    clearable: frozenset[Test]  # no quorum does, and a node that can mail can hear that
+    away: frozenset[str]  # the nodes that may be found failing
+    gone: frozenset[str]  # those that cannot be found well
+    faults: int  # until now
+
+
+class Said(NamedTuple):
+    """What one mail says of one test."""
+
+    at: float
+    node: str
+    address: str
+    test: Test
+    state: str
+    kinds: frozenset[Kind]
+    message_id: Hashable
+    holds_open: bool  # whether its sender holds an open incident of the test
+    can_say_down: bool  # whether its sender can hear that a quorum fails
+    can_say_up: bool  # whether its sender can hear that no quorum fails
+    is_explained: bool  # whether a quorum of sites has looked twice lately, and has seen it fail
+
+    @property
+    def is_down(self) -> bool:
+        return "DOWN" in self.state.split()
+
+    @property
+    def is_up(self) -> bool:
+        return "UP" in self.state.split()
+
+
+@dataclasses.dataclass
+class Watch:
+    """What was so, and what was said, in a world; `begin` before the world runs."""
+
+    world: World
+    failures: Sequence[Failure]
+    moments: list[Moment] = dataclasses.field(default_factory=list)
+    said: list[Said] = dataclasses.field(default_factory=list)
+    _quiet_from: float = 0.0  # when the last fault began or ended
+    _before: object = None  # what was broken at the last moment
+    _faults: int = 0  # how often that has changed
+    _view_key: object = None  # what `_view` depends on
+    _view: _View = (frozenset(), {}, frozenset(), frozenset())
+    # For how many seconds each node could hear that DOWN is told of a test, and was able to.
+    _hearing: dict[tuple[Test, str], float] = dataclasses.field(default_factory=dict)
+    _disks: dict[str, Disk] = dataclasses.field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Look at the world from now on."""
+        world = self.world
+        self.tests = sorted({failure.test for failure in self.failures} | set(world.noise))
+        self.sites = {test: _sites(world, test) for test in self.tests}
+        quorums = [node.quorum or world.quorum for node in world.nodes]
+        self.quorum = max(quorums)
+        self.addresses = {address for node in world.nodes for address in node.addresses}
+        self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
+        self.confirm = max(node.confirm or world.confirm for node in world.nodes)
+        self.step = STEP * max(1.0, self.slowest / 5)
+        self.outages = {test: self._outages(test) for test in self.tests}
+        self._quiet_from = -CALM_AFTER - 60.0 * self.slowest
+        world.mailed.append(self._mailed)
+        world.at(0.0, self._look)
+
+    # The truth.
+
+    def _outages(self, test: Test) -> list[tuple[float, float]]:
+        """Return from when to when a quorum of sites sees `test` fail."""
+        ends = {failure.ended for failure in self.failures}
+        times = sorted({failure.began for failure in self.failures} | ends)
+        outages: list[tuple[float, float]] = []
+        for at, until in itertools.pairwise(times):
+            if not self._quorum_fails(test, at):
+                continue
+            if outages and outages[-1][1] == at:
+                at = outages.pop()[0]
+            outages.append((at, until))
+        return outages
+
+    def _quorum_fails(self, test: Test, at: float) -> bool:
+        return len(self._failing(test, at, self.world.nodes)) >= self.quorum
+
+    def _failing(self, test: Test, at: float, nodes: Iterable[SimNode]) -> set[str]:
+        """Return the sites of those of `nodes` that see `test` fail."""
+        fails = self.world.fails
+        return {node.site for node in nodes if test in node.tests and fails(at, test, node)}
+
+    # The moments.
+
+    def _look(self) -> None:
+        world = self.world
+        world.after(self.step, self._look)
+        refused = self._refused()
+        lasting = tuple(node.name for node in world.nodes if not _is_well(node, world.now))
+        is_lossy = bool(world.loss)
+        standing = (lasting, frozenset(world.cut), frozenset(world.link_loss), refused, is_lossy)
+        if (standing, world.faults) != self._before and not is_lossy:
+            if self._before:
+                self._faults += 1
+                self._quiet_from = world.now
+            self._before = (standing, world.faults)
+        is_late = world.now - self._quiet_from < CALM_AFTER + 60.0 * self.slowest
+        failing = [failure.began <= world.now < failure.ended for failure in self.failures]
+        edited = [(len(node.unlisted), len(node.tests)) for node in world.nodes]
+        off = [(node.up, node.daemon, node.is_asleep(world.now)) for node in world.nodes]
+        key = (standing, failing, edited, off)
+        if key != self._view_key:
+            self._view_key = key
+            self._view = self._see()
+        tellable, can_say_up, away, gone = self._view
+        self._spread()
+        clearable = set()
+        for test, able in can_say_up.items():
+            if any(self._knows(test, name) for name in able):
+                clearable.add(test)
+        self.moments.append(
+            Moment(
+                world.now,
+                any(standing) or is_late,
+                is_lossy,
+                refused,
+                tellable,
+                frozenset(clearable),
+                away,
+                gone,
+                self._faults,
+            )
+        )
+
+    def _refused(self) -> frozenset[str]:
+        """Return the addresses that the MTA of some node refuses."""
+        world = self.world
+        refused: set[str] = set()
+        for node in world.nodes:
+            refused.update(each for each in node.addresses if world.refuses(node, each))
+        return frozenset(refused)
+
+    def _see(self) -> _View:
+        heard = {node.name: self._heard(node) for node in self.world.nodes if self._works(node)}
+        tellable, can_say_up = set(), {}
+        for test in self.tests:
+            if any(self._can_say_down(test, peers) for peers in heard.values()):
+                tellable.add(test)
+            able = [name for name, peers in heard.items() if self._can_say_up(test, peers)]
+            can_say_up[test] = frozenset(able)
+        return frozenset(tellable), can_say_up, *self._away()
+
+    def _spread(self) -> None:
+        """Let every node that works hear, from those that it reaches, of what is told DOWN.
+
+        Who is cut off at once from the node that has mailed it cannot tell its end.
+        """
+        for node in self.world.nodes:
+            if self._disks.setdefault(node.name, node.disk) is not node.disk:  # it is an older one
+                self._disks[node.name] = node.disk
+                for test in self.tests:
+                    self._hearing.pop((test, node.name), None)
+        for test in self.tests:
+            knowing = [node for node in self.world.nodes if self._knows(test, node.name)]
+            if not knowing or len(knowing) == len(self.world.nodes):
+                continue
+            for node in self.world.nodes:
+                if self._works(node) and any(self._reaches(node, peer) for peer in knowing):
+                    key = test, node.name
+                    self._hearing[key] = self._hearing.get(key, 0.0) + self.step
+
+    def _knows(self, test: Test, name: str) -> bool:
+        """Return whether a node has had the time to hear that a test is told DOWN."""
+        return self._hearing.get((test, name), 0.0) > 60.0 * (self.slowest + 1)
+
+    def _works(self, node: SimNode) -> bool:
+        return _is_well(node, self.world.now) and bool(node.addresses)
+
+    def _heard(self, node: SimNode) -> list[SimNode]:
+        """Return the nodes that `node` can ask, itself included."""
+        return [peer for peer in self.world.nodes if peer is node or self._reaches(node, peer)]
+
+    def _reaches(self, node: SimNode, peer: SimNode) -> bool:
+        world = self.world
+        link = node.name, peer.name
+        if link in world.cut or link in world.link_loss:
+            return False
+        if peer.name in node.unlisted or node.name in peer.unlisted:
+            return False
+        return peer.up and peer.daemon and not peer.is_asleep(world.now)
+
+    def _can_say_down(self, test: Test, heard: Iterable[SimNode]) -> bool:
+        return len(self._failing(test, self.world.now, heard)) >= self.quorum
+
+    def _can_say_up(self, test: Test, heard: Sequence[SimNode]) -> bool:
+        """Return whether those that are heard leave no room for a quorum that fails."""
+        failing = self._failing(test, self.world.now, heard)
+        sites = {node.site for node in heard if test in node.tests}
+        silent = self.sites[test] - sites
+        return len(failing) + len(silent) < self.quorum and bool(sites - failing)
+
+    def _away(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the nodes that a quorum may find failing, and those that nobody finds well."""
+        world = self.world
+        away, gone = set(), set()
+        for node in world.nodes:
+            others = [peer for peer in world.nodes if peer is not node]
+            unable = {peer.site for peer in others if not self._reaches(peer, node)}
+            if len(unable) >= self.quorum or not _is_well(node, world.now):
+                away.add(node.name)
+            if not node.up or node.is_asleep(world.now):
+                gone.add(node.name)
+        return frozenset(away), frozenset(gone)
+
+    # The mails.
+
+    def _mailed(self, mail: Mail) -> None:
+        """Note what a mail says, and what its sender could know."""
+        world = self.world
+        (sender,) = [node for node in world.nodes if node.name == mail.node]
+        heard = self._heard(sender)
+        for test, state in mail.states:
+            if state == "DOWN":
+                self._forget(test)
+                self._hearing[test, sender.name] = float("inf")
+            kinds = {kind for told_test, kind, _ in mail.told if told_test == test}
+            is_judged = test in self.sites
+            self.said.append(
+                Said(
+                    world.now,
+                    mail.node,
+                    mail.address,
+                    test,
+                    state,
+                    frozenset(kinds),
+                    mail.message_id,
+                    test in mail.open,
+                    is_judged and self._can_say_down(test, heard),
+                    is_judged and self._can_say_up(test, heard),
+                    self._is_explained(test),
+                )
+            )
+
+    def _forget(self, test: Test) -> None:
+        for node in self.world.nodes:
+            self._hearing.pop((test, node.name), None)
+
+    def _is_explained(self, test: Test) -> bool:
+        """Return whether a quorum of sites has looked twice lately, and has seen `test` fail."""
+        seen = self.world.seen_failing.get(test, {})
+        since = self.world.now - EXPLAINED - 60.0 * self.slowest * self.confirm
+        sites = [site for site, at in seen.items() if at >= since]
+        return len(sites) >= self.quorum
+
+    # What is allowed.
+
+    def limit(self, moments: Sequence[Moment]) -> float:
+        """Return the seconds after which it must be told what was so in all of `moments`."""
+        limit = PROMPT + STEP + 60.0 * (self.slowest - 1 + (self.confirm - 1) * self.slowest)
+        if any(moment.is_disturbed for moment in moments):
+            limit += DISTURBED * self.slowest
+        if any(moment.is_lossy for moment in moments):
+            limit += LOSSY
+        return limit
+
+    def faults_until(self, at: float) -> int:
+        """Return how many times something had broken or come back until then."""
+        before = [moment.faults for moment in self.moments if moment.at <= at + self.step]
+        return max(before, default=0)
+
+    def was_lossy(self, at: float) -> bool:
+        """Return whether messages between nodes were being lost until then: each one is a fault."""
+        return any(moment.is_lossy for moment in self.moments if at - CALM_AFTER < moment.at <= at)
+
+    def prompt(self) -> float:
+        """Return the seconds for which what a mail says may be no longer so."""
+        return self.limit(())
+
+
+def _sites(world: World, test: Test) -> set[str]:
+    return {node.site for node in world.nodes if test in node.tests}
+
+
+def _is_well(node: SimNode, now: float) -> bool:
+    is_running = node.up and node.cron and node.daemon
+    return is_running and now >= max(node.asleep_until, node.stopped_until)
+
+
+def watch(world: World, failures: Sequence[Failure]) -> Watch:
+    """Watch a world that has been set up, until the history is judged."""
+    watching = Watch(world, failures)
+    watching.begin()
+    return watching
+
+
+class Reader:
+    """One mailbox: what its reader believes of one test, from mail to mail."""
+
+    def __init__(self, watching: Watch, address: str, test: Test, wrong: Callable[[str], None]):
+        self.watch = watching
+        self.address = address
+        self.test = test
+        self._wrong = wrong
+        self.beliefs: list[tuple[float, str]] = [(float("-inf"), "UP")]
+        self.doubles: Counter[str] = Counter()  # by what they say
+        world = watching.world
+        self.is_owed_all = test not in world.unowed and address not in world.removed_addresses
+
+    def wrong(self, text: str) -> None:
+        self._wrong(f"{self.address}: {text}")
+
+    def read(self, said: Said) -> None:
+        """Read one mail, and believe it."""
+        self.beliefs.append((said.at, _belief(said)))
+
+    def judge(self, said: Said) -> None:
+        """Say what is false in a mail that is not read yet."""
+        believed = self.beliefs[-1][1]
+        self._judge_by_sender(said)
+        if is_node(self.test):
+            self._judge_node(said)
+        elif said.is_down:
+            self._judge_down(said)
+        elif said.is_up:
+            self._judge_up(said)
+        when, belief = self.beliefs[-1]
+        is_hasty = said.is_up and belief == "DOWN" and said.at - when < LETTERS_APART
+        if is_hasty and not self.watch.faults_until(said.at):
+            self.wrong(f"UP {self.test} told {said.at - when:.0f} s after DOWN in another letter")
+        if self.is_owed_all and self._is_double(said, believed):
+            self.doubles[said.state] += 1
+            faults = self.watch.faults_until(said.at)
+            if self.doubles[said.state] > faults:
+                self.wrong(
+                    f"{said.state} {self.test} told again at {said.at:.0f}:"
+                    f" {self.doubles[said.state]} times, with {faults} faults"
+                )
+
+    def _judge_by_sender(self, said: Said) -> None:
+        """A mail says how the test is by what its sender holds."""
+        if said.is_up and said.holds_open:
+            self.wrong(f"UP {self.test} told at {said.at:.0f} by {said.node}, which holds it open")
+        if said.is_down and not said.holds_open and not said.state.startswith("STEADY"):
+            self.wrong(
+                f"{said.state} {self.test} told at {said.at:.0f} by {said.node},"
+                " which holds no open incident"
+            )
+
+    def _judge_down(self, said: Said) -> None:
+        """DOWN is told of what fails, or has failed a moment ago."""
+        begun = [outage for outage in self.watch.outages[self.test] if outage[0] <= said.at]
+        if begun and said.at < begun[-1][1]:
+            return
+        if said.is_explained:
+            return
+        if not begun:
+            self.wrong(f"{said.state} {self.test} told at {said.at:.0f}, and it has never failed")
+            return
+        ended = begun[-1][1]
+        if said.can_say_up and said.at - ended > self.watch.prompt():
+            self.wrong(
+                f"{said.state} {self.test} told at {said.at:.0f}, and it ended at {ended:.0f}"
+            )
+
+    def _judge_up(self, said: Said) -> None:
+        """UP is told of what does not fail; or of an end that is real, if nothing else is known."""
+        lasting = self._outage_at(said.at)
+        if lasting is None:
+            return
+        seconds = said.at - lasting
+        has_ended = self._has_untold_end(said.at)
+        if seconds <= ROUND or (has_ended and seconds <= self.watch.prompt()):
+            return
+        if has_ended and not said.can_say_down:
+            return
+        self.wrong(f"UP {self.test} told at {said.at:.0f}, and it has failed since {lasting:.0f}")
+
+    def _outage_at(self, at: float) -> float | None:
+        """Return since when the test fails, or None."""
+        for began, ended in self.watch.outages[self.test]:
+            if began <= at < ended:
+                return began
+        return None
+
+    def _has_untold_end(self, at: float) -> bool:
+        """Return whether an outage has ended, and no mail has told that."""
+        told = max((when for when, belief in self.beliefs if belief == "UP"), default=0.0)
+        return any(told < ended <= at for _, ended in self.watch.outages[self.test])
+
+    def _judge_node(self, said: Said) -> None:
+        """A node is told DOWN if it was away, and UP if it was not away all the time."""
+        watching = self.watch
+        limit = STALE_ROUNDS * 60.0 * (1 + watching.slowest)
+        lately = [moment for moment in watching.moments if said.at - limit <= moment.at <= said.at]
+        name = self.watch.world.aliases.get(self.test.name, self.test.name)
+        if said.is_down and not any(name in moment.away for moment in lately):
+            if not said.is_explained:
+                self.wrong(f"{said.state} {self.test} told at {said.at:.0f}, and it was there")
+        if said.is_up and lately and all(name in moment.gone for moment in lately):
+            if lately[0].at > said.at - limit + 2 * STEP:
+                return  # the history is younger than that
+            self.wrong(f"UP {self.test} told at {said.at:.0f}, and it was away")
+
+    def _is_double(self, said: Said, believed: str) -> bool:
+        """Return whether a mail tells what its reader has been told."""
+        if said.state == "DOWN":
+            return believed == "DOWN"
+        if said.state != "UP" or believed != "UP":
+            return False
+        if Kind.ALERT not in said.kinds:
+            return True
+        return not is_node(self.test) and not self._has_untold_outage(said.at)
+
+    def _has_untold_outage(self, at: float) -> bool:
+        told = max(when for when, _ in self.beliefs)
+        outages = self.watch.outages[self.test]
+        if not outages:
+            return True  # by chance looks fail, and no failure is behind it
+        return any(told < ended for began, ended in outages if began <= at)
+
+    def heard_of(self, at: float) -> bool:
+        """Return whether the reader believed at a time that the test is DOWN, or has heard later."""
+        before = [belief for when, belief in self.beliefs if when <= at]
+        return before[-1] == "DOWN" or self.beliefs[-1][0] > at
+
+    @property
+    def believes_down(self) -> bool:
+        """Whether the reader believes in the end that the test is DOWN."""
+        return self.beliefs[-1][1] == "DOWN"
+
+    def judge_delays(self) -> None:
+        """Say for how long the reader was not told what was so, if that is too long."""
+        watching = self.watch
+        for belief, is_false in (("DOWN", self._is_untold_down), ("UP", self._is_untold_up)):
+            run: list[Moment] = []
+            for moment, believed in self._believed_at_moments():
+                if not is_false(moment, believed):
+                    run = []
+                    continue
+                run.append(moment)
+                seconds = moment.at - run[0].at
+                limit = watching.limit(run)
+                if is_node(self.test):
+                    limit += DISTURBED * watching.slowest
+                if believed == "":  # it is quiet, because the test flaps
+                    limit += STEADY_ROUNDS * 60.0 * watching.slowest
+                if seconds > limit:
+                    self.wrong(
+                        f"not told for {seconds:.0f} s that {self.test} is {belief},"
+                        f" from {run[0].at:.0f} to {moment.at:.0f}"
+                    )
+                    break
+
+    def _believed_at_moments(self) -> Iterable[tuple[Moment, str]]:
+        position = 0
+        for moment in self.watch.moments:
+            while position + 1 < len(self.beliefs) and self.beliefs[position + 1][0] <= moment.at:
+                position += 1
+            yield moment, self.beliefs[position][1]
+
+    def _is_untold_down(self, moment: Moment, believed: str) -> bool:
+        if self.address in moment.refused or believed == "DOWN":
+            return False
+        return self.test in moment.tellable
+
+    def _is_untold_up(self, moment: Moment, believed: str) -> bool:
+        if self.address in moment.refused or believed != "DOWN":
+            return False
+        if is_node(self.test):
+            name = self.watch.world.aliases.get(self.test.name, self.test.name)
+            return not moment.is_disturbed and name not in moment.away
+        return self.test in moment.clearable
+
+
+def _belief(said: Said) -> str:
+    """Return what a reader believes after a mail: DOWN, UP, or nothing."""
+    if said.is_down:
+        return "DOWN"
+    if said.is_up:
+        return "UP"
+    return ""
+
+
+def judge(history: History) -> None:
+    """Judge a history from the view of each mailbox."""
+    watching = history.watch
+    assert watching is not None
+    for address in sorted(watching.addresses):
+        for test, said in _read_by(watching, address, history.wrong.append).items():
+            reader = Reader(watching, address, test, history.wrong.append)
+            for each in said:
+                reader.judge(each)
+                reader.read(each)
+            if reader.is_owed_all:
+                reader.judge_delays()
+    judge_nothing_open(history)
+
+
+def read_all(history: History, address: str) -> dict[Test, Reader]:
+    """Return what the reader of a mailbox came to believe of each test; judge nothing."""
+    watching = history.watch
+    assert watching is not None
+    readers = {}
+    for test, said in _read_by(watching, address, lambda text: None).items():
+        readers[test] = Reader(watching, address, test, history.wrong.append)
+        for each in said:
+            readers[test].read(each)
+    return readers
+
+
+def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dict[Test, list[Said]]:
+    """Return what the mailbox of `address` got of each test, without the mails that it drops.
+
+    Without faults there are none to drop.
+    """
+    by_test: dict[Test, list[Said]] = {test: [] for test in watching.tests}
+    arrived: dict[Hashable, float] = {}
+    copies: Counter[Hashable] = Counter()
+    for said in watching.said:
+        if said.address != address:
+            continue
+        if arrived.setdefault(said.message_id, said.at) == said.at:
+            by_test.setdefault(said.test, []).append(said)
+            continue
+        copies[said.message_id] += 1
+        if watching.was_lossy(said.at):
+            continue
+        if copies[said.message_id] > watching.faults_until(said.at):
+            wrong(f"{address}: {said.state} {said.test} handed over again at {said.at:.0f}")
+    return by_test
+
+
+def judge_nothing_open(history: History, *, nodes_too: bool = True) -> None:
+    """In the end no node has an incident open of a test that it has, or of a node."""
+    for node in history.world.nodes:
+        tests = node.tests
+        if nodes_too:
+            tests = tests.union(node_test(peer.name) for peer in history.world.nodes)
+        open_here = {each.test for each in node.disk.incidents.values() if each.is_open}
+        for test in sorted(open_here & tests):
+            if test.host == names.NODE and test.name in node.unlisted:
+                continue
+            history.wrong.append(f"{node.name} still has {test} open in the end")
