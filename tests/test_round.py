@@ -903,7 +903,7 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
         once=False,
         addresses=(ONE, TWO),
         heard=lambda at: [
-            states("peer", *([known("new", closed=NOW, alert="me")] if at > 15.0 else []))
+            states("peer", *([known("new", closed=NOW + 12.0, alert="me")] if at > 15.0 else []))
         ],
         mta=lambda to: to == ONE,
     )
@@ -1315,3 +1315,15 @@ def test_an_alert_that_is_left_over_waits_for_its_recovery() -> None:
     instead = play(UP, incidents=[over], outbox=[left], addresses=(ONE, TWO), heard=[away])
     assert instead.mails == [{TWO: [(RECOVERY, "i")]}], "it may not have reached the address"
     assert instead.outbox([left]) == {}
+
+
+def test_a_recovery_is_not_told_while_this_round_sees_it_down() -> None:
+    """Nothing opens in the round that hears of the end, and yet its mail must not say UP."""
+    ours = known("i", alert="me", seen=NOW - 60.0)
+    closed = ours._replace(closed=NOW - 100.0)
+    heard = play(DOWN, incidents=[ours], heard=[states("peer", closed)])
+    assert "incident-closed-elsewhere" in heard.events() and heard.mails == []
+    later = play(DOWN, incidents=[heard.incident("i")], heard=[states("peer", closed)])
+    assert later.mails == [{ONE: [(RECOVERY, "i"), (ALERT, "new")]}]
+    up = play(UP, incidents=[ours], heard=[states("peer", closed)])
+    assert up.mails == [{ONE: [(RECOVERY, "i")]}]

@@ -76,6 +76,8 @@ class Conclusions:
             after = _next_state(before, judgement, self._now)
             self._remember(Change(test, self._now, judgement), before, after)
             round_log.note_judgement(self._note, test, before, after, judgement)
+            if judgement.verdict is Verdict.DOWN:
+                self._situation.down_now[test] = self._now
             incident = self._ledger.open_for(test)
             if incident is None and test in open_before:
                 # Nothing opens now: what this round has seen may be what has just closed.

@@ -69,6 +69,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # The tests that this round has concluded to be DOWN, with the time of that.
+        self.down_now: dict[Test, float] = {}
         # The tests that are DOWN and have no incident yet, as of this node's last round.
         self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
 

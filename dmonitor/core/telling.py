@@ -216,8 +216,13 @@ class Telling:
 def _must_wait(situation: Situation, incident: Incident) -> bool:
     """Return whether nobody may tell now what `incident` owes, whoever speaks.
 
-    With --once a recovery does not wait: nobody stays for it.
+    With --once a recovery does not wait for its own letter: nobody stays for it. If the test is
+    DOWN again and the next incident is not open yet, the next round tells both.
     """
+    if Kind.RECOVERY in owed(incident) and not situation.ledger.open_for(incident.test):
+        seen_down = situation.down_now.get(incident.test, float("-inf"))
+        if incident.closed is not None and incident.closed < seen_down:
+            return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
         age = situation.clock.now() - incident.told_at
         if age < LETTER_INTERVAL:
