@@ -472,7 +472,9 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
             "{} is STEADY: UP, without a change since Mon 23 Nov 2026 04:57:06 +0100.",
         ),
         (
-            (owed(Kind.RECOVERY, FLAPPED._replace(closing=None, seen=0.0)),),  # from before 0.2
+            (
+                owed(Kind.RECOVERY, FLAPPED._replace(closing=None, seen=float("-inf"))),
+            ),  # from before 0.2
             "STEADY {}",
             "{} is STEADY, without a change for 15 min.",
         ),

@@ -163,7 +163,7 @@ def _left_out_hosts(left_out: Sequence[tuple[tuple[str, str], Sequence[str]]]) -
 
 
 def _summary_line(begin: str, host: str, tests: Sequence[str]) -> str:
-    """Return the tests of `host`, or the nodes, behind `begin`."""
+    """Return the tests of `host`, or the nodes, after `begin`."""
     if host == names.NODE and len(tests) == 1:
         begin += "node "
     elif host == names.NODE:
@@ -231,7 +231,7 @@ def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
         return lead, _evidence(main.opening)
     state = story.state.replace(" ", ": ")
     quiet = f"for {names.span(FLAPPING_ENDS_AFTER)}"
-    if main.seen:
+    if main.seen > float("-inf"):
         quiet = f"since {when(main.seen, zone)}"
     lead = [f"{story.test} is {state}, without a change {quiet}.", _past(main, main, zone)]
     return lead, _evidence(main.closing)
@@ -276,7 +276,9 @@ def _past_flapping(incident: Incident, zone: Zone) -> str:
 
     It began when it was noticed, and often that was the last change.
     """
-    last_change = incident.seen or incident.closed or incident.began
+    last_change = incident.closed or incident.began
+    if incident.seen > float("-inf"):
+        last_change = incident.seen
     text = "It had been flapping"
     if last_change > incident.began:
         text += f" from {when(incident.began, zone)} to {when(last_change, zone)}"
