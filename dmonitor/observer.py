@@ -289,13 +289,7 @@ class Observer:
         if test in self._results:
             return
         self._first_looks[test] = first
-        log.debug(
-            "first-look-failed",
-            test=str(test),
-            result=first.outcome.value,
-            seconds=first.duration,
-            text=first.text,
-        )
+        log.debug("first-look-failed", **result.event_facts(test, first))
         self._ask(test)
 
     def _concluded(self, test: Test, own_result: Result) -> None:
@@ -305,13 +299,7 @@ class Observer:
         self._results[test] = own_result
         if test in self._first_looks and own_result.outcome is Outcome.OK:
             self._flakes[test] = self._first_looks[test]
-        log.debug(
-            "test-ran",
-            test=str(test),
-            result=own_result.outcome.value,
-            seconds=own_result.duration,
-            text=own_result.text,
-        )
+        log.debug("test-ran", **result.event_facts(test, own_result))
         self._ask_if_needed(test)
 
     def _ask_if_needed(self, test: Test) -> None:

@@ -687,40 +687,40 @@ def test_kill_9_leaves_nothing_and_the_next_round_runs(three: list[LocalNode]) -
     three[0].round()
 
 
+@contextlib.contextmanager
+def old_round(
+    node: LocalNode, plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[subprocess.Popen[str], lock.Lock]]:
+    """Have a round run that holds the lock, and is as old as one that hangs."""
+    node.plugin("web", plugin)
+    with started(node) as running_round:
+        round_lock = lock.Lock(str(node.state), "check")
+        wait_until(lambda: lock.holder(str(node.state), "check"))
+        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+        yield running_round, round_lock
+        round_lock.release()
+
+
 def test_a_round_that_hangs_is_ended_by_the_next(
     three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dmonitor import check
-
     prepare(three)
-    three[0].plugin("web", "sleep 8; echo OK")
-    with started(three[0]) as hung:
-        round_lock = lock.Lock(str(three[0].state), "check")
-        wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+    with old_round(three[0], "sleep 8; echo OK", monkeypatch) as (hung, round_lock):
         check._take(round_lock)
         round_lock.write_holder()
         assert hung.wait(2) == -signal.SIGKILL
-        round_lock.release()
 
 
 def test_a_round_that_only_slept_is_given_a_moment(
     three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is as old as one that hangs, and ends by itself when its machine is awake."""
-    from dmonitor import check
-
     prepare(three)
-    three[0].plugin("web", "sleep 1; echo OK")
-    with started(three[0]) as slept:
-        round_lock = lock.Lock(str(three[0].state), "check")
-        wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        monkeypatch.setattr(check, "_ROUND_HANGS_AFTER", 0.0)
+    with old_round(three[0], "sleep 1; echo OK", monkeypatch) as (slept, round_lock):
         monkeypatch.setattr(check, "_WAKE_PATIENCE", 20)
         check._take(round_lock)
         round_lock.write_holder()
         assert slept.wait(2) == 0
-        round_lock.release()
 
 
 # A round whose hard limit is the second argument, on a machine that sleeps for an hour as soon as

@@ -494,6 +494,20 @@ def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
     assert facts["here"] == "FAIL"
 
 
+def test_what_passes_here_and_cannot_be_closed_is_not_confirmed() -> None:
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    passes = {test: TestState(Verdict.UP, Outcome.OK, now - 60)}
+    down = Incident(("a" * 16,), test, now - 600, alert="oslo")
+
+    def text(*incidents: Incident) -> str:
+        (facts,) = report.status(view(test_states=passes, incidents=incidents))["tests"]
+        return str(facts["text"])
+
+    assert text(down) == "passes here, not confirmed: its incident is open"
+    assert text(down._replace(closed=now - 30)) == ""
+    assert text(down._replace(flapping=7)) == ""
+
+
 def test_why_tells_of_the_incident_that_is_open() -> None:
     paint = terminal.Paint(False)
     test, now = Test("www.example.com", "web"), 1_800_000_000.0

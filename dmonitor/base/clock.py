@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 # The kernel's time-outs (time.sleep, select) do not count sleep. Whoever waits asks this clock
-# again after this many seconds, so that he learns of a sleep soon after it.
+# again after this many seconds, so that it learns of a sleep soon after it.
 LONGEST_WAIT = 1.0
 
 

@@ -130,7 +130,7 @@ class Conclusions:
 
     def _open(self, confirming: Confirming, judgement: Judgement) -> Incident:
         """Return an incident that opens now, named by a minute that no earlier one has."""
-        taken = [incident.minute for incident in self._ledger if incident.test == confirming.test]
+        taken = self._ledger.minutes(confirming.test)
         return open_incident(
             confirming,
             judgement,
@@ -184,7 +184,7 @@ class Conclusions:
         self.removed_tests = frozenset(removed)
 
     def find_flapping(self, judgements: Mapping[Test, Judgement]) -> None:
-        """Begin or end the flapping of each test that was judged in this round."""
+        """Begin, continue or end the flapping of each test that was judged in this round."""
         situation = self._situation
         incidents_of: dict[Test, list[Incident]] = {}
         for incident in self._ledger:

@@ -65,15 +65,14 @@ class NodeMemory(NamedTuple):
     confirm: int = 0
     # The incidents that owe what it might not tell for a while: a mail is not late because of that.
     quiet: tuple[model.Quiet, ...] = ()
+    # The flakes of each test that had one, in the order of the tests.
+    flakes: tuple[model.Flake, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
         intervals = [election.interval(self.begins)]
         intervals += [status.interval for status in self.heard]
         return min(max(intervals), SLOWEST_INTERVAL)
-
-    # The flakes of each test that had one, in the order of the tests.
-    flakes: tuple[model.Flake, ...] = ()
 
     def status(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dmonitor.core.model import Flake, Result, Test
+from dmonitor.core.result import event_facts
 from dmonitor.core.situation import Situation
 
 
@@ -28,13 +29,6 @@ def count(situation: Situation, seen: Mapping[Test, Result]) -> None:
         before = flakes.get(test, Flake(test, 0, now))
         text = first.text or first.outcome.value
         flakes[test] = Flake(test, before.total + 1, now, text)
-        situation.note(
-            "info",
-            "flake",
-            test=str(test),
-            result=first.outcome.value,
-            seconds=first.duration,
-            text=first.text,
-        )
+        situation.note("info", "flake", **event_facts(test, first))
     ordered = tuple(flakes[test] for test in sorted(flakes))
     situation.node_memory = situation.node_memory._replace(flakes=ordered)

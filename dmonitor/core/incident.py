@@ -100,10 +100,8 @@ def why_open(incident: Incident, judgement: Judgement) -> str:
     """Return why an incident cannot close with `judgement`: 'failing' or 'silent'; else ''."""
     failing = judgement.sites(Vote.FAILING)
     quorum = judgement.quorum
-    if incident.opening:
-        quorum = min(
-            quorum, incident.opening.quorum
-        )  # nodes may differ, or the setting has changed
+    if incident.opening:  # nodes may differ, or the setting has changed
+        quorum = min(quorum, incident.opening.quorum)
     if len(failing) >= quorum or not judgement.nodes(Vote.PASSING):
         return "failing"
     if len(failing | _silent_sites_that_count(incident, judgement)) >= quorum:

@@ -32,8 +32,9 @@ class Ledger:
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
-        # The incident that was closed last, in the same way.
-        self._closed: dict[tuple[Test, bool], Incident] = {}
+        # When a test was last found to be well, and the ids of the incident that ended then.
+        self._ended: dict[tuple[Test, bool], tuple[float, tuple[str, ...]]] = {}
+        self._ids_by_test: dict[Test, set[str]] = {}
         self._count_by_test = collections.Counter(incident.test for incident in incidents)
         self._keep(incidents)
 
@@ -57,6 +58,11 @@ class Ledger:
         """Return the open incident of `test`, or its open flapping."""
         return self._open.get((test, flapping))
 
+    def minutes(self, test: Test) -> Collection[int]:
+        """Return the minutes by which the incidents of `test` are named."""
+        ids = self._ids_by_test.get(test, ())
+        return {self._by_id[incident_id].minute for incident_id in ids}
+
     def put(self, incident: Incident) -> None:
         """Keep `incident` in place of all incidents that it shares an id with."""
         for replaced in self.find(incident.ids):
@@ -76,32 +82,37 @@ class Ledger:
         nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
-        if not all(_is_same_subject(heard, incident) for incident in ours):
-            return  # a peer that states an id of ours for another test is mistaken
-        if (
-            len(ours) == 1
-            and _is_known(heard, ours[0])
-            and not self._refreshes(heard, ours[0], now)
-        ):
+        if not self._is_news(heard, ours, now):
             return
         overtaken = None
         if heard.is_open and not any(map(_has_ended, ours)):
-            is_held = any(incident.is_open for incident in ours)
-            if not is_held and not self.is_present(heard, now):
-                return
             overtaken = self._add_open_for(heard, ours, now)
-        if ours:
-            united = _unite(ours, heard, now)
-        elif self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
-            return
-        else:
-            self._count_by_test[heard.test] += 1
-            united = heard._replace(held=now)
-        if united in ours or len(united.ids) > IDS_LIMIT:
+        united = self._take_in(heard, ours, now)
+        if united is None or united in ours or len(united.ids) > IDS_LIMIT:
             return
         if overtaken:
             self.put(overtake(overtaken, now))
         self.put(united)
+
+    def _is_news(self, heard: Incident, ours: Sequence[Incident], now: float) -> bool:
+        """Return whether `heard`, which shares ids with `ours`, may tell this node anything."""
+        if not all(_is_same_subject(heard, incident) for incident in ours):
+            return False  # a peer that states an id of ours for another test is mistaken
+        if len(ours) == 1 and _is_known(heard, ours[0]):
+            return self._refreshes(heard, ours[0], now)
+        if not heard.is_open or any(map(_has_ended, ours)):
+            return True
+        is_held = any(incident.is_open for incident in ours)
+        return is_held or self.is_present(heard, now)
+
+    def _take_in(self, heard: Incident, ours: Sequence[Incident], now: float) -> Incident | None:
+        """Return what this node knows from now on; None if there is no room for another one."""
+        if ours:
+            return _unite(ours, heard, now)
+        if self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
+            return None
+        self._count_by_test[heard.test] += 1
+        return heard._replace(held=now)
 
     def is_present(self, incident: Incident, now: float) -> bool:
         """Return whether an open incident may still be going on.
@@ -111,10 +122,11 @@ class Ledger:
         """
         if not is_fresh(incident, self._slowest, now):
             return False
-        ended = self._closed.get((incident.test, bool(incident.flapping)))
-        if ended is None or ended.closed is None or incident.seen == float("-inf"):
+        key = (incident.test, bool(incident.flapping))
+        if key not in self._ended or incident.seen == float("-inf"):
             return True
-        return ended.closed <= incident.seen or not set(ended.ids).isdisjoint(incident.ids)
+        ended, ids = self._ended[key]
+        return ended <= incident.seen or not set(ids).isdisjoint(incident.ids)
 
     def _refreshes(self, heard: Incident, ours: Incident, now: float) -> bool:
         """Return whether a peer has lately seen fail what this node has not, which was away."""
@@ -139,21 +151,16 @@ class Ledger:
         for incident in incidents:
             for incident_id in incident.ids:
                 self._by_id[incident_id] = incident
+            self._ids_by_test.setdefault(incident.test, set()).update(incident.ids)
             key = (incident.test, bool(incident.flapping))
             if incident.is_open:
                 self._open[key] = incident
                 continue
             if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
-            self._keep_closed(key, incident)
-
-    def _keep_closed(self, key: tuple[Test, bool], incident: Incident) -> None:
-        """Keep an incident if it is the last one that ended because its test was well."""
-        if incident.closed is None or incident.overtaken:
-            return
-        last = self._closed.get(key)
-        if last is None or last.closed is None or last.closed < incident.closed:
-            self._closed[key] = incident
+            if incident.closed is not None and not incident.overtaken:
+                ended = (incident.closed, incident.ids)
+                self._ended[key] = max(self._ended.get(key, ended), ended)
 
 
 def _is_same_subject(one: Incident, other: Incident) -> bool:

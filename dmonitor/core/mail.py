@@ -54,7 +54,7 @@ def compose(
     headers["To"] = _mailbox("", notifications[0].address)
     headers["Subject"] = mail_text.subject(stories, now)
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, zone))
-    headers["Message-ID"] = _message_id(notifications, secret)
+    headers["Message-ID"] = message_id(notifications, secret)
     roots = _roots(stories, secret)
     if roots:
         headers["In-Reply-To"] = roots
@@ -143,7 +143,7 @@ def _moment(at: float | None, zone: Zone) -> str:
     return mail_text.local(at, zone).isoformat(timespec="seconds")
 
 
-def _message_id(notifications: Sequence[Notification], secret: bytes) -> str:
+def message_id(notifications: Sequence[Notification], secret: bytes) -> str:
     """Return the Message-ID by which a mailbox knows a double.
 
     The address, and the set of what the mail tells, decide it, whichever node sends the mail.

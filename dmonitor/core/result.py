@@ -10,7 +10,7 @@ import os
 
 from dmonitor.base import names
 from dmonitor.core import election
-from dmonitor.core.model import Contact, NodeStatus, Outcome, Result
+from dmonitor.core.model import Contact, NodeStatus, Outcome, Result, Test
 
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a first look that failed to the second look
 
@@ -76,6 +76,16 @@ def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Res
     late = f"its checker has finished no round for {age / 60:.0f} min"
     text = f"its daemon answers, but {late}; they were {status.interval} min apart"
     return Result(outcome, text, duration)
+
+
+def event_facts(test: Test, result: Result) -> dict[str, str | float]:
+    """Return the facts of an event about one look at `test`."""
+    return {
+        "test": str(test),
+        "result": result.outcome.value,
+        "seconds": result.duration,
+        "text": result.text,
+    }
 
 
 def of_two_looks(first: Result | None, last: Result) -> Result:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election
+from dmonitor.core import digest, election, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -92,14 +92,7 @@ class Situation:
     def quorum_before(self) -> int:
         """Return the quorum that holds, as far as peers have stated theirs in earlier rounds."""
         stated = [quorum for _, quorum, _ in self.node_memory.stated_settings]
-        return self.largest_quorum(stated)
-
-    def largest_quorum(self, stated: Sequence[int]) -> int:
-        """Return the largest quorum of this node and those `stated`.
-
-        No peer's counts for more than there are sites: then nothing could ever be DOWN.
-        """
-        return max([self.config.quorum, *(min(quorum, self.sites) for quorum in stated)])
+        return verdict.largest_of(self.config.quorum, stated, self.sites)
 
     @property
     def sites(self) -> int:
@@ -145,17 +138,19 @@ class Situation:
 
     def names_at_work(self) -> set[str]:
         """Return the names of the peers whose checkers are at work, as they state them."""
-        statuses = [statement.status for statement in self.statements.values()]
-        return {status.name for status in statuses if election.is_at_work(status)}
+        return {statement.status.name for statement in self._peers_at_work()}
 
     def living_peers(self, test: Test) -> list[Statement]:
         """Return what the peers state that have `test` and whose checkers are at work."""
         living = []
-        for statement in self.statements.values():
-            has_test = statement.tests is None or test.host == names.NODE or test in statement.tests
-            if has_test and election.is_at_work(statement.status):
+        for statement in self._peers_at_work():
+            if statement.tests is None or test.host == names.NODE or test in statement.tests:
                 living.append(statement)
         return living
+
+    def _peers_at_work(self) -> list[Statement]:
+        statements = self.statements.values()
+        return [statement for statement in statements if election.is_at_work(statement.status)]
 
     def recognise(self, observation: Observation) -> None:
         """Learn which node this is. No node has the test of itself."""

@@ -24,10 +24,17 @@ def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
 def largest_quorum(known: int, contacts: Iterable[Contact], sites: int) -> int:
     """Return the quorum that holds: the largest one that is `known` or that a peer states.
 
-    While nodes differ, none of them may open what another one would not (R3). No peer's counts for
-    more than there are `sites`, because then nothing could ever be DOWN.
+    While nodes differ, none of them may open what another one would not (R3).
     """
     stated = [contact.statement.status.quorum for contact in contacts if contact.statement]
+    return largest_of(known, stated, sites)
+
+
+def largest_of(known: int, stated: Iterable[int], sites: int) -> int:
+    """Return the largest of the quorum that is `known` and those that peers have `stated`.
+
+    No peer's counts for more than there are `sites`, because then nothing could ever be DOWN.
+    """
     return max([known, *(min(quorum, sites) for quorum in stated)])
 
 

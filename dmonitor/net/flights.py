@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from dmonitor.base import clock, log
 from dmonitor.core.model import Incident, Outcome, Result, Statement, Test
+from dmonitor.core.result import event_facts
 from dmonitor.net import protocol
 from dmonitor.net.limited_log import LimitedLog
 from dmonitor.net.protocol import Reply
@@ -119,13 +120,7 @@ class Flights:
         self._memory.pop(test, None)  # so that it is put at the end
         self._memory[test] = _Remembered(result, clock.uptime())
         passengers = self._under_way.pop(test)
-        log.debug(
-            "test-ran",
-            test=str(test),
-            result=result.outcome.value,
-            seconds=result.duration,
-            text=result.text,
-        )
+        log.debug("test-ran", **event_facts(test, result))
         line = protocol.write(Reply(test, result))
         for caller in passengers:
             caller.waiting -= 1

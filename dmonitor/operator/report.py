@@ -208,19 +208,15 @@ def _test(
         since = test_state.since
     if own_answer:
         here = own_answer.seen
-    text = own_answer.text if own_answer else ""
     shown = _telling(open_incidents)
+    text = own_answer.text if own_answer else ""
     if shown and state == Verdict.UP.value and not shown.flapping:
-        text = f"passes here, not confirmed: its incident is open; {text}"
+        text = _not_confirmed(text)
     for known in open_incidents:
         if known.flapping:
             state = FLAPPING
             since = known.began
             break  # the oldest
-    silencers = []
-    for node, silences_of_node in view.silences.items():
-        if any(silence.covers(test, view.now) for silence in silences_of_node):
-            silencers.append(node)
     facts = {
         "test": str(test),
         "host": test.host,
@@ -232,9 +228,24 @@ def _test(
         "seconds": round(view.now - since) if since else None,
         "text": text,
         "incident": shown.id if shown else None,
-        "silenced_by": sorted(silencers),
+        "silenced_by": _silencers(view, test),
     }
     return {**facts, **_flake_facts(flake, view.now)}
+
+
+def _not_confirmed(text: str) -> str:
+    """Return the text of a test that passes here, and whose incident nobody can close (R4)."""
+    words = "passes here, not confirmed: its incident is open"
+    return f"{words}; {text}" if text else words
+
+
+def _silencers(view: NodeReport, test: Test) -> list[str]:
+    """Return the names of the nodes whose operators have silenced `test`."""
+    silencers = []
+    for node, silences_of_node in view.silences.items():
+        if any(silence.covers(test, view.now) for silence in silences_of_node):
+            silencers.append(node)
+    return sorted(silencers)
 
 
 def _flake_facts(flake: Flake | None, now: float) -> Facts:

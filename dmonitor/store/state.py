@@ -157,10 +157,11 @@ class Store:
     def memory(self) -> Memory:
         """Return all that a round needs; of the incidents those that `incidents` returns."""
         with database.state_errors(self._path):
+            memory = self.node_memory()
             return Memory(
-                self.node_memory(),
+                memory,
                 tables.read_test_states(self._db, self._shift),
-                self.incidents(),
+                self._incidents(memory),
                 tables.read_outbox(self._db, self._shift),
                 tables.read_silences(self._db, self._shift),
                 self.recall,
@@ -177,11 +178,13 @@ class Store:
         Without `evidence` they come without the judgements, which is quicker.
         """
         with database.state_errors(self._path):
-            slowest = self.node_memory().slowest_interval()
-            since = self.clock.now() - granted(LISTED_SECONDS, slowest)
-            return tables.read_incidents(
-                self._db, "alive OR closed > ?", (since,), shift=self._shift, evidence=evidence
-            )
+            return self._incidents(self.node_memory(), evidence=evidence)
+
+    def _incidents(self, memory: NodeMemory, *, evidence: bool = True) -> list[Incident]:
+        since = self.clock.now() - granted(LISTED_SECONDS, memory.slowest_interval())
+        return tables.read_incidents(
+            self._db, "alive OR closed > ?", (since,), shift=self._shift, evidence=evidence
+        )
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of the ids."""

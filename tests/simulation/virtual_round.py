@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmonitor.core import effects, result, round, story, verdict
+from dmonitor.core import mail as mail_module
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -60,21 +61,6 @@ class Mail(NamedTuple):
     message_id: Hashable = None
     # The tests of which its sender held an open incident.
     open: frozenset[Test] = frozenset()
-
-
-def message_id_of(address: str, mail: Sequence[Notification]) -> Hashable:
-    """Return what the Message-ID of a mail is made of."""
-    told = []
-    for notification in mail:
-        incident = notification.incident
-        number = 0
-        if notification.kind is Kind.REMINDER:
-            number = incident.reminded
-        elif notification.kind is Kind.RECOVERY:
-            number = incident.again
-        is_flapping = bool(incident.flapping)
-        told.append((incident.test, is_flapping, notification.kind, incident.minute, number))
-    return address, tuple(sorted(told, key=str))
 
 
 class VirtualRound:
@@ -476,7 +462,7 @@ class VirtualRound:
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
         }
-        message_id = message_id_of(address, mail)
+        message_id = mail_module.message_id(mail, b"")
         letter = Mail(
             world.now,
             self.node.name,
