@@ -1327,3 +1327,16 @@ def test_a_recovery_is_not_told_while_this_round_sees_it_down() -> None:
     assert later.mails == [{ONE: [(RECOVERY, "i"), (ALERT, "new")]}]
     up = play(UP, incidents=[ours], heard=[states("peer", closed)])
     assert up.mails == [{ONE: [(RECOVERY, "i")]}]
+
+
+@pytest.mark.parametrize(("age", "mails"), [(30.0, [{ONE: [(ALERT, "i")]}]), (150.0, [])])
+def test_what_a_peer_that_was_away_saw_fail_is_asked_about_before_it_is_told(
+    age: float, mails: list[object]
+) -> None:
+    """This round's looks know nothing of it, and the test may have been well for minutes."""
+    incident = known("i", seen=NOW - age)
+    heard = play(UP, heard=[states("peer", incident)])
+    assert "incident-heard" in heard.events() and heard.mails == mails
+    if not mails:
+        later = play(DOWN, incidents=[heard.incident("i")._replace(held=NOW - 60.0)])
+        assert later.mails == [{ONE: [(ALERT, "i")]}], "the next round tells it"

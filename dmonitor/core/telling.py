@@ -223,11 +223,26 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
         seen_down = situation.down_now.get(incident.test, float("-inf"))
         if incident.closed is not None and incident.closed < seen_down:
             return True
+    if _may_be_over(situation, incident):
+        return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
         age = situation.clock.now() - incident.told_at
         if age < LETTER_INTERVAL:
             return True
     return situation.is_silenced(incident)
+
+
+def _may_be_over(situation: Situation, incident: Incident) -> bool:
+    """Return whether an open incident is old news, which this round's looks know nothing of.
+
+    It was heard in this round, and nobody has seen it fail for longer than this node's interval.
+    Its holder may have been away, so this node's next round asks before it is told.
+    """
+    clock = situation.clock
+    is_heard_now = incident.held >= clock.now() - clock.elapsed()
+    if not incident.is_open or not is_heard_now or incident.seen == float("-inf"):
+        return False
+    return clock.now() - incident.seen > election.living_limit(situation.status())
 
 
 def _note_quiet(situation: Situation) -> None:

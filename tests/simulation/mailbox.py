@@ -446,8 +446,8 @@ class Reader:
 
     def _is_double(self, said: Said, believed: str) -> bool:
         """Return whether a mail tells what its reader has been told."""
-        if said.state == "DOWN":
-            return believed == "DOWN"
+        if said.state == "DOWN":  # with the end of an earlier incident, it is another one
+            return believed == "DOWN" and Kind.RECOVERY not in said.kinds
         if said.state != "UP" or believed != "UP":
             return False
         if Kind.ALERT not in said.kinds:
