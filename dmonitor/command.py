@@ -200,13 +200,13 @@ def _status(chosen: _Options) -> int:
     wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
         return _show(chosen, report.status(reading.view, wanted), terminal.status)
-    from dmonitor import check
+    from dmonitor import questions
 
     tests = {}
     for test, parameters in reading.configuration.tests.items():
         if report.is_chosen(test, wanted):
             tests[test] = parameters
-    observation, _ = check.look(chosen, reading.configuration._replace(tests=tests))
+    observation, _ = questions.look(chosen, reading.configuration._replace(tests=tests))
     judgements = {}
     for test, judgement in observation.judgements.items():
         if report.is_chosen(test, wanted):

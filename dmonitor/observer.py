@@ -9,7 +9,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dmonitor.base import clock, log, names
@@ -64,17 +64,20 @@ class Observer:
         own_incarnation: OwnIncarnation,
         *,
         ask_all: bool = False,
+        greets_only: bool = False,
     ) -> None:
         """Start the plugins, and look up who the peers are.
 
         `last_addresses` are those of each node when its name was last found. With `ask_all` the
-        peers are asked about passing tests too. From now on this process ends at HARD_LIMIT,
+        peers are asked about passing tests too. With `greets_only` nothing is tested, and nobody is
+        asked. From now on this process ends at HARD_LIMIT,
         unless faulthandler.cancel_dump_traceback_later is called before.
         """
         self._config = config
         self._node_id = node_id
         self._clock = clock
         self._ask_all = ask_all
+        self._greets_only = greets_only
         self._selector = selectors.DefaultSelector()
         self._results: dict[Test, Result] = {}
         self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
@@ -85,7 +88,8 @@ class Observer:
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
         self._looks: looks.Looks | None = None
-        self._start_plugins()
+        if not greets_only:
+            self._start_plugins()
         _set_hard_limit(max(HARD_LIMIT - clock.elapsed(), _LEAST_LIMIT))
         # This may take a while; the plugins run meanwhile.
         self.around = cluster.resolve_cluster(config.nodes, config.settings, last_addresses)
@@ -128,11 +132,14 @@ class Observer:
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
-        The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot
-        be greeted, are looked at twice unless they have an open incident; a first look stands if
-        there is no time for a second one.
+        The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot be
+        greeted, are looked at twice unless they have an open incident; a first look stands if there
+        is no time for a second one. With `greets_only` there is no judgement.
         """
         self._open = wanted.open
+        if self._greets_only:
+            contacts = self.greet(Greet(wanted.incidents))
+            return Observation(self._own_node(), {}, contacts, frozenset())
         self._start_greeting(
             wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
         )
@@ -148,12 +155,17 @@ class Observer:
             pass
         if self._running:
             self._end_plugins()
-        if self._asker.own_line and not self.around.listed:
-            self._me = self._asker.own_line
+        self._me = self._own_node()
         contacts = tuple(self._asker.contacts.values())
         self._quorum = verdict.largest_quorum(wanted.quorum, contacts, wanted.sites)
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
+
+    def _own_node(self) -> Node:
+        """Return this node's line of nodes.txt: it may be the one at which its daemon answers."""
+        if self._asker.own_line and not self.around.listed:
+            return self._asker.own_line
+        return self._me
 
     def _awaits_results(self) -> bool:
         """Return whether a result of this node's own may still come."""
@@ -169,6 +181,10 @@ class Observer:
         while self._asker.greeting and self._turn(ANSWERS_BY):
             pass
         return tuple(self._asker.contacts.values())
+
+    def wake(self, node_ids: Collection[str]) -> None:
+        """Wake the peers with these ids, if they are connected."""
+        self._asker.wake(node_ids)
 
     def rehearse(self, wanted: Rehearse) -> tuple[Rehearsal, ...]:
         """Ask this node's own daemon, and one peer, for a passing test each (rule R7).
@@ -294,7 +310,7 @@ class Observer:
 
     def _concluded(self, test: Test, own_result: Result) -> None:
         """Take this node's own result for `test`, after one look or two; the first one counts."""
-        if test in self._results:
+        if test in self._results or self._greets_only:
             return
         self._results[test] = own_result
         if test in self._first_looks and own_result.outcome is Outcome.OK:

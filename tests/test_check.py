@@ -19,7 +19,7 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import check, observer
+from dmonitor import check, observer, questions
 from dmonitor.base import cli, user
 from dmonitor.config.configuration import load_configuration
 from dmonitor.core.effects import NodeMemory, Save
@@ -203,7 +203,7 @@ def test_a_first_look_stands_when_the_round_has_no_more_time(
     options = cli.Options()
     options.config, options.state = str(three[0].config), str(three[0].state)
     with running(three[2:]):
-        seen, _ = check.look(options, load_configuration(options.config))
+        seen, _ = questions.look(options, load_configuration(options.config))
     answers = {str(test): judgement.answers[0] for test, judgement in seen.judgements.items()}
     assert (answers[TEST].seen, answers[TEST].text) == ("FAIL", "gone")
     peer = answers["node/127.0.0.32"]

@@ -108,6 +108,7 @@ class NodeMemory(NamedTuple):
             quorum=self.quorum,
             confirm=self.confirm,
             up=up,
+            wakes=True,
         )
 
 
@@ -170,6 +171,8 @@ class RoundConfig(NamedTuple):
     remind: float = 0.0
     # The option --once: greet the peers once, and do not stay for what they find.
     once: bool = False
+    # How many seconds this round has waited for its place before it began (R10).
+    waited: float = 0.0
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -206,6 +209,15 @@ class Greet(NamedTuple):
 
     # The incidents that are known here, as in Observe.
     incidents: tuple[Incident, ...]
+
+
+class Wake(NamedTuple):
+    """Have peers look now, because this node holds something that they are to tell (R5).
+
+    A wake may be lost, and nothing depends on it but when they look. Sent back: None.
+    """
+
+    node_ids: frozenset[str]
 
 
 class Save(NamedTuple):
@@ -255,7 +267,7 @@ class Complain(NamedTuple):
     text: str
 
 
-Effect = Observe | Rehearse | Greet | Save | HandOver | Wait | Complain
+Effect = Observe | Rehearse | Greet | Wake | Save | HandOver | Wait | Complain
 
 
 class Observation(NamedTuple):
@@ -270,6 +282,15 @@ class Observation(NamedTuple):
     asked: frozenset[Test]
     # The first look of each test that failed at first, and passed when it was looked at again.
     flakes: Mapping[Test, model.Result] = MappingProxyType({})
+
+
+class RoundEnd(NamedTuple):
+    """What a round leaves to the process that ran it."""
+
+    completed: bool  # it has not slept, and every mail that it tried was taken
+    stays: bool = False  # this node would speak, so it stays to be woken (R5)
+    place: float = 0.0  # seconds after cron's start at which this node's next round begins (R10)
+    interval: int = 1  # minutes from one round of this node to the next
 
 
 class RoundClock(Protocol):

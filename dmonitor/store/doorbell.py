@@ -1,0 +1,48 @@
+"""What the daemon rings, so that a round which stays looks now (rule R5).
+
+It is a FIFO in the state directory. The daemon keeps it open, so that a ring which finds nobody
+waiting is kept for the next one who waits. A ring says nothing but that somebody rang.
+`dmonitor/stay.py` waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from dmonitor.base import log
+
+NAME = "wake"  # of the FIFO
+
+
+class Doorbell:
+    """The ringing end."""
+
+    def __init__(self, directory: str) -> None:
+        """Open the FIFO in `directory`; make it if it is not there.
+
+        If that fails, no round of this node is woken, and a warning says so.
+        """
+        self._descriptor = -1
+        path = f"{directory}/{NAME}"
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            # Opened for both, so that nobody has to wait at the other end.
+            flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags)
+        except OSError as error:
+            log.warning("no-doorbell", path=path, reason=error.strerror)
+            return
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)
+            log.warning("no-doorbell", path=path, reason="it is no FIFO: remove it")
+
+    def ring(self) -> None:
+        """Wake whoever waits, or who waits next."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(BlockingIOError):  # it has been rung often enough
+                os.write(self._descriptor, b".")
