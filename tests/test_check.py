@@ -564,7 +564,7 @@ def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> 
     three[0].plugin("web", "sleep 2; echo OK")
     with started(three[0]) as busy:
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        second = three[0].run("dmonitor-check", "-v")
+        second = three[0].run("dmonitor-check", "-v", "--once")
         assert second.returncode == os.EX_TEMPFAIL and "round-skipped" in second.stderr
         assert three[0].run("dmonitor-check", "-n").returncode == 0
         assert busy.wait(10) == 0

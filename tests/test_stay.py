@@ -1,0 +1,191 @@
+"""What waits: a round for its place, and the node that would speak for a wake."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_nodes import LocalNode, Place, running, wait_until
+
+from dmonitor import stay
+from dmonitor.base import clock
+from dmonitor.net import flights
+from dmonitor.store import doorbell, place
+
+TEST = "www.example.com/web"
+
+
+# How often it looks.
+
+
+def test_looks_are_a_while_apart_and_ten_a_minute() -> None:
+    assert stay.next_look([]) == 0.0
+    assert stay.next_look([100.0]) == 103.0
+    looks = [100.0 + 3.0 * number for number in range(10)]
+    assert stay.next_look(looks[:9]) == 127.0
+    assert stay.next_look(looks) == 160.0, "the eleventh has to wait"
+    assert stay.next_look([*looks, 160.0]) == 163.0
+
+
+@pytest.fixture
+def bell(tmp_path: Path) -> doorbell.Doorbell:
+    return doorbell.Doorbell(str(tmp_path))
+
+
+def _stay(directory: Path, seconds: float, command: str) -> subprocess.Popen[str]:
+    until = str(clock.uptime() + seconds)
+    program = [sys.executable, "-IS", stay.__file__, str(directory / doorbell.NAME), until]
+    return subprocess.Popen([*program, "/bin/sh", "-c", command], text=True)
+
+
+def test_a_ring_is_kept_for_the_next_who_waits(tmp_path: Path, bell: doorbell.Doorbell) -> None:
+    bell.ring()
+    bell.ring()
+    waiting = _stay(tmp_path, 1.0, f"echo looked >>{tmp_path}/looks")
+    assert waiting.wait(5) == 0
+    assert (tmp_path / "looks").read_text() == "looked\n", "two rings are one look"
+
+
+def test_it_waits_without_waking_and_ends_in_time(tmp_path: Path, bell: doorbell.Doorbell) -> None:
+    began = time.monotonic()
+    waiting = _stay(tmp_path, 2.5, f"echo looked >>{tmp_path}/looks")
+    time.sleep(1.0)
+    before = _switches(waiting.pid)
+    time.sleep(1.0)
+    assert before > 0 and _switches(waiting.pid) == before
+    assert waiting.wait(5) == 0 and 2.4 < time.monotonic() - began < 4.0
+    assert not (tmp_path / "looks").exists()
+
+
+def _switches(pid: int) -> int:
+    """Return how often a process has been switched to."""
+    found = 0
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if "ctxt_switches" in line:
+            found += int(line.split()[1])
+    return found
+
+
+def test_who_rings_all_the_time_gets_one_look_in_three_seconds(
+    tmp_path: Path, bell: doorbell.Doorbell
+) -> None:
+    waiting = _stay(tmp_path, 4.5, f"echo looked >>{tmp_path}/looks")
+    while waiting.poll() is None:
+        bell.ring()
+        time.sleep(0.01)
+    assert (tmp_path / "looks").read_text() == "looked\n" * 2
+
+
+@pytest.mark.parametrize("kind", ["none", "file", "link"])
+def test_without_a_fifo_nobody_waits(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / doorbell.NAME
+    if kind == "file":
+        path.write_text("x")
+    if kind == "link":
+        os.mkfifo(tmp_path / "elsewhere")
+        path.symlink_to("elsewhere")
+    waiting = _stay(tmp_path, 9.0, f"echo looked >>{tmp_path}/looks")
+    assert waiting.wait(5) == 0 and not (tmp_path / "looks").exists()
+
+
+def test_a_file_in_place_of_the_fifo_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[object] = []
+    monkeypatch.setattr(
+        "dmonitor.base.log.warning", lambda event, **facts: warnings.append((event, facts))
+    )
+    (tmp_path / doorbell.NAME).write_text("x")
+    doorbell.Doorbell(str(tmp_path)).ring()
+    assert (tmp_path / doorbell.NAME).read_text() == "x"
+    reason = "it is no FIFO: remove it"
+    assert warnings == [("no-doorbell", {"path": f"{tmp_path}/wake", "reason": reason})]
+
+
+# The place of a round.
+
+
+@pytest.mark.parametrize("content", ["", "x", "-1", "60", "nan", "1e3", "9" * 400])
+def test_an_odd_place_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "place").write_text(content)
+    assert place.read(str(tmp_path)) == 0.0
+    place.write(str(tmp_path), 17.5)
+    assert place.read(str(tmp_path)) == 17.5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["place"]
+
+
+def _terminal() -> Iterator[int]:
+    ours, theirs = pty.openpty()
+    yield theirs
+    os.close(theirs)
+    os.close(ours)
+
+
+terminal = pytest.fixture(_terminal)
+
+
+def test_a_round_waits_for_its_place_unless_somebody_waits_for_it(
+    three: list[LocalNode], terminal: int
+) -> None:
+    node = three[0]
+    (node.config / "nodes.txt").write_text(f"{node.address}\n")
+    (node.state / "place").write_text("2\n")
+    os.chown(node.state / "place", node.state.stat().st_uid, node.state.stat().st_gid)
+    seconds = []
+    for options, stdin in (((), subprocess.DEVNULL), ((), terminal), (("--once",), -3)):
+        began = time.monotonic()
+        command = [*node.command("dmonitor-check"), *options]
+        environment = node.place.environment()
+        subprocess.run(command, env=environment, stdin=stdin, timeout=30, check=False, cwd="/")
+        seconds.append(time.monotonic() - began)
+    assert seconds[0] > 2.0 > max(seconds[1:]), seconds
+
+
+def test_the_nodes_of_a_cluster_begin_one_after_the_other(three: list[LocalNode]) -> None:
+    with running(three):
+        for _ in range(2):
+            for node in three:
+                node.round()
+    assert [place.read(str(node.state)) for node in three] == [0.0, 20.0, 40.0]
+    three[1].configure("offset = 7\n")
+    three[1].round()
+    assert place.read(str(three[1].state)) == 7.0
+
+
+# A wake, from the node that sees something fail to the mail of the node that speaks.
+
+
+def test_the_speaker_is_woken_and_mails_at_once(three: list[LocalNode], place: Place) -> None:
+    for node in three:
+        node.test(TEST)
+        node.plugin("web", f"cat {node.config}/sees")
+        (node.config / "sees").write_text("OK\n")
+    with running(three):
+        for node in (*three, three[0]):
+            node.round()
+        stays = three[0].popen("dmonitor-check", "-v")
+        try:
+            wait_until(lambda: b"stay.py" in Path(f"/proc/{stays.pid}/cmdline").read_bytes(), 10.0)
+            for node in three:
+                (node.config / "sees").write_text("FAIL\n")
+            time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)  # a daemon may have looked for the round
+            began = time.monotonic()
+            log = three[1].round()
+            assert "incident-opened" in log and "handed-over" not in log
+            wait_until(place.subjects, 5.0)
+            assert time.monotonic() - began < 10.0, "before the speaker's next round"
+            assert [subject.split()[:2] for subject in place.subjects()] == [["DOWN", TEST]]
+            assert stays.poll() is None, "it goes on waiting"
+            time.sleep(1.0)  # the woken round stores that it is told
+            heard = three[2].round()
+            assert "alert=127.0.0.31" in heard and "handed-over" not in heard
+        finally:
+            stays.kill()
+            _, said = stays.communicate()
+    assert "handed-over" in said and said.count("test-ran") == 3, "its test and its peers, once"
