@@ -411,9 +411,14 @@ def _by_chance(choices: Sequence[_Choice]) -> _Choice:
 
 
 def greet_all(
-    config: Configuration, node_id: str, own_incarnation: OwnIncarnation
+    config: Configuration,
+    node_id: str,
+    own_incarnation: OwnIncarnation,
+    *,
+    patience: float = GREETINGS_BY,
+    waking: bool = False,
 ) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
-    """Greet every peer once.
+    """Greet every peer once, within `patience` seconds; with `waking`, wake each of them too.
 
     Return the nodes as seen from here, and for each peer the contact and the seconds it took. Times
     in the contacts are on the wall clock.
@@ -424,6 +429,8 @@ def greet_all(
 
     def heard(contact: Contact) -> None:
         found[contact.node] = (contact, clock.uptime() - began)
+        if waking and contact.statement and contact.statement.status.wakes:
+            asker.wake({contact.node_id})
 
     with selectors.DefaultSelector() as selector:
         asker = Asker(
@@ -437,8 +444,8 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and clock.uptime() - began < GREETINGS_BY:
-            ready = selector.select(asker.pause())
+        while asker.greeting and clock.uptime() - began < patience:
+            ready = selector.select(min(patience, asker.pause() or 0.0))
             asker.tick()
             for key, _ in ready:
                 key.data()
