@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     from dmonitor.base import options
 
     parser = options.make_parser(
@@ -74,9 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="begin at once, greet the peers once, and do not stay for what they find",
     )
-    parser.add_argument(
-        "--woken", action="store_true", help="test nothing: only tell what the peers hold"
-    )
+    # For the process that stays, and for nobody else.
+    parser.add_argument("--woken", action="store_true", help=argparse.SUPPRESS)
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
         "-n",
