@@ -154,12 +154,12 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
 def _suspended() -> History:
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
     first, _, third = script.nodes
-    script.world.slow = 1.0  # its own looks end at 142, and those of its peers at 152
-    script.fail(115.0, 143.0)
-    # It has one failing answer, and waits for another one until 155.
+    script.world.slow = 1.0  # its own looks end at 134, and those of its peers at 138
+    script.fail(115.0, 139.0)
+    # It has one failing answer, and waits for another one until 149.
     script.at(125.0, script.world.link, first.name, third.name, False)
     script.at(400.0, script.world.link, first.name, third.name, True)
-    script.at(153.0, script.world.suspend, first, 360.0)
+    script.at(147.0, script.world.suspend, first, 360.0)
     return script.play(1200.0)
 
 
