@@ -1163,7 +1163,7 @@ def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
     assert (
         ran.stdout.startswith("TIMEOUT    10.0")
         and ran.returncode == 1
-        and 22 < time.monotonic() - began < 23.5  # two looks
+        and 14 < time.monotonic() - began < 15.5  # two looks, beside each other
     )
 
 

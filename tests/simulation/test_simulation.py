@@ -151,6 +151,17 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     assert not history.wrong
 
 
+def test_what_hangs_is_told_eighteen_seconds_after_its_round_began() -> None:
+    """The looks of the first node take from 120 to 134, and those of the others from 124 to 138."""
+    script = Script((1, 0.0), (1, 40.0), (1, 50.0))
+    script.world.slow = 1.0
+    script.fail(115.0, 600.0)
+    history = script.play(1200.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert 138.0 <= history.world.mails[0].at < 139.0
+    assert not history.wrong
+
+
 def _suspended() -> History:
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
     first, _, third = script.nodes
