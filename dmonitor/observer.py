@@ -83,6 +83,7 @@ class Observer:
         self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
         self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
+        self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
         self._quorum = config.settings.quorum  # the largest one that is known
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
@@ -125,26 +126,33 @@ class Observer:
             self._looks = looks.Looks(
                 self._runner,
                 failed=self._first_look_failed,
+                slow=self._first_look_is_slow,
                 again=lambda test: test not in self._open,
+                beside=lambda test: test not in self._always_slow,
             )
             self._looks.submit_all(wanted, self._concluded)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
-        The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot be
-        greeted, are looked at twice unless they have an open incident; a first look stands if there
-        is no time for a second one. With `greets_only` there is no judgement.
+        The last answer is waited for until ANSWERS_BY. A test that fails or is slower than usual,
+        and a peer that cannot be greeted, are looked at twice unless they have an open incident; a
+        first look that failed stands if there is no time for a second one. With `greets_only` there
+        is no judgement.
         """
         self._open = wanted.open
+        self._always_slow = wanted.slow
         if self._greets_only:
             contacts = self.greet(Greet(wanted.incidents))
             return Observation(self._own_node(), {}, contacts, frozenset())
         self._start_greeting(
             wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
         )
+        for test in self._open & self.tests:
+            self._ask(test)  # whatever is seen here, so nobody has to wait for that
         for test in list(self._results):
-            self._ask_if_needed(test)
+            if self._must_ask(test):
+                self._ask(test)
         while self._awaits_results() and self._turn(OWN_RESULTS_BY):
             pass
         if self._looks:
@@ -308,6 +316,11 @@ class Observer:
         log.debug("first-look-failed", **result.event_facts(test, first))
         self._ask(test)
 
+    def _first_look_is_slow(self, test: Test) -> None:
+        """Ask the peers about `test` while it is looked at beside its first look (rule R3)."""
+        log.debug("first-look-slow", test=str(test))
+        self._ask(test)
+
     def _concluded(self, test: Test, own_result: Result) -> None:
         """Take this node's own result for `test`, after one look or two; the first one counts."""
         if test in self._results or self._greets_only:
@@ -316,17 +329,25 @@ class Observer:
         if test in self._first_looks and own_result.outcome is Outcome.OK:
             self._flakes[test] = self._first_looks[test]
         log.debug("test-ran", **result.event_facts(test, own_result))
-        self._ask_if_needed(test)
-
-    def _ask_if_needed(self, test: Test) -> None:
-        """Ask the peers for `test`, unless it passes here and has no open incident (rule R3)."""
-        is_open = test in self._open
-        if self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open):
+        if self._must_ask(test):
             self._ask(test)
+        elif test not in self._first_looks:
+            self._unask(test)
+
+    def _must_ask(self, test: Test) -> bool:
+        """Return whether `test` does not pass here, or has an open incident (rule R3)."""
+        is_open = test in self._open
+        return self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open)
 
     def _ask(self, test: Test) -> None:
         self._asker.ask(test)
         self._asked.add(test)
+
+    def _unask(self, test: Test) -> None:
+        """Wait for no answer about `test`, which was only slow; none of them counts."""
+        if test in self._asked:
+            self._asked.discard(test)
+            self._asker.forget(test)
 
     def _own_answer(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])

@@ -168,13 +168,13 @@ DOWN, UP = (Outcome.FAIL, Outcome.FAIL), (Outcome.OK, Outcome.OK)
 
 
 def judge(
-    seen: tuple[Outcome, Outcome] | None, open_tests: frozenset[Test]
+    seen: tuple[Outcome, Outcome] | None, open_tests: frozenset[Test], seconds: float
 ) -> tuple[dict[Test, Judgement], frozenset[Test]]:
     """Return the judgement of the test, if we have it, and the tests about which the peer is asked."""
     if seen is None:
         return {}, frozenset()
     own_answer, answer = (
-        Answer(Node(name, name), f"id-{name}", Result(outcome))
+        Answer(Node(name, name), f"id-{name}", Result(outcome, "", seconds))
         for name, outcome in zip(("me", "peer"), seen, strict=True)
     )
     is_open = TEST in open_tests
@@ -200,6 +200,7 @@ def play(
     test_states: Mapping[Test, TestState] | None = None,
     flakes: Mapping[Test, Result] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
+    seconds: float = 0.0,
     sleeps_in: str = "",
     woken: bool = False,
     judged_too: Mapping[Test, tuple[Outcome, Outcome]] | None = None,
@@ -207,7 +208,8 @@ def play(
 ) -> Played:
     """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
 
-    The machine sleeps for an hour in the first effect of the kind `sleeps_in`.
+    Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
+    `sleeps_in`.
     """
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
@@ -258,9 +260,9 @@ def play(
                 played.complaints.append(text)
             case effects.Observe():
                 played.observed = effect
-                judgements, asked = judge(seen, effect.open)
+                judgements, asked = judge(seen, effect.open, seconds)
                 for test, seen_too in (judged_too or {}).items():
-                    (judgements[test],) = judge(seen_too, frozenset())[0].values()
+                    (judgements[test],) = judge(seen_too, frozenset(), seconds)[0].values()
                 greeted = [*contacts(heard_at(round_clock.at), peers), *contacts_too]
                 me = Node("me", "me")
                 answer = effects.Observation(me, judgements, greeted, asked, flakes or {})
@@ -388,6 +390,21 @@ def test_a_quiet_round() -> None:
     assert quiet.node_memory().nodes == digest.digest(
         ["me me", "peer peer", "z z"]
     ) and quiet.node_memory().addresses == digest.digest([ONE])
+
+
+def test_what_passes_slowly_is_remembered_for_the_next_round() -> None:
+    assert play(UP).node_memory().slow == ()
+    slow = play(UP, seconds=4.1)
+    assert slow.observed and slow.observed.slow == frozenset()
+    assert slow.node_memory().slow == (TEST,)
+    stored = codec.write(effects.NodeMemory, slow.node_memory())
+    remembered = codec.read(effects.NodeMemory, stored, trusted=True)
+    again = play(UP, remembered=remembered, seconds=5.0)
+    assert again.observed and again.observed.slow == frozenset([TEST])
+    assert again.node_memory().slow == (TEST,)
+    for seen, seconds in ((UP, 3.9), (DOWN, 10.0), ((Outcome.UNKNOWN, Outcome.OK), 10.0)):
+        assert play(seen, remembered=remembered, seconds=seconds).node_memory().slow == ()
+    assert play(None, remembered=remembered).node_memory().slow == ()
 
 
 def test_flakes_are_logged_and_counted_and_change_nothing() -> None:

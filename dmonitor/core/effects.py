@@ -67,6 +67,8 @@ class NodeMemory(NamedTuple):
     quiet: tuple[model.Quiet, ...] = ()
     # The flakes of each test that had one, in the order of the tests.
     flakes: tuple[model.Flake, ...] = ()
+    # The tests that passed in its last round and took longer than result.SLOW_LOOK.
+    slow: tuple[Test, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -192,6 +194,8 @@ class Observe(NamedTuple):
     quorum: int
     # What no peer can make it larger than: the number of sites.
     sites: int = 100
+    # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
+    slow: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes
+from dmonitor.core import flakes, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -50,7 +50,11 @@ def run_round(
     # Observe and hear.
     open_before = situation.open_incidents()
     observation: Observation = yield Observe(
-        frozenset(open_before), tuple(situation.ledger), situation.quorum_before(), situation.sites
+        frozenset(open_before),
+        tuple(situation.ledger),
+        situation.quorum_before(),
+        situation.sites,
+        frozenset(memory.node.slow),
     )
     if situation.has_slept():
         return _end_slept(situation)
@@ -68,6 +72,8 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
+    slow = result.slow_tests(judgements)
+    situation.node_memory = situation.node_memory._replace(slow=slow)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
 

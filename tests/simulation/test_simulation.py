@@ -151,15 +151,26 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     assert not history.wrong
 
 
+def test_what_hangs_is_told_eighteen_seconds_after_its_round_began() -> None:
+    """The looks of the first node take from 120 to 134, and those of the others from 124 to 138."""
+    script = Script((1, 0.0), (1, 40.0), (1, 50.0))
+    script.world.slow = 1.0
+    script.fail(115.0, 600.0)
+    history = script.play(1200.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert 138.0 <= history.world.mails[0].at < 139.0
+    assert not history.wrong
+
+
 def _suspended() -> History:
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
     first, _, third = script.nodes
-    script.world.slow = 1.0  # its own looks end at 142, and those of its peers at 152
-    script.fail(115.0, 143.0)
-    # It has one failing answer, and waits for another one until 155.
+    script.world.slow = 1.0  # its own looks end at 134, and those of its peers at 138
+    script.fail(115.0, 139.0)
+    # It has one failing answer, and waits for another one until 149.
     script.at(125.0, script.world.link, first.name, third.name, False)
     script.at(400.0, script.world.link, first.name, third.name, True)
-    script.at(153.0, script.world.suspend, first, 360.0)
+    script.at(147.0, script.world.suspend, first, 360.0)
     return script.play(1200.0)
 
 

@@ -37,6 +37,7 @@ GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
 HANDED_OVER_BY = 54.0
 HARD_LIMIT = 55.0
+SLOW_LOOK = 4.0  # from the beginning of a look to the next one beside it
 SECOND_LOOK_PAUSE = 2.0  # from the end of a failing look, or greeting, to the next one
 LOOKED_AGAIN_BY = 18.0  # of the round: a look that fails later is not looked at again
 GREETED_AGAIN_BY = 15.0  # of the round: the same for greetings
@@ -297,7 +298,7 @@ class VirtualRound:
         """Run the plugins and greet meanwhile.
 
         The peers are asked about a test that is open as soon as its result is there, and about one
-        that fails as soon as its first look has failed.
+        that fails as soon as its first look has failed, or takes long.
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
@@ -306,12 +307,16 @@ class VirtualRound:
         own_answers: dict[Test, Answer] = {}
         flakes: dict[Test, Result] = {}
         asked: set[Test] = set()
-        waiting = 1 + len(tests)
+        only_slow: set[Test] = set()  # those in `asked` of which no first look has failed
+        failures: list[Test] = []  # one for each look that failed
+        # One for the greetings, for each own result and for each answer.
+        awaited: list[Test | None] = [None, *tests]
 
-        def settle() -> None:
-            nonlocal waiting
-            waiting -= 1
-            if waiting == 0 and self.alive:
+        def settle(test: Test | None = None) -> None:
+            if test not in awaited:
+                return  # an answer that nobody waits for any more
+            awaited.remove(test)
+            if not awaited and self.alive:
                 quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
                 judgements = {}
                 for test in tests:
@@ -324,36 +329,58 @@ class VirtualRound:
                 self.resume(self._observation(me, judgements, asked, flakes))
 
         def ask(test: Test) -> None:
-            nonlocal waiting
             if test in asked:
                 return
             asked.add(test)
             for line, peer in self._lines():
                 if test != node_test(line.name):
-                    waiting += 1
-                    heard = self._heard(line, peer, peer_answers[test], settle)
+                    awaited.append(test)
+                    heard = self._heard(line, peer, peer_answers[test], lambda: settle(test))
                     world.exchange(node, peer, self._serve(peer, test), heard, ANSWER_LIMIT)
 
         def ran(test: Test, outcome: Outcome) -> None:
             own_answers[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own_answers[test], incident_open=test in effect.open):
                 ask(test)
+            elif test in only_slow:
+                asked.discard(test)
+                peer_answers[test] = []
+                while awaited.count(test) > 1:
+                    awaited.remove(test)
             elif test in asked:
                 flakes[test] = Result(Outcome.FAIL)
-            settle()
+            settle(test)
 
         def look(test: Test, *, is_first: bool) -> None:
             seconds, outcome = world.plugin(node, test, "round")
+            is_beside = is_first and world.second_look and seconds > SLOW_LOOK
+            is_beside = is_beside and test not in effect.open | effect.slow
+
+            def slow() -> None:
+                only_slow.add(test)
+                ask(test)
+                look(test, is_first=False)
 
             def looked() -> None:
+                if test in own_answers:
+                    return  # the look beside it has passed
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
                 may_look_again = may_look_again and test not in effect.open
-                if outcome in _FAILING and is_first and may_look_again:
+                if outcome in _FAILING and is_first:
+                    only_slow.discard(test)
+                failures.extend([test] * (outcome in _FAILING))
+                if outcome not in _FAILING or failures.count(test) > 1:
+                    ran(test, outcome)
+                elif is_beside or not is_first:
+                    return  # the other look has not ended
+                elif may_look_again:
                     ask(test)
                     self._after(SECOND_LOOK_PAUSE, lambda: look(test, is_first=False))
                 else:
                     ran(test, outcome)
 
+            if is_beside:
+                self._after(SLOW_LOOK, slow)
             self._after(seconds, looked)
 
         def greeted(contact: Contact) -> None:

@@ -31,6 +31,7 @@ from .virtual_round import GREETING_LIMIT, Mail, VirtualRound
 
 PLUGIN_LIMIT = 10.0  # seconds
 RESULT_CACHE_SECONDS = 5.0  # for which a daemon gives out a result again
+SLOW_LOOK = 4.0  # seconds from the beginning of a look to the next one beside it
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a failing look to the second one
 CHECKER_SECONDS = 180.0  # after which a daemon does not go by what its checker has stored
 VISITED_UNTIL = 15.0  # seconds of a daemon's visit after which it does not greet again
@@ -383,25 +384,41 @@ class World(Timeline):
             node.flights[test] = Flight(waiting=[tell])
             self._look(node, test, node.flights[test])
 
-    def _look(self, node: SimNode, test: Test, flight: Flight, *, is_second: bool = False) -> None:
-        """Let a daemon look at a test; if that fails, once more after a pause."""
-        seconds, outcome = self.plugin(node, test, "daemon")
+    def _look(self, node: SimNode, test: Test, flight: Flight) -> None:
+        """Let a daemon look at a test; again after a pause if it fails, beside that if it is slow."""
+        under_way = 0
+        failed = 0
 
-        def looked() -> None:
+        def look(*, is_first: bool) -> None:
+            nonlocal under_way
+            if node.flights.get(test) is not flight or flight.ends is not None:
+                return  # the node has lost its power, or the first look has passed
+            under_way += 1
+            seconds, outcome = self.plugin(node, test, "daemon")
+            is_slow = seconds > SLOW_LOOK and test not in node.disk.node_memory.slow
+            if is_first and is_slow and self._looks_again(node, test):
+                self.after(SLOW_LOOK, lambda: look(is_first=False))
+            self.after(seconds, lambda: looked(outcome))
+
+        def looked(outcome: Outcome) -> None:
+            nonlocal under_way, failed
             if node.is_asleep(self.now):
-                self.at(node.asleep_until, looked)
-            elif outcome in FAILING and not is_second and self._looks_again(node, test):
-                self.after(SECOND_LOOK_PAUSE, again)
-            else:
-                flight.ends, flight.outcome = self.now, outcome
-                for waiting in flight.waiting:
-                    waiting(outcome)
+                self.at(node.asleep_until, lambda: looked(outcome))
+                return
+            if flight.ends is not None:
+                return  # the other look has passed
+            under_way -= 1
+            failed += outcome in FAILING
+            if outcome in FAILING and under_way:
+                return  # the other look has not ended
+            if outcome in FAILING and failed == 1 and self._looks_again(node, test):
+                self.after(SECOND_LOOK_PAUSE, lambda: look(is_first=False))
+                return
+            flight.ends, flight.outcome = self.now, outcome
+            for waiting in flight.waiting:
+                waiting(outcome)
 
-        def again() -> None:
-            if node.flights.get(test) is flight:  # the node has not lost its power
-                self._look(node, test, flight, is_second=True)
-
-        self.after(seconds, looked)
+        look(is_first=True)
 
     def _looks_again(self, node: SimNode, test: Test) -> bool:
         """Return whether a daemon looks again: its checker has said lately that it is not open."""
