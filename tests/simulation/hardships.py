@@ -13,7 +13,7 @@ from dmonitor.core.model import Test
 
 from .history import Failure
 from .node import SimNode
-from .setups import ADDRESSES, Setup
+from .setups import ADDRESSES, Setup, choose_places
 from .virtual_round import Mail
 from .world import World
 
@@ -46,6 +46,7 @@ def _make_nodes(
         world.nodes.append(node)
     world.slow = chance.choice((0.0, 0.0, 0.3))
     world.delay = chance.choice((0.01, 0.05))
+    choose_places(world)
     longest = chance.choice((0.2, 1.0, 5.0))
     world.mta = lambda node, address: (world.chance.uniform(0.0, longest), True)
     return world.nodes

@@ -20,6 +20,7 @@ _OVERTIME = 3600.0  # seconds that an MTA may need more to take all that is owed
 
 KINDS: dict[str, tuple[Callable[[World], setups.Setup], Callable[[History], None]]] = {
     "calm": (setups.calm, judges.calm),
+    "mixed": (setups.mixed, judges.calm),
     "rebooted": (setups.rebooted, judges.calm),
     "rough": (setups.rough, judges.rough),
     "many": (setups.many, judges.rough),
