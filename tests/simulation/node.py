@@ -20,7 +20,7 @@ from dmonitor.core.model import (
 )
 
 if TYPE_CHECKING:
-    from .process import Check, Stay
+    from .process import Process, Stay
     from .virtual_round import VirtualRound
 
 
@@ -158,12 +158,12 @@ class SimNode:
     is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
     fixed_place: float | None = None  # its setting `offset`
     boots: int = 0  # counts power cuts, each of which ends every process
-    waiting: set[Check] = dataclasses.field(default_factory=set)  # processes before their place
-    stays: list[Stay] = dataclasses.field(default_factory=list)  # processes that wait for a wake
+    waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
+    stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
     is_rung: bool = False  # whether a wake has come that no look has followed
-    # The looks that wakes have made, with the process that looked, and the rounds that were skipped.
+    # The looks that wakes have made, with the number of the process that looked.
     looks: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    skipped: list[float] = dataclasses.field(default_factory=list)
+    skipped: list[float] = dataclasses.field(default_factory=list)  # when rounds were skipped
     suspended: float = 0.0  # seconds for which the machine was suspended so far
     silences: tuple[Silence, ...] = ()
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)

@@ -30,11 +30,18 @@ class Process:
         self.world = world
         self.node = node
         self._boots = node.boots
+        self._is_killed = False
 
     @property
     def is_off(self) -> bool:
-        """Whether the node has lost its power since this process was started."""
-        return not self.node.up or self.node.boots != self._boots
+        """Whether this process was killed, or the node has lost its power since it was started."""
+        return self._is_killed or not self.node.up or self.node.boots != self._boots
+
+    def kill(self) -> None:
+        """End this process."""
+        self._is_killed = True
+        self.node.waiting.discard(self)
+        self.node.stays[:] = [each for each in self.node.stays if each is not self]
 
     def wait(self, seconds: float, then: Callable[[], None]) -> None:
         """Wait so long by the node's clock, which stands still while the machine is suspended."""
@@ -120,6 +127,7 @@ class Stay(Process):
     def __init__(self, world: World, node: SimNode, until: float) -> None:
         super().__init__(world, node)
         self._until = until
+        self._number = next(world.numbers)
         self._looks: list[float] = []  # on the node's clock
         self._is_busy = False  # a look is due, or lasts
 
@@ -151,7 +159,7 @@ class Stay(Process):
             return
         node.is_rung = False
         self._looks = [*self._looks, node.clock(world.now)][-stay.LOOKS :]
-        node.looks.append((id(self), world.now))
+        node.looks.append((self._number, world.now))
         starts = world.chance.uniform(0.05, _STARTS_WITHIN)
         self.wait(starts, lambda: self.run(self._looked, check._LOCK_PATIENCE, woken=True))
 

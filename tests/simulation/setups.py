@@ -102,6 +102,37 @@ def calm(world: World) -> Setup:
     return failures, 2 * 60.0 * slowest + 180.0
 
 
+def prompt(world: World) -> Setup:
+    """Refused ports, as the package's defaults see them: crons in step, and quick programs."""
+    chance = world.plan
+    tests = [Test(f"host{number}", "ssh") for number in range(chance.choice((1, 2, 3)))]
+    for number in range(1, chance.choice((3, 3, 5, 10)) + 1):
+        name = f"node{number}"
+        node_id = f"{world.chance.getrandbits(48):012x}"
+        node = SimNode(name, node_id, name, 1, 0.0, frozenset(tests), ADDRESSES[:1])
+        world.nodes.append(node)
+    world.mta = lambda node, address: (world.chance.uniform(0.0, 0.5), True)
+    failures = []
+    for test in tests:
+        at = 60.0
+        for _ in range(3):
+            at += chance.uniform(100.0, 400.0)
+            failures.append(Failure(test, at, at + chance.uniform(100.0, 300.0)))
+            at = failures[-1].ended
+    return failures, 300.0
+
+
+def struck(world: World) -> Setup:
+    """As `prompt`, and the node that would speak loses its power about when a failure begins."""
+    failures, settle = prompt(world)
+    chance = world.plan
+    at = chance.uniform(100.0, 300.0)
+    failure = Failure(failures[0].test, at, at + 600.0)
+    off = at + chance.uniform(-60.0, 30.0)
+    world.at(off, lambda: world.power_cut(world.nodes[0], 900.0))
+    return [failure, Failure(failure.test, off + 900.0, off + 900.0)], settle + 300.0
+
+
 def mixed(world: World) -> Setup:
     """As `calm`, while some of the nodes have dmonitor 0.2, and others have not."""
     failures, settle = calm(world)

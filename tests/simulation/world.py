@@ -124,6 +124,8 @@ class World(Timeline):
         self.mails: list[Mail] = []
         # Called with each mail that an MTA takes.
         self.mailed: list[Callable[[Mail], None]] = []
+        # Called with each node that a wake reaches.
+        self.rung: list[Callable[[SimNode], None]] = []
         # The tests that an operator silences: not all is told of them.
         self.unowed: set[Test] = set()
         # The addresses that an operator removes from some nodes: those do not mail them.
@@ -137,6 +139,7 @@ class World(Timeline):
         self.united: dict[str, str] = {}  # ids that are one incident
         self.max_elapsed = 0.0
         self._ids = itertools.count()
+        self.numbers = itertools.count()  # of processes that stay
         self._stripped: dict[int, tuple[Incident, Incident]] = {}
 
     # Setting up.
@@ -155,7 +158,11 @@ class World(Timeline):
                 first -= step
             begins = tuple(first - step * back for back in range(5, 0, -1))
             node.disk.node_memory = effects.NodeMemory(
-                begins, begins[-1] + place + 2.0, 0, bool(node.addresses)
+                begins,
+                begins[-1] + place + 2.0,
+                speaks=bool(node.addresses),
+                quorum=node.quorum or self.quorum,
+                confirm=node.confirm or self.confirm,
             )
             node.next_cron = first
             self.at(first, self._cron(node, first))
@@ -202,6 +209,13 @@ class World(Timeline):
             node.running = False
             if node.round:
                 node.round.ended(None)
+
+    def kill_waiting(self, node: SimNode) -> None:
+        """Kill each process of a node that waits, for its place or to be woken."""
+        self.faults += 1
+        self.note(node.name, "waiting processes killed")
+        for process in (*node.waiting, *node.stays):
+            process.kill()
 
     def power_cut(self, node: SimNode, seconds: float) -> None:
         """Switch a node off, and on again after `seconds`."""
@@ -345,6 +359,8 @@ class World(Timeline):
                 return
             self.note(to.name, "woken by", source.name)
             to.is_rung = True
+            for rung in tuple(self.rung):
+                rung(to)
             for stay in list(to.stays):
                 stay.ring()
 
