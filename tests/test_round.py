@@ -1460,3 +1460,14 @@ def test_what_a_peer_that_was_away_saw_fail_is_asked_about_before_it_is_told(
     if not mails:
         later = play(DOWN, incidents=[heard.incident("i")._replace(held=NOW - 60.0)])
         assert later.mails == [{ONE: [(ALERT, "i")]}], "the next round tells it"
+
+
+def test_who_is_woken_does_not_tell_old_news_that_it_has_not_asked_about() -> None:
+    """A wake after the round that heard it must not pass for the next round, which asks."""
+    incident = known("i", seen=NOW - 150.0)
+    remembered = node_memory()
+    last_round = remembered.begins[-1]
+    for held, mails in ((last_round + 5.0, []), (last_round - 5.0, [{ONE: [(ALERT, "i")]}])):
+        ours = [incident._replace(held=held)]
+        woken = play(None, incidents=ours, woken=True, tests=frozenset([TEST]))
+        assert woken.observed and woken.mails == mails

@@ -60,6 +60,9 @@ class Situation:
             nodes=digest.digest_nodes(config.nodes),
             addresses=digest.digest(config.addresses),
         )
+        # When the last round of this node began that tests: this one, unless it was woken. What it
+        # has heard since then it has not asked the peers about.
+        self.asked_at = max(memory.node.begins, default=float("-inf"))
         # Whether what this node stores is on disk for good.
         self.stores = True
         # This node, and the tests that it runs; `recognise` knows better.
@@ -75,6 +78,7 @@ class Situation:
 
     def begin(self) -> None:
         """Remember that a round has begun when cron started it, before it waited for its place."""
+        self.asked_at = self.clock.now() - self.clock.elapsed()
         began = self.clock.now() - self.config.waited
         begins = (*self.node_memory.begins, began)[-_BEGINS_KEPT:]
         self.node_memory = self.node_memory._replace(begins=begins)

@@ -245,16 +245,16 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
 
 
 def _may_be_over(situation: Situation, incident: Incident) -> bool:
-    """Return whether an open incident is old news, which this round's looks know nothing of.
+    """Return whether an open incident is old news, which this node's looks know nothing of.
 
-    It was heard in this round, and nobody has seen it fail for longer than this node's interval.
-    Its holder may have been away, so this node's next round asks before it is told.
+    It was heard since this node's last round began that tests, and nobody has seen it fail for
+    longer than this node's interval. Its holder may have been away, so the next round that tests
+    asks before it is told. A round that was woken asks nobody.
     """
-    clock = situation.clock
-    is_heard_now = incident.held >= clock.now() - clock.elapsed()
-    if not incident.is_open or not is_heard_now or incident.seen == float("-inf"):
+    is_unasked = incident.held >= situation.asked_at
+    if not incident.is_open or not is_unasked or incident.seen == float("-inf"):
         return False
-    return clock.now() - incident.seen > election.living_limit(situation.status())
+    return situation.clock.now() - incident.seen > election.living_limit(situation.status())
 
 
 def _note_quiet(situation: Situation) -> None:

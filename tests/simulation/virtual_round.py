@@ -26,6 +26,7 @@ from dmonitor.core.model import (
     node_test,
 )
 
+from . import old_node
 from .node import SimNode
 
 if TYPE_CHECKING:
@@ -67,9 +68,23 @@ class Mail(NamedTuple):
 class VirtualRound:
     """One run of dmonitor-check on a virtual node. It is the RoundClock of its script as well."""
 
-    def __init__(self, world: World, node: SimNode) -> None:
+    def __init__(
+        self,
+        world: World,
+        node: SimNode,
+        *,
+        waited: float = 0.0,
+        woken: bool = False,
+        ended: Callable[[effects.RoundEnd | None], None] = lambda end: None,
+    ) -> None:
+        """Begin a round that has `waited` for its place, or one that was `woken` and tests nothing.
+
+        `ended` is called with what it leaves, or with None if it is killed.
+        """
         self.world = world
         self.node = node
+        self.woken = woken
+        self.ended = ended
         self.epoch = node.epoch
         self.began = world.now
         node.running, node.round = True, self
@@ -82,13 +97,17 @@ class VirtualRound:
             tests_digest=str(hash(node.tests)),
             addresses=node.addresses,
             silences=node.silences,
-            nodes=(Node(node.name, node.site), *(Node(p.name, p.site) for p in self._peers())),
+            nodes=self._listed_nodes(),
+            waited=waited,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             **world.settings,
         )
         memory = node.disk.memory(self.now())
-        self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
+        if woken:
+            self.script = round.run_woken(config, memory, self, self._note)
+        else:
+            self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
         self.handing_over: effects.HandOver | None = None
         self.outcomes: list[tuple[str, bool]] = []  # that the script has not got yet
@@ -156,16 +175,21 @@ class VirtualRound:
         if not self.alive:
             return
         try:
-            effect = self.script.send(answer)
-        except StopIteration:
+            effect = self._next_effect(answer)
+        except StopIteration as end:
             self.node.running = False
             self.world.max_elapsed = max(self.world.max_elapsed, self.elapsed())
+            self.ended(end.value)
             return
         match effect:
+            case effects.Observe() if self.woken:
+                self._observe_peers(effect)
             case effects.Observe():
                 self._observe(effect)
             case effects.Greet():
                 self._greet_again(effect)
+            case effects.Wake(node_ids):
+                self._wake(node_ids)
             case effects.Rehearse():  # there is no sandbox in this world
                 self._after(0.0, lambda: self.resume(()))
             case effects.Save():
@@ -178,6 +202,12 @@ class VirtualRound:
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
                 self._after(0.0, lambda: self.resume(None))
+
+    def _next_effect(self, answer: Any) -> effects.Effect:
+        if self.node.is_old:
+            with old_node.decides():
+                return self.script.send(answer)
+        return self.script.send(answer)
 
     def _save(self, save: effects.Save) -> None:
         """Store, and perhaps die just before or just after."""
@@ -194,6 +224,12 @@ class VirtualRound:
         self._after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
 
     # Greeting and observing.
+
+    def _listed_nodes(self) -> tuple[Node, ...]:
+        """Return the nodes in the order of nodes.txt, in which this node is listed, too."""
+        node = self.node
+        listed = [p for p in self.world.nodes if p is node or p.name not in node.unlisted]
+        return tuple(Node(each.name, each.site) for each in listed)
 
     def _peers(self) -> list[SimNode]:
         """Return the other nodes that are listed in nodes.txt here."""
@@ -216,6 +252,23 @@ class VirtualRound:
                 lines.append((Node(alias, alias), by_name[name]))
         self._lines_read = lines
         return lines
+
+    def _wake(self, node_ids: frozenset[str]) -> None:
+        """Wake these peers, if they are connected: they were greeted in this round."""
+        stated = {contact.node_id for contact in self.contacts.values() if contact.statement}
+        for peer in self._peers():
+            if peer.node_id in node_ids & stated and not self.node.is_old:
+                self.world.wake(self.node, peer)
+        self._after(0.0, lambda: self.resume(None))
+
+    def _observe_peers(self, effect: effects.Observe) -> None:
+        """Greet every peer once; test nothing."""
+        me = Node(self.node.name, self.node.site)
+
+        def done() -> None:
+            self.resume(self._observation(me, {}, set(), {}))
+
+        self._greet(effect.incidents, lambda _: None, done)
 
     def _greet_again(self, effect: effects.Greet) -> None:
         def done() -> None:
