@@ -350,8 +350,8 @@ class VirtualRound:
     def _observe(self, effect: effects.Observe) -> None:
         """Run the plugins and greet meanwhile.
 
-        The peers are asked about a test that is open as soon as its result is there, and about one
-        that fails as soon as its first look has failed, or takes long.
+        The peers are asked about a test that is open at once, and about one that fails as soon as
+        its first look has failed, or takes long.
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
@@ -444,6 +444,8 @@ class VirtualRound:
                 if owner is peer:
                     ask(node_test(line.name))
 
+        for test in sorted(effect.open.intersection(tests)):
+            ask(test)
         self._greet(effect.incidents, greeted, settle, failed)
         for test in sorted(node.tests):
             look(test, is_first=True)
