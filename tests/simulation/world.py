@@ -206,6 +206,7 @@ class World(Timeline):
         if node.running:
             self.faults += 1
             self.note(node.name, "round killed")
+            node.epoch += 1
             node.running = False
             if node.round:
                 node.round.ended(None)
