@@ -43,6 +43,7 @@ COUNTED = (
     mutations.tells_an_old_end_as_it_was,
     mutations.closes_without_those_it_cannot_hear,
     mutations.forgets_that_it_was_well,
+    mutations.forgets_the_name_before_it_was_united,
     mutations.blames_a_checker_whose_machine_was_off,
 )
 
@@ -267,6 +268,26 @@ def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
     with mutations.tells_an_old_end_as_it_was():
         late = _refused_until_it_is_down_again(refused)
     assert "UP" in [state for _, state in told(late, refused)[:-1]]
+
+
+def _opened_in_two_windows() -> History:
+    """Two nodes open one incident, by their wall clocks on both sides of the tenth minute."""
+    script = Script((1, 50.0), (1, 50.0))
+    script.nodes[0].wall_skew = 12.0
+    script.fail(545.0, 700.0)
+    script.fail(1000.0, 1300.0)
+    return script.play(1800.0)
+
+
+def test_no_two_incidents_are_mailed_by_one_name() -> None:
+    """The first node mails its own name of the incident, and then takes on the one of the other."""
+    history = _opened_in_two_windows()
+    minutes = {opened.minute % 100 for at, _, opened in history.world.opened if at < 700.0}
+    assert minutes == {0, 10}
+    assert [state for _, state in told(history)] == ["DOWN", "UP", "DOWN", "UP"]
+    assert not history.wrong
+    with mutations.forgets_the_name_before_it_was_united():
+        assert any("not told" in text for text in _opened_in_two_windows().wrong)
 
 
 @pytest.mark.parametrize("seeing", [2, 3])
