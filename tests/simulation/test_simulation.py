@@ -363,6 +363,30 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
     assert last_wrong[-1] == 2
 
 
+def test_a_daemon_goes_on_while_the_round_beside_it_is_killed() -> None:
+    """It greets the third node, for the first one, from second 125 to 144."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    _, second, third = script.nodes
+    script.fail(0.0, 0.0)
+    script.at(100.0, script.world.power_cut, third, 200.0)
+    script.at(142.0, script.world.kill_round, second)
+    history = script.play(900.0)
+    assert any("round killed" in line for line in history.world.trace)
+    assert second.visits
+    assert None not in {visit.outcome for visit in second.visits.values()}
+
+
+def test_nobody_tells_the_end_of_what_is_removed_everywhere() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.fail(100.0, 500.0)
+    for node in script.nodes:
+        script.at(300.0, setattr, node, "tests", frozenset())
+        script.at(700.0, setattr, node, "tests", node.tests)
+    history = script.play(1800.0)
+    assert [state for _, state in told(history)] == ["DOWN"]
+    assert not history.wrong
+
+
 def _blackout() -> History:
     script = Script((1, 0.0), (1, 1.0), (1, 40.0))
     for node in script.nodes:
