@@ -34,14 +34,16 @@ class Clock(NamedTuple):
         """Return the seconds since the round began."""
         return self.stopwatch.elapsed()
 
-    def minute(self) -> int:
-        """Return the minutes since the epoch, by the wall clock."""
-        return int(time.time() // 60)
+    def minute(self, at: float) -> int:
+        """Return the minutes from the epoch to a time of this node's clock, by the wall clock."""
+        return int(self._wall(at) // 60)
 
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
-        wall = at - self.now() + time.time()
-        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(wall))
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._wall(at)))
+
+    def _wall(self, at: float) -> float:
+        return at - self.now() + time.time()
 
 
 class Driver:

@@ -53,8 +53,8 @@ class Clock:
     def elapsed(self) -> float:
         return self.at - self.began
 
-    def minute(self) -> int:
-        return MINUTE
+    def minute(self, at: float) -> int:
+        return MINUTE + int((at - NOW) // 60)
 
     def text(self, at: float) -> str:
         return f"second {at - NOW:.0f}"

@@ -308,8 +308,8 @@ class RoundClock(Protocol):
         """Return the seconds since this round began."""
         ...
 
-    def minute(self) -> int:
-        """Return the minutes since the epoch, by the wall clock."""
+    def minute(self, at: float, /) -> int:
+        """Return the minutes from the epoch to a time of this node's clock, by the wall clock."""
         ...
 
     def text(self, at: float, /) -> str:

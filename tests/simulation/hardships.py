@@ -577,11 +577,11 @@ def noisy(world: World) -> Setup:
     _make_nodes(world, chance.choice((2, 3, 3, 4)))
     world.noise[TEST] = chance.uniform(0.05, 0.2)
     if chance.random() < 0.5:
-        failures, settle = _failures(world, 1, (200.0, 500.0), gap=0.0)
+        failures, _ = _failures(world, 1, (200.0, 500.0), gap=0.0)
     else:
-        failures, settle = [Failure(TEST, 900.0, 900.0)], 300.0
+        failures = [Failure(TEST, 900.0, 900.0)]
     world.at(failures[-1].ended + 200.0, world.noise.clear)
-    return failures, settle
+    return failures, 200.0 + _settle(world)
 
 
 def leaky(world: World) -> Setup:

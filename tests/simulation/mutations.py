@@ -6,7 +6,7 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -361,8 +361,20 @@ def names_two_incidents_alike() -> Iterator[None]:
     """The second incident within ten minutes has the first one's Message-ID, and is dropped."""
     original = incident.name_minute
 
-    def alike(minute: int, taken: object) -> int:
+    def alike(minute: int, taken: object, ended: object) -> int:
         return original(minute, ())
+
+    with mock.patch.object(conclusions, "name_minute", alike):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_the_name_before_it_was_united() -> Iterator[None]:
+    """A node may have mailed an incident by the minute of this window, before it heard of another."""
+    original = incident.name_minute
+
+    def alike(minute: int, taken: Collection[int], ended: object) -> int:
+        return original(minute, taken)
 
     with mock.patch.object(conclusions, "name_minute", alike):
         yield
@@ -422,6 +434,7 @@ TRUE = (
     goes_by_its_own_quorum,
     tells_an_old_end_as_it_was,
     names_two_incidents_alike,
+    forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,
     blames_a_checker_whose_machine_was_off,
 )

@@ -151,7 +151,8 @@ class SimNode:
     booted: float = float("-inf")  # when it was switched on
     cron: bool = True  # whether its cron works
     daemon: bool = True  # whether its daemon runs
-    epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost
+    epoch: int = 0  # counts crashes: what a round had begun in an earlier epoch is lost
+    boots: int = 0  # counts power cuts: so is what its daemon had begun
     next_cron: float = 0.0  # when its cron starts the next round
     running: bool = False  # whether a round runs
     round: VirtualRound | None = None  # the one that runs, or ran last

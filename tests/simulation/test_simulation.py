@@ -43,6 +43,7 @@ COUNTED = (
     mutations.tells_an_old_end_as_it_was,
     mutations.closes_without_those_it_cannot_hear,
     mutations.forgets_that_it_was_well,
+    mutations.forgets_the_name_before_it_was_united,
     mutations.blames_a_checker_whose_machine_was_off,
 )
 
@@ -280,6 +281,26 @@ def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
     assert "UP" in [state for _, state in told(late, refused)[:-1]]
 
 
+def _opened_in_two_windows() -> History:
+    """Two nodes open one incident, by their wall clocks on both sides of the tenth minute."""
+    script = Script((1, 50.0), (1, 50.0))
+    script.nodes[0].wall_skew = 12.0
+    script.fail(545.0, 700.0)
+    script.fail(1000.0, 1300.0)
+    return script.play(1800.0)
+
+
+def test_no_two_incidents_are_mailed_by_one_name() -> None:
+    """The first node mails its own name of the incident, and then takes on the one of the other."""
+    history = _opened_in_two_windows()
+    minutes = {opened.minute % 100 for at, _, opened in history.world.opened if at < 700.0}
+    assert minutes == {0, 10}
+    assert [state for _, state in told(history)] == ["DOWN", "UP", "DOWN", "UP"]
+    assert not history.wrong
+    with mutations.forgets_the_name_before_it_was_united():
+        assert any("not told" in text for text in _opened_in_two_windows().wrong)
+
+
 @pytest.mark.parametrize("seeing", [2, 3])
 def test_the_largest_quorum_and_confirm_hold(seeing: int) -> None:
     """Two failing sites are none where one node wants three; and none opens what others close."""
@@ -351,6 +372,30 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
             settings=settings(max_examples=300, deadline=None, database=None),
         )
     assert last_wrong[-1] == 2
+
+
+def test_a_daemon_goes_on_while_the_round_beside_it_is_killed() -> None:
+    """It greets the third node, for the first one, from second 125 to 144."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    _, second, third = script.nodes
+    script.fail(0.0, 0.0)
+    script.at(100.0, script.world.power_cut, third, 200.0)
+    script.at(142.0, script.world.kill_round, second)
+    history = script.play(900.0)
+    assert any("round killed" in line for line in history.world.trace)
+    assert second.visits
+    assert None not in {visit.outcome for visit in second.visits.values()}
+
+
+def test_nobody_tells_the_end_of_what_is_removed_everywhere() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.fail(100.0, 500.0)
+    for node in script.nodes:
+        script.at(300.0, setattr, node, "tests", frozenset())
+        script.at(700.0, setattr, node, "tests", node.tests)
+    history = script.play(1800.0)
+    assert [state for _, state in told(history)] == ["DOWN"]
+    assert not history.wrong
 
 
 def _blackout() -> History:

@@ -126,8 +126,8 @@ class VirtualRound:
     def text(self, at: float) -> str:
         return f"{self.node.world_time(at):.0f}"
 
-    def minute(self) -> int:
-        return EPOCH_MINUTE + int((self.world.now + self.node.wall_skew) // 60)
+    def minute(self, at: float) -> int:
+        return EPOCH_MINUTE + int((self.node.world_time(at) + self.node.wall_skew) // 60)
 
     def _note(self, level: str, event: str, /, **facts: object) -> None:
         if self.world.tracing and level != "debug":

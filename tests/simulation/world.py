@@ -223,6 +223,7 @@ class World(Timeline):
         self.faults += 1
         self.note(node.name, "power cut")
         node.epoch += 1
+        node.boots += 1
         node.up, node.running = False, False
         node.asleep_until = node.stopped_until = 0.0
         node.boots += 1
@@ -292,19 +293,22 @@ class World(Timeline):
         serve: Callable[[Reply], None],
         got: Callable[[Any], None],
         limit: float,
+        *,
+        by_daemon: bool = False,
     ) -> None:
-        """Have `source` ask `to`.
+        """Have `source`, its round or its daemon, ask `to`.
 
         `serve` is called at `to` and says what it replies, after how many seconds. `got` is called
         with the reply, or with None after `limit` seconds without one.
         """
         is_done = False
-        epoch = source.epoch
+        epoch, boots = source.epoch, source.boots
         deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
-            if is_done or source.epoch != epoch:
+            is_lost = source.boots != boots if by_daemon else source.epoch != epoch
+            if is_done or is_lost:
                 return
             if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
@@ -329,14 +333,14 @@ class World(Timeline):
             if not to.daemon or source.name in to.unlisted:  # refused
                 self.after(self.chance.uniform(0.0, self.delay), lambda: once(None))
                 return
-            epoch_there = to.epoch
+            boots_there = to.boots
 
             def send(value: Any) -> None:
                 if to.is_asleep(self.now):
                     self.at(to.asleep_until, lambda: send(value))
                     return
                 is_cut = (source.name, to.name) in self.cut
-                if not to.up or not to.daemon or to.epoch != epoch_there or is_cut:
+                if not to.up or not to.daemon or to.boots != boots_there or is_cut:
                     return
                 # A value is read when it leaves, not when the question came.
                 reply = value() if callable(value) else value
@@ -546,7 +550,7 @@ class World(Timeline):
 
         def greet() -> None:
             if node.visits.get(test) is visit:  # the node has not lost its power
-                self.exchange(node, peer, serve, got, GREETING_LIMIT)
+                self.exchange(node, peer, serve, got, GREETING_LIMIT, by_daemon=True)
 
         greet()
 
