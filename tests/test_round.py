@@ -827,6 +827,14 @@ def test_who_is_woken_tells_what_it_hears_and_tests_nothing() -> None:
     assert "HandOver" not in nothing.steps and nothing.end.completed
 
 
+def test_who_is_woken_does_not_stay_for_what_another_one_is_to_tell() -> None:
+    """Its next round may be due in a moment. The other one is woken, and it greets nobody again."""
+    peer = states("a", known("i"), wakes=True)
+    woken = play(None, heard=[peer], woken=True, once=False, tests=frozenset([TEST]))
+    assert woken.woken == [frozenset({"id-a"})]
+    assert woken.greeted == [] and "Wait" not in woken.steps
+
+
 def test_who_is_woken_after_a_sleep_tells_nothing() -> None:
     heard = [states("peer", known("i"))]
     round_of_sleep = play(None, heard=heard, woken=True, sleeps_in="Observe")

@@ -98,8 +98,8 @@ def run_round(
 def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:
     """Tell what the peers hold, because one of them has woken this node (R5).
 
-    It greets and tells as a round does, and tests nothing. So it changes nothing of what this node
-    states of its rounds.
+    It greets and tells as a round does, but once, and tests nothing. So it changes nothing of what
+    this node states of its rounds.
     """
     situation = Situation(config, memory, clock, note)
     outbox = Outbox(memory.outbox)
@@ -113,7 +113,7 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     situation.hear(observation.contacts)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     yield from situation.store(Save(outbox=tuple(recoveries), settled=tuple(renewed)))
-    yield from telling.run()
+    yield from telling.run_once()
     return _end(situation, telling)
 
 
