@@ -216,8 +216,9 @@ def _locked_round(options: Options, waited: float) -> effects.RoundEnd:
         ).drive()
     faulthandler.cancel_dump_traceback_later()
     offset = configuration.settings.offset
-    round_end = round_end._replace(place=round_end.place if offset is None else offset)
-    place.write(options.state, round_end.place)
+    if not options.woken:
+        next_place = place.write(options.state, round_end.place if offset is None else offset)
+        round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())
     return round_end
 

@@ -839,9 +839,18 @@ def test_who_is_woken_tells_what_it_hears_and_tests_nothing() -> None:
     assert told.observed and told.observed.open == frozenset() and told.rehearsed == []
     first = told.steps.index("HandOver")
     assert told.steps[:first] == ["Observe", "Save"], "what was heard is stored before it is told"
-    assert all(save.node is None for save in told.saves), "it is no round of its own"
+    stored = [save.node for save in told.saves if save.node]
+    assert stored == [node_memory()], "it is no round of its own"
     nothing = play(None, heard=[states("peer")], woken=True, tests=frozenset([TEST]))
     assert "HandOver" not in nothing.steps and nothing.end.completed
+
+
+def test_who_is_woken_does_not_stay_for_what_another_one_is_to_tell() -> None:
+    """Its next round may be due in a moment. The other one is woken, and it greets nobody again."""
+    peer = states("a", known("i"), wakes=True)
+    woken = play(None, heard=[peer], woken=True, once=False, tests=frozenset([TEST]))
+    assert woken.woken == [frozenset({"id-a"})]
+    assert woken.greeted == [] and "Wait" not in woken.steps
 
 
 def test_who_is_woken_after_a_sleep_tells_nothing() -> None:
@@ -1471,3 +1480,12 @@ def test_who_is_woken_does_not_tell_old_news_that_it_has_not_asked_about() -> No
         ours = [incident._replace(held=held)]
         woken = play(None, incidents=ours, woken=True, tests=frozenset([TEST]))
         assert woken.observed and woken.mails == mails
+
+
+def test_who_is_woken_and_cannot_store_lets_another_one_tell() -> None:
+    """It finds that out although it has heard nothing new, as a round does."""
+    facts: dict[str, Any] = {"incidents": [known("i")], "woken": True, "said": {"peer": ()}}
+    facts["tests"] = frozenset([TEST])
+    told = play(None, heard=[states("peer")], **facts)
+    assert told.mails == [{ONE: [(ALERT, "i")]}]
+    assert play(None, heard=[states("peer")], stored=False, **facts).mails == []

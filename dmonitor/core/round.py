@@ -104,8 +104,8 @@ def run_round(
 def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:
     """Tell what the peers hold, because one of them has woken this node (R5).
 
-    It greets and tells as a round does, and tests nothing. So it changes nothing of what this node
-    states of its rounds.
+    It greets and tells as a round does, but once, and tests nothing. So it changes nothing of what
+    this node states of its rounds.
     """
     situation = Situation(config, memory, clock, note)
     outbox = Outbox(memory.outbox)
@@ -118,8 +118,15 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     situation.recognise(observation)
     situation.hear(observation.contacts)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
-    yield from situation.store(Save(outbox=tuple(recoveries), settled=tuple(renewed)))
-    yield from telling.run()
+    # As in a round, whether this can be stored decides who speaks; so its memory is stored as it is.
+    yield from situation.store(
+        Save(
+            node=memory.node if situation.holds_untold() else None,
+            outbox=tuple(recoveries),
+            settled=tuple(renewed),
+        )
+    )
+    yield from telling.run_once()
     return _end(situation, telling)
 
 

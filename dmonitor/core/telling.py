@@ -62,6 +62,15 @@ class Telling:
             yield from self._hand_over()
             yield from self._wake_speakers()
 
+    def run_once(self) -> Steps:
+        """Hand over what this node has to tell, and do not stay: it has been woken for that.
+
+        Its next round may be due in a moment, and must not wait for long. Whoever holds something
+        untold wakes the speaker again.
+        """
+        yield from self._hand_over()
+        yield from self._wake_speakers()
+
     def _wake_speakers(self) -> Steps:
         """Wake the peers that are to tell what this node holds: their own rounds may be over."""
         if self._speakers:

@@ -11,6 +11,10 @@ import os
 
 _NAME = "place"
 _LONGEST = 59.9  # seconds
+# Seconds by which rounds begin later than the one before, at most. A node counts as living for a
+# minute more than its interval after its last round, and a round may take 55 s (R5, R10). If it
+# began much later than usual, another node would speak while it hands over.
+_STEP = 5.0
 
 
 def read(directory: str) -> float:
@@ -22,12 +26,23 @@ def read(directory: str) -> float:
     return 0.0
 
 
-def write(directory: str, seconds: float) -> None:
-    """Leave the place for the next round, if it is another one. A full disk raises nothing."""
-    if seconds == read(directory):
-        return
+def follow(last: float, seconds: float) -> float:
+    """Return the place of the round after one at the place `last`, on the way to `seconds`."""
+    return min(seconds, last + _STEP)
+
+
+def write(directory: str, seconds: float) -> float:
+    """Leave the place for the next round, on the way to `seconds`; return it.
+
+    A full disk raises nothing.
+    """
+    last = read(directory)
+    seconds = follow(last, seconds)
+    if seconds == last:
+        return last
     path = f"{directory}/{_NAME}"
     with contextlib.suppress(OSError):
         with open(f"{path}.new", "w") as file:
             file.write(f"{seconds:g}\n")
         os.replace(f"{path}.new", path)
+    return read(directory)

@@ -25,7 +25,7 @@ def _greets_again(self: Telling) -> bool:
     return situation.is_first() or situation.holds_untold()
 
 
-def _candidates(self: Situation) -> list[election.Candidate]:
+def candidates(self: Situation) -> list[election.Candidate]:
     return election.candidates(self.status(), self.statements.values())
 
 
@@ -34,7 +34,7 @@ def decides() -> Iterator[None]:
     """Let the decision code be that of an old node meanwhile."""
     new_greets_again, new_candidates = Telling._greets_again, Situation.candidates
     Telling._greets_again = _greets_again  # type: ignore[method-assign]
-    Situation.candidates = _candidates  # type: ignore[method-assign]
+    Situation.candidates = candidates  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dmonitor import check, stay
 from dmonitor.core import effects
+from dmonitor.store import place
 
 from .node import SimNode
 from .virtual_round import VirtualRound
@@ -77,10 +78,9 @@ class Process:
                 ended(None)
 
         def left(end: effects.RoundEnd | None) -> None:
-            if end is not None and not self.is_off:
-                node.disk.place = end.place
-                if node.fixed_place is not None:
-                    node.disk.place = node.fixed_place
+            if end is not None and not self.is_off and not woken:
+                next_place = end.place if node.fixed_place is None else node.fixed_place
+                node.disk.place = place.follow(node.disk.place, next_place)
             ended(end)
 
         take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,10 +11,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from dmonitor.core.model import Outcome, Test
+
 from . import histories, mutations
 from .by_hand import Script, states, told
 from .history import History
+from .node import SimNode
 from .setups import ADDRESSES
+from .world import World
 
 # The kind of history in which a mutation is found, if not in calm ones, and how many seeds it may take.
 FOUND_IN = {
@@ -32,9 +37,14 @@ FOUND_IN = {
     "names_two_incidents_alike": "picky",
     "is_quiet_about_what_stays_down": "settling",
     **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
+    "wakes_who_knows_no_wake": "mixed",
+    "counts_a_wake_as_a_round": "slow",
+    "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
+_EVERY = (*_ALL, *mutations.WOKEN)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -45,6 +55,9 @@ COUNTED = (
     mutations.forgets_that_it_was_well,
     mutations.forgets_the_name_before_it_was_united,
     mutations.blames_a_checker_whose_machine_was_off,
+    mutations.drops_a_wake_that_comes_too_soon,
+    mutations.waits_for_a_speaker_that_is_down,
+    mutations.takes_a_wake_for_the_next_round,
 )
 
 
@@ -52,6 +65,10 @@ COUNTED = (
     ("kind", "count"),
     [
         ("calm", 150),
+        ("mixed", 40),
+        ("prompt", 30),
+        ("struck", 20),
+        ("woken", 50),
         ("rebooted", 60),
         ("rough", 150),
         ("many", 40),
@@ -90,7 +107,7 @@ def test_promises(kind: str, count: int) -> None:
     assert not wrong, f"tests/simulation/run.py {kind} SEED shows it: {wrong[:3]}"
 
 
-@pytest.mark.parametrize("mutation", [m for m in _ALL if m not in COUNTED])
+@pytest.mark.parametrize("mutation", [m for m in _EVERY if m not in COUNTED])
 def test_what_is_broken_on_purpose_is_found(
     mutation: Callable[[], AbstractContextManager[None]],
 ) -> None:
@@ -412,3 +429,114 @@ def test_when_all_nodes_were_off_none_of_them_is_told_to_be_down() -> None:
     assert history.world.mails == []
     with mutations.blames_a_checker_whose_machine_was_off():
         assert _blackout().world.mails
+
+
+# Places and wakes.
+
+
+def _back_with_old_news() -> History:
+    """The second node opens an incident, dies before anybody hears of it, and is back minutes later."""
+    script = Script((1, 0.0), (1, 55.0), (1, 40.0))
+    first, second, _ = script.nodes
+    world = script.world
+    _make_plugins_quick(world)
+    script.fail(174.0, 179.0)
+
+    def watch() -> None:
+        if world.opened:
+            world.power_cut(second, 120.0)
+        else:
+            world.after(0.005, watch)
+
+    script.at(170.0, watch)
+    # The first node's round hears of it at 300, and is over; the second one's asks at 355.
+    script.at(340.0, world.wake, second, first)
+    return script.play(900.0)
+
+
+def _make_plugins_quick(world: World, slow: SimNode | None = None) -> None:
+    """Let plugins take 0.1 s, but 9 s in the rounds of the node `slow` as long as they pass."""
+    original = world.plugin
+
+    def plugin(node: SimNode, test: Test, looker: str) -> tuple[float, Outcome]:
+        _, outcome = original(node, test, looker)
+        is_slow = node is slow and looker == "round" and outcome is Outcome.OK
+        return (9.0 if is_slow else 0.1), outcome
+
+    world.plugin = plugin  # type: ignore[method-assign]
+
+
+def test_who_is_woken_tells_no_old_news() -> None:
+    """The first node hears of it in a round, and asks about it in the next one; not when woken."""
+    history = _back_with_old_news()
+    trace = history.world.trace
+    heard = [line for line in trace if "node1  incident-heard" in line]
+    assert heard and any("node1  woken by" in line for line in trace)
+    assert history.world.nodes[0].looks
+    assert states(told(history)) == ["UP"], "that it was, and that it is over, comes in one mail"
+    with mutations.takes_a_wake_for_the_next_round():
+        assert states(told(_back_with_old_news()))[:1] == ["DOWN"]
+
+
+def _woken_while_busy() -> float:
+    """Return when it is mailed what a node finds while the first node's round is busy."""
+    script = Script((1, 0.0), (1, 5.0))
+    first, _ = script.nodes
+    world = script.world
+    script.fail(121.0, 300.0)
+    _make_plugins_quick(world, first)
+    history = script.play(600.0)
+    assert states(told(history)) == ["DOWN", "UP"] and not history.wrong
+    assert any(
+        "woken by" in line and 127.0 < float(line.split()[0]) < 129.0 for line in world.trace
+    )
+    return history.world.mails[0].at
+
+
+def test_a_wake_that_comes_while_a_round_runs_is_kept() -> None:
+    assert _woken_while_busy() < 131.0
+    with mutations.drops_a_wake_that_comes_too_soon():
+        assert _woken_while_busy() > 134.0
+
+
+def _delay_after_a_power_cut(count: int) -> float:
+    """Return the mean of the seconds from a failure to its mail, if the speaker loses its power."""
+    delays = []
+    for seed in range(count):
+        delays += histories.play(seed, "struck").delays
+    assert len(delays) >= count * 0.9
+    return sum(delays) / len(delays)
+
+
+def test_a_speaker_that_is_found_down_is_not_waited_for() -> None:
+    new = _delay_after_a_power_cut(25)
+    with mutations.waits_for_a_speaker_that_is_down():
+        assert _delay_after_a_power_cut(25) > new + 10.0
+
+
+def test_a_node_of_an_earlier_version_does_not_wait_for_its_place() -> None:
+    """Nor does it stay; the new ones wake each other, and only these."""
+    script = Script((1, 0.0), (1, 0.0), (1, 0.0))
+    script.world.places = "spread"
+    old = script.nodes[0]
+    old.is_old = True
+    script.fail(100.0, 400.0)
+    history = script.play(900.0)
+    assert states(told(history)) == ["DOWN", "UP"] and not history.wrong
+    assert [node.disk.place for node in script.nodes] == [0.0, 20.0, 40.0]
+    assert not old.looks and not any("node1  woken" in line for line in script.world.trace)
+
+
+def test_a_place_moves_slowly_so_that_nobody_speaks_for_a_node_that_is_late() -> None:
+    """The speaker is at most a little later than a minute after its last round."""
+    script = Script((1, 0.0), (1, 0.0), (1, 0.0))
+    script.world.places = "fresh"
+    begun: list[tuple[float, float]] = []
+    for minute in range(12):
+        script.at(60.0 * minute + 59.9, lambda: begun.append((script.world.now, third.disk.place)))
+    third = script.nodes[2]
+    script.fail(600.0, 600.0)
+    script.play(720.0)
+    places = [place for _, place in begun]
+    assert places[0] == 5.0 and places[-1] == 40.0
+    assert all(later - place in (0.0, 5.0) for place, later in itertools.pairwise(places))

@@ -258,6 +258,7 @@ class VirtualRound:
         stated = {contact.node_id for contact in self.contacts.values() if contact.statement}
         for peer in self._peers():
             if peer.node_id in node_ids & stated and not self.node.is_old:
+                assert not peer.is_old, f"{self.node.name} wakes {peer.name}, which knows no wake"
                 self.world.wake(self.node, peer)
         self._after(0.0, lambda: self.resume(None))
 
