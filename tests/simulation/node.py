@@ -152,13 +152,12 @@ class SimNode:
     cron: bool = True  # whether its cron works
     daemon: bool = True  # whether its daemon runs
     epoch: int = 0  # counts crashes: what a round had begun in an earlier epoch is lost
-    boots: int = 0  # counts power cuts: so is what its daemon had begun
     next_cron: float = 0.0  # when its cron starts the next round
     running: bool = False  # whether a round runs
     round: VirtualRound | None = None  # the one that runs, or ran last
     is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
     fixed_place: float | None = None  # its setting `offset`
-    boots: int = 0  # counts power cuts, each of which ends every process
+    boots: int = 0  # counts power cuts, each of which ends its daemon and every other process
     waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
     stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
     is_rung: bool = False  # whether a wake has come that no look has followed

@@ -223,7 +223,6 @@ class World(Timeline):
         self.faults += 1
         self.note(node.name, "power cut")
         node.epoch += 1
-        node.boots += 1
         node.up, node.running = False, False
         node.asleep_until = node.stopped_until = 0.0
         node.boots += 1
