@@ -298,12 +298,12 @@ class World(Timeline):
         with the reply, or with None after `limit` seconds without one.
         """
         is_done = False
-        epoch = source.epoch
+        boots = source.boots  # a daemon goes on if a round is killed; a round looks for itself
         deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
-            if is_done or source.epoch != epoch:
+            if is_done or source.boots != boots:
                 return
             if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
@@ -328,14 +328,14 @@ class World(Timeline):
             if not to.daemon or source.name in to.unlisted:  # refused
                 self.after(self.chance.uniform(0.0, self.delay), lambda: once(None))
                 return
-            epoch_there = to.epoch
+            boots_there = to.boots
 
             def send(value: Any) -> None:
                 if to.is_asleep(self.now):
                     self.at(to.asleep_until, lambda: send(value))
                     return
                 is_cut = (source.name, to.name) in self.cut
-                if not to.up or not to.daemon or to.epoch != epoch_there or is_cut:
+                if not to.up or not to.daemon or to.boots != boots_there or is_cut:
                     return
                 # A value is read when it leaves, not when the question came.
                 reply = value() if callable(value) else value
