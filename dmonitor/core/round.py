@@ -112,7 +112,7 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     situation.recognise(observation)
     situation.hear(observation.contacts)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
-    # As in a round, whether this can be stored decides who speaks; so its memory is stored as it is.
+    # Whether this can be stored decides who speaks, so its memory is stored as it is.
     yield from situation.store(
         Save(
             node=memory.node if situation.holds_untold() else None,
