@@ -293,7 +293,6 @@ class World(Timeline):
         got: Callable[[Any], None],
         limit: float,
         *,
-        by_daemon: bool = False,
     ) -> None:
         """Have `source`, its round or its daemon, ask `to`.
 
@@ -301,13 +300,12 @@ class World(Timeline):
         with the reply, or with None after `limit` seconds without one.
         """
         is_done = False
-        epoch, boots = source.epoch, source.boots
+        boots = source.boots  # a daemon goes on if a round is killed; a round looks for itself
         deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
-            is_lost = source.boots != boots if by_daemon else source.epoch != epoch
-            if is_done or is_lost:
+            if is_done or source.boots != boots:
                 return
             if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
@@ -549,7 +547,7 @@ class World(Timeline):
 
         def greet() -> None:
             if node.visits.get(test) is visit:  # the node has not lost its power
-                self.exchange(node, peer, serve, got, GREETING_LIMIT, by_daemon=True)
+                self.exchange(node, peer, serve, got, GREETING_LIMIT)
 
         greet()
 
