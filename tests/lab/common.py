@@ -477,14 +477,22 @@ def told_in(mail: Mail) -> list[Told]:
 
 
 # Stands before postfix's sendmail: notes when it was started, when that took the mail, and which; its input can be read again.
-NOTING_SENDMAIL, TAKEN = "/usr/local/sbin/lab-sendmail", "/run/lab-taken"
-NOTING_PROGRAM = f"""#!/bin/bash
+# What it notes outlives a power cut.
+NOTING_SENDMAIL, TAKEN = "/usr/local/sbin/lab-sendmail", "/var/log/lab-taken"
+_NOTING_PROGRAM = f"""#!/bin/bash
 began=$EPOCHREALTIME
 /usr/sbin/sendmail "$@"
 status=$?
 ended=$EPOCHREALTIME
 [ $status != 0 ] || echo "$began $ended $(sed -n 's/^Message-ID: //p; /^$/q' /dev/stdin)" >>{TAKEN}
 exit $status
+"""
+# Installs it, on a node that has dmonitor.
+NOTE_WHAT_IS_TAKEN = f"""
+cat >{NOTING_SENDMAIL} <<'END'
+{_NOTING_PROGRAM}END
+chmod 755 {NOTING_SENDMAIL}
+touch {TAKEN} && chown dmonitor: {TAKEN}
 """
 
 
