@@ -292,7 +292,6 @@ class World(Timeline):
         serve: Callable[[Reply], None],
         got: Callable[[Any], None],
         limit: float,
-        *,
     ) -> None:
         """Have `source`, its round or its daemon, ask `to`.
 
