@@ -19,8 +19,14 @@ TEST = Test("host0", "ssh")
 class Script:
     """A history to be written: the nodes first, then what happens, then `play`."""
 
-    def __init__(self, *crons: tuple[int, float], addresses: int = 1) -> None:
-        """Make a node for each pair of an interval in minutes and the second of its first round."""
+    def __init__(
+        self, *crons: tuple[int, float], addresses: int = 1, are_old: bool = False
+    ) -> None:
+        """Make a node for each pair of an interval in minutes and the second of its first round.
+
+        With `are_old` they neither wake nor stay, and greet as those of 0.2 do: the moments at
+        which a history went wrong may depend on that.
+        """
         self.world = World(1)
         self.world.places = "in step"  # with the crons that are given
         self.world.tracing = True
@@ -35,6 +41,7 @@ class Script:
                 tests=frozenset({TEST}),
                 addresses=ADDRESSES[:addresses],
                 jitter=0.0,
+                is_old=are_old,
             )
             self.world.nodes.append(node)
 

@@ -148,7 +148,7 @@ def test_a_node_that_was_off_for_minutes_is_not_mailed_twice() -> None:
 
 
 def test_a_failure_is_alerted_although_a_node_is_back_with_an_older_incident() -> None:
-    script = Script((1, 0.0), (1, 1.0))
+    script = Script((1, 0.0), (1, 1.0), are_old=True)
     script.fail(115.0, 600.0)
     script.fail(1500.0, 2400.0)
     script.cut_power_after_first_mail(0.3, until=1503.0)
@@ -212,7 +212,7 @@ def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
 
 
 def _back_after_four_minutes() -> History:
-    script = Script((1, 0.0), (1, 1.0))
+    script = Script((1, 0.0), (1, 1.0), are_old=True)
     script.fail(115.0, 200.0)
     script.fail(260.0, 2400.0)
     script.cut_power_after_first_mail(0.3, until=280.0)
@@ -264,7 +264,7 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
 
 
 def _refused_until_it_is_down_again(refused: str) -> History:
-    script = Script((1, 0.0), (1, 5.0), addresses=2)
+    script = Script((1, 0.0), (1, 5.0), addresses=2, are_old=True)
     script.fail(100.0, 400.0)
     script.fail(902.0, 1500.0)
     script.world.refuses = lambda node, address: (
