@@ -30,7 +30,9 @@ _ROUND_HANGS_AFTER = 180.0
 _LOCK_PATIENCE = 20.0
 _WAKE_PATIENCE = 2  # seconds to wait for a round that may only have slept with its machine
 _END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
-_STAY_ENDS_BEFORE = 10.0  # seconds before this node's next round is due
+# Seconds before this node's next round is due, from which it stays no longer. What wakes it then is
+# told by the next round.
+_STAY_ENDS_BEFORE = 3.0
 _LONGEST_STAY = 300.0  # seconds
 
 

@@ -213,7 +213,7 @@ def woken(world: World) -> Setup:
         failure = chance.choice(failures)
         at = chance.choice((failure.began, failure.ended)) + chance.uniform(-20.0, 60.0)
         _strike(world, at, chance.choice(("stays", "woken", "woken", "kill")))
-    return failures, settle + 200.0
+    return failures, settle + 700.0  # who is struck last is back by then
 
 
 def _liar(world: World, liar: SimNode, pause: float) -> Callable[[], None]:

@@ -24,7 +24,7 @@ STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
 # of a peer's, 3.5 for the speaker's next look, 0.5 to tell.
 PROMPT_LIMIT = 13.0
 # Seconds more if a node looks when the speaker does not stay any more: until the speaker's next round.
-GAP = 10.0
+GAP = 3.0
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN

@@ -246,8 +246,11 @@ def takes_a_connection_for_a_living_checker() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asks_a_node_about_itself() -> Iterator[None]:
-    """A node speaks of its own incident."""
-    with mock.patch.object(election, "node_test", lambda name: None):
+    """A node speaks of its own incident, also if it has just been found DOWN."""
+    with (
+        waits_for_a_speaker_that_is_down(),
+        mock.patch.object(election, "node_test", lambda name: None),
+    ):
         yield
 
 
