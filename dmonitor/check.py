@@ -132,7 +132,6 @@ def _round(options: Options) -> int:
     started = clock.Stopwatch()
     if is_unattended and not options.woken:
         clock.wait_idle(place.read(options.state))
-    waited = started.elapsed()
     round_lock = lock.Lock(options.state, "check")
     try:
         _take(round_lock, _LOCK_PATIENCE if is_unattended else 0.0)
@@ -141,7 +140,10 @@ def _round(options: Options) -> int:
         return os.EX_TEMPFAIL
     round_lock.write_holder(pidfile=False)
     try:
-        round_end = _locked_round(options, waited)
+        if is_unattended and doorbell.was_rung(options.state):
+            # Somebody waits for what this node is to tell; its own tests may take long.
+            _locked_round(options, started, woken=True)
+        round_end = _locked_round(options, started, woken=options.woken)
     finally:
         round_lock.release()
     if round_end.stays and is_unattended and not options.woken:
@@ -190,8 +192,11 @@ def _take(round_lock: lock.Lock, patience: float = 0.0) -> None:
         round_lock.take(patience=_END_PATIENCE)
 
 
-def _locked_round(options: Options, waited: float) -> effects.RoundEnd:
-    """Run a round that has `waited` so many seconds for its place; leave the next one's."""
+def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) -> effects.RoundEnd:
+    """Run a round; leave the place of the next one. With `woken` it only tells.
+
+    `started` runs since cron has started this process.
+    """
     import faulthandler
 
     from dmonitor import driver
@@ -213,12 +218,12 @@ def _locked_round(options: Options, waited: float) -> effects.RoundEnd:
             directory=options.state,
             stopwatch=stopwatch,
             once=options.once,
-            waited=waited,
-            woken=options.woken,
+            waited=started.elapsed(),
+            woken=woken,
         ).drive()
     faulthandler.cancel_dump_traceback_later()
     offset = configuration.settings.offset
-    if not options.woken:
+    if not woken:
         next_place = place.write(options.state, round_end.place if offset is None else offset)
         round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())

@@ -53,6 +53,14 @@ def test_a_ring_is_kept_for_the_next_who_waits(tmp_path: Path, bell: doorbell.Do
     assert (tmp_path / "looks").read_text() == "looked\n", "two rings are one look"
 
 
+def test_a_ring_is_kept_for_the_next_round_too(tmp_path: Path, bell: doorbell.Doorbell) -> None:
+    directory = str(tmp_path)
+    assert not doorbell.was_rung(directory)
+    bell.ring()
+    assert doorbell.was_rung(directory) and not doorbell.was_rung(directory)
+    assert not doorbell.was_rung(f"{directory}/elsewhere")
+
+
 def test_it_waits_without_waking_and_ends_in_time(tmp_path: Path, bell: doorbell.Doorbell) -> None:
     began = time.monotonic()
     waiting = _stay(tmp_path, 2.5, f"echo looked >>{tmp_path}/looks")
@@ -182,10 +190,10 @@ def _staying(three: list[LocalNode]) -> Iterator[list[str]]:
 
 
 def _fail(three: list[LocalNode]) -> None:
-    """Let the test fail; the second node finds that."""
+    """Let the test fail on these nodes; the last but one finds that."""
     for node in three:
         (node.config / "sees").write_text("FAIL\n")
-    log = three[1].round()
+    log = three[-2].round()
     assert "incident-opened" in log and "handed-over" not in log
 
 
@@ -215,3 +223,21 @@ def test_the_end_of_a_silence_wakes_the_speaker(three: list[LocalNode], place: P
         assert lifted.returncode == 0, lifted.stderr
         wait_until(place.subjects, 5.0)
         assert _starts(place) == [["DOWN", TEST]]
+
+
+def test_who_is_woken_between_two_rounds_tells_before_it_tests(
+    three: list[LocalNode], place: Place
+) -> None:
+    """Its own tests may hang, and somebody waits for the mail."""
+    with _staying(three):
+        pass
+    with running(three):
+        three[0].plugin("web", "sleep 8; echo OK")
+        _fail(three[1:])
+        assert place.subjects() == []
+        began = time.monotonic()
+        with three[0].popen("dmonitor-check", "-v") as process:
+            wait_until(place.subjects, 6.0)
+            assert time.monotonic() - began < 6.0 and process.poll() is None
+            process.kill()
+    assert _starts(place) == [["DOWN", TEST]]

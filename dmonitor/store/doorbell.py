@@ -16,6 +16,22 @@ from dmonitor.base import log
 NAME = "wake"  # of the FIFO
 
 
+_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_RINGS = 1 << 16  # bytes; a FIFO holds no more
+
+
+def was_rung(directory: str) -> bool:
+    """Return whether somebody has rung since the last time that somebody waited."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(f"{directory}/{NAME}", _FLAGS)
+        try:
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                return bool(os.read(descriptor, _RINGS))
+        finally:
+            os.close(descriptor)
+    return False
+
+
 class Doorbell:
     """The ringing end."""
 
@@ -30,8 +46,7 @@ class Doorbell:
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(path, 0o600)
             # Opened for both, so that nobody has to wait at the other end.
-            flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags)
+            descriptor = os.open(path, _FLAGS)
         except OSError as error:
             log.warning("no-doorbell", path=path, reason=error.strerror)
             return

@@ -110,6 +110,13 @@ class Check(Process):
 
     def _at_its_place(self) -> None:
         self.node.waiting.discard(self)
+        if self.node.is_rung:
+            self.node.is_rung = False
+            self.run(lambda _: self._test(), check._LOCK_PATIENCE, woken=True)
+        else:
+            self._test()
+
+    def _test(self) -> None:
         self.run(self._ended, check._LOCK_PATIENCE, waited=self._elapsed(), woken=False)
 
     def _ended(self, end: effects.RoundEnd | None) -> None:
