@@ -51,6 +51,7 @@ COUNTED = (
     mutations.does_not_count_sleep,
     mutations.tells_an_old_end_as_it_was,
     mutations.asks_a_node_about_itself,
+    mutations.wakes_before_it_stores,
     mutations.closes_without_those_it_cannot_hear,
     mutations.waits_for_every_silent_site,
     mutations.forgets_that_it_was_well,
@@ -279,6 +280,23 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     history = script.play(2200.0)
     assert states(told(history)) == ["DOWN", "UP"]
     assert not history.wrong
+
+
+def _seen_by_the_second_node() -> float:
+    """Return when it is told that the test fails; the speaker has looked before, and stays."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.fail(125.0, 700.0)
+    history = script.play(1200.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")] and not history.wrong
+    assert history.watch is not None
+    return history.watch.said[0].at
+
+
+def test_what_the_speaker_is_woken_for_is_stored_before() -> None:
+    at_once = _seen_by_the_second_node()
+    assert at_once < 147.0
+    with mutations.wakes_before_it_stores():
+        assert _seen_by_the_second_node() > at_once + 4.0
 
 
 def _first_node_is_off_for_minutes() -> float:
