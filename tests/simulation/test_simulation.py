@@ -129,7 +129,7 @@ def _doubled_by_an_unreached_first(count: int) -> tuple[int, int]:
 
 def test_a_first_node_that_cannot_be_reached_doubles_next_to_nothing() -> None:
     """It hears, and would mail all that the others mail. The clause of R5 that ranks it last prevents that."""
-    doubled, played = _doubled_by_an_unreached_first(250)
+    doubled, played = _doubled_by_an_unreached_first(120)
     assert doubled <= played * 0.2  # some mail systems refuse at times, which doubles some
     with mutations.forgets_that_nobody_hears_it():
         doubled, played = _doubled_by_an_unreached_first(80)
@@ -433,7 +433,7 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
         find(
             st.randoms(use_true_random=False),
             is_wrong,
-            settings=settings(max_examples=300, deadline=None, database=None),
+            settings=settings(max_examples=300, deadline=None, database=None, derandomize=True),
         )
     assert last_wrong[-1] == 2
 
