@@ -420,7 +420,7 @@ def test_promises_of_what_hypothesis_sets_up(plan: random.Random, seed: int) -> 
 
 
 def test_hypothesis_shrinks_a_counterexample() -> None:
-    """Two nodes are enough to show what `lets_any_node_speak` breaks, so two are left."""
+    """Two or three nodes are enough to show what `lets_any_node_speak` breaks."""
     last_wrong = []
 
     def is_wrong(plan: random.Random) -> bool:
@@ -435,7 +435,7 @@ def test_hypothesis_shrinks_a_counterexample() -> None:
             is_wrong,
             settings=settings(max_examples=300, deadline=None, database=None, derandomize=True),
         )
-    assert last_wrong[-1] == 2
+    assert last_wrong[-1] <= 3 < max(last_wrong)
 
 
 def test_a_daemon_goes_on_while_the_round_beside_it_is_killed() -> None:
