@@ -8,6 +8,7 @@ completed, whatever it found; 64 usage; 70 a bug; 75 try again; 78 configuration
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ PROGRAM = "dmonitor-check"
 _ROUND_HANGS_AFTER = 180.0
 # Seconds for which a round that cron has started waits for the lock: the one before may be slow, or
 # may have begun later in its minute than this one.
-_LOCK_PATIENCE = 20.0
+_LOCK_PATIENCE = 30.0
 _WAKE_PATIENCE = 2  # seconds to wait for a round that may only have slept with its machine
 _END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
 # Seconds before this node's next round is due, from which it stays no longer. What wakes it then is
@@ -131,7 +132,7 @@ def _round(options: Options) -> int:
     is_unattended = options.is_program and not options.once and not os.isatty(0)
     started = clock.Stopwatch()
     if is_unattended and not options.woken:
-        clock.wait_idle(place.read(options.state))
+        _wait_for_place(place.read(options.state))
     round_lock = lock.Lock(options.state, "check")
     try:
         _take(round_lock, _LOCK_PATIENCE if is_unattended else 0.0)
@@ -140,16 +141,28 @@ def _round(options: Options) -> int:
         return os.EX_TEMPFAIL
     round_lock.write_holder(pidfile=False)
     try:
-        if is_unattended and doorbell.was_rung(options.state):
+        if is_unattended and not options.woken and doorbell.was_rung(options.state):
             # Somebody waits for what this node is to tell; its own tests may take long.
             _locked_round(options, started, woken=True)
         round_end = _locked_round(options, started, woken=options.woken)
     finally:
         round_lock.release()
-    if round_end.stays and is_unattended and not options.woken:
-        next_round = round_end.interval * 60.0 + round_end.place - started.elapsed()
+    if round_end.stays and round_end.completed and is_unattended and not options.woken:
+        next_round = round_end.interval * 60.0 + (round_end.place or 0.0) - started.elapsed()
         _stay(options, min(next_round - _STAY_ENDS_BEFORE, _LONGEST_STAY))
     return os.EX_OK if round_end.completed else os.EX_TEMPFAIL
+
+
+def _wait_for_place(seconds: float) -> None:
+    """Wait; begin anew, and at once, if dmonitor was upgraded meanwhile.
+
+    Otherwise this round would be made of two versions.
+    """
+    before = os.stat(__file__).st_ino
+    clock.wait_idle(seconds)
+    if os.stat(__file__).st_ino != before:
+        log.info("upgraded", reason="this round begins anew with the new version")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--once"])
 
 
 def _stay(options: Options, seconds: float) -> None:
@@ -160,13 +173,18 @@ def _stay(options: Options, seconds: float) -> None:
     """
     if seconds <= 0 or not sys.executable:
         return
+    from dmonitor.execution import processes
+
     program = os.path.join(os.path.dirname(__file__), "stay.py")
     bell = f"{options.state}/{doorbell.NAME}"
     until = f"{clock.uptime() + seconds:.1f}"
     again = [sys.executable, *sys.orig_argv[1:], "--woken"]
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.execv(sys.executable, [sys.executable, "-IS", program, bell, until, *again])
+    with contextlib.suppress(OSError):  # the program may be removed or replaced just now
+        processes.stop_being_subreaper()
+        if os.access(program, os.R_OK):
+            os.execv(sys.executable, [sys.executable, "-IS", program, bell, until, *again])
 
 
 def _take(round_lock: lock.Lock, patience: float = 0.0) -> None:
@@ -223,7 +241,7 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
         ).drive()
     faulthandler.cancel_dump_traceback_later()
     offset = configuration.settings.offset
-    if not woken:
+    if not woken and round_end.place is not None:
         next_place = place.write(options.state, round_end.place if offset is None else offset)
         round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())

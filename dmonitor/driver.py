@@ -177,7 +177,10 @@ class Driver:
                     told, sender=sender, node=self._name, now=now, latest=latest, secret=secret
                 )
                 letters[address] = mail_letter(self._configuration, address, content)
-        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        handed_over_by = observer.HANDED_OVER_BY
+        if self._woken:
+            handed_over_by = observer.WOKEN_HANDED_OVER_BY
+        patience = handed_over_by - self._clock.elapsed()
         return delivery.send(letters, patience=patience)
 
     def _to_wall(self, values: Iterable[_Value]) -> list[_Value]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
+WOKEN_HANDED_OVER_BY = 27.0  # a round that only tells: the next one waits for it, but not for long
 GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
 _LEAST_LIMIT = 5.0  # seconds in which a round ends that slept before it began to observe
 
@@ -465,8 +466,12 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and clock.uptime() - began < patience:
-            ready = selector.select(min(patience, asker.pause() or 0.0))
+        while asker.greeting:
+            left = patience - (clock.uptime() - began)
+            if left <= 0:
+                break
+            pause = asker.pause()
+            ready = selector.select(left if pause is None else min(left, pause))
             asker.tick()
             for key, _ in ready:
                 key.data()

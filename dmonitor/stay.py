@@ -50,9 +50,14 @@ def stay(bell: str, until: float, command: list[str]) -> None:
             time.sleep(min(pause, max(0.0, until - _uptime())))
         if _uptime() >= until:
             return  # the next round greets soon
-        _silence(descriptor)
+        if not _silence(descriptor):
+            continue
         looks = [*looks, _uptime()][-LOOKS:]
-        process = os.posix_spawn(command[0], command, os.environ)
+        try:
+            process = os.posix_spawn(command[0], command, os.environ)
+        except OSError:
+            os.write(descriptor, b".")  # the next round hears it
+            return
         os.waitpid(process, 0)
 
 
@@ -65,11 +70,12 @@ def _is_rung(descriptor: int, until: float) -> bool:
     return bool(ready)
 
 
-def _silence(descriptor: int) -> None:
+def _silence(descriptor: int) -> bool:
+    """Return whether nobody else has heard the rings until now."""
     try:
-        os.read(descriptor, _RINGS)
+        return bool(os.read(descriptor, _RINGS))
     except BlockingIOError:
-        pass  # somebody else has heard it
+        return False
 
 
 if __name__ == "__main__":

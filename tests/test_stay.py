@@ -61,6 +61,28 @@ def test_a_ring_is_kept_for_the_next_round_too(tmp_path: Path, bell: doorbell.Do
     assert not doorbell.was_rung(f"{directory}/elsewhere")
 
 
+def test_a_bell_that_is_gone_is_made_again(tmp_path: Path, bell: doorbell.Doorbell) -> None:
+    (tmp_path / doorbell.NAME).unlink()
+    bell.ring()
+    assert doorbell.was_rung(str(tmp_path))
+
+
+def test_one_ring_is_one_look_however_many_wait(tmp_path: Path, bell: doorbell.Doorbell) -> None:
+    waiting = [_stay(tmp_path, 3.0, f"echo looked >>{tmp_path}/looks") for _ in range(3)]
+    time.sleep(1.5)
+    bell.ring()
+    assert [each.wait(9) for each in waiting] == [0, 0, 0]
+    assert (tmp_path / "looks").read_text() == "looked\n"
+
+
+def test_a_command_that_cannot_be_started_is_left_to_the_next_round(
+    tmp_path: Path, bell: doorbell.Doorbell
+) -> None:
+    bell.ring()
+    stay.stay(str(tmp_path / doorbell.NAME), clock.uptime() + 5.0, [str(tmp_path / "gone")])
+    assert doorbell.was_rung(str(tmp_path))
+
+
 def test_it_waits_without_waking_and_ends_in_time(tmp_path: Path, bell: doorbell.Doorbell) -> None:
     began = time.monotonic()
     waiting = _stay(tmp_path, 2.5, f"echo looked >>{tmp_path}/looks")
@@ -145,6 +167,27 @@ def test_a_round_waits_for_its_place_unless_somebody_waits_for_it(
         subprocess.run(command, env=environment, stdin=stdin, timeout=30, check=False, cwd="/")
         seconds.append(time.monotonic() - began)
     assert seconds[0] > 2.0 > max(seconds[1:]), seconds
+
+
+def test_a_round_that_waited_through_an_upgrade_begins_anew(three: list[LocalNode]) -> None:
+    """It must not be made of two versions."""
+    node = three[0]
+    (node.config / "nodes.txt").write_text(f"{node.address}\n")
+    (node.state / "place").write_text("2\n")
+    package = node.place.directory / "dmonitor"
+    with node.popen("dmonitor-check", "-v") as process:
+        time.sleep(1.0)
+        for name, old, new in (
+            ("driver.py", "waited: float", "delayed: float"),
+            ("driver.py", "waited=waited", "waited=delayed"),
+            ("check.py", "waited=started", "delayed=started"),
+        ):
+            text = (package / name).read_text()
+            assert text.count(old) == 1
+            (package / "newer").write_text(text.replace(old, new))
+            (package / "newer").rename(package / name)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0 and "upgraded" in said and "round-finished" in said
 
 
 def test_the_nodes_of_a_cluster_begin_one_after_the_other(three: list[LocalNode]) -> None:

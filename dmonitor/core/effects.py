@@ -293,7 +293,8 @@ class RoundEnd(NamedTuple):
 
     completed: bool  # it has not slept, and every mail that it tried was taken
     stays: bool = False  # this node would speak, so it stays to be woken (R5)
-    place: float = 0.0  # seconds after cron's start at which this node's next round begins (R10)
+    # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
+    place: float | None = None
     interval: int = 1  # minutes from one round of this node to the next
 
 

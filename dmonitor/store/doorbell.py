@@ -40,24 +40,37 @@ class Doorbell:
 
         If that fails, no round of this node is woken, and a warning says so.
         """
+        self._path = f"{directory}/{NAME}"
         self._descriptor = -1
-        path = f"{directory}/{NAME}"
+        self._open()
+
+    def _open(self) -> None:
         try:
             with contextlib.suppress(FileExistsError):
-                os.mkfifo(path, 0o600)
+                os.mkfifo(self._path, 0o600)
             # Opened for both, so that nobody has to wait at the other end.
-            descriptor = os.open(path, _FLAGS)
+            descriptor = os.open(self._path, _FLAGS)
         except OSError as error:
-            log.warning("no-doorbell", path=path, reason=error.strerror)
+            log.warning("no-doorbell", path=self._path, reason=error.strerror)
             return
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             self._descriptor = descriptor
         else:
             os.close(descriptor)
-            log.warning("no-doorbell", path=path, reason="it is no FIFO: remove it")
+            log.warning("no-doorbell", path=self._path, reason="it is no FIFO: remove it")
 
     def ring(self) -> None:
         """Wake whoever waits, or who waits next."""
+        if self._descriptor >= 0 and not self._is_in_place():
+            os.close(self._descriptor)  # somebody has emptied or restored the directory
+            self._descriptor = -1
+            self._open()
         if self._descriptor >= 0:
             with contextlib.suppress(BlockingIOError):  # it has been rung often enough
                 os.write(self._descriptor, b".")
+
+    def _is_in_place(self) -> bool:
+        """Return whether the FIFO that is open is still the one in the directory."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        return False

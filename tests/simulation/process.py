@@ -78,7 +78,7 @@ class Process:
                 ended(None)
 
         def left(end: effects.RoundEnd | None) -> None:
-            if end is not None and not self.is_off and not woken:
+            if end is not None and end.place is not None and not self.is_off and not woken:
                 next_place = end.place if node.fixed_place is None else node.fixed_place
                 node.disk.place = place.follow(node.disk.place, next_place)
             ended(end)

@@ -37,6 +37,7 @@ ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
 HANDED_OVER_BY = 54.0
+WOKEN_HANDED_OVER_BY = 27.0
 HARD_LIMIT = 55.0
 SLOW_LOOK = 4.0  # from the beginning of a look to the next one beside it
 SECOND_LOOK_PAUSE = 2.0  # from the end of a failing look, or greeting, to the next one
@@ -499,7 +500,8 @@ class VirtualRound:
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         """Start to hand over all mails."""
         world = self.world
-        patience = (HANDED_OVER_BY - self.elapsed()) / self.node.rate
+        handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
+        patience = (handed_over_by - self.elapsed()) / self.node.rate
         for address, mail in mails.items():
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
