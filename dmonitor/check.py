@@ -1,48 +1,48 @@
 """The program dmonitor-check: a round, a dry run, or one of the operator's questions.
 
-It takes options, user and lock. `driver` carries a round out; `audit` finds what is wrong with a
-configuration. The exit statuses are those of sysexits.h: 0 the round was completed, whatever it
-found; 64 usage; 70 a bug; 75 try again; 78 configuration.
+It takes options, user, place and lock. `driver` carries a round out; `stay` waits after it;
+`questions` answers an operator. A process waits for its place before it loads what a round needs,
+because it must be small until then. The exit statuses are those of sysexits.h: 0 the round was
+completed, whatever it found; 64 usage; 70 a bug; 75 try again; 78 configuration.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import functools
 import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor import driver, observer
-from dmonitor.base import cli, clock, log, names, user
-from dmonitor.base.errors import StateError
-from dmonitor.config import cluster
-from dmonitor.config.configuration import Configuration, load_configuration
-from dmonitor.config.problems import did_you_mean, log_problems
-from dmonitor.core import effects
-from dmonitor.core.model import Incident, Judgement, Test, Trouble, Vote
-from dmonitor.store import lock, state
+from dmonitor.base import cli, clock, log, user
+from dmonitor.store import doorbell, lock, place
 
 if TYPE_CHECKING:
     import argparse
 
-    from dmonitor.execution import delivery
+    from dmonitor.core import effects
 
 PROGRAM = "dmonitor-check"
-# Seconds for which a round may hold the lock; then the next round ends it.
-_ROUND_HANGS_AFTER = 120.0
+# Seconds after which a process that holds the lock hangs; then the next round ends it. It may have
+# waited a minute for its place before it took the lock.
+_ROUND_HANGS_AFTER = 180.0
+# Seconds for which a round that cron has started waits for the lock: the one before may be slow, or
+# may have begun later in its minute than this one.
+_LOCK_PATIENCE = 30.0
 _WAKE_PATIENCE = 2  # seconds to wait for a round that may only have slept with its machine
 _END_PATIENCE = 2  # seconds to wait for the lock of a round that was ended
-_TEST_ALERT_PATIENCE = 60  # seconds for all mails of --test-alert together
+# Seconds before this node's next round is due, from which it stays no longer. What wakes it then is
+# told by the next round.
+_STAY_ENDS_BEFORE = 3.0
+_LONGEST_STAY = 300.0  # seconds
 
 
 class Options(cli.Options):
     """The options of dmonitor-check, as they are by default."""
 
     once = False
+    woken = False
+    is_program = False  # this process is for nothing else
     dry_run = False
     check_config = False
     test_alert = False
@@ -53,6 +53,7 @@ class Options(cli.Options):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status, or leave with it if no `arguments` are passed."""
     options = Options()
+    options.is_program = arguments is None
     cli.parse(_parser, options, arguments)
     if options.peers and options.test is None:
         _parser().error("--peers needs --test")
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     from dmonitor.base import options
 
     parser = options.make_parser(
@@ -74,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--once",
         action="store_true",
-        help="greet the peers once, and do not stay for what they find",
+        help="begin at once, greet the peers once, and do not stay for what they find",
     )
+    # For the process that stays, and for nobody else.
+    parser.add_argument("--woken", action="store_true", help=argparse.SUPPRESS)
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
         "-n",
@@ -108,51 +113,89 @@ def _run(options: Options) -> int:
         user.become(options.state, options.run_dir)
         return _round(options)
     user.become()
+    from dmonitor import questions
+
     if options.check_config:
-        from dmonitor.config import audit
-
-        return audit.report(options.config, options.state, _last_troubles(options))
+        return questions.check_config(options)
     if options.test_alert:
-        return _test_alert(options)
+        return questions.test_alert(options)
     if options.test is not None:
-        return _one_test(options, options.test)
-    return _dry_run(options)
-
-
-def _last_troubles(options: Options) -> Sequence[Trouble]:
-    """Return the troubles that the last round found; none if the state cannot be read."""
-    with contextlib.suppress(StateError, OSError):  # the next round complains of that
-        _, _, node_memory = state.peek(options.state, options.run_dir)
-        return node_memory.troubles
-    return ()
-
-
-# A round.
+        return questions.one_test(options, options.test, peers=options.peers)
+    return questions.dry_run(options)
 
 
 def _round(options: Options) -> int:
-    """Run one round, unless another one runs; return the exit status."""
-    stopwatch = clock.Stopwatch()
+    """Run one round, unless another one goes on and on; return the exit status.
+
+    The node that would speak stays afterwards, and does not return before the next round is due.
+    """
+    is_unattended = options.is_program and not options.once and not os.isatty(0)
+    started = clock.Stopwatch()
+    if is_unattended and not options.woken:
+        _wait_for_place(place.read(options.state))
     round_lock = lock.Lock(options.state, "check")
     try:
-        _take(round_lock)
+        _take(round_lock, _LOCK_PATIENCE if is_unattended else 0.0)
     except lock.Busy as busy:
         log.warning("round-skipped", reason=str(busy))
         return os.EX_TEMPFAIL
     round_lock.write_holder(pidfile=False)
     try:
-        return _locked_round(options, stopwatch)
+        if is_unattended and not options.woken and doorbell.was_rung(options.state):
+            # Somebody waits for what this node is to tell; its own tests may take long.
+            _locked_round(options, started, woken=True)
+        round_end = _locked_round(options, started, woken=options.woken)
     finally:
         round_lock.release()
+    if round_end.stays and round_end.completed and is_unattended and not options.woken:
+        next_round = round_end.interval * 60.0 + (round_end.place or 0.0) - started.elapsed()
+        _stay(options, min(next_round - _STAY_ENDS_BEFORE, _LONGEST_STAY))
+    return os.EX_OK if round_end.completed else os.EX_TEMPFAIL
 
 
-def _take(round_lock: lock.Lock) -> None:
-    """Take the lock; raise lock.Busy if another round holds it. End that round if it hangs.
+def _wait_for_place(seconds: float) -> None:
+    """Wait; begin anew, and at once, if dmonitor was upgraded meanwhile.
+
+    Otherwise this round would be made of two versions.
+    """
+    before = os.stat(__file__).st_ino
+    clock.wait_idle(seconds)
+    if os.stat(__file__).st_ino != before:
+        log.info("upgraded", reason="this round begins anew with the new version")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--once"])
+
+
+def _stay(options: Options, seconds: float) -> None:
+    """Become the small process that waits to be woken, for so many seconds (rule R5).
+
+    It takes the place of this one, so that cron and an operator see one process. Return if there is
+    nothing to become.
+    """
+    if seconds <= 0 or not sys.executable:
+        return
+    from dmonitor.execution import processes
+
+    program = os.path.join(os.path.dirname(__file__), "stay.py")
+    bell = f"{options.state}/{doorbell.NAME}"
+    until = f"{clock.uptime() + seconds:.1f}"
+    again = [sys.executable, *sys.orig_argv[1:], "--woken"]
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    with contextlib.suppress(OSError):  # the program may be removed or replaced just now
+        processes.stop_being_subreaper()
+        if os.access(program, os.R_OK):
+            os.execv(sys.executable, [sys.executable, "-IS", program, bell, until, *again])
+
+
+def _take(round_lock: lock.Lock, patience: float = 0.0) -> None:
+    """Take the lock within `patience` seconds; raise lock.Busy if another round holds it.
+
+    End that round if it hangs.
 
     A round that is as old because its machine slept ends by itself in a moment.
     """
     try:
-        round_lock.take()
+        round_lock.take(patience)
         return
     except lock.Busy as busy:
         if not busy.pid or busy.age < _ROUND_HANGS_AFTER:
@@ -167,7 +210,19 @@ def _take(round_lock: lock.Lock) -> None:
         round_lock.take(patience=_END_PATIENCE)
 
 
-def _locked_round(options: Options, stopwatch: clock.Stopwatch) -> int:
+def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) -> effects.RoundEnd:
+    """Run a round; leave the place of the next one. With `woken` it only tells.
+
+    `started` runs since cron has started this process.
+    """
+    import faulthandler
+
+    from dmonitor import driver
+    from dmonitor.config.configuration import load_configuration
+    from dmonitor.config.problems import log_problems
+    from dmonitor.store import state
+
+    stopwatch = clock.Stopwatch()
     configuration = load_configuration(options.config)
     log_problems(configuration.problems)
     with state.Store(options.state, options.run_dir) as store:
@@ -175,160 +230,22 @@ def _locked_round(options: Options, stopwatch: clock.Stopwatch) -> int:
             # An address that cannot be read now may still be there, so it is mailed too.
             addresses = store.addresses(configuration.addresses)
             configuration = configuration._replace(addresses=addresses)
-        is_complete = driver.Driver(
-            configuration, store, directory=options.state, stopwatch=stopwatch, once=options.once
+        round_end = driver.Driver(
+            configuration,
+            store,
+            directory=options.state,
+            stopwatch=stopwatch,
+            once=options.once,
+            waited=started.elapsed(),
+            woken=woken,
         ).drive()
     faulthandler.cancel_dump_traceback_later()
+    offset = configuration.settings.offset
+    if not woken and round_end.place is not None:
+        next_place = place.write(options.state, round_end.place if offset is None else offset)
+        round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())
-    return os.EX_OK if is_complete else os.EX_TEMPFAIL
-
-
-# The operator's questions. None of them changes or stores anything.
-
-
-def _load_and_complain(options: Options) -> Configuration:
-    """Return the configuration, and print what is wrong with it on the operator's terminal."""
-    configuration = load_configuration(options.config)
-    for problem in configuration.problems:
-        log.complain(str(problem))
-    return configuration
-
-
-def _dry_run(options: Options) -> int:
-    """Run all tests, ask the peers about all of them, print who sees what."""
-    configuration = _load_and_complain(options)
-    if not configuration.tests:
-        log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
-    observation, open_tests = look(options, configuration)
-    for test, judgement in observation.judgements.items():
-        print("\n".join(_describe(test, judgement, test in open_tests)))
-    return os.EX_OK
-
-
-def _one_test(options: Options, name: str) -> int:
-    """Run one test as a round runs it; print its result, and what the peers see if asked for.
-
-    Return 0 if the test passes, 1 if it fails, 3 if it is UNKNOWN.
-    """
-    configuration = load_configuration(options.config)
-    test = _find_test(options, configuration, name.removeprefix(f"{options.config}/hosts.d/"))
-    if test is None:
-        return os.EX_USAGE
-    if os.geteuid() and user.name() != user.find().pw_name:
-        log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
-    configuration = configuration._replace(tests={test: configuration.tests[test]})
-    if not options.peers:
-        configuration = configuration._replace(nodes=())
-    observation, open_tests = look(options, configuration)
-    judgement = observation.judgements[test]
-    lines = _describe(test, judgement, test in open_tests)
-    if options.peers:
-        print("\n".join(lines))
-    else:
-        _, _, own_result = lines[1].strip().partition(" ")  # without the node's name
-        print(own_result.strip())
-    statuses = {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}
-    return statuses[judgement.answers[0].vote]
-
-
-def _find_test(options: Options, configuration: Configuration, name: str) -> Test | None:
-    """Return the test HOST/NAME; print what is wrong with its file, or why it is not there."""
-    found = [test for test in configuration.tests if str(test) == name]
-    for problem in configuration.problems:
-        if not found or problem.path == f"{options.config}/hosts.d/{name}":
-            log.complain(str(problem))
-    if found:
-        return found[0]
-    hint = did_you_mean(name, map(str, configuration.tests))
-    log.complain(f"no such test in {options.config}/hosts.d: '{names.printable(name)}'{hint}")
-    return None
-
-
-def look(
-    options: cli.Options, configuration: Configuration
-) -> tuple[effects.Observation, frozenset[Test]]:
-    """Observe as a round does, but ask every peer about every test; change nothing.
-
-    Return what is seen, and the tests that have an open incident.
-    """
-    stopwatch = clock.Stopwatch()
-    node_id = ""
-    incidents: Sequence[Incident] = ()
-    if configuration.nodes:
-        node_id, incidents, _ = state.peek(options.state, options.run_dir)
-    eyes = observer.Observer(
-        configuration,
-        node_id,
-        {},
-        driver.Clock(stopwatch, time.time),
-        functools.partial(lock.holder, options.state, "dmonitord"),
-        ask_all=True,
-    )
-    open_tests = frozenset(incident.test for incident in incidents if incident.is_open)
-    try:
-        quorum = configuration.settings.quorum
-        observation = eyes.observe(effects.Observe(open_tests, tuple(incidents), quorum))
-    finally:
-        eyes.close()
-    faulthandler.cancel_dump_traceback_later()
-    return observation, open_tests
-
-
-def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str]:
-    """Return the lines that are printed for one test: the verdict, then what each node sees."""
-    verdict = judgement.verdict.value
-    if len(judgement.answers) > 1:
-        failing = names.pluralize(len(judgement.sites(Vote.FAILING)), "site")
-        verdict += f": {failing} failing, quorum {judgement.quorum}"
-    if incident_open:
-        verdict += ", incident open"
-    width = max(len(answer.node.name) for answer in judgement.answers)
-    lines = [f"{test}  {verdict}"]
-    for answer in judgement.answers:
-        duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
-        line = f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}"
-        lines.append(line.rstrip())
-    return lines
-
-
-def _test_alert(options: Options) -> int:
-    """Mail each address a test, and run each hook; print what sendmail and each hook answered."""
-    from dmonitor.core import mail
-    from dmonitor.execution import delivery
-
-    configuration = _load_and_complain(options)
-    if not configuration.addresses:
-        log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
-        return os.EX_CONFIG
-    settings = configuration.settings
-    node = cluster.resolve_cluster(configuration.nodes, settings, {}).me.name
-    letters = {}
-    for address in configuration.addresses:
-        if names.is_hook(address):
-            content, facts = mail.compose_test_facts(node=node)
-            letters[address] = driver.hook_letter(configuration, address, content, facts)
-        else:
-            content = mail.compose_test(address, sender=settings.sender, node=node, now=time.time())
-            letters[address] = driver.mail_letter(configuration, address, content)
-    all_taken = True
-    # Every outcome is awaited first, so that the lines come together.
-    for address, outcome in list(delivery.send(letters, patience=_TEST_ALERT_PATIENCE)):
-        _print_outcome(address, letters[address].command[0], outcome)
-        all_taken = all_taken and outcome.taken
-    return os.EX_OK if all_taken else os.EX_TEMPFAIL
-
-
-def _print_outcome(address: str, program: str, outcome: delivery.Delivery) -> None:
-    """Print and log what `program` answered to the test alert for `address`."""
-    text = "not taken"
-    if outcome.taken:
-        where = "where it tells" if names.is_hook(address) else "into the mailbox"
-        text = f"taken by {program}: now look {where}"
-    if outcome.text:
-        text += f": {outcome.text}"
-    print(f"{address}: {text}")
-    taken = "yes" if outcome.taken else "no"
-    log.info("test-alert", address=address, taken=taken, text=outcome.text or None)
+    return round_end
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ the program changes are files that an operator may touch as well.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -21,9 +22,10 @@ from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
-from dmonitor.store import history, lock, state
+from dmonitor.store import doorbell, history, lock, state
 
 PROGRAM = "dmonitor"
+_WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
 _ANYWHERE = ("--json", "--peers")  # options that may stand behind the verb's arguments
 _Past = tuple[list[Incident], list[Handed]]
 
@@ -200,13 +202,13 @@ def _status(chosen: _Options) -> int:
     wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
         return _show(chosen, report.status(reading.view, wanted), terminal.status)
-    from dmonitor import check
+    from dmonitor import questions
 
     tests = {}
     for test, parameters in reading.configuration.tests.items():
         if report.is_chosen(test, wanted):
             tests[test] = parameters
-    observation, _ = check.look(chosen, reading.configuration._replace(tests=tests))
+    observation, _ = questions.look(chosen, reading.configuration._replace(tests=tests))
     judgements = {}
     for test, judgement in observation.judgements.items():
         if report.is_chosen(test, wanted):
@@ -273,6 +275,8 @@ def _lift(chosen: _Options) -> int:
     """Remove the file of a silence, and say which other silences of the same thing hold."""
     subject = chosen.what
     removed = silence.lift(chosen.config, subject)
+    if removed:
+        _wake_all(chosen)
     still = _silenced_still(chosen, subject, is_known=bool(removed))
     facts: Facts = {"what": subject, "removed": removed, "until": None, "still": still}
     lines = [f"removed {path}" for path in removed] or [f"{subject} is not silenced here"]
@@ -280,6 +284,24 @@ def _lift(chosen: _Options) -> int:
         command = f"dmonitor silence {other['what']} off"
         lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
     return _show(chosen, facts, lambda *_: lines)
+
+
+def _wake_all(chosen: _Options) -> None:
+    """Have the node that speaks look now, because it may have something to tell (R5).
+
+    If that fails, it looks in its next round.
+    """
+    from dmonitor import observer
+
+    with contextlib.suppress(StateError, user.NoUser, OSError):
+        user.become()
+        configuration = reader.load(chosen, quiet=True)
+        node_id, _, _ = state.peek(chosen.state, chosen.run_dir)
+        doorbell.Doorbell(chosen.state).ring()
+        own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
+        observer.greet_all(
+            configuration, node_id, own_incarnation, patience=_WAKE_PATIENCE, waking=True
+        )
 
 
 def _silenced_still(chosen: _Options, subject: str, *, is_known: bool) -> list[Facts]:

@@ -28,7 +28,7 @@ from dmonitor.execution.runner import Runner
 from dmonitor.facts import NodeFacts
 from dmonitor.net.access import Access
 from dmonitor.net.server import Server
-from dmonitor.store import identity, lock
+from dmonitor.store import doorbell, identity, lock
 
 if TYPE_CHECKING:
     import argparse
@@ -208,7 +208,8 @@ def _serve(
         facts = NodeFacts(
             selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, access
         )
-        server = Server(selector, listeners, facts, settings.concurrency, access)
+        bell = doorbell.Doorbell(chosen.state)
+        server = Server(selector, listeners, facts, settings.concurrency, access, bell.ring)
         _notify_systemd()
         if reporter:
             reporter.write(b"ready")

@@ -34,14 +34,16 @@ class Clock(NamedTuple):
         """Return the seconds since the round began."""
         return self.stopwatch.elapsed()
 
-    def minute(self) -> int:
-        """Return the minutes since the epoch, by the wall clock."""
-        return int(time.time() // 60)
+    def minute(self, at: float) -> int:
+        """Return the minutes from the epoch to a time of this node's clock, by the wall clock."""
+        return int(self._wall(at) // 60)
 
     def text(self, at: float) -> str:
         """Return a time of this node's clock as text, in the time zone of this machine."""
-        wall = at - self.now() + time.time()
-        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(wall))
+        return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._wall(at)))
+
+    def _wall(self, at: float) -> float:
+        return at - self.now() + time.time()
 
 
 class Driver:
@@ -54,11 +56,14 @@ class Driver:
         *,
         directory: str,
         stopwatch: clock.Stopwatch,
-        once: bool,
+        once: bool = False,
+        waited: float = 0.0,
+        woken: bool = False,
     ) -> None:
-        """Start the round that began with `stopwatch`.
+        """Start the round that began with `stopwatch`, after it has `waited` some seconds.
 
-        `directory` is the state directory. With `once` the peers are greeted only once.
+        `directory` is the state directory. With `once` the peers are greeted only once. With
+        `woken` nothing is tested: the round only tells what the peers hold.
         """
         self._configuration = configuration
         self._store = store
@@ -70,6 +75,7 @@ class Driver:
             store.lookups(),
             self._clock,
             functools.partial(lock.holder, directory, "dmonitord"),
+            greets_only=woken,
         )
         store.remember(configuration.addresses, self._observer.around.addresses)
         settings = configuration.settings
@@ -86,28 +92,35 @@ class Driver:
             flapping=settings.flapping,
             remind=settings.remind,
             once=once,
+            waited=waited,
         )
+        self._woken = woken
         # This node's name, once the round has recognised it.
         self._name = ""
         # The hand-over that is under way, and the outcomes of its mails.
         self._hand_over: effects.HandOver | None = None
         self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
 
-    def drive(self) -> bool:
-        """Take the round; return what `round.run_round` returns."""
-        script = round.run_round(
-            self._round_config, self._store.memory(), self._clock, _note, state.fresh_id
-        )
+    def drive(self) -> effects.RoundEnd:
+        """Take the round; return what it leaves."""
+        script = self._script()
         answer = None
         try:
             while True:
                 try:
                     effect = script.send(answer)
                 except StopIteration as end:
-                    return bool(end.value)
+                    round_end: effects.RoundEnd = end.value
+                    return round_end
                 answer = self._do(effect)
         finally:
             self._observer.close()
+
+    def _script(self) -> round.RoundScript:
+        config, memory = self._round_config, self._store.memory()
+        if self._woken:
+            return round.run_woken(config, memory, self._clock, _note)
+        return round.run_round(config, memory, self._clock, _note, state.fresh_id)
 
     def _do(self, effect: effects.Effect) -> object:
         """Carry out one effect; return what the script is to be sent."""
@@ -118,6 +131,8 @@ class Driver:
                 return observation
             case effects.Greet():
                 return self._observer.greet(effect)
+            case effects.Wake(node_ids):
+                self._observer.wake(node_ids)
             case effects.Rehearse():
                 return self._observer.rehearse(effect)
             case effects.Save():
@@ -162,7 +177,10 @@ class Driver:
                     told, sender=sender, node=self._name, now=now, latest=latest, secret=secret
                 )
                 letters[address] = mail_letter(self._configuration, address, content)
-        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        handed_over_by = observer.HANDED_OVER_BY
+        if self._woken:
+            handed_over_by = observer.WOKEN_HANDED_OVER_BY
+        patience = handed_over_by - self._clock.elapsed()
         return delivery.send(letters, patience=patience)
 
     def _to_wall(self, values: Iterable[_Value]) -> list[_Value]:

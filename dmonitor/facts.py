@@ -40,15 +40,24 @@ class _Visit(NamedTuple):
     done: Done
 
 
-def _open_tests(store: state.Store) -> frozenset[Test]:
-    """Return the tests that have an open incident, if a round has said so lately."""
-    if store.clock.now() - store.node_memory().finished > _CHECKER_SECONDS:
-        return frozenset()
+class _CheckerView(NamedTuple):
+    """What the last round of this node has said of its tests."""
+
+    open: frozenset[Test] = frozenset()  # those that have an open incident, if that is recent
+    slow: frozenset[Test] = frozenset()  # those that pass slowly, perhaps always
+
+
+def _checker_view(store: state.Store) -> _CheckerView:
+    """Return what the last round has said; if that was not lately, of slow tests only."""
+    memory = store.node_memory()
+    slow = frozenset(memory.slow)
+    if store.clock.now() - memory.finished > _CHECKER_SECONDS:
+        return _CheckerView(slow=slow)
     tests = set()
     for incident in store.incidents(evidence=False):
         if incident.is_open and not incident.flapping:
             tests.add(incident.test)
-    return frozenset(tests)
+    return _CheckerView(frozenset(tests), slow)
 
 
 class NodeFacts:
@@ -70,7 +79,12 @@ class NodeFacts:
         peers are greeted within the loop of `selector`; `access` knows who they are.
         """
         self._selector = selector
-        self._looks = Looks(runner, again=self._is_looked_at_again, limit=_LOOKS_SECONDS)
+        self._looks = Looks(
+            runner,
+            again=self._is_looked_at_again,
+            beside=self._is_looked_at_beside,
+            limit=_LOOKS_SECONDS,
+        )
         self._directory = directory
         self._state_dir = state_dir
         self._run_dir = run_dir
@@ -80,8 +94,8 @@ class NodeFacts:
         self._tests: Tests = {}
         self._tests_read = float("-inf")  # in uptime
         self._problems: list[Problem] = []  # that were found then
-        self._open_tests: frozenset[Test] = frozenset()  # those with an open incident
-        self._open_tests_read = float("-inf")  # in uptime
+        self._checker_view = _CheckerView()
+        self._checker_view_read = float("-inf")  # in uptime
 
     def tests(self) -> Tests:
         """Return the tests that are configured, as they were within the last second."""
@@ -101,7 +115,7 @@ class NodeFacts:
         return test in self.tests()
 
     def run(self, test: Test, done: Done, /) -> None:
-        """Look at `test`, and once more if it fails; then call `done`.
+        """Look at `test`, and once more if it fails or is slow; then call `done`.
 
         That is to run its plugin, or to greet the peer whose test it is.
         """
@@ -117,10 +131,18 @@ class NodeFacts:
 
     def _is_looked_at_again(self, test: Test) -> bool:
         """Return whether `test` is looked at again if it fails: it has no open incident here."""
-        if clock.uptime() - self._open_tests_read > _TESTS_SECONDS:
-            self._open_tests = self._read(_open_tests, frozenset())
-            self._open_tests_read = clock.uptime()
-        return test not in self._open_tests
+        return test not in self._ask_checker().open
+
+    def _is_looked_at_beside(self, test: Test) -> bool:
+        """Return whether `test` is looked at again if it is slow: it was not so here before."""
+        return test not in self._ask_checker().slow
+
+    def _ask_checker(self) -> _CheckerView:
+        """Return what the last round has said of the tests, as it was within the last second."""
+        if clock.uptime() - self._checker_view_read > _TESTS_SECONDS:
+            self._checker_view = self._read(_checker_view, _CheckerView())
+            self._checker_view_read = clock.uptime()
+        return self._checker_view
 
     def _visit(self, test: Test, done: Done) -> None:
         visited = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import selectors
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dmonitor.base import clock, log, names
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 OWN_RESULTS_BY = 30.0
 ANSWERS_BY = 45.0
 HANDED_OVER_BY = 54.0
+WOKEN_HANDED_OVER_BY = 27.0  # a round that only tells: the next one waits for it, but not for long
 GREETINGS_BY = 15.0  # seconds from the start of `greet_all`
 _LEAST_LIMIT = 5.0  # seconds in which a round ends that slept before it began to observe
 
@@ -64,28 +65,33 @@ class Observer:
         own_incarnation: OwnIncarnation,
         *,
         ask_all: bool = False,
+        greets_only: bool = False,
     ) -> None:
         """Start the plugins, and look up who the peers are.
 
         `last_addresses` are those of each node when its name was last found. With `ask_all` the
-        peers are asked about passing tests too. From now on this process ends at HARD_LIMIT,
+        peers are asked about passing tests too. With `greets_only` nothing is tested, and nobody is
+        asked. From now on this process ends at HARD_LIMIT,
         unless faulthandler.cancel_dump_traceback_later is called before.
         """
         self._config = config
         self._node_id = node_id
         self._clock = clock
         self._ask_all = ask_all
+        self._greets_only = greets_only
         self._selector = selectors.DefaultSelector()
         self._results: dict[Test, Result] = {}
         self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
         self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
+        self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
         self._quorum = config.settings.quorum  # the largest one that is known
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
         self._looks: looks.Looks | None = None
-        self._start_plugins()
+        if not greets_only:
+            self._start_plugins()
         _set_hard_limit(max(HARD_LIMIT - clock.elapsed(), _LEAST_LIMIT))
         # This may take a while; the plugins run meanwhile.
         self.around = cluster.resolve_cluster(config.nodes, config.settings, last_addresses)
@@ -121,23 +127,33 @@ class Observer:
             self._looks = looks.Looks(
                 self._runner,
                 failed=self._first_look_failed,
+                slow=self._first_look_is_slow,
                 again=lambda test: test not in self._open,
+                beside=lambda test: test not in self._always_slow,
             )
             self._looks.submit_all(wanted, self._concluded)
 
     def observe(self, wanted: Observe) -> Observation:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
-        The last answer is waited for until ANSWERS_BY. A test that fails, and a peer that cannot
-        be greeted, are looked at twice unless they have an open incident; a first look stands if
-        there is no time for a second one.
+        The last answer is waited for until ANSWERS_BY. A test that fails or is slower than usual,
+        and a peer that cannot be greeted, are looked at twice unless they have an open incident; a
+        first look that failed stands if there is no time for a second one. With `greets_only` there
+        is no judgement.
         """
         self._open = wanted.open
+        self._always_slow = wanted.slow
+        if self._greets_only:
+            contacts = self.greet(Greet(wanted.incidents))
+            return Observation(self._own_node(), {}, contacts, frozenset())
         self._start_greeting(
             wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
         )
+        for test in self._open & self.tests:
+            self._ask(test)  # whatever is seen here, so nobody has to wait for that
         for test in list(self._results):
-            self._ask_if_needed(test)
+            if self._must_ask(test):
+                self._ask(test)
         while self._awaits_results() and self._turn(OWN_RESULTS_BY):
             pass
         if self._looks:
@@ -148,12 +164,17 @@ class Observer:
             pass
         if self._running:
             self._end_plugins()
-        if self._asker.own_line and not self.around.listed:
-            self._me = self._asker.own_line
+        self._me = self._own_node()
         contacts = tuple(self._asker.contacts.values())
         self._quorum = verdict.largest_quorum(wanted.quorum, contacts, wanted.sites)
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
+
+    def _own_node(self) -> Node:
+        """Return this node's line of nodes.txt: it may be the one at which its daemon answers."""
+        if self._asker.own_line and not self.around.listed:
+            return self._asker.own_line
+        return self._me
 
     def _awaits_results(self) -> bool:
         """Return whether a result of this node's own may still come."""
@@ -169,6 +190,10 @@ class Observer:
         while self._asker.greeting and self._turn(ANSWERS_BY):
             pass
         return tuple(self._asker.contacts.values())
+
+    def wake(self, node_ids: Collection[str]) -> None:
+        """Wake the peers with these ids, if they are connected."""
+        self._asker.wake(node_ids)
 
     def rehearse(self, wanted: Rehearse) -> tuple[Rehearsal, ...]:
         """Ask this node's own daemon, and one peer, for a passing test each (rule R7).
@@ -292,25 +317,38 @@ class Observer:
         log.debug("first-look-failed", **result.event_facts(test, first))
         self._ask(test)
 
+    def _first_look_is_slow(self, test: Test) -> None:
+        """Ask the peers about `test` while it is looked at beside its first look (rule R3)."""
+        log.debug("first-look-slow", test=str(test))
+        self._ask(test)
+
     def _concluded(self, test: Test, own_result: Result) -> None:
         """Take this node's own result for `test`, after one look or two; the first one counts."""
-        if test in self._results:
+        if test in self._results or self._greets_only:
             return
         self._results[test] = own_result
         if test in self._first_looks and own_result.outcome is Outcome.OK:
             self._flakes[test] = self._first_looks[test]
         log.debug("test-ran", **result.event_facts(test, own_result))
-        self._ask_if_needed(test)
-
-    def _ask_if_needed(self, test: Test) -> None:
-        """Ask the peers for `test`, unless it passes here and has no open incident (rule R3)."""
-        is_open = test in self._open
-        if self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open):
+        if self._must_ask(test):
             self._ask(test)
+        elif test not in self._first_looks:
+            self._unask(test)
+
+    def _must_ask(self, test: Test) -> bool:
+        """Return whether `test` does not pass here, or has an open incident (rule R3)."""
+        is_open = test in self._open
+        return self._ask_all or verdict.must_ask(self._own_answer(test), incident_open=is_open)
 
     def _ask(self, test: Test) -> None:
         self._asker.ask(test)
         self._asked.add(test)
+
+    def _unask(self, test: Test) -> None:
+        """Wait for no answer about `test`, which was only slow; none of them counts."""
+        if test in self._asked:
+            self._asked.discard(test)
+            self._asker.forget(test)
 
     def _own_answer(self, test: Test) -> Answer:
         return Answer(self._me, self._node_id, self._results[test])
@@ -395,9 +433,14 @@ def _by_chance(choices: Sequence[_Choice]) -> _Choice:
 
 
 def greet_all(
-    config: Configuration, node_id: str, own_incarnation: OwnIncarnation
+    config: Configuration,
+    node_id: str,
+    own_incarnation: OwnIncarnation,
+    *,
+    patience: float = GREETINGS_BY,
+    waking: bool = False,
 ) -> tuple[cluster.Cluster, list[tuple[Contact, float]]]:
-    """Greet every peer once.
+    """Greet every peer once, within `patience` seconds; with `waking`, wake each of them too.
 
     Return the nodes as seen from here, and for each peer the contact and the seconds it took. Times
     in the contacts are on the wall clock.
@@ -408,6 +451,8 @@ def greet_all(
 
     def heard(contact: Contact) -> None:
         found[contact.node] = (contact, clock.uptime() - began)
+        if waking and contact.statement and contact.statement.status.wakes:
+            asker.wake({contact.node_id})
 
     with selectors.DefaultSelector() as selector:
         asker = Asker(
@@ -421,8 +466,12 @@ def greet_all(
             heard=heard,
         )
         asker.greet(lambda _: True, ())
-        while asker.greeting and clock.uptime() - began < GREETINGS_BY:
-            ready = selector.select(asker.pause())
+        while asker.greeting:
+            left = patience - (clock.uptime() - began)
+            if left <= 0:
+                break
+            pause = asker.pause()
+            ready = selector.select(left if pause is None else min(left, pause))
             asker.tick()
             for key, _ in ready:
                 key.data()

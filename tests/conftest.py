@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, settings
 from local_nodes import LocalNode, Place
 
 # A machine that is busy with something else is slow, and that is no fault of a test.
-settings.register_profile("default", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 # For `tests/run --quick`. Of few examples too many may be too large by chance.
 settings.register_profile(
     "quick",
     max_examples=20,
+    deadline=None,
     suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import re
 import shutil
@@ -19,10 +20,14 @@ import pytest
 from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 
-from dmonitor import check, observer
-from dmonitor.base import cli, user
+from dmonitor import check, driver, observer, questions
+from dmonitor.base import cli, clock, user
 from dmonitor.config.configuration import load_configuration
-from dmonitor.core.effects import NodeMemory, Save
+from dmonitor.core import result
+from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
+from dmonitor.core.model import Test, Verdict
+from dmonitor.core.result import SLOW_LOOK
+from dmonitor.execution.runner import PLUGIN_LIMIT
 from dmonitor.net import flights
 from dmonitor.store import lock, state
 from dmonitor.store.state import Store
@@ -192,6 +197,98 @@ def test_what_fails_twice_is_run_twice_and_fails(three: list[LocalNode]) -> None
         assert (node.state / "ran").read_text() == "x\nx\n"
 
 
+def test_the_peers_are_asked_about_what_hangs_before_its_first_look_has_ended(
+    three: list[LocalNode],
+) -> None:
+    prepare(three)
+    looks, asked = three[0].state / "ran", three[2].state / "ran"
+    for node in (three[0], three[2]):
+        node.plugin("web", f"echo x >>{node.state}/ran; exec sleep 60")
+    began = time.monotonic()
+    with running(three[2:]), started(three[0]) as process:
+        wait_until(asked.exists, 9.0)
+        assert SLOW_LOOK < time.monotonic() - began < PLUGIN_LIMIT, "the first look still runs"
+        wait_until(lambda: looks.read_text() == "x\nx\n", 1.0)
+        assert process.poll() is None and asked.read_text() == "x\n"
+        wait_until(lambda: asked.read_text() == "x\nx\n", SLOW_LOOK + 1)
+
+
+def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observation:
+    """Return what a round of `node` sees, if these tests were `slow` in the last one."""
+    eyes = observer.Observer(
+        load_configuration(str(node.config)),
+        "id-of-this-node",
+        {},
+        driver.Clock(clock.Stopwatch(), time.time),
+        lambda: None,
+    )
+    try:
+        return eyes.observe(Observe(frozenset(), (), 2, slow=slow))
+    finally:
+        eyes.close()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def test_what_is_slow_as_a_rule_is_looked_at_once_and_nobody_is_asked(
+    three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time it costs a second look here, and the looks of the peers."""
+    prepare(three)
+    test = Test("www.example.com", "web")
+
+    def runs() -> list[int]:
+        """Return how often each node's plugin has run since the last call."""
+        counts = []
+        for node in three:
+            path = node.state / "ran"
+            counts.append(len(path.read_text().split()) if path.exists() else 0)
+            path.unlink(missing_ok=True)
+        return counts
+
+    for node in three:
+        node.plugin("web", f"echo x >>{node.state}/ran; sleep 5; echo OK fine")
+    three[1].round()
+    assert runs() == [0, 2, 0]
+    three[1].round()
+    assert runs() == [0, 1, 0] and node_memory(three[1]).slow == (test,)
+
+    three[0].plugin("web", f"echo x >>{three[0].state}/ran; sleep 1; echo OK fine")
+    monkeypatch.setattr(result, "SLOW_LOOK", 0.3)
+    with running(three[1:]):
+        began = time.monotonic()
+        seen = observed(three[0])
+        assert time.monotonic() - began < 3, "no answer is waited for"
+        assert test not in seen.asked and seen.flakes == {}
+        judgement = seen.judgements[test]
+        assert judgement.verdict is Verdict.UP and len(judgement.answers) == 1
+        time.sleep(SLOW_LOOK + 0.5)
+        assert runs() == [2, 1, 2], "the second node's daemon knows that it is always slow"
+        forget()
+        seen = observed(three[0], frozenset([test]))
+        assert seen.judgements[test].verdict is Verdict.UP and test not in seen.asked
+        assert runs() == [1, 0, 0]
+
+
+def test_a_slow_look_that_fails_is_asked_about_and_a_flake_if_the_other_one_passes(
+    three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(three[:1])
+    seen = three[0].state / "seen"
+    monkeypatch.setattr(result, "SLOW_LOOK", 0.3)
+    code = f"[ -e {seen} ] && {{ sleep 1; echo OK back; exit; }}; echo >{seen}; sleep 0.8; echo FAIL lost"
+    three[0].plugin("web", code)
+    test = Test("www.example.com", "web")
+    found = observed(three[0])
+    assert found.flakes[test].text == "lost" and test in found.asked
+    judgement = found.judgements[test]
+    assert judgement.verdict is Verdict.UP and len(judgement.answers) == 3
+    assert judgement.answers[0].text == "back (a first look failed: lost)"
+    three[0].plugin("web", "sleep 0.8; echo FAIL gone")
+    found = observed(three[0])
+    assert test in found.asked and not found.flakes
+    assert found.judgements[test].verdict is Verdict.UNCONFIRMED
+
+
 def test_a_first_look_stands_when_the_round_has_no_more_time(
     three: list[LocalNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +300,7 @@ def test_a_first_look_stands_when_the_round_has_no_more_time(
     options = cli.Options()
     options.config, options.state = str(three[0].config), str(three[0].state)
     with running(three[2:]):
-        seen, _ = check.look(options, load_configuration(options.config))
+        seen, _ = questions.look(options, load_configuration(options.config))
     answers = {str(test): judgement.answers[0] for test, judgement in seen.judgements.items()}
     assert (answers[TEST].seen, answers[TEST].text) == ("FAIL", "gone")
     peer = answers["node/127.0.0.32"]
@@ -491,7 +588,7 @@ def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
         node.state.parent.chmod(0o777 if os.geteuid() else 0o755)
         if os.geteuid():
             node.state.mkdir()  # nobody but root makes it
-        starts = [node.popen("dmonitor-check") for _ in range(4)]
+        starts = [node.popen("dmonitor-check", "--once") for _ in range(4)]
         for start in starts:
             out, complaint = start.communicate()
             assert start.returncode in (os.EX_OK, os.EX_TEMPFAIL) and out == "", complaint
@@ -564,7 +661,7 @@ def test_a_dry_run_may_be_started_while_a_round_runs(three: list[LocalNode]) -> 
     three[0].plugin("web", "sleep 2; echo OK")
     with started(three[0]) as busy:
         wait_until(lambda: lock.holder(str(three[0].state), "check"))
-        second = three[0].run("dmonitor-check", "-v")
+        second = three[0].run("dmonitor-check", "-v", "--once")
         assert second.returncode == os.EX_TEMPFAIL and "round-skipped" in second.stderr
         assert three[0].run("dmonitor-check", "-n").returncode == 0
         assert busy.wait(10) == 0
@@ -1066,7 +1163,7 @@ def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
     assert (
         ran.stdout.startswith("TIMEOUT    10.0")
         and ran.returncode == 1
-        and 22 < time.monotonic() - began < 23.5  # two looks
+        and 14 < time.monotonic() - began < 15.5  # two looks, beside each other
     )
 
 

@@ -123,7 +123,7 @@ def test_greeted_and_asked_what_it_knows(started: LocalNode) -> None:
     started.round()
     with Caller(started) as caller:
         more = '"nodes":"[0-9a-f]{16}","addresses":"[0-9a-f]{16}","rounds":1,"troubles":\\["no-address","isolated"\\]'
-        more += rf',"version":"{re.escape(__version__)}","wall":[0-9.]+,"quorum":2,"confirm":1,"up":[0-9.]+'
+        more += rf',"version":"{re.escape(__version__)}","wall":[0-9.]+,"quorum":2,"confirm":1,"up":[0-9.]+,"wakes":true'
         finished = rf'standing {{{who},"finished":[0-9.]+,"tests":"[0-9a-f]{{16}}",{more}}}'
         assert re.fullmatch(finished, caller.ask("greet"))
         assert caller.read() == "end"

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "dmonitor"
 DOC = Path(__file__).parents[1] / "doc"
 # Each room may import those above it; within a room, imports run one way.
 ROOMS = ("base", "core", "execution", "store", "config", "net", "operator", "")
-TOP = {"check", "command", "dmonitord", "driver", "facts", "observer"}
+TOP = {"check", "command", "dmonitord", "driver", "facts", "observer", "questions", "stay"}
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses; which of its functions, is listed below.
@@ -64,6 +64,8 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},
+    "check": {"execv"},  # it becomes `stay`
+    "stay": {"posix_spawn"},  # of dmonitor-check
 }
 
 
@@ -199,7 +201,12 @@ def test_every_duration_is_on_the_one_clock_that_counts_sleep() -> None:
         assert not used & SLEEPING_CLOCKS, f"{name}: {used & SLEEPING_CLOCKS}"
         if "clock_gettime" in used:
             readers.add(name)
-    assert readers == {"base.clock"}
+    assert readers == {"base.clock", "stay"}
+
+
+def test_what_stays_is_small() -> None:
+    """It waits most of the minute, so it must load nothing of the package."""
+    assert imports(MODULES["stay"]) == {"__future__", "os", "select", "stat", "sys", "time"}
 
 
 def test_the_design_page_names_every_module() -> None:

@@ -200,6 +200,27 @@ def test_nodes_that_have_not_heard_of_each_other_name_it_alike(
     assert incident.name_minute(minute, taken) == named
 
 
+@pytest.mark.parametrize(
+    ("minute", "ended", "named"),
+    [
+        (29_000_014, (29_000_009,), 29_000_010),
+        (29_000_014, (29_000_010,), 29_000_011),  # a node may have opened it in this window
+        (29_000_014, (28_999_000, 29_000_012), 29_000_011),
+    ],
+)
+def test_an_incident_that_lasted_into_a_window_has_taken_its_first_minute(
+    minute: int, ended: tuple[int, ...], named: int
+) -> None:
+    assert incident.name_minute(minute, (29_000_001,), ended) == named
+
+
+def test_what_was_over_for_a_node_that_was_away_counts_from_when_it_was_seen() -> None:
+    assert incident.last_known(incident.close(OPENED, 1300.0)) == 1300.0
+    assert incident.last_known(incident.overtake(OPENED, 9000.0)) == 1000.0
+    assert incident.last_known(incident.remove(OPENED)) == 1000.0
+    assert incident.last_known(OPENED._replace(seen=float("-inf"))) is None
+
+
 # Whom it meets.
 
 

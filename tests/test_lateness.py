@@ -29,8 +29,8 @@ class Clock:
     def elapsed(self) -> float:
         return 5.0
 
-    def minute(self) -> int:
-        return int(self._at // 60)
+    def minute(self, at: float, /) -> int:
+        return int(at // 60)
 
     def text(self, at: float, /) -> str:
         return str(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ TIMEOUT = Result(Outcome.TIMEOUT, "not ended after 10 s", 10.0)
 UNKNOWN = Result(Outcome.UNKNOWN, "no tool", 0.1)
 WEB, SSH = Test("www.example.com", "web"), Test("www.example.com", "ssh")
 Done = Callable[[Test, Result], None]
+Slow = Callable[[Test], None]
 
 
 class FakeRunner:
@@ -30,18 +32,30 @@ class FakeRunner:
         self.has_room = True
         self.runs: list[tuple[Test, str, Mapping[str, str], Done]] = []  # that have not ended
         self.begun: list[Test] = []
+        self.cancelled: list[Test] = []
+        self.slow: Slow = lambda _: None  # what is to be called with a test that takes long
 
     def submit(self, test: Test, plugin: str, parameters: Mapping[str, str], done: Done) -> None:
         self.submit_all([(test, plugin, parameters)], done)
 
-    def submit_all(self, wanted: Iterable[tuple[Test, str, Mapping[str, str]]], done: Done) -> None:
+    def submit_all(
+        self,
+        wanted: Iterable[tuple[Test, str, Mapping[str, str]]],
+        done: Done,
+        slow: Slow | None = None,
+    ) -> None:
+        self.slow = slow or self.slow
         for test, plugin, parameters in wanted:
             self.begun.append(test)
             self.runs.append((test, plugin, parameters, done))
 
-    def end(self, test: Test, ended: Result) -> None:
-        """End the run of `test` that began first."""
-        (run, *_) = [run for run in self.runs if run[0] == test]
+    def cancel(self, test: Test) -> None:
+        self.cancelled.append(test)
+        self.runs = [run for run in self.runs if run[0] != test]
+
+    def end(self, test: Test, ended: Result, number: int = 0) -> None:
+        """End the run of `test` that began first, or the one of this number."""
+        run = [run for run in self.runs if run[0] == test][number]
         self.runs.remove(run)
         run[3](test, ended)
 
@@ -50,15 +64,21 @@ class Bench:
     """Tests that are looked at, and what came of them."""
 
     def __init__(
-        self, limit: float = float("inf"), again: Callable[[Test], bool] = lambda _: True
+        self,
+        limit: float = float("inf"),
+        again: Callable[[Test], bool] = lambda _: True,
+        beside: Callable[[Test], bool] = lambda _: True,
     ) -> None:
         self.runner = FakeRunner()
         self.failed: list[tuple[Test, Result]] = []
+        self.slow: list[Test] = []
         self.done: list[tuple[Test, Result]] = []
         self.looks = looks.Looks(
             self.runner,  # type: ignore[arg-type]
             failed=lambda test, first: self.failed.append((test, first)),
+            slow=self.slow.append,
             again=again,
+            beside=beside,
             limit=limit,
         )
 
@@ -158,7 +178,7 @@ def test_a_first_look_stands_if_there_is_no_more_time() -> None:
 
 
 def test_a_first_look_stands_at_the_limit() -> None:
-    """And a second look that ends later concludes nothing, even if the test runs again."""
+    """And the second look is ended, so that it concludes nothing if the test runs again."""
     bench = Bench(limit=0.3)
     bench.submit(WEB, SSH)
     bench.runner.end(WEB, FAIL)
@@ -168,8 +188,8 @@ def test_a_first_look_stands_at_the_limit() -> None:
     assert bench.done == [(WEB, FAIL)]
     bench.looks.tick()
     assert bench.looks.pending == 1 and bench.looks.pause() is None
+    assert bench.runner.cancelled == [WEB], "the second look, for which nobody waits any more"
     bench.submit(WEB)
-    bench.runner.end(WEB, OK)  # the second look of before
     assert bench.done == [(WEB, FAIL)] and bench.looks.pending == 2
     bench.runner.end(WEB, OK)
     assert bench.done == [(WEB, FAIL), (WEB, OK)]
@@ -187,6 +207,164 @@ def test_what_has_an_open_incident_is_looked_at_once() -> None:
     assert bench.done == [(WEB, FAIL)] and bench.failed == [(SSH, FAIL)]
 
 
+# A first look that takes long.
+
+
+def slow_bench(**options: Any) -> Bench:
+    """Return a bench where the first look at WEB takes long, and the second one runs beside it."""
+    bench = Bench(**options)
+    bench.submit(WEB)
+    assert bench.slow == [] and bench.looks.pause() is None
+    bench.runner.slow(WEB)
+    assert bench.slow == [WEB], "it is told at once"
+    assert bench.looks.pause() == 0
+    bench.looks.tick()
+    assert bench.runner.begun == [WEB, WEB]
+    ((_, *first), (_, *second)) = [run[:3] for run in bench.runner.runs]
+    assert first == second == ["/plugins/web", {"PORT": "1"}]
+    return bench
+
+
+FIRST, SECOND = 0, 1  # of the two looks under way
+
+
+@pytest.mark.parametrize("passes", [FIRST, SECOND])
+def test_the_first_of_two_looks_that_passes_decides(passes: int) -> None:
+    bench = slow_bench()
+    bench.runner.end(WEB, OK, passes)
+    assert bench.done == [(WEB, OK)] and bench.failed == [], "what is only slow is no flake"
+    assert bench.runner.cancelled == [WEB] and bench.looks.pending == 0
+    assert bench.looks.pause() is None
+
+
+@pytest.mark.parametrize("passes", [FIRST, SECOND])
+def test_a_failing_look_waits_for_the_one_beside_it(passes: int) -> None:
+    bench = slow_bench()
+    bench.runner.end(WEB, FAIL, 1 - passes)
+    assert bench.done == [] and bench.looks.pause() is None
+    bench.runner.end(WEB, OK)
+    if passes == FIRST:
+        assert bench.done == [(WEB, OK)] and bench.failed == []
+    else:
+        text = "fine (a first look failed: refused)"
+        assert bench.done == [(WEB, OK._replace(text=text))]
+        assert bench.failed == [(WEB, FAIL)]
+    assert bench.runner.begun == [WEB, WEB] and bench.runner.cancelled == []
+
+
+@pytest.mark.parametrize("ends", [FIRST, SECOND])
+def test_two_looks_beside_each_other_that_fail_are_a_failing_result(ends: int) -> None:
+    bench = slow_bench()
+    bench.runner.end(WEB, FAIL, ends)
+    time.sleep(0.11)
+    bench.looks.tick()
+    assert bench.done == [] and bench.runner.begun == [WEB, WEB]
+    bench.runner.end(WEB, TIMEOUT)
+    assert bench.done == [(WEB, TIMEOUT)] and bench.looks.pause() is None
+    assert bench.failed == [(WEB, FAIL if ends == FIRST else TIMEOUT)], (
+        "only the first look is told"
+    )
+
+
+def test_two_looks_that_fail_at_the_same_moment_are_one_sample() -> None:
+    """A restart of the target resets both connections at once."""
+    for last, concluded in (
+        (OK, OK._replace(text="fine (a first look failed: refused)")),
+        (FAIL, FAIL),
+    ):
+        bench = slow_bench()
+        bench.runner.end(WEB, FAIL)
+        bench.runner.end(WEB, FAIL)
+        assert bench.done == []
+        bench.wait()
+        assert bench.runner.begun == [WEB, WEB, WEB]
+        bench.runner.end(WEB, last)
+        assert bench.done == [(WEB, concluded)]
+
+
+@pytest.mark.parametrize(
+    ("looks_end", "concluded"),
+    [
+        ([(SECOND, UNKNOWN), (FIRST, OK)], OK),
+        ([(FIRST, UNKNOWN), (FIRST, OK)], OK),
+        ([(FIRST, UNKNOWN), (FIRST, UNKNOWN)], UNKNOWN),
+        (
+            [(FIRST, UNKNOWN), (FIRST, FAIL)],
+            UNKNOWN._replace(text="no tool (a first look failed: refused)"),
+        ),
+        (
+            [(SECOND, UNKNOWN), (FIRST, FAIL)],
+            UNKNOWN._replace(text="no tool (a first look failed: refused)"),
+        ),
+        (
+            [(SECOND, FAIL), (FIRST, UNKNOWN)],
+            UNKNOWN._replace(text="no tool (a first look failed: refused)"),
+        ),
+    ],
+)
+def test_an_unknown_look_beside_another(
+    looks_end: list[tuple[int, Result]], concluded: Result
+) -> None:
+    bench = slow_bench()
+    for number, ended in looks_end:
+        assert bench.done == []
+        bench.runner.end(WEB, ended, number)
+    assert bench.done == [(WEB, concluded)]
+
+
+def test_no_look_beside_what_is_always_slow_or_has_an_open_incident() -> None:
+    never: list[dict[str, Any]] = [{"beside": lambda _: False}, {"again": lambda _: False}]
+    for options in never:
+        bench = Bench(**options)
+        bench.submit(WEB)
+        bench.runner.slow(WEB)
+        assert bench.slow == [] and bench.looks.pause() is None
+    bench = Bench(beside=lambda _: False)
+    bench.submit(WEB)
+    bench.runner.slow(WEB)
+    bench.runner.end(WEB, TIMEOUT)
+    assert bench.failed == [(WEB, TIMEOUT)], "and if it fails, it is as without that"
+    bench.looks.tick()
+    assert bench.runner.begun == [WEB]
+    bench.wait()
+    assert bench.runner.begun == [WEB, WEB]
+
+
+def test_a_look_beside_another_waits_for_room() -> None:
+    """If the first one fails meanwhile, the pause begins with its end, as without that."""
+    bench = Bench()
+    bench.submit(WEB)
+    bench.runner.has_room = False
+    bench.runner.slow(WEB)
+    bench.looks.tick()
+    assert bench.slow == [WEB] and bench.runner.begun == [WEB] and bench.looks.pause() is None
+    bench.runner.end(WEB, FAIL)
+    bench.runner.has_room = True
+    bench.looks.tick()
+    assert bench.runner.begun == [WEB], "not in the moment in which the first one failed"
+    bench.wait()
+    assert bench.runner.begun == [WEB, WEB]
+    bench.looks.tick()
+    assert bench.runner.begun == [WEB, WEB] and bench.looks.pause() is None
+
+
+def test_no_look_begins_beside_one_that_has_passed_meanwhile() -> None:
+    bench = Bench()
+    bench.submit(WEB)
+    bench.runner.slow(WEB)
+    bench.runner.end(WEB, OK)
+    bench.looks.tick()
+    assert bench.done == [(WEB, OK)] and bench.runner.begun == [WEB]
+    assert bench.runner.cancelled == []
+
+
+def test_a_second_look_that_failed_stands_at_the_limit() -> None:
+    bench = slow_bench(limit=0.3)
+    bench.runner.end(WEB, FAIL, SECOND)
+    bench.wait()
+    assert bench.done == [(WEB, FAIL)] and bench.runner.cancelled == [WEB]
+
+
 @pytest.mark.parametrize(
     ("age", "flapping", "known"),
     [(20.0, 0, True), (179.0, 0, True), (200.0, 0, False), (20.0, 7, False)],
@@ -198,5 +376,7 @@ def test_a_daemon_goes_by_what_its_checker_has_found_lately(
         now = store.clock.now()
         held = Incident(("a",), WEB, now - 60.0, flapping=flapping)
         over = Incident(("b",), SSH, now - 60.0, closed=now - 30.0)
-        store.save(Save(NodeMemory(finished=now - age), incidents=(held, over)))
-        assert facts._open_tests(store) == (frozenset([WEB]) if known else frozenset())
+        store.save(Save(NodeMemory(finished=now - age, slow=(SSH,)), incidents=(held, over)))
+        view = facts._checker_view(store)
+        assert view.open == (frozenset([WEB]) if known else frozenset())
+        assert view.slow == frozenset([SSH]), "that holds however long ago it was"

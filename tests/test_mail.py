@@ -7,6 +7,7 @@ import email
 import email.policy
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -704,7 +705,14 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
     monkeypatch: pytest.MonkeyPatch, keys: tuple[bytes, ...] | None, secret: bytes
 ) -> None:
     letters: dict[str, delivery.Letter] = {}
-    monkeypatch.setattr(delivery, "send", lambda given, **_: letters.update(given) or iter(()))
+    seconds: list[float] = []
+
+    def send(given: dict[str, delivery.Letter], *, patience: float) -> Iterator[None]:
+        letters.update(given)
+        seconds.append(patience)
+        return iter(())
+
+    monkeypatch.setattr(delivery, "send", send)
     settings = SimpleNamespace(sender="dmonitor", sendmail="/bin/false")
     round_driver = driver.Driver.__new__(driver.Driver)
     facts = {
@@ -712,6 +720,7 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
         "_store": SimpleNamespace(clock=SimpleNamespace(to_wall=lambda: BEGAN - 1000.0)),
         "_name": "oslo",
         "_clock": SimpleNamespace(elapsed=lambda: 5.0),
+        "_woken": False,
     }
     for name, fact in facts.items():
         setattr(round_driver, name, fact)
@@ -729,3 +738,6 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
     since = datetime.datetime.fromtimestamp(BEGAN + 9000.0, datetime.UTC).astimezone()
     first, _ = hook_facts["DMONITOR_SINCE"].split("\n")
     assert first == since.isoformat(timespec="seconds")
+    round_driver._woken = True  # the next round waits for it
+    round_driver._start(effects.HandOver(mails, (again,)))
+    assert seconds == [49.0, 22.0]

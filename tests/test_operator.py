@@ -379,7 +379,7 @@ def test_a_web_server_that_may_pass_reads_the_page_and_nothing_else(three: list[
         three[0].state.chmod(0o750)
 
         def is_readable(path: Path) -> bool:
-            read = ["cat", str(path)] if path.is_file() else ["ls", str(path)]
+            read = ["ls", str(path)] if path.is_dir() else ["cat", str(path)]
             return not subprocess.run(
                 read, user=web_server, group=web_server, extra_groups=(), capture_output=True
             ).returncode

@@ -760,6 +760,7 @@ def test_this_node_is_recognised_when_it_is_only_asked(fakes: Fakes) -> None:
 class FakeFacts:
     def __init__(self, statement: Statement = STATEMENT) -> None:
         self.stated = statement
+        self.wakes = 0
 
     def tests(self) -> list[Test]:
         return [SSH]
@@ -775,6 +776,9 @@ class FakeFacts:
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         return INCIDENTS.get(incident_id), NOW
+
+    def wake(self) -> None:
+        self.wakes += 1
 
 
 @dataclasses.dataclass
@@ -795,7 +799,7 @@ def daemon(fakes: Fakes) -> Iterator[tuple[server.Server, FakeFacts, selectors.B
     listener = socket.create_server((ADDRESSES[0], fakes.port))
     listener.setblocking(False)
     selector, facts = selectors.DefaultSelector(), FakeFacts()
-    made = server.Server(selector, [listener], facts, 5, FakeAccess())
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(), facts.wake)
     yield made, facts, selector
     made.close()
     selector.close()
@@ -1307,7 +1311,7 @@ def keyed(
         done(test, Result(Outcome.FAIL, "seen"))
 
     monkeypatch.setattr(facts, "run", run)
-    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)))
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)), facts.wake)
 
     def note(_: str, event: str, **told: object) -> None:
         noted.setdefault(event, []).append(str(told.get("reason")))

@@ -53,8 +53,8 @@ class Clock:
     def elapsed(self) -> float:
         return self.at - self.began
 
-    def minute(self) -> int:
-        return MINUTE
+    def minute(self, at: float) -> int:
+        return MINUTE + int((at - NOW) // 60)
 
     def text(self, at: float) -> str:
         return f"second {at - NOW:.0f}"
@@ -81,7 +81,9 @@ class Played:
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
+    woken: list[frozenset[str]] = dataclasses.field(default_factory=list)
     all_taken: bool = True
+    end: effects.RoundEnd = dataclasses.field(default_factory=lambda: effects.RoundEnd(False))
 
     def note_mails(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         told = {}
@@ -166,13 +168,13 @@ DOWN, UP = (Outcome.FAIL, Outcome.FAIL), (Outcome.OK, Outcome.OK)
 
 
 def judge(
-    seen: tuple[Outcome, Outcome] | None, open_tests: frozenset[Test]
+    seen: tuple[Outcome, Outcome] | None, open_tests: frozenset[Test], seconds: float
 ) -> tuple[dict[Test, Judgement], frozenset[Test]]:
     """Return the judgement of the test, if we have it, and the tests about which the peer is asked."""
     if seen is None:
         return {}, frozenset()
     own_answer, answer = (
-        Answer(Node(name, name), f"id-{name}", Result(outcome))
+        Answer(Node(name, name), f"id-{name}", Result(outcome, "", seconds))
         for name, outcome in zip(("me", "peer"), seen, strict=True)
     )
     is_open = TEST in open_tests
@@ -198,12 +200,16 @@ def play(
     test_states: Mapping[Test, TestState] | None = None,
     flakes: Mapping[Test, Result] | None = None,
     said: Mapping[str, Sequence[Silence]] | None = None,
+    seconds: float = 0.0,
     sleeps_in: str = "",
+    woken: bool = False,
+    judged_too: Mapping[Test, tuple[Outcome, Outcome]] | None = None,
     **settings: Any,
 ) -> Played:
     """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
 
-    The machine sleeps for an hour in the first effect of the kind `sleeps_in`.
+    Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
+    `sleeps_in`.
     """
     round_clock, played = clock or Clock(), Played()
     heard_at = heard if callable(heard) else lambda _: heard
@@ -224,13 +230,15 @@ def play(
         "once": True,
     }
     ids = itertools.chain(["new"], (f"new{number}" for number in itertools.count(2)))
-    script = round.run_round(
-        effects.RoundConfig(**{**facts, **settings}),
-        memory,
-        round_clock,
-        lambda _, event, /, **facts: played.notes.append((event, facts)),
-        lambda: next(ids),
-    )
+    config = effects.RoundConfig(**{**facts, **settings})
+
+    def note(_: str, event: str, /, **facts: object) -> None:
+        played.notes.append((event, facts))
+
+    if woken:
+        script = round.run_woken(config, memory, round_clock, note)
+    else:
+        script = round.run_round(config, memory, round_clock, note, lambda: next(ids))
     handing_over: effects.HandOver | None = None
     outcomes: list[tuple[str, bool]] = []
     answer: Any = None
@@ -238,7 +246,8 @@ def play(
         try:
             effect = script.send(answer)
         except StopIteration as end:
-            played.all_taken = end.value
+            played.end = end.value
+            played.all_taken = played.end.completed
             return played
         answer = None
         if not isinstance(effect, effects.Rehearse | effects.Complain):
@@ -251,7 +260,9 @@ def play(
                 played.complaints.append(text)
             case effects.Observe():
                 played.observed = effect
-                judgements, asked = judge(seen, effect.open)
+                judgements, asked = judge(seen, effect.open, seconds)
+                for test, seen_too in (judged_too or {}).items():
+                    (judgements[test],) = judge(seen_too, frozenset(), seconds)[0].values()
                 greeted = [*contacts(heard_at(round_clock.at), peers), *contacts_too]
                 me = Node("me", "me")
                 answer = effects.Observation(me, judgements, greeted, asked, flakes or {})
@@ -267,6 +278,8 @@ def play(
                 answer = outcomes.pop(0)
             case effects.Wait(seconds):
                 round_clock.at += seconds
+            case effects.Wake(node_ids):
+                played.woken.append(node_ids)
             case effects.Greet():
                 played.greeted.append(round_clock.at)
                 answer = contacts(heard_at(round_clock.at), peers)
@@ -329,13 +342,13 @@ def test_what_was_taken_in_a_sleep_is_stored_and_counts_for_no_refusal() -> None
 
 def test_a_round_that_stays_greets_nobody_after_a_sleep() -> None:
     def hears(at: float) -> Heard:
-        return [states("peer", *([known("new")] if at > 5.0 else []))]
+        return [states("a", *([known("other")] if at > 5.0 else []))]
 
-    awake = play(UP, once=False, heard=hears)
-    assert awake.greeted == [10.0, 20.0, 30.0] and awake.mails, "it stays, and tells what it hears"
-    waited = play(UP, once=False, heard=hears, sleeps_in="Wait")
-    assert slept(waited) and waited.greeted == [] and waited.mails == []
-    greeted = play(UP, once=False, heard=hears, sleeps_in="Greet")
+    awake = play(DOWN, once=False, heard=hears)
+    assert awake.greeted == [10.0, 20.0, 30.0] and "incident-heard" in awake.events()
+    waited = play(DOWN, once=False, heard=hears, sleeps_in="Wait")
+    assert slept(waited) and waited.greeted == []
+    greeted = play(DOWN, once=False, heard=hears, sleeps_in="Greet")
     assert slept(greeted) and greeted.greeted == [10.0] and greeted.mails == []
     assert "incident-heard" not in greeted.events(), "a statement of an hour ago"
 
@@ -377,6 +390,21 @@ def test_a_quiet_round() -> None:
     assert quiet.node_memory().nodes == digest.digest(
         ["me me", "peer peer", "z z"]
     ) and quiet.node_memory().addresses == digest.digest([ONE])
+
+
+def test_what_passes_slowly_is_remembered_for_the_next_round() -> None:
+    assert play(UP).node_memory().slow == ()
+    slow = play(UP, seconds=4.1)
+    assert slow.observed and slow.observed.slow == frozenset()
+    assert slow.node_memory().slow == (TEST,)
+    stored = codec.write(effects.NodeMemory, slow.node_memory())
+    remembered = codec.read(effects.NodeMemory, stored, trusted=True)
+    again = play(UP, remembered=remembered, seconds=5.0)
+    assert again.observed and again.observed.slow == frozenset([TEST])
+    assert again.node_memory().slow == (TEST,)
+    for seen, seconds in ((UP, 3.9), (DOWN, 10.0), ((Outcome.UNKNOWN, Outcome.OK), 10.0)):
+        assert play(seen, remembered=remembered, seconds=seconds).node_memory().slow == ()
+    assert play(None, remembered=remembered).node_memory().slow == ()
 
 
 def test_flakes_are_logged_and_counted_and_change_nothing() -> None:
@@ -797,10 +825,124 @@ def test_once_is_once() -> None:
     assert "Wait" not in play(DOWN, heard=[states("a")]).steps
 
 
-def test_the_first_node_stays_and_greets_every_ten_seconds() -> None:
+def test_the_node_that_would_speak_stays_and_greets_nobody() -> None:
     stayed = play(UP, heard=[states("peer")], once=False)
-    assert stayed.greeted == [10.0, 20.0, 30.0] and stayed.mails == []
-    assert stayed.node_memory().finished == NOW + 30.0
+    assert stayed.end.stays and stayed.greeted == [] and stayed.mails == []
+    assert not play(UP, heard=[states("peer")], once=True).end.stays
+    assert not play(UP, heard=[states("a")], once=False).end.stays, "another node would speak"
+    assert not play(UP, peers=0, once=False).end.stays, "nobody can wake it"
+
+
+def test_who_is_woken_tells_what_it_hears_and_tests_nothing() -> None:
+    told = play(None, heard=[states("peer", known("i"))], woken=True, tests=frozenset([TEST]))
+    assert told.mails == [{ONE: [(ALERT, "i")]}] and told.incident("i").alert == "me"
+    assert told.observed and told.observed.open == frozenset() and told.rehearsed == []
+    first = told.steps.index("HandOver")
+    assert told.steps[:first] == ["Observe", "Save"], "what was heard is stored before it is told"
+    stored = [save.node for save in told.saves if save.node]
+    assert stored == [node_memory()], "it is no round of its own"
+    nothing = play(None, heard=[states("peer")], woken=True, tests=frozenset([TEST]))
+    assert "HandOver" not in nothing.steps and nothing.end.completed
+
+
+def test_who_is_woken_does_not_stay_for_what_another_one_is_to_tell() -> None:
+    """Its next round may be due in a moment. The other one is woken, and it greets nobody again."""
+    peer = states("a", known("i"), wakes=True)
+    woken = play(None, heard=[peer], woken=True, once=False, tests=frozenset([TEST]))
+    assert woken.woken == [frozenset({"id-a"})]
+    assert woken.greeted == [] and "Wait" not in woken.steps
+
+
+def test_who_is_woken_after_a_sleep_tells_nothing() -> None:
+    heard = [states("peer", known("i"))]
+    round_of_sleep = play(None, heard=heard, woken=True, sleeps_in="Observe")
+    assert slept(round_of_sleep) and round_of_sleep.mails == []
+
+
+def test_who_holds_something_untold_wakes_the_speaker_with_each_greeting() -> None:
+    held = play(DOWN, once=False, heard=[states("a", wakes=True)])
+    assert held.woken == [frozenset({"id-a"})] * 4
+    first = held.steps.index("Wake")
+    assert "Save" in held.steps[:first], "what the speaker is to hear is stored before"
+    assert held.steps[first + 1 : first + 4] == ["Wait", "Greet", "Wake"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"heard": [states("a")]}, "a node with an earlier version does not know the word"),
+        ({"heard": [states("peer", wakes=True)]}, "this node is the speaker"),
+        ({"heard": [states("a", wakes=True)], "silences": (QUIET,)}, "it may not be told"),
+        (
+            {
+                "heard": [states("a", known("i", alert="a"), wakes=True)],
+                "incidents": [known("i", alert="a")],
+            },
+            "it is told",
+        ),
+    ],
+)
+def test_nobody_is_woken_without_need(facts: dict[str, Any], why: str) -> None:
+    assert play(DOWN, once=False, **facts).woken == [], why
+
+
+@pytest.mark.parametrize(
+    ("nodes", "living", "place"),
+    [
+        (("me", "peer", "z"), ("peer", "z"), 0.0),
+        (("peer", "me", "z"), ("peer", "z"), 20.0),
+        (("peer", "z", "me"), ("peer", "z"), 40.0),
+        (("peer", "z", "me"), ("z",), 30.0),
+        (("peer", "z", "me"), (), 0.0),
+        (("peer", "z"), ("peer", "z"), 0.0),
+    ],
+)
+def test_the_living_nodes_take_turns(
+    nodes: tuple[str, ...], living: tuple[str, ...], place: float
+) -> None:
+    """A node that is not in its own nodes.txt does not wait."""
+    ended = play(
+        UP,
+        heard=[states(name) for name in living],
+        contacts_too=[
+            Contact(Node(name, name), reason="gone")
+            for name in nodes
+            if name != "me" and name not in living
+        ],
+        peers=len(living),
+        nodes=tuple(Node(name, name) for name in nodes),
+    ).end
+    assert ended.place == place
+
+
+def test_a_stale_node_takes_no_turn() -> None:
+    heard = [states("peer", finished=NOW - 500.0), states("z")]
+    assert play(UP, heard=heard).end.place == 0.0
+    order = tuple(Node(name, name) for name in ("peer", "z", "me"))
+    assert play(UP, heard=heard, nodes=order).end.place == 30.0
+
+
+def test_a_round_counts_from_when_cron_started_it() -> None:
+    """Its interval must not change with its place."""
+    began = NOW + Clock.at
+    assert play(UP, heard=[states("a")], waited=40.0).node_memory().begins[-1] == began - 40.0
+
+
+def test_a_speaker_that_this_round_has_found_dead_is_not_waited_for() -> None:
+    """A peer greeted it a minute ago, and now a quorum cannot reach it."""
+    relayed = NodeStatus("a", "id-a", NOW - 60.0, finished=NOW - 70.0, speaks=True)
+    peer = states("peer")._replace(heard=(relayed, NodeStatus("me", "id-me", NOW - 20.0)))
+    facts: dict[str, Any] = {
+        "heard": [peer],
+        "contacts_too": [Contact(Node("a", "a"), reason="gone")],
+        "tests": frozenset([TEST, node_test("a")]),
+        "peers": 1,
+    }
+    waits = play(DOWN, **facts)
+    assert waits.mails == [] and "a speaks" in str(waits.notes)
+    tells = play(DOWN, judged_too={node_test("a"): DOWN}, **facts)
+    assert (ALERT, "new") in tells.mails[0][ONE]
+    assert "a is DOWN" in str(tells.notes)
 
 
 @pytest.mark.parametrize(
@@ -818,25 +960,19 @@ def test_the_first_node_stays_and_greets_every_ten_seconds() -> None:
             "what is silenced is not to be told",
         ),
         (UP, {"peers": 0}, "there is nobody to wait for"),
-        (
-            UP,
-            {"heard": [states("peer")], "clock": Clock(36.1)},
-            "no greeting begins after second 36",
-        ),
+        (UP, {"heard": [states("peer")]}, "peers wake it if they find something"),
     ],
 )
 def test_who_does_not_stay(seen: tuple[Outcome, Outcome], facts: dict[str, Any], why: str) -> None:
     assert play(seen, once=False, **facts).greeted == [], why
 
 
-def test_no_greeting_begins_after_second_36() -> None:
-    assert play(UP, heard=[states("peer")], once=False, clock=Clock(36.0)).greeted == [36.0]
-    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.0)).greeted == [
-        16.0,
-        26.0,
-        36.0,
-    ]
-    assert play(UP, heard=[states("peer")], once=False, clock=Clock(16.1)).greeted == [16.1, 26.1]
+@pytest.mark.parametrize(
+    ("second", "greeted"),
+    [(36.0, [36.0]), (36.1, []), (16.0, [16.0, 26.0, 36.0]), (16.1, [16.1, 26.1])],
+)
+def test_no_greeting_begins_after_second_36(second: float, greeted: list[float]) -> None:
+    assert play(DOWN, heard=[states("a")], once=False, clock=Clock(second)).greeted == greeted
 
 
 def test_who_holds_something_untold_stays_until_it_is_told() -> None:
@@ -849,21 +985,8 @@ def test_who_holds_something_untold_stays_until_it_is_told() -> None:
     assert stayed.greeted == [10.0, 20.0] and stayed.mails == [] and stayed.incident().alert == "a"
 
 
-def test_what_the_others_find_is_told_in_the_same_round() -> None:
-    stayed = play(
-        UP, once=False, heard=lambda at: [states("peer", *([known("i")] if at > 15.0 else []))]
-    )
-    assert stayed.mails == [{ONE: [(ALERT, "i")]}] and stayed.incident("i").alert == "me"
-    first = stayed.steps.index("HandOver")
-    assert stayed.steps[first - 2 : first] == ["Greet", "Save"], (
-        "what was heard is stored before it is told"
-    )
-    assert stayed.greeted == [10.0, 20.0, 30.0]
-
-
 @pytest.mark.parametrize(
-    ("second", "greeted", "mailed"),
-    [(9.0, [10.0, 20.0, 30.0], True), (21.0, [21.0, 31.0], False), (37.0, [], True)],
+    ("second", "greeted", "mailed"), [(9.0, [], True), (21.0, [21.0], False), (37.0, [], True)]
 )
 def test_who_was_slow_to_see_greets_again_before_it_tells(
     second: float, greeted: list[float], mailed: bool
@@ -898,13 +1021,19 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
 ) -> None:
     """One address took the alert, another refused it; 10 s later a peer has seen the end of it."""
     monkeypatch.setattr(telling, "LETTER_INTERVAL", 0.0)
+    other = Test("www.example.com", "other")  # only the first node has to tell it: this one waits
+
+    def hears(at: float) -> Heard:
+        closed = [known("new", closed=NOW + 12.0, alert="me")] if at > 15.0 else []
+        return [states("a", *closed)._replace(tests=frozenset([other]))]
+
     early = play(
         DOWN,
         once=False,
         addresses=(ONE, TWO),
-        heard=lambda at: [
-            states("peer", *([known("new", closed=NOW + 12.0, alert="me")] if at > 15.0 else []))
-        ],
+        tests=frozenset([TEST, other]),
+        incidents=[known("other", test=other, held=NOW)],
+        heard=hears,
         mta=lambda to: to == ONE,
     )
     assert early.mails == [
@@ -1327,3 +1456,36 @@ def test_a_recovery_is_not_told_while_this_round_sees_it_down() -> None:
     assert later.mails == [{ONE: [(RECOVERY, "i"), (ALERT, "new")]}]
     up = play(UP, incidents=[ours], heard=[states("peer", closed)])
     assert up.mails == [{ONE: [(RECOVERY, "i")]}]
+
+
+@pytest.mark.parametrize(("age", "mails"), [(30.0, [{ONE: [(ALERT, "i")]}]), (150.0, [])])
+def test_what_a_peer_that_was_away_saw_fail_is_asked_about_before_it_is_told(
+    age: float, mails: list[object]
+) -> None:
+    """This round's looks know nothing of it, and the test may have been well for minutes."""
+    incident = known("i", seen=NOW - age)
+    heard = play(UP, heard=[states("peer", incident)])
+    assert "incident-heard" in heard.events() and heard.mails == mails
+    if not mails:
+        later = play(DOWN, incidents=[heard.incident("i")._replace(held=NOW - 60.0)])
+        assert later.mails == [{ONE: [(ALERT, "i")]}], "the next round tells it"
+
+
+def test_who_is_woken_does_not_tell_old_news_that_it_has_not_asked_about() -> None:
+    """A wake after the round that heard it must not pass for the next round, which asks."""
+    incident = known("i", seen=NOW - 150.0)
+    remembered = node_memory()
+    last_round = remembered.begins[-1]
+    for held, mails in ((last_round + 5.0, []), (last_round - 5.0, [{ONE: [(ALERT, "i")]}])):
+        ours = [incident._replace(held=held)]
+        woken = play(None, incidents=ours, woken=True, tests=frozenset([TEST]))
+        assert woken.observed and woken.mails == mails
+
+
+def test_who_is_woken_and_cannot_store_lets_another_one_tell() -> None:
+    """It finds that out although it has heard nothing new, as a round does."""
+    facts: dict[str, Any] = {"incidents": [known("i")], "woken": True, "said": {"peer": ()}}
+    facts["tests"] = frozenset([TEST])
+    told = play(None, heard=[states("peer")], **facts)
+    assert told.mails == [{ONE: [(ALERT, "i")]}]
+    assert play(None, heard=[states("peer")], stored=False, **facts).mails == []

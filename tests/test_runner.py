@@ -173,7 +173,7 @@ def test_a_plugin_that_slept_over_its_limit_is_no_failing_vote(
             assert bench.results[name].outcome is Outcome.UNKNOWN, bench.results[name]
             assert "slept" in bench.results[name].text
             assert bench.results[name].duration > LIMIT
-        assert not strays()
+        wait_until(lambda: not strays(), 1.0)
         bench.submit("hangs")
         bench.loop()
         assert bench.results["hangs"].outcome is Outcome.TIMEOUT, "awake again"
@@ -208,6 +208,76 @@ def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> Non
     bench.submit("quick")
     bench.loop()
     assert bench.results["quick"].outcome is Outcome.OK
+
+
+def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time counts from its start: it may have waited for room before."""
+    monkeypatch.setattr(result, "SLOW_LOOK", 0.4)
+    bench = Bench(tmp_path, concurrency=1)
+    told: list[tuple[str, float]] = []
+    began = time.monotonic()
+
+    def slow(test: Test) -> None:
+        assert test.name not in bench.results
+        told.append((test.name, time.monotonic() - began))
+
+    try:
+        wanted: list[Wanted] = []
+        for name, code in (("quick", "sleep 0.3; echo OK"), ("late", "sleep 1.2; echo OK")):
+            bench.write(name, code)
+            wanted.append((Test("h", name), f"{tmp_path}/check_{name}", {}))
+        bench.runner.submit_all(wanted, bench._done, slow)
+        bench.loop()
+        assert {each.outcome for each in bench.results.values()} == {Outcome.OK}
+        ((name, seconds),) = told
+        assert name == "late" and 0.7 <= seconds < 1.2
+    finally:
+        bench.runner.close()
+        bench.selector.close()
+
+
+def test_what_is_cancelled_is_ended_and_nobody_is_told(tmp_path: Path) -> None:
+    """Also if it has not begun. It leaves nothing, and its place is free for others."""
+    bench = Bench(tmp_path, concurrency=1)
+    try:
+        bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
+        bench.write("waits", f"echo >{tmp_path}/begun; echo OK")
+        bench.write("other", "echo OK")
+        bench.submit("hangs", "hangs", "waits", "other")
+        wait_until(lambda: len(strays()) == 2, 1.0)
+        began = time.monotonic()
+        for name in ("waits", "hangs"):  # the first one must not begin meanwhile
+            bench.runner.cancel(Test("www.example.com", name))
+        assert bench.runner.pending == 1
+        bench.loop()
+        assert time.monotonic() - began < 1 < LIMIT
+        assert list(bench.results) == ["other"] and not (tmp_path / "begun").exists()
+        wait_until(lambda: not strays(), 1.0)
+    finally:
+        bench.runner.close()
+        bench.selector.close()
+
+
+def test_a_result_that_is_there_already_is_cancelled_as_well(bench: Bench) -> None:
+    bench.write("one", "echo OK")
+    bench.write("two", "echo OK")
+
+    def done(test: Test, got: Result) -> None:
+        bench._done(test, got)
+        for name in ("one", "two"):
+            bench.runner.cancel(Test("www.example.com", name))
+
+    for name in ("one", "two"):
+        path = f"{bench.plugins}/check_{name}"
+        bench.runner.submit(Test("www.example.com", name), path, {}, done)
+    time.sleep(0.5)
+    bench.loop()
+    assert len(bench.results) == 1, "the one that was read first"
+    bench.submit("one")
+    bench.loop()
+    assert bench.results["one"].outcome is Outcome.OK
 
 
 def test_what_the_program_left_to_be_collected_does_no_harm(

@@ -31,6 +31,12 @@ def wait(seconds: float) -> None:
         time.sleep(min(left, LONGEST_WAIT))
 
 
+def wait_idle(seconds: float) -> None:
+    """Return in `seconds`, or later if the machine sleeps meanwhile, without waking in between."""
+    if seconds > 0:
+        time.sleep(seconds)
+
+
 class Stopwatch:
     """Measures how long something takes, also on a machine whose clocks are stopped meanwhile."""
 

@@ -31,6 +31,8 @@ class Settings(NamedTuple):
     flapping: bool = True  # whether a test that flaps gets fewer mails
     remind: float = 0.0  # seconds between reminders; 0 means none
     name: str = ""  # of this node's line in nodes.txt; "" means it is recognised by its addresses
+    # Seconds after cron's start at which a round begins; None: the nodes take turns (R10).
+    offset: float | None = None
 
 
 _Value = int | float | str | tuple[str, ...]
@@ -135,6 +137,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "from": ("sender", _mail_address),
     "sendmail": ("sendmail", _absolute_path),
     "concurrency": ("concurrency", whole_number(1, 10_000)),
+    "offset": ("offset", whole_number(0, 59)),
     "name": ("name", _node_name),
     "flapping": ("flapping", _switch),
     "remind": ("remind", _reminder),

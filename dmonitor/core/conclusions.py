@@ -13,6 +13,7 @@ from dmonitor.core.incident import (
     advance,
     confirm_down,
     flap,
+    last_known,
     name_minute,
     open_incident,
     overtake,
@@ -130,13 +131,17 @@ class Conclusions:
 
     def _open(self, confirming: Confirming, judgement: Judgement) -> Incident:
         """Return an incident that opens now, named by a minute that no earlier one has."""
-        taken = self._ledger.minutes(confirming.test)
+        clock = self._situation.clock
+        earlier = self._ledger.all_of(confirming.test)
+        taken = [incident.minute for incident in earlier]
+        ends = [last_known(incident) for incident in earlier]
+        ended = [clock.minute(at) for at in ends if at is not None]
         return open_incident(
             confirming,
             judgement,
             now=self._now,
             fresh_id=self._fresh_id(),
-            minute=name_minute(self._situation.clock.minute(), taken),
+            minute=name_minute(clock.minute(self._now), taken, ended),
         )
 
     def _is_over_elsewhere(self, incident: Incident) -> bool:

@@ -67,6 +67,8 @@ class NodeMemory(NamedTuple):
     quiet: tuple[model.Quiet, ...] = ()
     # The flakes of each test that had one, in the order of the tests.
     flakes: tuple[model.Flake, ...] = ()
+    # The tests that passed in its last round and took longer than result.SLOW_LOOK.
+    slow: tuple[Test, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -108,6 +110,7 @@ class NodeMemory(NamedTuple):
             quorum=self.quorum,
             confirm=self.confirm,
             up=up,
+            wakes=True,
         )
 
 
@@ -170,6 +173,8 @@ class RoundConfig(NamedTuple):
     remind: float = 0.0
     # The option --once: greet the peers once, and do not stay for what they find.
     once: bool = False
+    # How many seconds this round has waited for its place before it began (R10).
+    waited: float = 0.0
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -189,6 +194,8 @@ class Observe(NamedTuple):
     quorum: int
     # What no peer can make it larger than: the number of sites.
     sites: int = 100
+    # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
+    slow: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):
@@ -206,6 +213,15 @@ class Greet(NamedTuple):
 
     # The incidents that are known here, as in Observe.
     incidents: tuple[Incident, ...]
+
+
+class Wake(NamedTuple):
+    """Have peers look now, because this node holds something that they are to tell (R5).
+
+    A wake may be lost, and nothing depends on it but when they look. Sent back: None.
+    """
+
+    node_ids: frozenset[str]
 
 
 class Save(NamedTuple):
@@ -255,7 +271,7 @@ class Complain(NamedTuple):
     text: str
 
 
-Effect = Observe | Rehearse | Greet | Save | HandOver | Wait | Complain
+Effect = Observe | Rehearse | Greet | Wake | Save | HandOver | Wait | Complain
 
 
 class Observation(NamedTuple):
@@ -272,6 +288,16 @@ class Observation(NamedTuple):
     flakes: Mapping[Test, model.Result] = MappingProxyType({})
 
 
+class RoundEnd(NamedTuple):
+    """What a round leaves to the process that ran it."""
+
+    completed: bool  # it has not slept, and every mail that it tried was taken
+    stays: bool = False  # this node would speak, so it stays to be woken (R5)
+    # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
+    place: float | None = None
+    interval: int = 1  # minutes from one round of this node to the next
+
+
 class RoundClock(Protocol):
     """The clocks of a round."""
 
@@ -283,8 +309,8 @@ class RoundClock(Protocol):
         """Return the seconds since this round began."""
         ...
 
-    def minute(self) -> int:
-        """Return the minutes since the epoch, by the wall clock."""
+    def minute(self, at: float, /) -> int:
+        """Return the minutes from the epoch to a time of this node's clock, by the wall clock."""
         ...
 
     def text(self, at: float, /) -> str:

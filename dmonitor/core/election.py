@@ -8,7 +8,7 @@ clause removes a run in which a mail was doubled or lost; doc/design.md tells of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -36,6 +36,7 @@ class Candidate(NamedTuple):
     hears_me: bool = False  # it greeted this node in its last round
     relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
     closed_ids: frozenset[str] = frozenset()  # of the incidents that it lists as over
+    is_down: bool = False  # this round has concluded that it is DOWN
 
 
 def interval(begins: Sequence[float]) -> int:
@@ -75,8 +76,13 @@ def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
     return not status.stores, status.refused, status.interval, status.name, status.node_id
 
 
-def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidate]:
-    """Return the peers that made the `statements` of this round, and those that they greeted."""
+def candidates(
+    me: NodeStatus, statements: Iterable[Statement], down: Collection[str] = ()
+) -> list[Candidate]:
+    """Return the peers that made the `statements` of this round, and those that they greeted.
+
+    `down` are the names of the nodes that this round has concluded to be DOWN.
+    """
     by_id: dict[str, Candidate] = {}
     relayed: list[Candidate] = []
     for statement in statements:
@@ -85,7 +91,8 @@ def candidates(me: NodeStatus, statements: Iterable[Statement]) -> list[Candidat
         # It says so until it has finished its next round.
         relayed_for = living_limit(statement.status)
         for status in statement.heard:
-            relayed.append(Candidate(status, relayed_for=relayed_for))
+            is_down = status.name in down
+            relayed.append(Candidate(status, relayed_for=relayed_for, is_down=is_down))
     # A peer speaks for itself; of the others the latest word counts.
     relayed.sort(key=lambda candidate: candidate.status.at, reverse=True)
     for candidate in relayed:
@@ -180,6 +187,8 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
         return why_silent
     if not peer.greeted and now - peer.status.at > peer.relayed_for:
         return "not reached"
+    if peer.is_down:
+        return "is DOWN"
     if incident is None:
         return ""
     return _why_not_for(incident, peer, now)

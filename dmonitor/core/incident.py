@@ -68,15 +68,27 @@ def open_incident(
     )
 
 
-def name_minute(minute: int, taken: Collection[int]) -> int:
+def name_minute(minute: int, taken: Collection[int], ended: Collection[int] = ()) -> int:
     """Return the minute by which all nodes name an incident that opens in `minute` (R5).
 
     Two nodes that have not heard of each other open it in different minutes, and yet their mails
     must have the same Message-ID. So it is the first one of its window that is not `taken` by an
-    earlier incident of the test: a mail of another incident must never look like a double.
+    earlier incident of the test: a mail of another incident must never look like a double. If an
+    earlier one `ended` in this window, a node may have opened it there, and mailed it by the name
+    that it had before it was united with an older one.
     """
     first = minute - minute % MINUTES_WINDOW
+    if any(end >= first for end in ended):
+        first += 1
     return max([first - 1, *taken]) + 1
+
+
+def last_known(incident: Incident) -> float | None:
+    """Return when an incident that is over was open last, as far as this node knows; or None."""
+    at = incident.closed
+    if at is None or incident.overtaken:
+        at = incident.seen
+    return None if at == float("-inf") else at
 
 
 # While it is open, and when it closes.

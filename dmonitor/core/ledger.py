@@ -58,10 +58,9 @@ class Ledger:
         """Return the open incident of `test`, or its open flapping."""
         return self._open.get((test, flapping))
 
-    def minutes(self, test: Test) -> Collection[int]:
-        """Return the minutes by which the incidents of `test` are named."""
-        ids = self._ids_by_test.get(test, ())
-        return {self._by_id[incident_id].minute for incident_id in ids}
+    def all_of(self, test: Test) -> list[Incident]:
+        """Return the incidents of `test`, each once."""
+        return self.find(sorted(self._ids_by_test.get(test, ())))
 
     def put(self, incident: Incident) -> None:
         """Keep `incident` in place of all incidents that it shares an id with."""

@@ -355,6 +355,7 @@ class NodeStatus(NamedTuple):
     quorum: Setting = 0
     confirm: Setting = 0
     up: float = float("inf")  # seconds since its machine was started; inf: it does not say
+    wakes: bool = False  # it knows what a wake is
 
 
 class Statement(NamedTuple):

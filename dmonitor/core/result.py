@@ -7,12 +7,14 @@ the plugin and greeting the peer are done elsewhere.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election
-from dmonitor.core.model import Contact, NodeStatus, Outcome, Result, Test
+from dmonitor.core.model import Contact, Judgement, NodeStatus, Outcome, Result, Test
 
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a first look that failed to the second look
+SLOW_LOOK = 4.0  # seconds that a first look may run before the second one begins beside it
 
 # A peer's checker is stale if its last round ended longer ago than both of these.
 STALE_SECONDS = 300.0
@@ -99,6 +101,21 @@ def of_two_looks(first: Result | None, last: Result) -> Result:
     last_text = names.printable(last.text, 120)
     first_text = names.printable(first.text or first.outcome.value, 90)
     return last._replace(text=f"{last_text} (a first look failed: {first_text})".lstrip())
+
+
+def slow_tests(judgements: Mapping[Test, Judgement]) -> tuple[Test, ...]:
+    """Return the tests whose plugins pass here, and took longer than SLOW_LOOK, in order.
+
+    In the next round nothing follows from that they are slow, because they may always be (R1).
+    """
+    slow = []
+    for test, judgement in judgements.items():
+        own_result = judgement.answers[0].result
+        if test.host == names.NODE or own_result is None:
+            continue
+        if own_result.outcome is Outcome.OK and own_result.duration > SLOW_LOOK:
+            slow.append(test)
+    return tuple(sorted(slow))
 
 
 def _outcome_without_statement(contact: Contact, own_node_id: str) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes
+from dmonitor.core import flakes, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -19,6 +19,7 @@ from dmonitor.core.effects import (
     Observe,
     RoundClock,
     RoundConfig,
+    RoundEnd,
     Save,
 )
 from dmonitor.core.model import Notification
@@ -28,18 +29,19 @@ from dmonitor.core.self_check import SelfCheck
 from dmonitor.core.situation import Situation
 from dmonitor.core.telling import Telling
 
-RoundScript = Generator[Effect, Any, bool]
+RoundScript = Generator[Effect, Any, RoundEnd]
 
 
 def run_round(
     config: RoundConfig, memory: Memory, clock: RoundClock, note: Note, fresh_id: Callable[[], str]
 ) -> RoundScript:
-    """Take one round; return whether it was completed and every mail that it tried was taken.
+    """Take one round.
 
     A round that slept is not completed. It stores no memory of itself, so that it does not count as
     finished.
     """
     situation = Situation(config, memory, clock, note)
+    situation.begin()
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
     outbox = Outbox(memory.outbox)
     telling = Telling(situation, outbox)
@@ -48,7 +50,11 @@ def run_round(
     # Observe and hear.
     open_before = situation.open_incidents()
     observation: Observation = yield Observe(
-        frozenset(open_before), tuple(situation.ledger), situation.quorum_before(), situation.sites
+        frozenset(open_before),
+        tuple(situation.ledger),
+        situation.quorum_before(),
+        situation.sites,
+        frozenset(memory.node.slow),
     )
     if situation.has_slept():
         return _end_slept(situation)
@@ -66,6 +72,8 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
+    slow = result.slow_tests(judgements)
+    situation.node_memory = situation.node_memory._replace(slow=slow)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
 
@@ -90,13 +98,49 @@ def run_round(
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
-    return telling.all_taken
+    return _end(situation, telling)
 
 
-def _end_slept(situation: Situation) -> bool:
+def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:
+    """Tell what the peers hold, because one of them has woken this node (R5).
+
+    It greets and tells as a round does, but once, and tests nothing. So it changes nothing of what
+    this node states of its rounds.
+    """
+    situation = Situation(config, memory, clock, note)
+    outbox = Outbox(memory.outbox)
+    telling = Telling(situation, outbox)
+    observation: Observation = yield Observe(
+        frozenset(), tuple(situation.ledger), situation.quorum_before(), situation.sites
+    )
+    if situation.has_slept():
+        return _end_slept(situation)
+    situation.recognise(observation)
+    situation.hear(observation.contacts)
+    renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
+    # Whether this can be stored decides who speaks, so its memory is stored as it is.
+    yield from situation.store(
+        Save(
+            node=memory.node if situation.holds_untold() else None,
+            outbox=tuple(recoveries),
+            settled=tuple(renewed),
+        )
+    )
+    yield from telling.run_once()
+    return _end(situation, telling)
+
+
+def _end(situation: Situation, telling: Telling) -> RoundEnd:
+    """Return what this round leaves: a node that would speak stays, if it has peers."""
+    stays = bool(situation.contacts) and not situation.config.once and situation.is_first()
+    interval = situation.status().interval
+    return RoundEnd(telling.all_taken, stays, situation.place(), interval)
+
+
+def _end_slept(situation: Situation) -> RoundEnd:
     """Say that this round slept; return that it is not completed."""
     situation.note("warning", "round-slept", seconds=round(situation.clock.elapsed()))
-    return False
+    return RoundEnd(completed=False)
 
 
 def _drop_removed(situation: Situation, outbox: Outbox) -> tuple[Notification, ...]:

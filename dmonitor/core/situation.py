@@ -54,13 +54,15 @@ class Situation:
         self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
-            begins=(*memory.node.begins, clock.now())[-_BEGINS_KEPT:],
             speaks=bool(config.addresses),
             quorum=config.quorum,
             confirm=config.confirm,
             nodes=digest.digest_nodes(config.nodes),
             addresses=digest.digest(config.addresses),
         )
+        # When the last round of this node began that tests: this one, unless it was woken. What it
+        # has heard since then it has not asked the peers about.
+        self.asked_at = max(memory.node.begins, default=float("-inf"))
         # Whether what this node stores is on disk for good.
         self.stores = True
         # This node, and the tests that it runs; `recognise` knows better.
@@ -73,6 +75,13 @@ class Situation:
         self.down_now: dict[Test, float] = {}
         # The tests that are DOWN and have no incident yet, as of this node's last round.
         self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
+
+    def begin(self) -> None:
+        """Remember that a round has begun when cron started it, before it waited for its place."""
+        self.asked_at = self.clock.now() - self.clock.elapsed()
+        began = self.clock.now() - self.config.waited
+        begins = (*self.node_memory.begins, began)[-_BEGINS_KEPT:]
+        self.node_memory = self.node_memory._replace(begins=begins)
 
     def has_slept(self) -> bool:
         """Return whether this round is over its limit, because the machine slept (R10).
@@ -240,11 +249,15 @@ class Situation:
             stores=self.stores,
         )
 
+    def candidates(self) -> list[election.Candidate]:
+        """Return the peers that may speak."""
+        down = {test.name for test in self.down_now if test.host == names.NODE}
+        return election.candidates(self.status(), self.statements.values(), down)
+
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""
         status = self.status()
-        peers = election.candidates(status, self.statements.values())
-        return election.choose(status, peers, self.clock.now()).speaker == status
+        return election.choose(status, self.candidates(), self.clock.now()).speaker == status
 
     def holds_untold(self) -> bool:
         """Return whether this node knows of an incident that owes a notification now."""
@@ -253,7 +266,25 @@ class Situation:
                 return True
         return False
 
-    # What the next round is to remember.
+    # What the next round is to know.
+
+    def place(self) -> float:
+        """Return how many seconds after cron's start this node's next round begins (R10).
+
+        The living nodes begin one after the other, in the order of nodes.txt.
+        """
+        living = [self.config.node_id]
+        by_name = dict.fromkeys(self._own_node_names(), self.config.node_id)
+        for contact in self.contacts:
+            if contact.statement and election.is_at_work(contact.statement.status):
+                by_name[contact.node.name] = contact.node_id
+        for node in self.config.nodes:
+            if node.name in by_name:
+                living.append(by_name[node.name])
+        living = list(dict.fromkeys(living[1:] or living))
+        if self.config.node_id not in living:
+            return 0.0
+        return round(60.0 * living.index(self.config.node_id) / len(living), 1)
 
     def finish(self) -> NodeMemory:
         """Return this node's memory at the end of its round."""

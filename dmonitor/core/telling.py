@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election
-from dmonitor.core.effects import Greet, HandOver, Save, Wait
+from dmonitor.core.effects import Greet, HandOver, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, owed, told
 from dmonitor.core.model import Incident, Kind, Notification, Quiet
 from dmonitor.core.outbox import Mail, Outbox
@@ -35,6 +35,8 @@ class Telling:
         self._greeted_at = 0.0
         # Why the last choice of a speaker was made: it is logged when it changes.
         self._last_reason = ""
+        # The ids of the peers that are to tell what this node holds, as of the last hand-over.
+        self._speakers: set[str] = set()
 
     def run(self) -> Steps:
         """Hand over what this node has to tell; stay while a peer may still find something.
@@ -45,6 +47,7 @@ class Telling:
         is_fresh = situation.clock.elapsed() < GREETING_INTERVAL
         if is_fresh or not self._greets_again():
             yield from self._hand_over()
+            yield from self._wake_speakers()
         while self._greets_again():
             next_greeting = self._greeted_at + GREETING_INTERVAL
             yield Wait(max(0.0, next_greeting - situation.clock.elapsed()))
@@ -57,12 +60,27 @@ class Telling:
             situation.hear(contacts)
             yield from situation.store(Save())
             yield from self._hand_over()
+            yield from self._wake_speakers()
+
+    def run_once(self) -> Steps:
+        """Hand over what this node has to tell, and do not stay: it has been woken for that.
+
+        Its next round may be due in a moment, and must not wait for long. Whoever holds something
+        untold wakes the speaker again.
+        """
+        yield from self._hand_over()
+        yield from self._wake_speakers()
+
+    def _wake_speakers(self) -> Steps:
+        """Wake the peers that are to tell what this node holds: their own rounds may be over."""
+        if self._speakers:
+            yield Wake(frozenset(self._speakers))
 
     def _greets_again(self) -> bool:
         """Return whether this round greets the peers once more.
 
-        The first node does, because it tells what the others find. A node that knows of something
-        untold does, because it has to hear that it is told.
+        A node that knows of something untold does, because it has to hear that it is told. If it
+        has woken the speaker, and that was lost, it tries again.
         """
         situation = self._situation
         next_greeting = max(situation.clock.elapsed(), self._greeted_at + GREETING_INTERVAL)
@@ -70,7 +88,7 @@ class Telling:
             return False
         if not situation.contacts or situation.config.once:
             return False
-        return situation.is_first() or situation.holds_untold()
+        return situation.holds_untold()
 
     def _hand_over(self) -> Steps:
         """Hand over what is due, and what is left in the outbox.
@@ -145,7 +163,8 @@ class Telling:
         """Return the incidents of which this node has to tell something now, and what."""
         situation = self._situation
         status, now = situation.status(), situation.clock.now()
-        peers = election.candidates(status, situation.statements.values())
+        peers = situation.candidates()
+        self._speakers = set()
         due = []
         for incident in situation.ledger:
             kinds = owed(incident)
@@ -159,6 +178,8 @@ class Telling:
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
+            elif choice.speaker and choice.speaker.wakes:
+                self._speakers.add(choice.speaker.node_id)
         return due
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
@@ -223,11 +244,26 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
         seen_down = situation.down_now.get(incident.test, float("-inf"))
         if incident.closed is not None and incident.closed < seen_down:
             return True
+    if _may_be_over(situation, incident):
+        return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
         age = situation.clock.now() - incident.told_at
         if age < LETTER_INTERVAL:
             return True
     return situation.is_silenced(incident)
+
+
+def _may_be_over(situation: Situation, incident: Incident) -> bool:
+    """Return whether an open incident is old news, which this node's looks know nothing of.
+
+    It was heard since this node's last round began that tests, and nobody has seen it fail for
+    longer than this node's interval. Its holder may have been away, so the next round that tests
+    asks before it is told. A round that was woken asks nobody.
+    """
+    is_unasked = incident.held >= situation.asked_at
+    if not incident.is_open or not is_unasked or incident.seen == float("-inf"):
+        return False
+    return situation.clock.now() - incident.seen > election.living_limit(situation.status())
 
 
 def _note_quiet(situation: Situation) -> None:

@@ -44,6 +44,7 @@ class PluginProcess:
         self.mark = 0  # of the plugin and its descendants: see `processes`
         self.began = 0.0  # in uptime
         self.slept = False  # whether the machine slept while it ran
+        self.is_slow = False  # whether the program was told that it takes long
         self.stdout_fd = -1
         self.is_watched = False  # whether the selector has stdout_fd
         self.output = b""  # the beginning: result.OUTPUT_LIMIT bytes at most

@@ -36,6 +36,14 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def stop_being_subreaper() -> None:
+    """Undo `become_subreaper`, before this process becomes a program that collects no orphans."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
 def children() -> list[int]:
     """Return the pids of our children; one that comes or goes meanwhile may be missing."""
     with open("/proc/thread-self/children", "rb") as file:

@@ -6,6 +6,8 @@ of the program but of its *supervisor*, a process that the program forks early o
     program  --request-->  supervisor  --posix_spawn-->  plugins, each a session of its own
              <--result---
 
+A plugin that takes long is told of while it runs, and a run that nobody waits for is cancelled.
+
 The supervisor is a child subreaper: it becomes the parent of every process of a plugin that loses
 its parent, in whatever session that is, and kills it. When the program dies, even by kill -9, the
 supervisor sees the end of its socket, kills everything and exits. When the supervisor dies, the
@@ -20,8 +22,10 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from dmonitor.base import clock, log
+from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import processes, supervisor
 
@@ -35,6 +39,19 @@ _RECEIVE_BYTES = 1 << 16
 _LOST = Result(Outcome.UNKNOWN, "the process that runs the plugins was killed")
 
 Done = Callable[[Test, Result], None]
+Slow = Callable[[Test], None]
+
+
+class _Run(NamedTuple):
+    """One run of a plugin that has not ended yet."""
+
+    test: Test
+    done: Done
+    slow: Slow
+
+
+def _ignore(_: Test) -> None:
+    """Do nothing about a plugin that takes long."""
 
 
 class Runner:
@@ -54,7 +71,7 @@ class Runner:
         self._selector = selector
         self._concurrency = concurrency
         self._limit = limit
-        self._waiting: dict[int, tuple[Test, Done]] = {}  # by the number of the request
+        self._waiting: dict[int, _Run] = {}  # by the number of the request
         self._last_number = 0
         self._early_deaths = 0  # of supervisors, in a row
         processes.become_subreaper()
@@ -65,7 +82,7 @@ class Runner:
         self._socket, supervisors_end = socket.socketpair()
         self._supervisor_pid = os.fork()
         if self._supervisor_pid == 0:
-            supervisor.main(supervisors_end, self._concurrency, self._limit)
+            supervisor.main(supervisors_end, self._concurrency, self._limit, result.SLOW_LOOK)
         supervisors_end.close()
         self._partial = b""  # the beginning of a result
         self._selector.register(self._socket, selectors.EVENT_READ, self._take_results)
@@ -84,19 +101,35 @@ class Runner:
         """Run `plugin` for `test`, with `parameters` in its environment; see `submit_all`."""
         self.submit_all([(test, plugin, parameters)], done)
 
-    def submit_all(self, wanted: Iterable[tuple[Test, str, Mapping[str, str]]], done: Done) -> None:
+    def submit_all(
+        self,
+        wanted: Iterable[tuple[Test, str, Mapping[str, str]]],
+        done: Done,
+        slow: Slow = _ignore,
+    ) -> None:
         """Run many tests, each given with the path of its plugin and its parameters.
 
-        `done` is called with each test and its result later, from the loop.
+        `done` is called with each test and its result later, from the loop. Before that, `slow` is
+        called with each test whose plugin has run for result.SLOW_LOOK seconds.
         """
         lines = []
         for test, plugin, parameters in wanted:
             self._last_number += 1
-            self._waiting[self._last_number] = (test, done)
+            self._waiting[self._last_number] = _Run(test, done, slow)
             fields = [str(self._last_number), plugin, test.host]
             for key, value in parameters.items():
                 fields.append(f"{key}={value}")
             lines.append("\0".join(fields) + "\n")
+        self._request(lines)
+
+    def cancel(self, test: Test) -> None:
+        """End each run of `test`; nobody is told its result."""
+        numbers = [number for number, run in self._waiting.items() if run.test == test]
+        for number in numbers:
+            del self._waiting[number]
+        self._request([f"{number}\n" for number in numbers])
+
+    def _request(self, lines: Iterable[str]) -> None:
         requests = "".join(lines).encode("utf-8", "surrogateescape")
         # A dead supervisor is found, and replaced, by `_take_results`.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -119,11 +152,21 @@ class Runner:
             *complete, self._partial = (self._partial + data).split(b"\n")
             lines.extend(complete)
         for line in lines:
-            number, outcome, duration, text = line.decode().split("\0")
-            test, done = self._waiting.pop(int(number))
-            done(test, Result(Outcome[outcome], text, float(duration)))
+            self._take_line(*line.decode().split("\0"))
         if not is_alive:
             self._replace_supervisor()
+
+    def _take_line(self, number: str, *ended: str) -> None:
+        """Take a line of the supervisor's: a run has ended, or takes long if nothing follows."""
+        run = self._waiting.get(int(number))
+        if run is None:
+            return  # it was cancelled meanwhile
+        if not ended:
+            run.slow(run.test)
+            return
+        del self._waiting[int(number)]
+        outcome, duration, text = ended
+        run.done(run.test, Result(Outcome[outcome], text, float(duration)))
 
     def _replace_supervisor(self) -> None:
         """Clear up after a supervisor that died, and start another one.
@@ -144,8 +187,8 @@ class Runner:
         lost = self._waiting
         self._waiting = {}
         self._start_supervisor()
-        for test, done in lost.values():
-            done(test, _LOST)
+        for run in lost.values():
+            run.done(run.test, _LOST)
 
     def _clear_up(self) -> None:
         """Reap a dead supervisor, and kill the plugins that it left to us."""

@@ -35,11 +35,11 @@ _OUTPUT_BYTES = 1 << 16  # that are read from a plugin at once
 _ERROR_CHARACTERS = 900  # of a stack that are logged
 
 
-def main(connection: socket.socket, concurrency: int, limit: float) -> NoReturn:
+def main(connection: socket.socket, concurrency: int, limit: float, slow_after: float) -> NoReturn:
     """Be the supervisor of the program at the other end of `connection`; never return.
 
-    At most `concurrency` plugins run at the same time, each for up to `limit` seconds. To be called
-    right after a fork.
+    At most `concurrency` plugins run at the same time, each for up to `limit` seconds. The program
+    is told of one that has run for `slow_after` seconds. To be called right after a fork.
     """
     status = os.EX_SOFTWARE
     try:
@@ -51,7 +51,7 @@ def main(connection: socket.socket, concurrency: int, limit: float) -> NoReturn:
         os.umask(0o022)
         channel = Channel(_keep_only(connection))
         processes.become_subreaper()
-        Supervisor(channel, concurrency, limit).run()
+        Supervisor(channel, concurrency, limit, slow_after).run()
         status = os.EX_OK
     except OSError as error:
         log.error("supervisor-failed", reason=repr(error))
@@ -99,7 +99,8 @@ class Channel:
     """The supervisor's end of the connection to the program: requests come in, results go out.
 
     Both are lines whose fields are separated by NUL bytes. A request has number, path, host, and
-    any parameters as KEY=value. A result has number, outcome, duration in seconds, and text.
+    any parameters as KEY=value; with the number alone it cancels that request. A result has number,
+    outcome, duration in seconds, and text; the number alone says that the plugin takes long.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -132,6 +133,10 @@ class Channel:
         fields = f"\0{outcome.value}\0{duration:.6f}\0{text}\n"
         self._unsent += number + fields.encode("utf-8", "replace")
 
+    def report_slow(self, number: bytes) -> None:
+        """Keep the word that the plugin of request `number` takes long, to be sent by `flush`."""
+        self._unsent += number + b"\n"
+
     def flush(self) -> None:
         """Send as much as the program takes now.
 
@@ -150,9 +155,10 @@ class Channel:
 class Supervisor:
     """Starts plugins on request, ends them at their limit, and kills what they leave."""
 
-    def __init__(self, channel: Channel, concurrency: int, limit: float) -> None:
+    def __init__(self, channel: Channel, concurrency: int, limit: float, slow_after: float) -> None:
         self._channel = channel
         self._limit = limit  # seconds that a plugin may run
+        self._slow_after = slow_after  # seconds after which the program is told that one still runs
         self._resources = ResourceLimits(concurrency)
         self._gate = LoadGate(self._resources.concurrency)
         self._trust = plugin.TrustCache()
@@ -162,6 +168,7 @@ class Supervisor:
         # By pid, in the order in which they began. So the first is the first to be over its limit.
         self._running: dict[int, PluginProcess] = {}
         self._dying: set[int] = set()  # pids of plugins that were killed and are not reaped yet
+        self._cancelled: set[bytes] = set()  # numbers of requests that nobody waits for any more
         self._next_sweep = 0.0
         self._buffer = bytearray(_OUTPUT_BYTES)
         self._environment = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8", "HOME": user.home()}
@@ -176,6 +183,7 @@ class Supervisor:
             for key, _ in self._select():
                 key.data()
             self._reap()
+            self._end_cancelled()
             self._end_overdue()
             self._sweep()
             self._start_batch()
@@ -211,7 +219,11 @@ class Supervisor:
         return max(0.0, wake_at - clock.uptime())
 
     def _take_requests(self) -> None:
-        self._queue.extend(self._channel.receive())
+        for request in self._channel.receive():
+            if len(request) == 1:
+                self._cancelled.add(request[0])
+            else:
+                self._queue.append(request)
 
     def _start_batch(self) -> None:
         """Start as many of the waiting plugins as may start now."""
@@ -301,25 +313,40 @@ class Supervisor:
             outcome, text = process.judge_overdue(self._limit)
         self._channel.report(process.number, outcome, duration, text)
 
+    def _end_cancelled(self) -> None:
+        """Kill each plugin that nobody waits for, and start none of those; report nothing."""
+        if not self._cancelled:
+            return
+        for process in list(self._running.values()):
+            if process.number in self._cancelled:
+                self._kill(process)
+        wanted = [request for request in self._queue if request[0] not in self._cancelled]
+        self._queue = deque(wanted)
+        self._cancelled.clear()
+
     def _end_overdue(self) -> None:
         """Kill each plugin that is over its limit, and report its result."""
         now = clock.uptime()
         for process in list(self._running.values()):
             if process.began + self._limit > now:
                 return
-            del self._running[process.pid]
-            self._dying.add(process.pid)
-            process.end()
-            self._unwatch(process)
-            process.close()
+            self._kill(process)
             outcome, text = process.judge_overdue(self._limit)
             self._channel.report(process.number, outcome, now - process.began, text)
-            self._next_sweep = 0.0  # kill its descendants at once, too
+
+    def _kill(self, process: PluginProcess) -> None:
+        del self._running[process.pid]
+        self._dying.add(process.pid)
+        process.end()
+        self._unwatch(process)
+        process.close()
+        self._next_sweep = 0.0  # kill its descendants at once, too
 
     def _sweep(self) -> None:
         """At intervals, kill the strays of plugins that have ended, and watch plugins that run on.
 
-        Most plugins end before a sweep, so that watching their output costs nothing.
+        Most plugins end before a sweep, so that watching their output costs nothing. Report those
+        that take long.
         """
         now = clock.uptime()
         if now < self._next_sweep:
@@ -332,6 +359,9 @@ class Supervisor:
         for process in self._running.values():
             if not process.is_watched:
                 self._watch(process)
+            if not process.is_slow and now - process.began >= self._slow_after:
+                process.is_slow = True
+                self._channel.report_slow(process.number)
 
     def _send_results(self) -> None:
         if not self._channel.has_unsent:

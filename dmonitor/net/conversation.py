@@ -1,8 +1,8 @@
 """One caller, as the daemon sees it: reads its lines, and sends it replies (rules R3, R8).
 
-Nothing that a caller sends is run, kept, or made part of a path. No caller can make another wait:
-nothing here blocks, a few lines are served at a time, and what a caller may send or leave unread
-is limited. Who is let in is decided by `access`, and how many by `server`.
+Nothing that a caller sends is run, kept, or made part of a path. A wake has no content. No caller
+can make another wait: nothing here blocks, a few lines are served at a time, and what a caller may
+send or leave unread is limited. Who is let in is decided by `access`, and how many by `server`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dmonitor.base import clock
+from dmonitor.base import clock, log
 from dmonitor.net import auth, protocol
 from dmonitor.net.access import Access
 from dmonitor.net.flights import Facts, Flights
@@ -37,6 +37,7 @@ class Shared(NamedTuple):
     access: Access
     facts: Facts
     flights: Flights
+    wake: Callable[[], None]  # wakes a round of this node that stays
     limited_log: LimitedLog
     authenticated: Callable[[Conversation], None]  # called when a caller has said hello
     ended: Callable[[Conversation], None]  # called when a conversation is over
@@ -130,6 +131,9 @@ class Conversation:
                 self.send(protocol.write_tests(facts.tests()))
             case "incident":
                 self.send(protocol.write_incident(*facts.incident(request.id)))
+            case "wake":
+                log.debug("woken", address=self.address)
+                self._shared.wake()
             case "quit":
                 self._leaving = True
                 return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import selectors
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor.base import clock
@@ -131,6 +131,12 @@ class Asker:
         interest = Interest(is_known, list(open_ids), self._digest, self._status_only)
         for session in self._sessions:
             session.greet(interest, twice=twice(session.node))
+
+    def wake(self, node_ids: Collection[str]) -> None:
+        """Wake the peers with these ids, if they are connected."""
+        for session in self._sessions:
+            if session.peer_id in node_ids:
+                session.wake()
 
     def answers(self, test: Test) -> list[Answer]:
         """Return an Answer for each peer that has answered for `test`, or never will."""

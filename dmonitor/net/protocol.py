@@ -87,6 +87,7 @@ class Request(NamedTuple):
 
     `greet`: what do you state of yourself, and what do you know? `tests`: which tests do you have?
     `incident`: what do you know of this incident, and who saw what when it opened?
+    `wake`: look now, because I hold something that you are to tell; it has no reply.
     `quit`: I have no more questions.
     """
 
@@ -183,7 +184,7 @@ def read_request(line: bytes) -> Question | Request:
             return Question(_read_test(name))
         case ["incident", incident_id] if names.is_node_id(incident_id):
             return Request("incident", incident_id)
-        case ["quit" | "greet" | "tests" as word]:
+        case ["quit" | "greet" | "tests" | "wake" as word]:
             return Request(word)
     raise ProtocolError(_misuse(words))
 
@@ -193,7 +194,7 @@ def _misuse(words: list[str]) -> str:
     match words:
         case []:
             return "an empty line; a question reads: test HOST/NAME"
-        case ["quit" | "greet" | "tests" as word, *_]:
+        case ["quit" | "greet" | "tests" | "wake" as word, *_]:
             return f"{word} stands alone"
         case ["incident", *_]:
             return "a question for an incident reads: incident ID"

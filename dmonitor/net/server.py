@@ -12,7 +12,7 @@ import functools
 import os
 import selectors
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dmonitor.base import clock, log
 from dmonitor.config import resolve
@@ -37,15 +37,19 @@ class Server:
         facts: Facts,
         concurrency: int,
         access: Access,
+        wake: Callable[[], None],
     ) -> None:
-        """Listen from now on; `concurrency` is how many plugins may run at a time."""
+        """Listen from now on; `concurrency` is how many plugins may run at a time.
+
+        `wake` is called when a peer wants a round of this node that stays to look now.
+        """
         self.access = access
         self._selector = selector
         self._listeners = listeners
         self._log = LimitedLog()
         self._flights = Flights(facts, concurrency, self._log)
         self._shared = Shared(
-            selector, access, facts, self._flights, self._log, self._admit, self._ended
+            selector, access, facts, self._flights, wake, self._log, self._admit, self._ended
         )
         # In the order in which they began; a caller that has said hello has begun again.
         self._conversations: dict[Conversation, None] = {}

@@ -127,6 +127,17 @@ class PeerSession:
             case State.OVER:
                 self._exchange.no_answer(test, self._reason)
 
+    @property
+    def peer_id(self) -> str:
+        """The id that the peer stated last; empty if it has not greeted."""
+        return self._exchange.peer.node_id
+
+    def wake(self) -> None:
+        """Have the peer look now, if it is connected. It does not answer."""
+        if self.state is State.TALKING:
+            log.debug("waking", peer=self.node.name)
+            self._send(protocol.write(Request("wake")))
+
     def forget(self, test: Test) -> None:
         """Expect no answer for `test` any more, so that it can be asked again."""
         self._exchange.asked.pop(test, None)

@@ -132,7 +132,7 @@ def daemon(data: bytes) -> None:
             theirs,
             mock.patch("os.urandom", lambda _: bytes.fromhex(NONCES[0])),
         ):
-            made = server.Server(selector, [], _Facts(), 5, _Access(keys))
+            made = server.Server(selector, [], _Facts(), 5, _Access(keys), lambda: None)
             made._accept(_Listener(ours))  # type: ignore[arg-type] # has only what the server calls
             asked = signed(data, keys) if keys else data
             said = b"".join(_play(selector, theirs, asked, lambda: made._conversations))  # noqa: B023

@@ -455,20 +455,32 @@ class Told:
 
 
 _STATE = r"(DOWN|STILL DOWN|UP|FLAPPING|STEADY(?: [A-Z]+)?)"
-_ONE_STORY = re.compile(rf"^{_STATE} (\S+/[^\s,]+?):?(?= |$)")
-_SUMMARY_LINE = re.compile(rf"^{_STATE} +([^\s:]+): (?:\d+ tests: )?(\S.*)$", re.M)
+_ONE_STORY = re.compile(rf"^{_STATE} (node \S+?|\S+/[^\s,]+?):?(?= |$)")
+_SUMMARY_LINE = re.compile(
+    rf"^{_STATE} +(?:(?:node|\d+ nodes:) |([^\s:]+): (?:\d+ tests: )?)(\S.*)$", re.M
+)
+_SECTION = re.compile(r"^(\S+/\S+) is (DOWN) since ", re.M)
 
 
 def told_in(mail: Mail) -> list[Told]:
-    """Return what `mail` tells, test by test: one by its subject, several by the summary that its text begins with."""
+    """Return what `mail` tells, test by test: one by its subject, several by the summary that its text begins with.
+
+    A summary may be too short for all names; what is DOWN has a section of its own then.
+    """
     found = []
-    for state, host, names in _SUMMARY_LINE.findall(mail.message.get_content()):
-        for name in names.split(", "):
-            found.append((state, f"{host}/{name}"))
+    content = mail.message.get_content()
+    for state, host, names in _SUMMARY_LINE.findall(content):
+        for name in names.removesuffix(" …").split(", "):
+            found.append((state, f"{host or 'node'}/{name}"))
     if not found:
-        found = _ONE_STORY.findall(mail.subject)
+        for state, test in _ONE_STORY.findall(mail.subject):
+            found.append((state, test.replace("node ", "node/")))
     if not found:
         raise Failed(f"the mail tells nothing that is understood here:\n{mail}")
+    listed = {test for _, test in found}
+    for test, state in _SECTION.findall(content):
+        if test not in listed:
+            found.append((state, test))
     message_id = str(mail.message["Message-ID"])
     return [
         Told(mail.came, state, test, sent_by(mail), message_id, mail.subject)
@@ -477,14 +489,22 @@ def told_in(mail: Mail) -> list[Told]:
 
 
 # Stands before postfix's sendmail: notes when it was started, when that took the mail, and which; its input can be read again.
-NOTING_SENDMAIL, TAKEN = "/usr/local/sbin/lab-sendmail", "/run/lab-taken"
-NOTING_PROGRAM = f"""#!/bin/bash
+# What it notes outlives a power cut.
+NOTING_SENDMAIL, TAKEN = "/usr/local/sbin/lab-sendmail", "/var/log/lab-taken"
+_NOTING_PROGRAM = f"""#!/bin/bash
 began=$EPOCHREALTIME
 /usr/sbin/sendmail "$@"
 status=$?
 ended=$EPOCHREALTIME
 [ $status != 0 ] || echo "$began $ended $(sed -n 's/^Message-ID: //p; /^$/q' /dev/stdin)" >>{TAKEN}
 exit $status
+"""
+# Installs it, on a node that has dmonitor.
+NOTE_WHAT_IS_TAKEN = f"""
+cat >{NOTING_SENDMAIL} <<'END'
+{_NOTING_PROGRAM}END
+chmod 755 {NOTING_SENDMAIL}
+touch {TAKEN} && chown dmonitor: {TAKEN}
 """
 
 

@@ -22,6 +22,7 @@ class Script:
     def __init__(self, *crons: tuple[int, float], addresses: int = 1) -> None:
         """Make a node for each pair of an interval in minutes and the second of its first round."""
         self.world = World(1)
+        self.world.places = "in step"  # with the crons that are given
         self.world.tracing = True
         self.failures: list[Failure] = []
         for number, (interval, phase) in enumerate(crons, start=1):

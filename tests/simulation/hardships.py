@@ -13,7 +13,7 @@ from dmonitor.core.model import Test
 
 from .history import Failure
 from .node import SimNode
-from .setups import ADDRESSES, Setup
+from .setups import ADDRESSES, Setup, choose_places
 from .virtual_round import Mail
 from .world import World
 
@@ -46,6 +46,7 @@ def _make_nodes(
         world.nodes.append(node)
     world.slow = chance.choice((0.0, 0.0, 0.3))
     world.delay = chance.choice((0.01, 0.05))
+    choose_places(world)
     longest = chance.choice((0.2, 1.0, 5.0))
     world.mta = lambda node, address: (world.chance.uniform(0.0, longest), True)
     return world.nodes
@@ -190,6 +191,70 @@ def _restore(world: World, node: SimNode, taken: float, at: float) -> None:
     off = world.plan.uniform(6.0, 60.0)
     world.at(max(1.0, taken), take)
     world.at(at, lambda: world.restore(node, backup.snapshot(), off))
+
+
+# What becomes of wakes, and of the node that waits for them.
+
+
+def woken(world: World) -> Setup:
+    """Wakes are lost, or a liar wakes everybody; daemons restart; who stays or is woken dies."""
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 3, 4, 5)))
+    world.wake_loss = chance.choice((0.0, 0.0, 0.3, 0.9, 1.0))
+    failures, settle = _failures(world, chance.choice((1, 2, 3)), (110.0, 400.0), gap=130.0)
+    last = failures[-1].ended
+    if chance.random() < 0.4:
+        liar, pause = chance.choice(world.nodes), chance.choice((0.3, 1.0, 4.0))
+        world.at(1.0, _liar(world, liar, pause))
+    for _ in range(chance.choice((0, 0, 1, 2))):
+        node, seconds = chance.choice(world.nodes), chance.uniform(0.1, 20.0)
+        world.at(chance.uniform(60.0, last), _daemon_restarter(world, node, seconds))
+    for _ in range(chance.choice((0, 1, 1, 2))):
+        failure = chance.choice(failures)
+        at = chance.choice((failure.began, failure.ended)) + chance.uniform(-20.0, 60.0)
+        _strike(world, at, chance.choice(("stays", "woken", "woken", "kill")))
+    return failures, settle + 700.0  # who is struck last is back by then
+
+
+def _liar(world: World, liar: SimNode, pause: float) -> Callable[[], None]:
+    """Return what makes `liar` wake every node again and again, itself included."""
+
+    def lie() -> None:
+        world.after(pause, lie)
+        if liar.up and not liar.is_asleep(world.now):
+            for node in world.nodes:
+                world.wake(liar, node)
+
+    return lie
+
+
+def _daemon_restarter(world: World, node: SimNode, seconds: float) -> Callable[[], None]:
+    return lambda: world.restart_daemon(node, seconds)
+
+
+def _strike(world: World, at: float, moment: str) -> None:
+    """Let a node that stays lose its power, or one that is woken; or kill what waits on a node."""
+    off = world.plan.choice((8.0, 30.0, 200.0, 400.0)) * world.plan.uniform(0.7, 1.3)
+    until = at + 100.0
+
+    def rung(node: SimNode) -> None:
+        world.rung.remove(rung)
+        world.after(world.chance.uniform(0.0, 4.0), lambda: world.power_cut(node, off))
+
+    def stays() -> None:
+        staying = [node for node in world.nodes if node.stays]
+        if not staying:
+            if world.now < until:
+                world.after(0.5, stays)
+        elif moment == "kill":
+            world.kill_waiting(world.chance.choice(staying))
+        else:
+            world.power_cut(world.chance.choice(staying), off)
+
+    if moment == "woken":
+        world.at(at, lambda: world.rung.append(rung))
+    else:
+        world.at(at, stays)
 
 
 # Some nodes see it, some do not, and they cannot always talk.
@@ -512,11 +577,11 @@ def noisy(world: World) -> Setup:
     _make_nodes(world, chance.choice((2, 3, 3, 4)))
     world.noise[TEST] = chance.uniform(0.05, 0.2)
     if chance.random() < 0.5:
-        failures, settle = _failures(world, 1, (200.0, 500.0), gap=0.0)
+        failures, _ = _failures(world, 1, (200.0, 500.0), gap=0.0)
     else:
-        failures, settle = [Failure(TEST, 900.0, 900.0)], 300.0
+        failures = [Failure(TEST, 900.0, 900.0)]
     world.at(failures[-1].ended + 200.0, world.noise.clear)
-    return failures, settle
+    return failures, 200.0 + _settle(world)
 
 
 def leaky(world: World) -> Setup:

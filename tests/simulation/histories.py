@@ -20,6 +20,8 @@ _OVERTIME = 3600.0  # seconds that an MTA may need more to take all that is owed
 
 KINDS: dict[str, tuple[Callable[[World], setups.Setup], Callable[[History], None]]] = {
     "calm": (setups.calm, judges.calm),
+    "mixed": (setups.mixed, judges.calm),
+    "prompt": (setups.prompt, judges.prompt),
     "rebooted": (setups.rebooted, judges.calm),
     "rough": (setups.rough, judges.rough),
     "many": (setups.many, judges.rough),
@@ -54,8 +56,10 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
-WATCHED = (*READ, "pair", "rough", "many", "standing")
+WATCHED = (*READ, "pair", "woken", "struck", "rough", "many", "standing")
 KINDS["pair"] = hardships.pair, judges.pair
+KINDS["struck"] = setups.struck, judges.struck
+KINDS["woken"] = hardships.woken, judges.woken
 
 
 def play(

@@ -5,6 +5,7 @@ A judge adds what is wrong to the history.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from dmonitor.base import names
@@ -19,6 +20,11 @@ from .world import World
 Told = Counter[tuple[Test, str, Kind]]
 
 STANDING_LIMIT = 280.0  # seconds from a failure to its alert, of promise 4
+# Seconds from the first look after a failure to its mail: 1 for a late cron, 8 for a look here and two
+# of a peer's, 3.5 for the speaker's next look, 0.5 to tell.
+PROMPT_LIMIT = 13.0
+# Seconds more if a node looks when the speaker does not stay any more: until the speaker's next round.
+GAP = 3.0
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
@@ -55,6 +61,46 @@ def calm(history: History) -> None:
     for failure in real:
         later = [at for at in history.times_told(failure.test, Kind.ALERT) if at > failure.began]
         history.delays.append(min(later) - failure.began)
+
+
+def prompt(history: History) -> None:
+    """As in `calm`, and each failure is told within the pause between two rounds and a bit more.
+
+    With three nodes the last one has looked when the speaker still stays.
+    """
+    calm(history)
+    nodes = len(history.world.nodes)
+    limit = 60.0 / nodes + PROMPT_LIMIT + GAP * (nodes > 3)
+    for delay in history.delays:
+        if delay > limit:
+            history.wrong.append(f"an alert after {delay:.1f} s, and {limit:.1f} s are allowed")
+
+
+def struck(history: History) -> None:
+    """Each reader believes what is true; how late that is, is counted."""
+    mailbox.judge(history)
+    failure = history.failures[0]
+    for at in history.times_told(failure.test, Kind.ALERT)[:1]:
+        history.delays.append(at - failure.began)
+
+
+def woken(history: History) -> None:
+    """Each reader believes what is true, and no node looks more often than is allowed."""
+    mailbox.judge(history)
+    judge_looks(history)
+
+
+def judge_looks(history: History) -> None:
+    """A process that stays looks at most 10 times a minute, and not within 3 s of its last look."""
+    for node in history.world.nodes:
+        by_process: dict[int, list[float]] = {}
+        for process, at in node.looks:
+            by_process.setdefault(process, []).append(at * node.rate)
+        for looks in by_process.values():
+            pauses = [later - at for at, later in itertools.pairwise(looks)]
+            minutes = [later - at for at, later in zip(looks, looks[10:], strict=False)]
+            if min(pauses, default=3.0) < 2.999 or min(minutes, default=60.0) < 59.999:
+                history.wrong.append(f"{node.name} looked too often: {looks}")
 
 
 def _real_failures(history: History) -> list[Failure]:
@@ -303,6 +349,8 @@ def _judge_complaints(history: History, others: list[SimNode], *, has_quorum: bo
     for node in world.nodes:
         words = wanted.get(node.name, [])
         texts = [text for _, name, text in world.complaints if name == node.name]
+        if words == ["no peer answers"] and len(texts) == 2 and "quorum = 2" in texts[0]:
+            del texts[0]  # it still heard a peer of its own site when it was cut off
         is_right = len(texts) == len(words)
         for word, text in zip(words, texts, strict=False):
             is_right = is_right and word in text
@@ -327,7 +375,9 @@ def _wanted_complaints(
         return wanted
     if world.topology == "cron":
         for node in others:
-            wanted[node.name] = [f"{NO_ROUNDS} {world.lost.name}"]
+            # Another line of it in nodes.txt is named, too.
+            lines = [alias for alias, name in world.aliases.items() if name == world.lost.name]
+            wanted[node.name] = [f"{NO_ROUNDS} {', '.join(sorted([*lines, world.lost.name]))}"]
         return wanted
     for node in others:
         wanted[node.name] = ["quorum = 2"]

@@ -30,13 +30,25 @@ CALM_AFTER = 180.0  # seconds after a fault, and an interval, until promise 4 ho
 ROUND = 60.0  # seconds: what a mail says was seen in the round that hands it over
 STEADY_ROUNDS = 3  # rounds of the slowest node after which a flapping test that is DOWN is told
 LETTERS_APART = 50.0  # seconds from an alert to its recovery in another letter, at least
+RECOVERY_WAITS = 55.0  # seconds after its alert until a recovery may be told in another letter
+# Seconds, and rounds of the slowest node, for which a node that was away takes in what has failed.
+FRESH = 300.0
+FRESH_ROUNDS = 3
 EXPLAINED = 120.0  # seconds, and an interval, for which looks that failed explain an alert
 STALE_ROUNDS = 5  # intervals, and as many minutes, for which a node that was away may be told
 
 
-# What is so as long as nothing breaks or is mended: the tests that can be told DOWN, the nodes that can
-# tell each test UP, the nodes that are away, and those that are gone.
-_View = tuple[frozenset[Test], dict[Test, frozenset[str]], frozenset[str], frozenset[str]]
+class _View(NamedTuple):
+    """What is so as long as nothing breaks or is mended."""
+
+    # The nodes that can tell each test DOWN, and UP.
+    can_say_down: dict[Test, frozenset[str]]
+    can_say_up: dict[Test, frozenset[str]]
+    away: frozenset[str]
+    gone: frozenset[str]
+
+
+_NOT_LOOKED_AT = _View({}, {}, frozenset(), frozenset())
 
 
 class Moment(NamedTuple):
@@ -89,18 +101,20 @@ class Watch:
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
     _view_key: object = None  # what `_view` depends on
-    _view: _View = (frozenset(), {}, frozenset(), frozenset())
+    _view: _View = _NOT_LOOKED_AT
     # For how many seconds each node could hear that DOWN is told of a test, and was able to.
     _hearing: dict[tuple[Test, str], float] = dataclasses.field(default_factory=dict)
     _disks: dict[str, Disk] = dataclasses.field(default_factory=dict)
+    # When a node that knows it of each test last saw a quorum fail.
+    _seen: dict[Test, float] = dataclasses.field(default_factory=dict)
 
     def begin(self) -> None:
         """Look at the world from now on."""
         world = self.world
         self.tests = sorted({failure.test for failure in self.failures} | set(world.noise))
+        self.noisy = set(world.noise)
         self.sites = {test: _sites(world, test) for test in self.tests}
-        quorums = [node.quorum or world.quorum for node in world.nodes]
-        self.quorum = max(quorums)
+        self.quorum = self._largest_quorum()
         self.addresses = {address for node in world.nodes for address in node.addresses}
         self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
         self.confirm = max(node.confirm or world.confirm for node in world.nodes)
@@ -109,6 +123,9 @@ class Watch:
         self._quiet_from = -CALM_AFTER - 60.0 * self.slowest
         world.mailed.append(self._mailed)
         world.at(0.0, self._look)
+
+    def _largest_quorum(self) -> int:
+        return max(node.quorum or self.world.quorum for node in self.world.nodes)
 
     # The truth.
 
@@ -149,17 +166,17 @@ class Watch:
             self._before = (standing, world.faults)
         is_late = world.now - self._quiet_from < CALM_AFTER + 60.0 * self.slowest
         failing = [failure.began <= world.now < failure.ended for failure in self.failures]
-        edited = [(len(node.unlisted), len(node.tests)) for node in world.nodes]
+        edited = [(len(node.unlisted), len(node.tests), node.quorum) for node in world.nodes]
         off = [(node.up, node.daemon, node.is_asleep(world.now)) for node in world.nodes]
         key = (standing, failing, edited, off)
         if key != self._view_key:
             self._view_key = key
             self._view = self._see()
-        tellable, can_say_up, away, gone = self._view
+        view = self._view
         self._spread()
         clearable = set()
-        for test, able in can_say_up.items():
-            if any(self._knows(test, name) for name in able):
+        for test, able in view.can_say_up.items():
+            if any(self._knows(test, name) for name in able) and not self._fails_by_chance(test):
                 clearable.add(test)
         self.moments.append(
             Moment(
@@ -167,10 +184,10 @@ class Watch:
                 any(standing) or is_late,
                 is_lossy,
                 refused,
-                tellable,
+                frozenset(test for test, able in view.can_say_down.items() if able),
                 frozenset(clearable),
-                away,
-                gone,
+                view.away,
+                view.gone,
                 self._faults,
             )
         )
@@ -185,18 +202,32 @@ class Watch:
 
     def _see(self) -> _View:
         heard = {node.name: self._heard(node) for node in self.world.nodes if self._works(node)}
-        tellable, can_say_up = set(), {}
+        can_say_down, can_say_up = {}, {}
         for test in self.tests:
-            if any(self._can_say_down(test, peers) for peers in heard.values()):
-                tellable.add(test)
+            able = [name for name, peers in heard.items() if self._can_say_down(test, peers)]
+            can_say_down[test] = frozenset(able)
             able = [name for name, peers in heard.items() if self._can_say_up(test, peers)]
             can_say_up[test] = frozenset(able)
-        return frozenset(tellable), can_say_up, *self._away()
+        return _View(can_say_down, can_say_up, *self._away())
+
+    def _fails_by_chance(self, test: Test) -> bool:
+        """Return whether a quorum of sites has seen a test fail, just now, that fails by chance.
+
+        Then a recovery waits for the next round.
+        """
+        if test not in self.noisy:
+            return False
+        looks = sorted(self.world.seen_failing.get(test, {}).values(), reverse=True)
+        if len(looks) < self.quorum or looks[0] < self.world.now - self.step:
+            return False
+        return looks[0] - looks[self.quorum - 1] <= ROUND * self.slowest
 
     def _spread(self) -> None:
         """Let every node that works hear, from those that it reaches, of what is told DOWN.
 
-        Who is cut off at once from the node that has mailed it cannot tell its end.
+        Who is cut off at once from the node that has mailed it cannot tell its end. Nor can who was
+        away until nobody had seen it fail for a while: what may be over is not taken in (R4). A node
+        from which the test is removed forgets.
         """
         for node in self.world.nodes:
             if self._disks.setdefault(node.name, node.disk) is not node.disk:  # it is an older one
@@ -204,13 +235,26 @@ class Watch:
                 for test in self.tests:
                     self._hearing.pop((test, node.name), None)
         for test in self.tests:
+            for node in self.world.nodes:
+                if not is_node(test) and test not in node.tests:
+                    self._hearing.pop((test, node.name), None)
             knowing = [node for node in self.world.nodes if self._knows(test, node.name)]
-            if not knowing or len(knowing) == len(self.world.nodes):
+            if any(node.name in self._view.can_say_down[test] for node in knowing):
+                self._seen[test] = self.world.now
+            if not knowing or len(knowing) == len(self.world.nodes) or not self._is_fresh(test):
                 continue
             for node in self.world.nodes:
                 if self._works(node) and any(self._reaches(node, peer) for peer in knowing):
                     key = test, node.name
                     self._hearing[key] = self._hearing.get(key, 0.0) + self.step
+
+    def _is_fresh(self, test: Test) -> bool:
+        """Return whether a node that was away takes in that a test is told DOWN.
+
+        Those that know it may have seen it fail a round before the last moment in which it failed.
+        """
+        limit = max(FRESH, FRESH_ROUNDS * 60.0 * self.slowest) - 60.0 * self.slowest
+        return self.world.now - self._seen.get(test, 0.0) <= limit
 
     def _knows(self, test: Test, name: str) -> bool:
         """Return whether a node has had the time to hear that a test is told DOWN."""
@@ -233,7 +277,7 @@ class Watch:
         return peer.up and peer.daemon and not peer.is_asleep(world.now)
 
     def _can_say_down(self, test: Test, heard: Iterable[SimNode]) -> bool:
-        return len(self._failing(test, self.world.now, heard)) >= self.quorum
+        return len(self._failing(test, self.world.now, heard)) >= self._largest_quorum()
 
     def _can_say_up(self, test: Test, heard: Sequence[SimNode]) -> bool:
         """Return whether those that are heard leave no room for a quorum that fails."""
@@ -266,6 +310,7 @@ class Watch:
             if state == "DOWN":
                 self._forget(test)
                 self._hearing[test, sender.name] = float("inf")
+                self._seen[test] = world.now
             kinds = {kind for told_test, kind, _ in mail.told if told_test == test}
             is_judged = test in self.sites
             self.said.append(
@@ -345,6 +390,9 @@ class Reader:
         self.test = test
         self._wrong = wrong
         self.beliefs: list[tuple[float, str]] = [(float("-inf"), "UP")]
+        self.alerts: list[float] = []  # when an incident was told that was not told before
+        # When a mail came, and when the mailbox dropped a double of it.
+        self.dropped: list[tuple[float, float]] = []
         self.doubles: Counter[str] = Counter()  # by what they say
         world = watching.world
         self.is_owed_all = test not in world.unowed and address not in world.removed_addresses
@@ -355,6 +403,8 @@ class Reader:
     def read(self, said: Said) -> None:
         """Read one mail, and believe it."""
         self.beliefs.append((said.at, _belief(said)))
+        if said.is_down and Kind.ALERT in said.kinds:
+            self.alerts.append(said.at)
 
     def judge(self, said: Said) -> None:
         """Say what is false in a mail that is not read yet."""
@@ -446,8 +496,8 @@ class Reader:
 
     def _is_double(self, said: Said, believed: str) -> bool:
         """Return whether a mail tells what its reader has been told."""
-        if said.state == "DOWN":
-            return believed == "DOWN"
+        if said.state == "DOWN":  # with the end of an earlier incident, it is another one
+            return believed == "DOWN" and Kind.RECOVERY not in said.kinds
         if said.state != "UP" or believed != "UP":
             return False
         if Kind.ALERT not in said.kinds:
@@ -462,9 +512,15 @@ class Reader:
         return any(told < ended for began, ended in outages if began <= at)
 
     def heard_of(self, at: float) -> bool:
-        """Return whether the reader believed at a time that the test is DOWN, or has heard later."""
+        """Return whether the reader believed at a time that the test is DOWN, or has heard later.
+
+        What a round opens that had not heard of it yet may have been told, and ended, while it ran.
+        Then the mail about it is a double.
+        """
         before = [belief for when, belief in self.beliefs if when <= at]
-        return before[-1] == "DOWN" or self.beliefs[-1][0] > at
+        if before[-1] == "DOWN" or self.beliefs[-1][0] > at:
+            return True
+        return any(came > at - ROUND and again > at for came, again in self.dropped)
 
     @property
     def believes_down(self) -> bool:
@@ -487,12 +543,23 @@ class Reader:
                     limit += DISTURBED * watching.slowest
                 if believed == "":  # it is quiet, because the test flaps
                     limit += STEADY_ROUNDS * 60.0 * watching.slowest
+                if belief == "UP" and self._is_alert_recent(moment.at):
+                    continue
                 if seconds > limit:
                     self.wrong(
                         f"not told for {seconds:.0f} s that {self.test} is {belief},"
                         f" from {run[0].at:.0f} to {moment.at:.0f}"
                     )
                     break
+
+    def _is_alert_recent(self, at: float) -> bool:
+        """Return whether the recovery of what was told last need not be told yet.
+
+        A node may tell what it heard of and has not asked about; its next round asks. And a recovery
+        waits for its own letter.
+        """
+        alerts = [when for when in self.alerts if when <= at]
+        return bool(alerts) and at - alerts[-1] <= self.watch.prompt() + RECOVERY_WAITS
 
     def _believed_at_moments(self) -> Iterable[tuple[Moment, str]]:
         position = 0
@@ -548,6 +615,10 @@ def read_all(history: History, address: str) -> dict[Test, Reader]:
         readers[test] = Reader(watching, address, test, history.wrong.append)
         for each in said:
             readers[test].read(each)
+    arrived: dict[Hashable, float] = {}
+    for each in watching.said:
+        if each.address == address and arrived.setdefault(each.message_id, each.at) != each.at:
+            readers[each.test].dropped.append((arrived[each.message_id], each.at))
     return readers
 
 
@@ -558,17 +629,17 @@ def _read_by(watching: Watch, address: str, wrong: Callable[[str], None]) -> dic
     """
     by_test: dict[Test, list[Said]] = {test: [] for test in watching.tests}
     arrived: dict[Hashable, float] = {}
-    copies: Counter[Hashable] = Counter()
+    copies: dict[Hashable, set[float]] = {}  # when each was handed over again
     for said in watching.said:
         if said.address != address:
             continue
         if arrived.setdefault(said.message_id, said.at) == said.at:
             by_test.setdefault(said.test, []).append(said)
             continue
-        copies[said.message_id] += 1
+        copies.setdefault(said.message_id, set()).add(said.at)
         if watching.was_lossy(said.at):
             continue
-        if copies[said.message_id] > watching.faults_until(said.at):
+        if len(copies[said.message_id]) > watching.faults_until(said.at):
             wrong(f"{address}: {said.state} {said.test} handed over again at {said.at:.0f}")
     return by_test
 

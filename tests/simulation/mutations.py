@@ -6,24 +6,30 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+from dmonitor import stay
 from dmonitor.core import (
     conclusions,
+    effects,
     election,
     health,
     incident,
     ledger,
     result,
+    round,
     situation,
     story,
+    telling,
     verdict,
 )
-from dmonitor.core.model import Answer, Incident, Judgement, NodeStatus, Notification, Verdict
+from dmonitor.core.model import Answer, Incident, Judgement, Node, NodeStatus, Notification, Verdict
 
+from . import old_node
 from .node import SimNode
+from .process import Stay
 from .virtual_round import VirtualRound
 from .world import World
 
@@ -240,8 +246,11 @@ def takes_a_connection_for_a_living_checker() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asks_a_node_about_itself() -> Iterator[None]:
-    """A node speaks of its own incident."""
-    with mock.patch.object(election, "node_test", lambda name: None):
+    """A node speaks of its own incident, also if it has just been found DOWN."""
+    with (
+        waits_for_a_speaker_that_is_down(),
+        mock.patch.object(election, "node_test", lambda name: None),
+    ):
         yield
 
 
@@ -361,8 +370,20 @@ def names_two_incidents_alike() -> Iterator[None]:
     """The second incident within ten minutes has the first one's Message-ID, and is dropped."""
     original = incident.name_minute
 
-    def alike(minute: int, taken: object) -> int:
+    def alike(minute: int, taken: object, ended: object) -> int:
         return original(minute, ())
+
+    with mock.patch.object(conclusions, "name_minute", alike):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_the_name_before_it_was_united() -> Iterator[None]:
+    """A node may have mailed an incident by the minute of this window, before it heard of another."""
+    original = incident.name_minute
+
+    def alike(minute: int, taken: Collection[int], ended: object) -> int:
+        return original(minute, taken)
 
     with mock.patch.object(conclusions, "name_minute", alike):
         yield
@@ -384,6 +405,141 @@ def blames_a_checker_whose_machine_was_off() -> Iterator[None]:
         return original(status._replace(up=float("inf")), age)
 
     with mock.patch.object(result, "_is_stale", stale):
+        yield
+
+
+# Places and wakes (rules R5, R10).
+
+
+@contextlib.contextmanager
+def wakes_nobody() -> Iterator[None]:
+    """Who holds something untold waits for the speaker's next round."""
+    with mock.patch.object(telling.Telling, "_wake_speakers", lambda self: iter(())):
+        yield
+
+
+@contextlib.contextmanager
+def wakes_who_knows_no_wake() -> Iterator[None]:
+    """A node of an earlier version is sent a word that it does not know."""
+    original = election.choose
+
+    def choose(*arguments: Any) -> election.Choice:
+        choice = original(*arguments)
+        if choice.speaker is None or choice.speaker == arguments[0]:
+            return choice
+        return choice._replace(speaker=choice.speaker._replace(wakes=True))
+
+    with mock.patch.object(election, "choose", choose):
+        yield
+
+
+@contextlib.contextmanager
+def wakes_before_it_stores() -> Iterator[None]:
+    """The speaker is woken before it can hear what is to be told, which is stored much later."""
+    original = round.run_round
+
+    def run_round(*arguments: Any) -> round.RoundScript:
+        script = original(*arguments)
+        answer: Any = None
+        kept: effects.Save | None = None
+        while True:
+            try:
+                effect = script.send(answer)
+            except StopIteration as end:
+                if kept:
+                    yield kept
+                left: effects.RoundEnd = end.value
+                return left
+            if kept is None and isinstance(effect, effects.Save) and effect.incidents:
+                kept, answer = effect, True
+                continue
+            if kept and isinstance(effect, effects.Save | effects.HandOver | effects.Greet):
+                yield kept
+                kept = None
+            answer = yield effect
+
+    with mock.patch.object(round, "run_round", run_round):
+        yield
+
+
+@contextlib.contextmanager
+def tells_what_it_holds_when_woken() -> Iterator[None]:
+    """A woken round greets nobody before it tells."""
+
+    def observe(self: VirtualRound, _: effects.Observe) -> None:
+        me = Node(self.node.name, self.node.site)
+        observation = effects.Observation(me, {}, (), frozenset())
+        self._after(0.0, lambda: self.resume(observation))
+
+    with mock.patch.object(VirtualRound, "_observe_peers", observe):
+        yield
+
+
+@contextlib.contextmanager
+def counts_a_wake_as_a_round() -> Iterator[None]:
+    """A woken round counts as one that has begun, so that the measured interval shrinks."""
+    original = round.run_woken
+
+    def run_woken(
+        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+    ) -> round.RoundScript:
+        begins = (*memory.node.begins, clock.now())[-6:]
+        node_memory = memory.node._replace(begins=begins)
+        yield effects.Save(node=node_memory)
+        end = yield from original(config, memory._replace(node=node_memory), clock, note)
+        return end
+
+    with mock.patch.object(round, "run_woken", run_woken):
+        yield
+
+
+@contextlib.contextmanager
+def drops_a_wake_that_comes_too_soon() -> Iterator[None]:
+    """Who stays does not hear of a wake that came while its round ran."""
+    original = Stay.begin
+
+    def begin(self: Stay) -> None:
+        self.node.is_rung = False
+        original(self)
+
+    with mock.patch.object(Stay, "begin", begin):
+        yield
+
+
+@contextlib.contextmanager
+def looks_as_often_as_it_is_woken() -> Iterator[None]:
+    """A liar makes a node look all the time."""
+    with mock.patch.object(stay, "next_look", lambda looks: 0.0):
+        yield
+
+
+@contextlib.contextmanager
+def begins_with_its_cron() -> Iterator[None]:
+    """All nodes look at the same time."""
+    with mock.patch.object(situation.Situation, "place", lambda self: 0.0):
+        yield
+
+
+@contextlib.contextmanager
+def waits_for_a_speaker_that_is_down() -> Iterator[None]:
+    """A speaker that was greeted lately counts as living, although this round finds it DOWN."""
+    with mock.patch.object(situation.Situation, "candidates", old_node.candidates):
+        yield
+
+
+@contextlib.contextmanager
+def takes_a_wake_for_the_next_round() -> Iterator[None]:
+    """What a round has heard is told by the woken one after it, which has not asked about it."""
+    original = round.run_woken
+
+    def run_woken(
+        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+    ) -> round.RoundScript:
+        begins = (*memory.node.begins[:-1], clock.now())
+        forgetful = memory._replace(node=memory.node._replace(begins=begins))
+        return original(config, forgetful, clock, note)
+
+    with mock.patch.object(round, "run_woken", run_woken):
         yield
 
 
@@ -422,6 +578,19 @@ TRUE = (
     goes_by_its_own_quorum,
     tells_an_old_end_as_it_was,
     names_two_incidents_alike,
+    forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,
     blames_a_checker_whose_machine_was_off,
+)
+WOKEN = (
+    wakes_nobody,
+    wakes_who_knows_no_wake,
+    wakes_before_it_stores,
+    tells_what_it_holds_when_woken,
+    counts_a_wake_as_a_round,
+    drops_a_wake_that_comes_too_soon,
+    looks_as_often_as_it_is_woken,
+    begins_with_its_cron,
+    waits_for_a_speaker_that_is_down,
+    takes_a_wake_for_the_next_round,
 )

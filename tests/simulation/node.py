@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dmonitor.core import effects, incident
 from dmonitor.core.model import (
@@ -18,6 +19,10 @@ from dmonitor.core.model import (
     TestState,
 )
 
+if TYPE_CHECKING:
+    from .process import Process, Stay
+    from .virtual_round import VirtualRound
+
 
 class Disk:
     """What a node's store holds: only what was saved. It survives every crash."""
@@ -28,6 +33,7 @@ class Disk:
         self.incidents: dict[str, Incident] = {}  # by every id
         self.outbox: dict[tuple[str, Kind, str], Notification] = {}
         self.silences: Mapping[str, Sequence[Silence]] = {}
+        self.place = 0.0  # seconds that the next round waits after cron's start
 
     def save(self, save: effects.Save) -> None:
         """Store what a round wants stored."""
@@ -87,6 +93,7 @@ class Disk:
         backup.incidents = dict(self.incidents)
         backup.outbox = dict(self.outbox)
         backup.silences = dict(self.silences)
+        backup.place = self.place
         return backup
 
 
@@ -144,10 +151,20 @@ class SimNode:
     booted: float = float("-inf")  # when it was switched on
     cron: bool = True  # whether its cron works
     daemon: bool = True  # whether its daemon runs
-    epoch: int = 0  # counts crashes: what was begun in an earlier epoch is lost
+    epoch: int = 0  # counts crashes: what a round had begun in an earlier epoch is lost
     next_cron: float = 0.0  # when its cron starts the next round
     running: bool = False  # whether a round runs
-    round: object = None  # the one that runs, or ran last
+    round: VirtualRound | None = None  # the one that runs, or ran last
+    is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
+    fixed_place: float | None = None  # its setting `offset`
+    boots: int = 0  # counts power cuts, each of which ends its daemon and every other process
+    waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
+    stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
+    is_rung: bool = False  # whether a wake has come that no look has followed
+    # The looks that wakes have made, with the number of the process that looked.
+    looks: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+    skipped: list[float] = dataclasses.field(default_factory=list)  # when rounds were skipped
+    suspended: float = 0.0  # seconds for which the machine was suspended so far
     silences: tuple[Silence, ...] = ()
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)

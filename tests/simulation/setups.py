@@ -45,8 +45,17 @@ def _cluster(world: World, least: int) -> list[Test]:
         world.aliases["alias"] = chance.choice(world.nodes).name
     world.slow = chance.choice((0.0, 0.0, 0.5, 1.0))
     world.delay = chance.choice((0.01, 0.05, 0.5))
+    choose_places(world)
     _choose_mta(world)
     return tests
+
+
+def choose_places(world: World) -> None:
+    """Let the rounds be spread, in most histories, or begin with their crons."""
+    chance = world.plan
+    world.places = chance.choice(("spread",) * 6 + ("fresh", "in step"))
+    if chance.random() < 0.1:
+        chance.choice(world.nodes).fixed_place = chance.uniform(0.0, 59.0)
 
 
 def _choose_mta(world: World) -> None:
@@ -93,6 +102,46 @@ def calm(world: World) -> Setup:
     return failures, 2 * 60.0 * slowest + 180.0
 
 
+def prompt(world: World) -> Setup:
+    """Refused ports, as the package's defaults see them: crons in step, and quick programs."""
+    chance = world.plan
+    tests = [Test(f"host{number}", "ssh") for number in range(chance.choice((1, 2, 3)))]
+    for number in range(1, chance.choice((3, 3, 5, 10)) + 1):
+        name = f"node{number}"
+        node_id = f"{world.chance.getrandbits(48):012x}"
+        node = SimNode(name, node_id, name, 1, 0.0, frozenset(tests), ADDRESSES[:1])
+        world.nodes.append(node)
+    world.mta = lambda node, address: (world.chance.uniform(0.0, 0.5), True)
+    failures = []
+    for test in tests:
+        at = 60.0
+        for _ in range(3):
+            at += chance.uniform(100.0, 400.0)
+            failures.append(Failure(test, at, at + chance.uniform(100.0, 300.0)))
+            at = failures[-1].ended
+    return failures, 300.0
+
+
+def struck(world: World) -> Setup:
+    """As `prompt`, and the node that would speak loses its power about when a failure begins."""
+    failures, settle = prompt(world)
+    chance = world.plan
+    at = chance.uniform(100.0, 300.0)
+    failure = Failure(failures[0].test, at, at + 600.0)
+    off = at + chance.uniform(-60.0, 30.0)
+    world.at(off, lambda: world.power_cut(world.nodes[0], 900.0))
+    return [failure, Failure(failure.test, off + 900.0, off + 900.0)], settle + 300.0
+
+
+def mixed(world: World) -> Setup:
+    """As `calm`, while some of the nodes have dmonitor 0.2, and others have not."""
+    failures, settle = calm(world)
+    nodes = world.nodes
+    for node in world.plan.sample(nodes, world.plan.randrange(1, len(nodes))):
+        node.is_old = True
+    return failures, settle
+
+
 def rebooted(world: World) -> Setup:
     """As `calm`, and all nodes reboot at once between two rounds."""
     failures, settle = calm(world)
@@ -105,7 +154,8 @@ def rebooted(world: World) -> Setup:
 
 def _reboot_all(world: World) -> None:
     """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it."""
-    if any(node.running or node.next_cron - world.now < 0.5 for node in world.nodes):
+    is_busy = any(node.running or node.waiting for node in world.nodes)
+    if is_busy or any(node.next_cron - world.now < 0.5 for node in world.nodes):
         world.after(0.7, lambda: _reboot_all(world))
         return
     for node in world.nodes:
@@ -231,6 +281,8 @@ def rough(world: World) -> Setup:
     for _ in range(chance.choice((1, 1, 2, 3))):
         fault = chance.choice(_FAULTS)
         fault(world, last)
+    if chance.random() < 0.15:
+        chance.choice(world.nodes).is_old = True
     if chance.random() < 0.2 and len(tests) > 1:
         chance.choice(world.nodes).tests = frozenset(tests[1:])
     if chance.random() < 0.15:

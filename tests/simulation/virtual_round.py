@@ -26,6 +26,7 @@ from dmonitor.core.model import (
     node_test,
 )
 
+from . import old_node
 from .node import SimNode
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
 HANDED_OVER_BY = 54.0
+WOKEN_HANDED_OVER_BY = 27.0
 HARD_LIMIT = 55.0
+SLOW_LOOK = 4.0  # from the beginning of a look to the next one beside it
 SECOND_LOOK_PAUSE = 2.0  # from the end of a failing look, or greeting, to the next one
 LOOKED_AGAIN_BY = 18.0  # of the round: a look that fails later is not looked at again
 GREETED_AGAIN_BY = 15.0  # of the round: the same for greetings
@@ -66,9 +69,23 @@ class Mail(NamedTuple):
 class VirtualRound:
     """One run of dmonitor-check on a virtual node. It is the RoundClock of its script as well."""
 
-    def __init__(self, world: World, node: SimNode) -> None:
+    def __init__(
+        self,
+        world: World,
+        node: SimNode,
+        *,
+        waited: float = 0.0,
+        woken: bool = False,
+        ended: Callable[[effects.RoundEnd | None], None] = lambda end: None,
+    ) -> None:
+        """Begin a round that has `waited` for its place, or one that was `woken` and tests nothing.
+
+        `ended` is called with what it leaves, or with None if it is killed.
+        """
         self.world = world
         self.node = node
+        self.woken = woken
+        self.ended = ended
         self.epoch = node.epoch
         self.began = world.now
         node.running, node.round = True, self
@@ -81,13 +98,17 @@ class VirtualRound:
             tests_digest=str(hash(node.tests)),
             addresses=node.addresses,
             silences=node.silences,
-            nodes=(Node(node.name, node.site), *(Node(p.name, p.site) for p in self._peers())),
+            nodes=self._listed_nodes(),
+            waited=waited,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             **world.settings,
         )
         memory = node.disk.memory(self.now())
-        self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
+        if woken:
+            self.script = round.run_woken(config, memory, self, self._note)
+        else:
+            self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
         self.handing_over: effects.HandOver | None = None
         self.outcomes: list[tuple[str, bool]] = []  # that the script has not got yet
@@ -106,8 +127,8 @@ class VirtualRound:
     def text(self, at: float) -> str:
         return f"{self.node.world_time(at):.0f}"
 
-    def minute(self) -> int:
-        return EPOCH_MINUTE + int((self.world.now + self.node.wall_skew) // 60)
+    def minute(self, at: float) -> int:
+        return EPOCH_MINUTE + int((self.node.world_time(at) + self.node.wall_skew) // 60)
 
     def _note(self, level: str, event: str, /, **facts: object) -> None:
         if self.world.tracing and level != "debug":
@@ -155,16 +176,21 @@ class VirtualRound:
         if not self.alive:
             return
         try:
-            effect = self.script.send(answer)
-        except StopIteration:
+            effect = self._next_effect(answer)
+        except StopIteration as end:
             self.node.running = False
             self.world.max_elapsed = max(self.world.max_elapsed, self.elapsed())
+            self.ended(end.value)
             return
         match effect:
+            case effects.Observe() if self.woken:
+                self._observe_peers(effect)
             case effects.Observe():
                 self._observe(effect)
             case effects.Greet():
                 self._greet_again(effect)
+            case effects.Wake(node_ids):
+                self._wake(node_ids)
             case effects.Rehearse():  # there is no sandbox in this world
                 self._after(0.0, lambda: self.resume(()))
             case effects.Save():
@@ -177,6 +203,12 @@ class VirtualRound:
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
                 self._after(0.0, lambda: self.resume(None))
+
+    def _next_effect(self, answer: Any) -> effects.Effect:
+        if self.node.is_old:
+            with old_node.decides():
+                return self.script.send(answer)
+        return self.script.send(answer)
 
     def _save(self, save: effects.Save) -> None:
         """Store, and perhaps die just before or just after."""
@@ -193,6 +225,12 @@ class VirtualRound:
         self._after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
 
     # Greeting and observing.
+
+    def _listed_nodes(self) -> tuple[Node, ...]:
+        """Return the nodes in the order of nodes.txt, in which this node is listed, too."""
+        node = self.node
+        listed = [p for p in self.world.nodes if p is node or p.name not in node.unlisted]
+        return tuple(Node(each.name, each.site) for each in listed)
 
     def _peers(self) -> list[SimNode]:
         """Return the other nodes that are listed in nodes.txt here."""
@@ -215,6 +253,24 @@ class VirtualRound:
                 lines.append((Node(alias, alias), by_name[name]))
         self._lines_read = lines
         return lines
+
+    def _wake(self, node_ids: frozenset[str]) -> None:
+        """Wake these peers, if they are connected: they were greeted in this round."""
+        stated = {contact.node_id for contact in self.contacts.values() if contact.statement}
+        for peer in self._peers():
+            if peer.node_id in node_ids & stated and not self.node.is_old:
+                assert not peer.is_old, f"{self.node.name} wakes {peer.name}, which knows no wake"
+                self.world.wake(self.node, peer)
+        self._after(0.0, lambda: self.resume(None))
+
+    def _observe_peers(self, effect: effects.Observe) -> None:
+        """Greet every peer once; test nothing."""
+        me = Node(self.node.name, self.node.site)
+
+        def done() -> None:
+            self.resume(self._observation(me, {}, set(), {}))
+
+        self._greet(effect.incidents, lambda _: None, done)
 
     def _greet_again(self, effect: effects.Greet) -> None:
         def done() -> None:
@@ -296,8 +352,8 @@ class VirtualRound:
     def _observe(self, effect: effects.Observe) -> None:
         """Run the plugins and greet meanwhile.
 
-        The peers are asked about a test that is open as soon as its result is there, and about one
-        that fails as soon as its first look has failed.
+        The peers are asked about a test that is open at once, and about one that fails as soon as
+        its first look has failed, or takes long.
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
@@ -306,12 +362,16 @@ class VirtualRound:
         own_answers: dict[Test, Answer] = {}
         flakes: dict[Test, Result] = {}
         asked: set[Test] = set()
-        waiting = 1 + len(tests)
+        only_slow: set[Test] = set()  # those in `asked` of which no first look has failed
+        failures: list[Test] = []  # one for each look that failed
+        # One for the greetings, for each own result and for each answer.
+        awaited: list[Test | None] = [None, *tests]
 
-        def settle() -> None:
-            nonlocal waiting
-            waiting -= 1
-            if waiting == 0 and self.alive:
+        def settle(test: Test | None = None) -> None:
+            if test not in awaited:
+                return  # an answer that nobody waits for any more
+            awaited.remove(test)
+            if not awaited and self.alive:
                 quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
                 judgements = {}
                 for test in tests:
@@ -324,36 +384,58 @@ class VirtualRound:
                 self.resume(self._observation(me, judgements, asked, flakes))
 
         def ask(test: Test) -> None:
-            nonlocal waiting
             if test in asked:
                 return
             asked.add(test)
             for line, peer in self._lines():
                 if test != node_test(line.name):
-                    waiting += 1
-                    heard = self._heard(line, peer, peer_answers[test], settle)
+                    awaited.append(test)
+                    heard = self._heard(line, peer, peer_answers[test], lambda: settle(test))
                     world.exchange(node, peer, self._serve(peer, test), heard, ANSWER_LIMIT)
 
         def ran(test: Test, outcome: Outcome) -> None:
             own_answers[test] = Answer(me, node.node_id, Result(outcome))
             if verdict.must_ask(own_answers[test], incident_open=test in effect.open):
                 ask(test)
+            elif test in only_slow:
+                asked.discard(test)
+                peer_answers[test] = []
+                while awaited.count(test) > 1:
+                    awaited.remove(test)
             elif test in asked:
                 flakes[test] = Result(Outcome.FAIL)
-            settle()
+            settle(test)
 
         def look(test: Test, *, is_first: bool) -> None:
             seconds, outcome = world.plugin(node, test, "round")
+            is_beside = is_first and world.second_look and seconds > SLOW_LOOK
+            is_beside = is_beside and test not in effect.open | effect.slow
+
+            def slow() -> None:
+                only_slow.add(test)
+                ask(test)
+                look(test, is_first=False)
 
             def looked() -> None:
+                if test in own_answers:
+                    return  # the look beside it has passed
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
                 may_look_again = may_look_again and test not in effect.open
-                if outcome in _FAILING and is_first and may_look_again:
+                if outcome in _FAILING and is_first:
+                    only_slow.discard(test)
+                failures.extend([test] * (outcome in _FAILING))
+                if outcome not in _FAILING or failures.count(test) > 1:
+                    ran(test, outcome)
+                elif is_beside or not is_first:
+                    return  # the other look has not ended
+                elif may_look_again:
                     ask(test)
                     self._after(SECOND_LOOK_PAUSE, lambda: look(test, is_first=False))
                 else:
                     ran(test, outcome)
 
+            if is_beside:
+                self._after(SLOW_LOOK, slow)
             self._after(seconds, looked)
 
         def greeted(contact: Contact) -> None:
@@ -364,6 +446,8 @@ class VirtualRound:
                 if owner is peer:
                     ask(node_test(line.name))
 
+        for test in sorted(effect.open.intersection(tests)):
+            ask(test)
         self._greet(effect.incidents, greeted, settle, failed)
         for test in sorted(node.tests):
             look(test, is_first=True)
@@ -416,7 +500,8 @@ class VirtualRound:
     def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
         """Start to hand over all mails."""
         world = self.world
-        patience = (HANDED_OVER_BY - self.elapsed()) / self.node.rate
+        handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
+        patience = (handed_over_by - self.elapsed()) / self.node.rate
         for address, mail in mails.items():
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)

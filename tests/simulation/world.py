@@ -27,10 +27,12 @@ from dmonitor.core.model import (
 )
 
 from .node import Disk, Flight, SimNode, Visit, shift_memory, shift_statement, shift_status
-from .virtual_round import GREETING_LIMIT, Mail, VirtualRound
+from .process import Check
+from .virtual_round import GREETING_LIMIT, Mail
 
 PLUGIN_LIMIT = 10.0  # seconds
 RESULT_CACHE_SECONDS = 5.0  # for which a daemon gives out a result again
+SLOW_LOOK = 4.0  # seconds from the beginning of a look to the next one beside it
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a failing look to the second one
 CHECKER_SECONDS = 180.0  # after which a daemon does not go by what its checker has stored
 VISITED_UNTIL = 15.0  # seconds of a daemon's visit after which it does not greet again
@@ -96,6 +98,7 @@ class World(Timeline):
         self.slowest_mta = 0.0  # seconds
         self.cut: set[tuple[str, str]] = set()  # who cannot connect to whom
         self.loss = 0.0  # chance that an exchange is lost
+        self.wake_loss = 0.0  # chance that a wake is lost, if that is more
         # The same for the exchanges that one node begins with another one, if it is not `loss`.
         self.link_loss: dict[tuple[str, str], float] = {}
         # The chance that a look at a test fails although it would pass.
@@ -107,6 +110,9 @@ class World(Timeline):
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self.confirm = 1
+        # When rounds begin: "spread" as rounds before have left it; "fresh", spread from the second
+        # round on; "in step" with their crons, because an operator has configured that.
+        self.places = "spread"
 
         # What a history is about, if it is about one node.
         self.many = False  # whether there are more nodes than usual
@@ -119,6 +125,8 @@ class World(Timeline):
         self.mails: list[Mail] = []
         # Called with each mail that an MTA takes.
         self.mailed: list[Callable[[Mail], None]] = []
+        # Called with each node that a wake reaches.
+        self.rung: list[Callable[[SimNode], None]] = []
         # The tests that an operator silences: not all is told of them.
         self.unowed: set[Test] = set()
         # The addresses that an operator removes from some nodes: those do not mail them.
@@ -132,18 +140,30 @@ class World(Timeline):
         self.united: dict[str, str] = {}  # ids that are one incident
         self.max_elapsed = 0.0
         self._ids = itertools.count()
+        self.numbers = itertools.count()  # of processes that stay
         self._stripped: dict[int, tuple[Incident, Incident]] = {}
 
     # Setting up.
 
     def begin(self) -> None:
-        """Start the crons. All nodes remember rounds in which they greeted each other."""
+        """Start the crons. All nodes remember rounds in which they greeted each other.
+
+        A round that cron has started before the world's 0 may be waiting for its place.
+        """
+        self._choose_places()
         for node in self.nodes:
             step = node.interval * 60.0 / node.rate
             first = self.plan.uniform(0.0, step) if node.phase < 0 else node.phase
+            place = node.disk.place / node.rate
+            if first - step + place > -3.0:
+                first -= step
             begins = tuple(first - step * back for back in range(5, 0, -1))
             node.disk.node_memory = effects.NodeMemory(
-                begins, begins[-1] + 2.0, 0, bool(node.addresses)
+                begins,
+                begins[-1] + place + 2.0,
+                speaks=bool(node.addresses),
+                quorum=node.quorum or self.quorum,
+                confirm=node.confirm or self.confirm,
             )
             node.next_cron = first
             self.at(first, self._cron(node, first))
@@ -156,6 +176,16 @@ class World(Timeline):
             node_memory = node_memory._replace(heard=tuple(heard))
             node.disk.node_memory = shift_memory(node_memory, node.offset)
 
+    def _choose_places(self) -> None:
+        """Let the nodes begin one after the other, as rounds before have left it, or in step."""
+        for number, node in enumerate(self.nodes):
+            if self.places == "in step":
+                node.fixed_place = 0.0
+            if self.places == "spread" and not node.is_old:
+                node.disk.place = round(60.0 * number / len(self.nodes), 1)
+            if node.fixed_place is not None:
+                node.disk.place = node.fixed_place
+
     def _cron(self, node: SimNode, planned: float) -> Callable[[], None]:
         def tick() -> None:
             following = planned + node.interval * 60.0 / node.rate
@@ -163,17 +193,11 @@ class World(Timeline):
             self.at(following, self._cron(node, following))
             if node.is_asleep(self.now):
                 return
-            if node.up and node.cron and not node.running:
-                epoch = node.epoch
-                self.after(self.chance.uniform(0.0, node.jitter), lambda: self._start(node, epoch))
+            if node.up and node.cron:
+                check = Check(self, node)
+                self.after(self.chance.uniform(0.0, node.jitter), check.begin)
 
         return tick
-
-    def _start(self, node: SimNode, epoch: int) -> None:
-        if node.is_asleep(self.now):
-            return
-        if node.up and node.epoch == epoch and not node.running:
-            VirtualRound(self, node).resume(None)
 
     # What may happen to nodes and links.
 
@@ -184,6 +208,15 @@ class World(Timeline):
             self.note(node.name, "round killed")
             node.epoch += 1
             node.running = False
+            if node.round:
+                node.round.ended(None)
+
+    def kill_waiting(self, node: SimNode) -> None:
+        """Kill each process of a node that waits, for its place or to be woken."""
+        self.faults += 1
+        self.note(node.name, "waiting processes killed")
+        for process in (*node.waiting, *node.stays):
+            process.kill()
 
     def power_cut(self, node: SimNode, seconds: float) -> None:
         """Switch a node off, and on again after `seconds`."""
@@ -192,9 +225,25 @@ class World(Timeline):
         node.epoch += 1
         node.up, node.running = False, False
         node.asleep_until = node.stopped_until = 0.0
+        node.boots += 1
+        node.waiting.clear()
+        node.stays.clear()
+        self._end_daemon(node)
+        self.after(seconds, lambda: self._boot(node))
+
+    def _end_daemon(self, node: SimNode) -> None:
+        """Forget what only the daemon of `node` knew."""
         node.flights.clear()
         node.visits.clear()
-        self.after(seconds, lambda: self._boot(node))
+        node.is_rung = False
+
+    def restart_daemon(self, node: SimNode, seconds: float) -> None:
+        """Let the daemon of `node` be gone for a while."""
+        self.faults += 1
+        self.note(node.name, f"daemon gone for {seconds:.0f} s")
+        self._end_daemon(node)
+        node.daemon = False
+        self.after(seconds, lambda: setattr(node, "daemon", True))
 
     def suspend(self, node: SimNode, seconds: float) -> None:
         """Suspend a machine: nothing happens on it, and nothing reaches it."""
@@ -202,6 +251,7 @@ class World(Timeline):
         self.note(node.name, f"suspended for {seconds:.0f} s")
         node.asleep_until = self.now + seconds
         node.slept += seconds
+        node.suspended += seconds
 
     def stop_round(self, node: SimNode, seconds: float) -> None:
         """Stop the round that runs for a while; the daemon goes on."""
@@ -243,18 +293,18 @@ class World(Timeline):
         got: Callable[[Any], None],
         limit: float,
     ) -> None:
-        """Have `source` ask `to`.
+        """Have `source`, its round or its daemon, ask `to`.
 
         `serve` is called at `to` and says what it replies, after how many seconds. `got` is called
         with the reply, or with None after `limit` seconds without one.
         """
         is_done = False
-        epoch = source.epoch
+        boots = source.boots  # a daemon goes on if a round is killed; a round looks for itself
         deadline = self.now + limit
 
         def once(value: Any) -> None:
             nonlocal is_done
-            if is_done or source.epoch != epoch:
+            if is_done or source.boots != boots:
                 return
             if source.is_asleep(self.now):  # what came meanwhile is too late when it goes on
                 self.at(source.asleep_until, lambda: once(value))
@@ -279,14 +329,14 @@ class World(Timeline):
             if not to.daemon or source.name in to.unlisted:  # refused
                 self.after(self.chance.uniform(0.0, self.delay), lambda: once(None))
                 return
-            epoch_there = to.epoch
+            boots_there = to.boots
 
             def send(value: Any) -> None:
                 if to.is_asleep(self.now):
                     self.at(to.asleep_until, lambda: send(value))
                     return
                 is_cut = (source.name, to.name) in self.cut
-                if not to.up or not to.daemon or to.epoch != epoch_there or is_cut:
+                if not to.up or not to.daemon or to.boots != boots_there or is_cut:
                     return
                 # A value is read when it leaves, not when the question came.
                 reply = value() if callable(value) else value
@@ -296,12 +346,34 @@ class World(Timeline):
 
         self.after(self.chance.uniform(0.0, self.delay), arrive)
 
+    def wake(self, source: SimNode, to: SimNode) -> None:
+        """Have `source` wake `to`; nobody hears whether that has come."""
+        loss = self.link_loss.get((source.name, to.name), self.loss)
+        loss = max(loss, self.wake_loss)
+        if loss and self.chance.random() < loss:
+            self.note(source.name, "lost wake of", to.name)
+            return
+
+        def arrive() -> None:
+            is_cut = (source.name, to.name) in self.cut or source.name in to.unlisted
+            if is_cut or not to.up or not to.daemon or to.is_asleep(self.now) or to.is_old:
+                return
+            self.note(to.name, "woken by", source.name)
+            to.is_rung = True
+            for rung in tuple(self.rung):
+                rung(to)
+            for stay in list(to.stays):
+                stay.ring()
+
+        self.after(self.chance.uniform(0.0, self.delay), arrive)
+
     # The daemons and the plugins.
 
     def _status(self, node: SimNode) -> NodeStatus:
         now = node.clock(self.now)
         up = now - node.clock(node.booted)
-        return node.disk.node_memory.status(node.name, node.node_id, now, up=up)
+        status = node.disk.node_memory.status(node.name, node.node_id, now, up=up)
+        return status._replace(wakes=not node.is_old)
 
     def statement(
         self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
@@ -383,25 +455,41 @@ class World(Timeline):
             node.flights[test] = Flight(waiting=[tell])
             self._look(node, test, node.flights[test])
 
-    def _look(self, node: SimNode, test: Test, flight: Flight, *, is_second: bool = False) -> None:
-        """Let a daemon look at a test; if that fails, once more after a pause."""
-        seconds, outcome = self.plugin(node, test, "daemon")
+    def _look(self, node: SimNode, test: Test, flight: Flight) -> None:
+        """Let a daemon look at a test; again after a pause if it fails, beside that if it is slow."""
+        under_way = 0
+        failed = 0
 
-        def looked() -> None:
+        def look(*, is_first: bool) -> None:
+            nonlocal under_way
+            if node.flights.get(test) is not flight or flight.ends is not None:
+                return  # the node has lost its power, or the first look has passed
+            under_way += 1
+            seconds, outcome = self.plugin(node, test, "daemon")
+            is_slow = seconds > SLOW_LOOK and test not in node.disk.node_memory.slow
+            if is_first and is_slow and self._looks_again(node, test):
+                self.after(SLOW_LOOK, lambda: look(is_first=False))
+            self.after(seconds, lambda: looked(outcome))
+
+        def looked(outcome: Outcome) -> None:
+            nonlocal under_way, failed
             if node.is_asleep(self.now):
-                self.at(node.asleep_until, looked)
-            elif outcome in FAILING and not is_second and self._looks_again(node, test):
-                self.after(SECOND_LOOK_PAUSE, again)
-            else:
-                flight.ends, flight.outcome = self.now, outcome
-                for waiting in flight.waiting:
-                    waiting(outcome)
+                self.at(node.asleep_until, lambda: looked(outcome))
+                return
+            if flight.ends is not None:
+                return  # the other look has passed
+            under_way -= 1
+            failed += outcome in FAILING
+            if outcome in FAILING and under_way:
+                return  # the other look has not ended
+            if outcome in FAILING and failed == 1 and self._looks_again(node, test):
+                self.after(SECOND_LOOK_PAUSE, lambda: look(is_first=False))
+                return
+            flight.ends, flight.outcome = self.now, outcome
+            for waiting in flight.waiting:
+                waiting(outcome)
 
-        def again() -> None:
-            if node.flights.get(test) is flight:  # the node has not lost its power
-                self._look(node, test, flight, is_second=True)
-
-        self.after(seconds, looked)
+        look(is_first=True)
 
     def _looks_again(self, node: SimNode, test: Test) -> bool:
         """Return whether a daemon looks again: its checker has said lately that it is not open."""
