@@ -1489,3 +1489,11 @@ def test_who_is_woken_and_cannot_store_lets_another_one_tell() -> None:
     told = play(None, heard=[states("peer")], **facts)
     assert told.mails == [{ONE: [(ALERT, "i")]}]
     assert play(None, heard=[states("peer")], stored=False, **facts).mails == []
+
+
+def test_an_alert_that_is_left_over_counts_as_told_when_it_is_taken() -> None:
+    """Another node, which this one does not hear, may have told the end before."""
+    ours = known("i", alert="me", told_at=NOW - 300.0)
+    played = play(DOWN, incidents=[ours], outbox=[left(ours, refusals=3)])
+    assert played.mails == [{ONE: [(ALERT, "i")]}]
+    assert played.incident("i").told_at == NOW + Clock.at
