@@ -130,8 +130,9 @@ def _round(options: Options) -> int:
     The node that would speak stays afterwards, and does not return before the next round is due.
     """
     is_unattended = options.is_program and not options.once and not os.isatty(0)
+    is_scheduled = is_unattended and not options.woken
     started = clock.Stopwatch()
-    if is_unattended and not options.woken:
+    if is_scheduled:
         _wait_for_place(place.read(options.state))
     round_lock = lock.Lock(options.state, "check")
     try:
@@ -141,16 +142,17 @@ def _round(options: Options) -> int:
         return os.EX_TEMPFAIL
     round_lock.write_holder(pidfile=False)
     try:
-        if is_unattended and not options.woken and doorbell.was_rung(options.state):
+        if is_scheduled and doorbell.was_rung(options.state):
             # Somebody waits for what this node is to tell; its own tests may take long.
             _locked_round(options, started, woken=True)
         round_end = _locked_round(options, started, woken=options.woken)
     finally:
         round_lock.release()
-    if round_end.stays and round_end.completed and is_unattended and not options.woken:
-        next_round = round_end.interval * 60.0 + (round_end.place or 0.0) - started.elapsed()
-        _stay(options, min(next_round - _STAY_ENDS_BEFORE, _LONGEST_STAY))
-    return os.EX_OK if round_end.completed else os.EX_TEMPFAIL
+    if not round_end.completed:
+        return os.EX_TEMPFAIL
+    if round_end.stays and is_scheduled:
+        _stay(options, round_end, started)
+    return os.EX_OK
 
 
 def _wait_for_place(seconds: float) -> None:
@@ -165,12 +167,14 @@ def _wait_for_place(seconds: float) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--once"])
 
 
-def _stay(options: Options, seconds: float) -> None:
-    """Become the small process that waits to be woken, for so many seconds (rule R5).
+def _stay(options: Options, round_end: effects.RoundEnd, started: clock.Stopwatch) -> None:
+    """Become the small process that waits to be woken until the next round is due (rule R5).
 
     It takes the place of this one, so that cron and an operator see one process. Return if there is
-    nothing to become.
+    no time left, or if the program for that cannot be started.
     """
+    next_round = round_end.interval * 60.0 + (round_end.place or 0.0) - started.elapsed()
+    seconds = min(next_round - _STAY_ENDS_BEFORE, _LONGEST_STAY)
     if seconds <= 0 or not sys.executable:
         return
     from dmonitor.execution import processes

@@ -8,28 +8,38 @@ waiting is kept for the next one who waits. A ring says nothing but that somebod
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
 from dmonitor.base import log
 
 NAME = "wake"  # of the FIFO
-
-
-_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _RINGS = 1 << 16  # bytes; a FIFO holds no more
 
 
 def was_rung(directory: str) -> bool:
     """Return whether somebody has rung since the last time that somebody waited."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(f"{directory}/{NAME}", _FLAGS)
+        descriptor = _open_fifo(f"{directory}/{NAME}")
         try:
-            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-                return bool(os.read(descriptor, _RINGS))
+            return bool(os.read(descriptor, _RINGS))
         finally:
             os.close(descriptor)
     return False
+
+
+def _open_fifo(path: str) -> int:
+    """Return a descriptor of the FIFO `path`; raise OSError if it is none.
+
+    It is opened for both directions, so that nobody has to wait at the other end. `stay` does the
+    same, but cannot call this.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no FIFO: remove it")
 
 
 class Doorbell:
@@ -48,16 +58,9 @@ class Doorbell:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkfifo(self._path, 0o600)
-            # Opened for both, so that nobody has to wait at the other end.
-            descriptor = os.open(self._path, _FLAGS)
+            self._descriptor = _open_fifo(self._path)
         except OSError as error:
             log.warning("no-doorbell", path=self._path, reason=error.strerror)
-            return
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            self._descriptor = descriptor
-        else:
-            os.close(descriptor)
-            log.warning("no-doorbell", path=self._path, reason="it is no FIFO: remove it")
 
     def ring(self) -> None:
         """Wake whoever waits, or who waits next."""
