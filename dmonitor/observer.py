@@ -71,7 +71,9 @@ class Observer:
 
         `last_addresses` are those of each node when its name was last found. With `ask_all` the
         peers are asked about passing tests too. With `greets_only` nothing is tested, and nobody is
-        asked. From now on this process ends at HARD_LIMIT,
+        asked.
+
+        From now on this process ends at HARD_LIMIT,
         unless faulthandler.cancel_dump_traceback_later is called before.
         """
         self._config = config

@@ -273,15 +273,12 @@ class Situation:
 
         The living nodes begin one after the other, in the order of nodes.txt.
         """
-        living = [self.config.node_id]
         by_name = dict.fromkeys(self._own_node_names(), self.config.node_id)
         for contact in self.contacts:
             if contact.statement and election.is_at_work(contact.statement.status):
                 by_name[contact.node.name] = contact.node_id
-        for node in self.config.nodes:
-            if node.name in by_name:
-                living.append(by_name[node.name])
-        living = list(dict.fromkeys(living[1:] or living))
+        in_order = [by_name[node.name] for node in self.config.nodes if node.name in by_name]
+        living = list(dict.fromkeys(in_order))  # a node may have several lines
         if self.config.node_id not in living:
             return 0.0
         return round(60.0 * living.index(self.config.node_id) / len(living), 1)

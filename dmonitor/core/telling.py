@@ -208,10 +208,12 @@ class Telling:
         for incident in situation.ledger.find(taken.told):
             kinds = taken.told[incident.id]
             situation.ledger.put(told(incident, kinds, situation.me.name, now, config.remind))
-        for notification in mail:  # its reader must not be left with an alert after the recovery
-            for incident in situation.ledger.find(notification.incident.ids):
-                if notification.kind is Kind.ALERT and incident.told_at < now:
-                    situation.ledger.put(incident._replace(told_at=now))
+        # An alert that was left over counts as told now: its reader must not be left with it if
+        # another node has told the recovery before.
+        alerts = [each.incident.id for each in mail if each.kind is Kind.ALERT]
+        for incident in situation.ledger.find(alerts):
+            if incident.told_at < now:
+                situation.ledger.put(incident._replace(told_at=now))
         yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
 
     def _count_refusals(
