@@ -12,10 +12,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core.incident import owed
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
+# Seconds more for a node that lists what is untold. No hand-over was refused there, so it has had
+# time for two rounds to tell it, and does not.
+LISTER_GRACE = 60.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -209,6 +213,9 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
         return "does not list it"
     if incident.closed is not None and peer.closed_ids.isdisjoint(incident.ids):
         return "does not list that it is over"
+    has_listed_long = now - incident.held >= living_limit(peer.status) + LISTER_GRACE
+    if has_listed_long and owed(incident) and not peer.status.refused:
+        return "has not told it"
     return ""
 
 

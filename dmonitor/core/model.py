@@ -22,6 +22,10 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
+def _is_node_or_nobody(name: str) -> bool:
+    return not name or names.is_node(name)
+
+
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
 
@@ -217,6 +221,9 @@ class Incident(NamedTuple):
     # When a quorum was last concluded to see it fail; of flapping, when the test last changed;
     # -inf: not known.
     seen: Time = float("-inf")
+    # The only peer that has stated it; "": this node has seen it itself, or two peers have stated
+    # it. What a peer states with a name here is hearsay at that peer, too.
+    heard_from: Annotated[str, must_be(_is_node_or_nobody)] = ""
 
     @property
     def id(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election, verdict
+from dmonitor.core import digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -188,22 +188,19 @@ class Situation:
         }
         self.silences.hear(contacts)
         self._remember_settings(contacts)
-        stated: list[Incident] = []
-        for statement in self.statements.values():
-            stated.extend(statement.incidents)
-        for incident in sorted(stated, key=lambda incident: incident.is_open):
-            if incident.test in self.tests:
-                self.ledger.meet(incident, now)
-        for incident in self.ledger.changed.values():
-            self.note(
-                "info",
-                "incident-heard",
-                test=str(incident.test),
-                incident=incident.id,
-                state="open" if incident.is_open else "closed",
-                alert=incident.alert or None,
-                recovery=incident.recovery or None,
-            )
+        minute = self.clock.minute(now)
+        stated: list[tuple[Incident, str]] = []
+        for contact in contacts:
+            if contact.statement is None:
+                continue
+            for incident in contact.statement.incidents:
+                if incident.test in self.tests:
+                    incident = hearsay.cut(incident, self.config.nodes, minute)
+                    stated.append((incident, contact.node.name))
+        stated.sort(key=lambda pair: pair[0].is_open)
+        for incident, peer in stated:
+            self.ledger.meet(incident, now, peer)
+        round_log.note_heard(self.note, self.ledger.changed.values())
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).

@@ -218,6 +218,8 @@ class VirtualRound:
             world.kill_round(self.node)
             return
         self.node.disk.save(save)
+        if save.node:
+            self.node.disk.forget_hearsay(self.node.clock(world.now))
         world.saved(self.node, save)
         if fate < world.kill_at_save:
             world.kill_round(self.node)
