@@ -358,7 +358,7 @@ class NodeStatus(NamedTuple):
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
     wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
-    # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
+    # Its settings of these names; 0: it does not say. Nodes may differ: see `verdict`.
     quorum: Setting = 0
     confirm: Setting = 0
     up: float = float("inf")  # seconds since its machine was started; inf: it does not say

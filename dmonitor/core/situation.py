@@ -98,10 +98,15 @@ class Situation:
                 found[incident.test] = incident
         return found
 
-    def quorum_before(self) -> int:
-        """Return the quorum that holds, as far as peers have stated theirs in earlier rounds."""
-        stated = [quorum for _, quorum, _ in self.node_memory.stated_settings]
-        return verdict.largest_of(self.config.quorum, stated, self.sites)
+    @property
+    def stated_quorums(self) -> dict[str, int]:
+        """The quorum that each peer has stated last, by the peer's name."""
+        return {name: quorum for name, quorum, _ in self.node_memory.stated_settings}
+
+    def quorum(self) -> int:
+        """Return the quorum that holds, by what the peers have stated last."""
+        config = self.config
+        return verdict.quorum_that_holds(config.quorum, self.stated_quorums, (), self.sites)
 
     @property
     def sites(self) -> int:
@@ -109,9 +114,9 @@ class Situation:
         return len({node.site for node in self.config.nodes})
 
     def confirm(self) -> int:
-        """Return how many DOWN verdicts open an incident: the largest number of any node."""
+        """Return how many DOWN verdicts open an incident."""
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
-        return max([self.config.confirm, *stated])
+        return verdict.setting_that_holds(self.config.confirm, stated)
 
     def _remember_settings(self, contacts: Sequence[Contact]) -> None:
         """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""

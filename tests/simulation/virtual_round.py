@@ -374,7 +374,9 @@ class VirtualRound:
                 return  # an answer that nobody waits for any more
             awaited.remove(test)
             if not awaited and self.alive:
-                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
+                quorum = verdict.quorum_that_holds(
+                    effect.quorum, effect.stated_quorums, self.contacts.values(), effect.sites
+                )
                 judgements = {}
                 for test in tests:
                     judgements[test] = verdict.decide(
