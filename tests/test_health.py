@@ -489,6 +489,8 @@ def test_settings_that_differ() -> None:
         "settings-differ": "this node has quorum = 2, confirm = 1; paris has quorum = 3:"
         " while they differ, the larger number holds"
     }
+    (text,) = found(strict, contact(ROME, quorum=2, confirm=1), status=ours).values()
+    assert text.endswith("while they differ, the second largest number of all nodes holds")
     assert found(contact(PARIS, quorum=2, confirm=1), status=ours) == {}
 
 

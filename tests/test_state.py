@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.base.errors import StateError
+from dmonitor.core import hearsay
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
@@ -33,7 +34,7 @@ from dmonitor.core.model import (
     TestState,
     Verdict,
 )
-from dmonitor.store import database, history, identity, node_clock, state
+from dmonitor.store import database, history, identity, node_clock, state, tables
 from dmonitor.store.state import Store
 
 TEST = Test("www.example.com", "http")
@@ -177,6 +178,7 @@ _incidents = st.builds(
     told_at=_times,
     minute=st.integers(0, 10**8),
     seen=_times,
+    heard_from=st.just(""),  # hearsay that is over is forgotten
 )  # fmt: skip
 
 
@@ -1011,3 +1013,44 @@ def test_the_last_change_of_each_test(tmp_path: Path) -> None:
         assert store.history.latest([CHANGE.test], evidence=False) == {CHANGE.test: lean}
         store.shift_times(3600.0)
         assert store.history.latest([CHANGE.test]) == {CHANGE.test: last._replace(at=NOW + 3601)}
+
+
+def test_hearsay_that_nobody_needs_is_forgotten(tmp_path: Path) -> None:
+    """What one peer alone has stated takes no room for good, except what was mailed or is owed."""
+    store = open_store(tmp_path)
+    now = store.clock.now()
+    over = {"closed": now - 9000.0, "held": now - 9000.0, "void": True}
+    heard = {"heard_from": "liar", **over}
+    memory = NodeMemory(name="me")
+    owed = known("owed", alert="x", recovery="x", **{**heard, "void": False})
+    letter = Notification(Kind.RECOVERY, owed, "a@x", now, 0)
+    store.save(
+        Save(
+            node=memory,
+            incidents=(
+                known("old", **heard),
+                known("seen", **over),
+                known("told", alert="me", recovery="me", **{**heard, "void": False}),
+                known("open", heard_from="liar"),
+                owed,
+            ),
+            outbox=(letter,),
+        )
+    )
+    ids = ["old", "seen", "told", "open", "owed"]
+    assert {each.id for each in store.recall(ids)} == {"seen", "told", "open", "owed"}
+    rows = store._db.execute("SELECT id FROM known ORDER BY id").fetchall()
+    assert rows == [("open",), ("owed",), ("seen",), ("told",)]
+
+
+def test_recent_hearsay_is_forgotten_although_its_peer_is_silent(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    now = store.clock.now()
+    at = now - hearsay.OVER_SECONDS - 60.0
+    heard = known("heard", heard_from="liar", closed=at, held=at, void=True)
+    tables.write_incident(store._db, heard)
+    assert store.recall(["heard"]) == [heard]
+    store.save(Save(test_states={}, gone=frozenset({TEST})))
+    assert store.recall(["heard"]), "only the end of a round looks for it"
+    store.save(Save(node=NodeMemory(name="me")))
+    assert store.recall(["heard"]) == []

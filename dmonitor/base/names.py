@@ -86,7 +86,7 @@ def is_loader_variable(name: str) -> bool:
 
 def is_node_id(word: str) -> bool:
     """Return whether `word` may be the id of a node, of an incident, or of a run of dmonitord."""
-    return _compiled(r"[a-z0-9]{8,64}").fullmatch(word) is not None
+    return _compiled(r"[a-z0-9]{8,32}").fullmatch(word) is not None
 
 
 def is_digest(word: str) -> bool:

@@ -190,10 +190,12 @@ class Observe(NamedTuple):
     open: frozenset[Test]
     # The incidents that are known here, whose ids a peer need not explain.
     incidents: tuple[Incident, ...]
-    # What a quorum is, as far as is known before the peers are greeted; the largest one holds.
+    # This node's quorum; which one holds depends on what the peers state, too.
     quorum: int
     # What no peer can make it larger than: the number of sites.
     sites: int = 100
+    # The quorum of each peer as it stated it last, by name; in this round it may state another one.
+    stated_quorums: Mapping[str, int] = MappingProxyType({})
     # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
     slow: frozenset[Test] = frozenset()
 

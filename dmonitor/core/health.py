@@ -64,7 +64,7 @@ class HealthInput(NamedTuple):
     judgements: Mapping[Test, Judgement]  # of this round
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
-    quorum: int  # the largest of all nodes: that one holds
+    quorum: int  # the one that holds for all nodes
     rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
@@ -210,11 +210,13 @@ def _stale_peer(seen: HealthInput, now: float) -> str:
 
 
 def _settings_differ(seen: HealthInput, now: float) -> str:
-    """Name the nodes that have another quorum or confirm: the larger one holds meanwhile."""
+    """Name the nodes that have another quorum or confirm; one number holds for all meanwhile."""
     differences = []
+    stating = 0
     for contact in seen.reached:
-        if contact.statement is None:
+        if contact.statement is None or not contact.statement.status.quorum:
             continue
+        stating += 1
         theirs = contact.statement.status
         for name in ("quorum", "confirm"):
             number = getattr(theirs, name)
@@ -223,7 +225,10 @@ def _settings_differ(seen: HealthInput, now: float) -> str:
     if not differences:
         return ""
     ours = f"this node has quorum = {seen.status.quorum}, confirm = {seen.status.confirm}"
-    return f"{ours}; {_listed(differences)}: while they differ, the larger number holds"
+    holding = "the larger number holds"
+    if stating > 1:
+        holding = "the second largest number of all nodes holds"
+    return f"{ours}; {_listed(differences)}: while they differ, {holding}"
 
 
 def _no_daemon(seen: HealthInput, now: float) -> str:

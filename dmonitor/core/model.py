@@ -22,6 +22,10 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
+def _is_node_or_nobody(name: str) -> bool:
+    return not name or names.is_node(name)
+
+
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
 
@@ -217,6 +221,9 @@ class Incident(NamedTuple):
     # When a quorum was last concluded to see it fail; of flapping, when the test last changed;
     # -inf: not known.
     seen: Time = float("-inf")
+    # The only peer that has stated it; "": this node has seen it itself, or two peers have stated
+    # it. What a peer states with a name here is hearsay at that peer, too.
+    heard_from: Annotated[str, must_be(_is_node_or_nobody)] = ""
 
     @property
     def id(self) -> str:
@@ -351,7 +358,7 @@ class NodeStatus(NamedTuple):
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
     wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
-    # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
+    # Its settings of these names; 0: it does not say. Nodes may differ: see `verdict`.
     quorum: Setting = 0
     confirm: Setting = 0
     up: float = float("inf")  # seconds since its machine was started; inf: it does not say

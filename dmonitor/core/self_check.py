@@ -68,7 +68,7 @@ class SelfCheck:
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
-            quorum=situation.quorum_before(),
+            quorum=situation.quorum(),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,

@@ -146,14 +146,13 @@ class Telling:
         _note_quiet(self._situation)
         due = self._due()
         now = self._situation.clock.now()
-        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = max(incident.held, quiet.get(incident.id, 0.0))
+                    since = self._due_since(incident)
                     if kind is Kind.REMINDER:
                         since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
@@ -174,13 +173,19 @@ class Telling:
                 continue
             if _must_wait(situation, incident):
                 continue
-            choice = election.choose(status, peers, now, incident)
+            since = self._due_since(incident)
+            choice = election.choose(status, peers, now, incident, due_since=since)
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
             elif choice.speaker and choice.speaker.wakes:
                 self._speakers.add(choice.speaker.node_id)
         return due
+
+    def _due_since(self, incident: Incident) -> float:
+        """Return since when this node knows that what `incident` owes may be told."""
+        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
+        return max(incident.held, quiet.get(incident.id, 0.0))
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
         """Log which node speaks if the reason is new, and if nobody can be mailed at all."""

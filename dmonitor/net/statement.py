@@ -13,9 +13,7 @@ from dmonitor.core.model import Incident, Statement
 from dmonitor.net import protocol
 from dmonitor.net.protocol import Greeting, Request
 
-STATEMENT_BYTES = 8_000_000  # of a statement with its list and accounts
-_LINE_BYTES = 100  # that a line counts for at least
-_ACCOUNTS_LIMIT = 100  # for one statement: the evidence is for people, and nobody reads more of it
+_ACCOUNTS_LIMIT = 50  # for one statement: the evidence is for people, and nobody reads more of it
 
 
 class Interest(NamedTuple):
@@ -50,8 +48,8 @@ class PendingStatement:
 
     def count(self, line: bytes) -> bool:
         """Count the bytes of `line`; return whether the statement is still of a bearable size."""
-        self._bytes += max(len(line), _LINE_BYTES)
-        return self._bytes <= STATEMENT_BYTES
+        self._bytes += max(len(line), protocol.LINE_BYTES)
+        return self._bytes <= protocol.STATEMENT_BYTES
 
     def take(self, line: bytes) -> list[Request]:
         """Take a line of the reply that is awaited first; return the requests that follow from it.

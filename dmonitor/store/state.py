@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from dmonitor.base.errors import StateError
+from dmonitor.core import hearsay
 from dmonitor.core.effects import Memory, NodeMemory, Save
 from dmonitor.core.incident import LISTED_SECONDS, granted
 from dmonitor.core.model import Handed, Incident
@@ -239,6 +240,23 @@ class Store:
             with database.state_errors(self._path):
                 database.write(self._db, put, self._path)
 
+    def _forget_hearsay(self, db: Connection, save: Save) -> None:
+        """Forget what one peer alone has stated, and nobody needs any more.
+
+        The hearsay of a peer is looked through if some of it is new or recent.
+        """
+        now = self.clock.now()
+        memory = tables.read_node_memory(db, 0.0)
+        slowest = memory.slowest_interval()
+        peers = {incident.heard_from for incident in save.incidents}
+        if save.node:
+            since = now - 2 * granted(hearsay.OVER_SECONDS, slowest)
+            peers |= tables.read_sources(db, since)
+        for peer in sorted(peers - {""}):
+            heard = tables.read_hearsay(db, peer)
+            forgotten = hearsay.to_forget(heard, memory.name, slowest, now)
+            tables.forget_incidents(db, forgotten)
+
     def _put(self, db: Connection, save: Save) -> None:
         if save.node:
             tables.write_node_memory(db, save.node, self.clock.memo)
@@ -255,3 +273,4 @@ class Store:
                 handed.append(Handed(told.incident.id, told.kind, told.address, now))
             history.write(db, save.changes, handed)
             history.forget(db, now)
+        self._forget_hearsay(db, save)

@@ -149,6 +149,29 @@ def write_incident(db: Connection, incident: Incident) -> None:
     db.executemany("REPLACE INTO known VALUES (?, ?)", rows)
 
 
+def read_sources(db: Connection, since: float) -> set[str]:
+    """Return the peers of which there is hearsay that is alive, or has changed after `since`."""
+    rows = db.execute(
+        "SELECT DISTINCT value ->> '$.heard_from' FROM incident WHERE alive OR closed > ?", (since,)
+    )
+    return {source for (source,) in rows if source}
+
+
+def read_hearsay(db: Connection, peer: str) -> list[Incident]:
+    """Return the incidents that `peer` alone has stated, except those of which mails are owed."""
+    condition = "value ->> '$.heard_from' = ? AND number NOT IN (SELECT incident FROM outbox)"
+    return read_incidents(db, condition, (peer,))
+
+
+def forget_incidents(db: Connection, incidents: Iterable[Incident]) -> None:
+    """Forget the `incidents`, with what is owed and what was handed over about them."""
+    for incident in incidents:
+        number = _incident_number(db, incident)
+        for table in ("outbox", "handed", "known"):
+            db.execute(f"DELETE FROM {table} WHERE incident = ?", (number,))
+        db.execute("DELETE FROM incident WHERE number = ?", (number,))
+
+
 def _incident_number(db: Connection, incident: Incident) -> int | None:
     row = db.execute("SELECT incident FROM known WHERE id = ?", (incident.id,)).fetchone()
     if row is None:

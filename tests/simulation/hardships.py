@@ -417,7 +417,7 @@ def swallow(world: World) -> Setup:
 
 
 def differing(world: World) -> Setup:
-    """Nodes with different `quorum` and `confirm`; the larger one holds. There is no fault."""
+    """Nodes with different `quorum` and `confirm`; one holds for all. There is no fault."""
     chance = world.plan
     _make_nodes(world, chance.choice((3, 3, 4, 5)))
     for node in world.nodes:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core import verdict
 from dmonitor.core.model import Kind, Test, node_test
 
 from .history import Failure, History, is_node
@@ -114,18 +115,20 @@ class Watch:
         self.tests = sorted({failure.test for failure in self.failures} | set(world.noise))
         self.noisy = set(world.noise)
         self.sites = {test: _sites(world, test) for test in self.tests}
-        self.quorum = self._largest_quorum()
+        self.quorum = self._quorum_that_holds()
         self.addresses = {address for node in world.nodes for address in node.addresses}
         self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
-        self.confirm = max(node.confirm or world.confirm for node in world.nodes)
+        confirms = [node.confirm or world.confirm for node in world.nodes]
+        self.confirm = verdict.setting_that_holds(confirms[0], confirms[1:])
         self.step = STEP * max(1.0, self.slowest / 5)
         self.outages = {test: self._outages(test) for test in self.tests}
         self._quiet_from = -CALM_AFTER - 60.0 * self.slowest
         world.mailed.append(self._mailed)
         world.at(0.0, self._look)
 
-    def _largest_quorum(self) -> int:
-        return max(node.quorum or self.world.quorum for node in self.world.nodes)
+    def _quorum_that_holds(self) -> int:
+        quorums = [node.quorum or self.world.quorum for node in self.world.nodes]
+        return verdict.setting_that_holds(quorums[0], quorums[1:])
 
     # The truth.
 
@@ -277,7 +280,7 @@ class Watch:
         return peer.up and peer.daemon and not peer.is_asleep(world.now)
 
     def _can_say_down(self, test: Test, heard: Iterable[SimNode]) -> bool:
-        return len(self._failing(test, self.world.now, heard)) >= self._largest_quorum()
+        return len(self._failing(test, self.world.now, heard)) >= self._quorum_that_holds()
 
     def _can_say_up(self, test: Test, heard: Sequence[SimNode]) -> bool:
         """Return whether those that are heard leave no room for a quorum that fails."""

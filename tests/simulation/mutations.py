@@ -134,12 +134,12 @@ def oldest_id_wins() -> Iterator[None]:
     """Open incidents of one test that meet become the older one of them, whatever is known of its ids."""
     original = ledger.Ledger.meet
 
-    def meet(self: ledger.Ledger, heard: Incident, now: float) -> None:
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
         ours = None
         if heard.is_open:
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
         if ours is None or ours in self.find(heard.ids):
-            original(self, heard, now)
+            original(self, heard, now, peer)
         elif heard.began < ours.began:
             self.put(incident.close(ours._replace(void=True, alert="", recovery=""), now))
             self.put(heard._replace(closed=None, held=now))
@@ -346,8 +346,7 @@ def grants_a_slow_node_no_more() -> Iterator[None]:
 def goes_by_its_own_quorum() -> Iterator[None]:
     """Nodes that differ open and close by their own settings."""
     with (
-        mock.patch.object(verdict, "largest_quorum", lambda known, contacts, sites: known),
-        mock.patch.object(situation.Situation, "quorum_before", lambda self: self.config.quorum),
+        mock.patch.object(verdict, "quorum_that_holds", lambda own, *_: own),
         mock.patch.object(situation.Situation, "confirm", lambda self: self.config.confirm),
     ):
         yield

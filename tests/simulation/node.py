@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor.core import effects, incident
+from dmonitor.core import effects, hearsay, incident
 from dmonitor.core.model import (
     Incident,
     Kind,
@@ -52,6 +52,20 @@ class Disk:
             self.outbox[key] = notification
         if save.silences is not None:
             self.silences = save.silences
+
+    def forget_hearsay(self, now: float) -> None:
+        """Forget what one peer alone has stated, and nobody needs any more."""
+        by_peer: dict[str, dict[str, Incident]] = {}
+        owed = {incident_id for owed in self.outbox.values() for incident_id in owed.incident.ids}
+        for stored in self.incidents.values():
+            if stored.heard_from and owed.isdisjoint(stored.ids):
+                by_peer.setdefault(stored.heard_from, {})[stored.id] = stored
+        memory = self.node_memory
+        for heard in by_peer.values():
+            slowest = memory.slowest_interval()
+            for forgotten in hearsay.to_forget(heard.values(), memory.name, slowest, now):
+                for incident_id in forgotten.ids:
+                    self.incidents.pop(incident_id, None)
 
     def put(self, stored: Incident) -> None:
         """Keep an incident under each of its ids."""

@@ -366,16 +366,27 @@ def test_no_two_incidents_are_mailed_by_one_name() -> None:
 
 
 @pytest.mark.parametrize("seeing", [2, 3])
-def test_the_largest_quorum_and_confirm_hold(seeing: int) -> None:
-    """Two failing sites are none where one node wants three; and none opens what others close."""
+def test_the_quorum_and_confirm_of_two_nodes_hold(seeing: int) -> None:
+    """Two failing sites are none where two nodes want three; and none opens what others close."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
     first, second, third = script.nodes
-    first.quorum, second.quorum, third.quorum = 2, 2, 3
+    first.quorum, second.quorum, third.quorum = 2, 3, 3
     first.confirm, second.confirm, third.confirm = 1, 2, 1
     script.fail(100.0, 700.0, *script.nodes[:seeing])
     history = script.play(1500.0)
     assert states(told(history)) == (["DOWN", "UP"] if seeing == 3 else [])
     assert len(told(history)) == 2 * (seeing == 3)
+    assert not history.wrong
+
+
+def test_one_node_alone_does_not_keep_the_others_from_alerting() -> None:
+    """It wants three sites, as a broken one may; the two others see it fail, and want two."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    third.quorum, third.confirm = 3, 100
+    script.fail(100.0, 700.0, first, second)
+    history = script.play(1500.0)
+    assert states(told(history)) == ["DOWN", "UP"]
     assert not history.wrong
 
 

@@ -218,6 +218,8 @@ class VirtualRound:
             world.kill_round(self.node)
             return
         self.node.disk.save(save)
+        if save.node:
+            self.node.disk.forget_hearsay(self.node.clock(world.now))
         world.saved(self.node, save)
         if fate < world.kill_at_save:
             world.kill_round(self.node)
@@ -372,7 +374,9 @@ class VirtualRound:
                 return  # an answer that nobody waits for any more
             awaited.remove(test)
             if not awaited and self.alive:
-                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
+                quorum = verdict.quorum_that_holds(
+                    effect.quorum, effect.stated_quorums, self.contacts.values(), effect.sites
+                )
                 judgements = {}
                 for test in tests:
                     judgements[test] = verdict.decide(
