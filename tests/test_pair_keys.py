@@ -165,6 +165,10 @@ def test_a_directory_that_others_write_to(place: Place, desk: Path) -> None:
     for mode in (0o1777, 0o775):
         desk.chmod(mode)
         assert "others may write to this directory" in refusal(place, desk, "paris", "rome")
+    desk.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(desk, 12345, -1)
+        assert "others may write to this directory" in refusal(place, desk, "paris", "rome")
 
 
 def test_the_configuration_of_a_node_is_no_place(place: Place) -> None:
@@ -213,8 +217,10 @@ def key(node: LocalNode, *words: str, stdin: str = "") -> subprocess.CompletedPr
 def give(desk: Path, *nodes: LocalNode) -> None:
     """Have each of NODES take its file."""
     for node in nodes:
-        ran = key(node, "set", stdin=(desk / f"{node.address}.key").read_text())
+        text = (desk / f"{node.address}.key").read_text()
+        ran = key(node, "set", stdin=text)
         assert (ran.returncode, ran.stderr) == (0, "")
+        assert f"/key is written: {len(text.splitlines()) - 2} keys with nodes\n" in ran.stdout
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dmonitor import observer
 from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.keyfile import Keys, of_all
+from dmonitor.config.keyfile import Keys, KeySet, of_all
 from dmonitor.config.settings import Settings
 from dmonitor.core import digest
 from dmonitor.core.model import (
@@ -1234,6 +1234,12 @@ def test_with_a_key_in_common(
         (of_all(KEY), None, "it has no key, and this node has one", False),
         (None, of_all(KEY), "it wants a key, and this node has none: see dmonitor key set", True),
         (Keys(()), of_all(KEY), "this node's key cannot be used: see dmonitor-check -t", True),
+        (
+            Keys((KeySet(KEY, {"rome": KEY}),)),
+            of_all(KEY),
+            "no line for paris in key: see key in dmonitor.conf(5)",
+            True,
+        ),
         (Keys(()), None, "this node's key cannot be used: see dmonitor-check -t", True),
         (
             of_all(KEY),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dmonitor.base import log, user
+from dmonitor.base.names import pluralize
 from dmonitor.config import keyfile
 from dmonitor.config.cluster import resolve_cluster
 from dmonitor.config.files import FILE_LIMIT
@@ -125,14 +126,25 @@ def _install(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
-    digits = [fingerprint.digits for fingerprint in fingerprints_of(path, key_set)]
-    log.info("key-changed", fingerprint=",".join(digits), old="kept" if keeps_old else None)
-    say(f"{path} is written: {' '.join(digits)}")
+    _say_written(path, key_set, say, old="kept" if keeps_old else None)
     if is_new:
         say(_GIVE.format(path))
     if keeps_old:
         say(_DROP)
     return os.EX_OK
+
+
+def _say_written(
+    path: str, key_set: KeySet, say: Callable[[str], None], *, old: str | None
+) -> None:
+    if key_set.pairs is None:
+        fingerprint = _digits(key_set.secret)
+        log.info("key-changed", fingerprint=fingerprint, old=old)
+        say(f"{path} is written: {fingerprint}")
+    else:
+        count = len(key_set.pairs)
+        log.info("key-changed", keys=count, old=old)
+        say(f"{path} is written: {pluralize(count, 'key')} with nodes")
 
 
 def _refusal(directory: str, text: bytes, faults: list[keyfile.Fault]) -> str:

@@ -109,7 +109,9 @@ def _check_names(nodes: Sequence[str]) -> None:
 
 def _check_directory(directory: str, config: str) -> None:
     """Raise Refused if others may write to `directory`, or if it is a node's configuration."""
-    if stat.S_IMODE(os.stat(directory).st_mode) & 0o022:
+    status = os.stat(directory)
+    is_ours = status.st_uid in (0, os.geteuid())
+    if not is_ours or stat.S_IMODE(status.st_mode) & 0o022:
         raise Refused("others may write to this directory; go to one of your own")
     with contextlib.suppress(OSError):
         if os.path.samefile(directory, config):
