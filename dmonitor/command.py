@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
@@ -23,6 +23,9 @@ from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
 from dmonitor.store import doorbell, history, lock, state
+
+if TYPE_CHECKING:
+    from dmonitor.operator import keys
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
@@ -60,6 +63,7 @@ def _run(chosen: _Options) -> int:
 class _Options(cli.Options):
     verb: str = ""
     what: str = ""
+    nodes: Sequence[str] = ()
     when: Sequence[str] = ()
     json: bool = False
     peers: bool = False
@@ -92,6 +96,7 @@ _VERB_TEXTS = {
 }
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
+_KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
 
 def _add_arguments(name: str, verb: Any) -> None:
@@ -115,6 +120,7 @@ def _add_arguments(name: str, verb: Any) -> None:
             choices = ("new", "set", "drop")
             text = f"{_KEY} without it: show the fingerprints"
             verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
+            verb.add_argument("nodes", metavar="NODE", nargs="*", help=_KEY_NODES)
 
 
 def _path(text: str) -> str:
@@ -404,6 +410,8 @@ def _key(chosen: _Options) -> int:
     """Change the key, or show the fingerprints of the keys; with --json, both."""
     from dmonitor.operator import keys
 
+    if chosen.nodes:
+        return _make_pair_keys(chosen)
     if chosen.what:
         say = _say_nothing if chosen.json else print
         status = keys.change(chosen.config, chosen.what, say)
@@ -413,13 +421,41 @@ def _key(chosen: _Options) -> int:
     fingerprints = keys.fingerprints(chosen.config, problems)
     for problem in problems:
         log.complain(str(problem))
-    listed = [{"path": path, "fingerprint": each} for path, each in fingerprints.items()]
-    lines = [f"{fingerprint}  {path}" for path, fingerprint in fingerprints.items()]
+    lines = [fingerprint.line() for fingerprint in fingerprints]
     key_path = f"{chosen.config}/{KEY_FILES[0]}"
-    if key_path not in fingerprints and not problems:
+    if not problems and key_path not in {fingerprint.path for fingerprint in fingerprints}:
         lines.append(NO_KEY_ADVICE)
-    _show(chosen, {"keys": listed}, lambda *_: lines)
+    _show(chosen, {"keys": _key_facts(fingerprints)}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
+
+
+def _make_pair_keys(chosen: _Options) -> int:
+    """Make a file of keys for each of the nodes that were named; with --json, show their paths."""
+    from dmonitor.operator import pair_keys
+
+    if chosen.what != "new":
+        log.complain(f"`dmonitor key {chosen.what}` takes no names of nodes")
+        return os.EX_USAGE
+    say = _say_nothing if chosen.json else print
+    try:
+        pair_keys.make(chosen.nodes, os.getcwd(), chosen.config, say)
+    except pair_keys.Refused as error:
+        log.complain(f"no key was made: {error}")
+        return os.EX_DATAERR
+    if chosen.json:
+        paths = [pair_keys.path_of(os.getcwd(), node) for node in chosen.nodes]
+        _print_json({"keys": [], "made": paths})
+    return os.EX_OK
+
+
+def _key_facts(fingerprints: Sequence[keys.Fingerprint]) -> list[dict[str, str]]:
+    listed = []
+    for fingerprint in fingerprints:
+        facts = {"path": fingerprint.path, "fingerprint": fingerprint.digits}
+        if fingerprint.peer:
+            facts["peer"] = fingerprint.peer
+        listed.append(facts)
+    return listed
 
 
 def _say_nothing(text: str) -> None:

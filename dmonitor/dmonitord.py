@@ -97,7 +97,8 @@ def _load_settings(directory: str) -> Settings | None:
     problems = Problems()
     settings = load_settings(directory, problems)
     is_wrong = any(problem.severity is Severity.ERROR for problem in problems)
-    if load_keys(directory, problems) != () and not is_wrong:
+    keys = load_keys(directory, problems)
+    if not is_wrong and (keys is None or keys.are_usable):
         return settings
     for problem in problems:
         log.complain(str(problem))

@@ -81,6 +81,29 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
             each._finder.close()
 
 
+def test_a_caller_is_tried_as_the_nodes_at_its_address_only_and_as_few(house: House) -> None:
+    """The work for a hello is bounded, whatever names resolve to."""
+    names = [f"n{number}" for number in range(20)]
+    house.nodes("127.0.0.1", "paris", *names)
+    house.known.update((name, addresses("192.0.2.2")) for name in names)
+    keys = {name: f"{name:x<40}" for name in ("127.0.0.1", "paris", *names)}
+    lines = [f"{name} {key}\n" for name, key in keys.items()]
+    (house.directory / "key").write_text("".join(lines))
+    (house.directory / "key").chmod(0o640)
+    made = house.access()
+    assert made.callers("192.0.2.1") == {keys["paris"].encode(): ["paris"]}
+    assert made.callers("127.0.0.1") == {keys["127.0.0.1"].encode(): ["127.0.0.1"]}
+    assert list(made.callers("192.0.2.2").values()) == [[name] for name in names[:8]]
+    assert made.callers("192.0.2.3") == {} and made.key_fault("192.0.2.3")
+    (house.directory / "key").write_text("".join(lines[1:]))
+    made.refresh_if_due()
+    assert made.callers("127.0.0.1") == {}
+    assert made.key_fault("127.0.0.1").startswith("no line for 127.0.0.1 in ")
+    (house.directory / "key").write_text("k" * 32)
+    made.refresh_if_due()
+    assert list(made.callers("192.0.2.2").values()) == [names[:8]]
+
+
 def test_names_are_looked_up_again_when_somebody_comes_after_five_minutes(house: House) -> None:
     made = house.access()
     assert made.admitted == {"127.0.0.1", "192.0.2.1"} and made.names == {"127.0.0.1"}

@@ -16,6 +16,7 @@ import pytest
 
 from dmonitor import driver
 from dmonitor.base import names
+from dmonitor.config.keyfile import Keys, of_all
 from dmonitor.core import effects, mail
 from dmonitor.core.model import (
     Answer,
@@ -696,13 +697,13 @@ def test_the_summary_counts_a_node_as_no_host() -> None:
     ("keys", "secret"),
     [
         (None, b""),  # no key
-        ((), b""),  # none that can be used
-        ((KEY,), KEY),
-        ((KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
+        (Keys(()), b""),  # none that can be used
+        (of_all(KEY), KEY),
+        (of_all(KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
     ],
 )
 def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
-    monkeypatch: pytest.MonkeyPatch, keys: tuple[bytes, ...] | None, secret: bytes
+    monkeypatch: pytest.MonkeyPatch, keys: Keys | None, secret: bytes
 ) -> None:
     letters: dict[str, delivery.Letter] = {}
     seconds: list[float] = []

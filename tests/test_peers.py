@@ -23,7 +23,7 @@ from dmonitor import observer
 from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.keyfile import Keys
+from dmonitor.config.keyfile import Keys, KeySet, of_all
 from dmonitor.config.settings import Settings
 from dmonitor.core import digest
 from dmonitor.core.model import (
@@ -486,7 +486,7 @@ class Talk:
 
     fakes: Fakes
     digest: str = DIGEST
-    keys: Keys = None
+    keys: Keys | None = None
     heard: Callable[[Contact], None] = lambda _: None
     own_incarnation: Callable[[], str | None] = str
     failed: Callable[[Contact], None] = lambda _: None
@@ -785,7 +785,7 @@ class FakeFacts:
 class FakeAccess(access.Access):
     admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
     names: frozenset[str] = frozenset({"paris"})
-    keys: Keys = None
+    keys: Keys | None = None
     greeting = Greeting("paris", PARIS)
 
     def judge(self, address: str, decided: Callable[[bool], None]) -> None:
@@ -1180,7 +1180,11 @@ KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba98765432
 
 
 def converse(
-    fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
+    fakes: Fakes,
+    daemon: Daemon,
+    caller: Keys | None,
+    called: Keys | None,
+    names: tuple[str, ...] = ("paris",),
 ) -> tuple[Answer, Statement | None, Contact]:
     """Ask and greet a daemon with the keys `called`, as a caller with the keys `caller`; ask again."""
     made, _, selector = daemon
@@ -1209,14 +1213,16 @@ def converse(
 @pytest.mark.parametrize(
     ("caller", "called"),
     [
-        ((KEY,), (KEY,)),
-        ((KEY, OLD), (OLD,)),
-        ((OLD,), (KEY, OLD)),
-        ((KEY, OLD), (OLD, KEY)),
-        ((KEY, OLD), (KEY, OLD)),
+        (of_all(KEY), of_all(KEY)),
+        (of_all(KEY, OLD), of_all(OLD)),
+        (of_all(OLD), of_all(KEY, OLD)),
+        (of_all(KEY, OLD), of_all(OLD, KEY)),
+        (of_all(KEY, OLD), of_all(KEY, OLD)),
     ],
 )
-def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: Daemon) -> None:
+def test_with_a_key_in_common(
+    caller: Keys | None, called: Keys | None, fakes: Fakes, daemon: Daemon
+) -> None:
     answer, statement, _ = converse(fakes, daemon, caller, called)
     assert answer.result == Result(Outcome.FAIL, "seen") and statement == STATEMENT
 
@@ -1224,17 +1230,28 @@ def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: 
 @pytest.mark.parametrize(
     ("caller", "called", "reason", "unable"),
     [
-        ((KEY,), (OLD,), "it closed the connection; is its key the same as ours?", False),
-        ((KEY,), None, "it has no key, and this node has one", False),
-        (None, (KEY,), "it wants a key, and this node has none: see dmonitor key set", True),
-        ((), (KEY,), "this node's key cannot be used: see dmonitor-check -t", True),
-        ((), None, "this node's key cannot be used: see dmonitor-check -t", True),
-        ((KEY,), (), "it closed the connection; is our address in its nodes.txt?", False),
+        (of_all(KEY), of_all(OLD), "it closed the connection; is its key the same as ours?", False),
+        (of_all(KEY), None, "it has no key, and this node has one", False),
+        (None, of_all(KEY), "it wants a key, and this node has none: see dmonitor key set", True),
+        (Keys(()), of_all(KEY), "this node's key cannot be used: see dmonitor-check -t", True),
+        (
+            Keys((KeySet(KEY, {"rome": KEY}),)),
+            of_all(KEY),
+            "no line for paris in key: see key in dmonitor.conf(5)",
+            True,
+        ),
+        (Keys(()), None, "this node's key cannot be used: see dmonitor-check -t", True),
+        (
+            of_all(KEY),
+            Keys(()),
+            "it closed the connection; is our address in its nodes.txt?",
+            False,
+        ),
     ],
 )
 def test_without_a_key_in_common(
-    caller: Keys,
-    called: Keys,
+    caller: Keys | None,
+    called: Keys | None,
     reason: str,
     unable: bool,
     fakes: Fakes,
@@ -1256,11 +1273,11 @@ def test_without_a_key_in_common(
 def test_a_node_that_is_called_by_anothers_name_refuses(fakes: Fakes, daemon: Daemon) -> None:
     """Whoever leads a caller to another node than it means gets nothing that could be taken for an answer of the one it means."""
     answer, statement, _ = converse(
-        fakes, daemon, (KEY,), (KEY,), names=("rome", "rome.example.com")
+        fakes, daemon, of_all(KEY), of_all(KEY), names=("rome", "rome.example.com")
     )
     assert answer.result is None and statement is None
     assert answer.reason == "this node is paris, and not paris: see name in dmonitor.conf(5)"
-    assert converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "paris"))[0].result
+    assert converse(fakes, daemon, of_all(KEY), of_all(KEY), names=("rome", "paris"))[0].result
 
 
 class Between:
@@ -1311,7 +1328,7 @@ def keyed(
         done(test, Result(Outcome.FAIL, "seen"))
 
     monkeypatch.setattr(facts, "run", run)
-    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)), facts.wake)
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=of_all(KEY)), facts.wake)
 
     def note(_: str, event: str, **told: object) -> None:
         noted.setdefault(event, []).append(str(told.get("reason")))
@@ -1344,7 +1361,7 @@ def talk_through(
     """Ask and greet the node `name`, by way of `between`."""
     fakes.peers.clear()
     fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
-    with Talk(fakes, "", (KEY,)) as talk:
+    with Talk(fakes, "", of_all(KEY)) as talk:
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
         talk.run(lambda: talk.asker.greeting or talk.asker.pending)

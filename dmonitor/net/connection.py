@@ -61,7 +61,7 @@ class Caller(NamedTuple):
     selector: selectors.BaseSelector
     node_id: str
     settings: Settings  # the port, and the addresses that questions come from
-    keys: Keys
+    keys: Keys | None  # None if there is no key
     clock: Callable[[], float]  # of the times in statements
     own_incarnation: Callable[[], str | None]  # of this node's own daemon; None if it has none
 

@@ -50,6 +50,7 @@ class Conversation:
         """Take over `connection`; with a `nonce`, the caller has to say hello first."""
         self.wire = Wire(shared.selector, connection, protocol.QUESTION_BYTES, self.serve)
         self.address = address
+        self.caller = ""  # the node that the caller is, by its key; empty before its hello
         self.deadline = clock.uptime() + CONVERSATION_SECONDS
         if nonce:
             self.deadline = clock.uptime() + HELLO_SECONDS
@@ -132,7 +133,7 @@ class Conversation:
             case "incident":
                 self.send(protocol.write_incident(*facts.incident(request.id)))
             case "wake":
-                log.debug("woken", address=self.address)
+                log.debug("woken", address=self.address, peer=self.caller or None)
                 self._shared.wake()
             case "quit":
                 self._leaving = True
@@ -145,9 +146,16 @@ class Conversation:
             self.send(protocol.write(reply))
 
     def _take_hello(self, line: bytes) -> None:
-        """Greet a caller that has a key, if it calls this node; raise Forged if it has none."""
+        """Greet a caller that has a key, if it calls this node; raise Forged if it has none.
+
+        Only the keys of the nodes at its address are tried, so no node calls as another.
+        """
         access = self._shared.access
-        self.wire.auth, called = auth.accept_hello(line, access.keys or (), self._nonce)
+        callers = access.callers(self.address)
+        if not callers:
+            raise auth.Forged(access.key_fault(self.address))
+        self.wire.auth, called = auth.accept_hello(line, list(callers), self._nonce)
+        self.caller = ",".join(callers[self.wire.auth.key])
         self._nonce = ""
         self.deadline = clock.uptime() + CONVERSATION_SECONDS
         self._shared.authenticated(self)
@@ -174,7 +182,9 @@ class Conversation:
 
     def _warn(self, kind: str, event: str, **facts: str) -> None:
         subject = f"{kind} {self.address}"
-        self._shared.limited_log.warning(subject, event, address=self.address, **facts)
+        self._shared.limited_log.warning(
+            subject, event, address=self.address, peer=self.caller or None, **facts
+        )
 
     def send(self, lines: bytes) -> None:
         """Send `lines`, after what is still unsent."""

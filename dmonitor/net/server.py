@@ -112,12 +112,13 @@ class Server:
             self._log.warning(address, "stranger", address=address)
             connection.close()
             return
-        if self.access.keys == ():
+        keys = self.access.keys
+        if keys is not None and not keys.are_usable:
             self._log.warning(address, "no-key", address=address)
             connection.close()
             return
         nonce = ""
-        if self.access.keys:
+        if keys is not None:
             nonce = os.urandom(16).hex()
         conversation = Conversation(self._shared, connection, address, nonce)
         self._admit(conversation)

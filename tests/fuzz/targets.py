@@ -15,7 +15,7 @@ from unittest import mock
 
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.keyfile import Keys
+from dmonitor.config.keyfile import Keys, of_all
 from dmonitor.config.settings import Settings
 from dmonitor.core.model import Incident, Node, NodeStatus, Outcome, Result, Statement, Test
 from dmonitor.net import access, auth, peers, protocol, server
@@ -99,7 +99,7 @@ class _Facts:
 
 @dataclasses.dataclass
 class _Access(access.Access):
-    keys: Keys
+    keys: Keys | None
     admitted: frozenset[str] = frozenset({"192.0.2.1"})
     names: frozenset[str] = frozenset({"paris"})
     greeting = protocol.Greeting("paris", "0123456789ab")
@@ -123,7 +123,7 @@ def daemon(data: bytes) -> None:
 
     The daemon runs its own test or nothing, and ends the conversation.
     """
-    for keys in (None, (KEY,)):
+    for keys in (None, of_all(KEY)):
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         with (
@@ -134,7 +134,7 @@ def daemon(data: bytes) -> None:
         ):
             made = server.Server(selector, [], _Facts(), 5, _Access(keys), lambda: None)
             made._accept(_Listener(ours))  # type: ignore[arg-type] # has only what the server calls
-            asked = signed(data, keys) if keys else data
+            asked = signed(data, (KEY,)) if keys else data
             said = b"".join(_play(selector, theirs, asked, lambda: made._conversations))  # noqa: B023
             assert not made._conversations and not selector.get_map()
             if keys and b"name=" in said:
@@ -164,7 +164,7 @@ def caller(data: bytes) -> None:
 
     The caller gets an answer, or has a reason why there is none.
     """
-    for keys in (None, (KEY,)):
+    for keys in (None, of_all(KEY)):
         one, theirs = socket.socketpair()
         theirs.setblocking(False)
         ours = _Connected(fileno=one.detach())
