@@ -238,6 +238,10 @@ class NodeFacts:
         nothing: tuple[Incident | None, float] = (None, time.time())
         return self._read(read, nothing)
 
+    def state_version(self) -> object:
+        """Return what differs once a round has written to the state."""
+        return state.version(self._state_dir, self._run_dir)
+
     def _read(self, read: Callable[[state.Store], _Fact], otherwise: _Fact) -> _Fact:
         """Return what `read` finds in the checker's state; `otherwise` if it cannot be read.
 
