@@ -248,7 +248,7 @@ BAD = {
     "no-answer": (no_answer, "no answer in time"),
     "drops": (drop_after_questions, "it closed the connection"),
     "garbage": (garbage_answer, "it does not speak our protocol"),
-    "floods": (flood, "it does not speak our protocol: a line of over 100000 bytes"),
+    "floods": (flood, "it does not speak our protocol: a line of over 1000000 bytes"),
     "wrong-test": (wrong_test, "no answer in time"),
     "refuses": (refuses, "it refused a question: malformed"),
 }
@@ -700,8 +700,111 @@ def test_an_endless_statement_is_ended(line: bytes, fakes: Fakes) -> None:
         talk.greet()
         talk.run(lambda: talk.asker.pending)
         answers = {answer.node.name: answer for answer in talk.asker.answers(SSH)}
-        assert answers["endless"].reason == "its statement has no end"
+        assert answers["endless"].reason == "it sends more than 16000000 bytes"
+        assert contacts(talk)["endless"].reason == "it states more than 1000000 bytes"
         assert answers["good"].result and not stated(talk.asker)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (b"silence db\n" * 10_001, "it states more than 1000000 bytes"),
+        (b"fat " + b"x" * 100_000 + b"\n", "it states a line of over 100000 bytes"),
+        (
+            b'heard {"name":"rome","node_id":"0r0m0e0r0m0e","at":1}\n' * 1001,
+            "its statement makes no sense: too many lines: heard",
+        ),
+        (b"silence {}\n", "its statement makes no sense: silence: "),
+        (b"\x00\xff\n", ""),
+    ],
+)
+def test_a_statement_that_cannot_be_taken_costs_only_itself(
+    lines: bytes, reason: str, fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is passed over up to its end, while the questions of the same conversation are answered."""
+    reply = paris.reply
+    spoilt = True
+
+    def spoil(request: protocol.Question | protocol.Request) -> bytes:
+        stated = reply(request)
+        if spoilt and getattr(request, "word", "") == "greet":
+            middle = stated.index(b"\n") + 1
+            answer = protocol.write(Reply(SSH, Result(Outcome.FAIL, "seen")))
+            return stated[:middle] + lines + answer + lines + stated[middle:]
+        return reply(request)
+
+    monkeypatch.setattr(paris, "reply", spoil)
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        said = talk.greet()
+        talk.asker.ask(HTTP)
+        talk.run(lambda: talk.asker.pending)
+        assert [talk.asker.answers(test)[0].result is not None for test in (SSH, HTTP)] == [
+            True
+        ] * 2
+        (contact,) = contacts(talk).values()
+        assert (said is None) is bool(reason) and contact.reason.startswith(reason)
+        spoilt = False
+        assert talk.greet() == STATEMENT and paris.conversations == 1
+
+
+def test_too_many_accounts_cost_only_evidence(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that knows nothing yet hears of every incident, with as much evidence as it has room for."""
+    ids = [f"{number:08}" for number in range(30)]
+    many = tuple(INCIDENTS[THEIRS]._replace(ids=(known,), opening=None) for known in ids)
+    fat = Judgement(Verdict.DOWN, 2, EVIDENCE * 300)
+    for stated in many:
+        monkeypatch.setitem(INCIDENTS, stated.id, stated._replace(opening=fat))
+    paris.statement = STATEMENT._replace(incidents=many)
+    with Talk(fakes) as talk:
+        said = talk.greet(known=())
+        assert said and [incident.id for incident in said.incidents] == ids
+        has_evidence = [incident.opening is not None for incident in said.incidents]
+        size = len(protocol.write_incident(INCIDENTS[ids[0]], NOW))
+        assert sum(has_evidence) == protocol.STATEMENT_BYTES // size
+        assert 10 < sum(has_evidence) < 30 and all(has_evidence[:10])
+
+
+def answers_first(*others: Test) -> Behaviour:
+    """Answer for `others` before the first question about HTTP is answered."""
+
+    def behave(connection: socket.socket) -> None:
+        greet(connection)
+        lines = protocol.Lines(1000)
+        while data := connection.recv(4096):
+            for line in lines.feed(data):
+                if protocol.read_request(line) == protocol.Question(HTTP):
+                    for test in (*others, HTTP):
+                        connection.sendall(protocol.write(Reply(test, Result(Outcome.OK))))
+
+    return behave
+
+
+MANY = [Test("many.example.com", f"t{number}") for number in range(exchange.UNASKED_LIMIT + 1)]
+
+
+def test_a_peer_that_answers_what_nobody_asked_is_hung_up_on(fakes: Fakes) -> None:
+    fakes.add("liar", answers_first(*MANY))
+    fakes.add("odd", answers_first(*MANY[1:]))
+    answers, _ = ask(fakes, HTTP)
+    assert answers["liar"].reason == "it sends more than 300 answers that nobody asked for"
+    assert answers["odd"].result
+
+
+def test_answers_that_come_too_late_were_asked_for(fakes: Fakes) -> None:
+    fakes.add("slow", answers_first(*MANY))
+    with Talk(fakes) as talk:
+        for test in MANY:
+            talk.asker.ask(test)
+        (only,) = talk.asker._sessions
+        talk.run(lambda: only.state is not State.TALKING)
+        for test in MANY:
+            talk.asker.forget(test)
+        talk.asker.ask(HTTP)
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(HTTP)[0].result
 
 
 def test_an_older_peer_refuses_to_be_greeted_and_still_answers(

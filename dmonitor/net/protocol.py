@@ -27,6 +27,7 @@ from dmonitor.core.model import (
 VERSION = 1
 QUESTION_BYTES = 1_000  # of a line that a daemon reads, its end included
 ANSWER_BYTES = 100_000  # of a line that a caller reads, its end included
+STATEMENT_BYTES = 1_000_000  # of a statement, of a list, or of all accounts together
 MAC_BYTES = len(" mac=") + 64  # that authentication adds to a line
 IDS_LIMIT = 32  # ids of one incident that are written; twice as many are read
 SITES_LIMIT = 100  # failed sites of one incident that are written; twice as many are read
