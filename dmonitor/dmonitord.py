@@ -41,6 +41,9 @@ _BACKLOG = 128  # connections that wait to be accepted
 # descriptor when it is imported, so the limit must not be higher than needed.
 _DESCRIPTORS = 4096
 _UMASK = 0o027
+# Seconds after which a thread that makes a long reply lets the loop go on, which may have a
+# question to answer. Python's own are 5 ms, and the loop needs several turns for one answer.
+_SWITCH_SECONDS = 0.001
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,6 +204,7 @@ def _serve(
 ) -> int:
     """Answer until SIGTERM; return 0. Report on `reporter` once callers can be answered."""
     daemon_lock.write_holder()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     selector = selectors.DefaultSelector()
     with _caught_signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
