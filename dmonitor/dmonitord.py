@@ -25,7 +25,7 @@ from dmonitor.config.keyfile import load_keys
 from dmonitor.config.problems import Problems, Severity
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.execution.runner import Runner
-from dmonitor.facts import NodeFacts
+from dmonitor.facts import NodeFacts, last_addresses
 from dmonitor.net.access import Access
 from dmonitor.net.server import Server
 from dmonitor.store import doorbell, identity, lock
@@ -208,12 +208,19 @@ def _serve(
     selector = selectors.DefaultSelector()
     with _caught_signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        access = Access(selector, chosen.config, settings, node_id, daemon_lock.incarnation)
-        facts = NodeFacts(
+        access = Access(
+            selector,
+            chosen.config,
+            settings,
+            node_id,
+            daemon_lock.incarnation,
+            last_addresses(chosen.state, chosen.run_dir),
+        )
+        node_facts = NodeFacts(
             selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, access
         )
         bell = doorbell.Doorbell(chosen.state)
-        server = Server(selector, listeners, facts, settings.concurrency, access, bell.ring)
+        server = Server(selector, listeners, node_facts, settings.concurrency, access, bell.ring)
         _notify_systemd()
         if reporter:
             reporter.write(b"ready")
@@ -227,7 +234,7 @@ def _serve(
         )
         access.log_keys()
         while signal.SIGTERM not in caught:
-            _turn(selector, server, facts)
+            _turn(selector, server, node_facts)
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
                 access.refresh()

@@ -6,6 +6,7 @@ may have the facts is decided by `net.access`.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import time
 from collections.abc import Callable
@@ -58,6 +59,13 @@ def _checker_view(store: state.Store) -> _CheckerView:
         if incident.is_open and not incident.flapping:
             tests.add(incident.test)
     return _CheckerView(frozenset(tests), slow)
+
+
+def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, list[str]]:
+    """Return the addresses that the checker last found for each node; none if it has no state."""
+    with contextlib.suppress(StateError):
+        return state.read(state_dir, run_dir, lambda store: store.lookups())
+    return {}
 
 
 class NodeFacts:
