@@ -964,7 +964,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
             for key, _ in selector.select(0):
                 key.data()
         (held,) = made._conversations
-        assert len(held.wire.unsent) <= 2 * conversation._SLICE_BYTES
+        assert len(held.wire.unsent) <= 32_000
         data = bytearray()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -1088,10 +1088,15 @@ def test_an_address_gets_one_reply_at_a_time(request_line: bytes, crowd: Crowd) 
     honest.send(b"test www.example.com/ssh\nincident 0123456789ab\ngreet\n")
     heard = crowd.hear(honest, LAST)
     assert b" text=seen" in heard[: heard.index(b"\nend\n")]
-    crowd.serve(lambda: sum(held.waiting for held in crowd.server._conversations) > 1400)
+    attackers[1].send(request_line * 1000)
+    crowd.serve(lambda: sum(held.waiting for held in crowd.server._conversations) >= 1529)
+    turns = iter(range(100))
+    crowd.serve(lambda: next(turns) == 99)
+    most = max(held.waiting for held in crowd.server._conversations)
+    assert most == conversation.REQUESTS_LIMIT == 128
     assert crowd.facts.made == ["greet", "incident"]
     unsent = sum(len(held.wire.unsent) for held in crowd.server._conversations)
-    assert 0 < unsent <= 2 * conversation._SLICE_BYTES
+    assert 0 < unsent <= 32_000
     for attacker in attackers:
         with pytest.raises(BlockingIOError):
             while b"end" not in attacker.recv(1 << 16):
@@ -1146,6 +1151,18 @@ def test_a_question_is_answered_while_a_statement_is_made(crowd: Crowd) -> None:
     assert b"end" not in crowd.hear(caller, b" text=seen\n")
     crowd.facts.slow.set()
     assert LAST in crowd.hear(caller, b"\nend\n")
+
+
+def test_a_reply_is_made_where_no_thread_can_be_started(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    caller = crowd.join(ADDRESSES[1])
+    caller.send(b"greet\ntests\n")
+    assert LAST in crowd.hear(caller, b"has www.example.com/ssh\nend\n")
 
 
 def test_a_reply_that_cannot_be_made_ends_the_conversation_alone(
