@@ -85,6 +85,7 @@ class Driver:
             addresses=configuration.addresses,
             silences=tuple(map(store.clock.from_wall, configuration.silences)),
             nodes=configuration.nodes,
+            diverted=self._observer.around.diverted,
             complete=configuration.complete,
             quorum=settings.quorum,
             confirm=settings.confirm,

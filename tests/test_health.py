@@ -192,6 +192,12 @@ def test_nothing_is_configured_yet() -> None:
         ),
         (
             GOOD,
+            {"diverted": ["paris"]},
+            "diverted-peer",
+            "resolve to this node now, and did not before: paris; their last addresses",
+        ),
+        (
+            GOOD,
             {"test_states": {WEB: TestState(Verdict.LOCAL, Outcome.FAIL, NOW - 3600.0)}},
             "long-local",
             "no other node has seen it: www/web",

@@ -100,7 +100,7 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     counts = [
         pluralize(len(hosts), "host"),
         pluralize(len(configuration.tests), "test"),
-        f"{pluralize(len(configuration.nodes), 'node')} (this one is {cluster.me.name})",
+        f"{pluralize(len(configuration.nodes), 'node')} (this one is {_my_names(cluster)})",
         pluralize(len(configuration.addresses) - len(hooks), "address", "es"),
     ]
     if hooks:
@@ -108,6 +108,14 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     if silences:
         counts.append(pluralize(len(silences), "silence"))
     return ", ".join(counts)
+
+
+def _my_names(cluster: Cluster) -> str:
+    """Return the name of this node, and those of its other lines, which nobody asks as peers."""
+    others = sorted(cluster.my_names - {cluster.me.name})
+    if not others:
+        return cluster.me.name
+    return f"{cluster.me.name}, and also {', '.join(others)}"
 
 
 def _is_over(silence: Silence) -> bool:

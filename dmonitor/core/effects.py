@@ -164,6 +164,8 @@ class RoundConfig(NamedTuple):
     # The silences in silence.d of this node.
     silences: tuple[Silence, ...] = ()
     nodes: tuple[Node, ...] = ()
+    # The names of peers that resolve to this machine now, and did not before.
+    diverted: tuple[str, ...] = ()
     # Whether every file could be read. If not, a test or an address that is missing is not removed.
     complete: bool = True
     # The settings of these names in dmonitor.conf; `remind` is in seconds, 0 for never.

@@ -69,6 +69,7 @@ class HealthInput(NamedTuple):
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
+    diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
 
     @property
     def others(self) -> list[Contact]:
@@ -270,6 +271,17 @@ def _cloned_id(seen: HealthInput, now: float) -> str:
     return f"{'; '.join(sorted(clones))}: {advice}"
 
 
+def _diverted_peer(seen: HealthInput, now: float) -> str:
+    """Name the peers that would have vanished, because their names resolve to this node."""
+    if not seen.diverted:
+        return ""
+    return (
+        f"these nodes in nodes.txt resolve to this node now, and did not before:"
+        f" {_listed(seen.diverted)}; their last addresses stay in force: find out who answers for"
+        " their names, or, if that is meant, remove their lines for a round"
+    )
+
+
 def _drift(seen: HealthInput, now: float) -> str:
     """Name what other nodes have configured differently."""
     our_tests = frozenset(test for test in seen.tests if test.host != names.NODE)
@@ -327,6 +339,7 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "daemon-disagrees": _daemon_disagrees,
     "unanswered": _unanswered,
     "cloned-id": _cloned_id,
+    "diverted-peer": _diverted_peer,
     "drift": _drift,
     "long-local": _long_local,
 }

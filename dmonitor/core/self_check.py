@@ -73,6 +73,7 @@ class SelfCheck:
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
+            diverted=situation.config.diverted,
         )
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]

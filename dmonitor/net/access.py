@@ -14,7 +14,7 @@ import os
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor.base import clock, log
 from dmonitor.config.cluster import Cluster, Peer, resolve_cluster
@@ -32,6 +32,7 @@ _WAITING_LIMIT = 64  # strangers that may wait for a look-up
 _NAMES_LIMIT = 8
 _NODES_FILE = "nodes.txt"
 _FILES = (_NODES_FILE, *KEY_FILES)
+DIVERTED_REASON = "its name resolves to this node now; its last addresses stay in force"
 
 Version = tuple[int, ...]  # of a file: what stat(2) says of it
 
@@ -53,8 +54,12 @@ class Access:
         settings: Settings,
         node_id: str,
         incarnation: str,
+        last_addresses: Mapping[str, Sequence[str]],
     ) -> None:
-        """Read nodes.txt and the keys in `directory`, and wait until the names are looked up."""
+        """Read nodes.txt and the keys in `directory`, and wait until the names are looked up.
+
+        `last_addresses` are those of each node when the checker last found its name.
+        """
         self._directory = directory
         self._settings = settings
         self._node_id = node_id
@@ -68,7 +73,7 @@ class Access:
         selector.register(self._found, selectors.EVENT_READ, self._looked_up)
         self._changed_files()
         self._read_keys()
-        self._use(self._look_up(None))
+        self._use(self._look_up(None, last_addresses))
 
     def peer(self, name: str) -> Peer | None:
         """Return the peer `name`; one that is not known may be new, so nodes.txt is looked at."""
@@ -181,20 +186,18 @@ class Access:
 
     def _look_up_in_thread(self) -> None:
         try:
-            self._next = self._look_up(self.cluster)
+            self._next = self._look_up(self.cluster, self.cluster.addresses)
         finally:
             self._finder.send(b".")
 
-    def _look_up(self, before: Cluster | None) -> Cluster:
-        """Return the nodes of nodes.txt with their addresses; `before` has the last ones."""
+    def _look_up(self, before: Cluster | None, last: Mapping[str, Sequence[str]]) -> Cluster:
+        """Return the nodes of nodes.txt with their addresses; `last` has the last ones."""
         problems = Problems()
         nodes = load_nodes(self._directory, problems)
         log_problems(problems)
-        if before is None:
-            return resolve_cluster(nodes, self._settings, {})
-        if not nodes and problems:
+        if before and not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
-        return resolve_cluster(nodes, self._settings, before.addresses)
+        return resolve_cluster(nodes, self._settings, last)
 
     def _looked_up(self) -> None:
         """Use what the thread has found, and decide about those who waited for it."""
@@ -221,6 +224,8 @@ class Access:
                 names_at.setdefault(address, []).append(name)
         self.admitted = frozenset(names_at)
         self._names_at = {address: names[:_NAMES_LIMIT] for address, names in names_at.items()}
+        for name in cluster.diverted:
+            log.warning("diverted-peer", peer=name, reason=DIVERTED_REASON)
         for peer in cluster.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)

@@ -30,11 +30,11 @@ from dmonitor.core.model import (
 VERSION = 1
 QUESTION_BYTES = 1_000  # of a line that a daemon reads, its end included
 ANSWER_BYTES = 100_000  # of a line that a caller reads, its end included
-# Of a statement with its list and its accounts, as far as a caller reads it. A line counts for
+# Of a statement, of a list, or of all accounts together, as far as they are read. A line counts for
 # LINE_BYTES at least.
-STATEMENT_BYTES = 2_000_000
-STATED_BYTES = 500_000  # of a statement without these, as far as it is written
+STATEMENT_BYTES = 1_000_000
 LINE_BYTES = 100
+STATED_BYTES = 500_000  # of a statement, as far as it is written
 EVIDENCE_BYTES = 16_000  # of a line with an incident and the votes that opened it
 SHORT_TEXT = 60  # characters of each answer's text, if the evidence is too long for its line
 SITES_LIMIT = 100  # failed sites of one incident that are written; twice as many are read

@@ -68,6 +68,11 @@ def read(directory: str, run_dir: str | None, look: Callable[[Store], _Found]) -
     return _read_once(directory, run_dir, look)
 
 
+def version(directory: str, run_dir: str | None) -> object:
+    """Return what differs once the state has been written to, or stands in another place."""
+    return [database.fingerprint(path) for path in _paths(directory, run_dir)]
+
+
 def _read_once(directory: str, run_dir: str | None, look: Callable[[Store], _Found]) -> _Found:
     with Store(directory, run_dir, read_only=True) as store:
         return look(store)
