@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, LONG, plant, strays
+from hostile import HOSTILE, LONG, kills_warden, plant, strays, warden_of
 from local_nodes import wait_until
 
 from dmonitor.base import user
@@ -208,6 +208,44 @@ def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> Non
     bench.submit("quick")
     bench.loop()
     assert bench.results["quick"].outcome is Outcome.OK
+
+
+def test_a_plugin_that_clears_its_mark_and_kills_the_supervisor_outlives_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "check_kills").write_text(kills_warden(tmp_path / "proof"))
+    (tmp_path / "check_kills").chmod(0o755)
+    killed = bench.runner._supervisor_pid
+    bench.submit("kills")
+    bench.loop()
+    assert warden_of(tmp_path / "proof") == killed != bench.runner._supervisor_pid
+    assert "was killed" in bench.results["kills"].text
+    assert not strays()
+
+
+def test_what_a_dead_supervisor_left_is_ended_though_nobody_listens_any_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A round stops listening once it has the results that it waits for."""
+    bench.runner.close()
+    mine = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    bench.runner = Runner(bench.selector, 100)
+    try:
+        (tmp_path / "check_kills").write_text(kills_warden(tmp_path / "proof", kills=False))
+        (tmp_path / "check_kills").chmod(0o755)
+        bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
+        bench.submit("kills", "hangs")
+        wait_until((tmp_path / "proof").exists)
+        wait_until(lambda: len(strays()) == 4)
+        assert warden_of(tmp_path / "proof") == bench.runner._supervisor_pid
+        os.kill(bench.runner._supervisor_pid, signal.SIGKILL)
+        bench.runner.close()
+        assert not strays()
+        assert os.waitpid(mine, os.WNOHANG) == (0, 0), "what the program had before is its own"
+    finally:
+        os.kill(mine, signal.SIGKILL)
+        os.waitpid(mine, 0)
+        bench.runner = Runner(bench.selector, 100)  # for the fixture to close
 
 
 def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(

@@ -3,7 +3,8 @@
 Linux does not tell which program an orphan descends from. So each plugin gets a mark that its
 descendants inherit and that no program needs: the soft limit RLIMIT_LOCKS, which Linux has ignored
 since 2.4. Descendants of a plugin that still runs are left alone, because some plugins start an ssh
-tunnel in the background and use it. Descendants of a plugin that has ended are killed. This module
+tunnel in the background and use it. Descendants of a plugin that has ended are killed. A process
+can take its mark off, so a mark only spares: it never decides that nothing is left. This module
 does not start processes.
 """
 
@@ -92,10 +93,16 @@ def mark_of(pid: int) -> int | None:
     return soft
 
 
-def kill(pid: int) -> None:
-    """Kill process `pid`, unless it is gone, or became another user's by a setuid program."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def kill(pid: int) -> bool:
+    """Kill process `pid`; return whether it was there and ours to kill.
+
+    It is not if it became another user's by a setuid program.
+    """
+    try:
         os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def kill_group(pid: int) -> None:
@@ -107,17 +114,15 @@ def kill_group(pid: int) -> None:
 def kill_all(is_target: Callable[[int], bool]) -> None:
     """Kill all our children for whose pid `is_target` is true, until no such child is left.
 
-    The children of a killed process become ours, and are killed like it. Give up after REAP_LIMIT
-    seconds.
+    The children of a killed process become ours, and are killed like it. Children that are not ours
+    to kill stay. Give up after REAP_LIMIT seconds.
     """
     deadline = clock.uptime() + REAP_LIMIT
     while clock.uptime() < deadline:
-        targets = [pid for pid in children() if is_target(pid)]
-        if not targets:
+        killed = [pid for pid in children() if is_target(pid) and kill(pid)]
+        if not killed:
             return
-        for pid in targets:
-            kill(pid)
-        for pid in targets:
+        for pid in killed:
             reap(pid, _REAP_ONE_LIMIT)
 
 
