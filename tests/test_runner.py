@@ -8,6 +8,8 @@ import itertools
 import os
 import selectors
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +109,51 @@ def test_signals_are_as_a_program_expects(bench: Bench) -> None:
 
 def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
     assert bench.run("echo OK $(ls /proc/self/fd | tr '\\n' ' ')").text in ("0 1 2 3", "0 1 2")
+
+
+PRIVILEGES = """
+import selectors, sys
+from dmonitor.core.model import Test
+from dmonitor.execution.runner import Runner
+
+if __name__ == "__main__":
+    selector = selectors.DefaultSelector()
+    runner = Runner(selector, 1)
+    runner.submit(Test("h", "it"), sys.argv[1], {}, lambda _, result: print(result.text))
+    while runner.pending:
+        for key, _ in selector.select():
+            key.data()
+    runner.close()
+    print(open("/proc/self/status").read().split("NoNewPrivs:")[1].split()[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("starter", "plugins"),
+    [
+        ("", "0"),
+        pytest.param(
+            "setpriv --inh-caps +net_raw --ambient-caps +net_raw",
+            "1",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a capability"),
+        ),
+    ],
+)
+def test_plugins_gain_no_privilege_if_ping_needs_none(
+    tmp_path: Path, starter: str, plugins: str
+) -> None:
+    """The program itself may: its sendmail may be set-gid."""
+    (tmp_path / "check_it").write_text("#!/bin/sh\necho OK $(grep NoNewPrivs /proc/self/status)\n")
+    (tmp_path / "check_it").chmod(0o755)
+    said = subprocess.run(
+        [*starter.split(), sys.executable, "-c", PRIVILEGES, f"{tmp_path}/check_it"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert said.stdout == f"NoNewPrivs: {plugins}\n0\n", said
 
 
 # What each plugin gave, what it was to give, and the seconds that the slowest took.

@@ -26,23 +26,44 @@ _REAP_POLL = 0.002  # seconds between two attempts to reap
 _RLIMIT_LOCKS = 10  # resource.h; the module resource does not have it
 _NUMBER_BITS = 32
 _MARK = 0x646D << _NUMBER_BITS  # "dm": a mark is this plus a number of 32 bits
-_PR_SET_CHILD_SUBREAPER = 36  # prctl.h
+# prctl.h and capability.h
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_IS_SET = 1
+_CAP_NET_RAW = 13
+
+
+def _prctl(*arguments: int) -> int:
+    """Call prctl(2) with up to five `arguments`; raise OSError on failure."""
+    import ctypes  # takes 1 ms, which only a program that runs plugins has to spend
+
+    arguments += (0,) * (5 - len(arguments))
+    value: int = ctypes.CDLL(None, use_errno=True).prctl(*arguments)
+    if value < 0:
+        raise OSError(ctypes.get_errno(), f"prctl{arguments}")
+    return value
 
 
 def become_subreaper() -> None:
     """Become the parent of all descendants whose parent ends; raise OSError on failure."""
-    import ctypes  # takes 1 ms, which only a program that runs plugins has to spend
-
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def stop_being_subreaper() -> None:
     """Undo `become_subreaper`, before this process becomes a program that collects no orphans."""
-    import ctypes
+    _prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+def forbid_new_privileges() -> None:
+    """Let what this process starts gain no privilege, by set-uid programs for instance; for good.
+
+    Do so only if all of it has raw sockets already, from whoever started this program. Otherwise
+    ping and fping would get none, and fping would say that every host is unreachable.
+    """
+    with contextlib.suppress(OSError):  # a kernel without capabilities that are inherited
+        if _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET, _CAP_NET_RAW):
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def children() -> list[int]:
