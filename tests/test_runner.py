@@ -86,6 +86,27 @@ def test_what_a_plugin_gets(bench: Bench) -> None:
     assert said == f"1 www.example.com / 0 {1_000_000 // 512} 256 not a tty"
 
 
+def test_a_plugin_cannot_raise_its_limits(bench: Bench) -> None:
+    """Those of files and of memory; so a limit is a hard one, too."""
+    for limit, value in (("f", 1_000_000 // 512), ("d", 1_000_000_000 // 1024)):
+        said = bench.run(
+            f"ulimit -S -{limit} unlimited 2>/dev/null && echo OK raised || "
+            f"echo OK $(ulimit -S -{limit}) $(ulimit -H -{limit})"
+        ).text
+        assert said == f"{value} {value}"
+
+
+def test_a_plugin_that_takes_all_memory_ends_by_itself(bench: Bench) -> None:
+    """One that asks for less than the limit, as java does for its heap, runs."""
+    code = "exec python3 -c 'x = bytearray({}); print(\"OK got it\")' 2>&1"
+    assert bench.run(code.format(2 * 10**9)).text.endswith(
+        "Traceback (most recent call last): (exit 1)"
+    )
+    flags = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
+    reserve = f"import mmap; mmap.mmap(-1, 10**10, prot=0, flags={flags})"
+    assert bench.run(f"exec python3 -c '{reserve}; print(\"OK reserved\")'").text == "reserved"
+
+
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     said = bench.run(
