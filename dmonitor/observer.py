@@ -164,8 +164,7 @@ class Observer:
             self._concluded(test, self._first_looks.get(test, _NOT_RUN))
         while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
-        if self._running:
-            self._end_plugins()
+        self._end_plugins()  # before any mail: `execution/runner` says why
         self._me = self._own_node()
         contacts = tuple(self._asker.contacts.values())
         self._quorum = verdict.quorum_that_holds(

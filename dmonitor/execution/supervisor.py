@@ -51,6 +51,7 @@ def main(connection: socket.socket, concurrency: int, limit: float, slow_after: 
         os.umask(0o022)
         channel = Channel(_keep_only(connection))
         processes.become_subreaper()
+        processes.forbid_new_privileges()
         Supervisor(channel, concurrency, limit, slow_after).run()
         status = os.EX_OK
     except OSError as error:
