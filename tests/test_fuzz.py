@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import platform
@@ -136,10 +137,13 @@ def test_whoever_has_another_key_reaches_nothing() -> None:
 def test_a_target_whose_seals_are_worth_nothing_is_found(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check itself is checked: it fails if the other side can verify no line."""
+    """The check itself is checked: nothing is reached if the other side can verify no line."""
     monkeypatch.setattr(auth, "_SIGNED", rb"(.*) mic=([0-9a-f]{64})")
-    with pytest.raises((AssertionError, auth.Forged)):
-        test_the_corpus_reaches_what_its_target_is_for(name)
+    reached: set[str] = set()
+    for data in CORPUS[name]:
+        with contextlib.suppress(auth.Forged):
+            reached.update(TARGETS[name](data))
+    assert not reached
 
 
 def test_the_corpora_are_small() -> None:

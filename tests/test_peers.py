@@ -630,6 +630,8 @@ def test_a_failed_greeting_leaves_the_one_before(
         assert talk.greet() == STATEMENT
         monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
         assert talk.greet() == STATEMENT
+        (contact,) = talk.asker.contacts.values()
+        assert "it does not speak our protocol" in contact.reason, "the second one has failed"
         assert not talk.asker.pending
 
 
@@ -1242,7 +1244,13 @@ def test_without_a_key_in_common(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Test] = []
-    monkeypatch.setattr(FakeFacts, "run", lambda _, test, done: ran.append(test))
+    run = FakeFacts.run
+
+    def run_and_note(facts: FakeFacts, test: Test, done: Callable[[Test, Result], None]) -> None:
+        ran.append(test)
+        run(facts, test, done)
+
+    monkeypatch.setattr(FakeFacts, "run", run_and_note)
     answer, statement, contact = converse(fakes, daemon, caller, called)
     assert (answer.result, answer.reason, statement, contact.unable, ran) == (
         None,
@@ -1251,6 +1259,7 @@ def test_without_a_key_in_common(
         unable,
         [],
     )
+    assert converse(fakes, daemon, (KEY,), (KEY,))[0].result and ran, "with one it would have run"
 
 
 def test_a_node_that_is_called_by_anothers_name_refuses(fakes: Fakes, daemon: Daemon) -> None:
