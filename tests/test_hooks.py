@@ -161,7 +161,9 @@ def test_nothing_of_it_is_left_when_it_ends_either(place: Place, told: Path) -> 
             {"hook:hook": delivery.Letter((str(program),), b"", {})}, patience=20
         )
         assert delivered.taken is (status == 0)
-    assert "sleep 64" not in commands()
+    pids = (told / "pids").read_text().split()
+    assert len(pids) == 2, "each of them has left something behind"
+    assert commands() and "sleep 64" not in commands()
 
 
 def test_one_that_floods_takes_no_memory(place: Place) -> None:
@@ -451,7 +453,7 @@ def test_each_example_tells_what_is_to_be_told(
     ):  # as on a fresh machine, for who is not root; root gets it from tests/run
         ran = example(tmp_path, "ntfy", URL=f"{url}/mine")
         assert ran.returncode == 127 and "curl" in ran.stderr
-        return
+        pytest.skip("curl is not installed, so nothing can be told")
     for name, settings in (
         ("ntfy", {"URL": f"{url}/mine"}),
         ("slack", {"URL": f"{url}/services/T0"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import json
 import os
@@ -401,20 +402,27 @@ def test_a_web_server_that_may_pass_reads_the_page_and_nothing_else(three: list[
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path, wrong, over = tmp_path / "x.prom", [], threading.Event()
+    seen: collections.Counter[str] = collections.Counter()
     texts = [letter * 2_000_000 for letter in "ab"]
     publish.write(str(path), texts[0], "")
 
     def read() -> None:
         while not over.is_set():
             text = path.read_text()
+            seen[text[:1]] += 1
             if text not in texts:
                 wrong.append(len(text))
 
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for number in range(50):
+        deadline = time.monotonic() + 20
+        number = 0
+        # Each text has to be read some times while the other one is written.
+        while number < 50 or min(seen["a"], seen["b"]) < 5:
+            assert time.monotonic() < deadline, f"the reader has read {dict(seen)}"
             publish.write(str(path), texts[number % 2], "")
+            number += 1
     finally:
         over.set()
         reader.join()
