@@ -1200,10 +1200,9 @@ def converse(
             talk.asker.tick()
             if not talk.asker.greeting and talk.asker.pending:
                 talk.asker.ask(HTTP)
-        for later in talk.asker.answers(HTTP):
-            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), (
-                "a conversation goes on behind the statement"
-            )
+        answered = bool(talk.asker.answers(SSH)[0].result)
+        later = [bool(answer.result) for answer in talk.asker.answers(HTTP)]
+        assert later == [True] * answered, "a conversation goes on behind the statement"
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
