@@ -21,7 +21,7 @@ def literals(code: str) -> Iterator[str]:
 
 def absent(code: str) -> list[str]:
     """Return each text of which `code` asserts that it is not in something."""
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotIn):
             if isinstance(node.left, ast.Constant):
