@@ -763,7 +763,7 @@ def test_a_quiet_round_writes_only_that_it_was(three: list[LocalNode]) -> None:
 
 
 def test_hostile_plugins_through_the_checker(three: list[LocalNode]) -> None:
-    """One run of each; tests/scenarios/hostile runs each twenty times."""
+    """One run of each; tests/scenarios/hostile_plugins.py runs each twenty times."""
     expected = plant(three[0].config / "plugins")
     for name in expected:
         three[0].test(f"www.example.com/{name}")
