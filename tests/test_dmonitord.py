@@ -493,7 +493,7 @@ def test_kill_9_is_followed_by_a_clean_start(node: LocalNode) -> None:
 
 
 def test_hostile_plugins_through_the_daemon(node: LocalNode) -> None:
-    """One run of each; tests/scenarios/hostile runs each twenty times."""
+    """One run of each; tests/scenarios/hostile_plugins.py runs each twenty times."""
     expected = plant(node.config / "plugins")
     for name in expected:
         node.test(f"www.example.com/{name}")

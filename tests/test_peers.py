@@ -631,6 +631,8 @@ def test_a_failed_greeting_leaves_the_one_before(
         assert talk.greet() == STATEMENT
         monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
         assert talk.greet() == STATEMENT
+        (contact,) = talk.asker.contacts.values()
+        assert "it does not speak our protocol" in contact.reason, "the second one has failed"
         assert not talk.asker.pending
 
 
@@ -1515,10 +1517,9 @@ def converse(
             talk.asker.tick()
             if not talk.asker.greeting and talk.asker.pending:
                 talk.asker.ask(HTTP)
-        for later in talk.asker.answers(HTTP):
-            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), (
-                "a conversation goes on behind the statement"
-            )
+        answered = bool(talk.asker.answers(SSH)[0].result)
+        later = [bool(answer.result) for answer in talk.asker.answers(HTTP)]
+        assert later == [True] * answered, "a conversation goes on behind the statement"
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
@@ -1572,7 +1573,13 @@ def test_without_a_key_in_common(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Test] = []
-    monkeypatch.setattr(FakeFacts, "run", lambda _, test, done: ran.append(test))
+    run = FakeFacts.run
+
+    def run_and_note(facts: FakeFacts, test: Test, done: Callable[[Test, Result], None]) -> None:
+        ran.append(test)
+        run(facts, test, done)
+
+    monkeypatch.setattr(FakeFacts, "run", run_and_note)
     answer, statement, contact = converse(fakes, daemon, caller, called)
     assert (answer.result, answer.reason, statement, contact.unable, ran) == (
         None,
@@ -1580,6 +1587,9 @@ def test_without_a_key_in_common(
         None,
         unable,
         [],
+    )
+    assert converse(fakes, daemon, of_all(KEY), of_all(KEY))[0].result and ran, (
+        "with one it would have run"
     )
 
 

@@ -219,6 +219,8 @@ def test_good_and_bad(
         assert text.startswith(said)
     finally:
         listener.close()
+    if not has(TOOLS[name]):
+        pytest.skip(f"{TOOLS[name]} is not installed, so nothing was tested")
 
 
 MANUAL = (PLUGINS.parent / "man/dmonitor-plugin.7").read_text()
@@ -256,6 +258,8 @@ def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
     assert re.match(r"(OK|FAIL|UNKNOWN \S+ is not installed)\b", ran.stdout) and ran.stderr == "", (
         ran
     )
+    if "is not installed" in ran.stdout:
+        pytest.skip(ran.stdout.strip())
 
 
 def test_the_manual_has_them_all() -> None:

@@ -376,7 +376,6 @@ def test_a_broken_database_is_kept_under_another_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("dmonitor.base.log._to_stderr", False)
     monkeypatch.setattr(
         "dmonitor.base.log.error",
         lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"),

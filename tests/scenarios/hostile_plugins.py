@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from hostile import gone_within, kills_warden, plant, warden_of
+from hostile import gone_within, kills_warden, plant, strays, warden_of
 from local_nodes import LocalNode, Place, running
 
 from dmonitor.core.model import Outcome
@@ -76,6 +76,9 @@ def through_the_daemon(
                 connection.sendall(
                     b"".join(b"test www.example.com/%s\n" % name.encode() for name in expected)
                 )
+                time.sleep(1.0)
+                if not strays():
+                    wrong["nothing was running that could be left"] += 1
                 seen = dict(lines.readline().decode().split()[1:3] for _ in expected)
             for name, (outcome, _) in expected.items():
                 if seen.get(f"www.example.com/{name}") != outcome.value:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
@@ -115,9 +117,21 @@ def test_what_is_broken_on_purpose_is_found(
 ) -> None:
     kind = FOUND_IN.get(mutation.__name__, "calm")
     with mutation():
-        assert any(histories.play(seed, kind).wrong for seed in range(SEEDS)), (
-            f"not found in {SEEDS} {kind} histories"
-        )
+        wrong = (seed for seed in range(SEEDS) if histories.play(seed, kind).wrong)
+        found = next(wrong, None)
+    assert found is not None, f"not found in {SEEDS} {kind} histories"
+    assert not histories.play(found, kind).wrong, "it is the mutation that is found"
+
+
+def test_each_mutation_is_looked_for() -> None:
+    made = set()
+    for name, value in vars(mutations).items():
+        if inspect.isgeneratorfunction(inspect.unwrap(value)):
+            made.add(name)
+    assert made == {mutation.__name__ for mutation in _EVERY}
+    source = Path(__file__).read_text()
+    for mutation in COUNTED:
+        assert f"mutations.{mutation.__name__}()" in source, "a test of its own"
 
 
 def _doubled_by_an_unreached_first(count: int) -> tuple[int, int]:
