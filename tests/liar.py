@@ -346,7 +346,7 @@ class Evidence(Strategy):
         answers: list[dict[str, Any]] = [{"node": {"name": "a", "site": ""}}] * 2900
         if is_fat:
             node = {"name": "n" * 250, "site": "s" * 250}
-            text = "\N{FIRE}" * 200  # each takes 12 bytes of JSON
+            text = "\N{FIRE}" * 160  # each takes 12 bytes of JSON
             answers = [{"node": node, "node_id": new_id(), "reason": text}] * 33
         self._opening = {"verdict": "DOWN", "quorum": 2, "answers": answers}
         self._stated: dict[str, dict[str, Any]] = {}

@@ -307,6 +307,8 @@ def evidence(check: Checks) -> None:
                 f"{kind}: the longest of {len(taken)} rounds took {worst:.1f} s,"
                 f" the first one {taken[0].seconds:.1f} s",
             )
+            memory = max(each.memory for each in taken)
+            check(memory < ROUND_MEMORY, f"{kind}: a round had {memory} kB of memory")
             size = state_size(stage.first)
             check(size < STATE_BYTES, f"{kind}: state.db has {megabytes(size)} after them")
 
