@@ -34,10 +34,10 @@ from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-import liar
+import lying_node
 from calls import Conversation, free_port
-from liar import Liar, Strategy
 from local_nodes import LocalNode, Place, running
+from lying_node import Liar, Strategy
 
 from dmonitor.net import protocol
 
@@ -198,7 +198,7 @@ class Stage:
     def statement(self, node: LocalNode) -> list[bytes]:
         """Return the lines that `node` states, read without a limit."""
         with contextlib.suppress(OSError, AssertionError, ValueError):
-            return liar.greet((node.address, self.port), node.address, KEY.encode(), LIAR)
+            return lying_node.greet((node.address, self.port), node.address, KEY.encode(), LIAR)
         return []
 
     def subjects(self, word: str) -> list[str]:
@@ -252,14 +252,14 @@ def honest(check: Checks) -> None:
 
 def _judge_heard(check: Checks, node: LocalNode) -> None:
     """The last round of `node` has taken what the liar stated."""
-    lines = liar.greet((node.address, node.port), node.address, KEY.encode(), LIAR)
+    lines = lying_node.greet((node.address, node.port), node.address, KEY.encode(), LIAR)
     heard = [each for each in lines if each.startswith(b"heard ") and LIAR.encode() in each]
     check.reached(heard, f"{node.address} has taken the statement of the liar in its last round")
 
 
 def flood(check: Checks) -> None:
     with staged(5) as stage:
-        strategy = liar.Flood(stage.tests)
+        strategy = lying_node.Flood(stage.tests)
         with stage.lied_to(strategy) as there:
             stage.rounds(len(strategy.parts))
             wanted = 2 * len(strategy.parts)
@@ -292,7 +292,7 @@ def evidence(check: Checks) -> None:
     for is_fat in (False, True):
         kind = "33 fat answers" if is_fat else "2,900 tiny answers"
         with staged(50) as stage:
-            strategy = liar.Evidence(stage.tests, is_fat=is_fat)
+            strategy = lying_node.Evidence(stage.tests, is_fat=is_fat)
             with stage.lied_to(strategy):
                 taken = [stage.round(stage.first)]
                 while len(taken) < ROUNDS and taken[-1].seconds < ROUND_SECONDS:
@@ -315,7 +315,7 @@ def evidence(check: Checks) -> None:
 
 def loop(check: Checks) -> None:
     with staged(50) as stage:
-        strategy = liar.Flood(stage.tests, 20)
+        strategy = lying_node.Flood(stage.tests, 20)
         with stage.lied_to(strategy) as there:
             for _ in range(len(strategy.parts)):
                 stage.round(stage.first)
@@ -397,17 +397,17 @@ def pressing(stage: Stage) -> Iterator[None]:
 
 
 def _press(address: str, port: int, over: multiprocessing.synchronize.Event) -> None:
-    liar.press((address, port), address, KEY.encode(), LIAR, over.is_set)
+    lying_node.press((address, port), address, KEY.encode(), LIAR, over.is_set)
 
 
 def unasked(check: Checks) -> None:
-    _play_endless(check, liar.Unasked(), "answers that nobody has asked for")
-    _play_endless(check, liar.Endless(), "a statement without end")
-    _play_endless(check, liar.Heavy(TARGET), "a statement that grows as it is read")
+    _play_endless(check, lying_node.Unasked(), "answers that nobody has asked for")
+    _play_endless(check, lying_node.Endless(), "a statement without end")
+    _play_endless(check, lying_node.Heavy(TARGET), "a statement that grows as it is read")
 
 
 def _play_endless(
-    check: Checks, strategy: liar.Unasked | liar.Endless | liar.Heavy, kind: str
+    check: Checks, strategy: lying_node.Unasked | lying_node.Endless | lying_node.Heavy, kind: str
 ) -> None:
     with staged(5) as stage:
         calm = stage.round(stage.first)
@@ -429,7 +429,7 @@ def _play_endless(
 
 def info(check: Checks) -> None:
     with staged(20) as stage:
-        strategy = liar.Reminding(stage.tests)
+        strategy = lying_node.Reminding(stage.tests)
         with stage.lied_to(strategy) as there:
             taken = [stage.round(stage.first) for _ in range(4)]
             count = len(strategy.incidents)
@@ -441,7 +441,7 @@ def info(check: Checks) -> None:
 
 def flapping(check: Checks) -> None:
     with staged(5) as stage:
-        strategy = liar.Flapper(stage.tests)
+        strategy = lying_node.Flapper(stage.tests)
         with stage.lied_to(strategy) as there:
             stage.rounds(2)
             check.reached(there.stated >= 4, f"{there.stated} statements of void incidents")
@@ -457,7 +457,7 @@ def flapping(check: Checks) -> None:
 def stolen(check: Checks) -> None:
     with staged(5) as stage:
         greeting = _greeting_of(stage.first)
-        with stage.lied_to(liar.Thief(greeting.node_id, greeting.incarnation)) as there:
+        with stage.lied_to(lying_node.Thief(greeting.node_id, greeting.incarnation)) as there:
             taken = [stage.round(stage.first) for _ in range(3)]
             check.reached(there.greeted >= 3, f"{there.greeted} greetings with this node's id")
         found = _naming(taken, LIAR)

@@ -2,7 +2,7 @@
 
 It writes its lines itself, because the writers of `dmonitor.net.protocol` keep to limits. It needs the
 package's modules and `calls`, and no other module of the tests, so it also runs on a node of the lab:
-`liar.py ADDRESS PORT NAME KEYFILE TEST,... NODE...` plays `Everything` against the nodes.
+`lying_node.py ADDRESS PORT NAME KEYFILE TEST,... NODE...` plays `Everything` against the nodes.
 """
 
 from __future__ import annotations
