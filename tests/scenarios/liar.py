@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A node that has the key, and lies, against two honest nodes: it must not get far (promise 10).
+"""A node that has the key, and lies, against two honest nodes: it must not get far (promise 9).
 
 Real programs on loopback addresses; works as any user. Each chapter has a cluster of its own, plays one
 attack, shows that it was reached, and judges what the honest nodes can still do. Usage: liar.py [CHAPTER...]

@@ -1,4 +1,4 @@
-"""A virtual node that has the key, and lies (promise 10).
+"""A virtual node that has the key, and lies (promise 9).
 
 It takes no rounds and mails nothing. What it states and answers is made up here. It says nothing false
 of what is told, closed or silenced, because no counting helps against that (doc/security.md).
