@@ -200,9 +200,8 @@ class Liar:
 
     def _talk(self, caller: Caller) -> None:
         waiting: collections.deque[bytes] = collections.deque()
-        while request := waiting.popleft() if waiting else caller.read():
+        while request := waiting.popleft() if waiting else self._read(caller):
             word, _, rest = request.decode().partition(" ")
-            self.asked[word] += 1
             if word == "quit":
                 return
             if word == "test":
@@ -217,8 +216,14 @@ class Liar:
                     self._answer_waiting(caller, waiting)
             self.stated += word == "greet"
 
-    def _read_meanwhile(self, caller: Caller) -> bytes:
+    def _read(self, caller: Caller) -> bytes:
+        """Return the next request, and count it; nothing at the end."""
         request = caller.read()
+        self.asked[request.decode().partition(" ")[0]] += 1
+        return request
+
+    def _read_meanwhile(self, caller: Caller) -> bytes:
+        request = self._read(caller)
         if request in (b"", b"quit"):
             raise ConnectionError
         return request
@@ -229,7 +234,6 @@ class Liar:
             word, _, test = request.decode().partition(" ")
             if word == "test":
                 waiting.remove(request)
-                self.asked[word] += 1
                 caller.send(self.strategy.answer(test))
 
     def _reply(self, word: str, rest: str, address: str) -> Iterator[bytes]:
