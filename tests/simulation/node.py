@@ -20,6 +20,7 @@ from dmonitor.core.model import (
 )
 
 if TYPE_CHECKING:
+    from .liar import Lie
     from .process import Process, Stay
     from .virtual_round import VirtualRound
 
@@ -188,6 +189,7 @@ class SimNode:
     asleep_until: float = 0.0  # when the machine that is suspended goes on
     stopped_until: float = 0.0  # when the round that is stopped goes on
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
+    lie: Lie | None = None  # what it lies about: it takes no rounds then
 
     def clock(self, at: float) -> float:
         """Return what this node's clock shows at a time of the world."""

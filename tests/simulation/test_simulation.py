@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from dmonitor.core.model import Outcome, Test, node_test
 
-from . import histories, mutations
+from . import histories, mailbox, mutations
 from .by_hand import Script, states, told
 from .history import History
+from .judges import LIAR_LIMIT
+from .liar import Lie
 from .node import SimNode
 from .setups import ADDRESSES
 from .world import World
@@ -101,6 +103,7 @@ COUNTED = (
         ("noisy", 60),
         ("leaky", 40),
         ("settling", 25),
+        ("liar", 1),
     ],
     ids=lambda value: str(value),
 )
@@ -612,3 +615,50 @@ def test_a_place_moves_slowly_so_that_nobody_speaks_for_a_node_that_is_late() ->
     places = [place for _, place in begun]
     assert places[0] == 5.0 and places[-1] == 40.0
     assert all(later - place in (0.0, 5.0) for place, later in itertools.pairwise(places))
+
+
+# A node that has the key, and lies.
+
+
+def _first_node_lists_and_never_mails(*, answer: Outcome | None) -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(answer=answer)
+    script.fail(115.0, 1200.0, second, third)
+    return script.play(2400.0)
+
+
+@pytest.mark.parametrize("answer", [Outcome.OK, Outcome.FAIL, None])
+def test_a_first_node_that_lists_it_and_never_mails_is_not_waited_for(
+    answer: Outcome | None,
+) -> None:
+    history = _first_node_lists_and_never_mails(answer=answer)
+    first, lie = history.world.nodes[0], history.world.nodes[0].lie
+    assert lie and lie.listings, "it has listed what the honest nodes hold"
+    assert all(mail.node != first.name for mail in history.world.mails)
+    assert states(told(history)) == ["DOWN", "UP"]
+    down, up = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")][1:3]
+    assert down - 115.0 <= LIAR_LIMIT
+    assert up - 1200.0 <= LIAR_LIMIT
+
+
+def _beliefs(history: History) -> list[tuple[float, str]]:
+    """Return what the reader believes of the test, from when on."""
+    return mailbox.read_all(history, ADDRESSES[0])[Test("host0", "ssh")].beliefs
+
+
+def _closed_by_the_liar_alone() -> History:
+    """A liar states void incidents of the last minutes, and then the test really fails."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(lists=False, floods=((60.0, 1200.0, 6, 900.0),))
+    script.world.settings = {"flapping": True}
+    script.fail(600.0, 1500.0, second, third)
+    return script.play(4000.0)
+
+
+def test_what_one_peer_alone_states_is_no_flapping() -> None:
+    history = _closed_by_the_liar_alone()
+    lie = history.world.nodes[0].lie
+    assert lie and lie.stated
+    assert states(told(history)) == ["DOWN", "UP"]
