@@ -273,7 +273,7 @@ def test_all_peers_come_before_who_nobody_greeted() -> None:
 
 def test_young_is_measured_by_the_slowest_that_answers() -> None:
     deaf = (peer("b", hears_me=False), peer("c", hears_me=False, interval=5))
-    assert speaker(node("a"), *deaf, incident=held(170.0)) == "b"
+    assert speaker(node("a"), *deaf, incident=held(110.0)) == "b"
     assert speaker(node("a"), *deaf, incident=held(200.0)) == "c", "b has had time to tell it"
     assert speaker(node("a"), *deaf, incident=held(360.0)) == "a"
 

@@ -636,7 +636,7 @@ def test_a_peer_that_makes_up_incidents_fills_its_own_quota_and_nobody_elses() -
     ledger = Ledger([], lambda _: [])
     for number in range(2000):
         ledger.meet(made_up(number, test=(TEST, OTHER)[number % 2]), 500.0, "liar")
-    assert 0.9 * hearsay.OVER_BYTES < bytes_of(ledger, "liar") <= hearsay.OVER_BYTES
+    assert 0.9 * hearsay.LESS_URGENT_BYTES < bytes_of(ledger, "liar") <= hearsay.LESS_URGENT_BYTES
     for number in range(2000):
         ledger.meet(made_up(5000 + number, closed=400.0, void=False), 500.0, "liar")
     assert 0.9 * hearsay.PEER_BYTES < bytes_of(ledger, "liar") <= hearsay.PEER_BYTES, (
@@ -650,6 +650,17 @@ def test_a_peer_that_makes_up_incidents_fills_its_own_quota_and_nobody_elses() -
     ledger.meet(Incident(("mine", "theirs"), TEST, 390.0, alert="oslo"), 500.0, "liar")
     (united,) = ledger.find(["theirs"])
     assert united.ids == ("mine", "theirs") and united.alert == "oslo" and not united.heard_from
+
+
+def test_what_others_say_of_a_peer_does_not_fill_its_quota() -> None:
+    ledger = Ledger([], lambda _: [])
+    for number in range(2000):
+        heard = made_up(number, void=False, heard_from="honest")
+        ledger.meet(heard, 500.0, "liar")
+    assert bytes_of(ledger, "honest") > 0.9 * hearsay.LESS_URGENT_BYTES
+    assert bytes_of(ledger, "honest") <= hearsay.LESS_URGENT_BYTES
+    ledger.meet(known("true", closed=400.0), 500.0, "honest")
+    assert ledger.find(["true"])
 
 
 def test_the_quota_counts_what_is_in_the_state() -> None:
@@ -670,6 +681,10 @@ def test_whose_hearsay_an_incident_is() -> None:
     assert ledger.find(["a"])[0].heard_from == "oslo" and not ledger.changed
     ledger.meet(known("a"), 500.0, "rome")
     assert ledger.find(["a"])[0].heard_from == "" and ledger.changed
+    relayed = met([])
+    relayed.meet(known("c", heard_from="liar"), 500.0, "oslo")
+    relayed.meet(known("c"), 500.0, "liar")
+    assert relayed.find(["c"])[0].heard_from == "liar", "oslo has it from the liar"
     alone = known("b", heard_from="oslo")
     passing = look(alone, OK, OK, OK, now=600.0)
     assert passing.closed and passing.heard_from == "oslo"
@@ -688,17 +703,22 @@ def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
         failed=(("a", 1.0), ("b", 1.0), ("east", 1.0)),
         minute=111,
     )
-    taken = hearsay.cut(stated, nodes, 100)
+    taken = hearsay.cut(stated, nodes, {"b"}, 100)
     assert len(taken.ids) == IDS_LIMIT and taken.failed == (("a", 1.0), ("east", 1.0))
     assert taken.opening == opening and not taken.closing and not taken.removed
     assert (taken.held, taken.minute) == (0.0, 0)
-    assert hearsay.cut(stated, nodes, 101).minute == 111
+    sources = {}
+    for name in ("a", "b", "nobody"):
+        said = stated._replace(heard_from=name)
+        sources[name] = hearsay.cut(said, nodes, {"b"}, 100).heard_from
+    assert sources == {"a": "", "b": "b", "nobody": ""}, "we are a"
+    assert hearsay.cut(stated, nodes, {"b"}, 101).minute == 111
     for improper in (
         opening._replace(quorum=0),
         opening._replace(quorum=3),
         opening._replace(answers=answers * 2),
     ):
-        assert hearsay.cut(stated._replace(opening=improper), nodes, 100).opening is None
+        assert hearsay.cut(stated._replace(opening=improper), nodes, {"b"}, 100).opening is None
 
 
 def test_hearsay_that_is_over_is_forgotten() -> None:

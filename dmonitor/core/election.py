@@ -17,9 +17,6 @@ from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
-# Seconds more for a node that lists what is untold. No hand-over was refused there, so it has had
-# time for two rounds to tell it, and does not.
-LISTER_GRACE = 60.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -227,8 +224,7 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
 
 def _why_not_trusted(peer: Candidate, due_for: float) -> str:
     """Return why a peer is not relied on to tell what could be told for some seconds, or ''."""
-    has_had_time = due_for >= living_limit(peer.status) + LISTER_GRACE
-    if has_had_time and not peer.status.refused:
+    if due_for >= living_limit(peer.status) and not peer.status.refused:
         return "has not told it"
     return ""
 

@@ -14,7 +14,8 @@ from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owed
 from dmonitor.core.model import Incident, Judgement, Node
 
 PEER_BYTES = 500_000  # of hearsay that is kept of one peer
-OVER_BYTES = PEER_BYTES // 2  # of these for what is over, and owes nothing
+# Of these for what is over and owes nothing, and for what others say that they have from the peer.
+LESS_URGENT_BYTES = PEER_BYTES // 2
 # Seconds for which hearsay that is over is kept. It is longer than the window in which an incident
 # of the same test would get the same minute.
 OVER_SECONDS = 1200.0
@@ -22,14 +23,15 @@ IDS_LIMIT = 32  # of one incident; more are not taken in
 SILENCES_LIMIT = 500  # of one peer
 
 
-def cut(stated: Incident, nodes: Sequence[Node], minute: int) -> Incident:
+def cut(stated: Incident, nodes: Sequence[Node], peers: Collection[str], minute: int) -> Incident:
     """Return what may be true of an incident that a peer has `stated`.
 
-    `nodes` are those of nodes.txt, and `minute` is that of now. Only a site of one of the nodes can
-    have failed. Evidence has an answer of each node at most. What this node alone decides, no peer
-    can state.
+    `nodes` are those of nodes.txt, `peers` the names of the others, and `minute` is that of now.
+    Only a site of one of the nodes can have failed. Evidence has an answer of each node at most.
+    What this node alone decides, no peer can state; nor that it has it from this node.
     """
     sites = {node.site for node in nodes}
+    source = stated.heard_from if stated.heard_from in peers else ""
     failed = tuple((site, at) for site, at in stated.failed if site in sites)
     opening = stated.opening
     if opening is not None and not _is_proper(opening, len(nodes)):
@@ -42,6 +44,7 @@ def cut(stated: Incident, nodes: Sequence[Node], minute: int) -> Incident:
         failed=failed,
         opening=opening,
         minute=named,
+        heard_from=source,
         closing=None,
         held=0.0,
         removed=False,
@@ -108,9 +111,14 @@ class Quotas:
             if incident.heard_from:
                 self._add(incident)
 
-    def has_room(self, incident: Incident) -> bool:
-        """Return whether there is room for new hearsay; if there is, count it."""
-        limit = OVER_BYTES if is_over(incident) else PEER_BYTES
+    def has_room(self, incident: Incident, *, is_relayed: bool) -> bool:
+        """Return whether there is room for new hearsay; if there is, count it.
+
+        `is_relayed` says that another node has told of it, which could fill a peer's quota by lies.
+        """
+        limit = PEER_BYTES
+        if is_relayed or is_over(incident):
+            limit = LESS_URGENT_BYTES
         if self._used.get(incident.heard_from, 0) + size(incident) > limit:
             return False
         self._add(incident)

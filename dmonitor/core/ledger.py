@@ -109,8 +109,11 @@ class Ledger:
     ) -> Incident | None:
         """Return what this node knows from now on; None if there is no room for another one."""
         if not ours:
-            taken = heard._replace(held=now, heard_from=peer)
-            return taken if not peer or self._quotas.has_room(taken) else None
+            is_relayed = bool(heard.heard_from)
+            taken = heard._replace(held=now, heard_from=heard.heard_from or peer)
+            if not taken.heard_from or self._quotas.has_room(taken, is_relayed=is_relayed):
+                return taken
+            return None
         source = hearsay.unite_sources(ours, heard, peer)
         if heard.minute in self._minutes_of_others(heard.test, ours):
             heard = heard._replace(minute=0)

@@ -194,13 +194,14 @@ class Situation:
         self.silences.hear(contacts)
         self._remember_settings(contacts)
         minute = self.clock.minute(now)
+        peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}
         stated: list[tuple[Incident, str]] = []
         for contact in contacts:
             if contact.statement is None:
                 continue
             for incident in contact.statement.incidents:
                 if incident.test in self.tests:
-                    incident = hearsay.cut(incident, self.config.nodes, minute)
+                    incident = hearsay.cut(incident, self.config.nodes, peers, minute)
                     stated.append((incident, contact.node.name))
         stated.sort(key=lambda pair: pair[0].is_open)
         for incident, peer in stated:
