@@ -226,9 +226,16 @@ def test_who_does_not_list_it_after_a_while_does_not_count(
     """A first node that answers but hears nobody would never mail."""
     me = node("b", interval=9)
     assert speaker(me, peer("a", ids="", interval=interval), incident=held(seconds)) == who
-    assert speaker(me, peer("a", ids="xi", interval=interval), incident=held(seconds)) == "a", (
-        "who lists one of its ids counts"
+    listing = peer("a", ids="xi", interval=interval, refused=1)
+    assert speaker(me._replace(refused=1), listing, incident=held(seconds)) == "a", (
+        "who lists one of its ids, and was refused, counts"
     )
+    assert (
+        speaker(
+            me, listing._replace(status=listing.status._replace(refused=0)), incident=held(seconds)
+        )
+        == who
+    ), "who lists it, was refused nothing, and tells nothing"
     if who == "b":
         said = reason(me, peer("a", ids="", interval=interval), incident=held(seconds))
         assert said == "b speaks: first of 1 living; a does not list it"
