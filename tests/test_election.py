@@ -140,8 +140,8 @@ def test_a_peer_that_does_not_hear_of_the_end_does_not_speak_of_it() -> None:
     deaf = peer("a")  # lists it as open
     assert speaker(node("b"), deaf, incident=over) == "b"
     assert "a does not list that it is over" in reason(node("b"), deaf, incident=over)
-    knows = deaf._replace(closed_ids=frozenset("i"))
-    assert speaker(node("b"), knows, incident=over) == "a"
+    knows = peer("a", refused=1)._replace(closed_ids=frozenset("i"))
+    assert speaker(node("b", refused=1), knows, incident=over) == "a"
     assert speaker(node("b"), deaf, incident=over._replace(held=NOW - 10.0)) == "a", "not at once"
 
 
