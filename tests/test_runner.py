@@ -92,7 +92,7 @@ def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     ).text
     assert (
         said
-        == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+        == f"HOME={plugin.HOME} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
     )
 
 
