@@ -17,7 +17,6 @@ import pytest
 from hostile import HOSTILE, LONG, plant, strays
 from local_nodes import wait_until
 
-from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import load_gate, plugin, processes, supervisor
@@ -86,6 +85,7 @@ def test_what_a_plugin_gets(bench: Bench) -> None:
 
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
+    assert not os.path.lexists(plugin.HOME), "nobody leaves a file there that programs obey"
     said = bench.run(
         'echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")',
         {"PORT": "80", "URL": "http://a/b=c d"},

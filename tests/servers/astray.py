@@ -94,9 +94,7 @@ def answer_questions() -> None:
                 answers = NAMES[name]
                 addresses = answers.pop(0) if len(answers) > 1 else answers[0]
             code = 0 if name in NAMES else 3
-            head = question[:2] + struct.pack(
-                ">HHHHH", 0x8580 | code, 1, len(addresses), 0, 0
-            )
+            head = question[:2] + struct.pack(">HHHHH", 0x8580 | code, 1, len(addresses), 0, 0)
             records = b"".join(
                 b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(address) for address in addresses
             )
