@@ -1,6 +1,6 @@
 """A hostile web host, in a network of its own: it has public addresses, and there are internal ones that it must not lead us to.
 
-    unshare --map-root-user --net --mount python3 -B tests/servers/astray.py DIRECTORY PLUGIN HOST [KEY=VALUE...]
+    unshare --net --mount python3 -B tests/servers/astray.py DIRECTORY PLUGIN HOST [KEY=VALUE...]
 
 Run PLUGIN for HOST in there, and print as JSON what it said, and all that was asked of a web server or of the name server.
 On each address and port, /to?URL redirects to URL, /endless has no end, and every other page says welcome. DIRECTORY has the
@@ -111,7 +111,6 @@ def main() -> None:
     for path, text in (
         ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
         ("/etc/hosts", "127.0.0.1 localhost\n"),
-        ("/etc/ssl/certs/ca-certificates.crt", (Path(directory) / "server.pem").read_text()),
     ):
         replacement = Path(directory) / Path(path).name
         replacement.write_text(text)
@@ -124,6 +123,7 @@ def main() -> None:
             listen(address, port)
     listen(EVIL, 443, context)
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+    environment["CURL_CA_BUNDLE"] = f"{directory}/server.pem"
     environment |= dict(parameter.split("=", 1) for parameter in parameters)
     ran = subprocess.run(
         [plugin, host], env=environment, capture_output=True, text=True, timeout=12, check=False
