@@ -403,6 +403,26 @@ def lead(tmp_path: Path, plugin: str, host: str, **parameters: str) -> tuple[str
     return came["said"], requests, came["sent"]
 
 
+KINDS = {
+    "public": "8.8.8.8 9.255.1.1 11.0.0.1 100.63.0.1 100.128.0.1 172.15.0.1 172.32.0.1 192.167.1.1 192.169.1.1 22.1.2.3 25.1.2.3"
+    " 198.17.0.1 198.20.0.1 223.255.255.254 2001:db8::1 2001:4860:4860::8888 2a00:1450::1 3fff::1 64:ff9b::808:808",
+    "internal": "10.0.0.0 10.255.255.255 100.64.0.1 100.99.0.1 100.127.255.255 127.0.0.1 127.9.9.9 169.254.169.254 172.16.0.1"
+    " 172.20.0.1 172.31.255.255 192.168.0.1 ::1 fc00::1 fdff:1::1 fe80::1 febf::1 64:ff9b::7f00:1 64:ff9b::a00:5 64:ff9b::c0a8:1",
+    "odd": "0.0.0.0 192.0.0.8 198.18.0.1 198.19.0.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255 :: ::127.0.0.1"
+    " ::ffff:127.0.0.1 ::ffff:8.8.8.8 2001::1 2002:7f00:1:: fec0::1 ff02::1 64:ff9b::1 64:ff9b:: 64:ff9b::1:2:3 64:ff9b:1::1",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_addresses(kind: str) -> None:
+    code = '. "$0/fetch"; for address; do kind "$address"; echo "$address $kind"; done'
+    addresses = KINDS[kind].split()
+    ran = subprocess.run(
+        ["sh", "-c", code, str(PLUGINS), *addresses], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == [f"{address} {kind}" for address in addresses]
+
+
 LEADS = [
     ("http://10.0.0.1/", "FAIL 302 in .* has no public address .10.0.0.1."),
     ("http://inner.test:8080/", "FAIL 302 in .* has no public address .10.0.0.1."),
