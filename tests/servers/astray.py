@@ -105,9 +105,10 @@ def answer_questions() -> None:
 
 def main() -> None:
     directory, plugin, host, *parameters = sys.argv[1:]
-    for address in (EVIL, OTHER, *INTERNAL[1:]):
-        subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for address in (EVIL, OTHER, *INTERNAL[1:]):
+        options = ["nodad"] if ":" in address else []
+        subprocess.run(["ip", "address", "add", address, "dev", "lo", *options], check=True)
     for path, text in (
         ("/etc/resolv.conf", "nameserver 127.0.0.1\n"),
         ("/etc/hosts", "127.0.0.1 localhost\n"),
