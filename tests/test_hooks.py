@@ -32,7 +32,7 @@ from dmonitor.core.model import (
     Test,
     Verdict,
 )
-from dmonitor.execution import delivery
+from dmonitor.execution import delivery, plugin
 
 TEST = "www.example.com/web"
 EXAMPLES = CHECKOUT / "etc/examples/hooks"
@@ -230,6 +230,7 @@ def test_it_is_told_of_an_incident_and_of_its_end(three: list[LocalNode], told: 
         "SHLVL",
     }
     assert names == {"PATH", "LC_ALL", "HOME"}
+    assert f"HOME={plugin.HOME}" in (told / "env").read_text().splitlines()
 
 
 def test_one_that_others_may_write_to_is_not_run_and_delays_nobody(

@@ -19,7 +19,6 @@ import pytest
 from hostile import HOSTILE, LONG, kills_warden, plant, strays, warden_of
 from local_nodes import wait_until
 
-from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import load_gate, plugin, processes, supervisor
@@ -109,13 +108,14 @@ def test_a_plugin_that_takes_all_memory_ends_by_itself(bench: Bench) -> None:
 
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
+    assert not os.path.lexists(plugin.HOME), "nobody leaves a file there that programs obey"
     said = bench.run(
         'echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")',
         {"PORT": "80", "URL": "http://a/b=c d"},
     ).text
     assert (
         said
-        == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+        == f"HOME={plugin.HOME} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
     )
 
 
