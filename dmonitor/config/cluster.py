@@ -7,6 +7,7 @@ to node ids (R2).
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -119,6 +120,7 @@ def _look_up(
     found = resolve.look_up_all([node.name for node in nodes], LOOKUP_LIMIT)
     for name, lookup in found.items():
         if not lookup.addresses and known.get(name):
-            addresses = tuple(map(resolve.parse_address, known[name]))
-            found[name] = resolve.Lookup(addresses, "")
+            with contextlib.suppress(ValueError):  # the state may hold anything
+                addresses = tuple(map(resolve.parse_address, known[name]))
+                found[name] = resolve.Lookup(addresses, "")
     return found

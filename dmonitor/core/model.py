@@ -42,6 +42,8 @@ Interval = Annotated[int, must_be(bool)]  # not 0
 Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
+LongText = Annotated[str, names.escaped]
+Recipient = Annotated[str, must_be(names.is_recipient)]
 Word = Annotated[str, must_be(names.is_word)]
 
 
@@ -256,7 +258,7 @@ class Handed(NamedTuple):
 
     incident: NodeId
     kind: Kind
-    address: str
+    address: Recipient
     at: Time
 
 
@@ -265,7 +267,7 @@ class Notification(NamedTuple):
 
     kind: Kind
     incident: Incident
-    address: str
+    address: Recipient
     since: Time = 0.0  # when it became owed
     refusals: int = 0  # hand-overs that were refused
 
@@ -307,10 +309,10 @@ class Rehearsal(NamedTuple):
 class RehearsalFailure(NamedTuple):
     """A rehearsal whose last answer was wrong."""
 
-    test: str
-    peer: str  # which peer was asked; "": our own daemon
+    test: LongText
+    peer: LongText  # which peer was asked; "": our own daemon
     rounds: int  # in which the answer was wrong, in a row
-    text: str  # what was wrong with the last answer
+    text: LongText  # what was wrong with the last answer
 
 
 class Flake(NamedTuple):
@@ -326,7 +328,7 @@ class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 
     kind: Word
-    text: Text
+    text: LongText
     since: Time
     said: Time = float("-inf")  # when people were last told of it
     ended: Time | None = None
