@@ -57,7 +57,6 @@ CREATE TABLE handed (
 );
 CREATE INDEX handed_incident ON handed (incident);
 """
-_VALUE_LIMIT = 16_000_000  # bytes of one value that are read; an incident has less than 100 KB
 _ROWS_NAMED = 5  # in the log
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
 _VERSION_WITHOUT_HISTORY = 3
@@ -156,7 +155,6 @@ def connect(path: str, parameters: str = "") -> Connection:
     db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, factory=Connection)
     # What is not UTF-8 breaks the rule of its column, and must not end the reading of a table.
     db.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_LIMIT)
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA cell_size_check = ON")
     return db
@@ -360,7 +358,7 @@ def _renew_history(db: Connection) -> None:
 def is_broken(error: sqlite3.Error) -> bool:
     """Return whether `error` says that the contents of a database are broken."""
     primary_code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+    return primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextlib.contextmanager
