@@ -147,11 +147,19 @@ class Installation:
             *("--run", str(self.run_dir)),
         ]
 
+    def open_and_close(self) -> int:
+        with self.store():
+            return 0
+
+    def command(self, *words: str) -> tuple[str, int]:
+        """Return what the program dmonitor prints, and its exit status."""
+        return captured(lambda: command.main([*self.options(), *words]))
+
     def commands(self) -> list[tuple[str, int]]:
         """Run everything that reads the state, and then a round; return outputs and exit statuses."""
         ran = []
         for verb in VERBS:
-            ran.append(captured(lambda verb=verb: command.main([*self.options(), *verb])))  # type: ignore[misc]
+            ran.append(self.command(*verb))
         output, status = captured(lambda: check.main([*self.options(), "--check-config"]))
         assert status == os.EX_CONFIG, "this node has no peers"
         ran.append((output, 0))
@@ -285,9 +293,8 @@ def test_no_text_in_the_state_reaches_a_terminal_raw_nor_ends_anything(
         plant(installed, table, where, value)
         ran = []
         for verb in VERBS:
-            ran.append(captured(lambda verb=verb: command.main([*installed.options(), *verb])))  # type: ignore[misc]
-        output, _ = captured(lambda: installed.store().__exit__() or 0)  # as a round opens it
-        ran.append((output, 0))
+            ran.append(installed.command(*verb))
+        ran.append(captured(installed.open_and_close))  # as a round does
         for output, status in ran:
             shown = output.replace("\n", "")
             assert shown.isprintable(), (table, where, ascii(shown))
@@ -338,9 +345,7 @@ def test_no_value_of_another_kind_ends_anything(installed: Installation) -> None
                 ).rowcount
             context = table, column, repr(value)[:40]
             for verb in (("why", str(TEST), "--json"), ("history", "--json"), ("page", "-")):
-                output, status = captured(
-                    lambda verb=verb: command.main([*installed.options(), *verb])
-                )  # type: ignore[misc]
+                output, status = installed.command(*verb)
                 assert status == 0, (context, output[-300:])
                 assert "Traceback" not in output, context
             with installed.store() as store:

@@ -67,6 +67,8 @@ class NodeMemory(NamedTuple):
     quiet: tuple[model.Quiet, ...] = ()
     # The flakes of each test that had one, in the order of the tests.
     flakes: tuple[model.Flake, ...] = ()
+    # The tests that failed here in its last round, and about which greeted peers did not answer.
+    unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
 

@@ -315,6 +315,14 @@ class RehearsalFailure(NamedTuple):
     text: LongText  # what was wrong with the last answer
 
 
+class Unanswered(NamedTuple):
+    """A test that fails here, and about which peers that were greeted did not answer."""
+
+    test: Test
+    peers: tuple[NodeName, ...]  # that did not answer in any of the rounds, in order
+    rounds: int  # in a row; no more are counted than it takes to be a trouble
+
+
 class Flake(NamedTuple):
     """The flakes of one test: first looks that failed, and that a second look did not confirm."""
 
