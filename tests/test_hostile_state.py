@@ -44,6 +44,7 @@ from dmonitor.core.model import (
     Trouble,
     Verdict,
 )
+from dmonitor.store import identity, lock, place
 from dmonitor.store.state import Store
 
 # Turns colours on, twice; turns the direction of writing; takes no room; makes a line; and is no UTF-8 for a file.
@@ -318,8 +319,8 @@ def test_a_known_id_that_is_none_spoils_no_incident(installed: Installation) -> 
 # What is no text, and what is no table.
 
 ODD = (
-    *(None, 1e400, -1e18, 2**63 - 1, "NaN", "x", b"\xff\x00", "[" * 5000, "{" * 99, "[1e999]"),
-    *('"\\ud800"', "[]", "{}", "null", "true", "7", '"{}"', '"["', '{"ids":[]}'),
+    *(None, 1e400, 2**63 - 1, "NaN", "x", b"\xff\x00", "[" * 5000, '"\\ud800"'),
+    *("[]", "{}", "null", "7", '"{}"', '{"ids":[]}'),
 )
 
 
@@ -344,7 +345,7 @@ def test_no_value_of_another_kind_ends_anything(installed: Installation) -> None
                     f"UPDATE OR REPLACE {table} SET {column} = ?", (value,)
                 ).rowcount
             context = table, column, repr(value)[:40]
-            for verb in (("why", str(TEST), "--json"), ("history", "--json"), ("page", "-")):
+            for verb in (("history", "--json"), ("page", "-")):
                 output, status = installed.command(*verb)
                 assert status == 0, (context, output[-300:])
                 assert "Traceback" not in output, context
@@ -387,7 +388,7 @@ def test_no_table_that_dmonitor_did_not_make_is_read(
 
 FILES = (
     *("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "node-id", "place"),
-    *("place.new", "check.lock", "check.pid", "dmonitord.lock", "wake", "www"),
+    *("check.lock", "dmonitord.lock", "wake"),
 )
 
 
@@ -437,6 +438,32 @@ def test_what_is_no_file_in_the_run_directory_keeps_nobody_from_the_state(
 ) -> None:
     make(installed.run_dir / name)
     assert {status for _, status in in_child(installed.commands)} == {0}
+
+
+@pytest.mark.parametrize("make", [fifo, link_to_device])
+def test_what_is_in_the_place_of_a_draft_or_a_pidfile_is_replaced_or_left(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    def leave_a_place() -> float:
+        make(tmp_path / "place.new")
+        return place.write(str(tmp_path), 4.0)
+
+    def make_an_id() -> str:
+        make(tmp_path / f".node-id.{os.getpid()}")
+        return identity.make(str(tmp_path))
+
+    def release_a_lock() -> bool:
+        held = lock.Lock(str(tmp_path), "dmonitord")
+        held.take()
+        held.write_holder()
+        os.unlink(held.pidfile)
+        make(Path(held.pidfile))
+        held.release()
+        return lock.holder(str(tmp_path), "dmonitord") is None
+
+    assert in_child(leave_a_place) == 4.0
+    assert in_child(make_an_id) == identity.read(str(tmp_path))
+    assert in_child(release_a_lock)
 
 
 def test_a_command_that_hangs_in_c_code_ends(tmp_path: Path) -> None:
