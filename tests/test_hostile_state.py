@@ -456,7 +456,7 @@ def test_what_is_in_the_place_of_a_draft_or_a_pidfile_is_replaced_or_left(
         held = lock.Lock(str(tmp_path), "dmonitord")
         held.take()
         held.write_holder()
-        os.unlink(held.pidfile)
+        Path(held.pidfile).unlink()
         make(Path(held.pidfile))
         held.release()
         return lock.holder(str(tmp_path), "dmonitord") is None
