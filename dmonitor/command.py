@@ -140,12 +140,24 @@ def _show(
     if chosen.json:
         _print_json(facts)
         return os.EX_OK
-    print("\n".join(table(facts, terminal.Paint(_wants_colour()))))
+    lines = table(terminal.printable(facts), terminal.Paint(_wants_colour()))
+    print("\n".join(lines))
     return os.EX_OK
 
 
 def _print_json(facts: Facts) -> None:
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
+    """Print `facts` as JSON, in which every character that a terminal obeys is an escape."""
+    lines = json.dumps(facts, indent=2, ensure_ascii=False).split("\n")
+    print("\n".join(map(_escape_for_json, lines)))
+
+
+def _escape_for_json(line: str) -> str:
+    if line.isprintable():
+        return line
+    characters = []
+    for character in line:
+        characters.append(character if character.isprintable() else json.dumps(character)[1:-1])
+    return "".join(characters)
 
 
 def _wants_colour() -> bool:
@@ -289,7 +301,7 @@ def _lift(chosen: _Options) -> int:
     for other in still:
         command = f"dmonitor silence {other['what']} off"
         lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
-    return _show(chosen, facts, lambda *_: lines)
+    return _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
 
 
 def _wake_all(chosen: _Options) -> None:

@@ -62,7 +62,7 @@ def _checker_view(store: state.Store) -> _CheckerView:
     return _CheckerView(frozenset(tests), slow)
 
 
-def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, list[str]]:
+def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, tuple[str, ...]]:
     """Return the addresses that the checker last found for each node; none if it has no state."""
     with contextlib.suppress(StateError):
         return state.read(state_dir, run_dir, lambda store: store.lookups())

@@ -499,7 +499,7 @@ def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> N
     three[0].round()
     store = Store(str(three[0].state))
     with store:
-        assert store.lookups() == {node.address: [node.address] for node in three}
+        assert store.lookups() == {node.address: (node.address,) for node in three}
 
 
 def test_a_state_that_cannot_be_written_stops_no_mail_and_repeats_none(

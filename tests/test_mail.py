@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email
 import email.policy
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -46,7 +47,9 @@ def sees(
 ) -> Answer:
     node = Node(name, site or name)
     return (
-        Answer(node, "x", Result(outcome, text, duration)) if outcome else Answer(node, reason=text)
+        Answer(node, "x" * 24, Result(outcome, text, duration))
+        if outcome
+        else Answer(node, reason=text)
     )
 
 
@@ -82,7 +85,8 @@ def incident(
     ids: tuple[str, ...] = (),
     **facts: Any,
 ) -> Incident:
-    ids = ids or (f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}",)
+    word = f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}"
+    ids = ids or (hashlib.sha256(word.encode()).hexdigest()[:16],)
     facts.setdefault("minute", max(1, min(int(began // 60), 10**8)))
     return Incident(
         ids,

@@ -646,7 +646,9 @@ def test_tables_are_as_wide_as_what_is_in_them() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    assert metrics._labels({"a": 'x"y\\z\n'}) == '{a="x\\"y\\\\z\\n"}'
+    assert metrics._labels({"a": 'x"y\\z\n\u202e'}) == '{a="x\\"y\\\\z\\\\n\\\\u202e"}', (
+        "what reads them shows them as one line"
+    )
 
 
 def test_a_bar_shows_when_it_was_down() -> None:
@@ -1114,4 +1116,4 @@ def test_the_state_of_a_later_dmonitor_is_not_read(three: list[LocalNode]) -> No
         )
     path.unlink()
     path.mkdir()
-    assert "Is a directory" in Said(three[0]).run("status").stderr
+    assert f"{path} is not a regular file: move it away" in Said(three[0]).run("status").stderr

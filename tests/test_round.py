@@ -398,7 +398,7 @@ def test_what_passes_slowly_is_remembered_for_the_next_round() -> None:
     assert slow.observed and slow.observed.slow == frozenset()
     assert slow.node_memory().slow == (TEST,)
     stored = codec.write(effects.NodeMemory, slow.node_memory())
-    remembered = codec.read(effects.NodeMemory, stored, trusted=True)
+    remembered = codec.read(effects.NodeMemory, stored, limit=codec.TIME_LIMIT)
     again = play(UP, remembered=remembered, seconds=5.0)
     assert again.observed and again.observed.slow == frozenset([TEST])
     assert again.node_memory().slow == (TEST,)
@@ -430,7 +430,7 @@ def test_flakes_of_a_removed_test_are_forgotten_unless_it_cannot_be_read() -> No
 
 def test_what_an_earlier_version_remembered_does_no_harm() -> None:
     """It called `own_node_names` otherwise; the next round writes them again."""
-    earlier = codec.read(effects.NodeMemory, '{"lines":["me"],"refused":2}', trusted=True)
+    earlier = codec.read(effects.NodeMemory, '{"lines":["me"],"refused":2}', limit=codec.TIME_LIMIT)
     assert earlier == effects.NodeMemory(refused=2)
 
 

@@ -74,6 +74,11 @@ def is_hook(address: str) -> bool:
     return address.startswith(HOOK)
 
 
+def is_recipient(address: str) -> bool:
+    """Return whether `address` stands for a file that may be in alert.d: an address or a hook."""
+    return is_address(address.removeprefix(HOOK))
+
+
 def is_parameter(name: str) -> bool:
     """Return whether a test's file may set `name`, a variable in the environment of the plugin."""
     return _compiled(r"[A-Z][A-Z0-9_]{0,63}").fullmatch(name) is not None
@@ -117,11 +122,16 @@ def is_ignored_file(name: str) -> bool:
 def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     r"""Return the first `limit` characters of `text` as one line that is safe to show.
 
-    Control characters and other unprintable ones become escapes such as \x1b. A cut text ends in
-    `…`.
+    Control characters, and those that turn the direction of writing or take no room, become escapes
+    such as \x1b. A cut text ends in `…`.
     """
     if len(text) > limit:
         text = text[:limit] + "…"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Return `text`, however long, as one line that is safe to show."""
     if text.isprintable():
         return text
     return "".join(map(_escape, text))

@@ -43,15 +43,15 @@ class NodeMemory(NamedTuple):
     # The peers that it greeted in its last round.
     heard: tuple[NodeStatus, ...] = ()
     # Its name in nodes.txt, by which every node has to rank it. The daemon may not know it.
-    name: str = ""
+    name: model.NodeName = ""
     # The digests of its nodes.txt and of its alert.d.
-    nodes: str = ""
-    addresses: str = ""
+    nodes: model.Digest = ""
+    addresses: model.Digest = ""
     troubles: tuple[model.Trouble, ...] = ()
     # The rehearsals whose last answer was wrong.
     rehearsal_failures: tuple[model.RehearsalFailure, ...] = ()
     # Why its own daemon did not answer the last rehearsal; empty if it did.
-    no_daemon: str = ""
+    no_daemon: model.LongText = ""
     # Each peer that it greeted, with the nodes that this peer had greeted; by their names here.
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
@@ -67,6 +67,8 @@ class NodeMemory(NamedTuple):
     quiet: tuple[model.Quiet, ...] = ()
     # The flakes of each test that had one, in the order of the tests.
     flakes: tuple[model.Flake, ...] = ()
+    # The tests that failed here in its last round, and about which greeted peers did not answer.
+    unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
 

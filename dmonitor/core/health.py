@@ -20,9 +20,11 @@ from dmonitor.core.model import (
     Outcome,
     Rehearsal,
     RehearsalFailure,
+    Statement,
     Test,
     TestState,
     Trouble,
+    Unanswered,
     Verdict,
     Vote,
     node_test,
@@ -33,7 +35,9 @@ REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
-NAMED_AFTER = 3  # rounds in a row in which a rehearsal must fail before it is named
+# Rounds in a row in which a rehearsal must fail, or a peer not answer, before it is named.
+NAMED_AFTER = 3
+UNANSWERED_KEPT = 100  # tests about which greeted peers did not answer
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
@@ -70,6 +74,7 @@ class HealthInput(NamedTuple):
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
+    unanswered: Sequence[Unanswered] = ()  # what the function of this name found in this round
 
     @property
     def others(self) -> list[Contact]:
@@ -193,6 +198,56 @@ def _unconfirmed_recovery(seen: HealthInput, now: float) -> str:
         f"too many sites are silent to confirm that these are UP again: {tests};"
         " their incidents stay open until more sites answer, or are no longer in nodes.txt"
     )
+
+
+def _no_answer(seen: HealthInput, now: float) -> str:
+    """Name the tests that fail here and that greeted peers say nothing about, round after round."""
+    lasting = []
+    for unanswered in seen.unanswered:
+        if unanswered.rounds >= NAMED_AFTER:
+            lasting.append(f"{unanswered.test} ({', '.join(unanswered.peers)})")
+    if not lasting:
+        return ""
+    return (
+        f"in {NAMED_AFTER} rounds running peers were greeted, and did not answer about what fails"
+        f" here: {_listed(sorted(lasting))}; see whether they are overloaded, or whether something"
+        " on the way to them cuts their answers off"
+    )
+
+
+def unanswered(
+    before: Sequence[Unanswered], judgements: Mapping[Test, Judgement], contacts: Iterable[Contact]
+) -> tuple[Unanswered, ...]:
+    """Return the tests that fail here, and about which peers that were greeted did not answer.
+
+    A test that is DOWN does not count, because others have confirmed it. A peer that could not be
+    greeted is another matter, and so is one that does not have the test.
+    """
+    greeted = {contact.node.name: contact.statement for contact in contacts}
+    last = {each.test: each for each in before}
+    found = []
+    for test, judgement in judgements.items():
+        own_answer, *answers = judgement.answers
+        if own_answer.vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
+            continue
+        peers = set()
+        for answer in answers:
+            statement = greeted.get(answer.node.name)
+            if answer.result is None and statement and _may_have(statement, test):
+                peers.add(answer.node.name)
+        rounds = 1
+        if test in last and not peers.isdisjoint(last[test].peers):
+            peers.intersection_update(last[test].peers)
+            rounds = min(last[test].rounds + 1, NAMED_AFTER)
+        if peers:
+            found.append(Unanswered(test, tuple(sorted(peers)), rounds))
+    found.sort(key=lambda each: -each.rounds)
+    return tuple(found[:UNANSWERED_KEPT])
+
+
+def _may_have(statement: Statement, test: Test) -> bool:
+    """Return whether a peer has `test`, as far as it is known."""
+    return statement.tests is None or test.host == names.NODE or test in statement.tests
 
 
 def _stale_peer(seen: HealthInput, now: float) -> str:
@@ -333,6 +388,7 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "stale-peer": _stale_peer,
     "settings-differ": _settings_differ,
     "unconfirmed-recovery": _unconfirmed_recovery,
+    "no-answer": _no_answer,
     SUSPECT: _suspect,
     "untestable": _untestable,
     "no-daemon": _no_daemon,

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 
+from dmonitor.base import names
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
 from dmonitor.core.model import Incident, Kind, Notification, Vote
@@ -89,9 +90,9 @@ def compose_facts(
     lines += mail_text.lateness(notifications, now, zone)
     facts = _facts(stories, alerted(notifications), zone)
     facts["DMONITOR_COUNT"] = str(sum(len(story.incidents) for story in stories))
-    facts["DMONITOR_SUBJECT"] = mail_text.subject(stories, now)
-    facts["DMONITOR_NODE"] = node
-    return "\n".join(lines).encode(), facts
+    facts["DMONITOR_SUBJECT"] = names.escaped(mail_text.subject(stories, now))
+    facts["DMONITOR_NODE"] = names.escaped(node)
+    return _text(lines).encode(), facts
 
 
 def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
@@ -122,7 +123,7 @@ def _facts(stories: Sequence[Story], alerts: set[str], zone: Zone) -> dict[str, 
             "INCIDENT": incident.id,
         }
         for name, fact in row.items():
-            columns.setdefault(f"DMONITOR_{name}", []).append(fact)
+            columns.setdefault(f"DMONITOR_{name}", []).append(names.escaped(fact))
     return {name: "\n".join(lines) for name, lines in columns.items()}
 
 
@@ -205,14 +206,21 @@ def _digest(label: str, lines: Sequence[str], secret: bytes) -> str:
 
 
 def _mailbox(name: str, address: str) -> email.headerregistry.Address:
-    user, _, domain = address.partition("@")
-    return email.headerregistry.Address(name, user, domain)
+    user, _, domain = names.escaped(address).partition("@")
+    return email.headerregistry.Address(names.escaped(name), user, domain)
+
+
+def _text(lines: Sequence[str]) -> str:
+    """Return the text of a mail, in which no line can make another one."""
+    return "\n".join(map(names.escaped, lines)) + "\n"
 
 
 def _message(headers: Mapping[str, object], lines: Sequence[str]) -> bytes:
     message = email.message.EmailMessage(_POLICY)
     for name, value in headers.items():
+        if isinstance(value, str):
+            value = names.escaped(value)
         message[name] = value
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content("\n".join(lines) + "\n")
+    message.set_content(_text(lines))
     return message.as_bytes()

@@ -22,10 +22,6 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
-def _is_node_or_nobody(name: str) -> bool:
-    return not name or names.is_node(name)
-
-
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
 
@@ -46,6 +42,8 @@ Interval = Annotated[int, must_be(bool)]  # not 0
 Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
+LongText = Annotated[str, names.escaped]
+Recipient = Annotated[str, must_be(names.is_recipient)]
 Word = Annotated[str, must_be(names.is_word)]
 
 
@@ -223,7 +221,7 @@ class Incident(NamedTuple):
     seen: Time = float("-inf")
     # The only peer that has stated it; "": this node has seen it itself, or two peers have stated
     # it. What a peer states with a name here is hearsay at that peer, too.
-    heard_from: Annotated[str, must_be(_is_node_or_nobody)] = ""
+    heard_from: NodeName = ""
 
     @property
     def id(self) -> str:
@@ -263,7 +261,7 @@ class Handed(NamedTuple):
 
     incident: NodeId
     kind: Kind
-    address: str
+    address: Recipient
     at: Time
 
 
@@ -272,7 +270,7 @@ class Notification(NamedTuple):
 
     kind: Kind
     incident: Incident
-    address: str
+    address: Recipient
     since: Time = 0.0  # when it became owed
     refusals: int = 0  # hand-overs that were refused
 
@@ -314,10 +312,18 @@ class Rehearsal(NamedTuple):
 class RehearsalFailure(NamedTuple):
     """A rehearsal whose last answer was wrong."""
 
-    test: str
-    peer: str  # which peer was asked; "": our own daemon
+    test: LongText
+    peer: LongText  # which peer was asked; "": our own daemon
     rounds: int  # in which the answer was wrong, in a row
-    text: str  # what was wrong with the last answer
+    text: LongText  # what was wrong with the last answer
+
+
+class Unanswered(NamedTuple):
+    """A test that fails here, and about which peers that were greeted did not answer."""
+
+    test: Test
+    peers: tuple[NodeName, ...]  # that did not answer in any of the rounds, in order
+    rounds: int  # in a row; no more are counted than it takes to be a trouble
 
 
 class Flake(NamedTuple):
@@ -333,7 +339,7 @@ class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 
     kind: Word
-    text: Text
+    text: LongText
     since: Time
     said: Time = float("-inf")  # when people were last told of it
     ended: Time | None = None
