@@ -25,10 +25,11 @@ import calls
 
 from dmonitor.net import auth, protocol
 
-# What the reader of today takes.
+# What a reader takes.
 LINE_BYTES = 99_000  # of one line with its MAC
-STATEMENT_BYTES = 7_400_000  # of a statement, its accounts included
-ACCOUNTS = 100  # incidents that a caller asks about after one statement
+STATEMENT_BYTES = 950_000  # of a statement, or of its accounts
+ACCOUNTS = 50  # incidents that a caller asks about after one statement
+SWOLLEN_BYTES = 7_400_000  # of a statement that no reader takes
 
 Lines = Iterable[bytes]  # each may be several lines, with their ends
 END = b"end\n"
@@ -39,7 +40,7 @@ def line(word: str, value: object) -> bytes:
     return f"{word} {json.dumps(value, separators=(',', ':'))}\n".encode("ascii")
 
 
-def new_id(length: int = 64) -> str:
+def new_id(length: int = 32) -> str:
     """Return an id that nobody else has."""
     return secrets.token_hex(length // 2)
 
@@ -47,10 +48,10 @@ def new_id(length: int = 64) -> str:
 def incident(host: str, test: str, *, ids: Sequence[str] = (), **fields: object) -> dict[str, Any]:
     """Return an incident as the wire has it: times are ages; void and closed unless `fields` say more.
 
-    Its changes are too old to count as flapping.
+    It is over, and not so long ago that nobody would take it in.
     """
     made_up: dict[str, Any] = {"ids": list(ids) or [new_id()], "test": {"host": host, "name": test}}
-    return made_up | {"began": 3000.0, "closed": 2900.0, "void": True} | fields
+    return made_up | {"began": 700.0, "closed": 600.0, "void": True} | fields
 
 
 class Strategy:
@@ -426,7 +427,7 @@ class Heavy(Failing):
         failed = [["a", 1]] * 12_000
         self._lines = [
             line("incident", incident(host, name, failed=failed))
-            for _ in range(STATEMENT_BYTES // 97_000)
+            for _ in range(SWOLLEN_BYTES // 97_000)
         ]
 
     def statement(self, address: str) -> Lines:
@@ -466,17 +467,6 @@ class Flapper(Strategy):
 
     def statement(self, address: str) -> Lines:
         return [*(line("incident", each) for each in self.incidents), END]
-
-
-class Thief(Strategy):
-    """Greets with the id of the node that calls it, and with that of its daemon's start."""
-
-    def __init__(self, node_id: str, incarnation: str) -> None:
-        super().__init__()
-        self._greeting = f"id={node_id} run={incarnation}"
-
-    def greeting(self, name: str, node_id: str) -> bytes:
-        return f"dmonitor 1 name={name} {self._greeting}\n".encode()
 
 
 class Everything(Strategy):
