@@ -6,7 +6,7 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -542,6 +542,48 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def waits_for_who_lists_it() -> Iterator[None]:
+    """A node that lists an incident keeps its rank, although it never tells it."""
+    with mock.patch.object(election, "_why_not_trusted", lambda peer, due_for: ""):
+        yield
+
+
+@contextlib.contextmanager
+def takes_hearsay_for_fact() -> Iterator[None]:
+    """What one peer alone states counts as if this node had seen it."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
+        original(self, heard._replace(heard_from=""), now)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+@contextlib.contextmanager
+def takes_the_relay_for_a_witness() -> Iterator[None]:
+    """Hearsay that another node repeats counts as that node's own."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
+        original(self, heard._replace(heard_from=""), now, peer)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+@contextlib.contextmanager
+def lets_one_node_decide_for_all() -> Iterator[None]:
+    """The largest quorum and confirm that any node states holds."""
+
+    def largest(own: int, stated: Iterable[int]) -> int:
+        return max([own, *stated])
+
+    with mock.patch.object(verdict, "setting_that_holds", largest):
+        yield
+
+
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,
@@ -580,6 +622,12 @@ TRUE = (
     forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,
     blames_a_checker_whose_machine_was_off,
+)
+LIAR = (
+    waits_for_who_lists_it,
+    takes_hearsay_for_fact,
+    takes_the_relay_for_a_witness,
+    lets_one_node_decide_for_all,
 )
 WOKEN = (
     wakes_nobody,

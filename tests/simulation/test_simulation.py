@@ -47,7 +47,7 @@ FOUND_IN = {
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN)
+_EVERY = (*_ALL, *mutations.WOKEN, *mutations.LIAR)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -64,6 +64,7 @@ COUNTED = (
     mutations.drops_a_wake_that_comes_too_soon,
     mutations.waits_for_a_speaker_that_is_down,
     mutations.takes_a_wake_for_the_next_round,
+    *mutations.LIAR,
 )
 
 
@@ -396,15 +397,21 @@ def test_the_quorum_and_confirm_of_two_nodes_hold(seeing: int) -> None:
     assert not history.wrong
 
 
-def test_one_node_alone_does_not_keep_the_others_from_alerting() -> None:
-    """It wants three sites, as a broken one may; the two others see it fail, and want two."""
+def _one_wants_more_than_there_are() -> History:
+    """One of three wants three sites, as a broken one may; the two others see it fail, and want two."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
     first, second, third = script.nodes
     third.quorum, third.confirm = 3, 100
     script.fail(100.0, 700.0, first, second)
-    history = script.play(1500.0)
+    return script.play(1500.0)
+
+
+def test_one_node_alone_does_not_keep_the_others_from_alerting() -> None:
+    history = _one_wants_more_than_there_are()
     assert states(told(history)) == ["DOWN", "UP"]
     assert not history.wrong
+    with mutations.lets_one_node_decide_for_all():
+        assert told(_one_wants_more_than_there_are()) == []
 
 
 def test_confirm_counts_the_rounds_of_all_nodes() -> None:
@@ -640,6 +647,8 @@ def test_a_first_node_that_lists_it_and_never_mails_is_not_waited_for(
     down, up = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")][1:3]
     assert down - 115.0 <= LIAR_LIMIT
     assert up - 1200.0 <= LIAR_LIMIT
+    with mutations.waits_for_who_lists_it():
+        assert told(_first_node_lists_and_never_mails(answer=answer)) == []
 
 
 def _beliefs(history: History) -> list[tuple[float, str]]:
@@ -662,3 +671,7 @@ def test_what_one_peer_alone_states_is_no_flapping() -> None:
     lie = history.world.nodes[0].lie
     assert lie and lie.stated
     assert states(told(history)) == ["DOWN", "UP"]
+    with mutations.takes_hearsay_for_fact():
+        assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))
+    with mutations.takes_the_relay_for_a_witness():
+        assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))
