@@ -186,8 +186,10 @@ class SimNode:
     quorum: int | None = None  # its own setting, if it is not that of the world
     confirm: int | None = None
     unlisted: set[str] = dataclasses.field(default_factory=set)  # nodes that its nodes.txt lacks
-    asleep_until: float = 0.0  # when the machine that is suspended goes on
-    stopped_until: float = 0.0  # when the round that is stopped goes on
+    # When the machine that is suspended goes on, and when the round that is stopped does. A cron may
+    # start a round before the world's 0.
+    asleep_until: float = float("-inf")
+    stopped_until: float = float("-inf")
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
     lie: Lie | None = None  # what it lies about: it takes no rounds then
 

@@ -617,6 +617,17 @@ def test_a_place_moves_slowly_so_that_nobody_speaks_for_a_node_that_is_late() ->
     assert all(later - place in (0.0, 5.0) for place, later in itertools.pairwise(places))
 
 
+def test_a_round_that_waits_for_its_place_when_a_history_begins_is_taken() -> None:
+    """Its cron has started it ten seconds before. If it were missed, its node would soon be stale."""
+    script = Script((1, 10.0), (1, 30.0), (1, 50.0))
+    script.world.places = "spread"
+    script.fail(0.0, 0.0)
+    script.play(60.0)
+    last = script.nodes[-1]
+    assert last.disk.place == 40.0
+    assert 30.0 < last.disk.node_memory.finished < 34.0
+
+
 # A node that has the key, and lies.
 
 
