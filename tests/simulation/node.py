@@ -173,7 +173,8 @@ class SimNode:
     is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
     fixed_place: float | None = None  # its setting `offset`
     boots: int = 0  # counts power cuts, each of which ends its daemon and every other process
-    waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
+    # Those that wait for their place, or for the lock.
+    waiting: set[Process] = dataclasses.field(default_factory=set)
     stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
     is_rung: bool = False  # whether a wake has come that no look has followed
     # The looks that wakes have made, with the number of the process that looked.

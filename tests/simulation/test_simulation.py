@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dmonitor.core.model import Outcome, Test, node_test
 
-from . import histories, mailbox, mutations
+from . import histories, mailbox, mutations, setups
 from .by_hand import Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -626,6 +626,19 @@ def test_a_round_that_waits_for_its_place_when_a_history_begins_is_taken() -> No
     last = script.nodes[-1]
     assert last.disk.place == 40.0
     assert 30.0 < last.disk.node_memory.finished < 34.0
+
+
+def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
+    """Cron has started the round at 100, which waits for the end of another one that was woken."""
+    script = Script((1, 40.0), (1, 50.0))
+    first, _ = script.nodes
+    script.fail(0.0, 0.0)
+    script.at(99.0, setattr, first, "running", True)
+    script.at(102.01, setattr, first, "running", False)
+    script.at(102.02, setups.reboot_all, script.world)
+    script.play(120.0)
+    assert first.boots == 1
+    assert 102.0 < first.disk.node_memory.finished < 110.0
 
 
 # A node that has the key, and lies.
