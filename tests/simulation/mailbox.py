@@ -59,7 +59,9 @@ class Moment(NamedTuple):
     is_disturbed: bool  # a fault lasts, or was lately
     is_lossy: bool
     refused: frozenset[str]  # the addresses that some MTA refuses
-    tellable: frozenset[Test]  # a quorum sees them fail, and a node that can mail can hear that
+    tellable: frozenset[
+        Test
+    ]  # a quorum sees them fail, and a node that can mail asks and hears that
     clearable: frozenset[Test]  # no quorum does, and a node that can mail can hear that
     away: frozenset[str]  # the nodes that may be found failing
     gone: frozenset[str]  # those that cannot be found well
@@ -187,13 +189,29 @@ class Watch:
                 any(standing) or is_late,
                 is_lossy,
                 refused,
-                frozenset(test for test, able in view.can_say_down.items() if able),
+                frozenset(self._tellable()),
                 frozenset(clearable),
                 view.away,
                 view.gone,
                 self._faults,
             )
         )
+
+    def _tellable(self) -> set[Test]:
+        """Return the tests that a quorum sees fail, if a node that hears it asks about them.
+
+        Who sees that a test passes, and holds no open incident of it, asks nobody (R3). So nobody
+        finds that two nodes see it fail that are cut off from each other.
+        """
+        tellable = set()
+        for node in self.world.nodes:
+            for test, able in self._view.can_say_down.items():
+                if node.name in able and test in node.tests and self._asks(node, test):
+                    tellable.add(test)
+        return tellable
+
+    def _asks(self, node: SimNode, test: Test) -> bool:
+        return self.world.fails(self.world.now, test, node) or test in _open_at(node)
 
     def _refused(self) -> frozenset[str]:
         """Return the addresses that the MTA of some node refuses."""
@@ -370,6 +388,13 @@ class Watch:
 
 def _sites(world: World, test: Test) -> set[str]:
     return {node.site for node in world.nodes if test in node.tests}
+
+
+def _open_at(node: SimNode) -> set[Test]:
+    """Return the tests of which a node holds an open incident."""
+    return {
+        each.test for each in node.disk.incidents.values() if each.is_open and not each.flapping
+    }
 
 
 def _is_well(node: SimNode, now: float) -> bool:

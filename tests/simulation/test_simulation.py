@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dmonitor.core.model import Outcome, Test, node_test
 
 from . import histories, mailbox, mutations, setups
-from .by_hand import Script, states, told
+from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
 from .liar import Lie
@@ -296,6 +296,36 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
         script.at(300.0, script.world.power_cut, node, 400.0)
     history = script.play(2200.0)
     assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+
+
+def test_nobody_asks_about_what_passes() -> None:
+    """The two nodes that see it fail do not reach each other, and the third one reaches both."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(400.0, 1400.0, first, second)
+    for up, at in ((False, 100.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None and history.watch.said[0].at > 1200.0
+    assert not history.wrong
+
+
+def test_who_holds_it_open_asks_about_what_passes() -> None:
+    """As above, but they are cut off when it has been told: the third node can still tell it."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(115.0, 1400.0, first, second)
+    for up, at in ((False, 200.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    cut_off = [moment for moment in history.watch.moments if 200.0 < moment.at < 1200.0]
+    assert cut_off and all(TEST in moment.tellable for moment in cut_off)
     assert not history.wrong
 
 
