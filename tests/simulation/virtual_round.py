@@ -551,7 +551,7 @@ class VirtualRound:
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
         }
-        message_id = mail_module.message_id(mail, b"")
+        message_id = mail_module.message_id(mail, b"", latest)
         letter = Mail(
             world.now,
             self.node.name,
