@@ -188,6 +188,27 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     assert not history.wrong
 
 
+def test_a_reminder_waits_until_its_node_has_looked() -> None:
+    """The second node finds at 45,600 that a reminder is due; the first one comes when all is over."""
+    script = Script((60, 600.0), (60, 2400.0))
+    script.world.settings["remind"] = 43_200.0
+    script.fail(500.0, 46_000.0)
+    history = script.play(60_000.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.world.mails[-1].at < 47_410.0, "nor does it wait an hour for its own letter"
+    assert not history.wrong
+
+
+def test_a_reminder_is_handed_over_by_a_round_that_looks() -> None:
+    script = Script((1, 0.0), (1, 20.0))
+    script.world.settings["remind"] = 600.0
+    script.fail(115.0, 1000.0)
+    history = script.play(1400.0)
+    assert told(history) == [("node1", state) for state in ("DOWN", "STILL DOWN", "UP")]
+    assert 720.0 < history.world.mails[1].at < 790.0
+    assert not history.wrong
+
+
 def test_what_hangs_is_told_eighteen_seconds_after_its_round_began() -> None:
     """The looks of the first node take from 120 to 134, and those of the others from 124 to 138."""
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
