@@ -692,6 +692,27 @@ def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
     assert 102.0 < first.disk.node_memory.finished < 110.0
 
 
+def test_who_was_refused_waits_for_the_nodes_that_come_after_it() -> None:
+    """Four mail systems stand, one after the other, and the last one takes 14 seconds."""
+    script = Script((1, 0.0), (1, 12.0), (1, 24.0), (1, 36.0), (1, 48.0))
+    world, last = script.world, script.nodes[-1]
+
+    def seconds(node: SimNode) -> float:
+        if node is last:
+            return 14.0
+        return 30.0 if world.now < 235.0 else 1.0
+
+    world.mta = lambda node, address: (seconds(node), True)
+    script.fail(115.0, 600.0)
+    script.play(1200.0)
+    assert any("node5 speaks" in line and "node4 was refused" in line for line in world.trace), (
+        "all others were refused"
+    )
+    alerts = [mail.node for mail in world.mails if mail.at < 400.0]
+    assert alerts == ["node5"]
+    assert world.mails[0].at > 240.0, "node1 has held it for two minutes"
+
+
 # A node that has the key, and lies.
 
 
