@@ -79,7 +79,7 @@ class Said(NamedTuple):
     kinds: frozenset[Kind]
     message_id: Hashable
     holds_open: bool  # whether its sender holds an open incident of the test
-    can_say_down: bool  # whether its sender can hear that a quorum fails
+    can_say_down: bool  # whether its sender could hear that a quorum fails when its round began
     can_say_up: bool  # whether its sender can hear that no quorum fails
     is_explained: bool  # whether a quorum of sites has looked twice lately, and has seen it fail
 
@@ -327,6 +327,9 @@ class Watch:
         world = self.world
         (sender,) = [node for node in world.nodes if node.name == mail.node]
         heard = self._heard(sender)
+        # Who has booted since its round began was asked in vain.
+        asked_at = sender.round.began if sender.round else world.now
+        asked = [peer for peer in heard if peer.booted <= asked_at]
         for test, state in mail.states:
             if state == "DOWN":
                 self._forget(test)
@@ -344,7 +347,7 @@ class Watch:
                     frozenset(kinds),
                     mail.message_id,
                     test in mail.open,
-                    is_judged and self._can_say_down(test, heard),
+                    is_judged and self._can_say_down(test, asked),
                     is_judged and self._can_say_up(test, heard),
                     self._is_explained(test),
                 )

@@ -413,6 +413,23 @@ def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
     assert "UP" in [state for _, state in told(late, ADDRESSES[1])[:-1]]
 
 
+def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
+    """The second node boots a moment after it was asked. It would have made a quorum."""
+    script = Script((1, 0.0), (1, 20.0), addresses=2)
+    first, second = script.nodes
+    script.fail(100.0, 300.0)
+    script.fail(826.0, 1400.0)
+    script.world.refuses = lambda node, address: (
+        address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
+    )
+    script.at(740.0, script.world.power_cut, second, 224.0)
+    history = script.play(2200.0)
+    late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
+    assert 964.0 < late.at < 1000.0 and late.node == first.name
+    assert states(told(history, ADDRESSES[1])) == ["DOWN", "UP", "DOWN", "UP"]
+    assert not history.wrong
+
+
 def _opened_in_two_windows() -> History:
     """Two nodes open one incident, by their wall clocks on both sides of the tenth minute."""
     script = Script((1, 50.0), (1, 50.0))
