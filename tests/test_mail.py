@@ -572,6 +572,22 @@ def test_a_late_recovery_does_not_say_up_while_the_test_is_down_again() -> None:
     assert roots == {composed(owed(Kind.ALERT, one))["References"] for one in (OVER, AGAIN)}
 
 
+def test_up_is_no_double_of_still_down() -> None:
+    """Two nodes that did not hear each other have opened it, and have given it one name."""
+    over = OVER._replace(ids=("theirs",), minute=29_000_000)
+    ours = OVER._replace(ids=("ours",), minute=over.minute, closed=None)
+    still_down = composed(owed(Kind.RECOVERY, over), latest=[ours])
+    assert still_down["Subject"].startswith("STILL DOWN")
+    up = composed(owed(Kind.RECOVERY, ours._replace(closed=BEGAN + 9000)))
+    assert up["Subject"].startswith("UP")
+    assert still_down["Message-ID"] != up["Message-ID"]
+    assert composed(owed(Kind.RECOVERY, over))["Message-ID"] == up["Message-ID"], "both say UP"
+    double = composed(owed(Kind.RECOVERY, over), latest=[ours], node="paris")
+    assert double["Message-ID"] == still_down["Message-ID"]
+    alert = owed(Kind.ALERT, ours)
+    assert composed(alert, latest=[ours])["Message-ID"] == composed(alert)["Message-ID"]
+
+
 def test_the_alert_of_the_newer_incident_in_the_same_mail_makes_it_down() -> None:
     told = [owed(Kind.RECOVERY, OVER), owed(Kind.ALERT, AGAIN)]
     assert composed(*told, latest=[AGAIN])["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"

@@ -17,6 +17,8 @@ from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
+# Seconds in which a node is woken, hands over, is refused, and its peers hear of that.
+REFUSAL_TAKES = 60.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -137,9 +139,17 @@ def choose(
     if incident and owed(incident):
         due_for = now - (incident.held if due_since is None else due_since)
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
-    living: list[Candidate] = []
+    counting: list[Candidate] = []
     for peer in peers:
-        why_not = _why_not(peer, now, incident) or _why_not_trusted(peer, due_for)
+        why_not = _why_not(peer, now, incident)
+        if why_not:
+            reasons[peer.status.name] = why_not
+        else:
+            counting.append(peer)
+    refusals = [status for status in (me, *(peer.status for peer in counting)) if status.refused]
+    living: list[Candidate] = []
+    for peer in counting:
+        why_not = _why_not_trusted(peer, due_for - REFUSAL_TAKES * len(refusals))
         if why_not:
             reasons[peer.status.name] = why_not
         else:
@@ -223,7 +233,10 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
 
 
 def _why_not_trusted(peer: Candidate, due_for: float) -> str:
-    """Return why a peer is not relied on to tell what could be told for some seconds, or ''."""
+    """Return why a peer is not relied on to tell what it could tell for some seconds, or ''.
+
+    It cannot while others come first, so the time in which they were refused is not counted.
+    """
     if due_for >= living_limit(peer.status) and not peer.status.refused:
         return "has not told it"
     return ""

@@ -12,7 +12,7 @@ import email.policy
 import email.utils
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.core import mail_text
@@ -47,6 +47,7 @@ def compose(
     They are owed to one address. `latest` are the open incidents of their tests. `secret` is a key
     that all nodes share; with it, nobody else can foretell the Message-ID.
     """
+    latest = tuple(latest)
     stories = stories_of(notifications, latest)
     lines = mail_text.body(stories, now, zone)
     lines += mail_text.lateness(notifications, now, zone)
@@ -55,7 +56,7 @@ def compose(
     headers["To"] = _mailbox("", notifications[0].address)
     headers["Subject"] = mail_text.subject(stories, now)
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, zone))
-    headers["Message-ID"] = message_id(notifications, secret)
+    headers["Message-ID"] = message_id(notifications, secret, latest)
     roots = _roots(stories, secret)
     if roots:
         headers["In-Reply-To"] = roots
@@ -144,24 +145,37 @@ def _moment(at: float | None, zone: Zone) -> str:
     return mail_text.local(at, zone).isoformat(timespec="seconds")
 
 
-def message_id(notifications: Sequence[Notification], secret: bytes) -> str:
+def message_id(
+    notifications: Sequence[Notification], secret: bytes, latest: Iterable[Incident] = ()
+) -> str:
     """Return the Message-ID by which a mailbox knows a double.
 
     The address, and the set of what the mail tells, decide it, whichever node sends the mail.
+    Nodes that did not hear each other may name two incidents alike. If one of them is over and the
+    other one, which is among `latest`, is open, the recovery says STILL DOWN. The one that says UP
+    is still to come, and is no double of it.
     """
-    told = sorted(_told(notification) for notification in notifications)
+    lasting = {_lasting_name(incident) for incident in latest}
+    told = sorted(_told(notification, lasting) for notification in notifications)
     return f"<{_digest('message-id', [notifications[0].address, *told], secret)}@{_DOMAIN}>"
 
 
-def _told(notification: Notification) -> str:
-    """Return what tells one notification from all others of its address."""
+def _told(notification: Notification, lasting: Collection[str]) -> str:
+    """Return what tells one notification from all others of its address.
+
+    `lasting` are the names of open incidents.
+    """
     incident = notification.incident
     number = 0
     if notification.kind is Kind.REMINDER:
         number = incident.reminded
     elif notification.kind is Kind.RECOVERY:
         number = incident.again
-    return f"{_lasting_name(incident)} {notification.kind.value} {number}"
+    name = _lasting_name(incident)
+    told = f"{name} {notification.kind.value} {number}"
+    if notification.kind is Kind.RECOVERY and name in lasting:
+        told += " still down"
+    return told
 
 
 def _lasting_name(incident: Incident) -> str:

@@ -37,6 +37,9 @@ class Telling:
         self._last_reason = ""
         # The ids of the peers that are to tell what this node holds, as of the last hand-over.
         self._speakers: set[str] = set()
+        # Whether this round tests. What has only been woken does not say STILL DOWN: the next round
+        # may see in a moment that it is over.
+        self._reminds = True
 
     def run(self) -> Steps:
         """Hand over what this node has to tell; stay while a peer may still find something.
@@ -68,6 +71,7 @@ class Telling:
         Its next round may be due in a moment, and must not wait for long. Whoever holds something
         untold wakes the speaker again.
         """
+        self._reminds = False
         yield from self._hand_over()
         yield from self._wake_speakers()
 
@@ -167,7 +171,7 @@ class Telling:
         due = []
         for incident in situation.ledger:
             kinds = owed(incident)
-            if is_reminder_due(incident, situation.config.remind, now):
+            if self._reminds and is_reminder_due(incident, situation.config.remind, now):
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
@@ -178,7 +182,7 @@ class Telling:
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
-            elif choice.speaker and choice.speaker.wakes:
+            elif choice.speaker and choice.speaker.wakes and Kind.REMINDER not in kinds:
                 self._speakers.add(choice.speaker.node_id)
         return due
 

@@ -411,7 +411,8 @@ def swallow(world: World) -> Setup:
             world.after(world.chance.uniform(0.0, 0.05), lambda: world.power_cut(node, off))
 
     world.mailed.append(mailed)
-    return failures, settle + 400.0
+    # The mail that tells that the first node is back may be the second one's death.
+    return failures, settle + deaths * (400.0 + 120.0)
 
 
 # What operators do.

@@ -83,7 +83,7 @@ def forgets_told_on_restart() -> Iterator[None]:
 def lets_any_node_speak() -> Iterator[None]:
     """Every node speaks for every incident."""
 
-    def choose(me: NodeStatus, *_: object) -> election.Choice:
+    def choose(me: NodeStatus, *_: object, **__: object) -> election.Choice:
         return election.Choice(me, "anybody speaks")
 
     with mock.patch.object(election, "choose", choose):
@@ -422,8 +422,8 @@ def wakes_who_knows_no_wake() -> Iterator[None]:
     """A node of an earlier version is sent a word that it does not know."""
     original = election.choose
 
-    def choose(*arguments: Any) -> election.Choice:
-        choice = original(*arguments)
+    def choose(*arguments: Any, **facts: Any) -> election.Choice:
+        choice = original(*arguments, **facts)
         if choice.speaker is None or choice.speaker == arguments[0]:
             return choice
         return choice._replace(speaker=choice.speaker._replace(wakes=True))

@@ -173,7 +173,8 @@ class SimNode:
     is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
     fixed_place: float | None = None  # its setting `offset`
     boots: int = 0  # counts power cuts, each of which ends its daemon and every other process
-    waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
+    # Those that wait for their place, or for the lock.
+    waiting: set[Process] = dataclasses.field(default_factory=set)
     stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
     is_rung: bool = False  # whether a wake has come that no look has followed
     # The looks that wakes have made, with the number of the process that looked.
@@ -186,8 +187,10 @@ class SimNode:
     quorum: int | None = None  # its own setting, if it is not that of the world
     confirm: int | None = None
     unlisted: set[str] = dataclasses.field(default_factory=set)  # nodes that its nodes.txt lacks
-    asleep_until: float = 0.0  # when the machine that is suspended goes on
-    stopped_until: float = 0.0  # when the round that is stopped goes on
+    # When the machine that is suspended goes on, and when the round that is stopped does. A cron may
+    # start a round before the world's 0.
+    asleep_until: float = float("-inf")
+    stopped_until: float = float("-inf")
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
     lie: Lie | None = None  # what it lies about: it takes no rounds then
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from dmonitor.core.model import Outcome, Test, node_test
 
-from . import histories, mailbox, mutations
-from .by_hand import Script, states, told
+from . import histories, mailbox, mutations, setups
+from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
 from .liar import Lie
@@ -189,6 +189,27 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     assert not history.wrong
 
 
+def test_a_reminder_waits_until_its_node_has_looked() -> None:
+    """The second node finds at 45,600 that a reminder is due; the first one comes when all is over."""
+    script = Script((60, 600.0), (60, 2400.0))
+    script.world.settings["remind"] = 43_200.0
+    script.fail(500.0, 46_000.0)
+    history = script.play(60_000.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.world.mails[-1].at < 47_410.0, "nor does it wait an hour for its own letter"
+    assert not history.wrong
+
+
+def test_a_reminder_is_handed_over_by_a_round_that_looks() -> None:
+    script = Script((1, 0.0), (1, 20.0))
+    script.world.settings["remind"] = 600.0
+    script.fail(115.0, 1000.0)
+    history = script.play(1400.0)
+    assert told(history) == [("node1", state) for state in ("DOWN", "STILL DOWN", "UP")]
+    assert 720.0 < history.world.mails[1].at < 790.0
+    assert not history.wrong
+
+
 def test_what_hangs_is_told_eighteen_seconds_after_its_round_began() -> None:
     """The looks of the first node take from 120 to 134, and those of the others from 124 to 138."""
     script = Script((1, 0.0), (1, 40.0), (1, 50.0))
@@ -300,6 +321,36 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     assert not history.wrong
 
 
+def test_nobody_asks_about_what_passes() -> None:
+    """The two nodes that see it fail do not reach each other, and the third one reaches both."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(400.0, 1400.0, first, second)
+    for up, at in ((False, 100.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None and history.watch.said[0].at > 1200.0
+    assert not history.wrong
+
+
+def test_who_holds_it_open_asks_about_what_passes() -> None:
+    """As above, but they are cut off when it has been told: the third node can still tell it."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(115.0, 1400.0, first, second)
+    for up, at in ((False, 200.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    cut_off = [moment for moment in history.watch.moments if 200.0 < moment.at < 1200.0]
+    assert cut_off and all(TEST in moment.tellable for moment in cut_off)
+    assert not history.wrong
+
+
 def _seen_by_the_second_node() -> float:
     """Return when it is told that the test fails; the speaker has looked before, and stays."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
@@ -361,6 +412,23 @@ def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
     with mutations.tells_an_old_end_as_it_was():
         late = _away_until_it_is_down_again()
     assert "UP" in [state for _, state in told(late, ADDRESSES[1])[:-1]]
+
+
+def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
+    """The second node boots a moment after it was asked. It would have made a quorum."""
+    script = Script((1, 0.0), (1, 20.0), addresses=2)
+    first, second = script.nodes
+    script.fail(100.0, 300.0)
+    script.fail(826.0, 1400.0)
+    script.world.refuses = lambda node, address: (
+        address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
+    )
+    script.at(740.0, script.world.power_cut, second, 224.0)
+    history = script.play(2200.0)
+    late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
+    assert 964.0 < late.at < 1000.0 and late.node == first.name
+    assert states(told(history, ADDRESSES[1])) == ["DOWN", "UP", "DOWN", "UP"]
+    assert not history.wrong
 
 
 def _opened_in_two_windows() -> History:
@@ -622,6 +690,51 @@ def test_a_place_moves_slowly_so_that_nobody_speaks_for_a_node_that_is_late() ->
     places = [place for _, place in begun]
     assert places[0] == 5.0 and places[-1] == 40.0
     assert all(later - place in (0.0, 5.0) for place, later in itertools.pairwise(places))
+
+
+def test_a_round_that_waits_for_its_place_when_a_history_begins_is_taken() -> None:
+    """Its cron has started it ten seconds before. If it were missed, its node would soon be stale."""
+    script = Script((1, 10.0), (1, 30.0), (1, 50.0))
+    script.world.places = "spread"
+    script.fail(0.0, 0.0)
+    script.play(60.0)
+    last = script.nodes[-1]
+    assert last.disk.place == 40.0
+    assert 30.0 < last.disk.node_memory.finished < 34.0
+
+
+def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
+    """Cron has started the round at 100, which waits for the end of another one that was woken."""
+    script = Script((1, 40.0), (1, 50.0))
+    first, _ = script.nodes
+    script.fail(0.0, 0.0)
+    script.at(99.0, setattr, first, "running", True)
+    script.at(102.01, setattr, first, "running", False)
+    script.at(102.02, setups.reboot_all, script.world)
+    script.play(120.0)
+    assert first.boots == 1
+    assert 102.0 < first.disk.node_memory.finished < 110.0
+
+
+def test_who_was_refused_waits_for_the_nodes_that_come_after_it() -> None:
+    """Four mail systems stand, one after the other, and the last one takes 14 seconds."""
+    script = Script((1, 0.0), (1, 12.0), (1, 24.0), (1, 36.0), (1, 48.0))
+    world, last = script.world, script.nodes[-1]
+
+    def seconds(node: SimNode) -> float:
+        if node is last:
+            return 14.0
+        return 30.0 if world.now < 235.0 else 1.0
+
+    world.mta = lambda node, address: (seconds(node), True)
+    script.fail(115.0, 600.0)
+    script.play(1200.0)
+    assert any("node5 speaks" in line and "node4 was refused" in line for line in world.trace), (
+        "all others were refused"
+    )
+    alerts = [mail.node for mail in world.mails if mail.at < 400.0]
+    assert alerts == ["node5"]
+    assert world.mails[0].at > 240.0, "node1 has held it for two minutes"
 
 
 # A node that has the key, and lies.

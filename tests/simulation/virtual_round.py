@@ -89,7 +89,7 @@ class VirtualRound:
         self.epoch = node.epoch
         self.began = world.now
         node.running, node.round = True, self
-        node.stopped_until = node.slept = 0.0
+        node.stopped_until, node.slept = float("-inf"), 0.0
         self._lines_read: list[tuple[Node, SimNode]] = []
         self.slept_counted = 0.0  # seconds of sleep by which the hard limit has been put off
         config = effects.RoundConfig(
@@ -551,7 +551,7 @@ class VirtualRound:
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
         }
-        message_id = mail_module.message_id(mail, b"")
+        message_id = mail_module.message_id(mail, b"", latest)
         letter = Mail(
             world.now,
             self.node.name,

@@ -224,7 +224,7 @@ class World(Timeline):
         self.note(node.name, "power cut")
         node.epoch += 1
         node.up, node.running = False, False
-        node.asleep_until = node.stopped_until = 0.0
+        node.asleep_until = node.stopped_until = float("-inf")
         node.boots += 1
         node.waiting.clear()
         node.stays.clear()
