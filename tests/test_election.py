@@ -342,3 +342,14 @@ def test_a_node_does_not_speak_of_itself() -> None:
         )
         == "a"
     ), "every node has the tests that the others are"
+
+
+def test_refused_nodes_that_a_peer_only_tells_of_add_no_time() -> None:
+    """A first node that mails nothing could make up any number of them."""
+    lister = peer("a", ids="i")
+    made_up = [peer(f"x{n}", greeted=False, refused=1) for n in range(50)]
+    assert speaker(node("b"), lister, *made_up, incident=held(119.0)) == "a"
+    assert speaker(node("b"), lister, *made_up, incident=held(121.0)) == "b"
+    refused = peer("c", refused=1)
+    assert speaker(node("b"), lister, refused, incident=held(121.0)) == "a"
+    assert speaker(node("b"), lister, refused, incident=held(181.0)) == "b"

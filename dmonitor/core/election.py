@@ -146,7 +146,9 @@ def choose(
             reasons[peer.status.name] = why_not
         else:
             counting.append(peer)
-    refusals = [status for status in (me, *(peer.status for peer in counting)) if status.refused]
+    # Who is only told of may be made up by who tells of it.
+    greeted = [peer.status for peer in counting if peer.greeted]
+    refusals = [status for status in (me, *greeted) if status.refused]
     living: list[Candidate] = []
     for peer in counting:
         why_not = _why_not_trusted(peer, due_for - REFUSAL_TAKES * len(refusals))
