@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 
 from dmonitor import check, command
 from dmonitor.base import cli, user
+from dmonitor.base.errors import StateError
 from dmonitor.core import mail
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
@@ -44,7 +46,7 @@ from dmonitor.core.model import (
     Trouble,
     Verdict,
 )
-from dmonitor.store import identity, lock, place
+from dmonitor.store import database, identity, lock, place, state
 from dmonitor.store.state import Store
 
 # Turns colours on, twice; turns the direction of writing; takes no room; makes a line; and is no UTF-8 for a file.
@@ -509,3 +511,89 @@ def test_a_line_feed_makes_no_header_and_ends_no_round() -> None:
         text, facts = mail.compose_facts(owed, node=evil, now=1.7e9 + 60)
         assert all(line.isprintable() for line in text.decode().split("\n"))
         assert all(fact.isprintable() for fact in facts.values()), "one line for each incident"
+
+
+def make_endless(path: Path, name: str) -> None:
+    """Make the b-tree of the table `incident`, or of the index `change_at`, as good as endless.
+
+    It has 15 levels of pages, and all cells of a page point to the same page below. The schema
+    stays as it is, and the file grows by some 150 kB.
+    """
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("DELETE FROM memo WHERE key = 'forgotten'")  # so that old history is looked for
+    (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    payload = {
+        "change_at": b"\x04\x07\x0f\x0f" + struct.pack(">d", 1.5) + b"xy",
+        "incident": b"\x05\x00\x08\x08\x13{}{",
+    }[name]
+    is_table = name == "incident"
+    data = bytearray(path.read_bytes())
+
+    def page(*, child: int = 0, last: int = 0) -> bytearray:
+        cell = bytes([len(payload)]) + (b"\x01" if is_table else b"") + payload
+        if child:
+            cell = struct.pack(">I", child) + (b"\x01" if is_table else cell)
+        head = 12 if child else 8
+        count = (size - head) // (len(cell) + 2)
+        if not child:
+            count = count * 6 // 10  # room for new rows
+        made = bytearray(size)
+        at = size
+        for number in range(count):
+            at -= len(cell)
+            made[at : at + len(cell)] = cell
+            struct.pack_into(">H", made, head + 2 * number, at)
+        kind = (5 if child else 13) if is_table else (2 if child else 10)
+        struct.pack_into(">BHHHB", made, 0, kind, 0, count, at, 0)
+        if child:
+            struct.pack_into(">I", made, 8, last or child)
+        return made
+
+    data += page()
+    for _ in range(14):
+        data += page(child=len(data) // size)
+    top = len(data) // size
+    data += page()
+    data[(root - 1) * size : root * size] = page(child=top, last=top + 1)
+    struct.pack_into(">I", data, 28, len(data) // size)
+    data[92:96] = data[24:28]
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each statement take no more than half a second."""
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_endless_history_costs_only_itself(tmp_path: Path) -> None:
+    """Each later round hung in it until its end, stored nothing and mailed nothing."""
+    changed = Change(TEST, time.time() - 60.0, Judgement(Verdict.UP, 2, ()))
+    with state.Store(str(tmp_path)) as store:
+        store.save(Save(changes=(changed,)))
+    make_endless(tmp_path / "state.db", "change_at")
+    began = time.monotonic()
+    known = Incident(("0a0a0a0a",), TEST, 100.0)
+    with state.Store(str(tmp_path)) as store:
+        assert store.save(Save(incidents=(known,), changes=(changed._replace(at=time.time()),)))
+        assert store.recall(known.ids) == [known]
+        assert len(store.history.changes()) == 1, "it is begun anew"
+    assert 0.5 < time.monotonic() - began < 5.0, "it was read, and broken off"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_endless_table_does_not_hang_its_reader(tmp_path: Path) -> None:
+    """The daemon, which does not check the tables first, answered nobody any more."""
+    with state.Store(str(tmp_path)) as store:
+        store.save(Save(incidents=(Incident(("0a0a0a0a",), TEST, 100.0),)))
+    make_endless(tmp_path / "state.db", "incident")
+    began = time.monotonic()
+    with pytest.raises(StateError, match="interrupted"):
+        state.read(
+            str(tmp_path), None, lambda store: store.recall(["0b0b0b0b"]) or store.incidents()
+        )
+    assert 0.5 < time.monotonic() - began < 5.0

@@ -58,6 +58,9 @@ CREATE TABLE handed (
 CREATE INDEX handed_incident ON handed (incident);
 """
 _ROWS_NAMED = 5  # in the log
+STATEMENT_SECONDS = 5.0  # of processor time, for one statement
+_BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
+_STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
 _VERSION_WITHOUT_HISTORY = 3
 # The statements that lead from each version that can be read to this one.
@@ -83,6 +86,25 @@ class Connection(sqlite3.Connection):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self.unusable: dict[Row, str] = {}  # rows that were left out, and why
+        self._limit = float("inf")  # of the thread's processor time, for the present statement
+        self.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_LOOKS)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement; it is broken off as broken if it takes too much processor time.
+
+        Whoever may write to the file can make a table without an end. Time that passes while a disk
+        is waited for does not count.
+        """
+        self._limit = time.thread_time() + STATEMENT_SECONDS
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement several times, with the same limit for all of them."""
+        self._limit = time.thread_time() + STATEMENT_SECONDS
+        return super().executemany(*args)
+
+    def _takes_too_long(self) -> bool:
+        return time.thread_time() > self._limit
 
     def leave_out(self, table: str, error: Exception, **key: Any) -> None:
         """Note that a row was left out, because a value in it makes no sense."""
@@ -356,9 +378,9 @@ def _renew_history(db: Connection) -> None:
 
 
 def is_broken(error: sqlite3.Error) -> bool:
-    """Return whether `error` says that the contents of a database are broken."""
+    """Return whether `error` says that the contents of a database are broken, or have no end."""
     primary_code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return primary_code in _BROKEN_CODES
 
 
 @contextlib.contextmanager
