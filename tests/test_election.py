@@ -353,3 +353,11 @@ def test_refused_nodes_that_a_peer_only_tells_of_add_no_time() -> None:
     refused = peer("c", refused=1)
     assert speaker(node("b"), lister, refused, incident=held(121.0)) == "a"
     assert speaker(node("b"), lister, refused, incident=held(181.0)) == "b"
+
+
+def test_who_was_refused_once_is_not_waited_for_for_ever() -> None:
+    """While all were refused, a first node that never mails could say that it was, too."""
+    lister = peer("a", ids="i", refused=1)
+    me = node("b", refused=1)
+    assert speaker(me, lister, incident=held(239.0)) == "a"
+    assert speaker(me, lister, incident=held(241.0)) == "b"

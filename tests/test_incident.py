@@ -10,7 +10,7 @@ import pytest
 
 from dmonitor.core import hearsay, incident, verdict
 from dmonitor.core.hearsay import IDS_LIMIT
-from dmonitor.core.ledger import Ledger
+from dmonitor.core.ledger import AGAIN_LIMIT, Ledger
 from dmonitor.core.model import (
     Answer,
     Confirming,
@@ -685,6 +685,15 @@ def test_whose_hearsay_an_incident_is() -> None:
     relayed.meet(known("c", heard_from="liar"), 500.0, "oslo")
     relayed.meet(known("c"), 500.0, "liar")
     assert relayed.find(["c"])[0].heard_from == "liar", "oslo has it from the liar"
+    liar = met([])
+    liar.meet(known("d", heard_from="oslo"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("oslo", "liar")
+    liar.meet(known("d"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("liar", ""), "it is one witness, not two"
+    liar.meet(known("d", heard_from="oslo"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("liar", "")
+    liar.meet(known("d"), 500.0, "oslo")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("", "")
     alone = known("b", heard_from="oslo")
     passing = look(alone, OK, OK, OK, now=600.0)
     assert passing.closed and passing.heard_from == "oslo"
@@ -754,3 +763,14 @@ def test_a_peer_cannot_give_an_incident_the_name_of_an_earlier_one() -> None:
     assert united and united.ids == ("b", "c") and united.minute == 9
     united = met([earlier, ours], known("b", "c", minute=8)).open_for(TEST)
     assert united and united.minute == 8
+
+
+def test_a_recovery_is_told_again_a_few_times_at_most() -> None:
+    """A broken node could say for ever that it has told the alert after it."""
+    ledger = met([known("a", closed=300.0, alert="me", recovery="me", told_at=310.0)])
+    for number in range(20):
+        ledger.meet(known("a", closed=300.0, alert="liar", told_at=400.0 + number), 500.0)
+        (ours,) = ledger.find(["a"])
+        if not ours.recovery:
+            ledger.put(ours._replace(recovery="me", told_at=400.5 + number))
+    assert ours.recovery == "me" and ours.again == AGAIN_LIMIT

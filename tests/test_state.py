@@ -185,6 +185,7 @@ _incidents = st.builds(
     minute=st.integers(0, 10**8),
     seen=_times,
     heard_from=st.just(""),  # hearsay that is over is forgotten
+    relayed_by=st.just(""),
 )  # fmt: skip
 
 

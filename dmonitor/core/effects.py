@@ -24,7 +24,6 @@ from dmonitor.core.model import (
     TestState,
 )
 
-SLOWEST_INTERVAL = 1440  # minutes; a node that states more is not waited for longer
 # Seconds that a round may take. After that it ends, and concludes nothing (R10).
 HARD_LIMIT = 55.0
 
@@ -76,7 +75,7 @@ class NodeMemory(NamedTuple):
         """Return the largest interval of this node and those that it greeted, in minutes."""
         intervals = [election.interval(self.begins)]
         intervals += [status.interval for status in self.heard]
-        return min(max(intervals), SLOWEST_INTERVAL)
+        return min(max(intervals), model.SLOWEST_INTERVAL)
 
     def status(
         self,

@@ -148,10 +148,10 @@ def choose(
             counting.append(peer)
     # Who is only told of may be made up by who tells of it.
     greeted = [peer.status for peer in counting if peer.greeted]
-    refusals = [status for status in (me, *greeted) if status.refused]
+    refused_for = REFUSAL_TAKES * sum(status.refused for status in (me, *greeted))
     living: list[Candidate] = []
     for peer in counting:
-        why_not = _why_not_trusted(peer, due_for - REFUSAL_TAKES * len(refusals))
+        why_not = _why_not_trusted(peer, due_for - refused_for)
         if why_not:
             reasons[peer.status.name] = why_not
         else:
@@ -237,9 +237,9 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
 def _why_not_trusted(peer: Candidate, due_for: float) -> str:
     """Return why a peer is not relied on to tell what it could tell for some seconds, or ''.
 
-    It cannot while others come first, so the time in which they were refused is not counted.
+    It cannot while others come first, so the time in which nodes were refused is not counted.
     """
-    if due_for >= living_limit(peer.status) and not peer.status.refused:
+    if due_for >= living_limit(peer.status):
         return "has not told it"
     return ""
 

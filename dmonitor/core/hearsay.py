@@ -8,6 +8,7 @@ us of it, so hearsay that is open, or owes something, is kept; once it is over, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from dmonitor.core import codec
 from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owed
@@ -45,6 +46,7 @@ def cut(stated: Incident, nodes: Sequence[Node], peers: Collection[str], minute:
         opening=opening,
         minute=named,
         heard_from=source,
+        relayed_by="",
         closing=None,
         held=0.0,
         removed=False,
@@ -111,13 +113,13 @@ class Quotas:
             if incident.heard_from:
                 self._add(incident)
 
-    def has_room(self, incident: Incident, *, is_relayed: bool) -> bool:
+    def has_room(self, incident: Incident) -> bool:
         """Return whether there is room for new hearsay; if there is, count it.
 
-        `is_relayed` says that another node has told of it, which could fill a peer's quota by lies.
+        What another node has relayed could fill a peer's quota by lies, so it has less room.
         """
         limit = PEER_BYTES
-        if is_relayed or is_over(incident):
+        if incident.relayed_by or is_over(incident):
             limit = LESS_URGENT_BYTES
         if self._used.get(incident.heard_from, 0) + size(incident) > limit:
             return False
@@ -129,17 +131,32 @@ class Quotas:
         self._used[incident.heard_from] = used + size(incident)
 
 
-def unite_sources(ours: Collection[Incident], heard: Incident, peer: str) -> str:
-    """Return whose hearsay an incident is that `ours` and `heard` are together; "" if nobody's.
+class Source(NamedTuple):
+    """Whose hearsay an incident is, and who has told of that; "" if nobody's, and nobody."""
 
-    `peer` has stated `heard`. If that is hearsay there, too, it is no second word for it.
+    heard_from: str
+    relayed_by: str = ""
+
+
+def source_of(incident: Incident) -> Source:
+    """Return whose hearsay `incident` is."""
+    return Source(incident.heard_from, incident.relayed_by)
+
+
+def unite_sources(ours: Sequence[Incident], heard: Incident, peer: str) -> Source:
+    """Return whose hearsay an incident is that `ours` and `heard` are together.
+
+    `peer` has stated `heard`. It is a fact if two nodes have stated it here, or this node has seen
+    it. What is hearsay at the peer, too, is no second word for it. Nor is the word of a peer whose
+    own relay is all that is known: it might have made up both.
     """
-    sources = {incident.heard_from for incident in ours}
-    if "" in sources:
-        return ""
+    if any(not incident.heard_from for incident in ours):
+        return Source("")
+    stated_here = {incident.heard_from for incident in ours if not incident.relayed_by}
     if not heard.heard_from:
-        sources.add(peer)
-    if len(sources) > 1:
-        return ""
-    (source,) = sources
-    return source
+        stated_here.add(peer)
+    if len(stated_here) > 1:
+        return Source("")
+    for source in stated_here:
+        return Source(source)
+    return source_of(ours[0])

@@ -102,7 +102,7 @@ def advance(incident: Incident, judgement: Judgement, now: float) -> Incident:
     """
     incident = incident._replace(failed=_failed_sites(incident.failed, judgement, now))
     if judgement.verdict is Verdict.DOWN:
-        incident = incident._replace(seen=now, heard_from="")
+        incident = incident._replace(seen=now, heard_from="", relayed_by="")
     if why_open(incident, judgement):
         return incident
     return close(incident, now, judgement)

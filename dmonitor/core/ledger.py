@@ -12,6 +12,10 @@ from dmonitor.core import hearsay
 from dmonitor.core.incident import is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
+# How often a recovery is told again, because a node has told the alert after it: no more than a few
+# nodes can have done so, and a broken one could say so for ever.
+AGAIN_LIMIT = 3
+
 Recall = Callable[[Iterable[str]], Iterable[Incident]]
 
 
@@ -95,7 +99,8 @@ class Ledger:
         if not all(_is_same_subject(heard, incident) for incident in ours):
             return False  # a peer that states an id of ours for another test is mistaken
         if len(ours) == 1 and _is_known(heard, ours[0]):
-            is_second_word = hearsay.unite_sources(ours, heard, peer) != ours[0].heard_from
+            source = hearsay.unite_sources(ours, heard, peer)
+            is_second_word = source != hearsay.source_of(ours[0])
             return is_second_word or self._refreshes(heard, ours[0], now)
         if not ours and hearsay.is_old(heard, self._slowest, now):
             return False
@@ -109,15 +114,18 @@ class Ledger:
     ) -> Incident | None:
         """Return what this node knows from now on; None if there is no room for another one."""
         if not ours:
-            is_relayed = bool(heard.heard_from)
-            taken = heard._replace(held=now, heard_from=heard.heard_from or peer)
-            if not taken.heard_from or self._quotas.has_room(taken, is_relayed=is_relayed):
+            relayer = peer if heard.heard_from else ""
+            taken = heard._replace(
+                held=now, heard_from=heard.heard_from or peer, relayed_by=relayer
+            )
+            if not taken.heard_from or self._quotas.has_room(taken):
                 return taken
             return None
-        source = hearsay.unite_sources(ours, heard, peer)
+        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer)
         if heard.minute in self._minutes_of_others(heard.test, ours):
             heard = heard._replace(minute=0)
-        return _unite(ours, heard, now)._replace(heard_from=source)
+        united = _unite(ours, heard, now)
+        return united._replace(heard_from=heard_from, relayed_by=relayed_by)
 
     def _minutes_of_others(self, test: Test, ours: Sequence[Incident]) -> set[int]:
         """Return the minutes by which other incidents of `test` than `ours` are named."""
@@ -238,8 +246,9 @@ def _merge(first: Incident, second: Incident) -> Incident:
     again = max(first.again, second.again)
     for alerted, recovered in ((first, second), (second, first)):
         if _is_alert_later(alerted, recovered):
-            recovery = ""
-            again = max(alerted.again, recovered.again + 1)
+            if recovered.again < AGAIN_LIMIT:
+                recovery = ""
+            again = max(alerted.again, min(recovered.again + 1, AGAIN_LIMIT))
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),

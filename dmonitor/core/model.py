@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 from dmonitor.base import names
 from dmonitor.core.codec import Time, must_be
 
+SLOWEST_INTERVAL = 1440  # minutes
+
 
 def _is_test_or_node(name: str) -> bool:
     return bool(names.is_test(name)) or names.is_node(name)
@@ -24,6 +26,13 @@ def _is_site_or_unknown(name: str) -> bool:
 
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
+
+
+def _interval(minutes: int) -> int:
+    """Return an interval in minutes, a day at most: nobody is waited for longer."""
+    if not minutes:
+        raise ValueError("an interval of 0")
+    return min(minutes, SLOWEST_INTERVAL)
 
 
 def _are_few_words(words: tuple[str, ...]) -> bool:
@@ -38,7 +47,7 @@ Subject = Annotated[str, must_be(names.is_subject)]
 TestName = Annotated[str, must_be(_is_test_or_node)]
 Site = Annotated[str, must_be(_is_site_or_unknown)]
 Digest = Annotated[str, must_be(names.is_digest)]
-Interval = Annotated[int, must_be(bool)]  # not 0
+Interval = Annotated[int, _interval]
 Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
@@ -222,6 +231,7 @@ class Incident(NamedTuple):
     # The only peer that has stated it; "": this node has seen it itself, or two peers have stated
     # it. What a peer states with a name here is hearsay at that peer, too.
     heard_from: NodeName = ""
+    relayed_by: NodeName = ""  # the peer that has told of `heard_from`, which has not said it here
 
     @property
     def id(self) -> str:
