@@ -434,9 +434,9 @@ EVIDENCE = (
     Answer(Node("oslo", "no"), reason="silent"),
 )
 INCIDENTS = {
-    MINE: Incident((MINE,), SSH, NOW - 60, alert="rome"),
+    MINE: Incident((MINE,), SSH, NOW - 30, alert="rome"),
     THEIRS: Incident(
-        (THEIRS, "theirs" + THEIRS), HTTP, NOW - 30, Judgement(Verdict.DOWN, 2, EVIDENCE)
+        (THEIRS, "theirs" + THEIRS), HTTP, NOW - 60, Judgement(Verdict.DOWN, 2, EVIDENCE)
     ),
     CLOSED: Incident((CLOSED,), SSH, NOW - 900, closed=NOW - 600, void=True),
 }
@@ -564,13 +564,13 @@ def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> 
 def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris: Knows) -> None:
     """A statement has to be whole in time; who saw what is only for people."""
     many = tuple(
-        INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(3500)
+        INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(2500)
     )
     paris.statement = STATEMENT._replace(incidents=many)
     with Talk(fakes) as talk:
         stated = talk.greet()
         assert stated and stated.incidents == many
-        assert len(paris.asked) == 1 + 100
+        assert len(paris.asked) == 1 + 50
 
 
 def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(
@@ -632,7 +632,7 @@ def test_a_failed_greeting_leaves_the_one_before(
         monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
         assert talk.greet() == STATEMENT
         (contact,) = talk.asker.contacts.values()
-        assert "it does not speak our protocol" in contact.reason, "the second one has failed"
+        assert "makes no sense" in contact.reason, "the second one has failed"
         assert not talk.asker.pending
 
 
@@ -756,7 +756,8 @@ def test_too_many_accounts_cost_only_evidence(
     """A node that knows nothing yet hears of every incident, with as much evidence as it has room for."""
     ids = [f"{number:08}" for number in range(30)]
     many = tuple(INCIDENTS[THEIRS]._replace(ids=(known,), opening=None) for known in ids)
-    fat = Judgement(Verdict.DOWN, 2, EVIDENCE * 300)
+    fat = Judgement(Verdict.DOWN, 2, EVIDENCE * 40)
+    monkeypatch.setattr(protocol, "STATEMENT_BYTES", 200_000)
     for stated in many:
         monkeypatch.setitem(INCIDENTS, stated.id, stated._replace(opening=fat))
     paris.statement = STATEMENT._replace(incidents=many)
@@ -1045,7 +1046,7 @@ def crowd(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iter
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     monkeypatch.setattr(clock, "uptime", lambda: NOW)  # so that nothing grows old by itself
     made = Crowd(daemon, fakes.port)
-    many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(5_000))
+    many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(3_000))
     made.facts.stated = STATEMENT._replace(incidents=many)
     yield made
     made.facts.slow.set()
@@ -1053,7 +1054,7 @@ def crowd(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iter
         caller.close()
 
 
-LAST = b'"ids":["000000004999"]'
+LAST = b'"ids":["000000002999"]'
 
 
 def test_a_statement_is_made_once_a_second_for_all(
@@ -1508,18 +1509,20 @@ def converse(
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
         deadline = time.monotonic() + 5
-        while talk.asker.greeting or talk.asker.pending:
+        has_asked_again = False
+        while talk.asker.greeting or talk.asker.pending or not has_asked_again:
             assert time.monotonic() < deadline
             for each in (selector, talk.selector):
                 for key, _ in each.select(0.01):
                     key.data()
             made.tick()
             talk.asker.tick()
-            if not talk.asker.greeting and talk.asker.pending:
+            if not talk.asker.greeting and not has_asked_again:
+                has_asked_again = True
                 talk.asker.ask(HTTP)
         answered = bool(talk.asker.answers(SSH)[0].result)
         later = [bool(answer.result) for answer in talk.asker.answers(HTTP)]
-        assert later == [True] * answered, "a conversation goes on behind the statement"
+        assert later == [answered], "a conversation goes on behind the statement"
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
