@@ -186,7 +186,7 @@ def test_a_short_run_of_the_fuzzer(name: str, tmp_path: Path) -> None:
         for line in ran.stderr.splitlines()
         if line.startswith("stat::number_of_executed_units:")
     ]
-    assert executed and int(executed[0].split()[1]) > 200, ran.stderr[-1000:]
+    assert executed and int(executed[0].split()[1]) > 50, ran.stderr[-1000:]
     reached = [line for line in ran.stderr.splitlines() if line.startswith("reached: ")]
     missing = [word for word in targets.REACHED[name] if f"{word} " not in reached[-1]]
     assert not missing, f"while the fuzzer ran, and for as long as it will: {reached[-1]}"

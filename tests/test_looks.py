@@ -374,8 +374,8 @@ def test_a_daemon_goes_by_what_its_checker_has_found_lately(
 ) -> None:
     with state.Store(str(tmp_path)) as store:
         now = store.clock.now()
-        held = Incident(("a",), WEB, now - 60.0, flapping=flapping)
-        over = Incident(("b",), SSH, now - 60.0, closed=now - 30.0)
+        held = Incident(("aaaaaaaa",), WEB, now - 60.0, flapping=flapping)
+        over = Incident(("bbbbbbbb",), SSH, now - 60.0, closed=now - 30.0)
         store.save(Save(NodeMemory(finished=now - age, slow=(SSH,)), incidents=(held, over)))
         view = facts._checker_view(store)
         assert view.open == (frozenset([WEB]) if known else frozenset())

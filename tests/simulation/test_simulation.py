@@ -192,7 +192,7 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
 def test_a_reminder_waits_until_its_node_has_looked() -> None:
     """The second node finds at 45,600 that a reminder is due; the first one comes when all is over."""
     script = Script((60, 600.0), (60, 2400.0))
-    script.world.settings["remind"] = 43_200.0
+    script.world.settings["remind"] = 43_230.0
     script.fail(500.0, 46_000.0)
     history = script.play(60_000.0)
     assert states(told(history)) == ["DOWN", "UP"]
