@@ -587,6 +587,7 @@ def test_a_registry_leads_nobody_to_an_internal_address(tmp_path: Path) -> None:
 NO_PORT = """
 import json, os, socket, subprocess, sys
 subprocess.run("ip link set lo up; ip addr add 93.184.216.1/32 dev lo", shell=True, check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/hosts"], check=True)
 open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40010")
 server = socket.create_server(("93.184.216.1", 80))
 kept = [socket.socket() for port in range(40000, 40011)]
@@ -594,28 +595,36 @@ for port, taken in enumerate(kept, 40000):
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("0.0.0.0", port))
 said = []
-for plugin in sys.argv[1:]:
-    command = [plugin, "93.184.216.1"]
+for plugin in sys.argv[2:]:
+  for host in "93.184.216.1", "both.test":
+    command = [plugin, host]
     said.append(subprocess.run(command, env={**os.environ, "PORT": "80"}, capture_output=True, text=True).stdout)
 print(json.dumps(said))
 """
 
 
 @can_be_led
-def test_without_a_port_to_ask_from_no_plugin_blames_the_host() -> None:
-    """A user of this machine has bound every ephemeral port; the host accepts connections."""
+def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) -> None:
+    """A user of this machine has bound every ephemeral port; the host accepts connections.
+
+    To another address of the second name this node has no route, and some tools only tell that.
+    """
+    hosts = tmp_path / "hosts"
+    hosts.write_text("93.184.216.1 both.test\n2001:db8::9 both.test\n")
     tools = {
         "http": "curl", "tcp": "check_tcp", "ssh": "check_ssh", "smtp": "check_smtp", "ldap": "check_ldap", "cert": "openssl",
         "mysql": "mariadb-admin", "postgres": "psql", "rsync": "rsync",
     }  # fmt: skip
     here = [name for name, tool in tools.items() if has(tool)]
-    command = [*SPACE, sys.executable, "-c", NO_PORT]
+    command = [*SPACE, sys.executable, "-c", NO_PORT, str(hosts)]
     command += [str(PLUGINS / f"check_{name}") for name in here]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
-    for name, text in zip(here, json.loads(ran.stdout), strict=True):
+    said = json.loads(ran.stdout)
+    for name, text, of_both in zip(here, said[::2], said[1::2], strict=True):
         assert text.startswith("UNKNOWN this node has no port"), (name, text)
         assert "annot assign requested address" in text
+        assert of_both.startswith("UNKNOWN this node has no"), (name, of_both)
 
 
 REFERRAL = """
