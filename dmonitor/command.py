@@ -146,17 +146,19 @@ def _show(
 
 
 def _print_json(facts: Facts) -> None:
-    """Print `facts` as JSON, in which every character that a terminal obeys is an escape."""
+    """Print `facts` as JSON, in which what is not safe to show is an escape."""
     lines = json.dumps(facts, indent=2, ensure_ascii=False).split("\n")
     print("\n".join(map(_escape_for_json, lines)))
 
 
 def _escape_for_json(line: str) -> str:
-    if line.isprintable():
+    if names.can_be_shown(line):
         return line
     characters = []
     for character in line:
-        characters.append(character if character.isprintable() else json.dumps(character)[1:-1])
+        characters.append(
+            character if names.can_be_shown(character) else json.dumps(character)[1:-1]
+        )
     return "".join(characters)
 
 

@@ -76,6 +76,27 @@ def wrap(code: str, *options: str) -> str:
             ("-h", "127.0.0.1"),
             "FAIL from afar: Network is unreachable\n",
         ),
+        (
+            "echo 'connect to it: Cannot assign requested address'; exit 2",
+            (),
+            "UNKNOWN this node has no port or address to ask from: connect to it: Cannot assign requested address\n",
+        ),
+        (
+            "echo 'rsync: cannot assign requested address (99)'; exit 2",
+            ("-h", "127.0.0.1"),
+            "UNKNOWN this node has no port or address to ask from: rsync: cannot assign requested address (99)\n",
+        ),
+        (
+            "echo 'Cannot assign requested address'; exit 2",
+            ("-q", "-h", "127.0.0.1"),
+            "UNKNOWN this node has no port or address to ask from: Cannot assign requested address\n",
+        ),
+        (
+            "echo '421 Cannot assign requested address to you'; exit 2",
+            (),
+            "FAIL 421 Cannot assign requested address to you\n",
+        ),
+        ("echo 'Cannot assign requested address'", (), "OK Cannot assign requested address\n"),
         ("exit 2", ("-h", "10.1.2.300"), "UNKNOWN 10.1.2.300 is no address\n"),
         ("exit 2", ("-h", "www:8080"), "UNKNOWN www:8080 is no address\n"),
         ("exit 2", ("-h", "127.0.0.1", "-6"), "UNKNOWN 127.0.0.1 is no IPv6 address\n"),
@@ -563,6 +584,93 @@ def test_a_registry_leads_nobody_to_an_internal_address(tmp_path: Path) -> None:
     assert requests == [f"{EVIL}:80 /to?http://10.0.0.1/example.test"]
 
 
+NO_PORT = """
+import json, os, socket, subprocess, sys
+subprocess.run("ip link set lo up; ip addr add 93.184.216.1/32 dev lo", shell=True, check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/hosts"], check=True)
+open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40010")
+server = socket.create_server(("93.184.216.1", 80))
+kept = [socket.socket() for port in range(40000, 40011)]
+for port, taken in enumerate(kept, 40000):
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("0.0.0.0", port))
+said = []
+for plugin in sys.argv[2:]:
+  for host in "93.184.216.1", "both.test":
+    command = [plugin, host]
+    said.append(subprocess.run(command, env={**os.environ, "PORT": "80"}, capture_output=True, text=True).stdout)
+print(json.dumps(said))
+"""
+
+
+@can_be_led
+def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) -> None:
+    """A user of this machine has bound every ephemeral port; the host accepts connections.
+
+    To another address of the second name this node has no route, and some tools only tell that.
+    """
+    hosts = tmp_path / "hosts"
+    hosts.write_text("93.184.216.1 both.test\n2001:db8::9 both.test\n")
+    tools = {
+        "http": "curl", "tcp": "check_tcp", "ssh": "check_ssh", "smtp": "check_smtp", "ldap": "check_ldap", "cert": "openssl",
+        "mysql": "mariadb-admin", "postgres": "psql", "rsync": "rsync",
+    }  # fmt: skip
+    here = [name for name, tool in tools.items() if has(tool)]
+    command = [*SPACE, sys.executable, "-c", NO_PORT, str(hosts)]
+    command += [str(PLUGINS / f"check_{name}") for name in here]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    for name, text, of_both in zip(here, said[::2], said[1::2], strict=True):
+        assert text.startswith("UNKNOWN this node has no port"), (name, text)
+        assert "annot assign requested address" in text
+        assert of_both.startswith("UNKNOWN this node has no"), (name, of_both)
+
+
+REFERRAL = """
+import json, os, socket, subprocess, sys, threading
+subprocess.run("ip link set lo up; ip addr add 93.184.216.1/32 dev lo; ip addr add 10.9.9.9/32 dev lo", shell=True, check=True)
+plugin, place = sys.argv[1:]
+asked = []
+
+def tlv(tag, *values):
+    value = b"".join(values)
+    return bytes([tag, len(value)]) + value
+
+REFERS = (tlv(10, bytes([10])), tlv(4), tlv(4), tlv(0xA3, tlv(4, b"ldap://10.9.9.9:6379/dc=x")))
+
+def serve(connection):
+    while said := connection.recv(4096):
+        kind = {0x60: "bind", 0x63: "search"}.get(said[5])
+        if not kind:
+            return
+        asked.append(kind)
+        refers = REFERS if kind == place else (tlv(10, bytes(1)), tlv(4), tlv(4))
+        connection.sendall(tlv(0x30, tlv(2, said[4:5]), tlv(0x61 if kind == "bind" else 0x65, *refers)))
+
+def accept(server, behave):
+    while True:
+        behave(server.accept()[0])
+
+for address, behave in (("93.184.216.1", 389), serve), (("10.9.9.9", 6379), lambda connection: (asked.append("INSIDE"), connection.close())):
+    threading.Thread(target=accept, args=(socket.create_server(address), behave), daemon=True).start()
+ran = subprocess.run([plugin, "93.184.216.1"], capture_output=True, text=True)
+print(json.dumps([ran.stdout, asked]))
+"""
+
+
+@can_be_led
+@pytest.mark.skipif(not has("check_ldap"), reason="needs check_ldap")
+@pytest.mark.parametrize("place", ["bind", "search"])
+def test_a_directory_server_refers_nobody_to_an_internal_address(place: str) -> None:
+    command = [*SPACE, sys.executable, "-c", REFERRAL, str(PLUGINS / "check_ldap"), place]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0, ran.stderr
+    text, asked = json.loads(ran.stdout)
+    assert place in asked, "it was never told to go elsewhere"
+    assert "INSIDE" not in asked and text.startswith("FAIL"), (text, asked)
+
+
 FILES = (".curlrc", ".config/curlrc", ".netrc", ".digrc", ".ldaprc", "ldaprc", ".my.cnf", ".mylogin.cnf", ".psqlrc")  # fmt: skip
 
 
@@ -576,7 +684,7 @@ FILES = (".curlrc", ".config/curlrc", ".netrc", ".digrc", ".ldaprc", "ldaprc", "
     ],
 )
 def test_no_tool_reads_a_file_in_its_home(
-    name: str, tool: str, command: str, tmp_path: Path
+    name: str, tool: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opens one of these waits for ever, because it is a FIFO."""
     if not has(tool):
@@ -593,6 +701,7 @@ def test_no_tool_reads_a_file_in_its_home(
     )
     assert reads.returncode == -9, "the tool itself would read one of them"
     began = time.monotonic()
+    monkeypatch.chdir(tmp_path)
     text = run(f"check_{name}", "127.0.0.1", PORT="1", HOME=str(tmp_path), TIMEOUT="8")
     assert text.startswith("FAIL") and time.monotonic() - began < 6, text
 

@@ -24,6 +24,13 @@ _DOMAIN_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _ADDRESS = rf"{_LOCAL_PART}(?:@{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*)?"
 _ADDRESS_LIMIT = 254  # characters
 
+# What str.isprintable lets pass though nobody sees it: joiners, fillers, vowels without a shape,
+# selectors of a variant, and the empty Braille pattern.
+_UNSEEN = (
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
 # Variables from which a program loader, a shell or an interpreter takes orders.
 _LOADER_VARIABLE = (
     r"PATH|IFS|ENV|HOME|SHELLOPTS|BASH.*|LC_.*|LANG.*|LD_.*|GCONV_PATH|NLSPATH"
@@ -122,8 +129,8 @@ def is_ignored_file(name: str) -> bool:
 def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     r"""Return the first `limit` characters of `text` as one line that is safe to show.
 
-    Control characters, and those that turn the direction of writing or take no room, become escapes
-    such as \x1b. A cut text ends in `…`.
+    Control characters, those that turn the direction of writing, and those that nobody sees become
+    escapes such as \x1b. A cut text ends in `…`.
     """
     if len(text) > limit:
         text = text[:limit] + "…"
@@ -132,15 +139,20 @@ def printable(text: str, limit: int = TEXT_LIMIT) -> str:
 
 def escaped(text: str) -> str:
     """Return `text`, however long, as one line that is safe to show."""
-    if text.isprintable():
+    if can_be_shown(text):
         return text
     return "".join(map(_escape, text))
 
 
 def _escape(character: str) -> str:
-    if character.isprintable():
+    if can_be_shown(character):
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def can_be_shown(text: str) -> bool:
+    """Return whether a reader sees each character of `text`, and a terminal obeys none."""
+    return text.isprintable() and (text.isascii() or not _compiled(_UNSEEN).search(text))
 
 
 def pluralize(count: int, word: str, plural: str = "s") -> str:
