@@ -514,6 +514,8 @@ def taken_by(lab: Lab, nodes: Sequence[str]) -> list[Taken]:
     """Return the mails that the MTAs of `nodes` took, by what the stand-ins noted."""
     found = []
     for node in nodes:
-        for began, ended, message_id in map(str.split, lab.run(node, "cat", TAKEN).splitlines()):
-            found.append(Taken(node, float(began), float(ended), message_id))
+        for line in lab.run(node, "cat", TAKEN).splitlines():
+            began, ended, *message_id = line.split()
+            if message_id:  # a mail of cron's, or of a person's, has none yet
+                found.append(Taken(node, float(began), float(ended), message_id[0]))
     return found
