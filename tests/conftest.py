@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,10 +78,11 @@ def patches_are_read(request: pytest.FixtureRequest) -> Iterator[None]:
 
     What a fixture patches serves several tests, and need not be read by each of them.
     """
+    older = set(threading.enumerate())
     for name in request.fixturenames:
         if name != "patches_are_read":
             request.getfixturevalue(name)
-    with watched() as watch:
+    with watched(older) as watch:
         yield
     unread = watch.unread()
     assert not unread, "what is patched here is used nowhere, so the test shows nothing"

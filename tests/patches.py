@@ -2,8 +2,8 @@
 
 While a test has something patched, each function that is called is noted, in this process and in
 those that it forks. A function in place of another one has to be called. Of any other value, a
-function that uses its name has to be called. Threads that run already when a test patches something
-are not seen, so such a test is let off.
+function that uses its name has to be called. Threads that a test has started before it patches
+something are not seen, so such a test is let off.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class Patch(NamedTuple):
 class Watch:
     """The patches of one test, and which of them were read."""
 
-    def __init__(self) -> None:
+    def __init__(self, older: set[threading.Thread]) -> None:
         self._patches: list[Patch] = []
         self._read = mmap.mmap(-1, mmap.PAGESIZE)  # a byte for each patch; forks share it
         self._readers: dict[CodeType, list[int]] = {}  # which patches a function reads
+        self._older = older  # threads of other tests
 
     def add(self, patch: Patch) -> None:
         """Watch `patch`, too, from now on."""
-        if threading.active_count() > 1:
+        if not self._older.issuperset(threading.enumerate()):
             self._read[len(self._patches)] = 1
         self._patches.append(patch)
         self._readers.clear()
@@ -79,9 +80,9 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Watch]:
-    """Watch all that monkeypatch patches in a block."""
-    watch = Watch()
+def watched(older: set[threading.Thread]) -> Iterator[Watch]:
+    """Watch all that monkeypatch patches in a block; `older` are the threads of other tests."""
+    watch = Watch(older)
     original = pytest.MonkeyPatch.setattr
 
     def setattr_and_note(self: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> None:

@@ -402,11 +402,10 @@ def test_a_question_reads_the_state_only_if_it_was_written_to(
         store.save(Save(NodeMemory(finished=now)))
         assert node._is_looked_at_again(WEB)
         before = len(reads)
-        monkeypatch.setattr(facts, "_TESTS_SECONDS", -1.0)
         for _ in range(3):
             assert node._is_looked_at_again(WEB) and node._is_looked_at_beside(WEB)
         assert len(reads) == before
-        store.save(Save(incidents=(Incident(("a",), WEB, now),)))
+        store.save(Save(incidents=(Incident(("aaaaaaaa",), WEB, now),)))
         assert not node._is_looked_at_again(WEB) and len(reads) > before
         before = len(reads)
         monkeypatch.setattr(facts, "_VIEW_SECONDS", -1.0)

@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,25 +23,25 @@ def patches_are_read() -> None:
 
 def test_a_function_in_whose_place_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the fuzzing had died: nonces came from os.urandom, and this was patched."""
-    with watched() as watch:
+    with watched(set(threading.enumerate())) as watch:
         monkeypatch.setattr(secrets, "token_hex", lambda _: "0" * 32)
         handshake.Handshake("paris").hello([b"k" * 32], "0" * 32)
         assert watch.unread() == ["secrets.token_hex"]
-    with watched() as watch:
+    with watched(set(threading.enumerate())) as watch:
         monkeypatch.setattr(os, "urandom", bytes)
         handshake.Handshake("paris").hello([b"k" * 32], "0" * 32)
         assert watch.unread() == []
 
 
 def test_a_number_that_no_function_uses_which_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    with watched() as watch:
+    with watched(set(threading.enumerate())) as watch:
         monkeypatch.setattr(conversation, "HELLO_SECONDS", 0.3)
         clock.uptime()
         assert watch.unread() == ["dmonitor.net.conversation.HELLO_SECONDS"]
 
 
 def test_what_a_fork_reads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    with watched() as watch:
+    with watched(set(threading.enumerate())) as watch:
         monkeypatch.setattr(os, "urandom", lambda size: bytes(size))
         child = os.fork()
         if child == 0:
@@ -67,3 +68,14 @@ def test_a_test_of_that_kind_fails(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[1],
     )
     assert ran.returncode == 1 and "['secrets.token_hex']" in ran.stdout, ran.stdout
+
+
+def test_a_thread_of_the_test_itself_lets_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    with watched(set(threading.enumerate())) as watch:
+        ended = threading.Event()
+        thread = threading.Thread(target=ended.wait)
+        thread.start()
+        monkeypatch.setattr(secrets, "token_hex", lambda _: "0" * 32)
+        ended.set()
+        thread.join()
+        assert watch.unread() == []
