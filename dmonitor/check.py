@@ -129,7 +129,7 @@ def _round(options: Options) -> int:
 
     The node that would speak stays afterwards, and does not return before the next round is due.
     """
-    is_unattended = options.is_program and not options.once and not os.isatty(0)
+    is_unattended = options.is_program and not options.once and not _has_terminal()
     is_scheduled = is_unattended and not options.woken
     started = clock.Stopwatch()
     if is_scheduled:
@@ -153,6 +153,22 @@ def _round(options: Options) -> int:
     if round_end.stays and is_scheduled:
         _stay(options, round_end, started)
     return os.EX_OK
+
+
+def _has_terminal() -> bool:
+    """Return whether a person may wait for this round.
+
+    Such a round starts no program in its own place. If root started it, a plugin of another round
+    could attach to that program, and type as root. It cannot attach to a process that has given up
+    root and is still the same program.
+    """
+    if any(os.isatty(stream) for stream in (0, 1, 2)):
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _wait_for_place(seconds: float) -> None:

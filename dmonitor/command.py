@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
@@ -23,6 +23,9 @@ from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
 from dmonitor.store import doorbell, history, lock, state
+
+if TYPE_CHECKING:
+    from dmonitor.operator import keys
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
@@ -60,6 +63,7 @@ def _run(chosen: _Options) -> int:
 class _Options(cli.Options):
     verb: str = ""
     what: str = ""
+    nodes: Sequence[str] = ()
     when: Sequence[str] = ()
     json: bool = False
     peers: bool = False
@@ -92,6 +96,7 @@ _VERB_TEXTS = {
 }
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
+_KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
 
 def _add_arguments(name: str, verb: Any) -> None:
@@ -115,6 +120,7 @@ def _add_arguments(name: str, verb: Any) -> None:
             choices = ("new", "set", "drop")
             text = f"{_KEY} without it: show the fingerprints"
             verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
+            verb.add_argument("nodes", metavar="NODE", nargs="*", help=_KEY_NODES)
 
 
 def _path(text: str) -> str:
@@ -134,12 +140,26 @@ def _show(
     if chosen.json:
         _print_json(facts)
         return os.EX_OK
-    print("\n".join(table(facts, terminal.Paint(_wants_colour()))))
+    lines = table(terminal.printable(facts), terminal.Paint(_wants_colour()))
+    print("\n".join(lines))
     return os.EX_OK
 
 
 def _print_json(facts: Facts) -> None:
-    print(json.dumps(facts, indent=2, ensure_ascii=False))
+    """Print `facts` as JSON, in which what is not safe to show is an escape."""
+    lines = json.dumps(facts, indent=2, ensure_ascii=False).split("\n")
+    print("\n".join(map(_escape_for_json, lines)))
+
+
+def _escape_for_json(line: str) -> str:
+    if names.can_be_shown(line):
+        return line
+    characters = []
+    for character in line:
+        characters.append(
+            character if names.can_be_shown(character) else json.dumps(character)[1:-1]
+        )
+    return "".join(characters)
 
 
 def _wants_colour() -> bool:
@@ -283,7 +303,7 @@ def _lift(chosen: _Options) -> int:
     for other in still:
         command = f"dmonitor silence {other['what']} off"
         lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
-    return _show(chosen, facts, lambda *_: lines)
+    return _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
 
 
 def _wake_all(chosen: _Options) -> None:
@@ -404,6 +424,8 @@ def _key(chosen: _Options) -> int:
     """Change the key, or show the fingerprints of the keys; with --json, both."""
     from dmonitor.operator import keys
 
+    if chosen.nodes:
+        return _make_pair_keys(chosen)
     if chosen.what:
         say = _say_nothing if chosen.json else print
         status = keys.change(chosen.config, chosen.what, say)
@@ -413,13 +435,41 @@ def _key(chosen: _Options) -> int:
     fingerprints = keys.fingerprints(chosen.config, problems)
     for problem in problems:
         log.complain(str(problem))
-    listed = [{"path": path, "fingerprint": each} for path, each in fingerprints.items()]
-    lines = [f"{fingerprint}  {path}" for path, fingerprint in fingerprints.items()]
+    lines = [fingerprint.line() for fingerprint in fingerprints]
     key_path = f"{chosen.config}/{KEY_FILES[0]}"
-    if key_path not in fingerprints and not problems:
+    if not problems and key_path not in {fingerprint.path for fingerprint in fingerprints}:
         lines.append(NO_KEY_ADVICE)
-    _show(chosen, {"keys": listed}, lambda *_: lines)
+    _show(chosen, {"keys": _key_facts(fingerprints)}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
+
+
+def _make_pair_keys(chosen: _Options) -> int:
+    """Make a file of keys for each of the nodes that were named; with --json, show their paths."""
+    from dmonitor.operator import pair_keys
+
+    if chosen.what != "new":
+        log.complain(f"`dmonitor key {chosen.what}` takes no names of nodes")
+        return os.EX_USAGE
+    say = _say_nothing if chosen.json else print
+    try:
+        pair_keys.make(chosen.nodes, os.getcwd(), chosen.config, say)
+    except pair_keys.Refused as error:
+        log.complain(f"no key was made: {error}")
+        return os.EX_DATAERR
+    if chosen.json:
+        paths = [pair_keys.path_of(os.getcwd(), node) for node in chosen.nodes]
+        _print_json({"keys": [], "made": paths})
+    return os.EX_OK
+
+
+def _key_facts(fingerprints: Sequence[keys.Fingerprint]) -> list[dict[str, str]]:
+    listed = []
+    for fingerprint in fingerprints:
+        facts = {"path": fingerprint.path, "fingerprint": fingerprint.digits}
+        if fingerprint.peer:
+            facts["peer"] = fingerprint.peer
+        listed.append(facts)
+    return listed
 
 
 def _say_nothing(text: str) -> None:

@@ -25,7 +25,7 @@ from dmonitor.config.keyfile import load_keys
 from dmonitor.config.problems import Problems, Severity
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.execution.runner import Runner
-from dmonitor.facts import NodeFacts
+from dmonitor.facts import NodeFacts, last_addresses
 from dmonitor.net.access import Access
 from dmonitor.net.server import Server
 from dmonitor.store import doorbell, identity, lock
@@ -41,6 +41,9 @@ _BACKLOG = 128  # connections that wait to be accepted
 # descriptor when it is imported, so the limit must not be higher than needed.
 _DESCRIPTORS = 4096
 _UMASK = 0o027
+# Seconds after which a thread that makes a long reply lets the loop go on, which may have a
+# question to answer. Python's own are 5 ms, and the loop needs several turns for one answer.
+_SWITCH_SECONDS = 0.001
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +100,8 @@ def _load_settings(directory: str) -> Settings | None:
     problems = Problems()
     settings = load_settings(directory, problems)
     is_wrong = any(problem.severity is Severity.ERROR for problem in problems)
-    if load_keys(directory, problems) != () and not is_wrong:
+    keys = load_keys(directory, problems)
+    if not is_wrong and (keys is None or keys.are_usable):
         return settings
     for problem in problems:
         log.complain(str(problem))
@@ -201,15 +205,23 @@ def _serve(
 ) -> int:
     """Answer until SIGTERM; return 0. Report on `reporter` once callers can be answered."""
     daemon_lock.write_holder()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     selector = selectors.DefaultSelector()
     with _caught_signals(selector) as caught:
         runner = Runner(selector, settings.concurrency)
-        access = Access(selector, chosen.config, settings, node_id, daemon_lock.incarnation)
-        facts = NodeFacts(
+        access = Access(
+            selector,
+            chosen.config,
+            settings,
+            node_id,
+            daemon_lock.incarnation,
+            last_addresses(chosen.state, chosen.run_dir),
+        )
+        node_facts = NodeFacts(
             selector, runner, chosen.config, chosen.state, chosen.run_dir, settings, access
         )
         bell = doorbell.Doorbell(chosen.state)
-        server = Server(selector, listeners, facts, settings.concurrency, access, bell.ring)
+        server = Server(selector, listeners, node_facts, settings.concurrency, access, bell.ring)
         _notify_systemd()
         if reporter:
             reporter.write(b"ready")
@@ -223,7 +235,7 @@ def _serve(
         )
         access.log_keys()
         while signal.SIGTERM not in caught:
-            _turn(selector, server, facts)
+            _turn(selector, server, node_facts)
             if signal.SIGHUP in caught:
                 caught.discard(signal.SIGHUP)
                 access.refresh()

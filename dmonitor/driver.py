@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dmonitor import observer
 from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
-from dmonitor.config.keyfile import Keys
 from dmonitor.core import codec, effects, round
 from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state
@@ -86,6 +85,7 @@ class Driver:
             addresses=configuration.addresses,
             silences=tuple(map(store.clock.from_wall, configuration.silences)),
             nodes=configuration.nodes,
+            diverted=self._observer.around.diverted,
             complete=configuration.complete,
             quorum=settings.quorum,
             confirm=settings.confirm,
@@ -163,7 +163,9 @@ class Driver:
         from dmonitor.execution import delivery
 
         sender = self._configuration.settings.sender
-        secret = _lasting_key(self._configuration.keys)
+        secret = b""
+        if self._configuration.keys is not None:
+            secret = self._configuration.keys.cluster_secret()
         now = time.time()
         latest = self._to_wall(hand_over.latest)
         letters = {}
@@ -187,17 +189,6 @@ class Driver:
         """Return the values with their times moved to the wall clock."""
         shift = self._store.clock.to_wall()
         return [codec.shift_times(value, lambda at: at + shift) for value in values]
-
-
-def _lasting_key(keys: Keys) -> bytes:
-    """Return the key that all nodes have, also while the key changes; b"" if there is none.
-
-    While a node still accepts an old key, some node may not have the new one. So it is the last of
-    the keys: every node has that until the first one drops it.
-    """
-    if not keys:
-        return b""
-    return keys[-1]
 
 
 def hook_letter(

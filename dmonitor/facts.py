@@ -6,6 +6,7 @@ may have the facts is decided by `net.access`.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from dmonitor.store import state
 _TESTS_SECONDS = 1.0  # for which the list of tests is not read again
 # Seconds after which a first look that failed is the answer. A caller waits 25 s for an answer.
 _LOOKS_SECONDS = 23.0
+_VIEW_SECONDS = 10.0  # for which a state that nobody has written to is not read again
 _CHECKER_SECONDS = 180.0  # after which the word of this node's checker on open incidents is too old
 _Fact = TypeVar("_Fact")
 
@@ -58,6 +60,13 @@ def _checker_view(store: state.Store) -> _CheckerView:
         if incident.is_open and not incident.flapping:
             tests.add(incident.test)
     return _CheckerView(frozenset(tests), slow)
+
+
+def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, tuple[str, ...]]:
+    """Return the addresses that the checker last found for each node; none if it has no state."""
+    with contextlib.suppress(StateError):
+        return state.read(state_dir, run_dir, lambda store: store.lookups())
+    return {}
 
 
 class NodeFacts:
@@ -96,6 +105,7 @@ class NodeFacts:
         self._problems: list[Problem] = []  # that were found then
         self._checker_view = _CheckerView()
         self._checker_view_read = float("-inf")  # in uptime
+        self._checker_view_version: object = None  # of the state then
 
     def tests(self) -> Tests:
         """Return the tests that are configured, as they were within the last second."""
@@ -138,10 +148,16 @@ class NodeFacts:
         return test not in self._ask_checker().slow
 
     def _ask_checker(self) -> _CheckerView:
-        """Return what the last round has said of the tests, as it was within the last second."""
-        if clock.uptime() - self._checker_view_read > _TESTS_SECONDS:
+        """Return what the last round has said of the tests.
+
+        A question waits for this, so the state is read again only if it was written to.
+        """
+        version = self.state_version()
+        is_old = clock.uptime() - self._checker_view_read > _VIEW_SECONDS
+        if is_old or version != self._checker_view_version:
             self._checker_view = self._read(_checker_view, _CheckerView())
             self._checker_view_read = clock.uptime()
+            self._checker_view_version = version
         return self._checker_view
 
     def _visit(self, test: Test, done: Done) -> None:
@@ -237,6 +253,10 @@ class NodeFacts:
 
         nothing: tuple[Incident | None, float] = (None, time.time())
         return self._read(read, nothing)
+
+    def state_version(self) -> object:
+        """Return what differs once a round has written to the state."""
+        return state.version(self._state_dir, self._run_dir)
 
     def _read(self, read: Callable[[state.Store], _Fact], otherwise: _Fact) -> _Fact:
         """Return what `read` finds in the checker's state; `otherwise` if it cannot be read.

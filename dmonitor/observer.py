@@ -87,7 +87,7 @@ class Observer:
         self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
         self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
-        self._quorum = config.settings.quorum  # the largest one that is known
+        self._quorum = config.settings.quorum  # the one that holds
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
@@ -164,11 +164,12 @@ class Observer:
             self._concluded(test, self._first_looks.get(test, _NOT_RUN))
         while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
-        if self._running:
-            self._end_plugins()
+        self._end_plugins()  # before any mail: `execution/runner` says why
         self._me = self._own_node()
         contacts = tuple(self._asker.contacts.values())
-        self._quorum = verdict.largest_quorum(wanted.quorum, contacts, wanted.sites)
+        self._quorum = verdict.quorum_that_holds(
+            wanted.quorum, wanted.stated_quorums, contacts, wanted.sites
+        )
         judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
         return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
 

@@ -142,7 +142,7 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     for answer in judgement.answers:
         duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
         line = f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}"
-        lines.append(line.rstrip())
+        lines.append(names.escaped(line.rstrip()))
     return lines
 
 
@@ -180,6 +180,6 @@ def _print_outcome(address: str, program: str, outcome: delivery.Delivery) -> No
         text = f"taken by {program}: now look {where}"
     if outcome.text:
         text += f": {outcome.text}"
-    print(f"{address}: {text}")
+    print(names.escaped(f"{address}: {text}"))
     taken = "yes" if outcome.taken else "no"
     log.info("test-alert", address=address, taken=taken, text=outcome.text or None)

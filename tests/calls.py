@@ -46,6 +46,7 @@ class Conversation:
         assert bool(key) is (self._auth is not None), (
             "a daemon with a key wants it, and no other daemon does"
         )
+        self.greeting = first
 
     def say(self, lines: bytes) -> None:
         self._socket.sendall(self._auth.sign(lines) if self._auth else lines)
@@ -54,6 +55,10 @@ class Conversation:
         """Return the next line, without its end and its MAC; nothing at the end."""
         line = self._file.readline()[:-1]
         return self._auth.verify(line) if self._auth and line else line
+
+    def pass_over(self) -> int:
+        """Read what has come, and forget it; return how many bytes that were, 0 at the end."""
+        return len(self._file.read1(1 << 16))
 
     def close(self) -> None:
         self._file.close()

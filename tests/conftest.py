@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from local_nodes import LocalNode, Place
+from patches import watched
 
 # A machine that is busy with something else is slow, and that is no fault of a test.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -68,3 +70,19 @@ def three(place: Place, port: int) -> list[LocalNode]:
 def show_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Log to stderr, because pytest shows that if a test fails."""
     monkeypatch.setattr("dmonitor.base.log._to_stderr", True)
+
+
+@pytest.fixture(autouse=True)
+def patches_are_read(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that has patched something which nobody has read since then.
+
+    What a fixture patches serves several tests, and need not be read by each of them.
+    """
+    older = set(threading.enumerate())
+    for name in request.fixturenames:
+        if name != "patches_are_read":
+            request.getfixturevalue(name)
+    with watched(older) as watch:
+        yield
+    unread = watch.unread()
+    assert not unread, "what is patched here is used nowhere, so the test shows nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import resource
 import time
 from pathlib import Path
 
@@ -94,6 +95,38 @@ HOSTILE = {
     "no-program": Hostile("echo OK\n", UNKNOWN, "neither a program nor a script"),
     "garbage-program": Hostile(b"\x7fELF" + bytes(100), UNKNOWN),
 }
+# What it starts takes its mark off, and kills the process that would end it, with all that the other
+# plugins are about to say. So it is played alone. Before that, it writes down what it has done.
+KILLS_WARDEN = """#!/usr/bin/python3
+import os, resource, signal, time
+warden = os.getppid()
+if os.fork():
+    time.sleep(60)
+os.setsid()
+locks = 10  # RLIMIT_LOCKS
+marked, hard = resource.getrlimit(locks)
+resource.setrlimit(locks, (hard, hard))
+with open("{proof}.draft", "w") as file:
+    print(warden, marked, resource.getrlimit(locks)[0], file=file)
+os.rename("{proof}.draft", "{proof}")
+if {kills}:
+    os.kill(warden, signal.SIGKILL)
+os.execv("/bin/sh", ["sh", "-c", "sleep {long}; : {mark}"])
+"""
+
+
+def kills_warden(proof: Path, *, kills: bool = True) -> str:
+    """Return the code of that plugin; without `kills`, somebody else does the killing."""
+    return KILLS_WARDEN.format(proof=proof, kills=kills, long=LONG, mark=MARK)
+
+
+def warden_of(proof: Path) -> int:
+    """Return the pid of the warden, as the plugin wrote it down; it had a mark, and took it off."""
+    warden, marked, mark = map(int, proof.read_text().split())
+    assert marked != mark == resource.RLIM_INFINITY, (marked, mark)
+    return warden
+
+
 SPECIAL = {
     "dangling": (UNKNOWN, "is a dangling link"),
     "missing": (UNKNOWN, "no plugin"),

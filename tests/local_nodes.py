@@ -162,6 +162,7 @@ class LocalNode:
             timeout=58,
             cwd="/",
             check=False,
+            start_new_session=True,  # as cron does: a terminal changes what a round does
         )
 
     def popen(self, program: str, *options: str) -> subprocess.Popen[str]:
@@ -173,6 +174,7 @@ class LocalNode:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd="/",
+            start_new_session=True,
         )
 
     def round(self) -> str:

@@ -39,11 +39,10 @@ class House:
     def nodes(self, *names: str) -> None:
         (self.directory / "nodes.txt").write_text("".join(f"{name}\n" for name in names))
 
-    def access(self) -> Access:
+    def access(self, last: dict[str, list[str]] | None = None) -> Access:
+        settings = Settings(listen=("127.0.0.1",))
         self.made.append(
-            Access(
-                self.selector, str(self.directory), Settings(listen=("127.0.0.1",)), "1d1d", "run1"
-            )
+            Access(self.selector, str(self.directory), settings, "1d1d", "run1", last or {})
         )
         return self.made[-1]
 
@@ -79,6 +78,29 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
         for each in made.made:
             each._found.close()
             each._finder.close()
+
+
+def test_a_caller_is_tried_as_the_nodes_at_its_address_only_and_as_few(house: House) -> None:
+    """The work for a hello is bounded, whatever names resolve to."""
+    names = [f"n{number}" for number in range(20)]
+    house.nodes("127.0.0.1", "paris", *names)
+    house.known.update((name, addresses("192.0.2.2")) for name in names)
+    keys = {name: f"{name:x<40}" for name in ("127.0.0.1", "paris", *names)}
+    lines = [f"{name} {key}\n" for name, key in keys.items()]
+    (house.directory / "key").write_text("".join(lines))
+    (house.directory / "key").chmod(0o640)
+    made = house.access()
+    assert made.callers("192.0.2.1") == {keys["paris"].encode(): ["paris"]}
+    assert made.callers("127.0.0.1") == {keys["127.0.0.1"].encode(): ["127.0.0.1"]}
+    assert list(made.callers("192.0.2.2").values()) == [[name] for name in names[:8]]
+    assert made.callers("192.0.2.3") == {} and made.key_fault("192.0.2.3")
+    (house.directory / "key").write_text("".join(lines[1:]))
+    made.refresh_if_due()
+    assert made.callers("127.0.0.1") == {}
+    assert made.key_fault("127.0.0.1").startswith("no line for 127.0.0.1 in ")
+    (house.directory / "key").write_text("k" * 32)
+    made.refresh_if_due()
+    assert list(made.callers("192.0.2.2").values()) == [names[:8]]
 
 
 def test_names_are_looked_up_again_when_somebody_comes_after_five_minutes(house: House) -> None:
@@ -184,3 +206,23 @@ def test_a_stranger_is_told_at_once_where_no_look_is_due_or_too_many_wait(house:
     assert heard[2:] == [True]
     house.settle(made, lambda: len(heard) == access._WAITING_LIMIT + 3)
     assert not any(heard[3:])
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_a_peer_that_is_led_to_this_node_stays_a_peer(
+    is_remembered: bool, house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever forges its name would have it shut out, and nobody would witness that it is gone."""
+    forged = addresses("127.0.0.1")
+    if is_remembered:
+        house.known["paris"] = forged
+        made = house.access({"paris": ["192.0.2.1"], "127.0.0.1": ["127.0.0.1"]})
+    else:
+        made = house.access()
+        house.known["paris"] = forged
+        house.later = 301
+        made.refresh_if_due()
+        house.settle(made, lambda: house.looked == 2)
+    assert made.names == {"127.0.0.1"} and "192.0.2.1" in made.admitted
+    assert [peer.node.name for peer in made.cluster.peers] == ["paris"]
+    assert "diverted-peer peer=paris reason=" in capsys.readouterr().err

@@ -137,7 +137,7 @@ def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
 
 
 def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
+    living(three)
     sees(three[0], "FAIL no route")
     with running(three[1:]):
         log = three[0].round()
@@ -324,7 +324,7 @@ def test_a_peer_is_greeted_at_the_second_try(three: list[LocalNode], place: Plac
 
 
 def test_nobody_could_say_otherwise(three: list[LocalNode], place: Place) -> None:
-    prepare(three)
+    living(three)
     sees(three[0], "FAIL no route")
     log = three[0].round()
     assert (
@@ -483,7 +483,7 @@ def test_a_node_that_cannot_find_its_own_line_is_no_second_site(place: Place, po
         LocalNode(place, address, nodes, port=port) for address in ("127.0.0.31", "127.0.0.32")
     )
     first.mail()
-    prepare([first, second])
+    living([first, second])
     sees(first, "FAIL no route")
     sees(second, "FAIL no route")
     with second.config.joinpath("nodes.txt").open("a") as file:
@@ -499,7 +499,7 @@ def test_peers_are_found_while_the_resolver_is_away(three: list[LocalNode]) -> N
     three[0].round()
     store = Store(str(three[0].state))
     with store:
-        assert store.lookups() == {node.address: [node.address] for node in three}
+        assert store.lookups() == {node.address: (node.address,) for node in three}
 
 
 def test_a_state_that_cannot_be_written_stops_no_mail_and_repeats_none(
@@ -763,7 +763,7 @@ def test_a_quiet_round_writes_only_that_it_was(three: list[LocalNode]) -> None:
 
 
 def test_hostile_plugins_through_the_checker(three: list[LocalNode]) -> None:
-    """One run of each; tests/scenarios/hostile runs each twenty times."""
+    """One run of each; tests/scenarios/hostile_plugins.py runs each twenty times."""
     expected = plant(three[0].config / "plugins")
     for name in expected:
         three[0].test(f"www.example.com/{name}")

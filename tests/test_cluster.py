@@ -137,3 +137,81 @@ def test_of_a_name_with_very_many_addresses_some_count(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: many)
     found, _ = resolve.look_up("crowd.example.com")
     assert len(found) == resolve.ADDRESS_LIMIT
+
+
+class Names:
+    """A resolver whose answers change, and a machine with one address."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mine = "192.0.2.5"
+        self.answers: dict[str, str] = {}
+        monkeypatch.setattr(resolve, "look_up", self._look_up)
+        monkeypatch.setattr(resolve, "is_local", lambda address: str(address) == self.mine)
+        monkeypatch.setattr(socket, "gethostname", lambda: "oslo")
+        self.known: dict[str, tuple[str, ...]] = {}
+
+    def _look_up(self, name: str) -> resolve.Lookup:
+        if name not in self.answers:
+            return resolve.Lookup((), "no such name")
+        return resolve.Lookup((resolve.parse_address(self.answers[name]),), "")
+
+    def round(self, **answers: str) -> cluster.Cluster:
+        """Resolve the names in `answers`, as a round does that remembers the one before."""
+        self.answers = {name: address for name, address in answers.items() if address}
+        found = cluster.resolve_cluster(nodes(*answers), listening(), self.known)
+        self.known = dict(found.addresses)
+        return found
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.mark.parametrize("me", ["oslo", "mon1"])
+def test_a_name_that_is_forged_makes_no_peer_vanish(me: str, resolver: Names) -> None:
+    """It stays a peer at its last address, for as long as the answer is forged."""
+    for _ in range(2):
+        before = resolver.round(**{me: "192.0.2.5", "paris": "192.0.2.1", "rome": "192.0.2.2"})
+        assert before.diverted == () and len(before.peers) == 2
+    for forged in ("192.0.2.5", "127.0.0.1", "192.0.2.5"):
+        found = resolver.round(**{me: "192.0.2.5", "paris": forged, "rome": forged})
+        assert found.diverted == ("paris", "rome")
+        assert found.me == before.me and found.my_names == {me}
+        assert found.peers == before.peers and found.addresses == before.addresses
+    resolver.answers["paris"] = "192.0.2.9"
+    after = resolver.round(**{me: "192.0.2.5", "paris": "192.0.2.9", "rome": "192.0.2.2"})
+    assert after.diverted == () and len(after.peers) == 2
+
+
+def test_a_second_name_of_this_machine_is_no_peer(resolver: Names) -> None:
+    """Neither when it is new, nor when it could not be resolved, nor when the machine moves."""
+    resolver.round(oslo="192.0.2.5", paris="192.0.2.1")
+    for mon in ("192.0.2.5", "", "192.0.2.5"):
+        found = resolver.round(oslo="192.0.2.5", paris="192.0.2.1", mon=mon)
+        assert found.my_names == {"oslo", "mon"} and found.diverted == ()
+    resolver.mine = "192.0.2.6"
+    found = resolver.round(oslo="192.0.2.6", paris="192.0.2.1", mon="192.0.2.6")
+    assert found.my_names == {"oslo", "mon"} and found.diverted == ()
+
+
+def test_a_second_name_that_is_resolved_before_the_network_is_up(resolver: Names) -> None:
+    resolver.mine = ""
+    early = resolver.round(oslo="192.0.2.5", mon="192.0.2.5", paris="192.0.2.1")
+    assert [peer.node.name for peer in early.peers] == ["mon", "paris"]
+    resolver.mine = "192.0.2.5"
+    found = resolver.round(oslo="192.0.2.5", mon="192.0.2.5", paris="192.0.2.1")
+    assert found.my_names == {"oslo", "mon"} and found.diverted == ()
+
+
+def test_a_machine_with_one_line_may_move(resolver: Names) -> None:
+    resolver.round(mon="192.0.2.5", paris="192.0.2.1")
+    resolver.mine = "192.0.2.6"
+    found = resolver.round(mon="192.0.2.6", paris="192.0.2.1")
+    assert found.me.name == "mon" and found.listed and found.diverted == ()
+
+
+def test_what_is_no_address_is_not_remembered(resolver: Names) -> None:
+    resolver.known = {"paris": ("nonsense", "192.0.2.1")}
+    (peer,) = resolver.round(oslo="192.0.2.5", paris="").peers
+    assert list(map(str, peer.addresses)) == ["192.0.2.1"]

@@ -54,6 +54,13 @@ def key(node: LocalNode, *words: str, stdin: str = "") -> tuple[int, str, str]:
     )
 
 
+def keys_of(node: LocalNode, problems: Problems | None = None) -> keyfile.Keys:
+    """Return the keys that the programs of NODE read, without the path that stands in messages."""
+    found = keyfile.load_keys(str(node.config), Problems() if problems is None else problems)
+    assert found is not None
+    return found._replace(path="key")
+
+
 def test_a_key_is_made_and_shown(node: LocalNode) -> None:
     status, said, wrong = key(node)
     assert (status, wrong) == (0, "") and said.startswith("no key: ")
@@ -85,9 +92,8 @@ def test_a_key_is_made_and_shown(node: LocalNode) -> None:
 
 def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     one, two, three = ("1" * 32, "2" * 64, "3" * 40)
-    assert key(node, "set", stdin=one + "\n")[0] == 0 and keyfile.load_keys(
-        str(node.config), Problems()
-    ) == (one.encode(),)
+    assert key(node, "set", stdin=one + "\n")[0] == 0
+    assert keys_of(node) == keyfile.of_all(one.encode())
     assert (
         key(node, "set", stdin=one)[1] == "key already holds this key\n"
         and not (node.config / "key.old").exists()
@@ -95,7 +101,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     assert key(node, "set", stdin=two)[1].endswith(
         "still accepted. When all nodes have the new one, on each:\n  dmonitor key drop\n"
     )
-    assert keyfile.load_keys(str(node.config), Problems()) == (two.encode(), one.encode())
+    assert keys_of(node) == keyfile.of_all(two.encode(), one.encode())
     for status, _, wrong in (key(node, "set", stdin=three), key(node, "new")):
         assert status == os.EX_TEMPFAIL and wrong.startswith(
             "dmonitor: the key was not changed: key.old is still accepted"
@@ -108,7 +114,7 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     )
     for _ in range(2):
         assert key(node, "drop") == (0, "The old key is no longer accepted.\n", "")
-    assert keyfile.load_keys(str(node.config), Problems()) == (two.encode(),)
+    assert keys_of(node) == keyfile.of_all(two.encode())
 
 
 @pytest.mark.parametrize(
@@ -119,9 +125,12 @@ def test_what_is_no_key_changes_nothing(node: LocalNode, text: str) -> None:
     before = "1" * 32
     key(node, "set", stdin=before)
     found = "does not hold a key" if text else "is empty"
-    why = f"no key was set: stdin {found}; a key is one word of 32 or more printable characters"
+    why = (
+        f"no key was set: stdin {found}; a key is one word of 32 or more printable characters,"
+        " or a line NODE KEY for each node"
+    )
     assert key(node, "set", stdin=text) == (65, "", f"dmonitor: {why}\n")
-    assert keyfile.load_keys(str(node.config), Problems()) == (before.encode(),)
+    assert keys_of(node) == keyfile.of_all(before.encode())
 
 
 def test_usage(node: LocalNode) -> None:
@@ -180,7 +189,7 @@ def test_a_running_daemon_keeps_its_key_when_the_file_is_spoilt_and_opens_to_nob
     one = LocalNode(place, "127.0.0.31", ["127.0.0.31", "127.0.0.32"], port=port)
     one.plugin("ok", "echo OK")
     one.test(str(OK))
-    good = (b"k" * 32,)
+    good = keyfile.of_all(b"k" * 32)
     one.key("k" * 32)
     with running([one]):
         assert answer(one, good) == ""
@@ -221,13 +230,11 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
     problems = Problems()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", late)
-        assert keyfile.load_keys(str(node.config), problems) == (b"o" * 32,) and problems == []
-    assert (
-        keyfile.load_keys(str(node.config), problems) == (b"n" * 32, b"o" * 32) and problems == []
-    )
+        assert keys_of(node, problems) == keyfile.of_all(b"o" * 32) and problems == []
+    assert keys_of(node, problems) == keyfile.of_all(b"n" * 32, b"o" * 32) and problems == []
 
 
-def answer(called: LocalNode, keys: keyfile.Keys, listen: str = "127.0.0.32") -> str:
+def answer(called: LocalNode, keys: keyfile.Keys | None, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     with selectors.DefaultSelector() as selector:
         peer = Peer(Node(called.address, called.address), (resolve.parse_address(called.address),))
@@ -301,9 +308,9 @@ def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[Loca
             f"{asked[0]} questions while the key was changed three times on three nodes, {len(lost)} without an answer"
         )
         assert asked[0] > 500 and lost == []
-        assert answer(three[0], (b"1" * 64,)).startswith("it closed the connection; is its key"), (
-            "it is forgotten"
-        )
+        assert answer(three[0], keyfile.of_all(b"1" * 64)).startswith(
+            "it closed the connection; is its key"
+        ), "it is forgotten"
 
 
 def some(asked: list[int]) -> None:

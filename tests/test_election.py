@@ -140,8 +140,8 @@ def test_a_peer_that_does_not_hear_of_the_end_does_not_speak_of_it() -> None:
     deaf = peer("a")  # lists it as open
     assert speaker(node("b"), deaf, incident=over) == "b"
     assert "a does not list that it is over" in reason(node("b"), deaf, incident=over)
-    knows = deaf._replace(closed_ids=frozenset("i"))
-    assert speaker(node("b"), knows, incident=over) == "a"
+    knows = peer("a", refused=1)._replace(closed_ids=frozenset("i"))
+    assert speaker(node("b", refused=1), knows, incident=over) == "a"
     assert speaker(node("b"), deaf, incident=over._replace(held=NOW - 10.0)) == "a", "not at once"
 
 
@@ -226,9 +226,16 @@ def test_who_does_not_list_it_after_a_while_does_not_count(
     """A first node that answers but hears nobody would never mail."""
     me = node("b", interval=9)
     assert speaker(me, peer("a", ids="", interval=interval), incident=held(seconds)) == who
-    assert speaker(me, peer("a", ids="xi", interval=interval), incident=held(seconds)) == "a", (
-        "who lists one of its ids counts"
+    listing = peer("a", ids="xi", interval=interval, refused=1)
+    assert speaker(me._replace(refused=1), listing, incident=held(seconds)) == "a", (
+        "who lists one of its ids, and was refused, counts"
     )
+    assert (
+        speaker(
+            me, listing._replace(status=listing.status._replace(refused=0)), incident=held(seconds)
+        )
+        == who
+    ), "who lists it, was refused nothing, and tells nothing"
     if who == "b":
         said = reason(me, peer("a", ids="", interval=interval), incident=held(seconds))
         assert said == "b speaks: first of 1 living; a does not list it"
@@ -273,7 +280,8 @@ def test_all_peers_come_before_who_nobody_greeted() -> None:
 
 def test_young_is_measured_by_the_slowest_that_answers() -> None:
     deaf = (peer("b", hears_me=False), peer("c", hears_me=False, interval=5))
-    assert speaker(node("a"), *deaf, incident=held(200.0)) == "b"
+    assert speaker(node("a"), *deaf, incident=held(110.0)) == "b"
+    assert speaker(node("a"), *deaf, incident=held(200.0)) == "c", "b has had time to tell it"
     assert speaker(node("a"), *deaf, incident=held(360.0)) == "a"
 
 
@@ -334,3 +342,22 @@ def test_a_node_does_not_speak_of_itself() -> None:
         )
         == "a"
     ), "every node has the tests that the others are"
+
+
+def test_refused_nodes_that_a_peer_only_tells_of_add_no_time() -> None:
+    """A first node that mails nothing could make up any number of them."""
+    lister = peer("a", ids="i")
+    made_up = [peer(f"x{n}", greeted=False, refused=1) for n in range(50)]
+    assert speaker(node("b"), lister, *made_up, incident=held(119.0)) == "a"
+    assert speaker(node("b"), lister, *made_up, incident=held(121.0)) == "b"
+    refused = peer("c", refused=1)
+    assert speaker(node("b"), lister, refused, incident=held(121.0)) == "a"
+    assert speaker(node("b"), lister, refused, incident=held(181.0)) == "b"
+
+
+def test_who_was_refused_once_is_not_waited_for_for_ever() -> None:
+    """While all were refused, a first node that never mails could say that it was, too."""
+    lister = peer("a", ids="i", refused=1)
+    me = node("b", refused=1)
+    assert speaker(me, lister, incident=held(239.0)) == "a"
+    assert speaker(me, lister, incident=held(241.0)) == "b"

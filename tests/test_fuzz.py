@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import platform
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -20,9 +24,8 @@ sys.path.insert(0, str(FUZZ))
 import targets  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
-from dmonitor.core.model import Answer, Test, Vote  # noqa: E402
-from dmonitor.execution.runner import Done  # noqa: E402
-from dmonitor.net import peers  # noqa: E402
+from dmonitor.config import keyfile  # noqa: E402
+from dmonitor.net import auth  # noqa: E402
 
 CORPUS = {
     name: [path.read_bytes() for path in sorted((FUZZ / "corpus" / name).iterdir())]
@@ -69,26 +72,92 @@ def test_pieces_of_the_corpus_in_another_order(data: st.DataObject) -> None:
     TARGETS[name](one[:cut] + other[again:])
 
 
-def test_the_targets_let_a_signed_line_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else nothing after the hello would be fuzzed; that needs nonces which are known beforehand."""
-    ran: list[Test] = []
-    answered: list[Answer] = []
-    run, keep = targets._Facts.run, peers.Asker._answered
+PARIS = b"!dmonitor 1 name=paris id=0123456789ab\n"
+STANDING = b'standing {"name":"paris","node_id":"0123456789ab","at":0}\n'
+INCIDENT = b'incident {"ids":["abcdefgh"],"test":{"host":"www.example.com","name":"ssh"},"began":60,"seen":0}\n'
+ANSWER = b"answer www.example.com/ssh OK\n"
+# Right inputs, and all that each of them reaches.
+RIGHT: list[tuple[str, bytes, set[str]]] = [
+    ("daemon", b"!test www.example.com/ssh\nquit", {"ran"}),
+    ("daemon", b"!test www.example.com/www\nwake\ngreet", {"not configured", "woken", "statement"}),
+    ("daemon", b"!tests\nincident known000", {"tests", "incident"}),
+    ("caller", PARIS + ANSWER, {"answer"}),
+    ("caller", PARIS + STANDING + b"end\nend\n" + ANSWER, {"answer", "statement"}),
+    (
+        "caller",
+        PARIS + STANDING + INCIDENT + b"end\nend\nend\nhas www.example.com/ssh\nend\n",
+        {"statement", "incidents", "tests"},
+    ),
+    ("statement", STANDING, {"heard"}),
+    ("statement", STANDING + INCIDENT, {"heard", "opened", "stored", "stated"}),
+    ("told", b"\0\0FAIL no route\n\nrefused", {"FAIL", "answered", "alert", "recovery"}),
+]
 
-    def recorded(facts: targets._Facts, test: Test, done: Done, /) -> None:
-        ran.append(test)
-        run(facts, test, done)
 
-    def kept(asker: peers.Asker, test: Test, answer: Answer) -> None:
-        answered.append(answer)
-        keep(asker, test, answer)
+@pytest.mark.parametrize(("name", "data", "reached"), RIGHT)
+def test_a_right_input_reaches_what_its_target_is_for(
+    name: str, data: bytes, reached: set[str]
+) -> None:
+    assert TARGETS[name](data) == reached
 
-    monkeypatch.setattr(targets._Facts, "run", recorded)
-    monkeypatch.setattr(peers.Asker, "_answered", kept)
-    targets.daemon(b"!test www.example.com/ssh\nquit")
-    assert ran == [targets.SSH], "by the daemon that has a key"
-    targets.caller(b"!dmonitor 1 name=paris id=0123456789ab\nanswer www.example.com/ssh OK\n")
-    assert [answer.vote for answer in answered] == [Vote.ABSTAIN, Vote.PASSING], "with a key"
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_reaches_what_its_target_is_for(name: str) -> None:
+    """Otherwise a fuzzer would have to find by chance how to say anything that matters."""
+    reached: set[str] = set()
+
+    def play() -> None:
+        for data in CORPUS[name]:
+            reached.update(TARGETS[name](data))
+
+    called = called_by(play)
+    assert reached == targets.REACHED[name]
+    missing = [each.__qualname__ for each in targets.CALLED[name] if each.__code__ not in called]
+    assert not missing
+
+
+def called_by(play: Callable[[], None]) -> set[object]:
+    """Return the code of each function that `play` calls, also in a thread that it starts."""
+    called: set[object] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.add(frame.f_code)
+
+    before = sys.getprofile()
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        play()
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+    return called
+
+
+def test_whoever_has_another_key_reaches_nothing() -> None:
+    """What the two targets return is reached beyond authentication, and nowhere else."""
+    for name, play in (("daemon", targets.serve), ("caller", targets.call)):
+        for data in CORPUS[name]:
+            if data.startswith(targets.SEALED):
+                assert not play(data, keyfile.of_all(targets.KEY), key=targets.OTHER_KEY)
+
+
+@pytest.mark.parametrize("name", ["daemon", "caller"])
+def test_a_target_whose_seals_are_worth_nothing_is_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check itself is checked: nothing is reached if the other side can verify no line."""
+    monkeypatch.setattr(auth, "_SIGNED", rb"(.*) mic=([0-9a-f]{64})")
+    reached: set[str] = set()
+    for data in CORPUS[name]:
+        with contextlib.suppress(auth.Forged):
+            reached.update(TARGETS[name](data))
+    assert not reached
+
+
+def test_the_corpora_are_small() -> None:
+    assert sum(len(data) for corpus in CORPUS.values() for data in corpus) < 500_000, "bytes"
 
 
 HAS_FUZZER = importlib.util.find_spec("atheris") is not None
@@ -117,4 +186,7 @@ def test_a_short_run_of_the_fuzzer(name: str, tmp_path: Path) -> None:
         for line in ran.stderr.splitlines()
         if line.startswith("stat::number_of_executed_units:")
     ]
-    assert executed and int(executed[0].split()[1]) > 200, ran.stderr[-1000:]
+    assert executed and int(executed[0].split()[1]) > 50, ran.stderr[-1000:]
+    reached = [line for line in ran.stderr.splitlines() if line.startswith("reached: ")]
+    missing = [word for word in targets.REACHED[name] if f"{word} " not in reached[-1]]
+    assert not missing, f"while the fuzzer ran, and for as long as it will: {reached[-1]}"

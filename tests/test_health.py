@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from dmonitor import observer
 from dmonitor.core import health
 from dmonitor.core.model import (
+    BUSY,
     Answer,
     Contact,
     Judgement,
@@ -23,6 +24,7 @@ from dmonitor.core.model import (
     Test,
     TestState,
     Trouble,
+    Unanswered,
     Verdict,
     node_test,
 )
@@ -189,6 +191,12 @@ def test_nothing_is_configured_yet() -> None:
             {},
             "cloned-id",
             "paris, rome have one node id",
+        ),
+        (
+            GOOD,
+            {"diverted": ["paris"]},
+            "diverted-peer",
+            "resolve to this node now, and did not before: paris; their last addresses",
         ),
         (
             GOOD,
@@ -489,9 +497,80 @@ def test_settings_that_differ() -> None:
         "settings-differ": "this node has quorum = 2, confirm = 1; paris has quorum = 3:"
         " while they differ, the larger number holds"
     }
+    (text,) = found(strict, contact(ROME, quorum=2, confirm=1), status=ours).values()
+    assert text.endswith("while they differ, the second largest number of all nodes holds")
     assert found(contact(PARIS, quorum=2, confirm=1), status=ours) == {}
 
 
 def test_recoveries_that_nobody_can_confirm() -> None:
     texts = found(*GOOD, unconfirmed_recoveries=[WEB])
     assert list(texts) == ["unconfirmed-recovery"] and "www/web" in texts["unconfirmed-recovery"]
+
+
+# A peer that was greeted, and says nothing about a test.
+
+FAILS = answered(OSLO, Outcome.FAIL)
+
+
+def fails_here(*answers: Answer, verdict: Verdict = Verdict.UNCONFIRMED) -> Judgement:
+    return Judgement(verdict, 2, (FAILS, *answers))
+
+
+CUT = Answer(PARIS, "id-paris", reason="the connection was closed")
+BUSY_NOW = Answer(PARIS, "id-paris", reason=BUSY)
+
+
+def three_rounds(*judgements: Judgement, contacts: Sequence[Contact] = GOOD) -> dict[str, str]:
+    """Return the troubles after a round with each of `judgements` about WEB."""
+    remembered: tuple[Unanswered, ...] = ()
+    for judgement in judgements:
+        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+    return found(*contacts, judgements={WEB: judgements[-1]}, unanswered=remembered)
+
+
+def test_a_peer_that_greets_and_never_answers_about_what_fails_is_named() -> None:
+    cut = fails_here(CUT)
+    assert three_rounds(cut, cut) == {}
+    texts = [three_rounds(*[cut] * rounds) for rounds in (3, 4, 9)]
+    assert texts[0] == texts[1] == texts[2], "a text that changes is logged again"
+    assert list(texts[0]) == ["no-answer"] and "www/web (paris)" in texts[0]["no-answer"]
+    local = fails_here(CUT, answered(ROME, Outcome.OK), verdict=Verdict.LOCAL)
+    assert "www/web (paris)" in three_rounds(*[local] * 3)["no-answer"], "one vote is missing"
+    both = fails_here(CUT, CUT._replace(node=ROME, node_id="id-rome"))
+    assert "www/web (paris, rome)" in three_rounds(*[both] * 3)["no-answer"]
+    assert "www/web (paris)" in three_rounds(both, both, cut)["no-answer"]
+
+
+@pytest.mark.parametrize(
+    ("judgements", "contacts", "why"),
+    [
+        ([fails_here(CUT)] * 3, (silent(PARIS), GOOD[1]), "it was not greeted"),
+        ([fails_here(CUT)] * 3, (contact(PARIS, tests=frozenset()),), "it lacks the test"),
+        ([fails_here(CUT)] * 3, (), "it is not in nodes.txt any more"),
+        ([fails_here(CUT, verdict=Verdict.DOWN)] * 3, GOOD, "others have confirmed it"),
+        ([fails_here(BUSY_NOW)], GOOD, "it was busy once"),
+        (
+            [fails_here(CUT), fails_here(answered(PARIS, Outcome.FAIL)), fails_here(CUT)] * 2,
+            GOOD,
+            "it answered in between",
+        ),
+        (
+            [fails_here(CUT), fails_here(CUT), fails_here(CUT._replace(node=ROME))],
+            GOOD,
+            "another one is restarted in each round",
+        ),
+        ([Judgement(Verdict.UP, 2, (answered(OSLO, Outcome.OK), CUT))] * 3, GOOD, "it passes"),
+        ([fails_here(answered(PARIS, Outcome.UNKNOWN))] * 3, GOOD, "UNKNOWN is an answer"),
+    ],
+)
+def test_no_answer_is_no_trouble(
+    judgements: Sequence[Judgement], contacts: Sequence[Contact], why: str
+) -> None:
+    assert "no-answer" not in three_rounds(*judgements, contacts=contacts), why
+
+
+def test_what_is_remembered_of_answers_that_did_not_come_is_bounded() -> None:
+    many = {Test(f"h{number}", "x"): fails_here(CUT) for number in range(300)}
+    first = health.unanswered((), {WEB: fails_here(CUT)}, GOOD)
+    then = health.unanswered(first, {**many, WEB: fails_here(CUT)}, GOOD)
+    assert len(then) == health.UNANSWERED_KEPT and then[0] == Unanswered(WEB, ("paris",), 2)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import incident, verdict
-from dmonitor.core.ledger import IDS_LIMIT, INCIDENTS_PER_TEST, Ledger
+from dmonitor.core import hearsay, incident, verdict
+from dmonitor.core.hearsay import IDS_LIMIT
+from dmonitor.core.ledger import AGAIN_LIMIT, Ledger
 from dmonitor.core.model import (
     Answer,
     Confirming,
@@ -382,7 +383,7 @@ def test_an_incident_has_no_endless_ids() -> None:
         ids = tuple(sorted(["a", *(f"{number}-{each}" for each in range(60))]))
         ledger.meet(known(*ids), 200.0)
     united = ledger.open_for(TEST)
-    assert united and "a" in united.ids and 200 < len(united.ids) <= IDS_LIMIT
+    assert united and "a" in united.ids and len(united.ids) == IDS_LIMIT
 
 
 def test_find_and_put() -> None:
@@ -621,21 +622,155 @@ def test_it_does_not_begin_again_at_once() -> None:
     )
 
 
-def test_a_peer_that_makes_up_incidents_fills_nothing() -> None:
+def made_up(number: int, **facts: Any) -> Incident:
+    """Return an incident that a liar states: it is over, and is as large as `cut` lets it be."""
+    ids = tuple(f"{number:024x}{each:08x}" for each in range(IDS_LIMIT))
+    return known(*ids, **{"closed": 400.0, "void": True, **facts})
+
+
+def bytes_of(ledger: Ledger, peer: str) -> int:
+    return sum(hearsay.size(incident) for incident in ledger if incident.heard_from == peer)
+
+
+def test_a_peer_that_makes_up_incidents_fills_its_own_quota_and_nobody_elses() -> None:
     ledger = Ledger([], lambda _: [])
-    for number in range(500):
-        ledger.meet(Incident((f"made-up{number:08}",), TEST, 100.0, closed=200.0, void=True), 500.0)
-        ledger.meet(
-            Incident((f"another{number:08}",), OTHER, 100.0, closed=200.0, void=True), 500.0
-        )
-    assert (
-        sum(each.test == TEST for each in ledger) == INCIDENTS_PER_TEST
-        and len(list(ledger)) == 2 * INCIDENTS_PER_TEST
+    for number in range(2000):
+        ledger.meet(made_up(number, test=(TEST, OTHER)[number % 2]), 500.0, "liar")
+    assert 0.9 * hearsay.LESS_URGENT_BYTES < bytes_of(ledger, "liar") <= hearsay.LESS_URGENT_BYTES
+    for number in range(2000):
+        ledger.meet(made_up(5000 + number, closed=400.0, void=False), 500.0, "liar")
+    assert 0.9 * hearsay.PEER_BYTES < bytes_of(ledger, "liar") <= hearsay.PEER_BYTES, (
+        "what is owed has more room"
     )
+    ledger.meet(known("honest", closed=400.0), 500.0, "oslo")
+    (heard,) = ledger.find(["honest"])
+    assert heard.heard_from == "oslo", "another peer is heard as ever"
     mine = Incident(("mine",), TEST, 400.0)
     ledger.put(mine)
-    ledger.meet(Incident(("mine", "theirs"), TEST, 390.0, alert="oslo"), 500.0)
-    (known,) = ledger.find(["theirs"])
-    assert known.ids == ("mine", "theirs") and known.alert == "oslo", (
-        "what is known here is met all the same"
+    ledger.meet(Incident(("mine", "theirs"), TEST, 390.0, alert="oslo"), 500.0, "liar")
+    (united,) = ledger.find(["theirs"])
+    assert united.ids == ("mine", "theirs") and united.alert == "oslo" and not united.heard_from
+
+
+def test_what_others_say_of_a_peer_does_not_fill_its_quota() -> None:
+    ledger = Ledger([], lambda _: [])
+    for number in range(2000):
+        heard = made_up(number, void=False, heard_from="honest")
+        ledger.meet(heard, 500.0, "liar")
+    assert bytes_of(ledger, "honest") > 0.9 * hearsay.LESS_URGENT_BYTES
+    assert bytes_of(ledger, "honest") <= hearsay.LESS_URGENT_BYTES
+    ledger.meet(known("true", closed=400.0), 500.0, "honest")
+    assert ledger.find(["true"])
+
+
+def test_the_quota_counts_what_is_in_the_state() -> None:
+    before = [made_up(number, heard_from="liar", held=450.0) for number in range(2000)]
+    ledger = Ledger(before, lambda _: [])
+    ledger.meet(made_up(5000), 500.0, "liar")
+    assert not ledger.find(made_up(5000).ids)
+
+
+def test_whose_hearsay_an_incident_is() -> None:
+    """Two that have seen it, or this node itself, make it a fact; who repeats hearsay does not."""
+    ledger = met([])
+    ledger.meet(known("a"), 500.0, "oslo")
+    assert ledger.find(["a"])[0].heard_from == "oslo"
+    ledger.changed.clear()
+    ledger.meet(known("a"), 500.0, "oslo")
+    ledger.meet(known("a", heard_from="oslo"), 500.0, "rome")
+    assert ledger.find(["a"])[0].heard_from == "oslo" and not ledger.changed
+    ledger.meet(known("a"), 500.0, "rome")
+    assert ledger.find(["a"])[0].heard_from == "" and ledger.changed
+    relayed = met([])
+    relayed.meet(known("c", heard_from="liar"), 500.0, "oslo")
+    relayed.meet(known("c"), 500.0, "liar")
+    assert relayed.find(["c"])[0].heard_from == "liar", "oslo has it from the liar"
+    liar = met([])
+    liar.meet(known("d", heard_from="oslo"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("oslo", "liar")
+    liar.meet(known("d"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("liar", ""), "it is one witness, not two"
+    liar.meet(known("d", heard_from="oslo"), 500.0, "liar")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("liar", "")
+    liar.meet(known("d"), 500.0, "oslo")
+    assert hearsay.source_of(liar.find(["d"])[0]) == ("", "")
+    alone = known("b", heard_from="oslo")
+    passing = look(alone, OK, OK, OK, now=600.0)
+    assert passing.closed and passing.heard_from == "oslo"
+    assert look(alone, FAIL, FAIL, OK, now=600.0).heard_from == ""
+
+
+def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
+    nodes = [Node("a", "a"), Node("b", "east")]
+    answers = (Answer(nodes[0]), Answer(nodes[1]))
+    opening = Judgement(Verdict.DOWN, 2, answers)
+    stated = known(
+        *(f"{number:08}" for number in range(60)),
+        opening=opening,
+        closing=opening,
+        removed=True,
+        failed=(("a", 1.0), ("b", 1.0), ("east", 1.0)),
+        minute=111,
     )
+    taken = hearsay.cut(stated, nodes, {"b"}, 100)
+    assert len(taken.ids) == IDS_LIMIT and taken.failed == (("a", 1.0), ("east", 1.0))
+    assert taken.opening == opening and not taken.closing and not taken.removed
+    assert (taken.held, taken.minute) == (0.0, 0)
+    sources = {}
+    for name in ("a", "b", "nobody"):
+        said = stated._replace(heard_from=name)
+        sources[name] = hearsay.cut(said, nodes, {"b"}, 100).heard_from
+    assert sources == {"a": "", "b": "b", "nobody": ""}, "we are a"
+    assert hearsay.cut(stated, nodes, {"b"}, 101).minute == 111
+    for improper in (
+        opening._replace(quorum=0),
+        opening._replace(quorum=3),
+        opening._replace(answers=answers * 2),
+    ):
+        assert hearsay.cut(stated._replace(opening=improper), nodes, {"b"}, 100).opening is None
+
+
+def test_hearsay_that_is_over_is_forgotten() -> None:
+    over = made_up(1, heard_from="liar", held=400.0)
+    owing = known("b", heard_from="liar", closed=400.0)
+    told = over._replace(ids=("c",), recovery="me")
+    going_on = known("d", heard_from="liar")
+    heard = [over, owing, told, going_on]
+    late = 400.0 + hearsay.OVER_SECONDS
+    assert hearsay.to_forget(heard, "me", 1, late) == []
+    assert hearsay.to_forget(heard, "me", 1, late + 1.0) == [over]
+    assert hearsay.to_forget(heard, "me", 60, late + 1.0) == [], "a slow node may need it"
+    assert not met([], over._replace(heard_from=""), now=late + 1.0).changed, "it is no news then"
+    many = [made_up(n, heard_from="liar", recovery="me", held=400.0 + n) for n in range(1000)]
+    forgotten = hearsay.to_forget([going_on, *many], "me", 1, late)
+    assert forgotten and max(each.held for each in forgotten) < 1399.0
+    kept = [each for each in (going_on, *many) if each not in forgotten]
+    assert going_on in kept and sum(map(hearsay.size, kept)) <= hearsay.PEER_BYTES
+
+
+def test_what_one_peer_alone_states_makes_no_flapping() -> None:
+    changes = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0)
+    assert flap(changes, 701.0)
+    assert flap([each._replace(heard_from="liar") for each in changes], 701.0) is None
+
+
+def test_a_peer_cannot_give_an_incident_the_name_of_an_earlier_one() -> None:
+    """Its mail would have that one's Message-ID, and a mailbox would drop it."""
+    earlier = known("a", closed=300.0, alert="me", recovery="me", minute=7)
+    ours = known("b", began=400.0, minute=9)
+    ledger = met([earlier, ours], known("b", "c", minute=7))
+    united = ledger.open_for(TEST)
+    assert united and united.ids == ("b", "c") and united.minute == 9
+    united = met([earlier, ours], known("b", "c", minute=8)).open_for(TEST)
+    assert united and united.minute == 8
+
+
+def test_a_recovery_is_told_again_a_few_times_at_most() -> None:
+    """A broken node could say for ever that it has told the alert after it."""
+    ledger = met([known("a", closed=300.0, alert="me", recovery="me", told_at=310.0)])
+    for number in range(20):
+        ledger.meet(known("a", closed=300.0, alert="liar", told_at=400.0 + number), 500.0)
+        (ours,) = ledger.find(["a"])
+        if not ours.recovery:
+            ledger.put(ours._replace(recovery="me", told_at=400.5 + number))
+    assert ours.recovery == "me" and ours.again == AGAIN_LIMIT

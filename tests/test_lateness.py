@@ -14,7 +14,7 @@ from dmonitor.core.telling import LETTER_INTERVAL, Telling
 TEST = Test("www.example.com", "http")
 NOW = 100_000.0
 SILENCE = Silence("www.example.com", "", None)
-FLAPPING = Incident(("f",), TEST, NOW - 900, flapping=7, alert="me", seen=NOW - 900)
+FLAPPING = Incident(("ffffffff",), TEST, NOW - 900, flapping=7, alert="me", seen=NOW - 900)
 
 
 class Clock:
@@ -86,7 +86,7 @@ class Teller:
             elif isinstance(effect, effects.Save):
                 self.incidents |= {incident.id: incident for incident in effect.incidents}
         finished = codec.write(effects.NodeMemory, situation.finish())
-        self.memory = codec.read(effects.NodeMemory, finished, trusted=True)
+        self.memory = codec.read(effects.NodeMemory, finished, limit=codec.TIME_LIMIT)
         return told
 
 
@@ -97,7 +97,7 @@ def incident(*ids: str, **facts: Any) -> Incident:
 
 
 def test_an_alert_that_is_refused_waits_since_it_was_owed() -> None:
-    teller = Teller(incident("i"))
+    teller = Teller(incident("iiiiiiii"))
     for round_number in range(3):
         (alert,) = teller.tell(NOW + 5 + 60 * round_number)
         assert (alert.kind, alert.since) == (Kind.ALERT, NOW)
@@ -105,18 +105,18 @@ def test_an_alert_that_is_refused_waits_since_it_was_owed() -> None:
 
 
 def test_an_alert_waits_since_the_first_round_after_the_silence() -> None:
-    teller = Teller(incident("i"))
+    teller = Teller(incident("iiiiiiii"))
     for at in (NOW + 5, NOW + 3600):
         assert teller.tell(at, silenced=True) == []
-        assert teller.memory.quiet == (Quiet("i"),)
+        assert teller.memory.quiet == (Quiet("iiiiiiii"),)
     ended = NOW + 3665
     (alert,) = teller.tell(ended)
     assert alert.since == ended, "it is not late"
     (alert,) = teller.tell(ended + 300)
     assert alert.since == ended, "the mail system refused it, so now it is late"
-    assert teller.memory.quiet == (Quiet("i", ended),)
+    assert teller.memory.quiet == (Quiet("iiiiiiii", ended),)
     # Its incident is united with a peer's.
-    teller.incidents = {"a": incident("a", "i")}
+    teller.incidents = {"aaaaaaaa": incident("aaaaaaaa", "iiiiiiii")}
     (alert,) = teller.tell(ended + 360, taken=True)
     assert alert.since == ended
     teller.tell(ended + 420)
@@ -124,19 +124,19 @@ def test_an_alert_waits_since_the_first_round_after_the_silence() -> None:
 
 
 def test_an_alert_waits_since_the_end_of_the_flapping() -> None:
-    teller = Teller(incident("i"), FLAPPING)
-    assert teller.tell(NOW + 5) == [] and teller.memory.quiet == (Quiet("i"),)
+    teller = Teller(incident("iiiiiiii"), FLAPPING)
+    assert teller.tell(NOW + 5) == [] and teller.memory.quiet == (Quiet("iiiiiiii"),)
     closed = FLAPPING._replace(closed=NOW + 185, held=NOW + 185)
-    teller.incidents["f"] = closed
+    teller.incidents["ffffffff"] = closed
     told = teller.tell(NOW + 185)
     assert {(each.kind, each.incident.id, each.since) for each in told} == {
-        (Kind.ALERT, "i", NOW + 185),
-        (Kind.RECOVERY, "f", NOW + 185),
+        (Kind.ALERT, "iiiiiiii", NOW + 185),
+        (Kind.RECOVERY, "ffffffff", NOW + 185),
     }, "both are in one mail, and neither is late"
 
 
 def test_a_recovery_that_waits_for_its_own_letter_is_not_late() -> None:
-    over = incident("i", alert="me", told_at=NOW, closed=NOW + 5, held=NOW + 5)
+    over = incident("iiiiiiii", alert="me", told_at=NOW, closed=NOW + 5, held=NOW + 5)
     teller = Teller(over)
     assert teller.tell(NOW + LETTER_INTERVAL - 1) == []
     (recovery,) = teller.tell(NOW + 300)
@@ -144,17 +144,17 @@ def test_a_recovery_that_waits_for_its_own_letter_is_not_late() -> None:
 
 
 def test_a_mail_is_given_the_open_incidents_of_its_tests() -> None:
-    over = incident("i", alert="me", recovery="me", closed=NOW + 5)
-    again = incident("j", began=NOW + 60, alert="me")
+    over = incident("iiiiiiii", alert="me", recovery="me", closed=NOW + 5)
+    again = incident("jjjjjjjj", began=NOW + 60, alert="me")
     late = Notification(Kind.RECOVERY, over, "root", NOW + 5, 3)
     teller = Teller(over, again)
     (told,) = teller.tell(NOW + 200, outbox=(late,))
-    assert told.incident.id == "i" and teller.latest == (again,)
+    assert told.incident.id == "iiiiiiii" and teller.latest == (again,)
     teller = Teller(over, again)
     assert teller.tell(NOW + 200, outbox=(late,), silenced=True) == []
     # The newer incident may be the flapping.
-    ended = FLAPPING._replace(ids=("e",), closed=NOW + 5, recovery="me")
+    ended = FLAPPING._replace(ids=("eeeeeeee",), closed=NOW + 5, recovery="me")
     late = Notification(Kind.RECOVERY, ended, "root", NOW + 5, 3)
     teller = Teller(ended, FLAPPING)
     (told,) = teller.tell(NOW + 200, outbox=(late,))
-    assert told.incident.id == "e" and teller.latest == (FLAPPING,)
+    assert told.incident.id == "eeeeeeee" and teller.latest == (FLAPPING,)

@@ -374,9 +374,39 @@ def test_a_daemon_goes_by_what_its_checker_has_found_lately(
 ) -> None:
     with state.Store(str(tmp_path)) as store:
         now = store.clock.now()
-        held = Incident(("a",), WEB, now - 60.0, flapping=flapping)
-        over = Incident(("b",), SSH, now - 60.0, closed=now - 30.0)
+        held = Incident(("aaaaaaaa",), WEB, now - 60.0, flapping=flapping)
+        over = Incident(("bbbbbbbb",), SSH, now - 60.0, closed=now - 30.0)
         store.save(Save(NodeMemory(finished=now - age, slow=(SSH,)), incidents=(held, over)))
         view = facts._checker_view(store)
         assert view.open == (frozenset([WEB]) if known else frozenset())
         assert view.slow == frozenset([SSH]), "that holds however long ago it was"
+
+
+def test_a_question_reads_the_state_only_if_it_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read within the loop of the daemon, where others wait, and it may be large."""
+    reads: list[int] = []
+    view = facts._checker_view
+
+    def counted(store: state.Store) -> facts._CheckerView:
+        reads.append(1)
+        return view(store)
+
+    monkeypatch.setattr(facts, "_checker_view", counted)
+    nothing: Any = None
+    runner: Any = FakeRunner()
+    node = facts.NodeFacts(nothing, runner, "", str(tmp_path), None, nothing, nothing)
+    with state.Store(str(tmp_path)) as store:
+        now = store.clock.now()
+        store.save(Save(NodeMemory(finished=now)))
+        assert node._is_looked_at_again(WEB)
+        before = len(reads)
+        for _ in range(3):
+            assert node._is_looked_at_again(WEB) and node._is_looked_at_beside(WEB)
+        assert len(reads) == before
+        store.save(Save(incidents=(Incident(("aaaaaaaa",), WEB, now),)))
+        assert not node._is_looked_at_again(WEB) and len(reads) > before
+        before = len(reads)
+        monkeypatch.setattr(facts, "_VIEW_SECONDS", -1.0)
+        assert not node._is_looked_at_again(WEB) and len(reads) > before

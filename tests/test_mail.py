@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email
 import email.policy
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from dmonitor import driver
 from dmonitor.base import names
+from dmonitor.config.keyfile import Keys, of_all
 from dmonitor.core import effects, mail
 from dmonitor.core.model import (
     Answer,
@@ -45,7 +47,9 @@ def sees(
 ) -> Answer:
     node = Node(name, site or name)
     return (
-        Answer(node, "x", Result(outcome, text, duration)) if outcome else Answer(node, reason=text)
+        Answer(node, "x" * 24, Result(outcome, text, duration))
+        if outcome
+        else Answer(node, reason=text)
     )
 
 
@@ -81,7 +85,8 @@ def incident(
     ids: tuple[str, ...] = (),
     **facts: Any,
 ) -> Incident:
-    ids = ids or (f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}",)
+    word = f"id-{host}-{name}-{began - BEGAN:.0f}-{facts.get('flapping', 0)}"
+    ids = ids or (hashlib.sha256(word.encode()).hexdigest()[:16],)
     facts.setdefault("minute", max(1, min(int(began // 60), 10**8)))
     return Incident(
         ids,
@@ -567,6 +572,22 @@ def test_a_late_recovery_does_not_say_up_while_the_test_is_down_again() -> None:
     assert roots == {composed(owed(Kind.ALERT, one))["References"] for one in (OVER, AGAIN)}
 
 
+def test_up_is_no_double_of_still_down() -> None:
+    """Two nodes that did not hear each other have opened it, and have given it one name."""
+    over = OVER._replace(ids=("theirs",), minute=29_000_000)
+    ours = OVER._replace(ids=("ours",), minute=over.minute, closed=None)
+    still_down = composed(owed(Kind.RECOVERY, over), latest=[ours])
+    assert still_down["Subject"].startswith("STILL DOWN")
+    up = composed(owed(Kind.RECOVERY, ours._replace(closed=BEGAN + 9000)))
+    assert up["Subject"].startswith("UP")
+    assert still_down["Message-ID"] != up["Message-ID"]
+    assert composed(owed(Kind.RECOVERY, over))["Message-ID"] == up["Message-ID"], "both say UP"
+    double = composed(owed(Kind.RECOVERY, over), latest=[ours], node="paris")
+    assert double["Message-ID"] == still_down["Message-ID"]
+    alert = owed(Kind.ALERT, ours)
+    assert composed(alert, latest=[ours])["Message-ID"] == composed(alert)["Message-ID"]
+
+
 def test_the_alert_of_the_newer_incident_in_the_same_mail_makes_it_down() -> None:
     told = [owed(Kind.RECOVERY, OVER), owed(Kind.ALERT, AGAIN)]
     assert composed(*told, latest=[AGAIN])["Subject"] == "DOWN www.example.com/ssh (2 of 3 nodes)"
@@ -696,13 +717,13 @@ def test_the_summary_counts_a_node_as_no_host() -> None:
     ("keys", "secret"),
     [
         (None, b""),  # no key
-        ((), b""),  # none that can be used
-        ((KEY,), KEY),
-        ((KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
+        (Keys(()), b""),  # none that can be used
+        (of_all(KEY), KEY),
+        (of_all(KEY[::-1], KEY), KEY),  # the key changes: some node may have only the old one
     ],
 )
 def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
-    monkeypatch: pytest.MonkeyPatch, keys: tuple[bytes, ...] | None, secret: bytes
+    monkeypatch: pytest.MonkeyPatch, keys: Keys | None, secret: bytes
 ) -> None:
     letters: dict[str, delivery.Letter] = {}
     seconds: list[float] = []

@@ -123,3 +123,26 @@ def test_printable_escapes_and_cuts() -> None:
     assert names.printable("a\nb\x1b[31m") == "a\\nb\\x1b[31m"
     assert names.printable("ä") == "ä"
     assert names.printable("x" * 1000, 10) == "x" * 10 + "…"
+
+
+UNSEEN = [
+    "\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", *map(chr, range(0x180B, 0x1810)), "\u2800", "\u3164",
+    *map(chr, range(0xFE00, 0xFE10)), "\uffa0", *map(chr, range(0xE0100, 0xE01F0)),
+]  # fmt: skip
+
+
+def test_what_nobody_sees_is_escaped() -> None:
+    for character in UNSEEN:
+        assert names.escaped(f"a{character}b") == f"a{ascii(character)[1:-1]}b"
+        assert names.printable(character).isascii()
+
+
+def test_letters_and_marks_that_are_seen_stay() -> None:
+    """An accent of its own, Hebrew and Arabic, what lies beside the ranges, and an emoji."""
+    for text in (
+        "e\u0301",
+        "\u05d0\u05b0",
+        "\u0627\u064e",
+        "\u0350\u1161\u17b6\u2801\u3165\ufe20\uffa1\U0001f4a9",
+    ):
+        assert names.escaped(text) == text

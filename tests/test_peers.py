@@ -23,7 +23,7 @@ from dmonitor import observer
 from dmonitor.base import clock
 from dmonitor.config import resolve
 from dmonitor.config.cluster import Peer
-from dmonitor.config.keyfile import Keys
+from dmonitor.config.keyfile import Keys, KeySet, of_all
 from dmonitor.config.settings import Settings
 from dmonitor.core import digest
 from dmonitor.core.model import (
@@ -48,6 +48,7 @@ from dmonitor.net import (
     exchange,
     peers,
     protocol,
+    replies,
     server,
     session,
     wire,
@@ -247,7 +248,7 @@ BAD = {
     "no-answer": (no_answer, "no answer in time"),
     "drops": (drop_after_questions, "it closed the connection"),
     "garbage": (garbage_answer, "it does not speak our protocol"),
-    "floods": (flood, "it does not speak our protocol: a line of over 100000 bytes"),
+    "floods": (flood, "it does not speak our protocol: a line of over 1000000 bytes"),
     "wrong-test": (wrong_test, "no answer in time"),
     "refuses": (refuses, "it refused a question: malformed"),
 }
@@ -433,9 +434,9 @@ EVIDENCE = (
     Answer(Node("oslo", "no"), reason="silent"),
 )
 INCIDENTS = {
-    MINE: Incident((MINE,), SSH, NOW - 60, alert="rome"),
+    MINE: Incident((MINE,), SSH, NOW - 30, alert="rome"),
     THEIRS: Incident(
-        (THEIRS, "theirs" + THEIRS), HTTP, NOW - 30, Judgement(Verdict.DOWN, 2, EVIDENCE)
+        (THEIRS, "theirs" + THEIRS), HTTP, NOW - 60, Judgement(Verdict.DOWN, 2, EVIDENCE)
     ),
     CLOSED: Incident((CLOSED,), SSH, NOW - 900, closed=NOW - 600, void=True),
 }
@@ -486,7 +487,7 @@ class Talk:
 
     fakes: Fakes
     digest: str = DIGEST
-    keys: Keys = None
+    keys: Keys | None = None
     heard: Callable[[Contact], None] = lambda _: None
     own_incarnation: Callable[[], str | None] = str
     failed: Callable[[Contact], None] = lambda _: None
@@ -563,13 +564,13 @@ def test_evidence_is_asked_for_what_is_not_known(fakes: Fakes, paris: Knows) -> 
 def test_a_mass_incident_is_heard_with_some_of_its_evidence(fakes: Fakes, paris: Knows) -> None:
     """A statement has to be whole in time; who saw what is only for people."""
     many = tuple(
-        INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(3500)
+        INCIDENTS[MINE]._replace(ids=(f"{number:08}",), opening=None) for number in range(2500)
     )
     paris.statement = STATEMENT._replace(incidents=many)
     with Talk(fakes) as talk:
         stated = talk.greet()
         assert stated and stated.incidents == many
-        assert len(paris.asked) == 1 + 100
+        assert len(paris.asked) == 1 + 50
 
 
 def test_an_open_incident_that_the_peer_does_not_list_is_asked_for(
@@ -630,6 +631,8 @@ def test_a_failed_greeting_leaves_the_one_before(
         assert talk.greet() == STATEMENT
         monkeypatch.setattr(paris, "reply", lambda request: b"heard nothing\nend\n")
         assert talk.greet() == STATEMENT
+        (contact,) = talk.asker.contacts.values()
+        assert "makes no sense" in contact.reason, "the second one has failed"
         assert not talk.asker.pending
 
 
@@ -699,8 +702,112 @@ def test_an_endless_statement_is_ended(line: bytes, fakes: Fakes) -> None:
         talk.greet()
         talk.run(lambda: talk.asker.pending)
         answers = {answer.node.name: answer for answer in talk.asker.answers(SSH)}
-        assert answers["endless"].reason == "its statement has no end"
+        assert answers["endless"].reason == "it sends more than 16000000 bytes"
+        assert contacts(talk)["endless"].reason == "it states more than 1000000 bytes"
         assert answers["good"].result and not stated(talk.asker)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (b"silence db\n" * 10_001, "it states more than 1000000 bytes"),
+        (b"fat " + b"x" * 100_000 + b"\n", "it states a line of over 100000 bytes"),
+        (
+            b'heard {"name":"rome","node_id":"0r0m0e0r0m0e","at":1}\n' * 1001,
+            "its statement makes no sense: too many lines: heard",
+        ),
+        (b"silence {}\n", "its statement makes no sense: silence: "),
+        (b"\x00\xff\n", ""),
+    ],
+)
+def test_a_statement_that_cannot_be_taken_costs_only_itself(
+    lines: bytes, reason: str, fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is passed over up to its end, while the questions of the same conversation are answered."""
+    reply = paris.reply
+    spoilt = True
+
+    def spoil(request: protocol.Question | protocol.Request) -> bytes:
+        stated = reply(request)
+        if spoilt and getattr(request, "word", "") == "greet":
+            middle = stated.index(b"\n") + 1
+            answer = protocol.write(Reply(SSH, Result(Outcome.FAIL, "seen")))
+            return stated[:middle] + lines + answer + lines + stated[middle:]
+        return reply(request)
+
+    monkeypatch.setattr(paris, "reply", spoil)
+    with Talk(fakes) as talk:
+        talk.asker.ask(SSH)
+        said = talk.greet()
+        talk.asker.ask(HTTP)
+        talk.run(lambda: talk.asker.pending)
+        assert [talk.asker.answers(test)[0].result is not None for test in (SSH, HTTP)] == [
+            True
+        ] * 2
+        (contact,) = contacts(talk).values()
+        assert (said is None) is bool(reason) and contact.reason.startswith(reason)
+        spoilt = False
+        assert talk.greet() == STATEMENT and paris.conversations == 1
+
+
+def test_too_many_accounts_cost_only_evidence(
+    fakes: Fakes, paris: Knows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that knows nothing yet hears of every incident, with as much evidence as it has room for."""
+    ids = [f"{number:08}" for number in range(30)]
+    many = tuple(INCIDENTS[THEIRS]._replace(ids=(known,), opening=None) for known in ids)
+    fat = Judgement(Verdict.DOWN, 2, EVIDENCE * 40)
+    monkeypatch.setattr(protocol, "STATEMENT_BYTES", 200_000)
+    for stated in many:
+        monkeypatch.setitem(INCIDENTS, stated.id, stated._replace(opening=fat))
+    paris.statement = STATEMENT._replace(incidents=many)
+    with Talk(fakes) as talk:
+        said = talk.greet(known=())
+        assert said and [incident.id for incident in said.incidents] == ids
+        has_evidence = [incident.opening is not None for incident in said.incidents]
+        size = len(protocol.write_incident(INCIDENTS[ids[0]], NOW))
+        assert sum(has_evidence) == protocol.STATEMENT_BYTES // size
+        assert 10 < sum(has_evidence) < 30 and all(has_evidence[:10])
+
+
+def answers_first(*others: Test) -> Behaviour:
+    """Answer for `others` before the first question about HTTP is answered."""
+
+    def behave(connection: socket.socket) -> None:
+        greet(connection)
+        lines = protocol.Lines(1000)
+        while data := connection.recv(4096):
+            for line in lines.feed(data):
+                if protocol.read_request(line) == protocol.Question(HTTP):
+                    for test in (*others, HTTP):
+                        connection.sendall(protocol.write(Reply(test, Result(Outcome.OK))))
+
+    return behave
+
+
+MANY = [Test("many.example.com", f"t{number}") for number in range(exchange.UNASKED_LIMIT + 1)]
+
+
+def test_a_peer_that_answers_what_nobody_asked_is_hung_up_on(fakes: Fakes) -> None:
+    fakes.add("liar", answers_first(*MANY))
+    fakes.add("odd", answers_first(*MANY[1:]))
+    answers, _ = ask(fakes, HTTP)
+    assert answers["liar"].reason == "it sends more than 300 answers that nobody asked for"
+    assert answers["odd"].result
+
+
+def test_answers_that_come_too_late_were_asked_for(fakes: Fakes) -> None:
+    fakes.add("slow", answers_first(*MANY))
+    with Talk(fakes) as talk:
+        for test in MANY:
+            talk.asker.ask(test)
+        (only,) = talk.asker._sessions
+        talk.run(lambda: only.state is not State.TALKING)
+        for test in MANY:
+            talk.asker.forget(test)
+        talk.asker.ask(HTTP)
+        talk.run(lambda: talk.asker.pending)
+        assert talk.asker.answers(HTTP)[0].result
 
 
 def test_an_older_peer_refuses_to_be_greeted_and_still_answers(
@@ -760,9 +867,14 @@ def test_this_node_is_recognised_when_it_is_only_asked(fakes: Fakes) -> None:
 class FakeFacts:
     def __init__(self, statement: Statement = STATEMENT) -> None:
         self.stated = statement
+        self.version = 0
+        self.made: list[str] = []  # the replies of several lines
+        self.slow = threading.Event()  # a reply is made only while this is set
+        self.slow.set()
         self.wakes = 0
 
     def tests(self) -> list[Test]:
+        self.made.append("tests")
         return [SSH]
 
     def has(self, test: Test, /) -> bool:
@@ -772,10 +884,17 @@ class FakeFacts:
         done(test, Result(Outcome.FAIL, "seen"))
 
     def statement(self) -> tuple[Statement, float]:
+        self.made.append("greet")
+        assert self.slow.wait(10)
         return self.stated, NOW
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
+        self.made.append("incident")
+        assert self.slow.wait(10)
         return INCIDENTS.get(incident_id), NOW
+
+    def state_version(self) -> object:
+        return self.version
 
     def wake(self) -> None:
         self.wakes += 1
@@ -785,7 +904,7 @@ class FakeFacts:
 class FakeAccess(access.Access):
     admitted: frozenset[str] = frozenset({"127.0.0.1", *ADDRESSES})
     names: frozenset[str] = frozenset({"paris"})
-    keys: Keys = None
+    keys: Keys | None = None
     greeting = Greeting("paris", PARIS)
 
     def judge(self, address: str, decided: Callable[[bool], None]) -> None:
@@ -832,11 +951,13 @@ def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
 
 
 def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon) -> None:
-    """Whoever asks for thirty at once and reads none gets them one after the other, and all of them in the end."""
+    """Whoever asks for thirty at once and reads none gets them one after the other, and all of them in the end.
+
+    Its question waits for none of them.
+    """
     made, facts, selector = daemon
     many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(5000))
     facts.stated = STATEMENT._replace(incidents=many)
-    size = len(protocol.write_statement(facts.stated, NOW))
     with socket.socket() as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.connect((ADDRESSES[0], fakes.port))
@@ -846,7 +967,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
             for key, _ in selector.select(0):
                 key.data()
         (held,) = made._conversations
-        assert len(held.wire.unsent) <= size + conversation.UNREAD_BYTES
+        assert len(held.wire.unsent) <= 32_000
         data = bytearray()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -859,9 +980,204 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
                     break
         assert (
             data.count(b"\nend\n") == 30
-            and data.endswith(b" text=seen\n")
+            and data.endswith(b"\nend\n")
+            and data.count(b" text=seen\n", 0, data.index(b"\nend\n")) == 1
             and not made._conversations
         )
+
+
+class Crowd:
+    """Callers of a daemon, and the loop that serves them."""
+
+    def __init__(self, daemon: Daemon, port: int) -> None:
+        self.server, self.facts, self.selector = daemon
+        self.target = (ADDRESSES[0], port)
+        self.callers: list[socket.socket] = []
+
+    def join(self, source: str) -> socket.socket:
+        caller = socket.socket()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.bind((source, 0))
+        caller.connect(self.target)
+        caller.setblocking(False)
+        self.callers.append(caller)
+        return caller
+
+    def serve(self, until: Callable[[], object], seconds: float = 10.0) -> None:
+        """Serve the callers until a condition holds."""
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < deadline, "it did not come true in time"
+            for key, _ in self.selector.select(0.001):
+                key.data()
+            self.server.tick()
+
+    def serve_request(self, caller: socket.socket) -> None:
+        """Serve until the daemon has read the request of `caller`."""
+        name = caller.getsockname()
+
+        def is_owed() -> bool:
+            owed = [held.wire.connection for held in self.server._conversations if held.waiting]
+            names = []
+            for each in owed:
+                with contextlib.suppress(OSError):  # it is gone
+                    names.append(each.getpeername())
+            return name in names
+
+        self.serve(is_owed)
+
+    def hear(self, caller: socket.socket, what: bytes, seconds: float = 10.0) -> bytes:
+        """Serve until `caller` has read `what`; return all that it has read."""
+        heard = bytearray()
+
+        def is_heard() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                heard.extend(caller.recv(1 << 20))
+            return what in heard
+
+        self.serve(is_heard, seconds)
+        return bytes(heard)
+
+
+@pytest.fixture
+def crowd(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
+    """A daemon whose statement is larger than the buffers of the sockets to it."""
+    for listener in daemon[0]._listeners:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    monkeypatch.setattr(clock, "uptime", lambda: NOW)  # so that nothing grows old by itself
+    made = Crowd(daemon, fakes.port)
+    many = tuple(Incident((f"{number:012}",), SSH, NOW) for number in range(3_000))
+    made.facts.stated = STATEMENT._replace(incidents=many)
+    yield made
+    made.facts.slow.set()
+    for caller in made.callers:
+        caller.close()
+
+
+LAST = b'"ids":["000000002999"]'
+
+
+def test_a_statement_is_made_once_a_second_for_all(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made again when the state was written to, however young it is."""
+    callers = [crowd.join(address) for address in ADDRESSES[1:7]]
+    for caller in callers:
+        caller.send(b"greet\ntests\n")
+    for caller in callers:
+        assert LAST in crowd.hear(caller, b"end\nhas www.example.com/ssh\nend\n")
+    assert crowd.facts.made == ["greet", "tests"]
+    crowd.facts.version += 1
+    callers[0].send(b"greet\n")
+    crowd.hear(callers[0], b"\nend\n")
+    assert crowd.facts.made == ["greet", "tests", "greet"]
+    monkeypatch.setattr(clock, "uptime", lambda: NOW + replies.REUSED_SECONDS)
+    callers[0].send(b"greet\n")
+    crowd.hear(callers[0], b"\nend\n")
+    assert crowd.facts.made == ["greet", "tests", "greet", "greet"]
+
+
+@pytest.mark.parametrize("request_line", [b"greet\n", b"tests\n", b"incident 0123456789ab\n"])
+def test_an_address_gets_one_reply_at_a_time(request_line: bytes, crowd: Crowd) -> None:
+    """One that does not read has its address wait, and nobody else; nothing is made for it meanwhile."""
+    deaf = crowd.join(ADDRESSES[1])
+    deaf.send(b"greet\n")
+    crowd.serve(lambda: crowd.facts.made == ["greet"])
+    crowd.serve(lambda: any(held.wire.unsent for held in crowd.server._conversations))
+    attackers = [crowd.join(ADDRESSES[1]) for _ in range(15)]
+    for attacker in attackers:
+        attacker.send(request_line * 100)
+    honest = crowd.join(ADDRESSES[2])
+    honest.send(b"test www.example.com/ssh\nincident 0123456789ab\ngreet\n")
+    heard = crowd.hear(honest, LAST)
+    assert b" text=seen" in heard[: heard.index(b"\nend\n")]
+    attackers[1].send(request_line * 1000)
+    crowd.serve(lambda: sum(held.waiting for held in crowd.server._conversations) >= 1529)
+    turns = iter(range(100))
+    crowd.serve(lambda: next(turns) == 99)
+    most = max(held.waiting for held in crowd.server._conversations)
+    assert most == conversation.REQUESTS_LIMIT == 128
+    assert crowd.facts.made == ["greet", "incident"]
+    unsent = sum(len(held.wire.unsent) for held in crowd.server._conversations)
+    assert 0 < unsent <= 32_000
+    for attacker in attackers:
+        with pytest.raises(BlockingIOError):
+            while b"end" not in attacker.recv(1 << 16):
+                pass
+    attackers[0].send(b"test www.example.com/ssh\n")
+    crowd.hear(attackers[0], b" text=seen\n")
+
+
+def test_who_does_not_take_a_reply_loses_its_conversation_and_its_address_goes_on(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = crowd.join(ADDRESSES[1])
+    deaf.send(b"greet\n")
+    crowd.serve(lambda: any(held.wire.unsent for held in crowd.server._conversations))
+    second = crowd.join(ADDRESSES[1])
+    second.send(b"tests\n")
+    crowd.serve(lambda: sum(held.waiting for held in crowd.server._conversations) == 2)
+    assert "tests" not in crowd.facts.made
+    pause = crowd.server.pause()
+    assert pause is not None and 0 < pause <= conversation.REPLY_SECONDS
+    monkeypatch.setattr(clock, "uptime", lambda: NOW + conversation.REPLY_SECONDS)
+    crowd.hear(second, b"has www.example.com/ssh\nend\n")
+    (held,) = crowd.server._conversations
+    assert held.waiting == 0
+
+
+def test_callers_that_ask_and_leave_cost_others_no_turn(crowd: Crowd) -> None:
+    """Their address is one of those that wait, however many of them there are."""
+    crowd.facts.slow.clear()
+    first = crowd.join(ADDRESSES[1])
+    first.send(b"incident 0123456789ab\n")
+    crowd.serve(lambda: crowd.facts.made == ["incident"])
+    for number in range(40):
+        gone = crowd.join(ADDRESSES[3])
+        gone.send(b"incident 0123456789%02d\n" % number)
+        crowd.serve_request(gone)
+        gone.close()
+    honest = crowd.join(ADDRESSES[2])
+    honest.send(b"tests\n")
+    crowd.serve_request(honest)
+    crowd.facts.slow.set()
+    crowd.hear(honest, b"has www.example.com/ssh\nend\n")
+    assert crowd.facts.made[:3] == ["incident", "incident", "tests"]
+    crowd.serve(lambda: len(crowd.server._conversations) == 2)
+    assert len(crowd.facts.made) <= 3 + server.CALLERS_EACH
+
+
+def test_a_question_is_answered_while_a_statement_is_made(crowd: Crowd) -> None:
+    crowd.facts.slow.clear()
+    caller = crowd.join(ADDRESSES[1])
+    caller.send(b"greet\ntest www.example.com/ssh\n")
+    assert b"end" not in crowd.hear(caller, b" text=seen\n")
+    crowd.facts.slow.set()
+    assert LAST in crowd.hear(caller, b"\nend\n")
+
+
+def test_a_reply_is_made_where_no_thread_can_be_started(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    caller = crowd.join(ADDRESSES[1])
+    caller.send(b"greet\ntests\n")
+    assert LAST in crowd.hear(caller, b"has www.example.com/ssh\nend\n")
+
+
+def test_a_reply_that_cannot_be_made_ends_the_conversation_alone(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd.facts, "statement", lambda: 1 / 0)
+    caller = crowd.join(ADDRESSES[1])
+    other = crowd.join(ADDRESSES[1])
+    caller.send(b"greet\n")
+    crowd.serve(lambda: len(crowd.server._conversations) == 1)
+    other.send(b"tests\n")
+    crowd.hear(other, b"has www.example.com/ssh\nend\n")
 
 
 # What came of greeting.
@@ -1180,7 +1496,11 @@ KEY, OLD = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba98765432
 
 
 def converse(
-    fakes: Fakes, daemon: Daemon, caller: Keys, called: Keys, names: tuple[str, ...] = ("paris",)
+    fakes: Fakes,
+    daemon: Daemon,
+    caller: Keys | None,
+    called: Keys | None,
+    names: tuple[str, ...] = ("paris",),
 ) -> tuple[Answer, Statement | None, Contact]:
     """Ask and greet a daemon with the keys `called`, as a caller with the keys `caller`; ask again."""
     made, _, selector = daemon
@@ -1189,19 +1509,20 @@ def converse(
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
         deadline = time.monotonic() + 5
-        while talk.asker.greeting or talk.asker.pending:
+        has_asked_again = False
+        while talk.asker.greeting or talk.asker.pending or not has_asked_again:
             assert time.monotonic() < deadline
             for each in (selector, talk.selector):
                 for key, _ in each.select(0.01):
                     key.data()
             made.tick()
             talk.asker.tick()
-            if not talk.asker.greeting and talk.asker.pending:
+            if not talk.asker.greeting and not has_asked_again:
+                has_asked_again = True
                 talk.asker.ask(HTTP)
-        for later in talk.asker.answers(HTTP):
-            assert bool(later.result) is bool(talk.asker.answers(SSH)[0].result), (
-                "a conversation goes on behind the statement"
-            )
+        answered = bool(talk.asker.answers(SSH)[0].result)
+        later = [bool(answer.result) for answer in talk.asker.answers(HTTP)]
+        assert later == [answered], "a conversation goes on behind the statement"
         (answer,), (contact,) = talk.asker.answers(SSH), talk.asker.contacts.values()
         return answer, contact.statement, contact
 
@@ -1209,14 +1530,16 @@ def converse(
 @pytest.mark.parametrize(
     ("caller", "called"),
     [
-        ((KEY,), (KEY,)),
-        ((KEY, OLD), (OLD,)),
-        ((OLD,), (KEY, OLD)),
-        ((KEY, OLD), (OLD, KEY)),
-        ((KEY, OLD), (KEY, OLD)),
+        (of_all(KEY), of_all(KEY)),
+        (of_all(KEY, OLD), of_all(OLD)),
+        (of_all(OLD), of_all(KEY, OLD)),
+        (of_all(KEY, OLD), of_all(OLD, KEY)),
+        (of_all(KEY, OLD), of_all(KEY, OLD)),
     ],
 )
-def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: Daemon) -> None:
+def test_with_a_key_in_common(
+    caller: Keys | None, called: Keys | None, fakes: Fakes, daemon: Daemon
+) -> None:
     answer, statement, _ = converse(fakes, daemon, caller, called)
     assert answer.result == Result(Outcome.FAIL, "seen") and statement == STATEMENT
 
@@ -1224,17 +1547,28 @@ def test_with_a_key_in_common(caller: Keys, called: Keys, fakes: Fakes, daemon: 
 @pytest.mark.parametrize(
     ("caller", "called", "reason", "unable"),
     [
-        ((KEY,), (OLD,), "it closed the connection; is its key the same as ours?", False),
-        ((KEY,), None, "it has no key, and this node has one", False),
-        (None, (KEY,), "it wants a key, and this node has none: see dmonitor key set", True),
-        ((), (KEY,), "this node's key cannot be used: see dmonitor-check -t", True),
-        ((), None, "this node's key cannot be used: see dmonitor-check -t", True),
-        ((KEY,), (), "it closed the connection; is our address in its nodes.txt?", False),
+        (of_all(KEY), of_all(OLD), "it closed the connection; is its key the same as ours?", False),
+        (of_all(KEY), None, "it has no key, and this node has one", False),
+        (None, of_all(KEY), "it wants a key, and this node has none: see dmonitor key set", True),
+        (Keys(()), of_all(KEY), "this node's key cannot be used: see dmonitor-check -t", True),
+        (
+            Keys((KeySet(KEY, {"rome": KEY}),)),
+            of_all(KEY),
+            "no line for paris in key: see key in dmonitor.conf(5)",
+            True,
+        ),
+        (Keys(()), None, "this node's key cannot be used: see dmonitor-check -t", True),
+        (
+            of_all(KEY),
+            Keys(()),
+            "it closed the connection; is our address in its nodes.txt?",
+            False,
+        ),
     ],
 )
 def test_without_a_key_in_common(
-    caller: Keys,
-    called: Keys,
+    caller: Keys | None,
+    called: Keys | None,
     reason: str,
     unable: bool,
     fakes: Fakes,
@@ -1242,7 +1576,13 @@ def test_without_a_key_in_common(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Test] = []
-    monkeypatch.setattr(FakeFacts, "run", lambda _, test, done: ran.append(test))
+    run = FakeFacts.run
+
+    def run_and_note(facts: FakeFacts, test: Test, done: Callable[[Test, Result], None]) -> None:
+        ran.append(test)
+        run(facts, test, done)
+
+    monkeypatch.setattr(FakeFacts, "run", run_and_note)
     answer, statement, contact = converse(fakes, daemon, caller, called)
     assert (answer.result, answer.reason, statement, contact.unable, ran) == (
         None,
@@ -1251,16 +1591,19 @@ def test_without_a_key_in_common(
         unable,
         [],
     )
+    assert converse(fakes, daemon, of_all(KEY), of_all(KEY))[0].result and ran, (
+        "with one it would have run"
+    )
 
 
 def test_a_node_that_is_called_by_anothers_name_refuses(fakes: Fakes, daemon: Daemon) -> None:
     """Whoever leads a caller to another node than it means gets nothing that could be taken for an answer of the one it means."""
     answer, statement, _ = converse(
-        fakes, daemon, (KEY,), (KEY,), names=("rome", "rome.example.com")
+        fakes, daemon, of_all(KEY), of_all(KEY), names=("rome", "rome.example.com")
     )
     assert answer.result is None and statement is None
     assert answer.reason == "this node is paris, and not paris: see name in dmonitor.conf(5)"
-    assert converse(fakes, daemon, (KEY,), (KEY,), names=("rome", "paris"))[0].result
+    assert converse(fakes, daemon, of_all(KEY), of_all(KEY), names=("rome", "paris"))[0].result
 
 
 class Between:
@@ -1311,7 +1654,7 @@ def keyed(
         done(test, Result(Outcome.FAIL, "seen"))
 
     monkeypatch.setattr(facts, "run", run)
-    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=(KEY,)), facts.wake)
+    made = server.Server(selector, [listener], facts, 5, FakeAccess(keys=of_all(KEY)), facts.wake)
 
     def note(_: str, event: str, **told: object) -> None:
         noted.setdefault(event, []).append(str(told.get("reason")))
@@ -1344,7 +1687,7 @@ def talk_through(
     """Ask and greet the node `name`, by way of `between`."""
     fakes.peers.clear()
     fakes.add(name, between, ADDRESSES[len(fakes._listeners)])
-    with Talk(fakes, "", (KEY,)) as talk:
+    with Talk(fakes, "", of_all(KEY)) as talk:
         talk.asker.ask(SSH)
         talk.asker.greet(bool, ())
         talk.run(lambda: talk.asker.greeting or talk.asker.pending)

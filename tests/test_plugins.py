@@ -1,11 +1,16 @@
-"""The plugins that come with dmonitor, as far as they need no server: the wrapper, and what a missing tool says."""
+"""The plugins that come with dmonitor, as far as they need no real server: the wrapper, what a missing tool says, and
+how far a hostile server, or a user of this machine, gets with them."""
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +76,27 @@ def wrap(code: str, *options: str) -> str:
             ("-h", "127.0.0.1"),
             "FAIL from afar: Network is unreachable\n",
         ),
+        (
+            "echo 'connect to it: Cannot assign requested address'; exit 2",
+            (),
+            "UNKNOWN this node has no port or address to ask from: connect to it: Cannot assign requested address\n",
+        ),
+        (
+            "echo 'rsync: cannot assign requested address (99)'; exit 2",
+            ("-h", "127.0.0.1"),
+            "UNKNOWN this node has no port or address to ask from: rsync: cannot assign requested address (99)\n",
+        ),
+        (
+            "echo 'Cannot assign requested address'; exit 2",
+            ("-q", "-h", "127.0.0.1"),
+            "UNKNOWN this node has no port or address to ask from: Cannot assign requested address\n",
+        ),
+        (
+            "echo '421 Cannot assign requested address to you'; exit 2",
+            (),
+            "FAIL 421 Cannot assign requested address to you\n",
+        ),
+        ("echo 'Cannot assign requested address'", (), "OK Cannot assign requested address\n"),
         ("exit 2", ("-h", "10.1.2.300"), "UNKNOWN 10.1.2.300 is no address\n"),
         ("exit 2", ("-h", "www:8080"), "UNKNOWN www:8080 is no address\n"),
         ("exit 2", ("-h", "127.0.0.1", "-6"), "UNKNOWN 127.0.0.1 is no IPv6 address\n"),
@@ -118,7 +144,7 @@ def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) 
     plugins.mkdir()
     for tool in ("sh", "getent"):
         (tools / tool).symlink_to(f"/usr/bin/{tool}")
-    for each in (PLUGINS / "wrap", PLUGINS / "web", path):
+    for each in (PLUGINS / "wrap", PLUGINS / "web", PLUGINS / "fetch", path):
         code = each.read_text().replace("/usr/lib/nagios/plugins", "/nonexistent")
         (plugins / each.name).write_text(code.replace("/usr/libexec/dmonitor", str(plugins)))
         (plugins / each.name).chmod(0o755)
@@ -147,7 +173,7 @@ def test_each_can_be_run_and_tells_what_it_is(path: Path) -> None:
     head = path.read_text().splitlines()
     assert head[0] == "#!/bin/sh"
     assert head[1].startswith("# " + path.name.removeprefix("check_"))
-    used = set(re.findall(r"\$\{?([A-Z]{3,})", path.read_text())) - {"PATH", "WRAPPED"}
+    used = set(re.findall(r"\$\{?([A-Z_]{3,})", path.read_text())) - {"PATH", "WRAPPED"}
     comment = " ".join(line for line in head if line.startswith("#"))
     assert all(name in comment for name in used), "each parameter is named at its head"
 
@@ -219,6 +245,8 @@ def test_good_and_bad(
         assert text.startswith(said)
     finally:
         listener.close()
+    if not has(TOOLS[name]):
+        pytest.skip(f"{TOOLS[name]} is not installed, so nothing was tested")
 
 
 MANUAL = (PLUGINS.parent / "man/dmonitor-plugin.7").read_text()
@@ -256,6 +284,8 @@ def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
     assert re.match(r"(OK|FAIL|UNKNOWN \S+ is not installed)\b", ran.stdout) and ran.stderr == "", (
         ran
     )
+    if "is not installed" in ran.stdout:
+        pytest.skip(ran.stdout.strip())
 
 
 def test_the_manual_has_them_all() -> None:
@@ -268,3 +298,577 @@ def test_the_manual_has_them_all() -> None:
         found == {name: match[1] for name, match in needs.items() if match}
         and len(found) == len(ALL) == 26
     )
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [program for program in programs if not has(program)]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+def test_what_others_put_into_tmp_delays_no_plugin() -> None:
+    """Another user's FIFO, under a name that was made of the next process ids, was waited for."""
+    traps = {}
+    process = None
+    try:
+        probe = subprocess.Popen(["true"])
+        probe.wait()
+        for pid in range(probe.pid + 1, probe.pid + 500):
+            trap = Path(f"/tmp/.dmonitor-wrap.{pid}")
+            os.mkfifo(trap)
+            traps[pid] = trap
+        process = subprocess.Popen(
+            [PLUGINS / "wrap", "some-package", "sh", "-c", "echo fine"], stdout=subprocess.PIPE
+        )
+        assert process.pid in traps, "there is a trap for this very process"
+        assert process.communicate(timeout=5)[0] == b"OK fine\n"
+    finally:
+        if process and process.poll() is None:
+            process.kill()
+            process.wait()
+        for trap in traps.values():
+            trap.unlink()
+
+
+def test_no_name_in_a_shared_directory_can_be_foretold() -> None:
+    """In nothing that is installed, and that makes a file."""
+    checkout = PLUGINS.parent
+    files = [
+        path
+        for directory in ("plugins", "etc", "bin", "dmonitor")
+        for path in (checkout / directory).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    ]
+    files += (checkout / "debian").glob("dmonitor.*")
+    assert PLUGINS / "wrap" in files and checkout / "debian/dmonitor.postinst" in files
+    found = []
+    for path in files:
+        for line in path.read_text().splitlines():
+            code = line.partition("#")[0]
+            if re.search(r"\$\$|\$BASHPID|/tmp/|/dev/shm|mktemp -u", code):
+                found.append(f"{path.name}: {line}")
+    assert found == []
+
+
+SHARED = r"(?:/var)?/tmp\b|/dev/shm\b"
+# Programs that take a file's word, or write one.
+COMMANDS = r"\b(?:apt|apt-get|cat|chmod|cp|curl|dpkg|install|mv|python3?|rm|rsync|scp|sh|source|ssh|tar|tee|touch|wget)\b"
+
+
+def commands(path: Path) -> list[str]:
+    """Return the lines of a page that show commands: literal blocks, what is indented, and `code`."""
+    shown, is_literal = [], False
+    for line in path.read_text().splitlines():
+        if re.match(r"```|\.Bd -literal|\.Ed", line):
+            is_literal = not is_literal
+        elif (
+            is_literal
+            or re.match(r" {2,}|\.D1|\.Dl|\t", line)
+            or (re.search(SHARED, line) and re.search(COMMANDS, line))
+        ):
+            shown.append(line)
+        else:
+            shown += re.findall(r"`[^`]+`|\.Ql .*", line)
+    return shown
+
+
+def test_no_page_has_a_person_use_a_file_in_a_shared_directory() -> None:
+    """Whoever has an account could put another one there, and root installed it."""
+    checkout = PLUGINS.parent
+    pages = [checkout / name for name in ("README.md", "CONTRIBUTING.md", "demo")]
+    pages += [*checkout.glob("man/*"), *checkout.glob("doc/*.md"), *checkout.glob("etc/**/*")]
+    pages += [checkout / "debian/NEWS", checkout / "debian/dmonitor.README.Debian"]
+    shown = {page.name: commands(page) for page in pages if page.is_file()}
+    assert any("apt-get install" in line for line in shown["README.md"])
+    assert any("setfacl" in line for line in shown["dmonitor.README.Debian"])
+    assert any("dmonitor-check -t" in line for line in shown["dmonitor-plugin.7"])
+    found = [line for lines in shown.values() for line in lines if re.search(SHARED, line)]
+    assert found == []
+    installing = "for x; do scp dist/x root@y:/tmp; done"
+    assert re.search(SHARED, installing) and re.search(COMMANDS, installing)
+
+
+@functools.cache
+def certificate(which: str = "") -> str:
+    """Return a key and a certificate for evil.test and 127.0.0.1, which no authority has signed; one for each `which`."""
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-keyout", "-", "-days", "10", "-subj", "/CN=evil.test",
+         "-addext", "subjectAltName=DNS:evil.test,IP:127.0.0.1"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return made.stdout
+
+
+ASTRAY = Path(__file__).parent / "servers/astray.py"
+EVIL = "11.0.0.1"
+PUBLIC = (f"{EVIL}:", "11.0.0.2:")
+SPACE = ["unshare", "--net", "--mount"]
+if os.geteuid() != 0:
+    SPACE.append("--map-root-user")
+can_be_led = pytest.mark.skipif(
+    not has("curl")
+    or not has("ip")
+    or not has("openssl")
+    or subprocess.run([*SPACE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs curl, ip, openssl, and a network namespace",
+)
+
+
+def lead(tmp_path: Path, plugin: str, host: str, **parameters: str) -> tuple[str, list[str], int]:
+    """Return what the plugin says among hostile servers, what was asked of them, and how much they sent without end."""
+    (tmp_path / "server.pem").write_text(certificate())
+    command = [sys.executable, "-B", str(ASTRAY), str(tmp_path), str(PLUGINS / plugin), host]
+    command += [f"{key}={value}" for key, value in parameters.items()]
+    ran = subprocess.run(
+        [*SPACE, *command], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    came = json.loads(ran.stdout)
+    requests = [line for line in came["asked"] if " " in line]
+    return came["said"], requests, came["sent"]
+
+
+KINDS = {
+    "public": "8.8.8.8 9.255.1.1 11.0.0.1 100.63.0.1 100.128.0.1 172.15.0.1 172.32.0.1 192.167.1.1 192.169.1.1 22.1.2.3 25.1.2.3"
+    " 198.17.0.1 198.20.0.1 223.255.255.254 2001:db8::1 2001:4860:4860::8888 2a00:1450::1 3fff::1 64:ff9b::808:808",
+    "internal": "10.0.0.0 10.255.255.255 100.64.0.1 100.99.0.1 100.127.255.255 127.0.0.1 127.9.9.9 169.254.169.254 172.16.0.1"
+    " 172.20.0.1 172.31.255.255 192.168.0.1 ::1 fc00::1 fdff:1::1 fe80::1 febf::1 64:ff9b::7f00:1 64:ff9b::a00:5 64:ff9b::c0a8:1",
+    "odd": "0.0.0.0 192.0.0.8 198.18.0.1 198.19.0.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255 :: ::127.0.0.1"
+    " ::ffff:127.0.0.1 ::ffff:8.8.8.8 2001::1 2002:7f00:1:: fec0::1 ff02::1 64:ff9b::1 64:ff9b:: 64:ff9b::1:2:3 64:ff9b:1::1",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_addresses(kind: str) -> None:
+    code = '. "$0/fetch"; for address; do kind "$address"; echo "$address $kind"; done'
+    addresses = KINDS[kind].split()
+    ran = subprocess.run(
+        ["sh", "-c", code, str(PLUGINS), *addresses], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines() == [f"{address} {kind}" for address in addresses]
+
+
+LEADS = [
+    ("http://10.0.0.1/", "FAIL 302 in .* has no public address .10.0.0.1."),
+    ("http://inner.test:8080/", "FAIL 302 in .* has no public address .10.0.0.1."),
+    ("http://127.0.0.1:8080/", "FAIL 302 in .* has no public address"),
+    ("http://127.1/", "FAIL 302 in .* has no public address"),
+    ("http://2130706433/", "FAIL 302 in .* has no public address"),
+    ("http://0x7f000001/", "FAIL 302 in .* has no public address"),
+    ("http://0.0.0.0/", "FAIL 302 in .* has no public address"),
+    ("http://localhost/", "FAIL 302 in .* has no public address"),
+    ("http://[::ffff:127.0.0.1]/", "FAIL 302 in .* has no public address"),
+    ("http://[fd00::1]/", "FAIL 302 in .* has no public address"),
+    ("http://169.254.169.254/latest/meta-data", "FAIL 302 in .* has no public address"),
+    ("http://other.test\\@127.0.0.1/", "FAIL 302 in .* has no public address"),
+    ("http://127.0.0.1\\@other.test/", "."),
+    ("http://127.0.0.1:80\\@other.test:80/", "."),
+    ("http://other.test#@127.0.0.1/", "OK 200"),
+    ("//10.0.0.1/", "FAIL 302 in .* has no public address"),
+    ("ftp://10.0.0.1:8080/", "FAIL 302 in .* it redirects to ftp:, which is not http"),
+    ("ftp://11.0.0.2:8080/", "FAIL 302 in .* it redirects to ftp:, which is not http"),
+    ("file:///etc/passwd", "FAIL 302 in .* it redirects to file:, which is not http"),
+    ("gopher://10.0.0.1:80/_x", "FAIL 302 in .* it redirects to gopher:, which is not http"),
+    ("http:///", "FAIL 302 in .* it redirects to no host"),
+    ("http://other.test:99999999999/", "FAIL 302 in .* it redirects to port 99999999999"),
+    ("http://missing.test/", "FAIL .* does not resolve"),
+    ("http://other.test/", "OK 200"),
+    ("http://both.test/", "OK 200"),
+    ("/there", "OK 200"),
+    ("https://evil.test/", "OK 200"),
+]
+
+
+@can_be_led
+@pytest.mark.parametrize(("target", "said"), LEADS)
+def test_a_hostile_host_leads_nobody_to_an_internal_address(
+    target: str, said: str, tmp_path: Path
+) -> None:
+    text, requests, _ = lead(
+        tmp_path, "check_http", "evil.test", URL=f"http://evil.test/to?{target}"
+    )
+    assert re.match(said, text), text
+    assert requests[0].startswith(f"{EVIL}:80 /to?"), "the hostile server was asked"
+    assert all(request.startswith(PUBLIC) for request in requests)
+    assert len(requests) == (2 if text.startswith("OK") else 1)
+
+
+@can_be_led
+def test_a_name_that_changes_its_address_leads_to_the_one_that_was_checked(tmp_path: Path) -> None:
+    """The name server says a public address first, and then a loopback one."""
+    url = "http://evil.test/to?http://rebound.test/first"
+    text, requests, _ = lead(tmp_path, "check_http", "evil.test", URL=url)
+    assert text.startswith("OK 200")
+    assert requests[1:] == ["11.0.0.2:80 /first"]
+    url = "http://evil.test/to?http://rebound.test/to%3fhttp://rebound.test/second"
+    text, requests, _ = lead(tmp_path, "check_http", "evil.test", URL=url)
+    assert re.match("FAIL 302 in .* rebound.test, which has no public address", text)
+    assert len(requests) == 2 and all(request.startswith(PUBLIC) for request in requests)
+
+
+@can_be_led
+@pytest.mark.parametrize(
+    ("host", "target", "redirect", "said", "count"),
+    [
+        ("evil.test", "http://other.test/", "host", "FAIL .* to another host: other.test", 1),
+        ("evil.test", "http://EVIL.test:8080/", "host", "OK", 2),
+        ("evil.test", "http://10.0.0.1/", "any", "OK", 2),
+        ("evil.test", "ftp://10.0.0.1/", "any", "FAIL .* ftp:, which is not http", 1),
+        ("evil.test", "http://10.0.0.1/", "all", "UNKNOWN REDIRECT is public, host or any", 0),
+        ("inner.test", "http://127.0.0.1:8080/", "public", "OK", 2),
+        ("inner.test", "http://127.0.0.1:8080/", "host", "FAIL .* to another host: 127.0.0.1", 1),
+    ],
+)
+def test_how_far_a_host_may_lead(
+    host: str, target: str, redirect: str, said: str, count: int, tmp_path: Path
+) -> None:
+    text, requests, _ = lead(
+        tmp_path, "check_http", host, URL=f"http://{host}/to?{target}", REDIRECT=redirect
+    )
+    assert re.match(said, text), text
+    assert len(requests) == count
+
+
+@can_be_led
+def test_https_is_not_led_to_http(tmp_path: Path) -> None:
+    for target in ("http://evil.test/", "http://other.test/"):
+        text, requests, _ = lead(
+            tmp_path, "check_https", "evil.test", URL=f"HTTPS://evil.test/to?{target}"
+        )
+        assert re.match("FAIL 302 in .* redirects from https to http\n", text)
+        assert requests == [f"{EVIL}:443 /to?{target}"]
+
+
+@can_be_led
+@pytest.mark.parametrize(
+    ("expect", "said"), [("", "OK 200"), ("xxx", "OK 200"), ("y", "FAIL the page")]
+)
+def test_a_page_without_end_is_read_for_a_megabyte(expect: str, said: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    text, requests, sent = lead(
+        tmp_path, "check_http", "evil.test", URL="http://evil.test/endless", EXPECT=expect
+    )
+    assert text.startswith(said) and requests == [f"{EVIL}:80 /endless"]
+    assert 0 < sent < 30_000_000, "which is what the kernel's buffers hold, too"
+    assert time.monotonic() - began < 6
+
+
+@can_be_led
+def test_who_gets_the_password_of_a_url(tmp_path: Path) -> None:
+    def ask(target: str, **parameters: str) -> tuple[str, list[str]]:
+        url = f"{target[: target.index('//')]}//me:secret@{target[target.index('//') + 2 :]}"
+        text, requests, _ = lead(tmp_path, "check_http", "evil.test", URL=url, **parameters)
+        return text, [
+            request.partition(" ")[0] for request in requests if "with a password" in request
+        ]
+
+    assert ask("http://evil.test/")[0].startswith("UNKNOWN whoever answers would get the password")
+    assert ask("http://evil.test/")[1] == []
+    assert ask("http://evil.test/", PASSWORD_TO_ANYBODY="yes")[1] == [f"{EVIL}:80"]
+    assert ask("https://evil.test/to?https://evil.test/")[1] == [f"{EVIL}:443"] * 2
+    assert ask("https://evil.test/to?/there")[1] == [f"{EVIL}:443"] * 2
+    told = ask("http://evil.test/to?http://other.test/", PASSWORD_TO_ANYBODY="yes")
+    assert told[0].startswith("OK") and told[1] == [f"{EVIL}:80"], "and no other host"
+    assert ask("https://127.0.0.1:443/")[1] == [], "nor who has no certificate for the name"
+
+
+@can_be_led
+def test_a_registry_leads_nobody_to_an_internal_address(tmp_path: Path) -> None:
+    code = (PLUGINS.parent / "etc/examples/plugins/check_domain").read_text()
+    path = tmp_path / "check_domain"
+    path.write_text(code.replace("/usr/libexec/dmonitor", str(PLUGINS)))
+    path.chmod(0o755)
+    url = "http://evil.test/to?http://10.0.0.1/"
+    text, requests, _ = lead(tmp_path, str(path), "example.test", URL=url)
+    assert re.match("UNKNOWN the registry does not say: 302 .* has no public address", text), text
+    assert requests == [f"{EVIL}:80 /to?http://10.0.0.1/example.test"]
+
+
+NO_PORT = """
+import json, os, socket, subprocess, sys
+subprocess.run("ip link set lo up; ip addr add 93.184.216.1/32 dev lo", shell=True, check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/hosts"], check=True)
+open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("40000 40010")
+server = socket.create_server(("93.184.216.1", 80))
+kept = [socket.socket() for port in range(40000, 40011)]
+for port, taken in enumerate(kept, 40000):
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("0.0.0.0", port))
+said = []
+for plugin in sys.argv[2:]:
+  for host in "93.184.216.1", "both.test":
+    command = [plugin, host]
+    said.append(subprocess.run(command, env={**os.environ, "PORT": "80"}, capture_output=True, text=True).stdout)
+print(json.dumps(said))
+"""
+
+
+@can_be_led
+def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) -> None:
+    """A user of this machine has bound every ephemeral port; the host accepts connections.
+
+    To another address of the second name this node has no route, and some tools only tell that.
+    """
+    hosts = tmp_path / "hosts"
+    hosts.write_text("93.184.216.1 both.test\n2001:db8::9 both.test\n")
+    tools = {
+        "http": "curl", "tcp": "check_tcp", "ssh": "check_ssh", "smtp": "check_smtp", "ldap": "check_ldap", "cert": "openssl",
+        "mysql": "mariadb-admin", "postgres": "psql", "rsync": "rsync",
+    }  # fmt: skip
+    here = [name for name, tool in tools.items() if has(tool)]
+    command = [*SPACE, sys.executable, "-c", NO_PORT, str(hosts)]
+    command += [str(PLUGINS / f"check_{name}") for name in here]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    for name, text, of_both in zip(here, said[::2], said[1::2], strict=True):
+        assert text.startswith("UNKNOWN this node has no port"), (name, text)
+        assert "annot assign requested address" in text
+        assert of_both.startswith("UNKNOWN this node has no"), (name, of_both)
+
+
+REFERRAL = """
+import json, os, socket, subprocess, sys, threading
+subprocess.run("ip link set lo up; ip addr add 93.184.216.1/32 dev lo; ip addr add 10.9.9.9/32 dev lo", shell=True, check=True)
+plugin, place = sys.argv[1:]
+asked = []
+
+def tlv(tag, *values):
+    value = b"".join(values)
+    return bytes([tag, len(value)]) + value
+
+REFERS = (tlv(10, bytes([10])), tlv(4), tlv(4), tlv(0xA3, tlv(4, b"ldap://10.9.9.9:6379/dc=x")))
+
+def serve(connection):
+    while said := connection.recv(4096):
+        kind = {0x60: "bind", 0x63: "search"}.get(said[5])
+        if not kind:
+            return
+        asked.append(kind)
+        refers = REFERS if kind == place else (tlv(10, bytes(1)), tlv(4), tlv(4))
+        connection.sendall(tlv(0x30, tlv(2, said[4:5]), tlv(0x61 if kind == "bind" else 0x65, *refers)))
+
+def accept(server, behave):
+    while True:
+        behave(server.accept()[0])
+
+for address, behave in (("93.184.216.1", 389), serve), (("10.9.9.9", 6379), lambda connection: (asked.append("INSIDE"), connection.close())):
+    threading.Thread(target=accept, args=(socket.create_server(address), behave), daemon=True).start()
+ran = subprocess.run([plugin, "93.184.216.1"], capture_output=True, text=True)
+print(json.dumps([ran.stdout, asked]))
+"""
+
+
+@can_be_led
+@pytest.mark.skipif(not has("check_ldap"), reason="needs check_ldap")
+@pytest.mark.parametrize("place", ["bind", "search"])
+def test_a_directory_server_refers_nobody_to_an_internal_address(place: str) -> None:
+    command = [*SPACE, sys.executable, "-c", REFERRAL, str(PLUGINS / "check_ldap"), place]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0, ran.stderr
+    text, asked = json.loads(ran.stdout)
+    assert place in asked, "it was never told to go elsewhere"
+    assert "INSIDE" not in asked and text.startswith("FAIL"), (text, asked)
+
+
+FILES = (".curlrc", ".config/curlrc", ".netrc", ".digrc", ".ldaprc", "ldaprc", ".my.cnf", ".mylogin.cnf", ".psqlrc")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "tool", "command"),
+    [
+        ("http", "curl", "curl http://127.0.0.1:1/"),
+        ("dns", "dig", "dig -p 1 @127.0.0.1 +time=1 +tries=1"),
+        ("ldap", "check_ldap", "check_ldap -H 127.0.0.1 -p 1 -b x"),
+        ("mysql", "mariadb-admin", "mariadb-admin --protocol=tcp -h 127.0.0.1 -P 1 ping"),
+    ],
+)
+def test_no_tool_reads_a_file_in_its_home(
+    name: str, tool: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens one of these waits for ever, because it is a FIFO."""
+    if not has(tool):
+        pytest.skip(f"needs {tool}")
+    (tmp_path / ".config").mkdir()
+    for file in FILES:
+        os.mkfifo(tmp_path / file)
+    environment = {"PATH": "/usr/bin:/bin:/usr/lib/nagios/plugins", "HOME": str(tmp_path)}
+    reads = subprocess.run(
+        ["timeout", "-s", "KILL", "1", *command.split()],
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert reads.returncode == -9, "the tool itself would read one of them"
+    began = time.monotonic()
+    monkeypatch.chdir(tmp_path)
+    text = run(f"check_{name}", "127.0.0.1", PORT="1", HOME=str(tmp_path), TIMEOUT="8")
+    assert text.startswith("FAIL") and time.monotonic() - began < 6, text
+
+
+@needs("psql", "pg_isready")
+def test_psql_obeys_no_file_in_its_home(tmp_path: Path) -> None:
+    """Such a file runs commands once psql is connected, which a hostile server can arrange."""
+    asked = []
+
+    def behave(connection: socket.socket) -> None:
+        connection.settimeout(2)
+        while True:
+            request = connection.recv(4096)
+            if not request:
+                return
+            asked.append(request)
+            if request[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+                connection.sendall(b"N")  # neither TLS nor GSSAPI
+            elif b"dmonitor" not in request:
+                connection.sendall(b"no such protocol, says pg_isready")
+                return
+            else:
+                connection.sendall(b"R\0\0\0\x08\0\0\0\0" + b"Z\0\0\0\x05I")
+
+    listener, port = serve(behave)
+    (tmp_path / ".psqlrc").write_text(f"\\! touch {tmp_path}/obeyed\n")
+    with listener:
+        run("check_postgres", "127.0.0.1", PORT=port, HOME=str(tmp_path), TIMEOUT="3")
+    assert any(b"dmonitor" in request for request in asked), "psql was connected"
+    assert not (tmp_path / "obeyed").exists()
+
+
+SECRET = "correct-horse"
+
+
+class MySQL:
+    """A server that wants the password by the method `method`; with `key`, it offers TLS."""
+
+    def __init__(self, method: str, key: Path | None = None) -> None:
+        self.method = method
+        self.key = key
+        self.got: list[bytes] = []
+        self.was_asked_for_tls = False
+        self.listener, self.port = serve(self.behave)
+
+    def read(self, connection: socket.socket) -> int:
+        """Take in what the client says; return its number."""
+        head = connection.recv(4)
+        if len(head) < 4:
+            raise OSError("closed")
+        self.got.append(connection.recv(int.from_bytes(head[:3], "little")))
+        return head[3]
+
+    def behave(self, connection: socket.socket) -> None:
+        connection.settimeout(3)
+        can = 0x0008_8209 | (0x800 if self.key else 0)  # plugins, 4.1, and TLS
+        greeting = b"\x0a8.0.30\0\1\0\0\0abcdefgh\0" + (can & 0xFFFF).to_bytes(2, "little")
+        greeting += b"\x21\2\0" + (can >> 16).to_bytes(2, "little") + b"\x15" + bytes(10)
+        greeting += b"ijklmnopqrst\0mysql_native_password\0"
+        try:
+            send(connection, 0, greeting)
+            number = self.read(connection)
+            if self.key and len(self.got[-1]) == 32:
+                self.was_asked_for_tls = True
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self.key)
+                with context.wrap_socket(connection, server_side=True) as inside:
+                    self.log_in(inside, self.read(inside))
+            else:
+                self.log_in(connection, number)
+        except OSError:
+            pass
+
+    def log_in(self, connection: socket.socket, number: int) -> None:
+        """Want the password by `method`, and refuse it."""
+        send(connection, number + 1, b"\xfe" + self.method.encode() + b"\0" + b"A" * 20 + b"\0")
+        number = self.read(connection)
+        if self.method == "caching_sha2_password":
+            send(connection, number + 1, b"\1\4")  # all of it, please
+            number = self.read(connection)
+        refusal = b"\xff" + (1045).to_bytes(2, "little") + b"#28000Access denied"
+        send(connection, number + 1, refusal)
+
+
+def send(connection: socket.socket, number: int, content: bytes) -> None:
+    connection.sendall(len(content).to_bytes(3, "little") + bytes([number]) + content)
+
+
+METHODS = ("mysql_clear_password", "dialog", "sha256_password", "caching_sha2_password")
+
+
+@needs("mariadb-admin")
+@pytest.mark.parametrize("method", METHODS)
+def test_mysql_does_not_tell_its_password(method: str) -> None:
+    server = MySQL(method)
+    with server.listener:
+        text = run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET)
+    assert "dmonitor" in str(server.got[0]), "the server was asked"
+    assert SECRET.encode() not in b"".join(server.got)
+    assert text.startswith("OK it is ready, and gets no password"), text
+
+
+@needs("mariadb-admin", "openssl")
+def test_mysql_tells_its_password_to_who_is_verified_or_to_anybody(tmp_path: Path) -> None:
+    clear = METHODS[0]
+    server = MySQL(clear)
+    with server.listener:
+        text = run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET, PASSWORD_TO_ANYBODY="yes")  # fmt: skip
+    assert SECRET.encode() in b"".join(server.got) and text.startswith("OK it is ready, and lets")
+    key = tmp_path / "key.pem"
+    key.write_text(certificate())
+    other_key = tmp_path / "other.pem"
+    other_key.write_text(certificate("other"))
+    server = MySQL(clear, key)
+    with server.listener:
+        run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET, CAFILE=str(key))
+    assert server.was_asked_for_tls and SECRET.encode() in b"".join(server.got)
+    for other in (MySQL(clear, key), MySQL(clear)):  # without TLS, too
+        with other.listener:
+            text = run("check_mysql", "127.0.0.1", PORT=other.port, PASSWORD=SECRET, CAFILE=str(other_key))  # fmt: skip
+        assert text.startswith("FAIL") and SECRET.encode() not in b"".join(other.got), text
+        assert other.got or other.key is None
+    text = run("check_mysql", "127.0.0.1", PORT="1", CAFILE="/nonexistent")
+    assert text == "UNKNOWN CAFILE cannot be read: /nonexistent\n"
+
+
+@needs("mosquitto_sub", "openssl")
+def test_mqtt_tells_its_password_to_who_is_verified_or_to_anybody(tmp_path: Path) -> None:
+    code = (PLUGINS.parent / "etc/examples/plugins/check_mqtt").read_text()
+    path = tmp_path / "check_mqtt"
+    path.write_text(code.replace("/usr/libexec/dmonitor", str(PLUGINS)))
+    path.chmod(0o755)
+    key = tmp_path / "key.pem"
+    key.write_text(certificate())
+    other_key = tmp_path / "other.pem"
+    other_key.write_text(certificate("other"))
+    got: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        connection.settimeout(2)
+        got.append(connection.recv(4096))
+        try:
+            if got[-1][:1] == b"\x16":
+                connection.sendall(b"\x15\3\3\0\2\2\x28")  # no TLS here
+        except OSError:
+            pass
+
+    def behave_with_tls(connection: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(key)
+        try:
+            with context.wrap_socket(connection, server_side=True) as inside:
+                got.append(b"TLS" + inside.recv(4096))
+        except OSError:
+            got.append(b"TLS failed")
+
+    def ask(behaviour: Callable[[socket.socket], None], **parameters: str) -> str:
+        got.clear()
+        listener, port = serve(behaviour)
+        with listener:
+            return run(str(path), "127.0.0.1", PORT=port, USER="me", PASSWORD=SECRET, TIMEOUT="3", **parameters)  # fmt: skip
+
+    assert ask(behave).startswith("UNKNOWN whoever answers would get PASSWORD") and got == []
+    text = ask(behave, PASSWORD_TO_ANYBODY="yes")
+    assert SECRET.encode() in b"".join(got), text
+    ask(behave_with_tls, CAFILE=str(key))
+    assert SECRET.encode() in b"".join(got)
+    for behaviour in (behave, behave_with_tls):
+        assert ask(behaviour, CAFILE=str(other_key)).startswith("FAIL")
+        assert got and SECRET.encode() not in b"".join(got)

@@ -8,16 +8,17 @@ import itertools
 import os
 import selectors
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, LONG, plant, strays
+from hostile import HOSTILE, LONG, kills_warden, plant, strays, warden_of
 from local_nodes import wait_until
 
-from dmonitor.base import user
 from dmonitor.core import result
 from dmonitor.core.model import Outcome, Result, Test
 from dmonitor.execution import load_gate, plugin, processes, supervisor
@@ -84,15 +85,37 @@ def test_what_a_plugin_gets(bench: Bench) -> None:
     assert said == f"1 www.example.com / 0 {1_000_000 // 512} 256 not a tty"
 
 
+def test_a_plugin_cannot_raise_its_limits(bench: Bench) -> None:
+    """Those of files and of memory; so a limit is a hard one, too."""
+    for limit, value in (("f", 1_000_000 // 512), ("d", 1_000_000_000 // 1024)):
+        said = bench.run(
+            f"ulimit -S -{limit} unlimited 2>/dev/null && echo OK raised || "
+            f"echo OK $(ulimit -S -{limit}) $(ulimit -H -{limit})"
+        ).text
+        assert said == f"{value} {value}"
+
+
+def test_a_plugin_that_takes_all_memory_ends_by_itself(bench: Bench) -> None:
+    """One that asks for less than the limit, as java does for its heap, runs."""
+    code = "exec python3 -c 'x = bytearray({}); print(\"OK got it\")' 2>&1"
+    assert bench.run(code.format(2 * 10**9)).text.endswith(
+        "Traceback (most recent call last): (exit 1)"
+    )
+    flags = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
+    reserve = f"import mmap; mmap.mmap(-1, 10**10, prot=0, flags={flags})"
+    assert bench.run(f"exec python3 -c '{reserve}; print(\"OK reserved\")'").text == "reserved"
+
+
 def test_environment_is_exact(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
+    assert not os.path.lexists(plugin.HOME), "nobody leaves a file there that programs obey"
     said = bench.run(
         'echo OK $(env | grep -v "^_=" | sort | tr "\\n" " ")',
         {"PORT": "80", "URL": "http://a/b=c d"},
     ).text
     assert (
         said
-        == f"HOME={user.home()} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
+        == f"HOME={plugin.HOME} LC_ALL=C.UTF-8 PATH={plugin.PATH} PORT=80 PWD=/ URL=http://a/b=c d"
     )
 
 
@@ -107,6 +130,51 @@ def test_signals_are_as_a_program_expects(bench: Bench) -> None:
 
 def test_a_plugin_inherits_no_descriptor(bench: Bench) -> None:
     assert bench.run("echo OK $(ls /proc/self/fd | tr '\\n' ' ')").text in ("0 1 2 3", "0 1 2")
+
+
+PRIVILEGES = """
+import selectors, sys
+from dmonitor.core.model import Test
+from dmonitor.execution.runner import Runner
+
+if __name__ == "__main__":
+    selector = selectors.DefaultSelector()
+    runner = Runner(selector, 1)
+    runner.submit(Test("h", "it"), sys.argv[1], {}, lambda _, result: print(result.text))
+    while runner.pending:
+        for key, _ in selector.select():
+            key.data()
+    runner.close()
+    print(open("/proc/self/status").read().split("NoNewPrivs:")[1].split()[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("starter", "plugins"),
+    [
+        ("", "0"),
+        pytest.param(
+            "setpriv --inh-caps +net_raw --ambient-caps +net_raw",
+            "1",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a capability"),
+        ),
+    ],
+)
+def test_plugins_gain_no_privilege_if_ping_needs_none(
+    tmp_path: Path, starter: str, plugins: str
+) -> None:
+    """The program itself may: its sendmail may be set-gid."""
+    (tmp_path / "check_it").write_text("#!/bin/sh\necho OK $(grep NoNewPrivs /proc/self/status)\n")
+    (tmp_path / "check_it").chmod(0o755)
+    said = subprocess.run(
+        [*starter.split(), sys.executable, "-c", PRIVILEGES, f"{tmp_path}/check_it"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert said.stdout == f"NoNewPrivs: {plugins}\n0\n", said
 
 
 # What each plugin gave, what it was to give, and the seconds that the slowest took.
@@ -208,6 +276,44 @@ def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> Non
     bench.submit("quick")
     bench.loop()
     assert bench.results["quick"].outcome is Outcome.OK
+
+
+def test_a_plugin_that_clears_its_mark_and_kills_the_supervisor_outlives_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "check_kills").write_text(kills_warden(tmp_path / "proof"))
+    (tmp_path / "check_kills").chmod(0o755)
+    killed = bench.runner._supervisor_pid
+    bench.submit("kills")
+    bench.loop()
+    assert warden_of(tmp_path / "proof") == killed != bench.runner._supervisor_pid
+    assert "was killed" in bench.results["kills"].text
+    assert not strays()
+
+
+def test_what_a_dead_supervisor_left_is_ended_though_nobody_listens_any_more(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A round stops listening once it has the results that it waits for."""
+    bench.runner.close()
+    mine = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    bench.runner = Runner(bench.selector, 100)
+    try:
+        (tmp_path / "check_kills").write_text(kills_warden(tmp_path / "proof", kills=False))
+        (tmp_path / "check_kills").chmod(0o755)
+        bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
+        bench.submit("kills", "hangs")
+        wait_until((tmp_path / "proof").exists)
+        wait_until(lambda: len(strays()) == 4)
+        assert warden_of(tmp_path / "proof") == bench.runner._supervisor_pid
+        os.kill(bench.runner._supervisor_pid, signal.SIGKILL)
+        bench.runner.close()
+        assert not strays()
+        assert os.waitpid(mine, os.WNOHANG) == (0, 0), "what the program had before is its own"
+    finally:
+        os.kill(mine, signal.SIGKILL)
+        os.waitpid(mine, 0)
+        bench.runner = Runner(bench.selector, 100)  # for the fixture to close
 
 
 def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.base.errors import StateError
+from dmonitor.core import hearsay
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
@@ -33,7 +34,7 @@ from dmonitor.core.model import (
     TestState,
     Verdict,
 )
-from dmonitor.store import database, history, identity, node_clock, state
+from dmonitor.store import database, history, identity, node_clock, state, tables
 from dmonitor.store.state import Store
 
 TEST = Test("www.example.com", "http")
@@ -80,7 +81,13 @@ JUDGED = Judgement(
 )
 
 
-def known(*ids: str, **facts: Any) -> Incident:
+def named(word: str) -> str:
+    """Return an id that may be an incident's and that a test calls `word`."""
+    return word.ljust(8, "z")
+
+
+def known(*words: str, **facts: Any) -> Incident:
+    ids = tuple(map(named, words))
     return Incident(**{"ids": ids, "test": TEST, "began": NOW - 100.0, "held": NOW - 50.5, **facts})
 
 
@@ -155,7 +162,7 @@ def test_nothing_is_known_at_first(tmp_path: Path) -> None:
 
 
 _times = st.floats(0, 2e9)
-_names = st.sampled_from(("oslo", "rome", "näme", ""))
+_names = st.sampled_from(("oslo", "rome", "node.example.com", ""))
 _incidents = st.builds(
     Incident,
     st.sets(st.integers(0, 2**32), min_size=1, max_size=4).map(lambda ids: tuple(sorted(f"{each:08x}" for each in ids))),
@@ -177,6 +184,8 @@ _incidents = st.builds(
     told_at=_times,
     minute=st.integers(0, 10**8),
     seen=_times,
+    heard_from=st.just(""),  # hearsay that is over is forgotten
+    relayed_by=st.just(""),
 )  # fmt: skip
 
 
@@ -199,8 +208,8 @@ def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> No
         "open": known("open"),
         "owing": known("owing", closed=now - 90_000.0, alert="x"),
         "lately": known("lately", closed=now - 3500.0, **told),
-        "told-late": known(
-            "told-late", closed=now - 90_000.0, held=now - 3500.0, **told
+        "toldlate": known(
+            "toldlate", closed=now - 90_000.0, held=now - 3500.0, **told
         ),  # others have to hear of that
     }
     over = (
@@ -210,12 +219,10 @@ def test_of_the_incidents_those_that_still_matter_are_read(tmp_path: Path) -> No
     )
     with open_store(tmp_path) as store:
         store.save(Save(incidents=(*matter.values(), *over)))
-        assert {each.id: each for each in store.incidents()} == matter
-        assert [each.id for each in store.recall(["over", "void", "removed"])] == [
-            "over",
-            "void",
-            "removed",
-        ], "kept for good"
+        assert {each.id.rstrip("z"): each for each in store.incidents()} == matter
+        assert [
+            each.id.rstrip("z") for each in store.recall(map(named, ("over", "void", "removed")))
+        ] == ["over", "void", "removed"], "kept for good"
 
 
 def test_incidents_that_are_united_are_one_row_and_so_is_what_is_owed_for_them(
@@ -232,7 +239,7 @@ def test_incidents_that_are_united_are_one_row_and_so_is_what_is_owed_for_them(
         united = known("a", "b", "d", began=NOW - 200.0)
         store.save(Save(incidents=(united,)))
         assert sorted(store.incidents(), key=lambda each: each.id) == [united, c]
-        assert [store.recall([each]) for each in ("a", "b", "d")] == [[united]] * 3
+        assert [store.recall([named(each)]) for each in ("a", "b", "d")] == [[united]] * 3
         left = store.memory().outbox
         assert sorted((each.address, each.incident) for each in left) == [
             ("other", united),
@@ -282,7 +289,7 @@ def test_addresses_and_lookups_are_remembered(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.remember(["b@x", "a@x"], {"rome": ["192.0.2.2", "192.0.2.1"]})
         assert store.addresses(["c@x", "a@x"]) == ("a@x", "b@x", "c@x")
-        assert store.lookups() == {"rome": ["192.0.2.1", "192.0.2.2"]}
+        assert store.lookups() == {"rome": ("192.0.2.1", "192.0.2.2")}
         changes = store._db.total_changes
         store.remember(["a@x", "b@x"], {"rome": ["192.0.2.1", "192.0.2.2"]})
         assert store._db.total_changes == changes, "only what is new is written"
@@ -374,7 +381,6 @@ def test_a_broken_database_is_kept_under_another_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[str] = []
-    monkeypatch.setattr("dmonitor.base.log._to_stderr", False)
     monkeypatch.setattr(
         "dmonitor.base.log.error",
         lambda event, **facts: logged.append(f"{event} {facts['kept_as']}"),
@@ -432,7 +438,7 @@ MUCH = tuple(known(f"i{number}", opening=JUDGED) for number in range(50))
 
 
 def ids(store: Store) -> set[str]:
-    return {each.id for each in store.incidents()}
+    return {each.id.rstrip("z") for each in store.incidents()}
 
 
 def test_a_full_disk_is_stood_in_for_until_there_is_room(tmp_path: Path, run: Path) -> None:
@@ -443,12 +449,13 @@ def test_a_full_disk_is_stood_in_for_until_there_is_room(tmp_path: Path, run: Pa
         assert store.failed == f"{tmp_path}/state.db: database or disk is full"
         assert not store.save(Save(incidents=(known("later"),)))
         assert (
-            ids(store) == {"b", "later", *(each.id for each in MUCH)} and store.node_memory() == OWN
+            ids(store) == {"b", "later", *(each.id.rstrip("z") for each in MUCH)}
+            and store.node_memory() == OWN
         )
     assert ids(open_store(tmp_path, read_only=True)) == {"b"}
     with open_store(tmp_path, run) as store:
         assert store.failed == "" and list(run.iterdir()) == [], "and is stored again"
-        assert ids(store) == {"b", "later", *(each.id for each in MUCH)}
+        assert ids(store) == {"b", "later", *(each.id.rstrip("z") for each in MUCH)}
     assert "later" in ids(open_store(tmp_path))
 
 
@@ -461,7 +468,9 @@ def no_state(tmp_path: Path) -> Path:
 
 def test_a_directory_that_cannot_be_written_is_stood_in_for(no_state: Path, run: Path) -> None:
     with open_store(no_state, run) as store:
-        assert store.failed == f"{no_state}/state.db: unable to open database file"
+        assert store.failed == (
+            f"{no_state}/state.db: {no_state}/state.db is not a regular file: move it away"
+        )
         assert not store.save(Save(OWN, incidents=(RICH,)))
     with open_store(no_state, run) as store:
         assert store.failed and store.incidents() == [RICH] and store.node_memory() == OWN, (
@@ -609,28 +618,46 @@ def test_a_disk_that_dies_in_the_middle_of_a_round(tmp_path: Path, run: Path) ->
 
 
 @pytest.mark.parametrize(
-    "damage",
-    ["UPDATE memo SET value = '[[1' WHERE key = 'own'", "UPDATE memo SET value = '7'", "UPDATE incident SET value = '{}'", "DELETE FROM incident"],
-)  # fmt: skip
-def test_a_database_that_is_whole_and_makes_no_sense_is_set_aside(
-    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+    ("damage", "left_ids", "left_owed", "named"),
+    [
+        ("UPDATE memo SET value = '[[1' WHERE key = 'own'", {"b"}, ["two"], "memo with key 'own'"),
+        ("UPDATE memo SET value = '7'", {"b"}, ["two"], "2 rows"),
+        ("UPDATE memo SET value = x'ff'", {"b"}, ["two"], "2 rows"),
+        ("UPDATE memo SET value = printf('%.*c', 9999, '[')", {"b"}, ["two"], "2 rows"),
+        ("UPDATE incident SET value = '{}'", set(), [], "incident with number 1: improper {}"),
+        ("UPDATE incident SET value = 'x'", set(), [], "incident with number 1: Expecting value"),
+        ("DELETE FROM incident", set(), [], "outbox with incident 1"),
+        ("UPDATE outbox SET address = 'a' || char(10)", {"b"}, [], r"improper 'a\\n'"),
+        ("UPDATE standing SET host = '-o'", {"b"}, ["two"], "host '-o'"),
+        ("UPDATE standing SET since = 'never'", {"b"}, ["two"], "no number: 'never'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_costs_its_row(
+    tmp_path: Path,
+    damage: str,
+    left_ids: set[str],
+    left_owed: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     left = Notification(Kind.ALERT, RICH, "two", NOW, 1)
     with open_store(tmp_path) as store:
-        store.save(Save(OWN, incidents=(RICH,), outbox=(left,)))
-    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
-        db.execute(damage)
-        db.commit()
+        store.save(Save(OWN, {TEST: TestState()}, incidents=(RICH,), outbox=(left,)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db, db:
+        assert db.execute(damage).rowcount
+    with open_store(tmp_path, read_only=True) as store:
+        assert ids(store) == left_ids, "who only reads leaves it out as well"
+    capsys.readouterr()
     with open_store(tmp_path) as store:
-        assert (
-            not store.failed
-            and store.save(Save(OWN, incidents=(known("x"),)))
-            and ids(store) == {"x"}
-        )
-    (kept,) = tmp_path.glob("state.db.broken-*")
-    assert f"{tmp_path / 'state.db'} is broken" in capsys.readouterr().err and kept.stat().st_size
+        assert not store.failed and ids(store) == left_ids
+        assert [owed.address for owed in store.memory().outbox] == left_owed
+        assert store.save(Save(OWN, incidents=(known("x", test=Test("x.example.com", "http")),)))
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/state.db: left out and forgotten: " in said and named in said
     with open_store(tmp_path) as store:
-        assert ids(store) == {"x"}
+        assert ids(store) == {"x", *left_ids} and store.node_memory() == OWN
+    assert "left out" not in capsys.readouterr().err, "it is said once"
+    assert not list(tmp_path.glob("state.db.broken-*"))
 
 
 def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(
@@ -648,8 +675,8 @@ def test_what_stood_in_for_a_state_that_could_not_be_read_does_not_replace_it(
     (tmp_path / "away").rename(tmp_path / "state.db")
     with open_store(tmp_path, run) as store:
         assert ids(store) == {"a", "b", "x"}
-        (met,) = store.recall(["c"])
-        assert (met.ids, met.alert) == (("b", "c"), "x")
+        (met,) = store.recall([named("c")])
+        assert (met.ids, met.alert) == (known("b", "c").ids, "x")
 
 
 @pytest.mark.parametrize("with_run", [False, True])
@@ -667,7 +694,10 @@ def test_a_full_run_directory_is_stood_in_for_by_memory(no_state: Path, run: Pat
         store.save(Save(OWN, incidents=(RICH,)))
         fill(store)
         assert not store.save(Save(incidents=MUCH))
-        assert ids(store) == {"b", *(each.id for each in MUCH)} and store.node_memory() == OWN
+        assert (
+            ids(store) == {"b", *(each.id.rstrip("z") for each in MUCH)}
+            and store.node_memory() == OWN
+        )
 
 
 def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(
@@ -679,7 +709,7 @@ def test_a_reader_prefers_what_stands_in_and_says_that_nothing_is_stored(
         fill(store)
         store.save(Save(incidents=MUCH))
     reader = open_store(tmp_path, run, read_only=True)
-    assert ids(reader) == {"b", *(each.id for each in MUCH)}
+    assert ids(reader) == {"b", *(each.id.rstrip("z") for each in MUCH)}
     assert reader.failed
     assert len(state.peek(str(tmp_path), str(run))[1]) == 51
 
@@ -694,15 +724,15 @@ def test_peek_finds_what_stands_in_where_there_never_was_a_state(
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "found"),
     [
-        "UPDATE incident SET value = '{}'",
-        "UPDATE outbox SET kind = 'nonsense'",
-        "UPDATE memo SET value = 'nonsense' WHERE key = 'partial'",
+        ("UPDATE incident SET value = '{}'", {"a"}),
+        ("UPDATE outbox SET kind = 'nonsense'", {"a", "b"}),
+        ("UPDATE memo SET value = 'nonsense' WHERE key = 'partial'", {"a", "b"}),
     ],
 )
 def test_a_stand_in_that_makes_no_sense_costs_nothing_else(
-    tmp_path: Path, run: Path, damage: str
+    tmp_path: Path, run: Path, damage: str, found: set[str]
 ) -> None:
     """The stand-in began empty, and sqlite finds it sound. No later round fails because of it."""
     with open_store(tmp_path, run) as store:
@@ -714,7 +744,7 @@ def test_a_stand_in_that_makes_no_sense_costs_nothing_else(
     with contextlib.closing(sqlite3.connect(run / "state.db")) as stand_in, stand_in:
         stand_in.execute(damage)
     with open_store(tmp_path, run) as store:
-        assert ids(store) == {"a"} and store.failed == "" and list(run.iterdir()) == []
+        assert ids(store) == found and store.failed == "" and list(run.iterdir()) == []
 
 
 def test_a_hand_over_that_makes_no_sense_costs_only_itself(tmp_path: Path) -> None:
@@ -1011,3 +1041,49 @@ def test_the_last_change_of_each_test(tmp_path: Path) -> None:
         assert store.history.latest([CHANGE.test], evidence=False) == {CHANGE.test: lean}
         store.shift_times(3600.0)
         assert store.history.latest([CHANGE.test]) == {CHANGE.test: last._replace(at=NOW + 3601)}
+
+
+def test_hearsay_that_nobody_needs_is_forgotten(tmp_path: Path) -> None:
+    """What one peer alone has stated takes no room for good, except what was mailed or is owed."""
+    store = open_store(tmp_path)
+    now = store.clock.now()
+    over = {"closed": now - 9000.0, "held": now - 9000.0, "void": True}
+    heard = {"heard_from": "liar", **over}
+    memory = NodeMemory(name="me")
+    owed = known("owed0000", alert="x", recovery="x", **{**heard, "void": False})
+    letter = Notification(Kind.RECOVERY, owed, "a@x", now, 0)
+    store.save(
+        Save(
+            node=memory,
+            incidents=(
+                known("old00000", **heard),
+                known("seen0000", **over),
+                known("told0000", alert="me", recovery="me", **{**heard, "void": False}),
+                known("open0000", heard_from="liar"),
+                owed,
+            ),
+            outbox=(letter,),
+        )
+    )
+    ids = ["old00000", "seen0000", "told0000", "open0000", "owed0000"]
+    assert {each.id for each in store.recall(ids)} == {
+        "seen0000",
+        "told0000",
+        "open0000",
+        "owed0000",
+    }
+    rows = store._db.execute("SELECT id FROM known ORDER BY id").fetchall()
+    assert rows == [("open0000",), ("owed0000",), ("seen0000",), ("told0000",)]
+
+
+def test_recent_hearsay_is_forgotten_although_its_peer_is_silent(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    now = store.clock.now()
+    at = now - hearsay.OVER_SECONDS - 60.0
+    heard = known("heard000", heard_from="liar", closed=at, held=at, void=True)
+    tables.write_incident(store._db, heard)
+    assert store.recall(["heard000"]) == [heard]
+    store.save(Save(test_states={}, gone=frozenset({TEST})))
+    assert store.recall(["heard000"]), "only the end of a round looks for it"
+    store.save(Save(node=NodeMemory(name="me")))
+    assert store.recall(["heard000"]) == []

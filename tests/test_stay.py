@@ -159,14 +159,55 @@ def test_a_round_waits_for_its_place_unless_somebody_waits_for_it(
     (node.config / "nodes.txt").write_text(f"{node.address}\n")
     (node.state / "place").write_text("2\n")
     os.chown(node.state / "place", node.state.stat().st_uid, node.state.stat().st_gid)
+    null = subprocess.DEVNULL
     seconds = []
-    for options, stdin in (((), subprocess.DEVNULL), ((), terminal), (("--once",), -3)):
+    for options, stdin, stdout in (
+        ((), null, null),
+        ((), terminal, null),
+        ((), null, terminal),
+        (("--once",), null, null),
+    ):
         began = time.monotonic()
-        command = [*node.command("dmonitor-check"), *options]
-        environment = node.place.environment()
-        subprocess.run(command, env=environment, stdin=stdin, timeout=30, check=False, cwd="/")
+        subprocess.run(
+            [*node.command("dmonitor-check"), *options],
+            env=node.place.environment(),
+            stdin=stdin,
+            stdout=stdout,
+            timeout=30,
+            check=False,
+            cwd="/",
+            start_new_session=True,
+        )
         seconds.append(time.monotonic() - began)
     assert seconds[0] > 2.0 > max(seconds[1:]), seconds
+
+
+# Starts its arguments as root's shell starts what is typed with `</dev/null >/dev/null 2>&1`.
+_AT_A_TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    null = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.execv(sys.argv[1], sys.argv[1:])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_round_with_a_terminal_that_no_stream_shows_does_not_wait_either(
+    three: list[LocalNode],
+) -> None:
+    """It waits in a program that it starts in its own place, which a plugin could attach to."""
+    node = three[0]
+    (node.config / "nodes.txt").write_text(f"{node.address}\n")
+    (node.state / "place").write_text("9\n")
+    os.chown(node.state / "place", node.state.stat().st_uid, node.state.stat().st_gid)
+    command = [sys.executable, "-c", _AT_A_TERMINAL, *node.command("dmonitor-check")]
+    began = time.monotonic()
+    subprocess.run(command, env=node.place.environment(), timeout=30, check=True, cwd="/")
+    assert time.monotonic() - began < 6.0
+    assert (node.state / "state.db").exists(), "there was a round"
 
 
 def test_a_round_that_waited_through_an_upgrade_begins_anew(three: list[LocalNode]) -> None:

@@ -232,14 +232,23 @@ def test_place() -> None:
     assert verdict.voting_sites([("a", "x"), ("a", "y"), ("b", "y")], {"a"}) == {"a": "x"}
 
 
-def test_the_largest_quorum_of_any_node_holds() -> None:
+def test_which_quorum_holds() -> None:
     def contact(name: str, quorum: int) -> Contact:
         status = NodeStatus(name, f"id-{name}", 0.0, quorum=quorum)
         return Contact(Node(name, name), f"id-{name}", "", Statement(status))
 
     silent = Contact(Node("c", "c"), reason="refused")
-    assert verdict.largest_quorum(2, [contact("a", 3), contact("b", 0), silent], 9) == 3
-    assert verdict.largest_quorum(2, [contact("a", 1)], 9) == 2
-    assert verdict.largest_quorum(2, [], 9) == 2
-    assert verdict.largest_quorum(2, [contact("a", 100)], 3) == 3, "no peer ends all alerts"
-    assert verdict.largest_quorum(5, [contact("a", 100)], 3) == 5, "our operator may"
+
+    def holds(own: int, *contacts: Contact, sites: int = 9, **remembered: int) -> int:
+        return verdict.quorum_that_holds(own, remembered, contacts, sites)
+
+    assert holds(2, contact("a", 3), contact("b", 0), silent) == 3, "two have said"
+    assert holds(2, contact("a", 1)) == 2
+    assert holds(2) == 2
+    assert holds(2, contact("a", 100), sites=3) == 3, "no peer ends all alerts"
+    assert holds(5, contact("a", 100), sites=3) == 5, "our operator may"
+    assert holds(2, contact("a", 2), contact("b", 3)) == 2, "of three, one alone decides nothing"
+    assert holds(3, contact("a", 2), contact("b", 2)) == 2
+    assert holds(2, contact("a", 3), contact("b", 3)) == 3
+    assert holds(2, contact("a", 3), b=3) == 3, "it is silent, and has stated it before"
+    assert holds(2, contact("a", 3), a=2, b=2) == 2

@@ -7,10 +7,11 @@ round does not pay for it.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor.base import log, paths, user
@@ -80,6 +81,23 @@ def leave(status: int) -> NoReturn:
         except (OSError, ValueError):
             status = status or os.EX_IOERR
     os._exit(status)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, failure: str, reason: str) -> Iterator[None]:
+    """End this process if a block takes longer, even if it hangs in the kernel or in C code.
+
+    Say that there was a `failure`, and the `reason`.
+    """
+    import threading
+
+    timer = threading.Timer(seconds, lambda: leave(_fail(failure, reason, os.EX_TEMPFAIL)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _open_standard_streams() -> None:

@@ -24,6 +24,13 @@ _DOMAIN_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _ADDRESS = rf"{_LOCAL_PART}(?:@{_DOMAIN_LABEL}(?:\.{_DOMAIN_LABEL})*)?"
 _ADDRESS_LIMIT = 254  # characters
 
+# What str.isprintable lets pass though nobody sees it: joiners, fillers, vowels without a shape,
+# selectors of a variant, and the empty Braille pattern.
+_UNSEEN = (
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
 # Variables from which a program loader, a shell or an interpreter takes orders.
 _LOADER_VARIABLE = (
     r"PATH|IFS|ENV|HOME|SHELLOPTS|BASH.*|LC_.*|LANG.*|LD_.*|GCONV_PATH|NLSPATH"
@@ -74,6 +81,11 @@ def is_hook(address: str) -> bool:
     return address.startswith(HOOK)
 
 
+def is_recipient(address: str) -> bool:
+    """Return whether `address` stands for a file that may be in alert.d: an address or a hook."""
+    return is_address(address.removeprefix(HOOK))
+
+
 def is_parameter(name: str) -> bool:
     """Return whether a test's file may set `name`, a variable in the environment of the plugin."""
     return _compiled(r"[A-Z][A-Z0-9_]{0,63}").fullmatch(name) is not None
@@ -86,7 +98,7 @@ def is_loader_variable(name: str) -> bool:
 
 def is_node_id(word: str) -> bool:
     """Return whether `word` may be the id of a node, of an incident, or of a run of dmonitord."""
-    return _compiled(r"[a-z0-9]{8,64}").fullmatch(word) is not None
+    return _compiled(r"[a-z0-9]{8,32}").fullmatch(word) is not None
 
 
 def is_digest(word: str) -> bool:
@@ -117,20 +129,30 @@ def is_ignored_file(name: str) -> bool:
 def printable(text: str, limit: int = TEXT_LIMIT) -> str:
     r"""Return the first `limit` characters of `text` as one line that is safe to show.
 
-    Control characters and other unprintable ones become escapes such as \x1b. A cut text ends in
-    `…`.
+    Control characters, those that turn the direction of writing, and those that nobody sees become
+    escapes such as \x1b. A cut text ends in `…`.
     """
     if len(text) > limit:
         text = text[:limit] + "…"
-    if text.isprintable():
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Return `text`, however long, as one line that is safe to show."""
+    if can_be_shown(text):
         return text
     return "".join(map(_escape, text))
 
 
 def _escape(character: str) -> str:
-    if character.isprintable():
+    if can_be_shown(character):
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def can_be_shown(text: str) -> bool:
+    """Return whether a reader sees each character of `text`, and a terminal obeys none."""
+    return text.isprintable() and (text.isascii() or not _compiled(_UNSEEN).search(text))
 
 
 def pluralize(count: int, word: str, plural: str = "s") -> str:

@@ -62,14 +62,6 @@ def _make(directory: str, account: pwd.struct_passwd) -> None:
             raise
 
 
-def home() -> str:
-    """Return the home directory of the user that this process runs as; without an account, /."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_dir
-    except KeyError:
-        return "/"
-
-
 def name() -> str:
     """Return the name of the user that this process runs as; without an account, its number."""
     try:

@@ -28,6 +28,7 @@ _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 # TIMEOUT.
 _COMMON_PARAMETERS = ("TIMEOUT", "PORT")
 _PLUGIN_PREFIX = "check_"
+_KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
 def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
@@ -99,7 +100,7 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     counts = [
         pluralize(len(hosts), "host"),
         pluralize(len(configuration.tests), "test"),
-        f"{pluralize(len(configuration.nodes), 'node')} (this one is {cluster.me.name})",
+        f"{pluralize(len(configuration.nodes), 'node')} (this one is {_my_names(cluster)})",
         pluralize(len(configuration.addresses) - len(hooks), "address", "es"),
     ]
     if hooks:
@@ -107,6 +108,14 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     if silences:
         counts.append(pluralize(len(silences), "silence"))
     return ", ".join(counts)
+
+
+def _my_names(cluster: Cluster) -> str:
+    """Return the name of this node, and those of its other lines, which nobody asks as peers."""
+    others = sorted(cluster.my_names - {cluster.me.name})
+    if not others:
+        return cluster.me.name
+    return f"{cluster.me.name}, and also {', '.join(others)}"
 
 
 def _is_over(silence: Silence) -> bool:
@@ -249,16 +258,55 @@ def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Pro
 
 
 def _examine_keys(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
-    """Warn if there are peers and no key, and if the old key is still there."""
+    """Look for nodes without a key and keys without a node; warn if an old key is still there."""
     key_name, old_key_name = keyfile.KEY_FILES
-    if cluster.peers and configuration.keys is None:
-        problems.warning(f"{configuration.directory}/{key_name}", keyfile.NO_KEY_ADVICE)
-    if configuration.keys is not None and len(configuration.keys) > 1:
+    path = f"{configuration.directory}/{key_name}"
+    keys = configuration.keys
+    if keys is None:
+        if cluster.peers:
+            problems.warning(path, keyfile.NO_KEY_ADVICE)
+        return
+    if keys.are_usable:
+        _examine_key_lines(path, configuration, cluster, keys, problems)
+    if len(keys.sets) > 1:
         text = (
             "the old key is still accepted; when all nodes have the new one, run"
             " `dmonitor key drop` on each"
         )
         problems.warning(f"{configuration.directory}/{old_key_name}", text)
+
+
+def _examine_key_lines(
+    path: str,
+    configuration: Configuration,
+    cluster: Cluster,
+    keys: keyfile.Keys,
+    problems: Problems,
+) -> None:
+    """Look for what is missing or too much where each pair of nodes has a key."""
+    for node in configuration.nodes:
+        if node.name == cluster.me.name and not keys.for_peer(node.name):
+            text = (
+                f"no line for {node.name}, this node itself, so it cannot rehearse with its own"
+                " daemon"
+            )
+            problems.error(path, f"{text}; {_KEY_LINES}")
+        elif node.name not in cluster.my_names and not keys.for_peer(node.name):
+            text = f"no line for {node.name}, so this node and {node.name} cannot talk"
+            problems.error(path, f"{text}; {_KEY_LINES}")
+    listed = [node.name for node in configuration.nodes]
+    holders: dict[bytes, str] = {}
+    for name, key in (keys.sets[0].pairs or {}).items():
+        if name not in listed:
+            suggestion = did_you_mean(name, listed)
+            problems.warning(path, f"no node in nodes.txt is called {name}{suggestion}")
+        elif key in holders:
+            text = f"{name} has the key of {holders[key]}, so each can speak as the other"
+            problems.warning(path, text)
+        holders.setdefault(key, name)
+    if not keys.cluster_secret():
+        text = "no line *, so who can send mail can foretell the Message-ID of an alert"
+        problems.warning(path, f"{text}; {_KEY_LINES}")
 
 
 def _examine_quorum(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:

@@ -2,11 +2,13 @@
 
 Names are looked up here, and nobody is talked to. To recognise a line by its address only saves a
 question. A node cannot agree with itself, even if its line is not recognised, because votes belong
-to node ids (R2).
+to node ids (R2). But a look-up that would make a peer this machine is not believed: whoever forges
+it would make the peer vanish.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -36,6 +38,9 @@ class Cluster(NamedTuple):
     addresses: Mapping[str, tuple[str, ...]]  # of every node, this one too, by its name
     my_names: frozenset[str]  # of all lines for this machine, or the name of the stand-in
     my_addresses: tuple[resolve.Address, ...]  # those of `me` at which this machine listens
+    # The names of peers that resolve to this machine now, and did not before. They have their last
+    # addresses in `addresses`.
+    diverted: tuple[str, ...] = ()
 
 
 class _Machine:
@@ -79,12 +84,16 @@ def resolve_cluster(
 ) -> Cluster:
     """Look up the names of `nodes`, and tell the lines for this machine from those of peers.
 
-    A node whose name does not resolve now keeps its addresses in `known`, those found before. If
-    the setting `name` names a line, then that one names this node, even if other lines are for this
-    machine, too.
+    A node whose name does not resolve now keeps its addresses in `known`, those found before. So
+    does a peer whose name is diverted. If the setting `name` names a line, then that one names this
+    node, even if other lines are for this machine, too.
     """
-    found = _look_up(nodes, known)
+    last = _parse_all(known)
+    found = _look_up(nodes, last)
     machine = _Machine(settings)
+    diverted = _diverted(nodes, found, last, machine)
+    for name in diverted:
+        found[name] = resolve.Lookup(last[name], "")
     my_lines: list[Node] = []
     peers: list[Peer] = []
     for node in nodes:
@@ -109,16 +118,58 @@ def resolve_cluster(
         addresses={name: tuple(map(str, lookup.addresses)) for name, lookup in found.items()},
         my_names=frozenset(node.name for node in my_lines),
         my_addresses=my_addresses,
+        diverted=diverted,
     )
 
 
+def _parse_all(known: Mapping[str, Sequence[str]]) -> dict[str, tuple[resolve.Address, ...]]:
+    """Return the addresses of each name in `known`, without what is no address."""
+    parsed = {}
+    for name, texts in known.items():
+        addresses = []
+        for text in texts:
+            with contextlib.suppress(ValueError):
+                addresses.append(resolve.parse_address(text))
+        parsed[name] = tuple(addresses)
+    return parsed
+
+
 def _look_up(
-    nodes: Sequence[Node], known: Mapping[str, Sequence[str]]
+    nodes: Sequence[Node], last: Mapping[str, tuple[resolve.Address, ...]]
 ) -> dict[str, resolve.Lookup]:
-    """Return what a look-up finds for each of `nodes`, or else its `known` addresses."""
+    """Return what a look-up finds for each of `nodes`, or else its `last` addresses."""
     found = resolve.look_up_all([node.name for node in nodes], LOOKUP_LIMIT)
     for name, lookup in found.items():
-        if not lookup.addresses and known.get(name):
-            addresses = tuple(map(resolve.parse_address, known[name]))
-            found[name] = resolve.Lookup(addresses, "")
+        if not lookup.addresses and last.get(name):
+            found[name] = resolve.Lookup(last[name], "")
     return found
+
+
+def _diverted(
+    nodes: Sequence[Node],
+    found: Mapping[str, resolve.Lookup],
+    last: Mapping[str, tuple[resolve.Address, ...]],
+    machine: _Machine,
+) -> tuple[str, ...]:
+    """Return the names that resolve to this machine, and were another machine's before.
+
+    A second name of this machine is none of them: it is new, or had an address of this machine
+    before, or one that the first name had, too, if the machine has other addresses now. If no other
+    line is for this machine, then the name may be its own, and nothing can be told.
+    """
+    my_last: set[resolve.Address] = set()
+    is_listed = False
+    doubtful = []
+    for node in nodes:
+        addresses = last.get(node.name, ())
+        if not machine.is_meant_by(node, found[node.name].addresses):
+            continue
+        was_here = not addresses or any(map(machine.has_address, addresses))
+        if node.name == machine.name or was_here:
+            is_listed = True
+            my_last.update(addresses)
+        else:
+            doubtful.append(node.name)
+    if not is_listed:
+        return ()
+    return tuple(name for name in doubtful if my_last.isdisjoint(last[name]))

@@ -32,7 +32,7 @@ class Configuration(NamedTuple):
     # False if something could not be read, so that tests, nodes or addresses may exist that are
     # missing here.
     complete: bool = True
-    keys: Keys = None
+    keys: Keys | None = None  # None if there are no files with keys
     silences: tuple[
         Silence, ...
     ] = ()  # those that ended, too; `until` is in seconds since the epoch

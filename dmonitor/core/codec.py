@@ -1,8 +1,8 @@
 """Convert the values of `model` to JSON and back, for the state and for greetings.
 
 Pure. The annotated types alone say how. A field that has its default value is left out, and an
-unknown key is ignored. Data that does not fit its type is a ValueError. So is text that breaks the
-grammar of its type, unless the text is our own.
+unknown key is ignored. Data that does not fit its type is a ValueError, and so is text that breaks
+the grammar of its type, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 TimeShift = Callable[[float], float]  # moves a time from one node's clock to another's
 _Dump = Callable[[Any, TimeShift], Any]  # makes JSON's own types of a value
-_Load = Callable[[Any, TimeShift, bool], Any]  # makes a value of JSON's own types; True: trusted
+# Makes a value of JSON's own types; the number is the limit of times.
+_Load = Callable[[Any, TimeShift, float], Any]
 
 # `X | None` has one of these two origins before Python 3.14, and the same one since.
 _UNIONS = (Union, types.UnionType)
 _NO_DEFAULT: Any = object()  # stands for the default of a field that must be there
 
 AGE_LIMIT = 1e9  # seconds, about 31 years; a peer may not state a time that is further away
+TIME_LIMIT = 1e11  # seconds since the epoch, about 3,000 years; the state holds no later time
 _NUMBER_LIMIT = 1e11
 _INTEGER_LIMIT = 1e9
 
@@ -51,13 +53,33 @@ def write(kind: Any, value: Any, shift: TimeShift = float) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
-def read(kind: Any, text: str | bytes, shift: TimeShift = float, *, trusted: bool = False) -> Any:
+def read(
+    kind: Any, text: str | bytes, shift: TimeShift = float, *, limit: float = AGE_LIMIT
+) -> Any:
     """Return the value of the type `kind` that `text` holds; raise ValueError if it holds none.
 
-    `shift` moves its times. `trusted` text is our own, so its grammar is not checked.
+    `shift` moves its times. A time that is further away than `limit` is no time.
+    """
+    return load(kind, parse(text), shift, limit=limit)
+
+
+def parse(text: Any) -> Any:
+    """Return what the JSON `text` holds; raise ValueError if it is no JSON."""
+    if not isinstance(text, str | bytes):
+        raise ValueError(f"no text: {text!r:.80}")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def load(kind: Any, data: Any, shift: TimeShift = float, *, limit: float = TIME_LIMIT) -> Any:
+    """Return the value of the type `kind` that JSON's own types make; raise ValueError as `read`.
+
+    A tuple is as good as a list.
     """
     try:
-        return _loader(kind)(json.loads(text), shift, trusted)
+        return _loader(kind)(data, shift, limit)
     except RecursionError:
         raise ValueError("too deep") from None
 
@@ -65,8 +87,7 @@ def read(kind: Any, text: str | bytes, shift: TimeShift = float, *, trusted: boo
 def shift_times(value: Any, shift: TimeShift) -> Any:
     """Return the NamedTuple `value` with all its times moved by `shift`."""
     kind: Any = type(value)
-    data = _dumper(kind)(value, shift)
-    return _loader(kind)(data, float, True)
+    return load(kind, _dumper(kind)(value, shift))
 
 
 def _fields(kind: Any) -> list[tuple[str, Any, Any]]:
@@ -162,6 +183,8 @@ def _loader(kind: Any) -> _Load:
         return _optional_loader(inner[0])
     if origin is tuple:
         return _tuple_loader(inner)
+    if origin is dict:
+        return _dict_loader(inner)
     if hasattr(kind, "_fields"):
         return _record_loader(kind)
     if isinstance(kind, enum.EnumType):
@@ -170,20 +193,16 @@ def _loader(kind: Any) -> _Load:
     return lambda data, *_: check(data)
 
 
-def _load_time(data: Any, shift: TimeShift, trusted: bool) -> float:
-    limit = _NUMBER_LIMIT if trusted else AGE_LIMIT
+def _load_time(data: Any, shift: TimeShift, limit: float) -> float:
     return shift(_number(data, limit))
 
 
 def _checked_loader(inner: Any, check: Callable[[Any], Any]) -> _Load:
-    """Return a loader for an Annotated type; `check` is not asked about trusted data."""
+    """Return a loader for an Annotated type."""
     load_inner = _loader(inner)
 
-    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
-        value = load_inner(data, shift, trusted)
-        if trusted:
-            return value
-        return check(value)
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
+        return check(load_inner(data, shift, limit))
 
     return load
 
@@ -191,10 +210,10 @@ def _checked_loader(inner: Any, check: Callable[[Any], Any]) -> _Load:
 def _optional_loader(inner: Any) -> _Load:
     load_inner = _loader(inner)
 
-    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
         if data is None:
             return None
-        return load_inner(data, shift, trusted)
+        return load_inner(data, shift, limit)
 
     return load
 
@@ -204,9 +223,9 @@ def _tuple_loader(inner: tuple[Any, ...]) -> _Load:
         return _list_loader(inner[0])
     loaders = [_loader(kind) for kind in inner]
 
-    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
         pairs = zip(loaders, _check_list(data), strict=True)
-        return tuple([loader(item, shift, trusted) for loader, item in pairs])
+        return tuple([loader(item, shift, limit) for loader, item in pairs])
 
     return load
 
@@ -214,8 +233,20 @@ def _tuple_loader(inner: tuple[Any, ...]) -> _Load:
 def _list_loader(inner: Any) -> _Load:
     load_item = _loader(inner)
 
-    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
-        return tuple([load_item(item, shift, trusted) for item in _check_list(data)])
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
+        return tuple([load_item(item, shift, limit) for item in _check_list(data)])
+
+    return load
+
+
+def _dict_loader(inner: tuple[Any, ...]) -> _Load:
+    load_key, load_value = map(_loader, inner)
+
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
+        values = {}
+        for key, value in _check_dict(data).items():
+            values[load_key(key, shift, limit)] = load_value(value, shift, limit)
+        return values
 
     return load
 
@@ -233,12 +264,12 @@ def _record_loader(kind: Any) -> _Load:
 
     check_whole = must_be(is_whole)
 
-    def load(data: Any, shift: TimeShift, trusted: bool) -> Any:
+    def load(data: Any, shift: TimeShift, limit: float) -> Any:
         check_whole(data)
         fields = {}
         for name, load_field in loaders:
             if name in data:
-                fields[name] = load_field(data[name], shift, trusted)
+                fields[name] = load_field(data[name], shift, limit)
         return kind(**fields)
 
     return load
@@ -260,10 +291,15 @@ def _is_natural(data: Any) -> bool:
 
 
 def _is_list(data: Any) -> bool:
-    return isinstance(data, list)
+    return isinstance(data, list | tuple)
+
+
+def _is_dict(data: Any) -> bool:
+    return isinstance(data, dict)
 
 
 _check_list = must_be(_is_list)
+_check_dict = must_be(_is_dict)
 
 _IS_PLAIN: dict[Any, Callable[[Any], bool]] = {
     float: _is_not_negative,

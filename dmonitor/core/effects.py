@@ -24,7 +24,6 @@ from dmonitor.core.model import (
     TestState,
 )
 
-SLOWEST_INTERVAL = 1440  # minutes; a node that states more is not waited for longer
 # Seconds that a round may take. After that it ends, and concludes nothing (R10).
 HARD_LIMIT = 55.0
 
@@ -43,15 +42,15 @@ class NodeMemory(NamedTuple):
     # The peers that it greeted in its last round.
     heard: tuple[NodeStatus, ...] = ()
     # Its name in nodes.txt, by which every node has to rank it. The daemon may not know it.
-    name: str = ""
+    name: model.NodeName = ""
     # The digests of its nodes.txt and of its alert.d.
-    nodes: str = ""
-    addresses: str = ""
+    nodes: model.Digest = ""
+    addresses: model.Digest = ""
     troubles: tuple[model.Trouble, ...] = ()
     # The rehearsals whose last answer was wrong.
     rehearsal_failures: tuple[model.RehearsalFailure, ...] = ()
     # Why its own daemon did not answer the last rehearsal; empty if it did.
-    no_daemon: str = ""
+    no_daemon: model.LongText = ""
     # Each peer that it greeted, with the nodes that this peer had greeted; by their names here.
     reach: tuple[tuple[model.NodeName, tuple[model.NodeName, ...]], ...] = ()
     # The names in nodes.txt here that are this node itself.
@@ -67,6 +66,8 @@ class NodeMemory(NamedTuple):
     quiet: tuple[model.Quiet, ...] = ()
     # The flakes of each test that had one, in the order of the tests.
     flakes: tuple[model.Flake, ...] = ()
+    # The tests that failed here in its last round, and about which greeted peers did not answer.
+    unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
 
@@ -74,7 +75,7 @@ class NodeMemory(NamedTuple):
         """Return the largest interval of this node and those that it greeted, in minutes."""
         intervals = [election.interval(self.begins)]
         intervals += [status.interval for status in self.heard]
-        return min(max(intervals), SLOWEST_INTERVAL)
+        return min(max(intervals), model.SLOWEST_INTERVAL)
 
     def status(
         self,
@@ -164,6 +165,8 @@ class RoundConfig(NamedTuple):
     # The silences in silence.d of this node.
     silences: tuple[Silence, ...] = ()
     nodes: tuple[Node, ...] = ()
+    # The names of peers that resolve to this machine now, and did not before.
+    diverted: tuple[str, ...] = ()
     # Whether every file could be read. If not, a test or an address that is missing is not removed.
     complete: bool = True
     # The settings of these names in dmonitor.conf; `remind` is in seconds, 0 for never.
@@ -190,10 +193,12 @@ class Observe(NamedTuple):
     open: frozenset[Test]
     # The incidents that are known here, whose ids a peer need not explain.
     incidents: tuple[Incident, ...]
-    # What a quorum is, as far as is known before the peers are greeted; the largest one holds.
+    # This node's quorum; which one holds depends on what the peers state, too.
     quorum: int
     # What no peer can make it larger than: the number of sites.
     sites: int = 100
+    # The quorum of each peer as it stated it last, by name; in this round it may state another one.
+    stated_quorums: Mapping[str, int] = MappingProxyType({})
     # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
     slow: frozenset[Test] = frozenset()
 

@@ -12,10 +12,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core.incident import owed
 from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
+# Seconds in which a node is woken, hands over, is refused, and its peers hear of that.
+REFUSAL_TAKES = 60.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -120,16 +123,35 @@ def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
 
 
 def choose(
-    me: NodeStatus, peers: Sequence[Candidate], now: float, incident: Incident | None = None
+    me: NodeStatus,
+    peers: Sequence[Candidate],
+    now: float,
+    incident: Incident | None = None,
+    *,
+    due_since: float | None = None,
 ) -> Choice:
     """Return who speaks for `incident`, which this node holds.
 
-    Without an incident, return who would speak for one that every node has.
+    Without an incident, return who would speak for one that every node has. What `incident` owes
+    may be told since `due_since`; None means since this node holds it.
     """
+    due_for = 0.0
+    if incident and owed(incident):
+        due_for = now - (incident.held if due_since is None else due_since)
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
-    living: list[Candidate] = []
+    counting: list[Candidate] = []
     for peer in peers:
         why_not = _why_not(peer, now, incident)
+        if why_not:
+            reasons[peer.status.name] = why_not
+        else:
+            counting.append(peer)
+    # Who is only told of may be made up by who tells of it.
+    greeted = [peer.status for peer in counting if peer.greeted]
+    refused_for = REFUSAL_TAKES * sum(status.refused for status in (me, *greeted))
+    living: list[Candidate] = []
+    for peer in counting:
+        why_not = _why_not_trusted(peer, due_for - refused_for)
         if why_not:
             reasons[peer.status.name] = why_not
         else:
@@ -209,6 +231,16 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
         return "does not list it"
     if incident.closed is not None and peer.closed_ids.isdisjoint(incident.ids):
         return "does not list that it is over"
+    return ""
+
+
+def _why_not_trusted(peer: Candidate, due_for: float) -> str:
+    """Return why a peer is not relied on to tell what it could tell for some seconds, or ''.
+
+    It cannot while others come first, so the time in which nodes were refused is not counted.
+    """
+    if due_for >= living_limit(peer.status):
+        return "has not told it"
     return ""
 
 

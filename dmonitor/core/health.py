@@ -20,9 +20,11 @@ from dmonitor.core.model import (
     Outcome,
     Rehearsal,
     RehearsalFailure,
+    Statement,
     Test,
     TestState,
     Trouble,
+    Unanswered,
     Verdict,
     Vote,
     node_test,
@@ -33,7 +35,9 @@ REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
-NAMED_AFTER = 3  # rounds in a row in which a rehearsal must fail before it is named
+# Rounds in a row in which a rehearsal must fail, or a peer not answer, before it is named.
+NAMED_AFTER = 3
+UNANSWERED_KEPT = 100  # tests about which greeted peers did not answer
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
@@ -64,11 +68,13 @@ class HealthInput(NamedTuple):
     judgements: Mapping[Test, Judgement]  # of this round
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
-    quorum: int  # the largest of all nodes: that one holds
+    quorum: int  # the one that holds for all nodes
     rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
+    diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
+    unanswered: Sequence[Unanswered] = ()  # what the function of this name found in this round
 
     @property
     def others(self) -> list[Contact]:
@@ -194,6 +200,56 @@ def _unconfirmed_recovery(seen: HealthInput, now: float) -> str:
     )
 
 
+def _no_answer(seen: HealthInput, now: float) -> str:
+    """Name the tests that fail here and that greeted peers say nothing about, round after round."""
+    lasting = []
+    for unanswered in seen.unanswered:
+        if unanswered.rounds >= NAMED_AFTER:
+            lasting.append(f"{unanswered.test} ({', '.join(unanswered.peers)})")
+    if not lasting:
+        return ""
+    return (
+        f"in {NAMED_AFTER} rounds running peers were greeted, and did not answer about what fails"
+        f" here: {_listed(sorted(lasting))}; see whether they are overloaded, or whether something"
+        " on the way to them cuts their answers off"
+    )
+
+
+def unanswered(
+    before: Sequence[Unanswered], judgements: Mapping[Test, Judgement], contacts: Iterable[Contact]
+) -> tuple[Unanswered, ...]:
+    """Return the tests that fail here, and about which peers that were greeted did not answer.
+
+    A test that is DOWN does not count, because others have confirmed it. A peer that could not be
+    greeted is another matter, and so is one that does not have the test.
+    """
+    greeted = {contact.node.name: contact.statement for contact in contacts}
+    last = {each.test: each for each in before}
+    found = []
+    for test, judgement in judgements.items():
+        own_answer, *answers = judgement.answers
+        if own_answer.vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
+            continue
+        peers = set()
+        for answer in answers:
+            statement = greeted.get(answer.node.name)
+            if answer.result is None and statement and _may_have(statement, test):
+                peers.add(answer.node.name)
+        rounds = 1
+        if test in last and not peers.isdisjoint(last[test].peers):
+            peers.intersection_update(last[test].peers)
+            rounds = min(last[test].rounds + 1, NAMED_AFTER)
+        if peers:
+            found.append(Unanswered(test, tuple(sorted(peers)), rounds))
+    found.sort(key=lambda each: -each.rounds)
+    return tuple(found[:UNANSWERED_KEPT])
+
+
+def _may_have(statement: Statement, test: Test) -> bool:
+    """Return whether a peer has `test`, as far as it is known."""
+    return statement.tests is None or test.host == names.NODE or test in statement.tests
+
+
 def _stale_peer(seen: HealthInput, now: float) -> str:
     """Name the peers whose daemon answers and whose checker does not run, if no quorum can."""
     stale = []
@@ -210,11 +266,13 @@ def _stale_peer(seen: HealthInput, now: float) -> str:
 
 
 def _settings_differ(seen: HealthInput, now: float) -> str:
-    """Name the nodes that have another quorum or confirm: the larger one holds meanwhile."""
+    """Name the nodes that have another quorum or confirm; one number holds for all meanwhile."""
     differences = []
+    stating = 0
     for contact in seen.reached:
-        if contact.statement is None:
+        if contact.statement is None or not contact.statement.status.quorum:
             continue
+        stating += 1
         theirs = contact.statement.status
         for name in ("quorum", "confirm"):
             number = getattr(theirs, name)
@@ -223,7 +281,10 @@ def _settings_differ(seen: HealthInput, now: float) -> str:
     if not differences:
         return ""
     ours = f"this node has quorum = {seen.status.quorum}, confirm = {seen.status.confirm}"
-    return f"{ours}; {_listed(differences)}: while they differ, the larger number holds"
+    holding = "the larger number holds"
+    if stating > 1:
+        holding = "the second largest number of all nodes holds"
+    return f"{ours}; {_listed(differences)}: while they differ, {holding}"
 
 
 def _no_daemon(seen: HealthInput, now: float) -> str:
@@ -263,6 +324,17 @@ def _cloned_id(seen: HealthInput, now: float) -> str:
         return ""
     advice = "on all but one of them, stop dmonitord, remove node-id, and start it again"
     return f"{'; '.join(sorted(clones))}: {advice}"
+
+
+def _diverted_peer(seen: HealthInput, now: float) -> str:
+    """Name the peers that would have vanished, because their names resolve to this node."""
+    if not seen.diverted:
+        return ""
+    return (
+        f"these nodes in nodes.txt resolve to this node now, and did not before:"
+        f" {_listed(seen.diverted)}; their last addresses stay in force: find out who answers for"
+        " their names, or, if that is meant, remove their lines for a round"
+    )
 
 
 def _drift(seen: HealthInput, now: float) -> str:
@@ -316,12 +388,14 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "stale-peer": _stale_peer,
     "settings-differ": _settings_differ,
     "unconfirmed-recovery": _unconfirmed_recovery,
+    "no-answer": _no_answer,
     SUSPECT: _suspect,
     "untestable": _untestable,
     "no-daemon": _no_daemon,
     "daemon-disagrees": _daemon_disagrees,
     "unanswered": _unanswered,
     "cloned-id": _cloned_id,
+    "diverted-peer": _diverted_peer,
     "drift": _drift,
     "long-local": _long_local,
 }

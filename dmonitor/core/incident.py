@@ -102,7 +102,7 @@ def advance(incident: Incident, judgement: Judgement, now: float) -> Incident:
     """
     incident = incident._replace(failed=_failed_sites(incident.failed, judgement, now))
     if judgement.verdict is Verdict.DOWN:
-        incident = incident._replace(seen=now)
+        incident = incident._replace(seen=now, heard_from="", relayed_by="")
     if why_open(incident, judgement):
         return incident
     return close(incident, now, judgement)
@@ -298,10 +298,13 @@ def _last_end(episodes: Sequence[Incident]) -> float:
 
 
 def _changes_after(end: float, incidents: Sequence[Incident]) -> list[float]:
-    """Return when a test changed after `end`: its ordinary incidents opened and closed then."""
+    """Return when a test changed after `end`: its ordinary incidents opened and closed then.
+
+    What one peer alone has stated is no change.
+    """
     changes = []
     for incident in incidents:
-        if incident.flapping or incident.removed:
+        if incident.flapping or incident.removed or incident.heard_from:
             continue
         changes.append(incident.began)
         if incident.closed is not None:

@@ -6,15 +6,15 @@ incident opens and closes, and what it owes, is for `incident` to say.
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from dmonitor.core import hearsay
 from dmonitor.core.incident import is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
-# A peer may make up any number of incidents and ids, so both are limited.
-INCIDENTS_PER_TEST = 60  # if a node knows so many, open or closed lately, it takes in no other one
-IDS_LIMIT = 256  # of one incident; if it would have more, it is not united
+# How often a recovery is told again, because a node has told the alert after it: no more than a few
+# nodes can have done so, and a broken one could say so for ever.
+AGAIN_LIMIT = 3
 
 Recall = Callable[[Iterable[str]], Iterable[Incident]]
 
@@ -35,7 +35,8 @@ class Ledger:
         # When a test was last found to be well, and the ids of the incident that ended then.
         self._ended: dict[tuple[Test, bool], tuple[float, tuple[str, ...]]] = {}
         self._ids_by_test: dict[Test, set[str]] = {}
-        self._count_by_test = collections.Counter(incident.test for incident in incidents)
+        self._quotas = hearsay.Quotas()
+        self._quotas.count(incidents)
         self._keep(incidents)
 
     def __iter__(self) -> Iterator[Incident]:
@@ -69,8 +70,8 @@ class Ledger:
         self._keep([incident])
         self.changed[incident.id] = incident
 
-    def meet(self, heard: Incident, now: float) -> None:
-        """Take in an incident that a peer states: unite it with ours, hold it, or close ours.
+    def meet(self, heard: Incident, now: float, peer: str = "") -> None:
+        """Take in an incident that `peer` states: unite it with ours, hold it, or close ours.
 
         A closed id never opens again, and closes the incidents that it is united with (R4). So the
         peer's incident, if it is open there and one of its ids is closed here, is not united with
@@ -81,37 +82,54 @@ class Ledger:
         nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
-        if not self._is_news(heard, ours, now):
+        if not self._is_news(heard, ours, now, peer):
             return
         overtaken = None
         if heard.is_open and not any(map(_has_ended, ours)):
             overtaken = self._add_open_for(heard, ours, now)
-        united = self._take_in(heard, ours, now)
-        if united is None or united in ours or len(united.ids) > IDS_LIMIT:
+        united = self._take_in(heard, ours, now, peer)
+        if united is None or united in ours:
             return
         if overtaken:
             self.put(overtake(overtaken, now))
         self.put(united)
 
-    def _is_news(self, heard: Incident, ours: Sequence[Incident], now: float) -> bool:
+    def _is_news(self, heard: Incident, ours: Sequence[Incident], now: float, peer: str) -> bool:
         """Return whether `heard`, which shares ids with `ours`, may tell this node anything."""
         if not all(_is_same_subject(heard, incident) for incident in ours):
             return False  # a peer that states an id of ours for another test is mistaken
         if len(ours) == 1 and _is_known(heard, ours[0]):
-            return self._refreshes(heard, ours[0], now)
+            source = hearsay.unite_sources(ours, heard, peer)
+            is_second_word = source != hearsay.source_of(ours[0])
+            return is_second_word or self._refreshes(heard, ours[0], now)
+        if not ours and hearsay.is_old(heard, self._slowest, now):
+            return False
         if not heard.is_open or any(map(_has_ended, ours)):
             return True
         is_held = any(incident.is_open for incident in ours)
         return is_held or self.is_present(heard, now)
 
-    def _take_in(self, heard: Incident, ours: Sequence[Incident], now: float) -> Incident | None:
+    def _take_in(
+        self, heard: Incident, ours: Sequence[Incident], now: float, peer: str
+    ) -> Incident | None:
         """Return what this node knows from now on; None if there is no room for another one."""
-        if ours:
-            return _unite(ours, heard, now)
-        if self._count_by_test[heard.test] >= INCIDENTS_PER_TEST:
+        if not ours:
+            relayer = peer if heard.heard_from else ""
+            taken = heard._replace(
+                held=now, heard_from=heard.heard_from or peer, relayed_by=relayer
+            )
+            if not taken.heard_from or self._quotas.has_room(taken):
+                return taken
             return None
-        self._count_by_test[heard.test] += 1
-        return heard._replace(held=now)
+        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer)
+        if heard.minute in self._minutes_of_others(heard.test, ours):
+            heard = heard._replace(minute=0)
+        united = _unite(ours, heard, now)
+        return united._replace(heard_from=heard_from, relayed_by=relayed_by)
+
+    def _minutes_of_others(self, test: Test, ours: Sequence[Incident]) -> set[int]:
+        """Return the minutes by which other incidents of `test` than `ours` are named."""
+        return {incident.minute for incident in self.all_of(test) if incident not in ours}
 
     def is_present(self, incident: Incident, now: float) -> bool:
         """Return whether an open incident may still be going on.
@@ -207,7 +225,7 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     owed_before = owed(our_one)
     for incident in ours[1:]:
         our_one = _merge(our_one, incident)
-    united = _merge(our_one, heard)._replace(held=our_one.held)
+    united = _merge(our_one, _with_few_ids(heard, our_one))._replace(held=our_one.held)
     if set(our_one.ids).issuperset(heard.ids):
         # The peer states no id that is new, so its rounded beginning tells nothing.
         united = united._replace(began=our_one.began)
@@ -228,8 +246,9 @@ def _merge(first: Incident, second: Incident) -> Incident:
     again = max(first.again, second.again)
     for alerted, recovered in ((first, second), (second, first)):
         if _is_alert_later(alerted, recovered):
-            recovery = ""
-            again = max(alerted.again, recovered.again + 1)
+            if recovered.again < AGAIN_LIMIT:
+                recovery = ""
+            again = max(alerted.again, min(recovered.again + 1, AGAIN_LIMIT))
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
@@ -248,6 +267,13 @@ def _merge(first: Incident, second: Incident) -> Incident:
         overtaken=first.overtaken and second.overtaken,
         held=min(first.held, second.held),
     )
+
+
+def _with_few_ids(heard: Incident, ours: Incident) -> Incident:
+    """Return `heard` with as many ids as `ours` has room for, and with those of `ours`."""
+    new = sorted(set(heard.ids).difference(ours.ids))
+    room = max(0, hearsay.IDS_LIMIT - len(ours.ids))
+    return heard._replace(ids=tuple(sorted([*ours.ids, *new[:room]])))
 
 
 def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:

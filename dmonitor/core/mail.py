@@ -12,8 +12,9 @@ import email.policy
 import email.utils
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from dmonitor.base import names
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
 from dmonitor.core.model import Incident, Kind, Notification, Vote
@@ -46,6 +47,7 @@ def compose(
     They are owed to one address. `latest` are the open incidents of their tests. `secret` is a key
     that all nodes share; with it, nobody else can foretell the Message-ID.
     """
+    latest = tuple(latest)
     stories = stories_of(notifications, latest)
     lines = mail_text.body(stories, now, zone)
     lines += mail_text.lateness(notifications, now, zone)
@@ -54,7 +56,7 @@ def compose(
     headers["To"] = _mailbox("", notifications[0].address)
     headers["Subject"] = mail_text.subject(stories, now)
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, zone))
-    headers["Message-ID"] = message_id(notifications, secret)
+    headers["Message-ID"] = message_id(notifications, secret, latest)
     roots = _roots(stories, secret)
     if roots:
         headers["In-Reply-To"] = roots
@@ -89,9 +91,9 @@ def compose_facts(
     lines += mail_text.lateness(notifications, now, zone)
     facts = _facts(stories, alerted(notifications), zone)
     facts["DMONITOR_COUNT"] = str(sum(len(story.incidents) for story in stories))
-    facts["DMONITOR_SUBJECT"] = mail_text.subject(stories, now)
-    facts["DMONITOR_NODE"] = node
-    return "\n".join(lines).encode(), facts
+    facts["DMONITOR_SUBJECT"] = names.escaped(mail_text.subject(stories, now))
+    facts["DMONITOR_NODE"] = names.escaped(node)
+    return _text(lines).encode(), facts
 
 
 def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
@@ -122,7 +124,7 @@ def _facts(stories: Sequence[Story], alerts: set[str], zone: Zone) -> dict[str, 
             "INCIDENT": incident.id,
         }
         for name, fact in row.items():
-            columns.setdefault(f"DMONITOR_{name}", []).append(fact)
+            columns.setdefault(f"DMONITOR_{name}", []).append(names.escaped(fact))
     return {name: "\n".join(lines) for name, lines in columns.items()}
 
 
@@ -143,24 +145,37 @@ def _moment(at: float | None, zone: Zone) -> str:
     return mail_text.local(at, zone).isoformat(timespec="seconds")
 
 
-def message_id(notifications: Sequence[Notification], secret: bytes) -> str:
+def message_id(
+    notifications: Sequence[Notification], secret: bytes, latest: Iterable[Incident] = ()
+) -> str:
     """Return the Message-ID by which a mailbox knows a double.
 
     The address, and the set of what the mail tells, decide it, whichever node sends the mail.
+    Nodes that did not hear each other may name two incidents alike. If one of them is over and the
+    other one, which is among `latest`, is open, the recovery says STILL DOWN. The one that says UP
+    is still to come, and is no double of it.
     """
-    told = sorted(_told(notification) for notification in notifications)
+    lasting = {_lasting_name(incident) for incident in latest}
+    told = sorted(_told(notification, lasting) for notification in notifications)
     return f"<{_digest('message-id', [notifications[0].address, *told], secret)}@{_DOMAIN}>"
 
 
-def _told(notification: Notification) -> str:
-    """Return what tells one notification from all others of its address."""
+def _told(notification: Notification, lasting: Collection[str]) -> str:
+    """Return what tells one notification from all others of its address.
+
+    `lasting` are the names of open incidents.
+    """
     incident = notification.incident
     number = 0
     if notification.kind is Kind.REMINDER:
         number = incident.reminded
     elif notification.kind is Kind.RECOVERY:
         number = incident.again
-    return f"{_lasting_name(incident)} {notification.kind.value} {number}"
+    name = _lasting_name(incident)
+    told = f"{name} {notification.kind.value} {number}"
+    if notification.kind is Kind.RECOVERY and name in lasting:
+        told += " still down"
+    return told
 
 
 def _lasting_name(incident: Incident) -> str:
@@ -205,14 +220,21 @@ def _digest(label: str, lines: Sequence[str], secret: bytes) -> str:
 
 
 def _mailbox(name: str, address: str) -> email.headerregistry.Address:
-    user, _, domain = address.partition("@")
-    return email.headerregistry.Address(name, user, domain)
+    user, _, domain = names.escaped(address).partition("@")
+    return email.headerregistry.Address(names.escaped(name), user, domain)
+
+
+def _text(lines: Sequence[str]) -> str:
+    """Return the text of a mail, in which no line can make another one."""
+    return "\n".join(map(names.escaped, lines)) + "\n"
 
 
 def _message(headers: Mapping[str, object], lines: Sequence[str]) -> bytes:
     message = email.message.EmailMessage(_POLICY)
     for name, value in headers.items():
+        if isinstance(value, str):
+            value = names.escaped(value)
         message[name] = value
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content("\n".join(lines) + "\n")
+    message.set_content(_text(lines))
     return message.as_bytes()

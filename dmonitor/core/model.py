@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 from dmonitor.base import names
 from dmonitor.core.codec import Time, must_be
 
+SLOWEST_INTERVAL = 1440  # minutes
+
 
 def _is_test_or_node(name: str) -> bool:
     return bool(names.is_test(name)) or names.is_node(name)
@@ -24,6 +26,13 @@ def _is_site_or_unknown(name: str) -> bool:
 
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
+
+
+def _interval(minutes: int) -> int:
+    """Return an interval in minutes, a day at most: nobody is waited for longer."""
+    if not minutes:
+        raise ValueError("an interval of 0")
+    return min(minutes, SLOWEST_INTERVAL)
 
 
 def _are_few_words(words: tuple[str, ...]) -> bool:
@@ -38,10 +47,12 @@ Subject = Annotated[str, must_be(names.is_subject)]
 TestName = Annotated[str, must_be(_is_test_or_node)]
 Site = Annotated[str, must_be(_is_site_or_unknown)]
 Digest = Annotated[str, must_be(names.is_digest)]
-Interval = Annotated[int, must_be(bool)]  # not 0
+Interval = Annotated[int, _interval]
 Setting = Annotated[int, must_be(_is_setting)]
 Ids = Annotated[tuple[NodeId, ...], must_be(bool)]  # not empty
 Text = Annotated[str, names.printable]
+LongText = Annotated[str, names.escaped]
+Recipient = Annotated[str, must_be(names.is_recipient)]
 Word = Annotated[str, must_be(names.is_word)]
 
 
@@ -217,6 +228,10 @@ class Incident(NamedTuple):
     # When a quorum was last concluded to see it fail; of flapping, when the test last changed;
     # -inf: not known.
     seen: Time = float("-inf")
+    # The only peer that has stated it; "": this node has seen it itself, or two peers have stated
+    # it. What a peer states with a name here is hearsay at that peer, too.
+    heard_from: NodeName = ""
+    relayed_by: NodeName = ""  # the peer that has told of `heard_from`, which has not said it here
 
     @property
     def id(self) -> str:
@@ -256,7 +271,7 @@ class Handed(NamedTuple):
 
     incident: NodeId
     kind: Kind
-    address: str
+    address: Recipient
     at: Time
 
 
@@ -265,7 +280,7 @@ class Notification(NamedTuple):
 
     kind: Kind
     incident: Incident
-    address: str
+    address: Recipient
     since: Time = 0.0  # when it became owed
     refusals: int = 0  # hand-overs that were refused
 
@@ -307,10 +322,18 @@ class Rehearsal(NamedTuple):
 class RehearsalFailure(NamedTuple):
     """A rehearsal whose last answer was wrong."""
 
-    test: str
-    peer: str  # which peer was asked; "": our own daemon
+    test: LongText
+    peer: LongText  # which peer was asked; "": our own daemon
     rounds: int  # in which the answer was wrong, in a row
-    text: str  # what was wrong with the last answer
+    text: LongText  # what was wrong with the last answer
+
+
+class Unanswered(NamedTuple):
+    """A test that fails here, and about which peers that were greeted did not answer."""
+
+    test: Test
+    peers: tuple[NodeName, ...]  # that did not answer in any of the rounds, in order
+    rounds: int  # in a row; no more are counted than it takes to be a trouble
 
 
 class Flake(NamedTuple):
@@ -326,7 +349,7 @@ class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 
     kind: Word
-    text: Text
+    text: LongText
     since: Time
     said: Time = float("-inf")  # when people were last told of it
     ended: Time | None = None
@@ -351,7 +374,7 @@ class NodeStatus(NamedTuple):
     troubles: Annotated[tuple[Word, ...], must_be(_are_few_words)] = ()  # the kinds it has now
     version: Text = ""  # of its dmonitor
     wall: float = 0.0  # seconds since the epoch by its wall clock; 0: it does not say
-    # Its settings of these names; 0: it does not say. While nodes differ, the larger one holds.
+    # Its settings of these names; 0: it does not say. Nodes may differ: see `verdict`.
     quorum: Setting = 0
     confirm: Setting = 0
     up: float = float("inf")  # seconds since its machine was started; inf: it does not say

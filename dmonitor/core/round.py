@@ -52,8 +52,9 @@ def run_round(
     observation: Observation = yield Observe(
         frozenset(open_before),
         tuple(situation.ledger),
-        situation.quorum_before(),
+        config.quorum,
         situation.sites,
+        situation.stated_quorums,
         frozenset(memory.node.slow),
     )
     if situation.has_slept():
@@ -111,7 +112,7 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     outbox = Outbox(memory.outbox)
     telling = Telling(situation, outbox)
     observation: Observation = yield Observe(
-        frozenset(), tuple(situation.ledger), situation.quorum_before(), situation.sites
+        frozenset(), tuple(situation.ledger), config.quorum, situation.sites
     )
     if situation.has_slept():
         return _end_slept(situation)

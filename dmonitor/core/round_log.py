@@ -5,6 +5,7 @@ Pure. It decides what is worth an event and hands the event to a Note.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from dmonitor.base import names
@@ -15,6 +16,25 @@ class Note(Protocol):
     """Logs an event. The levels are `debug`, `info`, `warning`, `error` and `critical`."""
 
     def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
+
+
+HEARD_LINES = 20  # of incidents that were heard of at one time
+
+
+def note_heard(note: Note, incidents: Collection[Incident]) -> None:
+    """Log the incidents of which peers have stated something new; of many, how many there are."""
+    for incident in list(incidents)[:HEARD_LINES]:
+        note(
+            "info",
+            "incident-heard",
+            test=str(incident.test),
+            incident=incident.id,
+            state="open" if incident.is_open else "closed",
+            alert=incident.alert or None,
+            recovery=incident.recovery or None,
+        )
+    if len(incidents) > HEARD_LINES:
+        note("info", "more-incidents-heard", count=len(incidents) - HEARD_LINES)
 
 
 def note_judgement(

@@ -61,6 +61,8 @@ class SelfCheck:
         now = situation.clock.now()
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
+        others = [each for each in situation.contacts if each.node_id != situation.config.node_id]
+        unanswered = health.unanswered(remembered.unanswered, judgements, others)
         view = health.HealthInput(
             me=situation.me,
             status=situation.status(),
@@ -68,11 +70,13 @@ class SelfCheck:
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
-            quorum=situation.quorum_before(),
+            quorum=situation.quorum(),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
+            diverted=situation.config.diverted,
+            unanswered=unanswered,
         )
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
@@ -81,7 +85,10 @@ class SelfCheck:
             yield Complain(f"{situation.me.name}: {texts}")
             troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
         situation.node_memory = remembered._replace(
-            troubles=tuple(troubles), rehearsal_failures=failures, no_daemon=no_daemon
+            troubles=tuple(troubles),
+            rehearsal_failures=failures,
+            no_daemon=no_daemon,
+            unanswered=unanswered,
         )
 
     def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from dmonitor.core.hearsay import SILENCES_LIMIT
 from dmonitor.core.model import Contact, Node, Silence, Test
 
 
@@ -32,7 +33,7 @@ class Silences:
         """Replace the silences of each peer that was greeted by those that it states now."""
         for contact in contacts:
             if contact.statement:
-                self._by_peer[contact.node.name] = contact.statement.silences
+                self._by_peer[contact.node.name] = contact.statement.silences[:SILENCES_LIMIT]
 
     def cover(self, test: Test, now: float) -> bool:
         """Return whether an operator of any node has silenced `test`."""

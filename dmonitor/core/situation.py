@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election, verdict
+from dmonitor.core import digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -98,10 +98,15 @@ class Situation:
                 found[incident.test] = incident
         return found
 
-    def quorum_before(self) -> int:
-        """Return the quorum that holds, as far as peers have stated theirs in earlier rounds."""
-        stated = [quorum for _, quorum, _ in self.node_memory.stated_settings]
-        return verdict.largest_of(self.config.quorum, stated, self.sites)
+    @property
+    def stated_quorums(self) -> dict[str, int]:
+        """The quorum that each peer has stated last, by the peer's name."""
+        return {name: quorum for name, quorum, _ in self.node_memory.stated_settings}
+
+    def quorum(self) -> int:
+        """Return the quorum that holds, by what the peers have stated last."""
+        config = self.config
+        return verdict.quorum_that_holds(config.quorum, self.stated_quorums, (), self.sites)
 
     @property
     def sites(self) -> int:
@@ -109,9 +114,9 @@ class Situation:
         return len({node.site for node in self.config.nodes})
 
     def confirm(self) -> int:
-        """Return how many DOWN verdicts open an incident: the largest number of any node."""
+        """Return how many DOWN verdicts open an incident."""
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
-        return max([self.config.confirm, *stated])
+        return verdict.setting_that_holds(self.config.confirm, stated)
 
     def _remember_settings(self, contacts: Sequence[Contact]) -> None:
         """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""
@@ -188,22 +193,20 @@ class Situation:
         }
         self.silences.hear(contacts)
         self._remember_settings(contacts)
-        stated: list[Incident] = []
-        for statement in self.statements.values():
-            stated.extend(statement.incidents)
-        for incident in sorted(stated, key=lambda incident: incident.is_open):
-            if incident.test in self.tests:
-                self.ledger.meet(incident, now)
-        for incident in self.ledger.changed.values():
-            self.note(
-                "info",
-                "incident-heard",
-                test=str(incident.test),
-                incident=incident.id,
-                state="open" if incident.is_open else "closed",
-                alert=incident.alert or None,
-                recovery=incident.recovery or None,
-            )
+        minute = self.clock.minute(now)
+        peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}
+        stated: list[tuple[Incident, str]] = []
+        for contact in contacts:
+            if contact.statement is None:
+                continue
+            for incident in contact.statement.incidents:
+                if incident.test in self.tests:
+                    incident = hearsay.cut(incident, self.config.nodes, peers, minute)
+                    stated.append((incident, contact.node.name))
+        stated.sort(key=lambda pair: pair[0].is_open)
+        for incident, peer in stated:
+            self.ledger.meet(incident, now, peer)
+        round_log.note_heard(self.note, self.ledger.changed.values())
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).

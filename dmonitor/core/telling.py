@@ -37,6 +37,9 @@ class Telling:
         self._last_reason = ""
         # The ids of the peers that are to tell what this node holds, as of the last hand-over.
         self._speakers: set[str] = set()
+        # Whether this round tests. What has only been woken does not say STILL DOWN: the next round
+        # may see in a moment that it is over.
+        self._reminds = True
 
     def run(self) -> Steps:
         """Hand over what this node has to tell; stay while a peer may still find something.
@@ -68,6 +71,7 @@ class Telling:
         Its next round may be due in a moment, and must not wait for long. Whoever holds something
         untold wakes the speaker again.
         """
+        self._reminds = False
         yield from self._hand_over()
         yield from self._wake_speakers()
 
@@ -146,14 +150,13 @@ class Telling:
         _note_quiet(self._situation)
         due = self._due()
         now = self._situation.clock.now()
-        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = max(incident.held, quiet.get(incident.id, 0.0))
+                    since = self._due_since(incident)
                     if kind is Kind.REMINDER:
                         since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
@@ -168,19 +171,25 @@ class Telling:
         due = []
         for incident in situation.ledger:
             kinds = owed(incident)
-            if is_reminder_due(incident, situation.config.remind, now):
+            if self._reminds and is_reminder_due(incident, situation.config.remind, now):
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
             if _must_wait(situation, incident):
                 continue
-            choice = election.choose(status, peers, now, incident)
+            since = self._due_since(incident)
+            choice = election.choose(status, peers, now, incident, due_since=since)
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
-            elif choice.speaker and choice.speaker.wakes:
+            elif choice.speaker and choice.speaker.wakes and Kind.REMINDER not in kinds:
                 self._speakers.add(choice.speaker.node_id)
         return due
+
+    def _due_since(self, incident: Incident) -> float:
+        """Return since when this node knows that what `incident` owes may be told."""
+        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
+        return max(incident.held, quiet.get(incident.id, 0.0))
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
         """Log which node speaks if the reason is new, and if nobody can be mailed at all."""

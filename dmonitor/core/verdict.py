@@ -5,7 +5,7 @@ Pure. This module counts votes and concludes. What follows from a verdict is for
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dmonitor.core.model import Answer, Contact, Judgement, Node, Verdict, Vote
 
@@ -21,21 +21,31 @@ def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
     return incident_open or own_answer.vote is not Vote.PASSING
 
 
-def largest_quorum(known: int, contacts: Iterable[Contact], sites: int) -> int:
-    """Return the quorum that holds: the largest one that is `known` or that a peer states.
+def quorum_that_holds(
+    own: int, remembered: Mapping[str, int], contacts: Iterable[Contact], sites: int
+) -> int:
+    """Return the quorum that holds for all nodes (R3).
 
-    While nodes differ, none of them may open what another one would not (R3).
+    `own` is this node's; `remembered` has what peers have stated before, by name. No peer's counts
+    for more than there are `sites`, because then nothing could ever be DOWN.
     """
-    stated = [contact.statement.status.quorum for contact in contacts if contact.statement]
-    return largest_of(known, stated, sites)
+    stated = dict(remembered)
+    for contact in contacts:
+        if contact.statement:
+            stated[contact.node.name] = contact.statement.status.quorum
+    return setting_that_holds(own, [min(quorum, sites) for quorum in stated.values()])
 
 
-def largest_of(known: int, stated: Iterable[int], sites: int) -> int:
-    """Return the largest of the quorum that is `known` and those that peers have `stated`.
+def setting_that_holds(own: int, stated: Iterable[int]) -> int:
+    """Return which of some nodes' numbers holds for all: the second largest; of two, the larger.
 
-    No peer's counts for more than there are `sites`, because then nothing could ever be DOWN.
+    While nodes differ, none of them may open what another one would not. But one node that is
+    broken must not keep all others from ever alerting. A number of 0 was not stated.
     """
-    return max([known, *(min(quorum, sites) for quorum in stated)])
+    numbers = sorted([own, *filter(None, stated)], reverse=True)
+    if len(numbers) < 3:
+        return numbers[0]
+    return numbers[1]
 
 
 def decide(

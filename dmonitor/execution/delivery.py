@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from dmonitor.base import clock, names, user
+from dmonitor.base import clock, names
 from dmonitor.execution import plugin, processes
 
 SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
@@ -124,7 +124,7 @@ def _start(letter: Letter, limit: float) -> _Attempt:
     if letter.facts is not None:
         if reason := plugin.distrust_reason(program):
             raise PermissionError(errno.EPERM, f"not run: it {reason}")
-        environment = {**_ENVIRONMENT, "HOME": user.home(), **letter.facts}
+        environment = {**_ENVIRONMENT, "HOME": plugin.HOME, **letter.facts}
         processes.become_subreaper()
     output = os.memfd_create("output")
     try:

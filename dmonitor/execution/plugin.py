@@ -12,6 +12,9 @@ import stat
 from dmonitor.base import names, user
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Plugins and hooks have no home: many programs run or obey what lies in one, and a plugin that the
+# daemon confines could leave something there for a round, which is less confined.
+HOME = "/nonexistent"
 TRUST_SECONDS = 1.0  # for which a plugin stays trusted after a look at it
 _NAGIOS_PLUGINS = "/usr/lib/nagios/plugins"  # where the plugin `wrap` looks, too
 _SCRIPT_BYTES = 65536  # bytes of a script that are read

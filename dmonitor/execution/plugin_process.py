@@ -27,6 +27,7 @@ SLOTS = (STDIN_SLOT, STDOUT_SLOT, STDERR_SLOT)
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE)
 
 _FILE_SIZE = 1_000_000  # bytes that a plugin may write to a file
+_DATA = 1_000_000_000  # bytes of memory that a process of a plugin may ask for
 _DESCRIPTORS = 256  # that a plugin may have open
 _SUPERVISOR_DESCRIPTORS = 64  # that the supervisor needs in addition to those for plugins
 _DESCRIPTORS_PER_PLUGIN = 2  # of the supervisor, for each plugin that runs
@@ -141,17 +142,19 @@ class PluginProcess:
 
 
 class ResourceLimits:
-    """The limits that plugins inherit: no core files, small files, few descriptors.
+    """The limits that plugins inherit: no core files, small files, little memory, few descriptors.
 
-    The supervisor needs more descriptors than a plugin may have. So it lowers that limit while it
-    starts plugins, once for each batch.
+    A plugin cannot raise them, except that of descriptors. Its memory is limited by what it makes
+    writable (RLIMIT_DATA), because java reserves much more than it uses. The supervisor needs more
+    descriptors than a plugin may have. So it lowers that limit while it starts plugins, once for
+    each batch.
     """
 
     def __init__(self, concurrency: int) -> None:
         """Set the limits, with descriptors for `concurrency` plugins at the same time."""
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, hard))
+        _limit_to(resource.RLIMIT_FSIZE, _FILE_SIZE)
+        _limit_to(resource.RLIMIT_DATA, _DATA)
         _, self._hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = concurrency * _DESCRIPTORS_PER_PLUGIN + _SUPERVISOR_DESCRIPTORS
         self._soft = max(wanted, _DESCRIPTORS)
@@ -169,3 +172,11 @@ class ResourceLimits:
     def restore(self) -> None:
         """Set the limit of descriptors that the supervisor needs."""
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._soft, self._hard))
+
+
+def _limit_to(limit: int, value: int) -> None:
+    """Set the resource limit `limit` to `value`, for good, unless it is lower already."""
+    _, hard = resource.getrlimit(limit)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(limit, (value, value))

@@ -3,7 +3,8 @@
 Linux does not tell which program an orphan descends from. So each plugin gets a mark that its
 descendants inherit and that no program needs: the soft limit RLIMIT_LOCKS, which Linux has ignored
 since 2.4. Descendants of a plugin that still runs are left alone, because some plugins start an ssh
-tunnel in the background and use it. Descendants of a plugin that has ended are killed. This module
+tunnel in the background and use it. Descendants of a plugin that has ended are killed. A process
+can take its mark off, so a mark only spares: it never decides that nothing is left. This module
 does not start processes.
 """
 
@@ -25,23 +26,44 @@ _REAP_POLL = 0.002  # seconds between two attempts to reap
 _RLIMIT_LOCKS = 10  # resource.h; the module resource does not have it
 _NUMBER_BITS = 32
 _MARK = 0x646D << _NUMBER_BITS  # "dm": a mark is this plus a number of 32 bits
-_PR_SET_CHILD_SUBREAPER = 36  # prctl.h
+# prctl.h and capability.h
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_IS_SET = 1
+_CAP_NET_RAW = 13
+
+
+def _prctl(*arguments: int) -> int:
+    """Call prctl(2) with up to five `arguments`; raise OSError on failure."""
+    import ctypes  # takes 1 ms, which only a program that runs plugins has to spend
+
+    arguments += (0,) * (5 - len(arguments))
+    value: int = ctypes.CDLL(None, use_errno=True).prctl(*arguments)
+    if value < 0:
+        raise OSError(ctypes.get_errno(), f"prctl{arguments}")
+    return value
 
 
 def become_subreaper() -> None:
     """Become the parent of all descendants whose parent ends; raise OSError on failure."""
-    import ctypes  # takes 1 ms, which only a program that runs plugins has to spend
-
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def stop_being_subreaper() -> None:
     """Undo `become_subreaper`, before this process becomes a program that collects no orphans."""
-    import ctypes
+    _prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+def forbid_new_privileges() -> None:
+    """Let what this process starts gain no privilege, by set-uid programs for instance; for good.
+
+    Do so only if all of it has raw sockets already, from whoever started this program. Otherwise
+    ping and fping would get none, and fping would say that every host is unreachable.
+    """
+    with contextlib.suppress(OSError):  # a kernel without capabilities that are inherited
+        if _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET, _CAP_NET_RAW):
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def children() -> list[int]:
@@ -92,10 +114,16 @@ def mark_of(pid: int) -> int | None:
     return soft
 
 
-def kill(pid: int) -> None:
-    """Kill process `pid`, unless it is gone, or became another user's by a setuid program."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def kill(pid: int) -> bool:
+    """Kill process `pid`; return whether it was there and ours to kill.
+
+    It is not if it became another user's by a setuid program.
+    """
+    try:
         os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def kill_group(pid: int) -> None:
@@ -107,17 +135,15 @@ def kill_group(pid: int) -> None:
 def kill_all(is_target: Callable[[int], bool]) -> None:
     """Kill all our children for whose pid `is_target` is true, until no such child is left.
 
-    The children of a killed process become ours, and are killed like it. Give up after REAP_LIMIT
-    seconds.
+    The children of a killed process become ours, and are killed like it. Children that are not ours
+    to kill stay. Give up after REAP_LIMIT seconds.
     """
     deadline = clock.uptime() + REAP_LIMIT
     while clock.uptime() < deadline:
-        targets = [pid for pid in children() if is_target(pid)]
-        if not targets:
+        killed = [pid for pid in children() if is_target(pid) and kill(pid)]
+        if not killed:
             return
-        for pid in targets:
-            kill(pid)
-        for pid in targets:
+        for pid in killed:
             reap(pid, _REAP_ONE_LIMIT)
 
 

@@ -10,8 +10,10 @@ A plugin that takes long is told of while it runs, and a run that nobody waits f
 
 The supervisor is a child subreaper: it becomes the parent of every process of a plugin that loses
 its parent, in whatever session that is, and kills it. When the program dies, even by kill -9, the
-supervisor sees the end of its socket, kills everything and exits. When the supervisor dies, the
-program, which is a subreaper as well, kills everything.
+supervisor sees the end of its socket, kills everything and exits. The program is a subreaper as
+well. Whenever a supervisor has ended, in whatever way, the program kills each child that it did not
+have before the first supervisor: a plugin can take its mark off, and kill its supervisor. So the
+program starts nothing else while it has a runner.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -74,6 +75,8 @@ class Runner:
         self._waiting: dict[int, _Run] = {}  # by the number of the request
         self._last_number = 0
         self._early_deaths = 0  # of supervisors, in a row
+        # What sendmail left to us in an earlier part of this round, for instance.
+        self._others = frozenset(processes.children())
         processes.become_subreaper()
         self._start_supervisor()
 
@@ -183,22 +186,22 @@ class Runner:
             raise OSError(0, "the process that runs the plugins keeps dying")
         self._selector.unregister(self._socket)
         self._socket.close()
-        self._clear_up()
+        processes.reap_dead(self._supervisor_pid)
+        self._kill_strays()
         lost = self._waiting
         self._waiting = {}
         self._start_supervisor()
         for run in lost.values():
             run.done(run.test, _LOST)
 
-    def _clear_up(self) -> None:
-        """Reap a dead supervisor, and kill the plugins that it left to us."""
-        processes.reap_dead(self._supervisor_pid)
-        processes.kill_all(lambda pid: processes.mark_of(pid) is not None)
+    def _kill_strays(self) -> None:
+        """Kill what a supervisor that has ended has left to us."""
+        processes.kill_all(lambda pid: pid not in self._others)
 
     def close(self) -> None:
         """End all that still runs; return when it is gone."""
         self._selector.unregister(self._socket)
         self._socket.close()
-        if not processes.reap(self._supervisor_pid, _CLOSE_LIMIT):
-            os.kill(self._supervisor_pid, signal.SIGKILL)
-            self._clear_up()
+        # A supervisor that does not end in time is killed with the rest.
+        processes.reap(self._supervisor_pid, _CLOSE_LIMIT)
+        self._kill_strays()

@@ -17,7 +17,7 @@ import socket
 from collections import deque
 from typing import NoReturn
 
-from dmonitor.base import clock, log, names, user
+from dmonitor.base import clock, log, names
 from dmonitor.core.model import Outcome
 from dmonitor.execution import plugin, processes
 from dmonitor.execution.load_gate import LoadGate
@@ -51,6 +51,7 @@ def main(connection: socket.socket, concurrency: int, limit: float, slow_after: 
         os.umask(0o022)
         channel = Channel(_keep_only(connection))
         processes.become_subreaper()
+        processes.forbid_new_privileges()
         Supervisor(channel, concurrency, limit, slow_after).run()
         status = os.EX_OK
     except OSError as error:
@@ -171,7 +172,7 @@ class Supervisor:
         self._cancelled: set[bytes] = set()  # numbers of requests that nobody waits for any more
         self._next_sweep = 0.0
         self._buffer = bytearray(_OUTPUT_BYTES)
-        self._environment = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8", "HOME": user.home()}
+        self._environment = {"PATH": plugin.PATH, "LC_ALL": "C.UTF-8", "HOME": plugin.HOME}
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:

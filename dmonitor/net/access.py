@@ -1,5 +1,7 @@
 """Who is let in at the daemon's port: the addresses of the nodes, and the keys (rule R8).
 
+The address of a caller says which nodes it may be, and its key, if each pair of nodes has one, says
+which of these it is.
 Names are looked up again when that may help, and nobody waits for it. If nodes.txt or a key can no
 longer be used, the last good one stays in force. It also has the greeting, which names this node.
 What callers say is no business of this module.
@@ -12,7 +14,7 @@ import os
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor.base import clock, log
 from dmonitor.config.cluster import Cluster, Peer, resolve_cluster
@@ -25,8 +27,12 @@ from dmonitor.net.protocol import Greeting
 _LOOKUP_SECONDS = 300.0  # between two look-ups of the nodes' names because somebody called
 _UNRESOLVED_LOOKUP_SECONDS = 10.0  # the same, while a name has no address
 _WAITING_LIMIT = 64  # strangers that may wait for a look-up
+# Nodes with the same address whose keys are tried for a caller. A daemon has its address for
+# itself, so more than one is another name of the same node, or a mistake.
+_NAMES_LIMIT = 8
 _NODES_FILE = "nodes.txt"
 _FILES = (_NODES_FILE, *KEY_FILES)
+DIVERTED_REASON = "its name resolves to this node now; its last addresses stay in force"
 
 Version = tuple[int, ...]  # of a file: what stat(2) says of it
 
@@ -38,7 +44,8 @@ class Access:
     names: frozenset[str]  # of this node
     greeting: Greeting  # of this node's daemon
     admitted: frozenset[str]  # addresses of nodes, this one included
-    keys: Keys  # of which a caller must show one
+    keys: Keys | None  # of which a caller must show one; None if there is no key
+    _names_at: Mapping[str, list[str]] = {}  # the nodes at each address
 
     def __init__(
         self,
@@ -47,8 +54,12 @@ class Access:
         settings: Settings,
         node_id: str,
         incarnation: str,
+        last_addresses: Mapping[str, Sequence[str]],
     ) -> None:
-        """Read nodes.txt and the keys in `directory`, and wait until the names are looked up."""
+        """Read nodes.txt and the keys in `directory`, and wait until the names are looked up.
+
+        `last_addresses` are those of each node when the checker last found its name.
+        """
         self._directory = directory
         self._settings = settings
         self._node_id = node_id
@@ -62,7 +73,7 @@ class Access:
         selector.register(self._found, selectors.EVENT_READ, self._looked_up)
         self._changed_files()
         self._read_keys()
-        self._use(self._look_up(None))
+        self._use(self._look_up(None, last_addresses))
 
     def peer(self, name: str) -> Peer | None:
         """Return the peer `name`; one that is not known may be new, so nodes.txt is looked at."""
@@ -71,6 +82,22 @@ class Access:
                 return peer
         self.refresh_if_due()
         return None
+
+    def callers(self, address: str) -> dict[bytes, list[str]]:
+        """Return the keys that a caller from `address` may show, each with the nodes that have it.
+
+        A caller is only one of the nodes at its address. So the key of no other node is tried, and
+        the work for a hello is bounded.
+        """
+        if self.keys is None:
+            return {}
+        return self.keys.callers(self._names_at.get(address, ()))
+
+    def key_fault(self, address: str) -> str:
+        """Return why this node has no key for a caller from `address`; empty if it has one."""
+        if self.keys is None or self.callers(address):
+            return ""
+        return self.keys.fault(" or ".join(self._names_at.get(address, ())) or address)
 
     def judge(self, address: str, decided: Callable[[bool], None]) -> None:
         """Call `decided` with whether `address` is a node's, now or after the look-up under way."""
@@ -105,11 +132,18 @@ class Access:
         self._thread.start()
 
     def log_keys(self) -> None:
-        """Log how many keys there are, of which a caller needs one; warn if there is none."""
+        """Log how many keys there are, of which a caller needs one; warn of nodes without one."""
         if self.keys is None:
             log.warning("no-key", reason=NO_KEY_RISK)
-        else:
-            log.info("keys-read", keys=len(self.keys))
+            return
+        names = list(self.cluster.addresses)
+        log.info("keys-read", keys=len(self.keys.callers(names)))
+        if not self.keys.are_usable:
+            return
+        for name in names:
+            fault = self.keys.fault(name)
+            if fault:
+                log.warning("no-key", peer=name, reason=fault)
 
     def _changed_files(self) -> set[str]:
         """Return the files that are other ones than when this was last called."""
@@ -140,30 +174,30 @@ class Access:
         problems = Problems()
         keys = load_keys(self._directory, problems)
         log_problems(problems)
-        if self.keys and not keys:
+        had_keys = self.keys is not None and self.keys.are_usable
+        has_keys = keys is not None and keys.are_usable
+        if had_keys and not has_keys:
             log.error(
                 "key-kept",
                 reason="there is no usable key any more; the last one stays until a restart",
             )
-        if keys or self.keys is None:
+        if has_keys or self.keys is None:
             self.keys = keys
 
     def _look_up_in_thread(self) -> None:
         try:
-            self._next = self._look_up(self.cluster)
+            self._next = self._look_up(self.cluster, self.cluster.addresses)
         finally:
             self._finder.send(b".")
 
-    def _look_up(self, before: Cluster | None) -> Cluster:
-        """Return the nodes of nodes.txt with their addresses; `before` has the last ones."""
+    def _look_up(self, before: Cluster | None, last: Mapping[str, Sequence[str]]) -> Cluster:
+        """Return the nodes of nodes.txt with their addresses; `last` has the last ones."""
         problems = Problems()
         nodes = load_nodes(self._directory, problems)
         log_problems(problems)
-        if before is None:
-            return resolve_cluster(nodes, self._settings, {})
-        if not nodes and problems:
+        if before and not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
-        return resolve_cluster(nodes, self._settings, before.addresses)
+        return resolve_cluster(nodes, self._settings, last)
 
     def _looked_up(self) -> None:
         """Use what the thread has found, and decide about those who waited for it."""
@@ -184,10 +218,14 @@ class Access:
         self.cluster = cluster
         self.names = cluster.my_names
         self.greeting = Greeting(cluster.me.name, self._node_id, self._incarnation)
-        admitted: set[str] = set()
-        for addresses in cluster.addresses.values():
-            admitted.update(addresses)
-        self.admitted = frozenset(admitted)
+        names_at: dict[str, list[str]] = {}
+        for name, addresses in cluster.addresses.items():
+            for address in addresses:
+                names_at.setdefault(address, []).append(name)
+        self.admitted = frozenset(names_at)
+        self._names_at = {address: names[:_NAMES_LIMIT] for address, names in names_at.items()}
+        for name in cluster.diverted:
+            log.warning("diverted-peer", peer=name, reason=DIVERTED_REASON)
         for peer in cluster.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)

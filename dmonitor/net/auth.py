@@ -1,6 +1,6 @@
 """The MAC of a line: who wrote it, to which node, in which conversation, as which line (rule R8).
 
-Pure. It is HMAC-SHA256 with the key that all nodes share. dmonitor-protocol(7) has the bytes, test
+Pure. It is HMAC-SHA256 with a key that both nodes have. dmonitor-protocol(7) has the bytes, test
 vectors, and the reasons.
 """
 
@@ -35,7 +35,7 @@ class LineAuth:
     def __init__(
         self, key: bytes, nonces: tuple[str, str], responder: str, own_label: bytes, label: bytes
     ) -> None:
-        self._key = key
+        self.key = key
         self._conversation = "\n".join((*nonces, responder)).encode()
         self._own_label = own_label  # in the MACs of this side
         self._label = label  # in the MACs of the other side
@@ -68,7 +68,7 @@ class LineAuth:
         import hmac
 
         text = b"dmonitor 1\n%b\n%b\n%d\n%b" % (label, self._conversation, number, line)
-        return hmac.digest(self._key, text, "sha256").hex().encode()
+        return hmac.digest(self.key, text, "sha256").hex().encode()
 
 
 def write_hello(

@@ -61,7 +61,7 @@ class Caller(NamedTuple):
     selector: selectors.BaseSelector
     node_id: str
     settings: Settings  # the port, and the addresses that questions come from
-    keys: Keys
+    keys: Keys | None  # None if there is no key
     clock: Callable[[], float]  # of the times in statements
     own_incarnation: Callable[[], str | None]  # of this node's own daemon; None if it has none
 
@@ -155,7 +155,8 @@ class Connection:
         if address.version == 4:
             family = socket.AF_INET
         connection = socket.socket(family, socket.SOCK_STREAM)
-        self._wire = Wire(self._caller.selector, connection, protocol.ANSWER_BYTES, self._ready)
+        # A line that is too long for its place is passed over by the exchange, with its MAC.
+        self._wire = Wire(self._caller.selector, connection, protocol.STATEMENT_BYTES, self._ready)
         source = _source_address(settings, address)
         if source:
             connection.bind((source, 0))

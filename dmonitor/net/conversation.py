@@ -1,8 +1,9 @@
 """One caller, as the daemon sees it: reads its lines, and sends it replies (rules R3, R8).
 
 Nothing that a caller sends is run, kept, or made part of a path. A wake has no content. No caller
-can make another wait: nothing here blocks, a few lines are served at a time, and what a caller may
-send or leave unread is limited. Who is let in is decided by `access`, and how many by `server`.
+can make another wait: nothing here blocks, a few lines are served at a time, a long reply is sent
+in slices, and what a caller may send or leave unread is limited. Who is let in is decided by
+`access`, how many by `server`, and when a long reply is made by `replies`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import NamedTuple
 from dmonitor.base import clock, log
 from dmonitor.net import auth, protocol
 from dmonitor.net.access import Access
-from dmonitor.net.flights import Facts, Flights
+from dmonitor.net.flights import Flights
 from dmonitor.net.limited_log import LimitedLog
 from dmonitor.net.protocol import ProtocolError, Question, Refusal, Request
+from dmonitor.net.replies import Replies
 from dmonitor.net.wire import Wire
 
 CONVERSATION_SECONDS = 60.0  # from the greeting; a round is shorter
@@ -27,7 +29,12 @@ HELLO_SECONDS = 5.0  # for a caller to show that it has a key
 LINES_LIMIT = 50_000  # lines of one conversation
 ERRORS_LIMIT = 10  # lines of one conversation that make no sense
 UNREAD_BYTES = 64_000  # of replies that a caller may leave unread before its questions wait
+REQUESTS_LIMIT = 128  # replies of several lines that a caller is owed before its lines wait
+# For a caller to take a reply of several lines. No caller of dmonitor waits longer for a statement.
+REPLY_SECONDS = 5.0
 _READ_BYTES = 1_000  # of lines that are read before another caller has its turn
+_SLICE_BYTES = 16_000  # of a reply that are signed and sent before another caller has its turn
+_NEVER = float("inf")
 
 
 class Shared(NamedTuple):
@@ -35,8 +42,8 @@ class Shared(NamedTuple):
 
     selector: selectors.BaseSelector
     access: Access
-    facts: Facts
     flights: Flights
+    replies: Replies
     wake: Callable[[], None]  # wakes a round of this node that stays
     limited_log: LimitedLog
     authenticated: Callable[[Conversation], None]  # called when a caller has said hello
@@ -50,13 +57,18 @@ class Conversation:
         """Take over `connection`; with a `nonce`, the caller has to say hello first."""
         self.wire = Wire(shared.selector, connection, protocol.QUESTION_BYTES, self.serve)
         self.address = address
-        self.deadline = clock.uptime() + CONVERSATION_SECONDS
+        self.caller = ""  # the node that the caller is, by its key; empty before its hello
+        self._deadline = clock.uptime() + CONVERSATION_SECONDS
         if nonce:
-            self.deadline = clock.uptime() + HELLO_SECONDS
+            self._deadline = clock.uptime() + HELLO_SECONDS
         self.waiting = 0  # replies that it is still owed
         self._nonce = nonce  # of the challenge, until the caller has said hello
         self._shared = shared
         self._unserved: deque[bytes] = deque()  # lines that wait for room, or for their turn
+        self._requests: deque[Request] = deque()  # whose replies of several lines are not sent yet
+        self._reply: bytes | None = None  # to the first of the requests, once it is made
+        self._queued = 0  # bytes of the reply that are sent, or will be next
+        self._reply_deadline = _NEVER  # for the caller to take the reply
         self._lines = 0
         self._errors = 0
         self._leaving = False  # nothing more is read; it ends once the caller has all replies
@@ -66,6 +78,11 @@ class Conversation:
     def owes_hello(self) -> bool:
         """Whether the caller has still to show that it has a key."""
         return bool(self._nonce)
+
+    @property
+    def deadline(self) -> float:
+        """When the conversation has to end, in uptime."""
+        return min(self._deadline, self._reply_deadline)
 
     def open(self) -> None:
         """Send the challenge, or without a key the greeting."""
@@ -87,7 +104,8 @@ class Conversation:
         self._flush()
 
     def _may_serve(self) -> bool:
-        return not self._leaving and len(self.wire.unsent) <= UNREAD_BYTES
+        has_room = len(self.wire.unsent) <= UNREAD_BYTES and len(self._requests) < REQUESTS_LIMIT
+        return has_room and not self._leaving
 
     def _read(self) -> None:
         try:
@@ -123,21 +141,47 @@ class Conversation:
         return self._serve_request(request)
 
     def _serve_request(self, request: Request) -> bool:
-        facts = self._shared.facts
         match request.word:
-            case "greet":
-                self.send(protocol.write_statement(*facts.statement()))
-            case "tests":
-                self.send(protocol.write_tests(facts.tests()))
-            case "incident":
-                self.send(protocol.write_incident(*facts.incident(request.id)))
             case "wake":
-                log.debug("woken", address=self.address)
+                log.debug("woken", address=self.address, peer=self.caller or None)
                 self._shared.wake()
+                return True
             case "quit":
                 self._leaving = True
-                return False
-        return True
+            case _:
+                self._want(request)
+        return False
+
+    def _want(self, request: Request) -> None:
+        """Want the reply of several lines to `request`, after those that are wanted already."""
+        self.waiting += 1
+        self._requests.append(request)
+        if len(self._requests) == 1:
+            self._shared.replies.want(request, self)
+
+    def take_reply(self, lines: bytes) -> None:
+        """Send `lines`, the reply to the first of the requests, as the caller takes them."""
+        self._reply = lines
+        self._queued = 0
+        self._reply_deadline = clock.uptime() + REPLY_SECONDS
+        self._watch()
+
+    def _queue_slice(self, reply: bytes) -> None:
+        """Queue the next lines of `reply`; if it is sent, let the next one be made."""
+        if self._queued < len(reply):
+            end = reply.rfind(b"\n", self._queued, self._queued + _SLICE_BYTES)
+            if end < 0:
+                end = reply.index(b"\n", self._queued)
+            self.wire.queue(reply[self._queued : end + 1])
+            self._queued = end + 1
+            return
+        self._reply = None
+        self._reply_deadline = _NEVER
+        self.waiting -= 1
+        self._requests.popleft()
+        self._shared.replies.release(self)
+        if self._requests:
+            self._shared.replies.want(self._requests[0], self)
 
     def _answer(self, question: Question) -> None:
         reply = self._shared.flights.ask(question.test, self)
@@ -145,11 +189,18 @@ class Conversation:
             self.send(protocol.write(reply))
 
     def _take_hello(self, line: bytes) -> None:
-        """Greet a caller that has a key, if it calls this node; raise Forged if it has none."""
+        """Greet a caller that has a key, if it calls this node; raise Forged if it has none.
+
+        Only the keys of the nodes at its address are tried, so no node calls as another.
+        """
         access = self._shared.access
-        self.wire.auth, called = auth.accept_hello(line, access.keys or (), self._nonce)
+        callers = access.callers(self.address)
+        if not callers:
+            raise auth.Forged(access.key_fault(self.address))
+        self.wire.auth, called = auth.accept_hello(line, list(callers), self._nonce)
+        self.caller = ",".join(callers[self.wire.auth.key])
         self._nonce = ""
-        self.deadline = clock.uptime() + CONVERSATION_SECONDS
+        self._deadline = clock.uptime() + CONVERSATION_SECONDS
         self._shared.authenticated(self)
         if called in access.names:
             self.send(protocol.write(access.greeting))
@@ -174,7 +225,9 @@ class Conversation:
 
     def _warn(self, kind: str, event: str, **facts: str) -> None:
         subject = f"{kind} {self.address}"
-        self._shared.limited_log.warning(subject, event, address=self.address, **facts)
+        self._shared.limited_log.warning(
+            subject, event, address=self.address, peer=self.caller or None, **facts
+        )
 
     def send(self, lines: bytes) -> None:
         """Send `lines`, after what is still unsent."""
@@ -184,11 +237,17 @@ class Conversation:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what the socket takes; end a conversation that the caller has left."""
+        """Send what the socket takes; end a conversation that the caller has left.
+
+        A slice of a reply is sent at a time, so that what comes between its lines never waits long.
+        """
         if self._is_over:
             return
         try:
             self.wire.flush()
+            if self._reply is not None and not self.wire.unsent:
+                self._queue_slice(self._reply)
+                self.wire.flush()
         except OSError:
             self.end()
             return
@@ -202,7 +261,8 @@ class Conversation:
         events = 0
         if self._may_serve():
             events |= selectors.EVENT_READ
-        if self.wire.unsent or (self._unserved and not self._leaving):
+        is_sending = self.wire.unsent or self._reply is not None
+        if is_sending or (self._unserved and self._may_serve()):
             events |= selectors.EVENT_WRITE
         self.wire.watch(events)
 
@@ -213,6 +273,7 @@ class Conversation:
             return
         self._is_over = True
         self._shared.ended(self)
+        self._shared.replies.release(self)
         # Unread bytes would make the close a reset, which takes our last line from the caller.
         with contextlib.suppress(OSError):
             self.wire.connection.recv(1 << 16)

@@ -13,13 +13,15 @@ from dmonitor.base import clock, log
 from dmonitor.core.model import BUSY, Answer, Contact, Node, Result, Test
 from dmonitor.net import protocol
 from dmonitor.net.connection import NEVER, Connection
-from dmonitor.net.protocol import Greeting, Question, Refusal, Reply
+from dmonitor.net.protocol import Greeting, ProtocolError, Question, Refusal, Reply
 from dmonitor.net.statement import Interest, PendingStatement
 
 STATEMENT_SECONDS = 5.0  # for a whole statement, from the request or the greeting
 # From the question, or from the greeting if that came later. A peer looks twice before it says that
 # a test fails: 10 s, a pause of 2 s, and 10 s.
 ANSWER_SECONDS = 25.0
+CONVERSATION_BYTES = 16_000_000  # of all lines of a peer's; who sends more is hung up on
+UNASKED_LIMIT = 300  # answers to questions that were not asked, in one conversation
 
 
 class Exchange:
@@ -55,6 +57,10 @@ class Exchange:
         self._contacted = contacted
         self._statement_deadline = NEVER
         self._pending: PendingStatement | None = None
+        self._bytes = 0  # of all lines of this conversation
+        self._unanswered: set[Test] = set()  # asked in this conversation, and maybe given up since
+        self._unasked = 0  # answers in this conversation to questions that were not asked
+        self._was_refused = False  # a line of ours, in this conversation
 
     @property
     def is_stating(self) -> bool:
@@ -94,6 +100,7 @@ class Exchange:
     def send_question(self, test: Test) -> None:
         """Ask the peer for `test`."""
         self.expect_answer(test)
+        self._unanswered.add(test)
         log.debug("question", peer=self._node.name, test=str(test))
         self._send(protocol.write(Question(test)))
 
@@ -106,16 +113,29 @@ class Exchange:
         self._send(b"".join(map(protocol.write, self._pending.awaited)))
 
     def take_line(self, line: bytes) -> None:
-        """Take a line of the peer's; raise ProtocolError if it makes no sense."""
+        """Take a line of the peer's; raise ProtocolError if it makes no sense.
+
+        If that is a line of a statement, nothing is raised: only the statement is given up.
+        """
+        self._bytes += max(len(line), protocol.LINE_BYTES)
+        if self._bytes > CONVERSATION_BYTES:
+            self._end(f"it sends more than {CONVERSATION_BYTES} bytes")
+            return
         is_reply = line.lstrip().startswith((b"answer ", b"error "))
         if self._pending and self._pending.awaited and not is_reply:
             self._take_statement_line(self._pending, line)
+        elif len(line) >= protocol.ANSWER_BYTES:
+            raise ProtocolError(f"a line of over {protocol.ANSWER_BYTES} bytes")
         else:
             self._take_reply(protocol.read_reply(line))
 
     def reset(self) -> None:
         """Forget what was half said, because the connection is closed."""
         self._pending = None
+        self._bytes = 0
+        self._unanswered.clear()
+        self._unasked = 0
+        self._was_refused = False
 
     def fail(self, reason: str) -> None:
         """Say that nothing of what is wanted will come, for `reason`."""
@@ -128,10 +148,11 @@ class Exchange:
         self._answer(test, Answer(self._node, self.peer.node_id, reason=reason))
 
     def _take_statement_line(self, pending: PendingStatement, line: bytes) -> None:
-        if not pending.count(line):
-            self._end("its statement has no end")
+        try:
+            requests = pending.take(line)
+        except ProtocolError as error:
+            self._no_statement(str(error))
             return
-        requests = pending.take(line)
         if requests:
             self._send(b"".join(map(protocol.write, requests)))
         statement = pending.complete()
@@ -166,17 +187,31 @@ class Exchange:
     def _take_reply(self, reply: Reply | Refusal) -> None:
         if isinstance(reply, Refusal):
             self._take_refusal(reply)
-        elif reply.test not in self.asked:
-            log.debug("unexpected-answer", peer=self._node.name, test=str(reply.test))
+            return
+        was_asked = reply.test in self._unanswered
+        self._unanswered.discard(reply.test)
+        if reply.test not in self.asked:
+            self._take_unexpected(reply.test, was_asked=was_asked)
         elif reply.reason == protocol.BUSY:
             self.no_answer(reply.test, BUSY)
         else:
             answer = Answer(self._node, self.peer.node_id, _result_of(reply), reply.age)
             self._answer(reply.test, answer)
 
+    def _take_unexpected(self, test: Test, *, was_asked: bool) -> None:
+        """Pass over an answer for `test`: nobody waits for it any more, or it was never asked."""
+        log.debug("unexpected-answer", peer=self._node.name, test=str(test))
+        if was_asked:
+            return
+        self._unasked += 1
+        if self._unasked > UNASKED_LIMIT:
+            self._end(f"it sends more than {UNASKED_LIMIT} answers that nobody asked for")
+
     def _take_refusal(self, refusal: Refusal) -> None:
         reason, text = refusal
-        log.warning("question-refused", peer=self._node.name, reason=reason, text=text)
+        if not self._was_refused:
+            log.warning("question-refused", peer=self._node.name, reason=reason, text=text)
+        self._was_refused = True
         if self._pending and self._pending.awaited:  # an older daemon, which makes no statement
             self._pending.refuse()
             self._connection.unable = True

@@ -25,7 +25,7 @@ class Facts(Protocol):
     """What this node knows. Nothing here raises. Times come with the present one on their clock."""
 
     def tests(self) -> Iterable[Test]:
-        """Return the tests that are configured here."""
+        """Return the tests that are configured here; any thread may call this."""
 
     def has(self, test: Test, /) -> bool:
         """Return whether this node can run `test`: a configured one, or that of a peer."""
@@ -34,10 +34,13 @@ class Facts(Protocol):
         """Run `test`; call `done` with its result, now or later."""
 
     def statement(self) -> tuple[Statement, float]:
-        """Return what this node states of itself, and what it knows."""
+        """Return what this node states of itself, and what it knows; any thread may call this."""
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
-        """Return the incident with this id, None if it is not known."""
+        """Return the incident with this id, None if it is not known; any thread may call this."""
+
+    def state_version(self) -> object:
+        """Return what differs once the state that statements are made of has been written to."""
 
 
 class Waiter(Protocol):

@@ -50,7 +50,7 @@ class Asker:
         peers: Sequence[Peer],
         node_id: str,
         settings: Settings,
-        keys: Keys,
+        keys: Keys | None,
         *,
         digest: str = "",
         clock: Callable[[], float] = time.time,
@@ -61,7 +61,7 @@ class Asker:
     ) -> None:
         """Call nobody yet.
 
-        `node_id` is this node's own. With `keys`, only a peer that has one of them is believed.
+        `node_id` is this node's own. With `keys`, only a peer that has its key is believed.
         `digest` is that of the tests here: a peer with another one is asked for its list; empty
         means that nobody is. Times in statements are on `clock`. `own_incarnation` returns that of
         this node's own daemon, and None if it has none. `heard` is told each contact, and

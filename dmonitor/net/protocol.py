@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import codec
+from dmonitor.core.hearsay import IDS_LIMIT, SILENCES_LIMIT, is_over
+from dmonitor.core.incident import changed_at
 from dmonitor.core.model import (
     Confirming,
     Incident,
+    Judgement,
     NodeStatus,
     Outcome,
     Result,
@@ -27,17 +30,19 @@ from dmonitor.core.model import (
 VERSION = 1
 QUESTION_BYTES = 1_000  # of a line that a daemon reads, its end included
 ANSWER_BYTES = 100_000  # of a line that a caller reads, its end included
-MAC_BYTES = len(" mac=") + 64  # that authentication adds to a line
-IDS_LIMIT = 32  # ids of one incident that are written; twice as many are read
+# Of a statement, of a list, or of all accounts together, as far as they are read. A line counts for
+# LINE_BYTES at least.
+STATEMENT_BYTES = 1_000_000
+LINE_BYTES = 100
+STATED_BYTES = 500_000  # of a statement, as far as it is written
+EVIDENCE_BYTES = 16_000  # of a line with an incident and the votes that opened it
+SHORT_TEXT = 60  # characters of each answer's text, if the evidence is too long for its line
 SITES_LIMIT = 100  # failed sites of one incident that are written; twice as many are read
 BUSY = "busy"
 NOT_CONFIGURED = "not-configured"
 
-_STATEMENT_LINES = {
-    "heard": 1_000,
-    "silence": 5_000,
-    "confirming": 5_000,
-}  # of each kind that are read
+# Lines of each kind that are read.
+_STATEMENT_LINES = {"heard": 200, "silence": 1_000, "confirming": 2_000, "incident": 5_000}
 # What the first word of a line with a JSON object says that the object is.
 _KINDS: Mapping[str, type] = {
     "standing": NodeStatus,
@@ -322,17 +327,33 @@ def _read_number(facts: Mapping[str, str], key: str) -> float:
 
 
 def write_statement(statement: Statement, now: float) -> bytes:
-    """Return the reply to `greet`; it has no tests and no evidence."""
+    """Return the reply to `greet`; it has no tests and no evidence.
+
+    It has no more than every peer reads. What is most urgent comes first: the incidents that are
+    open or owe something, and those that changed last.
+    """
     lines = [_value_line("standing", statement.status, now)]
     for status in statement.heard:
         lines.append(_value_line("heard", status, now))
-    for silence in statement.silences:
+    for silence in statement.silences[:SILENCES_LIMIT]:
         lines.append(_value_line("silence", silence, now))
     for confirming in statement.confirming:
         lines.append(_value_line("confirming", confirming, now))
-    for incident in statement.incidents:
+    size = 0
+    for incident in sorted(statement.incidents, key=_urgency):
         lines.append(_value_line("incident", _without_evidence(incident), now))
-    return _whole_reply(lines)
+    stated = []
+    for line in lines:
+        size += max(len(line), LINE_BYTES)
+        if size > STATED_BYTES:
+            break
+        stated.append(line)
+    return _whole_reply(stated)
+
+
+def _urgency(incident: Incident) -> tuple[bool, float]:
+    changed = changed_at(incident) or incident.began
+    return is_over(incident), -changed
 
 
 def read_statement(lines: Iterable[bytes], peer: Greeting, now: float) -> Statement:
@@ -345,7 +366,7 @@ def read_statement(lines: Iterable[bytes], peer: Greeting, now: float) -> Statem
         status,
         tuple(values["heard"]),
         tuple(values["silence"]),
-        tuple(values["incident"]),
+        tuple(incident._replace(opening=None) for incident in values["incident"]),
         confirming=tuple(values["confirming"]),
     )
 
@@ -376,17 +397,38 @@ def write_incident(incident: Incident | None, now: float) -> bytes:
         return _whole_reply([])
     brief = _without_evidence(incident)
     line = _value_line("incident", brief._replace(opening=incident.opening), now)
-    if len(line) >= ANSWER_BYTES - MAC_BYTES:
+    if len(line) > EVIDENCE_BYTES and incident.opening:
+        short = _shortened(incident.opening)
+        line = _value_line("incident", brief._replace(opening=short), now)
+    if len(line) > EVIDENCE_BYTES:
         line = _value_line("incident", brief, now)
     return _whole_reply([line])
 
 
+def _shortened(judgement: Judgement) -> Judgement:
+    """Return a judgement with the beginnings of the texts of its answers."""
+    answers = []
+    for answer in judgement.answers:
+        result = answer.result
+        if result is not None:
+            result = result._replace(text=names.printable(result.text, SHORT_TEXT))
+        reason = names.printable(answer.reason, SHORT_TEXT)
+        answers.append(answer._replace(result=result, reason=reason))
+    return judgement._replace(answers=tuple(answers))
+
+
 def read_incident(lines: Iterable[bytes], now: float) -> Incident | None:
-    """Return the incident that the `lines` before `end` are about; None if the node knows none."""
+    """Return the incident that the `lines` before `end` are about; None if the node knows none.
+
+    Evidence that is longer than a node writes it is passed over.
+    """
+    lines = list(lines)
     incidents = _read_values(lines, now)["incident"]
     if not incidents:
         return None
     incident: Incident = incidents[0]
+    if max(map(len, lines)) > EVIDENCE_BYTES:
+        incident = incident._replace(opening=None)
     return incident
 
 

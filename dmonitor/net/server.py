@@ -1,8 +1,8 @@
 """The daemon's port: accepts callers, lets in those that may come, and limits how many there are.
 
 Rule R8: a stranger's connection is closed before a byte is read or sent. One conversation for each
-caller does the rest, and `flights` runs what callers ask for. The start of the daemon, its signals
-and its loop are in `dmonitord`.
+caller does the rest; `flights` runs what callers ask for, and `replies` makes long replies. The
+start of the daemon, its signals and its loop are in `dmonitord`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dmonitor.net.access import Access
 from dmonitor.net.conversation import Conversation, Shared
 from dmonitor.net.flights import Facts, Flights
 from dmonitor.net.limited_log import LimitedLog
+from dmonitor.net.replies import Replies
 
 CALLERS = 256  # conversations at a time
 CALLERS_EACH = 16  # conversations at a time with one address
@@ -48,8 +49,16 @@ class Server:
         self._listeners = listeners
         self._log = LimitedLog()
         self._flights = Flights(facts, concurrency, self._log)
+        self._replies = Replies(selector, facts)
         self._shared = Shared(
-            selector, access, facts, self._flights, wake, self._log, self._admit, self._ended
+            selector,
+            access,
+            self._flights,
+            self._replies,
+            wake,
+            self._log,
+            self._admit,
+            self._ended,
         )
         # In the order in which they began; a caller that has said hello has begun again.
         self._conversations: dict[Conversation, None] = {}
@@ -81,6 +90,7 @@ class Server:
         """End all conversations, and close the listeners."""
         for conversation in list(self._conversations):
             conversation.end()
+        self._replies.close()
         for listener in self._listeners:
             self._selector.unregister(listener)
             listener.close()
@@ -112,12 +122,13 @@ class Server:
             self._log.warning(address, "stranger", address=address)
             connection.close()
             return
-        if self.access.keys == ():
+        keys = self.access.keys
+        if keys is not None and not keys.are_usable:
             self._log.warning(address, "no-key", address=address)
             connection.close()
             return
         nonce = ""
-        if self.access.keys:
+        if keys is not None:
             nonce = os.urandom(16).hex()
         conversation = Conversation(self._shared, connection, address, nonce)
         self._admit(conversation)

@@ -89,6 +89,11 @@ class PeerSession:
         self.connection = Connection(peer, caller, self.ready)
         self._caller = caller
         self._failed = failed
+        self._keys: tuple[bytes, ...] = ()  # of this node with the peer
+        self._key_fault = ""  # why there is none, although this node has keys
+        if caller.keys is not None:
+            self._keys = caller.keys.for_peer(peer.node.name)
+            self._key_fault = caller.keys.fault(peer.node.name)
         self._is_repeatable = False  # a greeting that fails is tried once more
         self._exchange = Exchange(
             peer.node,
@@ -209,8 +214,8 @@ class PeerSession:
                 self.connection.pause()
             else:
                 self.end(reason)
-        elif self._caller.keys == ():
-            self.end("this node's key cannot be used: see dmonitor-check -t")
+        elif self._key_fault:
+            self.end(self._key_fault)
         else:
             try:
                 self.connection.dial()
@@ -254,18 +259,18 @@ class PeerSession:
     def _take_greeting(self, line: bytes) -> None:
         """Take a line from a peer that has not said who it is; with keys, believe only a MAC."""
         connection = self.connection
-        keys = self._caller.keys
+        is_keyless = self._caller.keys is None
         message = connection.read_greeting(line)
         is_authentic = connection.handshake.auth is not None
         match message:
-            case Greeting() if is_authentic or keys is None:
+            case Greeting() if is_authentic or is_keyless:
                 self._greeted(message)
             case Greeting():
                 self._give_up("it has no key, and this node has one")
-            case Challenge(nonce) if keys and not is_authentic:
-                self._send(connection.handshake.hello(keys, nonce))
+            case Challenge(nonce) if self._keys and not is_authentic:
+                self._send(connection.handshake.hello(self._keys, nonce))
             case Challenge():
-                connection.unable = keys is None
+                connection.unable = is_keyless
                 self.end("it wants a key, and this node has none: see dmonitor key set")
             case Refusal(reason, text) if is_authentic:
                 self.end(text or f"it refused to greet: {reason}")

@@ -1,7 +1,8 @@
 """One statement of a peer while it comes, with the list and the accounts that belong to it.
 
-It collects the lines of the replies, and names the requests that follow from them. It does not
-send, has no deadline, and does not know what a statement means.
+It collects the lines of the replies, and names the requests that follow from them. A statement that
+is too large, or makes no sense, is passed over, and costs the conversation nothing else. It does
+not send, has no deadline, and does not know what a statement means.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from typing import NamedTuple
 
 from dmonitor.core.model import Incident, Statement
 from dmonitor.net import protocol
-from dmonitor.net.protocol import Greeting, Request
+from dmonitor.net.protocol import Greeting, ProtocolError, Request
 
-STATEMENT_BYTES = 8_000_000  # of a statement with its list and accounts
-_LINE_BYTES = 100  # that a line counts for at least
-_ACCOUNTS_LIMIT = 100  # for one statement: the evidence is for people, and nobody reads more of it
+_ACCOUNTS_LIMIT = 50  # for one statement: the evidence is for people, and nobody reads more of it
 
 
 class Interest(NamedTuple):
@@ -32,11 +31,12 @@ class PendingStatement:
 
     def __init__(self, peer: Greeting, interest: Interest, clock: Callable[[], float]) -> None:
         self.awaited = [Request("greet")]  # whose replies have not ended, in their order
-        self.is_wanted = True  # False once it is too late: then lines are only counted
+        self.is_wanted = True  # False once it is given up: then its lines are passed over
         self._peer = peer
         self._interest = interest
         self._clock = clock
-        self._bytes = 0  # of all lines so far
+        self._bytes = 0  # of the reply that is awaited first
+        self._account_bytes = 0  # of all accounts
         self._lines: list[bytes] = []  # of the reply that is awaited first
         self._began = 0.0  # when the first of these lines came, on `clock`
         self._statement: Statement | None = None
@@ -48,25 +48,36 @@ class PendingStatement:
             return None
         return self._statement._replace(incidents=tuple(self._incidents.values()))
 
-    def count(self, line: bytes) -> bool:
-        """Count the bytes of `line`; return whether the statement is still of a bearable size."""
-        self._bytes += max(len(line), _LINE_BYTES)
-        return self._bytes <= STATEMENT_BYTES
-
     def take(self, line: bytes) -> list[Request]:
         """Take a line of the reply that is awaited first; return the requests that follow from it.
 
-        Raise ProtocolError if the reply ends with it and makes no sense.
+        Raise ProtocolError, with a reason for people, if the statement is too large, or makes no
+        sense. The statement has to be abandoned then.
         """
-        if line.strip().partition(b" ")[0] != b"end":
+        is_end = line.strip().partition(b" ")[0] == b"end"
+        if self.is_wanted and not is_end:
             self._keep(line)
+        if not is_end:
             return []
         request = self.awaited.pop(0)
         lines = self._lines
+        size = self._bytes
         self._lines = []
+        self._bytes = 0
         if not self.is_wanted:
             return []
-        return self._replied(request, lines)
+        try:
+            return self._replied(request, lines, size)
+        except ProtocolError as error:
+            raise ProtocolError(f"its statement makes no sense: {error}") from None
+
+    def _count(self, line: bytes) -> None:
+        """Count the bytes of `line`; raise ProtocolError if they are too many."""
+        if len(line) >= protocol.ANSWER_BYTES:
+            raise ProtocolError(f"it states a line of over {protocol.ANSWER_BYTES} bytes")
+        self._bytes += max(len(line), protocol.LINE_BYTES)
+        if self._bytes > protocol.STATEMENT_BYTES:
+            raise ProtocolError(f"it states more than {protocol.STATEMENT_BYTES} bytes")
 
     def refuse(self) -> None:
         """Await no longer the reply that is awaited first: the peer does not know the request."""
@@ -80,16 +91,18 @@ class PendingStatement:
         self._incidents = {}
 
     def _keep(self, line: bytes) -> None:
+        """Keep `line` if it is wanted; raise ProtocolError if there is too much to keep."""
         if not self._lines:
             self._began = self._clock()
-        if not self.is_wanted:
+        if self._interest.status_only and not line.lstrip().startswith(b"standing "):
             return
-        if not self._interest.status_only:
-            self._lines.append(line)
-        elif line.lstrip().startswith(b"standing "):
-            self._lines = [line]
+        self._count(line)
+        if self._interest.status_only:
+            self._lines.clear()
+        self._lines.append(line)
 
-    def _replied(self, request: Request, lines: list[bytes]) -> list[Request]:
+    def _replied(self, request: Request, lines: list[bytes], size: int) -> list[Request]:
+        """Take the `lines` of a reply, of `size` bytes; return the requests that follow from it."""
         if request.word == "greet":
             self._statement = protocol.read_statement(lines, self._peer, self._began)
             requests = self._requests_after(self._statement)
@@ -98,6 +111,9 @@ class PendingStatement:
         if request.word == "tests" and self._statement:
             self._statement = self._statement._replace(tests=protocol.read_tests(lines))
             return []
+        self._account_bytes += size
+        if self._account_bytes > protocol.STATEMENT_BYTES:
+            return []  # what the statement says of the incident is enough
         incident = protocol.read_incident(lines, self._began)
         if incident:
             self._incidents[incident.id] = incident

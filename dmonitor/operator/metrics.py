@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dmonitor import __version__
+from dmonitor.base import names
 from dmonitor.operator.report import FLAPPING, Facts
 
 _Sample = tuple[Mapping[str, str], float]
@@ -127,6 +128,6 @@ def _labels(labels: Mapping[str, str]) -> str:
         return ""
     pairs = []
     for name, value in labels.items():
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        escaped = names.escaped(value).replace("\\", "\\\\").replace('"', '\\"')
         pairs.append(f'{name}="{escaped}"')
     return "{" + ",".join(pairs) + "}"

@@ -117,7 +117,7 @@ def _head(status: Facts, stale: int) -> str:
 
 
 def _escape(text: object) -> str:
-    return html.escape(str(text))
+    return html.escape(names.escaped(str(text)))
 
 
 def _time(moment: str | None) -> str:

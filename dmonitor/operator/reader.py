@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dmonitor.base import cli, log, user
+from dmonitor.base import cli, log, regular, user
 from dmonitor.base.errors import StateError
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import Severity
@@ -48,15 +48,19 @@ def read(
         )
     configuration = load(options, quiet=quiet)
 
-    def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str]:
+    def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str, str]:
         store.shift_times(store.clock.to_wall())
         view = _view(configuration, store, evidence)
-        return view, more(store, view), store.history.broken
+        return view, more(store, view), store.history.broken, store.unusable
 
-    view, found, broken = state.read(options.state, options.run_dir, read_all)
+    with state.time_limit(options.state):
+        found = state.read(options.state, options.run_dir, read_all)
+    view, further, broken, unusable = found
     if broken:
         log.complain(f"part of the history cannot be read: {broken}")
-    return Reading(view, found, configuration)
+    if unusable:
+        log.complain(f"part of the state is left out, and the next round forgets it: {unusable}")
+    return Reading(view, further, configuration)
 
 
 def load(options: cli.Options, *, quiet: bool = False) -> Configuration:
@@ -79,10 +83,10 @@ def _is_there(options: cli.Options) -> bool:
 
 def _is_readable(path: str) -> bool:
     try:
-        with open(path, "rb"):
-            return True
+        os.close(regular.open_file(path))
     except FileNotFoundError:
         return False
+    return True
 
 
 def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:

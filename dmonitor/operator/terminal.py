@@ -1,11 +1,13 @@
 """What `report` says, as text for a person at a terminal: plain tables, coloured if wanted.
 
-Pure: facts in, lines out. A colour never says what a word does not.
+Pure: facts in, lines out. A colour never says what a word does not. Facts have to go through
+`printable` first, whoever stated them: the terminal must not obey them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from dmonitor.base import names
 from dmonitor.operator import report
@@ -50,6 +52,17 @@ class Paint:
         if self._wanted and colour:
             return f"\x1b[{colour}m{text}\x1b[0m"
         return text
+
+
+def printable(facts: Any) -> Any:
+    """Return `facts` with what cannot be printed escaped in every text."""
+    if isinstance(facts, str):
+        return names.escaped(facts)
+    if isinstance(facts, dict):
+        return {printable(key): printable(fact) for key, fact in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [printable(fact) for fact in facts]
+    return facts
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> list[str]:

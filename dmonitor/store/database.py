@@ -1,29 +1,28 @@
 """The database file: its schema, how it is opened and checked, copied and kept aside.
 
 The only module that imports sqlite3. What the rows mean is the business of `tables` and `history`.
-The errors of sqlite pass through, unless a function says otherwise.
+The errors of sqlite pass through, unless a function says otherwise. Any program of the user
+dmonitor, such as a plugin, may have written the file: only what this module has made is used of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from dmonitor.base import log
+from dmonitor.base import log, names, regular
 from dmonitor.base.errors import StateError
 
-Connection = sqlite3.Connection
 DatabaseError = sqlite3.DatabaseError
 Error = sqlite3.Error
 
-# What reading raises if a database that is sound for sqlite holds values that make no sense.
-SENSELESS = (ValueError, KeyError, TypeError)
-
+_FILES = ("", "-wal", "-shm", "-journal")  # what the names of a database's files end in
 SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -58,10 +57,58 @@ CREATE TABLE handed (
 );
 CREATE INDEX handed_incident ON handed (incident);
 """
+_ROWS_NAMED = 5  # in the log
+STATEMENT_SECONDS = 5.0  # of processor time, for one statement
+_BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
+_STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
 _VERSION_WITHOUT_HISTORY = 3
 # The statements that lead from each version that can be read to this one.
 _MIGRATIONS = {0: _SCHEMA + _HISTORY, _VERSION_WITHOUT_HISTORY: _HISTORY}
+# The statements that have made all that there is in a database of each version.
+_MADE_BY = {0: "", _VERSION_WITHOUT_HISTORY: _SCHEMA, SCHEMA_VERSION: _SCHEMA + _HISTORY}
+
+
+class Row(NamedTuple):
+    """A row of a table, by the columns that tell it from others."""
+
+    table: str
+    key: tuple[tuple[str, Any], ...]  # columns with their values
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{column} {value!r:.80}" for column, value in self.key)
+        return f"{self.table} with {values}"
+
+
+class Connection(sqlite3.Connection):
+    """A connection to a database, and what was found in it that breaks a rule."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.unusable: dict[Row, str] = {}  # rows that were left out, and why
+        self._limit = float("inf")  # of the thread's processor time, for the present statement
+        self.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_LOOKS)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement; it is broken off as broken if it takes too much processor time.
+
+        Whoever may write to the file can make a table without an end. Time that passes while a disk
+        is waited for does not count.
+        """
+        self._limit = time.thread_time() + STATEMENT_SECONDS
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement several times, with the same limit for all of them."""
+        self._limit = time.thread_time() + STATEMENT_SECONDS
+        return super().executemany(*args)
+
+    def _takes_too_long(self) -> bool:
+        return time.thread_time() > self._limit
+
+    def leave_out(self, table: str, error: Exception, **key: Any) -> None:
+        """Note that a row was left out, because a value in it makes no sense."""
+        self.unusable[Row(table, tuple(key.items()))] = str(error)
 
 
 class Fingerprint(NamedTuple):
@@ -82,7 +129,7 @@ def unlink_if_there(path: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a database with all of its files."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in _FILES:
         unlink_if_there(path + suffix)
 
 
@@ -90,7 +137,7 @@ def set_aside(path: str, reason: str) -> None:
     """Keep a broken database under another name, for a person who wants to look into it."""
     directory, name = os.path.split(path)
     new_name = time.strftime(f"{name}.broken-%Y%m%dT%H%M%S")
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in reversed(_FILES):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, f"{directory}/{new_name}{suffix}")
     log.error("database-broken", path=path, reason=reason, kept_as=f"{directory}/{new_name}")
@@ -114,14 +161,25 @@ def _file_fingerprint(path: str) -> object:
 
 
 def connect(path: str, parameters: str = "") -> Connection:
-    """Connect to the database in `path`, with the `parameters` of a sqlite URI."""
+    """Connect to the database in `path`, with the `parameters` of a sqlite URI.
+
+    Raise OSError if something else than a regular file is in the place of one of its files.
+    """
+    if path != ":memory:":
+        for suffix in _FILES:
+            regular.refuse_others(path + suffix)
     location = path
     for character, escaped in (("%", "%25"), ("?", "%3f"), ("#", "%23")):
         location = location.replace(character, escaped)
     if path != ":memory:":
         location = f"//{location}"  # the empty authority keeps any leading slashes in the path
     uri = f"file:{location}?{parameters}"
-    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None)
+    db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, factory=Connection)
+    # What is not UTF-8 breaks the rule of its column, and must not end the reading of a table.
+    db.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    return db
 
 
 def connect_read_only(path: str) -> Connection:
@@ -159,11 +217,10 @@ def _check(db: Connection, table: str) -> None:
     (finding,) = db.execute(f"PRAGMA quick_check({table})").fetchone()
     if finding == "ok":
         return
-    error = sqlite3.DatabaseError(finding)
-    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    code = sqlite3.SQLITE_CORRUPT
     if match := re.search(r"error code=(\d+)", finding):
-        error.sqlite_errorcode = int(match[1])  # the page may be sound: it could not be read
-    raise error
+        code = int(match[1])  # the page may be sound: it could not be read
+    raise _broken(finding, code)
 
 
 def open_or_set_aside(path: str) -> Connection:
@@ -200,15 +257,56 @@ def write_copy(db: Connection, path: str) -> Connection:
 # What is done over a connection.
 
 
+def log_unusable(db: Connection, path: str) -> None:
+    """Say which rows were left out, and why; `path` is what messages call the database."""
+    for row, reason in list(db.unusable.items())[:_ROWS_NAMED]:
+        log.error("row-unusable", path=path, row=str(row), reason=reason)
+    if text := describe_unusable(db):
+        log.complain(f"{path}: left out and forgotten: {text}")
+
+
+def describe_unusable(db: Connection) -> str:
+    """Return how many rows were left out, which is the first, and why; '' if there is none."""
+    for row, reason in db.unusable.items():
+        counted = names.pluralize(len(db.unusable), "row")
+        return f"{counted} that dmonitor did not write so, the first: {row}: {reason}"
+    return ""
+
+
 def schema_version(db: Connection) -> int:
-    """Return the version of a database's schema; raise StateError if it is unknown here."""
+    """Return the version of a database's schema; raise StateError if it is unknown here.
+
+    Raise DatabaseError if it is not the schema that dmonitor has made: a view in place of a table
+    may run for ever, and a trigger may write.
+    """
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION and version not in _MIGRATIONS:
         raise StateError(
             f"{_path_of(db)}: written by another dmonitor"
             f" (schema {version}, this one knows {SCHEMA_VERSION})"
         )
+    made = db.execute("SELECT coalesce(sql, name) FROM sqlite_master").fetchall()
+    if {_plain(sql) for (sql,) in made} != set(map(_plain, _statements(_MADE_BY[version]))):
+        raise _broken("its tables are not those that dmonitor makes")
     return version
+
+
+def _statements(script: str) -> list[str]:
+    """Return the statements of a script, without its comments."""
+    lines = [line for line in script.splitlines() if not line.startswith("--")]
+    statements = "\n".join(lines).split(";")
+    return [statement for statement in statements if statement.strip()]
+
+
+def _plain(sql: str) -> str:
+    """Return an SQL statement with no more blanks than it needs: versions differ in the others."""
+    return re.sub(r" ?([(),]) ?", r"\1", " ".join(sql.split()))
+
+
+def _broken(reason: str, code: int = sqlite3.SQLITE_CORRUPT) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(reason)
+    error.sqlite_errorcode = code
+    return error
 
 
 def _path_of(db: Connection) -> str:
@@ -229,7 +327,7 @@ def prepare(db: Connection) -> None:
     if version == SCHEMA_VERSION:
         return
     with transaction(db):
-        for statement in _MIGRATIONS[version].split(";\n"):
+        for statement in _statements(_MIGRATIONS[version]):
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -280,9 +378,9 @@ def _renew_history(db: Connection) -> None:
 
 
 def is_broken(error: sqlite3.Error) -> bool:
-    """Return whether `error` says that the contents of a database are broken."""
+    """Return whether `error` says that the contents of a database are broken, or have no end."""
     primary_code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return primary_code in _BROKEN_CODES
 
 
 @contextlib.contextmanager
@@ -294,5 +392,5 @@ def state_errors(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (sqlite3.Error, OSError, *SENSELESS) as error:
+    except (sqlite3.Error, OSError, ValueError) as error:
         raise StateError(f"{path}: {error}") from error

@@ -11,9 +11,9 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from dmonitor.base import log
+from dmonitor.base import log, regular
 from dmonitor.core.model import Change, Handed, Incident, Notification
-from dmonitor.store import database, history, tables
+from dmonitor.store import database, history, node_clock, tables
 from dmonitor.store.database import Connection
 
 _PARTIAL = "partial"  # key of the memo in a stand-in that began empty instead of as a copy
@@ -35,7 +35,7 @@ class Fallback:
     def open_read_only(self) -> Connection:
         """Return a connection to one moment of the state, or of its stand-in if there is one."""
         path = self.path
-        if self._stand_in_path and os.path.exists(self._stand_in_path):
+        if self._stand_in_path and regular.is_there(self._stand_in_path):
             path = self._stand_in_path
         if path != self.path:  # they are the same if one directory serves as both
             self.failed = f"{self.path}: see what dmonitor-check logs"
@@ -58,18 +58,11 @@ class Fallback:
             self._stand_in_path = None  # `db` is the stand-in, so only memory is left
         return self._stand_in_for(error, db)
 
-    def set_aside(self, reason: str) -> None:
-        """Keep the database that `open` returned under another name, because it makes no sense."""
-        path = self.path
-        if self.failed and self._stand_in_path:
-            path = self._stand_in_path
-        database.set_aside(path, reason)
-
     # The state takes back what stood in for it.
 
     def _take_back(self, main_db: Connection) -> None:
         """Store the contents of the stand-in, if there is one, in the state."""
-        if self._stand_in_path is None or not os.path.exists(self._stand_in_path):
+        if self._stand_in_path is None or not regular.is_there(self._stand_in_path):
             return
         learnt = _Learnt()
         try:
@@ -78,8 +71,12 @@ class Fallback:
                     learnt = _Learnt.read(stand_in_db, self.path)
                 else:
                     stand_in_db.backup(main_db)
-        except (database.Error, *database.SENSELESS) as error:
-            if isinstance(error, database.Error) and not database.is_broken(error):
+                database.log_unusable(stand_in_db, self._stand_in_path)
+        except OSError as error:
+            log.complain(f"unable to take back what stood in for {self.path}: {error}")
+            return
+        except database.Error as error:
+            if not database.is_broken(error):
                 raise
             # It is removed below: kept, it would end this round and every later one.
             log.error("database-broken", path=self._stand_in_path, reason=str(error))
@@ -96,9 +93,11 @@ class Fallback:
         """
         path = self._stand_in_path
         stand_in_db: Connection | None = None
-        if path and os.path.exists(path):
+        if path and regular.is_there(path):
             try:
                 stand_in_db = database.open_checked(path)
+            except OSError:
+                path = None
             except database.Error as failure:
                 if database.is_broken(failure):
                     database.remove(path)
@@ -154,8 +153,12 @@ class Fallback:
         ):
             copy = f"{directory}/state.db"
             for suffix in ("", "-wal"):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(self.path + suffix, copy + suffix)
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    open(regular.open_file(self.path + suffix), "rb") as source,
+                    open(copy + suffix, "wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
             with contextlib.closing(database.open_checked(copy)) as db:
                 memory = database.connect(":memory:")
                 db.backup(memory)
@@ -164,9 +167,15 @@ class Fallback:
 
 
 def _is_partial(db: Connection) -> bool:
-    """Return whether a stand-in lacks what the state knew when it began."""
-    has_no_clock = tables.read_memo(db, "clock", None) is None  # no round ever stored anything
-    return bool(tables.read_memo(db, _PARTIAL, has_no_clock))
+    """Return whether a stand-in lacks what the state knew when it began.
+
+    A stand-in of which this cannot be told does, because it must not replace the state then.
+    """
+    clock = tables.read_memo(db, "clock", node_clock.Memo, None)
+    is_partial = tables.read_memo(db, _PARTIAL, bool, None)
+    if is_partial is None:
+        return clock is None or bool(db.unusable)  # without a clock, no round ever stored anything
+    return bool(is_partial)
 
 
 class _Learnt:

@@ -6,11 +6,13 @@ reader gets what can be read of it, and a writer begins it anew (`database.write
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dmonitor.core import codec
-from dmonitor.core.model import Change, Handed, Incident, Judgement, Kind, Test
+from dmonitor.core.codec import Time
+from dmonitor.core.model import Change, Handed, Incident, Judgement, Test
 from dmonitor.store import database, tables
 from dmonitor.store.database import Connection
 
@@ -19,9 +21,14 @@ CHANGES_KEPT = 500  # changes of one test; if there are more, the oldest are dro
 _FORGET_INTERVAL = 86400.0  # seconds from one look for old history to the next
 
 EVERY_TEST = ("", "")  # host and name: an empty name stands for all tests of the host
-_IS_OF_TEST = "? IN ('', value ->> '$.test.host') AND ? IN ('', value ->> '$.test.name')"
+_IS_OF_TEST = (
+    f"? IN ('', {tables.VALUE} ->> '$.test.host') AND ? IN ('', {tables.VALUE} ->> '$.test.name')"
+)
 _ALL_ANSWERS = "judgement"
-_OWN_ANSWER = "json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]'))"
+_OWN_ANSWER = (
+    "iif(json_valid(judgement),"
+    " json_set(judgement, '$.answers', json_array(judgement -> '$.answers[0]')), judgement)"
+)
 
 
 class History:
@@ -66,17 +73,18 @@ class History:
         """Return the notifications that this node handed over, oldest first."""
         with database.state_errors(self._path):
             rows = self._rows(
-                "SELECT DISTINCT value ->> '$.ids[0]', kind, address, at + ?"
+                f"SELECT DISTINCT {tables.VALUE} ->> '$.ids[0]', kind, address, at"
                 " FROM handed JOIN incident ON number = incident"
                 f" WHERE {_IS_OF_TEST} ORDER BY at",
-                (self.shift, *test),
+                test,
             )
         handed = []
-        for incident_id, kind, address, at in rows:
+        for row in rows:
+            columns = dict(zip(Handed._fields, row, strict=True))
             try:
-                handed.append(Handed(incident_id, Kind(kind), address, at))
+                handed.append(tables.load(Handed, columns, self.shift))
             except ValueError as error:
-                self.broken = f"of incident {incident_id}: {error}"
+                self.broken = f"of incident {row[0]}: {error}"
         return handed
 
     def past(self, test: tuple[str, str] = EVERY_TEST, since: float = 0.0) -> list[Incident]:
@@ -99,8 +107,8 @@ class History:
             parameters = test
         with database.state_errors(self._path):
             for (oldest,) in self._rows(select, parameters):
-                if oldest is not None:
-                    now = oldest
+                with contextlib.suppress(ValueError):
+                    now = tables.load(Time, oldest, 0.0)
         return now + self.shift
 
     def _changes(self, clauses: str, parameters: Sequence[str], *, evidence: bool) -> list[Change]:
@@ -110,8 +118,9 @@ class History:
         for host, name, at, text in self._rows(select, parameters):
             try:
                 judged = tables.decode(Judgement, text, self.shift)
-                changes.append(Change(Test(host, name), at + self.shift, judged))
-            except database.SENSELESS as error:
+                test = tables.load(Test, {"host": host, "name": name}, 0.0)
+                changes.append(Change(test, tables.load(Time, at, self.shift), judged))
+            except ValueError as error:
                 self.broken = f"of {host}/{name}: {error}"
         return changes
 
@@ -152,7 +161,7 @@ def forget(db: Connection, now: float) -> None:
 
     The last change of each test is kept, because the test is still so. Once a day is enough.
     """
-    if now - tables.read_memo(db, "forgotten", 0.0) < _FORGET_INTERVAL:
+    if 0 <= now - tables.read_memo(db, "forgotten", Time, 0.0) < _FORGET_INTERVAL:
         return
     tables.write_memos(db, {"forgotten": now})
     oldest = now - HISTORY_SECONDS
@@ -162,9 +171,11 @@ def forget(db: Connection, now: float) -> None:
     )
     db.execute(f"DELETE FROM change WHERE at < ? AND at < ({last})", (oldest,))
     db.execute("DELETE FROM handed WHERE at < ?", (oldest,))
-    has_evidence = "coalesce(value -> '$.opening', value -> '$.closing') IS NOT NULL"
+    has_evidence = (
+        f"coalesce({tables.VALUE} -> '$.opening', {tables.VALUE} -> '$.closing') IS NOT NULL"
+    )
     db.execute(
-        f"UPDATE incident SET value = {tables.evidence_removed('value')}"
+        f"UPDATE incident SET value = {tables.EVIDENCE_REMOVED}"
         f" WHERE NOT alive AND closed < ? AND {has_evidence}",
         (oldest,),
     )

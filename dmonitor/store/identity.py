@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 
-from dmonitor.base import names
+from dmonitor.base import names, regular
 from dmonitor.base.errors import StateError
 from dmonitor.store import database
 
 _RANDOM_BYTES = 12
+_LONGEST = 100  # characters that are read
 
 
 def read(directory: str) -> str | None:
@@ -22,8 +23,8 @@ def read(directory: str) -> str | None:
     """
     path = f"{directory}/node-id"
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            word = file.read().strip()
+        with open(regular.open_file(path), encoding="utf-8", errors="replace") as file:
+            word = file.read(_LONGEST).strip()
     except FileNotFoundError:
         return None
     if not names.is_node_id(word):
@@ -51,7 +52,7 @@ def make(directory: str) -> str:
 def _store(path: str, draft: str) -> None:
     """Store a new id in `path`, unless another process was faster; `draft` is written first."""
     try:
-        with open(draft, "w", encoding="utf-8") as file:
+        with open(regular.create(draft), "w", encoding="utf-8") as file:
             file.write(os.urandom(_RANDOM_BYTES).hex() + "\n")
             file.flush()
             os.fsync(file.fileno())

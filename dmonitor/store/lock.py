@@ -17,7 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from dmonitor.base import clock
+from dmonitor.base import clock, regular
 
 if TYPE_CHECKING:
     from lockfile.pidlockfile import PIDLockFile
@@ -69,14 +69,13 @@ class Lock:
                 os.close(guard)  # the file was replaced after it was opened: try the new one
 
     def _open_guard(self) -> int:
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            return os.open(self._guard_path, os.O_RDWR | os.O_CREAT | flags, 0o640)
+            return regular.open_file(self._guard_path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
             # On a read-only file system, the file locks as well if it is there already.
-            return os.open(self._guard_path, os.O_RDONLY | flags)
+            return regular.open_file(self._guard_path)
 
     def write_holder(self, *, pidfile: bool = True) -> None:
         """Write that this process holds the lock. A full disk raises nothing.
@@ -112,7 +111,7 @@ class Lock:
         if self._guard < 0 or self._holder_pid != os.getpid():
             return
         with contextlib.suppress(OSError):
-            if self._pidlock and self._pidlock.i_am_locking():
+            if self._pidlock and regular.is_there(self.pidfile) and self._pidlock.i_am_locking():
                 self._pidlock.release()
         os.close(self._guard)
         self._guard = -1
@@ -124,7 +123,7 @@ def holder(directory: str, name: str) -> str | None:
     The word is empty if the guard file does not tell it. Return None if no process holds the lock.
     """
     try:
-        with open(f"{directory}/{name}.lock", "rb") as guard:
+        with open(regular.open_file(f"{directory}/{name}.lock"), "rb") as guard:
             try:
                 fcntl.flock(guard, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

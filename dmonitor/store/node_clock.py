@@ -6,12 +6,13 @@ This module reads the kernel's clocks. The database keeps what the next round ne
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from dmonitor.base import clock
+from dmonitor.core.codec import Time
 from dmonitor.core.model import Silence
 
-NEW_MEMO = ["", 0.0]  # what stands for the memo of a clock that has never been stored
+Memo = tuple[str, Time]  # the name of a boot, and the offset in it
+NEW_MEMO: Memo = ("", 0.0)  # what stands for the memo of a clock that has never been stored
 
 
 class NodeClock:
@@ -26,7 +27,7 @@ class NodeClock:
         self.memo = [boot, offset]  # what to store: `start` takes it in the next round
 
     @classmethod
-    def start(cls, memo: Any, not_before: float) -> NodeClock:
+    def start(cls, memo: Memo, not_before: float) -> NodeClock:
         """Return the clock that goes on from `memo`; raise OSError if the boot has no name.
 
         After a reboot the clock begins at the wall clock's time or at `not_before`, if that is

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from dmonitor.base import regular
+
 _NAME = "place"
 _LONGEST = 59.9  # seconds
 # Seconds by which rounds begin later than the one before, at most. A node counts as living for a
@@ -19,8 +21,9 @@ _STEP = 5.0
 
 def read(directory: str) -> float:
     """Return the seconds after cron's start at which a round begins."""
-    with contextlib.suppress(OSError, ValueError), open(f"{directory}/{_NAME}", "rb") as file:
-        seconds = float(file.read(16))
+    with contextlib.suppress(OSError, ValueError):
+        with open(regular.open_file(f"{directory}/{_NAME}"), "rb") as file:
+            seconds = float(file.read(16))
         if 0.0 <= seconds <= _LONGEST:
             return seconds
     return 0.0
@@ -42,7 +45,7 @@ def write(directory: str, seconds: float) -> float:
         return last
     path = f"{directory}/{_NAME}"
     with contextlib.suppress(OSError):
-        with open(f"{path}.new", "w") as file:
+        with open(regular.create(f"{path}.new"), "w") as file:
             file.write(f"{seconds:g}\n")
         os.replace(f"{path}.new", path)
     return read(directory)

@@ -7,16 +7,19 @@ of it means is decided in the core.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from dmonitor.base import cli
 from dmonitor.base.errors import StateError
+from dmonitor.core import hearsay
 from dmonitor.core.effects import Memory, NodeMemory, Save
 from dmonitor.core.incident import LISTED_SECONDS, granted
-from dmonitor.core.model import Handed, Incident
+from dmonitor.core.model import Handed, Incident, NodeName, Recipient
 from dmonitor.store import database, history, identity, node_clock, tables
 from dmonitor.store.database import Connection
 from dmonitor.store.fallback import Fallback
@@ -25,6 +28,10 @@ from dmonitor.store.node_clock import NodeClock
 
 _READ_TRIES = 6  # how often a reader reads, because rounds store something meanwhile
 _READ_PAUSE = 0.02  # seconds between two of them
+_READ_LIMIT = 20.0  # seconds for a command; 100 MB of history take less than 2
+
+_Addresses = tuple[Recipient, ...]
+_Lookups = dict[NodeName, tuple[str, ...]]  # the IP addresses of each node
 
 _Found = TypeVar("_Found")
 
@@ -35,13 +42,23 @@ def peek(directory: str, run_dir: str | None = None) -> tuple[str, list[Incident
     Without a node id there is a random one, without a state nothing in it. Raise StateError if one
     of them is there and cannot be read.
     """
-    node_id = identity.read(directory) or fresh_id()
-    if not any(os.path.exists(path) for path in _paths(directory, run_dir)):
-        return node_id, [], NodeMemory()
-    incidents, memory = read(
-        directory, run_dir, lambda store: (store.incidents(), store.node_memory())
+    with time_limit(directory):
+        node_id = identity.read(directory) or fresh_id()
+        if not any(os.path.exists(path) for path in _paths(directory, run_dir)):
+            return node_id, [], NodeMemory()
+        incidents, memory = read(
+            directory, run_dir, lambda store: (store.incidents(), store.node_memory())
+        )
+        return node_id, incidents, memory
+
+
+def time_limit(directory: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a command reads the state, and which ends it if that hangs."""
+    reason = (
+        f"reading it took longer than {_READ_LIMIT:.0f} s:"
+        " another program may have replaced a file in it, or may hold it locked"
     )
-    return node_id, incidents, memory
+    return cli.time_limit(_READ_LIMIT, f"unable to use the state in {directory}", reason)
 
 
 def read(directory: str, run_dir: str | None, look: Callable[[Store], _Found]) -> _Found:
@@ -65,6 +82,11 @@ def read(directory: str, run_dir: str | None, look: Callable[[Store], _Found]) -
                 return found
         time.sleep(_READ_PAUSE)
     return _read_once(directory, run_dir, look)
+
+
+def version(directory: str, run_dir: str | None) -> object:
+    """Return what differs once the state has been written to, or stands in another place."""
+    return [database.fingerprint(path) for path in _paths(directory, run_dir)]
 
 
 def _read_once(directory: str, run_dir: str | None, look: Callable[[Store], _Found]) -> _Found:
@@ -115,25 +137,20 @@ class Store:
 
     def _open(self) -> None:
         self._use(self._fallback.open())
-        try:
-            with database.state_errors(self._path):
-                self._start_clock()
-                self.memory()
-        except StateError as error:
-            if isinstance(error.__cause__, database.Error | OSError):
-                raise
-            # The database is sound for sqlite, and yet it holds values that make no sense.
-            self._db.close()
-            self._fallback.set_aside(str(error.__cause__))
-            self._use(self._fallback.open())
-            self._start_clock()
+        self._start_clock()
+        self.memory()
+        self.addresses()
+        self.lookups()
+        if self._db.unusable:
+            database.log_unusable(self._db, self._path)
+            self._write(tables.forget_unusable)
 
     def _use(self, db: Connection, *, has_history: bool = True) -> None:
         self._db = db
         self.history = History(db, self._path, exists=has_history)
 
     def _start_clock(self) -> None:
-        memo = tables.read_memo(self._db, "clock", node_clock.NEW_MEMO)
+        memo = tables.read_memo(self._db, "clock", node_clock.Memo, node_clock.NEW_MEMO)
         self.clock = NodeClock.start(memo, self.node_memory().finished)
 
     def __enter__(self) -> Store:
@@ -141,6 +158,11 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+
+    @property
+    def unusable(self) -> str:
+        """What was left out of all that was read, because it breaks a rule; empty if nothing."""
+        return database.describe_unusable(self._db)
 
     @property
     def failed(self) -> str:
@@ -199,27 +221,28 @@ class Store:
     def addresses(self, also: Iterable[str] = ()) -> tuple[str, ...]:
         """Return the addresses that were last found in alert.d, and those in `also`."""
         with database.state_errors(self._path):
-            remembered = tables.read_memo(self._db, "addresses", [])
+            remembered = tables.read_memo(self._db, "addresses", _Addresses, ())
             return tuple(sorted({*remembered, *also}))
 
-    def lookups(self) -> dict[str, list[str]]:
+    def lookups(self) -> dict[str, tuple[str, ...]]:
         """Return the IP addresses that each node's name was last found to have."""
         with database.state_errors(self._path):
-            lookups: dict[str, list[str]] = tables.read_memo(self._db, "lookups", {})
+            lookups: dict[str, tuple[str, ...]] = tables.read_memo(
+                self._db, "lookups", _Lookups, {}
+            )
             return lookups
 
     # What is stored.
 
     def remember(self, addresses: Iterable[str], lookups: Mapping[str, Iterable[str]]) -> None:
         """Store addresses and lookups, for a time when they cannot be found; write only news."""
-        sorted_lookups = {name: sorted(found) for name, found in sorted(lookups.items())}
-        found = {"addresses": sorted(addresses), "lookups": sorted_lookups}
+        sorted_lookups = {name: tuple(sorted(found)) for name, found in sorted(lookups.items())}
+        found = {"addresses": tuple(sorted(addresses)), "lookups": sorted_lookups}
+        news = {}
         with database.state_errors(self._path):
-            news = {
-                key: value
-                for key, value in found.items()
-                if value != tables.read_memo(self._db, key, None)
-            }
+            for key, kind in (("addresses", _Addresses), ("lookups", _Lookups)):
+                if found[key] != tables.read_memo(self._db, key, kind, None):
+                    news[key] = found[key]
         if news:
             self._write(lambda db: tables.write_memos(db, news))
 
@@ -239,6 +262,23 @@ class Store:
             with database.state_errors(self._path):
                 database.write(self._db, put, self._path)
 
+    def _forget_hearsay(self, db: Connection, save: Save) -> None:
+        """Forget what one peer alone has stated, and nobody needs any more.
+
+        The hearsay of a peer is looked through if some of it is new or recent.
+        """
+        now = self.clock.now()
+        memory = tables.read_node_memory(db, 0.0)
+        slowest = memory.slowest_interval()
+        peers = {incident.heard_from for incident in save.incidents}
+        if save.node:
+            since = now - 2 * granted(hearsay.OVER_SECONDS, slowest)
+            peers |= tables.read_sources(db, since)
+        for peer in sorted(peers - {""}):
+            heard = tables.read_hearsay(db, peer)
+            forgotten = hearsay.to_forget(heard, memory.name, slowest, now)
+            tables.forget_incidents(db, forgotten)
+
     def _put(self, db: Connection, save: Save) -> None:
         if save.node:
             tables.write_node_memory(db, save.node, self.clock.memo)
@@ -255,3 +295,4 @@ class Store:
                 handed.append(Handed(told.incident.id, told.kind, told.address, now))
             history.write(db, save.changes, handed)
             history.forget(db, now)
+        self._forget_hearsay(db, save)

@@ -1,7 +1,8 @@
 """Values to rows and back, for all of the state except its history.
 
 Every function is given the connection to use, and does not know where that database is. The errors
-of sqlite pass through. `shift` is the seconds that are added to every time that is read.
+of sqlite pass through. A value that breaks its rule is no state of ours: its row is left out, and
+the connection knows of it. `shift` is the seconds that are added to every time that is read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dmonitor.base import names
 from dmonitor.core import codec
+from dmonitor.core.codec import Time
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.incident import changed_at, owed
 from dmonitor.core.model import (
@@ -19,35 +22,69 @@ from dmonitor.core.model import (
     NodeName,
     Notification,
     Outcome,
+    Recipient,
     Silence,
+    Subject,
     Test,
+    TestName,
     TestState,
     Verdict,
 )
 from dmonitor.store.database import Connection
 
+# What the columns of a row may hold.
+_Standing = tuple[Subject, TestName, Verdict, Outcome, Time]
+_Owing = tuple[Kind, Recipient, Time, int]
+
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that stated them
 
 
-def decode(kind: Any, text: str, shift: float) -> Any:
+# SQL for an incident's JSON: sqlite refuses a whole statement because of one value that is none.
+VALUE = "iif(json_valid(value), value, '{}')"
+EVIDENCE_REMOVED = f"json_remove({VALUE}, '$.opening', '$.closing')"  # the judgements are long
+
+
+def decode(kind: Any, text: object, shift: float) -> Any:
     """Return the value of a `kind` that a column holds as JSON; raise ValueError."""
-    return codec.read(kind, text, lambda at: at + shift, trusted=True)
+    return load(kind, codec.parse(text), shift)
 
 
-def evidence_removed(column: str) -> str:
-    """Return an SQL expression for an incident's JSON without the judgements, which are long."""
-    return f"json_remove({column}, '$.opening', '$.closing')"
+def load(kind: Any, data: object, shift: float) -> Any:
+    """Return the value of a `kind` that columns, or parsed JSON, make; raise ValueError."""
+    return codec.load(kind, data, lambda at: at + shift)
+
+
+def forget_unusable(db: Connection) -> None:
+    """Delete the rows that were left out."""
+    for table, key in db.unusable:
+        condition = " AND ".join(f"{column} IS ?" for column, _ in key)
+        db.execute(f"DELETE FROM {table} WHERE {condition}", [value for _, value in key])
+        if table == "incident":
+            _forget_incident(db, dict(key)["number"])
+
+
+def _forget_incident(db: Connection, number: object) -> None:
+    """Delete what refers to an incident that is no more, because its number may be given anew."""
+    for table in ("known", "outbox", "handed"):
+        db.execute(f"DELETE FROM {table} WHERE incident IS ?", (number,))
 
 
 # Memos: values of which there is one each, by key.
 
 
-def read_memo(db: Connection, key: str, default: Any) -> Any:
-    """Return the memo, or `default` if there is none."""
+def read_memo(db: Connection, key: str, kind: Any, default: Any, shift: float = 0.0) -> Any:
+    """Return the memo, which is of the type `kind`; `default` if there is none that can be used."""
     row = db.execute("SELECT value FROM memo WHERE key = ?", (key,)).fetchone()
     if row is None:
         return default
-    return json.loads(row[0])
+    try:
+        data = codec.parse(row[0])
+        if isinstance(data, str):  # what `codec` has written
+            data = codec.parse(data)
+        return load(kind, data, shift)
+    except ValueError as error:
+        db.leave_out("memo", error, key=key)
+        return default
 
 
 def write_memos(db: Connection, memos: Mapping[str, object]) -> None:
@@ -58,7 +95,7 @@ def write_memos(db: Connection, memos: Mapping[str, object]) -> None:
 
 def read_node_memory(db: Connection, shift: float) -> NodeMemory:
     """Return what the node remembers of its own rounds."""
-    memory: NodeMemory = decode(NodeMemory, read_memo(db, "own", "{}"), shift)
+    memory: NodeMemory = read_memo(db, "own", NodeMemory, NodeMemory(), shift)
     return memory
 
 
@@ -69,7 +106,7 @@ def write_node_memory(db: Connection, memory: NodeMemory, clock_memo: object) ->
 
 def read_silences(db: Connection, shift: float) -> dict[str, Sequence[Silence]]:
     """Return the silences that the peers stated last, by node name."""
-    return dict(decode(_Silences, read_memo(db, "silences", "[]"), shift))
+    return dict(read_memo(db, "silences", _Silences, (), shift))
 
 
 def write_silences(db: Connection, silences: Mapping[str, Sequence[Silence]]) -> None:
@@ -82,12 +119,17 @@ def write_silences(db: Connection, silences: Mapping[str, Sequence[Silence]]) ->
 
 def read_test_states(db: Connection, shift: float) -> dict[Test, TestState]:
     """Return the state of each test. A state since an unknown time, which is 0, is not shifted."""
-    rows = db.execute(
-        "SELECT host, name, verdict, own, iif(since, since + ?, 0.0) FROM standing", (shift,)
-    )
+    rows = db.execute("SELECT host, name, verdict, own, since FROM standing")
     states = {}
-    for host, name, verdict, outcome, since in rows.fetchall():
-        states[Test(host, name)] = TestState(Verdict(verdict), Outcome(outcome), since)
+    for row in rows.fetchall():
+        try:
+            host, name, verdict, outcome, since = load(_Standing, row, 0.0)
+        except ValueError as error:
+            db.leave_out("standing", error, host=row[0], name=row[1])
+            continue
+        if since:
+            since += shift
+        states[Test(host, name)] = TestState(verdict, outcome, since)
     return states
 
 
@@ -115,9 +157,15 @@ def read_incidents(
     evidence: bool = True,
 ) -> list[Incident]:
     """Return the incidents that meet an SQL condition; without `evidence` that is quicker."""
-    column = "value" if evidence else evidence_removed("value")
-    rows = db.execute(f"SELECT {column} FROM incident WHERE {condition}", parameters)
-    return [decode(Incident, value, shift) for (value,) in rows]
+    column = "value" if evidence else EVIDENCE_REMOVED
+    rows = db.execute(f"SELECT number, {column} FROM incident WHERE {condition}", parameters)
+    incidents = []
+    for number, value in rows:
+        try:
+            incidents.append(decode(Incident, value, shift))
+        except ValueError as error:
+            db.leave_out("incident", error, number=number)
+    return incidents
 
 
 def write_incident(db: Connection, incident: Incident) -> None:
@@ -130,8 +178,9 @@ def write_incident(db: Connection, incident: Incident) -> None:
     ids = set(incident.ids)
     replaced: set[int] = set()
     for incident_id, number in rows:
-        ids.add(incident_id)
-        replaced.add(number)
+        if names.is_node_id(incident_id) and type(number) is int:
+            ids.add(incident_id)
+            replaced.add(number)
     united = incident._replace(ids=tuple(sorted(ids)))
     is_alive = united.is_open or bool(owed(united))
     row = (
@@ -149,6 +198,30 @@ def write_incident(db: Connection, incident: Incident) -> None:
     db.executemany("REPLACE INTO known VALUES (?, ?)", rows)
 
 
+def read_sources(db: Connection, since: float) -> set[str]:
+    """Return the peers of which there is hearsay that is alive, or has changed after `since`."""
+    rows = db.execute(
+        f"SELECT DISTINCT {VALUE} ->> '$.heard_from' FROM incident WHERE alive OR closed > ?",
+        (since,),
+    )
+    return {source for (source,) in rows if isinstance(source, str)}
+
+
+def read_hearsay(db: Connection, peer: str) -> list[Incident]:
+    """Return the incidents that `peer` alone has stated, except those of which mails are owed."""
+    condition = f"{VALUE} ->> '$.heard_from' = ? AND number NOT IN (SELECT incident FROM outbox)"
+    return read_incidents(db, condition, (peer,))
+
+
+def forget_incidents(db: Connection, incidents: Iterable[Incident]) -> None:
+    """Forget the `incidents`, with what is owed and what was handed over about them."""
+    for incident in incidents:
+        number = _incident_number(db, incident)
+        for table in ("outbox", "handed", "known"):
+            db.execute(f"DELETE FROM {table} WHERE incident = ?", (number,))
+        db.execute("DELETE FROM incident WHERE number = ?", (number,))
+
+
 def _incident_number(db: Connection, incident: Incident) -> int | None:
     row = db.execute("SELECT incident FROM known WHERE id = ?", (incident.id,)).fetchone()
     if row is None:
@@ -162,13 +235,18 @@ def _incident_number(db: Connection, incident: Incident) -> int | None:
 
 def read_outbox(db: Connection, shift: float = 0.0) -> list[Notification]:
     """Return the notifications in the outbox, oldest first."""
-    rows = db.execute(
-        "SELECT incident, kind, address, since + ?, refusals FROM outbox ORDER BY since", (shift,)
-    )
+    rows = db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since")
     outbox = []
-    for number, kind, address, since, refusals in rows.fetchall():
-        (incident,) = read_incidents(db, "number = ?", (number,), shift=shift)
-        outbox.append(Notification(Kind(kind), incident, address, since, refusals))
+    for number, *columns in rows.fetchall():
+        incidents = read_incidents(db, "number = ?", (number,), shift=shift)
+        try:
+            kind, address, since, refusals = load(_Owing, columns, shift)
+            (incident,) = incidents
+        except ValueError as error:
+            row_kind, row_address, *_ = columns
+            db.leave_out("outbox", error, incident=number, kind=row_kind, address=row_address)
+            continue
+        outbox.append(Notification(kind, incident, address, since, refusals))
     return outbox
 
 

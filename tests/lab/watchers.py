@@ -34,6 +34,7 @@ from common import (
 USER = "admin"
 STRAGGLERS = 70.0  # seconds after which no round that began before a mail is under way any more
 WELL_AGAIN = 200.0  # seconds within which a cluster is well again after a chapter
+DELIVERED = 60.0  # seconds within which a test mail is in the mailbox
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ class Watchers:
             start(self.lab, node, "cron")
         a_round(self.lab, self.nodes)
         self.healthy()
+        self.mails_arrive()
+
+    def mails_arrive(self) -> None:
+        """Have each node send a test mail: a mail that does not come later was not sent."""
+        at = time.time()
+        for node in self.nodes:
+            self.lab.run(node, "dmonitor-check", "--test-alert")
+        until(lambda: len(self.inbox(at)) >= len(self.nodes), DELIVERED)
+        came = subjects(self.inbox(at))
+        self.check(len(came) == len(self.nodes), "the mailbox gets a mail of each node", *came)
 
     def list_nodes(self, nodes: Sequence[str]) -> None:
         """Write `nodes` into the nodes.txt of every node."""

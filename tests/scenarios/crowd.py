@@ -3,7 +3,11 @@
 
 They are idle, or drip. Meanwhile an honest peer asks for a result that is remembered: on one
 conversation, and on a new one each time. It must be answered promptly. When all have gone, no
-descriptor may be left. Loopback only; works as any user; ends by itself after half a minute.
+descriptor may be left.
+
+Then a node with the key, if there is one, asks for statements in a loop, on as many conversations as
+an address may have; one of them never reads. Loopback only; works as any user; ends by itself after
+two minutes.
 """
 
 from __future__ import annotations
@@ -17,21 +21,29 @@ import socket
 import statistics
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import calls
 from calls import Conversation, free_port
-from local_nodes import LocalNode, Place, running, wait_until
+from local_nodes import LocalNode, Place, run_as, running, wait_until
 
+from dmonitor.core.effects import Save
+from dmonitor.core.model import Incident, Test
 from dmonitor.net import protocol
+from dmonitor.net.server import CALLERS_EACH
+from dmonitor.store import state
 
 DAEMON, HONEST, CROWDED = "127.0.0.51", "127.0.0.52", "127.0.0.53"
 STRANGERS, CALLERS = 1000, 1000
 QUESTIONS = 2000
 P99, MEMORY = 0.020, 32_000  # seconds; kB
+LOOP_P99 = 0.050  # seconds, while statements are asked for in a loop
+TESTS, INCIDENTS_EACH = 50, 60  # that the daemon's node states
 TEST = b"test www.example.com/ok\n"
 KEY = "0123456789abcdef" * 4
 
@@ -43,14 +55,16 @@ def main() -> int:
     failed = passed = 0
     for keyed in (False, True):
         print(f"== {'with' if keyed else 'without'} a key", flush=True)
-        for holds, what in play(keyed):
+        for holds, what in [*play(keyed, measure), *play(keyed, measure_loop)]:
             print(f"{'ok   ' if holds else 'FAIL '} {what}", flush=True)
             passed, failed = passed + bool(holds), failed + (not holds)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
 
-def play(keyed: bool) -> list[tuple[bool, str]]:
+def play(
+    keyed: bool, measured: Callable[[LocalNode, bool], list[tuple[bool, str]]]
+) -> list[tuple[bool, str]]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
         node = LocalNode(
             Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON)
@@ -59,8 +73,25 @@ def play(keyed: bool) -> list[tuple[bool, str]]:
         node.test("www.example.com/ok")
         if keyed:
             node.key(KEY)
+        remember(node)
         with running([node]):
-            return measure(node, keyed)
+            return measured(node, keyed)
+
+
+def remember(node: LocalNode) -> None:
+    """Give the node tests, and a state with many incidents."""
+    tests = [Test(f"host{number}.example.com", "ok") for number in range(TESTS)]
+    incidents = []
+    with state.Store(str(node.state)) as store:
+        now = store.clock.now()
+        for test in tests:
+            node.test(str(test))
+            for _ in range(INCIDENTS_EACH):
+                known = Incident((os.urandom(8).hex(),), test, now - 100, closed=now - 50)
+                incidents.append(known._replace(failed=(("north", now - 50), ("south", now - 50))))
+        store.save(Save(incidents=tuple(incidents)))
+    for path in (node.state, *node.state.iterdir()):
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
 
 
 def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
@@ -110,6 +141,61 @@ def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
         (descriptors(pid) == before, f"{before} descriptors before, {descriptors(pid)} after")
     )
     return found
+
+
+def measure_loop(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
+    """Ask while a node with the key asks for statements in a loop."""
+    pid = node.daemon_pid
+    ours, theirs = multiprocessing.Pipe()
+    attack = multiprocessing.get_context("fork").Process(target=loop, args=(theirs, node, keyed))
+    attack.start()
+    try:
+        wait_until(lambda: conversations(pid, node.port) == CALLERS_EACH)
+        beset = timed(node, keyed)
+        memory = hwm(pid)
+    finally:
+        ours.send("go")
+        statements = ours.recv() if ours.poll(20) else 0
+        attack.join(20)
+        attack.kill()
+    found = [(statements > 20, f"{statements} statements were sent to {CROWDED} meanwhile")]
+    for kind, (p50, p99, worst) in zip(
+        ("on one conversation", "each on a new one"), beset, strict=True
+    ):
+        times = f"p50 {1000 * p50:.2f} p99 {1000 * p99:.2f} worst {1000 * worst:.2f} ms"
+        found.append((p99 < LOOP_P99, f"{QUESTIONS} questions {kind}: {times}"))
+    found.append((memory < MEMORY, f"the daemon has never had more than {memory} kB of memory"))
+    return found
+
+
+def loop(pipe: multiprocessing.connection.Connection, node: LocalNode, keyed: bool) -> None:
+    """Ask for statements on CALLERS_EACH conversations until told to go; read them on all but one."""
+    target, key = (node.address, node.port), KEY.encode() if keyed else b""
+    is_over = threading.Event()
+    counts = [0] * CALLERS_EACH
+
+    def ask_again(number: int) -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError, AssertionError):
+                ask_in(Conversation(target, node.address, key, CROWDED), number)
+
+    def ask_in(caller: Conversation, number: int) -> None:
+        with caller:
+            caller.say(b"greet\n" * 100)
+            if number == 0:
+                is_over.wait(20)  # it reads nothing
+            while (line := caller._file.readline()) and not is_over.is_set():
+                counts[number] += line.startswith(b"end")  # MACs are not what is measured
+
+    threads = [
+        threading.Thread(target=ask_again, args=(number,), daemon=True)
+        for number in range(CALLERS_EACH)
+    ]
+    for thread in threads:
+        thread.start()
+    pipe.poll(100)
+    is_over.set()
+    pipe.send(sum(counts))
 
 
 def ask(conversation: Conversation) -> None:

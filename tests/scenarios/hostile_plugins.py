@@ -2,7 +2,8 @@
 """Each hostile plugin twenty times, through dmonitor-check and through dmonitord.
 
 Each run must give the right result, and leave nothing running a second after its limit. Memory and
-descriptors must not grow. Usage: hostile_plugins.py [RUNS]
+descriptors must not grow. Then one that kills the supervisor, alone, in the same ways.
+Usage: hostile_plugins.py [RUNS]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-from hostile import gone_within, plant
+from hostile import gone_within, kills_warden, plant, strays, warden_of
 from local_nodes import LocalNode, Place, running
 
 from dmonitor.core.model import Outcome
@@ -75,6 +76,9 @@ def through_the_daemon(
                 connection.sendall(
                     b"".join(b"test www.example.com/%s\n" % name.encode() for name in expected)
                 )
+                time.sleep(1.0)
+                if not strays():
+                    wrong["nothing was running that could be left"] += 1
                 seen = dict(lines.readline().decode().split()[1:3] for _ in expected)
             for name, (outcome, _) in expected.items():
                 if seen.get(f"www.example.com/{name}") != outcome.value:
@@ -88,6 +92,45 @@ def through_the_daemon(
     )
     if sizes[-1][0] - sizes[0][0] > 1500 or sizes[-1][1] > sizes[0][1]:
         wrong["memory or descriptors grew"] += 1
+    return wrong
+
+
+def ask_the_daemon(name: str) -> str:
+    """Return the daemon's line about www.example.com/NAME."""
+    with (
+        socket.create_connection((ADDRESS, PORT), 20, (ADDRESS, 0)) as connection,
+        connection.makefile("rb") as lines,
+    ):
+        lines.readline()
+        connection.sendall(b"test www.example.com/%s\n" % name.encode())
+        return lines.readline().decode()
+
+
+def kill_the_warden(node: LocalNode, proof: Path, runs: int) -> Counter[str]:
+    """Run a plugin that takes its mark off and kills the supervisor; return what went wrong."""
+    wrong: Counter[str] = Counter()
+
+    def judge(way: str, said: str, is_gone: bool) -> None:
+        if not proof.exists():
+            wrong[f"{way}: the plugin did not get as far"] += 1
+            return
+        if "the process that runs the plugins was killed" not in said:
+            wrong[f"{way}: {said}"] += 1
+        if not is_gone:
+            wrong[f"{way}: left something running"] += 1
+        if Path(f"/proc/{warden_of(proof)}").exists():
+            wrong[f"{way}: the supervisor lives"] += 1
+        proof.unlink()
+
+    for _ in range(runs):
+        said = node.run("dmonitor-check", "--dry-run").stdout
+        judge("dmonitor-check", said, gone_within(0.0))
+    with running([node]):
+        for _ in range(runs):
+            time.sleep(1.1)  # a supervisor that dies sooner may be unable to live here
+            said = ask_the_daemon("kills-warden")
+            judge("dmonitord", said, gone_within(1.0))
+            time.sleep(flights.RESULT_CACHE_SECONDS)
     return wrong
 
 
@@ -112,8 +155,27 @@ def main() -> int:
             for what, count in wrong.items():
                 print(f"      {count} times: {what}")
             failed += bool(wrong)
-    print(f"{2 - failed} passed, {failed} failed")
+        failed += alone(Path(directory), runs)
+    print(f"{3 - failed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def alone(directory: Path, runs: int) -> bool:
+    """Play the plugin that kills the supervisor on a node of its own; return whether it failed."""
+    (directory / "alone").mkdir()
+    node = LocalNode(Place(directory / "alone"), ADDRESS, [ADDRESS], port=PORT)
+    proofs = directory / "proofs"
+    proofs.mkdir()
+    proofs.chmod(0o777)  # the programs become another user
+    plugin = node.config / "plugins" / "check_kills-warden"
+    plugin.write_text(kills_warden(proofs / "proof"))
+    plugin.chmod(0o755)
+    node.test("www.example.com/kills-warden")
+    wrong = kill_the_warden(node, proofs / "proof", runs)
+    print(f"{'FAIL' if wrong else 'ok':<5} a plugin that kills the supervisor, {runs} runs each")
+    for what, count in wrong.items():
+        print(f"      {count} times: {what}")
+    return bool(wrong)
 
 
 if __name__ == "__main__":

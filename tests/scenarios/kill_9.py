@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +29,9 @@ from local_nodes import LocalNode, Place, wait_until
 ADDRESS, PORT = "127.0.0.62", 3962
 
 # A plugin that proves that it runs alone: two that run at once meet in the directory.
+# It leaves a process behind, so that a killed round has left one if it is not cleared up after it.
 PLUGIN = """
+setsid sleep {1} >/dev/null 2>&1 &
 mkdir {0}/inside.$PPID
 for other in {0}/inside.*; do
     other=${{other##*.}}
@@ -44,16 +47,44 @@ def doubled(node: LocalNode) -> bool:
     return (node.state / "doubled").exists()
 
 
+def doubled_is_seen(node: LocalNode) -> bool:
+    """Return whether the plugin finds out that it does not run alone, and forget that it did."""
+    plugin = node.config / "plugins/check_alone"
+    pair = [
+        subprocess.Popen(["sh", "-c", f"{plugin} 4; :"], stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    for process in pair:
+        process.wait()
+    for pid in strays():
+        os.kill(int(pid.split()[0]), signal.SIGKILL)
+    seen = doubled(node)
+    (node.state / "doubled").unlink(missing_ok=True)
+    return seen
+
+
+def seconds_of(do: Callable[[], object]) -> float:
+    """Return how long something takes on this machine, which decides at which moments to kill."""
+    began = time.monotonic()
+    do()
+    return time.monotonic() - began
+
+
 def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
     """Kill `count` pairs of rounds, each at a random moment of its life; return what went wrong."""
     wrong = []
-    finished = 0
+    finished = killed = busy = 0
+    whole = seconds_of(lambda: node.run("dmonitor-check"))
+    if not doubled_is_seen(node):
+        wrong.append("two plugins at once are not noticed, so two rounds would not be")
     for number in range(count):
         first, second = node.popen("dmonitor-check"), node.popen("dmonitor-check")
-        time.sleep(dice.uniform(0, 0.45))
+        time.sleep(dice.uniform(0, 1.2 * whole))
+        busy += bool(strays())
         for process in (first, second):
             process.send_signal(signal.SIGKILL)
             process.communicate()
+            killed += process.returncode == -signal.SIGKILL
         if not gone_within(1.0):
             wrong.append(f"kill {number}: left running: {strays()}")
         for left_over in node.state.glob("inside.*"):
@@ -66,8 +97,13 @@ def kill_rounds(node: LocalNode, count: int, dice: random.Random) -> list[str]:
         finished += 1
     if doubled(node):
         wrong.append("two rounds at once: " + (node.state / "doubled").read_text())
+    if killed < count or not busy:
+        wrong.append(
+            f"{killed} of {2 * count} rounds still ran when they were killed, {busy} with a plugin"
+        )
     print(
-        f"      {2 * count} rounds killed, {finished} let live in between, {len(wrong)} things went wrong"
+        f"      {killed} rounds killed, {busy} of them with a plugin; {finished} let live in between,"
+        f" {len(wrong)} things went wrong"
     )
     return wrong
 
@@ -124,9 +160,12 @@ def ask(node: LocalNode) -> str:
 def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
     """Kill `count` daemons, some of them while they start or run a plugin; return what went wrong."""
     wrong = []
+    talked = busy = 0
+    start = seconds_of(node.start)
+    node.stop()
     for number in range(count):
         starting = node.popen("dmonitord", "--foreground")
-        time.sleep(dice.uniform(0, 0.3))
+        time.sleep(dice.uniform(0, 1.5 * start))
         talks = False
         if dice.random() < 0.5:
             try:
@@ -136,6 +175,8 @@ def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
                     talks = True
             except OSError:
                 pass
+        talked += talks
+        busy += bool(strays())
         rival = node.run("dmonitord") if talks else None
         if rival and rival.returncode == 0:
             wrong.append(f"kill {number}: a second daemon started")
@@ -151,7 +192,12 @@ def kill_daemons(node: LocalNode, count: int, dice: random.Random) -> list[str]:
             wrong.append(f"kill {number}: the next daemon: {error}")
         finally:
             node.stop()
-    print(f"      {count} daemons killed, {len(wrong)} things went wrong")
+    if not talked or not busy:
+        wrong.append(f"{talked} of the daemons had a rival, and {busy} ran a plugin")
+    print(
+        f"      {count} daemons killed, {talked} with a rival and {busy} with a plugin;"
+        f" {len(wrong)} things went wrong"
+    )
     return wrong
 
 
@@ -174,7 +220,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="dmonitor-kill.") as directory:
         node = LocalNode(Place(Path(directory)), ADDRESS, [ADDRESS], port=PORT)
-        node.plugin("alone", PLUGIN.format(node.state))
+        node.plugin("alone", PLUGIN.format(node.state, LONG))
         node.plugin("hangs", f"setsid sleep {LONG} & sleep {LONG}")
         node.plugin("quick", "echo OK")
         node.plugin(

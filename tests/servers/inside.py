@@ -173,6 +173,16 @@ MORE = [
     More("good.test", "http:8080", "", "FAIL", "refused"),
     More("good.test", "http:moved", "URL=http://good.test/moved", "OK", "^200 in"),
     More("good.test", "http:round", "URL=http://good.test/round", "FAIL", "Maximum .5. redirects"),
+    More("good.test", "http:ftp", "URL=http://good.test/ftp", "FAIL", "ftp:, which is not http$"),
+    More(
+        "good.test", "https:plain80", "URL=https://good.test/plain", "FAIL", "from https to http$"
+    ),
+    More(
+        "good.test", "http:password", "URL=http://a:b@good.test/", "UNKNOWN", "would get the pass"
+    ),
+    More("good.test", "mysql:login", "PASSWORD=secret", "OK", "^mysqld is alive$"),
+    More("good.test", "mysql:wrong", "PASSWORD=wrong", "OK", "lets dmonitor not in$"),
+    More("good.test", "mqtt:password", "PASSWORD=secret", "UNKNOWN", "would get PASSWORD"),
     More("2001:db8::1", "http", "", "OK", "^200 in"),
     More("good.test", "http:asked", "URL=http://good.test/?filter[a]=b&c={d", "OK", "^200 in"),
     More("good.test", "http:brackets", "URL=http://refused.test/?filter[a]=b", "FAIL", "refused"),
@@ -488,6 +498,8 @@ def files() -> None:
                     root /opt/matrix/www;
                     location /moved {{ return 302 /; }}
                     location /round {{ return 302 /round; }}
+                    location /plain {{ return 302 http://good.test/; }}
+                    location /ftp {{ return 302 ftp://good.test/; }}
                 }}
                 server {{ listen 8443 ssl; {tls.format("soon")} root /opt/matrix/www; }}
                 server {{ listen 8444 ssl; {tls.format("ended")} root /opt/matrix/www; }}

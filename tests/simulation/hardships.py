@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from dmonitor.core.model import Test
+from dmonitor.core.model import Outcome, Test
 
 from .history import Failure
+from .liar import Lie
 from .node import SimNode
 from .setups import ADDRESSES, Setup, choose_places
 from .virtual_round import Mail
@@ -410,14 +411,15 @@ def swallow(world: World) -> Setup:
             world.after(world.chance.uniform(0.0, 0.05), lambda: world.power_cut(node, off))
 
     world.mailed.append(mailed)
-    return failures, settle + 400.0
+    # The mail that tells that the first node is back may be the second one's death.
+    return failures, settle + deaths * (400.0 + 120.0)
 
 
 # What operators do.
 
 
 def differing(world: World) -> Setup:
-    """Nodes with different `quorum` and `confirm`; the larger one holds. There is no fault."""
+    """Nodes with different `quorum` and `confirm`; one holds for all. There is no fault."""
     chance = world.plan
     _make_nodes(world, chance.choice((3, 3, 4, 5)))
     for node in world.nodes:
@@ -610,3 +612,62 @@ def settling(world: World) -> Setup:
         at += length + chance.uniform(85.0, 110.0)
     failures.append(Failure(TEST, at, at + chance.uniform(500.0, 1500.0)))
     return failures, _settle(world) + 800.0
+
+
+# A node that has the key.
+
+_DAY = 86400.0
+_STEADY_SECONDS = 1300.0  # between two failures of a test, at least, so that none flaps
+
+
+def liar(world: World) -> Setup:
+    """Three honest nodes and a liar, for a day; tests fail for all, for two, or for one of the three.
+
+    It is first in the order or last. It may say that it can mail, and list what the others list. For
+    some hours it states made-up incidents: closed ones, some of them so recent that tests would seem
+    to flap, and open ones.
+    """
+    chance = world.plan
+    honest = list(_make_nodes(world, 3, tests=3))
+    is_first = chance.random() < 0.7
+    name = "node0" if is_first else "node9"
+    lie = Lie(
+        answer=chance.choice((Outcome.OK, Outcome.OK, Outcome.FAIL, Outcome.UNKNOWN, None)),
+        lists=chance.random() < 0.8,
+        floods=(_flood(world),),
+        claims=tuple(_claims(world, sorted(honest[0].tests))),
+    )
+    there = SimNode(name, f"{0:012x}", name, 1, 0.0, honest[0].tests, honest[0].addresses, lie=lie)
+    for node in honest:
+        node.offset = 0.0  # the liar knows no other clock
+    world.nodes.insert(0 if is_first else 3, there)
+    world.slow = 0.0
+    world.settings = {"flapping": True}
+    failures = []
+    for test in sorted(honest[0].tests):
+        at = chance.uniform(600.0, 3000.0)
+        while at < _DAY:
+            seeing = chance.sample(honest, chance.choice((3, 3, 2, 1)))
+            length = chance.uniform(300.0, 1500.0)
+            failures.append(Failure(test, at, at + length, _names(seeing)))
+            at += length + chance.uniform(_STEADY_SECONDS, 3 * 3600.0)
+    return failures, 900.0
+
+
+def _flood(world: World) -> tuple[float, float, int, float]:
+    """Return when a flood begins and ends, and the count and the age of what it consists of."""
+    chance = world.plan
+    began = chance.uniform(0.0, _DAY - 7200.0)
+    count, age = chance.choice(((60, 3000.0), (60, 1200.0), (5, 1200.0)))
+    return began, began + chance.uniform(600.0, 2400.0), count, age
+
+
+def _claims(world: World, tests: Sequence[Test]) -> list[tuple[float, Test]]:
+    """Return when the liar states that a test is open: seldom, so that none flaps by it."""
+    chance = world.plan
+    found = []
+    at = chance.uniform(600.0, 7200.0)
+    while at < _DAY:
+        found.append((at, chance.choice(tests)))
+        at += chance.uniform(3600.0, 14400.0)
+    return found

@@ -56,10 +56,11 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
-WATCHED = (*READ, "pair", "woken", "struck", "rough", "many", "standing")
+WATCHED = (*READ, "pair", "woken", "liar", "struck", "rough", "many", "standing")
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck
 KINDS["woken"] = hardships.woken, judges.woken
+KINDS["liar"] = hardships.liar, judges.liar
 
 
 def play(

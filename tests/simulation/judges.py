@@ -29,6 +29,9 @@ BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
 PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
+# Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as
+# much as it takes to find that the first node fell silent (promise 4).
+LIAR_LIMIT = 240.0
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
 
 
@@ -101,6 +104,34 @@ def judge_looks(history: History) -> None:
             minutes = [later - at for at, later in zip(looks, looks[10:], strict=False)]
             if min(pauses, default=3.0) < 2.999 or min(minutes, default=60.0) < 59.999:
                 history.wrong.append(f"{node.name} looked too often: {looks}")
+
+
+def liar(history: History) -> None:
+    """What two honest sites see fail is told in time, or was told before; whatever else is told."""
+    world = history.world
+    (lie,) = [node.lie for node in world.nodes if node.lie]
+    if not lie.stated or (lie.lists and not lie.listings):
+        history.wrong.append("the liar was not reached")
+    readers = mailbox.read_all(history, world.nodes[0].addresses[0])
+    for failure in history.failures:
+        if len(failure.nodes) < world.quorum:
+            continue
+        told_at = _believed_at(readers[failure.test].beliefs, failure)
+        history.delays.append(told_at - failure.began)
+        if told_at - failure.began > LIAR_LIMIT:
+            history.wrong.append(
+                f"not told for {min(told_at, failure.ended) - failure.began:.0f} s"
+                f" that {failure.test} is DOWN since {failure.began:.0f}"
+            )
+
+
+def _believed_at(beliefs: list[tuple[float, str]], failure: Failure) -> float:
+    """Return when a reader first believed that a test is DOWN while it failed; infinity if never."""
+    for number, (at, belief) in enumerate(beliefs):
+        following = beliefs[number + 1][0] if number + 1 < len(beliefs) else float("inf")
+        if belief == "DOWN" and following > failure.began and at < failure.ended:
+            return max(at, failure.began)
+    return float("inf")
 
 
 def _real_failures(history: History) -> list[Failure]:

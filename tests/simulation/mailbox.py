@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core import verdict
 from dmonitor.core.model import Kind, Test, node_test
 
 from .history import Failure, History, is_node
@@ -58,7 +59,9 @@ class Moment(NamedTuple):
     is_disturbed: bool  # a fault lasts, or was lately
     is_lossy: bool
     refused: frozenset[str]  # the addresses that some MTA refuses
-    tellable: frozenset[Test]  # a quorum sees them fail, and a node that can mail can hear that
+    tellable: frozenset[
+        Test
+    ]  # a quorum sees them fail, and a node that can mail asks and hears that
     clearable: frozenset[Test]  # no quorum does, and a node that can mail can hear that
     away: frozenset[str]  # the nodes that may be found failing
     gone: frozenset[str]  # those that cannot be found well
@@ -76,7 +79,7 @@ class Said(NamedTuple):
     kinds: frozenset[Kind]
     message_id: Hashable
     holds_open: bool  # whether its sender holds an open incident of the test
-    can_say_down: bool  # whether its sender can hear that a quorum fails
+    can_say_down: bool  # whether its sender could hear that a quorum fails when its round began
     can_say_up: bool  # whether its sender can hear that no quorum fails
     is_explained: bool  # whether a quorum of sites has looked twice lately, and has seen it fail
 
@@ -114,18 +117,20 @@ class Watch:
         self.tests = sorted({failure.test for failure in self.failures} | set(world.noise))
         self.noisy = set(world.noise)
         self.sites = {test: _sites(world, test) for test in self.tests}
-        self.quorum = self._largest_quorum()
+        self.quorum = self._quorum_that_holds()
         self.addresses = {address for node in world.nodes for address in node.addresses}
         self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
-        self.confirm = max(node.confirm or world.confirm for node in world.nodes)
+        confirms = [node.confirm or world.confirm for node in world.nodes]
+        self.confirm = verdict.setting_that_holds(confirms[0], confirms[1:])
         self.step = STEP * max(1.0, self.slowest / 5)
         self.outages = {test: self._outages(test) for test in self.tests}
         self._quiet_from = -CALM_AFTER - 60.0 * self.slowest
         world.mailed.append(self._mailed)
         world.at(0.0, self._look)
 
-    def _largest_quorum(self) -> int:
-        return max(node.quorum or self.world.quorum for node in self.world.nodes)
+    def _quorum_that_holds(self) -> int:
+        quorums = [node.quorum or self.world.quorum for node in self.world.nodes]
+        return verdict.setting_that_holds(quorums[0], quorums[1:])
 
     # The truth.
 
@@ -184,13 +189,29 @@ class Watch:
                 any(standing) or is_late,
                 is_lossy,
                 refused,
-                frozenset(test for test, able in view.can_say_down.items() if able),
+                frozenset(self._tellable()),
                 frozenset(clearable),
                 view.away,
                 view.gone,
                 self._faults,
             )
         )
+
+    def _tellable(self) -> set[Test]:
+        """Return the tests that a quorum sees fail, if a node that hears it asks about them.
+
+        Who sees that a test passes, and holds no open incident of it, asks nobody (R3). So nobody
+        finds that two nodes see it fail that are cut off from each other.
+        """
+        tellable = set()
+        for node in self.world.nodes:
+            for test, able in self._view.can_say_down.items():
+                if node.name in able and test in node.tests and self._asks(node, test):
+                    tellable.add(test)
+        return tellable
+
+    def _asks(self, node: SimNode, test: Test) -> bool:
+        return self.world.fails(self.world.now, test, node) or test in _open_at(node)
 
     def _refused(self) -> frozenset[str]:
         """Return the addresses that the MTA of some node refuses."""
@@ -277,7 +298,7 @@ class Watch:
         return peer.up and peer.daemon and not peer.is_asleep(world.now)
 
     def _can_say_down(self, test: Test, heard: Iterable[SimNode]) -> bool:
-        return len(self._failing(test, self.world.now, heard)) >= self._largest_quorum()
+        return len(self._failing(test, self.world.now, heard)) >= self._quorum_that_holds()
 
     def _can_say_up(self, test: Test, heard: Sequence[SimNode]) -> bool:
         """Return whether those that are heard leave no room for a quorum that fails."""
@@ -306,6 +327,9 @@ class Watch:
         world = self.world
         (sender,) = [node for node in world.nodes if node.name == mail.node]
         heard = self._heard(sender)
+        # Who has booted since its round began was asked in vain.
+        asked_at = sender.round.began if sender.round else world.now
+        asked = [peer for peer in heard if peer.booted <= asked_at]
         for test, state in mail.states:
             if state == "DOWN":
                 self._forget(test)
@@ -323,7 +347,7 @@ class Watch:
                     frozenset(kinds),
                     mail.message_id,
                     test in mail.open,
-                    is_judged and self._can_say_down(test, heard),
+                    is_judged and self._can_say_down(test, asked),
                     is_judged and self._can_say_up(test, heard),
                     self._is_explained(test),
                 )
@@ -367,6 +391,13 @@ class Watch:
 
 def _sites(world: World, test: Test) -> set[str]:
     return {node.site for node in world.nodes if test in node.tests}
+
+
+def _open_at(node: SimNode) -> set[Test]:
+    """Return the tests of which a node holds an open incident."""
+    return {
+        each.test for each in node.disk.incidents.values() if each.is_open and not each.flapping
+    }
 
 
 def _is_well(node: SimNode, now: float) -> bool:

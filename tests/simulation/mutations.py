@@ -6,7 +6,7 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -83,7 +83,7 @@ def forgets_told_on_restart() -> Iterator[None]:
 def lets_any_node_speak() -> Iterator[None]:
     """Every node speaks for every incident."""
 
-    def choose(me: NodeStatus, *_: object) -> election.Choice:
+    def choose(me: NodeStatus, *_: object, **__: object) -> election.Choice:
         return election.Choice(me, "anybody speaks")
 
     with mock.patch.object(election, "choose", choose):
@@ -134,12 +134,12 @@ def oldest_id_wins() -> Iterator[None]:
     """Open incidents of one test that meet become the older one of them, whatever is known of its ids."""
     original = ledger.Ledger.meet
 
-    def meet(self: ledger.Ledger, heard: Incident, now: float) -> None:
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
         ours = None
         if heard.is_open:
             ours = self.open_for(heard.test, flapping=bool(heard.flapping))
         if ours is None or ours in self.find(heard.ids):
-            original(self, heard, now)
+            original(self, heard, now, peer)
         elif heard.began < ours.began:
             self.put(incident.close(ours._replace(void=True, alert="", recovery=""), now))
             self.put(heard._replace(closed=None, held=now))
@@ -346,8 +346,7 @@ def grants_a_slow_node_no_more() -> Iterator[None]:
 def goes_by_its_own_quorum() -> Iterator[None]:
     """Nodes that differ open and close by their own settings."""
     with (
-        mock.patch.object(verdict, "largest_quorum", lambda known, contacts, sites: known),
-        mock.patch.object(situation.Situation, "quorum_before", lambda self: self.config.quorum),
+        mock.patch.object(verdict, "quorum_that_holds", lambda own, *_: own),
         mock.patch.object(situation.Situation, "confirm", lambda self: self.config.confirm),
     ):
         yield
@@ -423,8 +422,8 @@ def wakes_who_knows_no_wake() -> Iterator[None]:
     """A node of an earlier version is sent a word that it does not know."""
     original = election.choose
 
-    def choose(*arguments: Any) -> election.Choice:
-        choice = original(*arguments)
+    def choose(*arguments: Any, **facts: Any) -> election.Choice:
+        choice = original(*arguments, **facts)
         if choice.speaker is None or choice.speaker == arguments[0]:
             return choice
         return choice._replace(speaker=choice.speaker._replace(wakes=True))
@@ -543,6 +542,48 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def waits_for_who_lists_it() -> Iterator[None]:
+    """A node that lists an incident keeps its rank, although it never tells it."""
+    with mock.patch.object(election, "_why_not_trusted", lambda peer, due_for: ""):
+        yield
+
+
+@contextlib.contextmanager
+def takes_hearsay_for_fact() -> Iterator[None]:
+    """What one peer alone states counts as if this node had seen it."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
+        original(self, heard._replace(heard_from=""), now)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+@contextlib.contextmanager
+def takes_the_relay_for_a_witness() -> Iterator[None]:
+    """Hearsay that another node repeats counts as that node's own."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
+        original(self, heard._replace(heard_from=""), now, peer)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+@contextlib.contextmanager
+def lets_one_node_decide_for_all() -> Iterator[None]:
+    """The largest quorum and confirm that any node states holds."""
+
+    def largest(own: int, stated: Iterable[int]) -> int:
+        return max([own, *stated])
+
+    with mock.patch.object(verdict, "setting_that_holds", largest):
+        yield
+
+
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,
@@ -581,6 +622,12 @@ TRUE = (
     forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,
     blames_a_checker_whose_machine_was_off,
+)
+LIAR = (
+    waits_for_who_lists_it,
+    takes_hearsay_for_fact,
+    takes_the_relay_for_a_witness,
+    lets_one_node_decide_for_all,
 )
 WOKEN = (
     wakes_nobody,

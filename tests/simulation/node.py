@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor.core import effects, incident
+from dmonitor.core import effects, hearsay, incident
 from dmonitor.core.model import (
     Incident,
     Kind,
@@ -20,6 +20,7 @@ from dmonitor.core.model import (
 )
 
 if TYPE_CHECKING:
+    from .liar import Lie
     from .process import Process, Stay
     from .virtual_round import VirtualRound
 
@@ -52,6 +53,20 @@ class Disk:
             self.outbox[key] = notification
         if save.silences is not None:
             self.silences = save.silences
+
+    def forget_hearsay(self, now: float) -> None:
+        """Forget what one peer alone has stated, and nobody needs any more."""
+        by_peer: dict[str, dict[str, Incident]] = {}
+        owed = {incident_id for owed in self.outbox.values() for incident_id in owed.incident.ids}
+        for stored in self.incidents.values():
+            if stored.heard_from and owed.isdisjoint(stored.ids):
+                by_peer.setdefault(stored.heard_from, {})[stored.id] = stored
+        memory = self.node_memory
+        for heard in by_peer.values():
+            slowest = memory.slowest_interval()
+            for forgotten in hearsay.to_forget(heard.values(), memory.name, slowest, now):
+                for incident_id in forgotten.ids:
+                    self.incidents.pop(incident_id, None)
 
     def put(self, stored: Incident) -> None:
         """Keep an incident under each of its ids."""
@@ -158,7 +173,8 @@ class SimNode:
     is_old: bool = False  # whether it has dmonitor 0.2, which knows neither places nor wakes
     fixed_place: float | None = None  # its setting `offset`
     boots: int = 0  # counts power cuts, each of which ends its daemon and every other process
-    waiting: set[Process] = dataclasses.field(default_factory=set)  # before their place
+    # Those that wait for their place, or for the lock.
+    waiting: set[Process] = dataclasses.field(default_factory=set)
     stays: list[Stay] = dataclasses.field(default_factory=list)  # that wait for a wake
     is_rung: bool = False  # whether a wake has come that no look has followed
     # The looks that wakes have made, with the number of the process that looked.
@@ -171,9 +187,12 @@ class SimNode:
     quorum: int | None = None  # its own setting, if it is not that of the world
     confirm: int | None = None
     unlisted: set[str] = dataclasses.field(default_factory=set)  # nodes that its nodes.txt lacks
-    asleep_until: float = 0.0  # when the machine that is suspended goes on
-    stopped_until: float = 0.0  # when the round that is stopped goes on
+    # When the machine that is suspended goes on, and when the round that is stopped does. A cron may
+    # start a round before the world's 0.
+    asleep_until: float = float("-inf")
+    stopped_until: float = float("-inf")
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
+    lie: Lie | None = None  # what it lies about: it takes no rounds then
 
     def clock(self, at: float) -> float:
         """Return what this node's clock shows at a time of the world."""

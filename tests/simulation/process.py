@@ -69,10 +69,13 @@ class Process:
             if self.is_off:
                 return
             if not node.running:
+                node.waiting.discard(self)
                 VirtualRound(world, node, waited=waited, woken=woken, ended=left).resume(None)
             elif world.now < patient_until:
+                node.waiting.add(self)
                 self.wait(_LOCK_PAUSE, take)
             else:
+                node.waiting.discard(self)
                 world.note(node.name, "round skipped")
                 node.skipped.append(world.now)
                 ended(None)

@@ -26,8 +26,11 @@ from simulation import histories  # noqa: E402
 DECISIONS = (
     "conclusions",
     "election",
+    "health",
     "incident",
+    "ledger",
     "outbox",
+    "result",
     "round",
     "self_check",
     "silences",

@@ -21,6 +21,7 @@ from typing import Any
 
 CHECKOUT = Path(__file__).parents[2]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+from dmonitor.core import hearsay  # noqa: E402
 from dmonitor.core.model import Incident, NodeStatus, Outcome, Statement, Test  # noqa: E402
 from dmonitor.net import protocol  # noqa: E402
 from simulation.node import SimNode  # noqa: E402
@@ -101,7 +102,7 @@ def measure(nodes: int, tests: int) -> None:
     status = NodeStatus(name, "abcdef0123456789", now, tests=digest, nodes=digest, addresses=digest)
     incidents = []
     for number in range(tests):
-        ids = [f"{number * 100 + opener:016x}" for opener in range(min(nodes, protocol.IDS_LIMIT))]
+        ids = [f"{number * 100 + opener:016x}" for opener in range(min(nodes, hearsay.IDS_LIMIT))]
         failed = (("node01.example.com", now), ("node02.example.com", now))
         test = Test(f"host{number}.example.com", "http")
         incidents.append(Incident(tuple(sorted(ids)), test, now, failed=failed, held=now))

@@ -148,15 +148,15 @@ def rebooted(world: World) -> Setup:
     for failure in failures:
         for _ in range(world.plan.choice((1, 1, 2))):
             at = world.plan.uniform(failure.began, failure.ended + 60.0)
-            world.at(at, lambda: _reboot_all(world))
+            world.at(at, lambda: reboot_all(world))
     return failures, settle
 
 
-def _reboot_all(world: World) -> None:
+def reboot_all(world: World) -> None:
     """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it."""
     is_busy = any(node.running or node.waiting for node in world.nodes)
     if is_busy or any(node.next_cron - world.now < 0.5 for node in world.nodes):
-        world.after(0.7, lambda: _reboot_all(world))
+        world.after(0.7, lambda: reboot_all(world))
         return
     for node in world.nodes:
         world.power_cut(node, 0.3)

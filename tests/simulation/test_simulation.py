@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 
 from dmonitor.core.model import Outcome, Test, node_test
 
-from . import histories, mutations
-from .by_hand import Script, states, told
+from . import histories, mailbox, mutations, setups
+from .by_hand import TEST, Script, states, told
 from .history import History
+from .judges import LIAR_LIMIT
+from .liar import Lie
 from .node import SimNode
 from .setups import ADDRESSES
 from .world import World
@@ -43,7 +47,7 @@ FOUND_IN = {
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN)
+_EVERY = (*_ALL, *mutations.WOKEN, *mutations.LIAR)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -60,6 +64,7 @@ COUNTED = (
     mutations.drops_a_wake_that_comes_too_soon,
     mutations.waits_for_a_speaker_that_is_down,
     mutations.takes_a_wake_for_the_next_round,
+    *mutations.LIAR,
 )
 
 
@@ -99,6 +104,7 @@ COUNTED = (
         ("noisy", 60),
         ("leaky", 40),
         ("settling", 25),
+        ("liar", 1),
     ],
     ids=lambda value: str(value),
 )
@@ -115,9 +121,21 @@ def test_what_is_broken_on_purpose_is_found(
 ) -> None:
     kind = FOUND_IN.get(mutation.__name__, "calm")
     with mutation():
-        assert any(histories.play(seed, kind).wrong for seed in range(SEEDS)), (
-            f"not found in {SEEDS} {kind} histories"
-        )
+        wrong = (seed for seed in range(SEEDS) if histories.play(seed, kind).wrong)
+        found = next(wrong, None)
+    assert found is not None, f"not found in {SEEDS} {kind} histories"
+    assert not histories.play(found, kind).wrong, "it is the mutation that is found"
+
+
+def test_each_mutation_is_looked_for() -> None:
+    made = set()
+    for name, value in vars(mutations).items():
+        if inspect.isgeneratorfunction(inspect.unwrap(value)):
+            made.add(name)
+    assert made == {mutation.__name__ for mutation in _EVERY}
+    source = Path(__file__).read_text()
+    for mutation in COUNTED:
+        assert f"mutations.{mutation.__name__}()" in source, "a test of its own"
 
 
 def _doubled_by_an_unreached_first(count: int) -> tuple[int, int]:
@@ -168,6 +186,27 @@ def test_nodes_that_come_every_hour_or_two_tell_a_recovery_once() -> None:
     script.fail(300.0, 8700.0)  # only the slow node's next round sees that it has ended
     history = script.play(6 * 3600.0)
     assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert not history.wrong
+
+
+def test_a_reminder_waits_until_its_node_has_looked() -> None:
+    """The second node finds at 45,600 that a reminder is due; the first one comes when all is over."""
+    script = Script((60, 600.0), (60, 2400.0))
+    script.world.settings["remind"] = 43_230.0
+    script.fail(500.0, 46_000.0)
+    history = script.play(60_000.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.world.mails[-1].at < 47_410.0, "nor does it wait an hour for its own letter"
+    assert not history.wrong
+
+
+def test_a_reminder_is_handed_over_by_a_round_that_looks() -> None:
+    script = Script((1, 0.0), (1, 20.0))
+    script.world.settings["remind"] = 600.0
+    script.fail(115.0, 1000.0)
+    history = script.play(1400.0)
+    assert told(history) == [("node1", state) for state in ("DOWN", "STILL DOWN", "UP")]
+    assert 720.0 < history.world.mails[1].at < 790.0
     assert not history.wrong
 
 
@@ -282,6 +321,36 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     assert not history.wrong
 
 
+def test_nobody_asks_about_what_passes() -> None:
+    """The two nodes that see it fail do not reach each other, and the third one reaches both."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(400.0, 1400.0, first, second)
+    for up, at in ((False, 100.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None and history.watch.said[0].at > 1200.0
+    assert not history.wrong
+
+
+def test_who_holds_it_open_asks_about_what_passes() -> None:
+    """As above, but they are cut off when it has been told: the third node can still tell it."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, _ = script.nodes
+    script.fail(115.0, 1400.0, first, second)
+    for up, at in ((False, 200.0), (True, 1200.0)):
+        script.at(at, script.world.link, first.name, second.name, up)
+        script.at(at, script.world.link, second.name, first.name, up)
+    history = script.play(2200.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    cut_off = [moment for moment in history.watch.moments if 200.0 < moment.at < 1200.0]
+    assert cut_off and all(TEST in moment.tellable for moment in cut_off)
+    assert not history.wrong
+
+
 def _seen_by_the_second_node() -> float:
     """Return when it is told that the test fails; the speaker has looked before, and stays."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
@@ -345,6 +414,23 @@ def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
     assert "UP" in [state for _, state in told(late, ADDRESSES[1])[:-1]]
 
 
+def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
+    """The second node boots a moment after it was asked. It would have made a quorum."""
+    script = Script((1, 0.0), (1, 20.0), addresses=2)
+    first, second = script.nodes
+    script.fail(100.0, 300.0)
+    script.fail(826.0, 1400.0)
+    script.world.refuses = lambda node, address: (
+        address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
+    )
+    script.at(740.0, script.world.power_cut, second, 224.0)
+    history = script.play(2200.0)
+    late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
+    assert 964.0 < late.at < 1000.0 and late.node == first.name
+    assert states(told(history, ADDRESSES[1])) == ["DOWN", "UP", "DOWN", "UP"]
+    assert not history.wrong
+
+
 def _opened_in_two_windows() -> History:
     """Two nodes open one incident, by their wall clocks on both sides of the tenth minute."""
     script = Script((1, 50.0), (1, 50.0))
@@ -366,17 +452,34 @@ def test_no_two_incidents_are_mailed_by_one_name() -> None:
 
 
 @pytest.mark.parametrize("seeing", [2, 3])
-def test_the_largest_quorum_and_confirm_hold(seeing: int) -> None:
-    """Two failing sites are none where one node wants three; and none opens what others close."""
+def test_the_quorum_and_confirm_of_two_nodes_hold(seeing: int) -> None:
+    """Two failing sites are none where two nodes want three; and none opens what others close."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
     first, second, third = script.nodes
-    first.quorum, second.quorum, third.quorum = 2, 2, 3
+    first.quorum, second.quorum, third.quorum = 2, 3, 3
     first.confirm, second.confirm, third.confirm = 1, 2, 1
     script.fail(100.0, 700.0, *script.nodes[:seeing])
     history = script.play(1500.0)
     assert states(told(history)) == (["DOWN", "UP"] if seeing == 3 else [])
     assert len(told(history)) == 2 * (seeing == 3)
     assert not history.wrong
+
+
+def _one_wants_more_than_there_are() -> History:
+    """One of three wants three sites, as a broken one may; the two others see it fail, and want two."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    third.quorum, third.confirm = 3, 100
+    script.fail(100.0, 700.0, first, second)
+    return script.play(1500.0)
+
+
+def test_one_node_alone_does_not_keep_the_others_from_alerting() -> None:
+    history = _one_wants_more_than_there_are()
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+    with mutations.lets_one_node_decide_for_all():
+        assert told(_one_wants_more_than_there_are()) == []
 
 
 def test_confirm_counts_the_rounds_of_all_nodes() -> None:
@@ -587,3 +690,101 @@ def test_a_place_moves_slowly_so_that_nobody_speaks_for_a_node_that_is_late() ->
     places = [place for _, place in begun]
     assert places[0] == 5.0 and places[-1] == 40.0
     assert all(later - place in (0.0, 5.0) for place, later in itertools.pairwise(places))
+
+
+def test_a_round_that_waits_for_its_place_when_a_history_begins_is_taken() -> None:
+    """Its cron has started it ten seconds before. If it were missed, its node would soon be stale."""
+    script = Script((1, 10.0), (1, 30.0), (1, 50.0))
+    script.world.places = "spread"
+    script.fail(0.0, 0.0)
+    script.play(60.0)
+    last = script.nodes[-1]
+    assert last.disk.place == 40.0
+    assert 30.0 < last.disk.node_memory.finished < 34.0
+
+
+def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
+    """Cron has started the round at 100, which waits for the end of another one that was woken."""
+    script = Script((1, 40.0), (1, 50.0))
+    first, _ = script.nodes
+    script.fail(0.0, 0.0)
+    script.at(99.0, setattr, first, "running", True)
+    script.at(102.01, setattr, first, "running", False)
+    script.at(102.02, setups.reboot_all, script.world)
+    script.play(120.0)
+    assert first.boots == 1
+    assert 102.0 < first.disk.node_memory.finished < 110.0
+
+
+def test_who_was_refused_waits_for_the_nodes_that_come_after_it() -> None:
+    """Four mail systems stand, one after the other, and the last one takes 14 seconds."""
+    script = Script((1, 0.0), (1, 12.0), (1, 24.0), (1, 36.0), (1, 48.0))
+    world, last = script.world, script.nodes[-1]
+
+    def seconds(node: SimNode) -> float:
+        if node is last:
+            return 14.0
+        return 30.0 if world.now < 235.0 else 1.0
+
+    world.mta = lambda node, address: (seconds(node), True)
+    script.fail(115.0, 600.0)
+    script.play(1200.0)
+    assert any("node5 speaks" in line and "node4 was refused" in line for line in world.trace), (
+        "all others were refused"
+    )
+    alerts = [mail.node for mail in world.mails if mail.at < 400.0]
+    assert alerts == ["node5"]
+    assert world.mails[0].at > 240.0, "node1 has held it for two minutes"
+
+
+# A node that has the key, and lies.
+
+
+def _first_node_lists_and_never_mails(*, answer: Outcome | None) -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(answer=answer)
+    script.fail(115.0, 1200.0, second, third)
+    return script.play(2400.0)
+
+
+@pytest.mark.parametrize("answer", [Outcome.OK, Outcome.FAIL, None])
+def test_a_first_node_that_lists_it_and_never_mails_is_not_waited_for(
+    answer: Outcome | None,
+) -> None:
+    history = _first_node_lists_and_never_mails(answer=answer)
+    first, lie = history.world.nodes[0], history.world.nodes[0].lie
+    assert lie and lie.listings, "it has listed what the honest nodes hold"
+    assert all(mail.node != first.name for mail in history.world.mails)
+    assert states(told(history)) == ["DOWN", "UP"]
+    down, up = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")][1:3]
+    assert down - 115.0 <= LIAR_LIMIT
+    assert up - 1200.0 <= LIAR_LIMIT
+    with mutations.waits_for_who_lists_it():
+        assert told(_first_node_lists_and_never_mails(answer=answer)) == []
+
+
+def _beliefs(history: History) -> list[tuple[float, str]]:
+    """Return what the reader believes of the test, from when on."""
+    return mailbox.read_all(history, ADDRESSES[0])[Test("host0", "ssh")].beliefs
+
+
+def _closed_by_the_liar_alone() -> History:
+    """A liar states void incidents of the last minutes, and then the test really fails."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(lists=False, floods=((60.0, 1200.0, 6, 900.0),))
+    script.world.settings = {"flapping": True}
+    script.fail(600.0, 1500.0, second, third)
+    return script.play(4000.0)
+
+
+def test_what_one_peer_alone_states_is_no_flapping() -> None:
+    history = _closed_by_the_liar_alone()
+    lie = history.world.nodes[0].lie
+    assert lie and lie.stated
+    assert states(told(history)) == ["DOWN", "UP"]
+    with mutations.takes_hearsay_for_fact():
+        assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))
+    with mutations.takes_the_relay_for_a_witness():
+        assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))

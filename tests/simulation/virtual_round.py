@@ -89,7 +89,7 @@ class VirtualRound:
         self.epoch = node.epoch
         self.began = world.now
         node.running, node.round = True, self
-        node.stopped_until = node.slept = 0.0
+        node.stopped_until, node.slept = float("-inf"), 0.0
         self._lines_read: list[tuple[Node, SimNode]] = []
         self.slept_counted = 0.0  # seconds of sleep by which the hard limit has been put off
         config = effects.RoundConfig(
@@ -218,6 +218,8 @@ class VirtualRound:
             world.kill_round(self.node)
             return
         self.node.disk.save(save)
+        if save.node:
+            self.node.disk.forget_hearsay(self.node.clock(world.now))
         world.saved(self.node, save)
         if fate < world.kill_at_save:
             world.kill_round(self.node)
@@ -372,7 +374,9 @@ class VirtualRound:
                 return  # an answer that nobody waits for any more
             awaited.remove(test)
             if not awaited and self.alive:
-                quorum = verdict.largest_quorum(effect.quorum, self.contacts.values(), effect.sites)
+                quorum = verdict.quorum_that_holds(
+                    effect.quorum, effect.stated_quorums, self.contacts.values(), effect.sites
+                )
                 judgements = {}
                 for test in tests:
                     judgements[test] = verdict.decide(
@@ -547,7 +551,7 @@ class VirtualRound:
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
         }
-        message_id = mail_module.message_id(mail, b"")
+        message_id = mail_module.message_id(mail, b"", latest)
         letter = Mail(
             world.now,
             self.node.name,

@@ -172,7 +172,7 @@ class World(Timeline):
             heard = []
             for peer in self.nodes:
                 if peer is not node and (node.name, peer.name) not in self.cut:
-                    heard.append(self._status(peer)._replace(at=node_memory.finished))
+                    heard.append(self.status(peer)._replace(at=node_memory.finished))
             node_memory = node_memory._replace(heard=tuple(heard))
             node.disk.node_memory = shift_memory(node_memory, node.offset)
 
@@ -193,7 +193,7 @@ class World(Timeline):
             self.at(following, self._cron(node, following))
             if node.is_asleep(self.now):
                 return
-            if node.up and node.cron:
+            if node.up and node.cron and not node.lie:
                 check = Check(self, node)
                 self.after(self.chance.uniform(0.0, node.jitter), check.begin)
 
@@ -224,7 +224,7 @@ class World(Timeline):
         self.note(node.name, "power cut")
         node.epoch += 1
         node.up, node.running = False, False
-        node.asleep_until = node.stopped_until = 0.0
+        node.asleep_until = node.stopped_until = float("-inf")
         node.boots += 1
         node.waiting.clear()
         node.stays.clear()
@@ -369,11 +369,13 @@ class World(Timeline):
 
     # The daemons and the plugins.
 
-    def _status(self, node: SimNode) -> NodeStatus:
+    def status(self, node: SimNode) -> NodeStatus:
+        """Return what `node` states of itself."""
         now = node.clock(self.now)
         up = now - node.clock(node.booted)
         status = node.disk.node_memory.status(node.name, node.node_id, now, up=up)
-        return status._replace(wakes=not node.is_old)
+        status = status._replace(wakes=not node.is_old)
+        return node.lie.status(status) if node.lie else status
 
     def statement(
         self, node: SimNode, wanted: Sequence[tuple[str, ...]], source: SimNode
@@ -384,7 +386,7 @@ class World(Timeline):
         """
         now, disk = node.clock(self.now), node.disk
         statement = effects.statement_of(
-            disk.node_memory, disk.listed_incidents(now), node.silences, self._status(node), now
+            disk.node_memory, disk.listed_incidents(now), node.silences, self.status(node), now
         )
         listed: set[str] = set()
         for incident in statement.incidents:
@@ -395,6 +397,8 @@ class World(Timeline):
                 stated += [incident for incident in disk.recall(ids) if not incident.removed]
         tests = None if node.tests == source.tests else node.tests
         statement = statement._replace(incidents=tuple(map(self._strip, stated)), tests=tests)
+        if node.lie:
+            statement = node.lie.statement(self, node, statement)
         return shift_statement(statement, source.clock(self.now) - now)
 
     def _strip(self, incident: Incident) -> Incident:
@@ -436,6 +440,10 @@ class World(Timeline):
 
         Its looks serve all who ask meanwhile, and for RESULT_CACHE_SECONDS after the last one.
         """
+        if node.lie:
+            if node.lie.answer:
+                reply(0.1, Result(node.lie.answer))
+            return
         if test.host == "node":
             self._visit(node, test, reply)
             return
@@ -542,7 +550,7 @@ class World(Timeline):
                 waiting(visit.outcome)
 
         def serve(reply: Reply) -> None:
-            reply(0.001, lambda: self._status(peer))
+            reply(0.001, lambda: self.status(peer))
 
         def greet() -> None:
             if node.visits.get(test) is visit:  # the node has not lost its power

@@ -1,0 +1,162 @@
+"""What a node takes in of what one peer states, and how long it keeps it (rules R4, R8).
+
+Pure. A peer may be broken, or lie. So what it states of an incident is cut to what can be true, and
+what it alone has stated, its hearsay, has a quota of bytes here. Who may be dead tomorrow has told
+us of it, so hearsay that is open, or owes something, is kept; once it is over, it is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from dmonitor.core import codec
+from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owed
+from dmonitor.core.model import Incident, Judgement, Node
+
+PEER_BYTES = 500_000  # of hearsay that is kept of one peer
+# Of these for what is over and owes nothing, and for what others say that they have from the peer.
+LESS_URGENT_BYTES = PEER_BYTES // 2
+# Seconds for which hearsay that is over is kept. It is longer than the window in which an incident
+# of the same test would get the same minute.
+OVER_SECONDS = 1200.0
+IDS_LIMIT = 32  # of one incident; more are not taken in
+SILENCES_LIMIT = 500  # of one peer
+
+
+def cut(stated: Incident, nodes: Sequence[Node], peers: Collection[str], minute: int) -> Incident:
+    """Return what may be true of an incident that a peer has `stated`.
+
+    `nodes` are those of nodes.txt, `peers` the names of the others, and `minute` is that of now.
+    Only a site of one of the nodes can have failed. Evidence has an answer of each node at most.
+    What this node alone decides, no peer can state; nor that it has it from this node.
+    """
+    sites = {node.site for node in nodes}
+    source = stated.heard_from if stated.heard_from in peers else ""
+    failed = tuple((site, at) for site, at in stated.failed if site in sites)
+    opening = stated.opening
+    if opening is not None and not _is_proper(opening, len(nodes)):
+        opening = None
+    named = stated.minute
+    if named > minute + MINUTES_WINDOW:
+        named = 0
+    return stated._replace(
+        ids=stated.ids[:IDS_LIMIT],
+        failed=failed,
+        opening=opening,
+        minute=named,
+        heard_from=source,
+        relayed_by="",
+        closing=None,
+        held=0.0,
+        removed=False,
+    )
+
+
+def _is_proper(judgement: Judgement, nodes: int) -> bool:
+    return 1 <= judgement.quorum <= nodes and len(judgement.answers) <= nodes
+
+
+def is_over(incident: Incident) -> bool:
+    """Return whether an incident is closed, and nobody is owed anything about it."""
+    return not incident.is_open and not owed(incident)
+
+
+def size(incident: Incident) -> int:
+    """Return how many bytes an incident takes in the state."""
+    return len(codec.write(Incident, incident))
+
+
+def is_old(incident: Incident, slowest: int, now: float) -> bool:
+    """Return whether hearsay is over for so long that nobody needs it any more.
+
+    `slowest` is the interval of the slowest node in minutes.
+    """
+    if not is_over(incident):
+        return False
+    changed = changed_at(incident)
+    return changed is None or now - changed > granted(OVER_SECONDS, slowest)
+
+
+def to_forget(incidents: Iterable[Incident], name: str, slowest: int, now: float) -> list[Incident]:
+    """Return which of the `incidents`, all of them the hearsay of one peer, are to be forgotten.
+
+    What this node, `name`, has told somebody is a part of its history: it is forgotten only if
+    the quota of the peer is used up, the oldest first.
+    """
+    forgotten = []
+    kept_bytes = 0
+    for incident in sorted(incidents, key=_urgency, reverse=True):
+        has_told = name in (incident.alert, incident.recovery)
+        kept_bytes += size(incident)
+        if not is_over(incident):
+            continue
+        if kept_bytes > PEER_BYTES or (not has_told and is_old(incident, slowest, now)):
+            kept_bytes -= size(incident)
+            forgotten.append(incident)
+    return forgotten
+
+
+def _urgency(incident: Incident) -> tuple[bool, float]:
+    return not is_over(incident), changed_at(incident) or incident.began
+
+
+class Quotas:
+    """How many bytes of hearsay this node has of each peer."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}  # by the name of the peer
+
+    def count(self, incidents: Iterable[Incident]) -> None:
+        """Count the hearsay among `incidents`."""
+        for incident in incidents:
+            if incident.heard_from:
+                self._add(incident)
+
+    def has_room(self, incident: Incident) -> bool:
+        """Return whether there is room for new hearsay; if there is, count it.
+
+        What another node has relayed could fill a peer's quota by lies, so it has less room.
+        """
+        limit = PEER_BYTES
+        if incident.relayed_by or is_over(incident):
+            limit = LESS_URGENT_BYTES
+        if self._used.get(incident.heard_from, 0) + size(incident) > limit:
+            return False
+        self._add(incident)
+        return True
+
+    def _add(self, incident: Incident) -> None:
+        used = self._used.get(incident.heard_from, 0)
+        self._used[incident.heard_from] = used + size(incident)
+
+
+class Source(NamedTuple):
+    """Whose hearsay an incident is, and who has told of that; "" if nobody's, and nobody."""
+
+    heard_from: str
+    relayed_by: str = ""
+
+
+def source_of(incident: Incident) -> Source:
+    """Return whose hearsay `incident` is."""
+    return Source(incident.heard_from, incident.relayed_by)
+
+
+def unite_sources(ours: Sequence[Incident], heard: Incident, peer: str) -> Source:
+    """Return whose hearsay an incident is that `ours` and `heard` are together.
+
+    `peer` has stated `heard`. It is a fact if two nodes have stated it here, or this node has seen
+    it. What is hearsay at the peer, too, is no second word for it. Nor is the word of a peer whose
+    own relay is all that is known: it might have made up both.
+    """
+    if any(not incident.heard_from for incident in ours):
+        return Source("")
+    stated_here = {incident.heard_from for incident in ours if not incident.relayed_by}
+    if not heard.heard_from:
+        stated_here.add(peer)
+    if len(stated_here) > 1:
+        return Source("")
+    for source in stated_here:
+        return Source(source)
+    return source_of(ours[0])
