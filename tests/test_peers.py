@@ -1038,6 +1038,22 @@ class Crowd:
         self.serve(is_heard, seconds)
         return bytes(heard)
 
+    def hear_all(self, caller: socket.socket) -> bytes:
+        """Serve until `caller` has read nothing for a while; return all that it has read."""
+        heard = bytearray()
+        quiet = 0
+
+        def is_quiet() -> bool:
+            nonlocal quiet
+            before = len(heard)
+            with contextlib.suppress(BlockingIOError):
+                heard.extend(caller.recv(1 << 20))
+            quiet = quiet + 1 if len(heard) == before else 0
+            return quiet > 300
+
+        self.serve(is_quiet, 60.0)
+        return bytes(heard)
+
 
 @pytest.fixture
 def crowd(fakes: Fakes, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowd]:
@@ -1106,6 +1122,29 @@ def test_an_address_gets_one_reply_at_a_time(request_line: bytes, crowd: Crowd) 
                 pass
     attackers[0].send(b"test www.example.com/ssh\n")
     crowd.hear(attackers[0], b" text=seen\n")
+
+
+def test_who_asks_without_end_gets_replies_more_slowly(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address has an allowance of bytes, and each other one has its own."""
+    greedy = crowd.join(ADDRESSES[1])
+    greedy.send(b"greet\n" * 100)
+    heard = crowd.hear_all(greedy)
+    size = len(heard) // heard.count(LAST)
+    assert replies.BURST_BYTES <= len(heard) < replies.BURST_BYTES + 2 * size
+    honest = crowd.join(ADDRESSES[2])
+    honest.send(b"greet\n")
+    assert LAST in crowd.hear(honest, b"\nend\n")
+    pause = crowd.server.pause()
+    assert pause is not None and 0 < pause <= size / replies.BYTES_PER_SECOND
+    now = NOW + pause + 0.01
+    monkeypatch.setattr(clock, "uptime", lambda: now)
+    assert crowd.hear_all(greedy).count(LAST) == 1
+    assert crowd.server._replies._held_back == {ADDRESSES[1]}
+    monkeypatch.setattr(clock, "uptime", lambda: NOW + 10_000.0)
+    crowd.serve(lambda: not crowd.server._conversations)
+    assert not crowd.server._replies._held_back and crowd.server.pause() is None
 
 
 def test_who_does_not_take_a_reply_loses_its_conversation_and_its_address_goes_on(

@@ -227,8 +227,8 @@ def highest_memory(pid: int) -> int:
 
 
 def state_size(node: LocalNode) -> int:
-    """Return the bytes of the state of `node`."""
-    return (node.state / "state.db").stat().st_size
+    """Return the bytes of the state of `node`, with what is not yet in its database."""
+    return sum(path.stat().st_size for path in node.state.glob("state.db*"))
 
 
 def megabytes(size: int) -> str:
