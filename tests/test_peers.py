@@ -951,7 +951,7 @@ def test_asker_and_server(fakes: Fakes, daemon: Daemon) -> None:
 
 
 def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon) -> None:
-    """Whoever asks for thirty at once and reads none gets them one after the other, and all of them in the end.
+    """Whoever asks for eight at once and reads none gets them one after the other, and all of them in the end.
 
     Its question waits for none of them.
     """
@@ -961,7 +961,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
     with socket.socket() as caller:
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.connect((ADDRESSES[0], fakes.port))
-        caller.sendall(b"greet\n" * 30 + b"test www.example.com/ssh\nquit\n")
+        caller.sendall(b"greet\n" * 8 + b"test www.example.com/ssh\nquit\n")
         caller.setblocking(False)
         for _ in range(500):
             for key, _ in selector.select(0):
@@ -979,7 +979,7 @@ def test_large_statements_wait_until_they_are_read(fakes: Fakes, daemon: Daemon)
                 if not got:
                     break
         assert (
-            data.count(b"\nend\n") == 30
+            data.count(b"\nend\n") == 8
             and data.endswith(b"\nend\n")
             and data.count(b" text=seen\n", 0, data.index(b"\nend\n")) == 1
             and not made._conversations
@@ -1036,6 +1036,22 @@ class Crowd:
             return what in heard
 
         self.serve(is_heard, seconds)
+        return bytes(heard)
+
+    def hear_all(self, caller: socket.socket) -> bytes:
+        """Serve until `caller` has read nothing for a while; return all that it has read."""
+        heard = bytearray()
+        quiet = 0
+
+        def is_quiet() -> bool:
+            nonlocal quiet
+            before = len(heard)
+            with contextlib.suppress(BlockingIOError):
+                heard.extend(caller.recv(1 << 20))
+            quiet = quiet + 1 if len(heard) == before else 0
+            return quiet > 300
+
+        self.serve(is_quiet, 60.0)
         return bytes(heard)
 
 
@@ -1106,6 +1122,29 @@ def test_an_address_gets_one_reply_at_a_time(request_line: bytes, crowd: Crowd) 
                 pass
     attackers[0].send(b"test www.example.com/ssh\n")
     crowd.hear(attackers[0], b" text=seen\n")
+
+
+def test_who_asks_without_end_gets_replies_more_slowly(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address has an allowance of bytes, and each other one has its own."""
+    greedy = crowd.join(ADDRESSES[1])
+    greedy.send(b"greet\n" * 100)
+    heard = crowd.hear_all(greedy)
+    size = len(heard) // heard.count(LAST)
+    assert replies.BURST_BYTES <= len(heard) < replies.BURST_BYTES + 2 * size
+    honest = crowd.join(ADDRESSES[2])
+    honest.send(b"greet\n")
+    assert LAST in crowd.hear(honest, b"\nend\n")
+    pause = crowd.server.pause()
+    assert pause is not None and 0 < pause <= size / replies.BYTES_PER_SECOND
+    now = NOW + pause + 0.01
+    monkeypatch.setattr(clock, "uptime", lambda: now)
+    assert crowd.hear_all(greedy).count(LAST) == 1
+    assert crowd.server._replies._held_back == {ADDRESSES[1]}
+    monkeypatch.setattr(clock, "uptime", lambda: NOW + 10_000.0)
+    crowd.serve(lambda: not crowd.server._conversations)
+    assert not crowd.server._replies._held_back and crowd.server.pause() is None
 
 
 def test_who_does_not_take_a_reply_loses_its_conversation_and_its_address_goes_on(

@@ -1087,3 +1087,16 @@ def test_recent_hearsay_is_forgotten_although_its_peer_is_silent(tmp_path: Path)
     assert store.recall(["heard000"]), "only the end of a round looks for it"
     store.save(Save(node=NodeMemory(name="me")))
     assert store.recall(["heard000"]) == []
+
+
+def test_the_log_of_the_database_does_not_stay_large(tmp_path: Path) -> None:
+    """Who makes up incidents must not have it keep what the database has already."""
+    log = tmp_path / "state.db-wal"
+    with Store(str(tmp_path)) as store:
+        sizes = []
+        for number in range(60):
+            many = [Incident((f"{number:04}{each:08}",), TEST, NOW) for each in range(300)]
+            store.save(Save(incidents=tuple(many)))
+            sizes.append(log.stat().st_size)
+    assert max(sizes) > 4_000_000, "it was full, so that it was begun again"
+    assert min(sizes[sizes.index(max(sizes)) :]) <= 1_100_000

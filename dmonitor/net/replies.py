@@ -3,7 +3,8 @@
 A statement, a list and an account cost the daemon most, so one caller of each address at a time
 gets one. They are made in a thread, one after the other, so that no question waits for that. A
 statement and a list are made once a second for all callers, unless the state has changed
-meanwhile. How a reply is sent is decided by the conversation.
+meanwhile. Who asks without end gets them more slowly: each address has an allowance of bytes. How a
+reply is sent is decided by the conversation.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from dmonitor.net.protocol import Request
 
 REUSED_SECONDS = 1.0  # for which a statement or a list is given out again
 _REUSED = ("greet", "tests")
+# What an address gets at once, which is more than a visit of a peer takes, and then in a second.
+BURST_BYTES = 4_000_000
+BYTES_PER_SECOND = 500_000
+_LEAST_BYTES = 16_000  # as which a smaller reply counts
 
 
 class Recipient(Protocol):
@@ -39,6 +44,23 @@ class Recipient(Protocol):
 class _Wish(NamedTuple):
     request: Request
     caller: Recipient
+
+
+class _Allowance(NamedTuple):
+    """How many bytes of replies an address may have; less than none if it has had too many."""
+
+    bytes_left: float = BURST_BYTES
+    at: float = 0.0  # when there were so many left, in uptime
+
+    def grown(self) -> _Allowance:
+        """Return the allowance as it is now."""
+        now = clock.uptime()
+        grown = self.bytes_left + (now - self.at) * BYTES_PER_SECOND
+        return _Allowance(min(float(BURST_BYTES), grown), now)
+
+    def pause(self) -> float:
+        """Return the seconds until there are bytes left."""
+        return max(0.0, -self.grown().bytes_left / BYTES_PER_SECOND)
 
 
 class _Made(NamedTuple):
@@ -66,6 +88,8 @@ class Replies:
         self._facts = facts
         # By address; the first wish of each is being made or sent, and the others wait for that.
         self._queues: dict[str, deque[_Wish]] = {}
+        self._allowances: dict[str, _Allowance] = {}  # by address
+        self._held_back: set[str] = set()  # addresses whose turn has to wait for their allowance
         self._waiting: dict[Request, list[Recipient]] = {}  # for the job under way to end
         self._job: _Job | None = None  # the one under way
         self._reusable: dict[Request, _Made] = {}
@@ -91,11 +115,24 @@ class Replies:
         left = deque(wish for wish in queue if wish.caller is not caller)
         if not left:
             del self._queues[caller.address]
+            self._held_back.discard(caller.address)
         else:
             self._queues[caller.address] = left
         self._forget(caller)
         if left and had_turn:
             self._begin(left[0])
+
+    def pause(self) -> float | None:
+        """Return the seconds until `tick` is due; None if there is nothing to do then."""
+        pauses = [self._allowances[address].pause() for address in self._held_back]
+        return min(pauses, default=None)
+
+    def tick(self) -> None:
+        """Give their turns to the addresses that have waited for their allowance."""
+        for address in list(self._held_back):
+            if not self._allowances[address].pause():
+                self._held_back.remove(address)
+                self._begin(self._queues[address][0])
 
     def close(self) -> None:
         """Make nothing more; a reply that is being made is lost."""
@@ -115,6 +152,11 @@ class Replies:
                 del self._waiting[request]
 
     def _begin(self, wish: _Wish) -> None:
+        """Begin the turn of an address, unless it has to wait for its allowance."""
+        address = wish.caller.address
+        if self._allowances.get(address, _Allowance()).pause():
+            self._held_back.add(address)
+            return
         self._waiting.setdefault(wish.request, []).append(wish.caller)
         self._make_next()
 
@@ -126,7 +168,7 @@ class Replies:
             version = self._facts.state_version()
             made = self._reusable.get(request)
             if made and _is_fresh(made, version):
-                _give(made.lines, callers)
+                self._give(made.lines, callers)
             else:
                 self._start(_Job(request, callers, version))
 
@@ -164,18 +206,20 @@ class Replies:
         if job:
             if job.request.word in _REUSED and job.lines:
                 self._reusable[job.request] = _Made(job.lines, job.began, job.version)
-            _give(job.lines, job.callers)
+            self._give(job.lines, job.callers)
         self._make_next()
+
+    def _give(self, lines: bytes, callers: list[Recipient]) -> None:
+        """Give the reply to all `callers`; with nothing to give, end their conversations."""
+        for caller in list(callers):
+            if not lines:
+                caller.end()
+                continue
+            allowance = self._allowances.get(caller.address, _Allowance()).grown()
+            bytes_left = allowance.bytes_left - max(_LEAST_BYTES, len(lines))
+            self._allowances[caller.address] = allowance._replace(bytes_left=bytes_left)
+            caller.take_reply(lines)
 
 
 def _is_fresh(made: _Made, version: object) -> bool:
     return clock.uptime() < made.began + REUSED_SECONDS and made.version == version
-
-
-def _give(lines: bytes, callers: list[Recipient]) -> None:
-    """Give the reply to all `callers`; with nothing to give, end their conversations."""
-    for caller in list(callers):
-        if lines:
-            caller.take_reply(lines)
-        else:
-            caller.end()

@@ -72,19 +72,20 @@ class Server:
         if self._conversations:
             deadline = min(conversation.deadline for conversation in self._conversations)
             pauses.append(max(0.0, deadline - clock.uptime()))
-        until_forgotten = self._flights.pause()
-        if until_forgotten is not None:
-            pauses.append(until_forgotten)
+        for until_due in (self._flights.pause(), self._replies.pause()):
+            if until_due is not None:
+                pauses.append(until_due)
         return min(pauses, default=None)
 
     def tick(self) -> None:
-        """End the conversations that last too long; forget the results that are too old."""
+        """End the conversations that last too long; do what else is due."""
         now = clock.uptime()
         for conversation in list(self._conversations):
             if conversation.deadline <= now:
                 log.debug("caller-ended", address=conversation.address, reason="over its time")
                 conversation.end()
         self._flights.tick()
+        self._replies.tick()
 
     def close(self) -> None:
         """End all conversations, and close the listeners."""

@@ -58,6 +58,7 @@ CREATE TABLE handed (
 CREATE INDEX handed_incident ON handed (incident);
 """
 _ROWS_NAMED = 5  # in the log
+_LOG_BYTES = 1_000_000  # that the file of what is not yet in the database keeps when it is empty
 STATEMENT_SECONDS = 5.0  # of processor time, for one statement
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
 _STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
@@ -324,6 +325,7 @@ def prepare(db: Connection) -> None:
     version = schema_version(db)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
     if version == SCHEMA_VERSION:
         return
     with transaction(db):

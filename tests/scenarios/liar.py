@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.synchronize
+import os
 import signal
 import statistics
 import sys
@@ -49,6 +50,7 @@ TARGET = f"{HOST}/target"  # fails while the file `broken` is there
 PLUGIN_FAILS_ON = "broken"
 
 STATEMENT_BYTES = 1_000_000  # of an honest node's statement
+PROCESSOR_SHARE = 0.3  # of one, for the daemon while it is pressed
 STATE_BYTES = 5_000_000  # of state.db
 ROUND_SECONDS = 15.0  # of a round whose plugins take next to none
 ROUND_LIMIT = 55.0  # seconds of any round
@@ -226,9 +228,15 @@ def highest_memory(pid: int) -> int:
     return 0
 
 
+def processor_seconds(pid: int) -> float:
+    """Return the seconds of processor time that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def state_size(node: LocalNode) -> int:
-    """Return the bytes of the state of `node`."""
-    return (node.state / "state.db").stat().st_size
+    """Return the bytes of the state of `node`, with what is not yet in its database."""
+    return sum(path.stat().st_size for path in node.state.glob("state.db*"))
 
 
 def megabytes(size: int) -> str:
@@ -329,9 +337,14 @@ def loop(check: Checks) -> None:
         stage.first.start()
         calm, quiet_memory = ask(stage), highest_memory(stage.first.daemon_pid)
         with pressing(stage):
-            time.sleep(2)
+            time.sleep(10)  # until its allowance is spent
+            began, spent = time.monotonic(), processor_seconds(stage.first.daemon_pid)
             pressed = ask(stage)
             _show_delays(check, calm, pressed)
+            spent = processor_seconds(stage.first.daemon_pid) - spent
+            share = spent / (time.monotonic() - began)
+            what = f"the daemon had {share:.0%} of a processor meanwhile"
+            check(0 < share < PROCESSOR_SHARE, what)
             memory = highest_memory(stage.first.daemon_pid)
         what = f"the daemon never had more than {memory} kB ({quiet_memory} kB without the attack)"
         check(0 < memory < DAEMON_MEMORY, what)
