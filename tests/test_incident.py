@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -630,6 +631,22 @@ def made_up(number: int, **facts: Any) -> Incident:
 
 def bytes_of(ledger: Ledger, peer: str) -> int:
     return sum(hearsay.size(incident) for incident in ledger if incident.heard_from == peer)
+
+
+def test_news_of_many_incidents_of_one_test_costs_little() -> None:
+    """A peer may state as many as its quota has room for, each with one more reminder each time."""
+    many = []
+    for number in range(2_000):
+        ids = tuple(f"{number:06}{each:03}" for each in range(9))
+        many.append(Incident(ids, TEST, 0.0, closed=500.0, void=True, heard_from="liar", minute=7))
+    ledger = Ledger(many, lambda _: [])
+    began = time.process_time()
+    for made_up in many[:1_000]:
+        ledger.meet(made_up._replace(heard_from="", reminded=1, minute=6), 600.0, "liar")
+    assert time.process_time() - began < 1.0
+    assert len(ledger.changed) == 1_000, "all of it was news"
+    minutes = {united.minute for united in ledger.changed.values()}
+    assert minutes == {6, 7}, "only one of them is named by the new minute"
 
 
 def test_a_peer_that_makes_up_incidents_fills_its_own_quota_and_nobody_elses() -> None:

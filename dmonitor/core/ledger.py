@@ -35,6 +35,8 @@ class Ledger:
         # When a test was last found to be well, and the ids of the incident that ended then.
         self._ended: dict[tuple[Test, bool], tuple[float, tuple[str, ...]]] = {}
         self._ids_by_test: dict[Test, set[str]] = {}
+        # The first ids of incidents, some of them replaced since, by the minute that names them.
+        self._ids_by_minute: dict[tuple[Test, int], set[str]] = {}
         self._quotas = hearsay.Quotas()
         self._quotas.count(incidents)
         self._keep(incidents)
@@ -122,14 +124,18 @@ class Ledger:
                 return taken
             return None
         heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer)
-        if heard.minute in self._minutes_of_others(heard.test, ours):
+        if self._is_named_like_another(heard, ours):
             heard = heard._replace(minute=0)
         united = _unite(ours, heard, now)
         return united._replace(heard_from=heard_from, relayed_by=relayed_by)
 
-    def _minutes_of_others(self, test: Test, ours: Sequence[Incident]) -> set[int]:
-        """Return the minutes by which other incidents of `test` than `ours` are named."""
-        return {incident.minute for incident in self.all_of(test) if incident not in ours}
+    def _is_named_like_another(self, heard: Incident, ours: Sequence[Incident]) -> bool:
+        """Return whether its minute names another incident of its test than `ours`."""
+        for incident_id in self._ids_by_minute.get((heard.test, heard.minute), ()):
+            incident = self._by_id[incident_id]
+            if incident.minute == heard.minute and incident not in ours:
+                return True
+        return False
 
     def is_present(self, incident: Incident, now: float) -> bool:
         """Return whether an open incident may still be going on.
@@ -169,6 +175,9 @@ class Ledger:
             for incident_id in incident.ids:
                 self._by_id[incident_id] = incident
             self._ids_by_test.setdefault(incident.test, set()).update(incident.ids)
+            if incident.minute:
+                name = (incident.test, incident.minute)
+                self._ids_by_minute.setdefault(name, set()).add(incident.id)
             key = (incident.test, bool(incident.flapping))
             if incident.is_open:
                 self._open[key] = incident
