@@ -88,12 +88,12 @@ def to_forget(incidents: Iterable[Incident], name: str, slowest: int, now: float
     kept_bytes = 0
     for incident in sorted(incidents, key=_urgency, reverse=True):
         has_told = name in (incident.alert, incident.recovery)
-        kept_bytes += size(incident)
-        if not is_over(incident):
-            continue
-        if kept_bytes > PEER_BYTES or (not has_told and is_old(incident, slowest, now)):
-            kept_bytes -= size(incident)
+        is_unneeded = not has_told and is_old(incident, slowest, now)
+        with_it = kept_bytes + size(incident)
+        if is_over(incident) and (is_unneeded or with_it > PEER_BYTES):
             forgotten.append(incident)
+        else:
+            kept_bytes = with_it
     return forgotten
 
 
@@ -111,7 +111,7 @@ class Quotas:
         """Count the hearsay among `incidents`."""
         for incident in incidents:
             if incident.heard_from:
-                self._add(incident)
+                self._add(incident.heard_from, size(incident))
 
     def has_room(self, incident: Incident) -> bool:
         """Return whether there is room for new hearsay; if there is, count it.
@@ -121,14 +121,15 @@ class Quotas:
         limit = PEER_BYTES
         if incident.relayed_by or is_over(incident):
             limit = LESS_URGENT_BYTES
-        if self._used.get(incident.heard_from, 0) + size(incident) > limit:
+        bytes_wanted = size(incident)
+        if self._used.get(incident.heard_from, 0) + bytes_wanted > limit:
             return False
-        self._add(incident)
+        self._add(incident.heard_from, bytes_wanted)
         return True
 
-    def _add(self, incident: Incident) -> None:
-        used = self._used.get(incident.heard_from, 0)
-        self._used[incident.heard_from] = used + size(incident)
+    def _add(self, peer: str, count: int) -> None:
+        """Count so many bytes of hearsay of `peer`."""
+        self._used[peer] = self._used.get(peer, 0) + count
 
 
 class Source(NamedTuple):

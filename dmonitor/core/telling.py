@@ -148,7 +148,8 @@ class Telling:
         mail, the hooks themselves are told.
         """
         _note_quiet(self._situation)
-        due = self._due()
+        quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
+        due = self._due(quiet_ended)
         now = self._situation.clock.now()
         config, refused = self._situation.config, self._situation.node_memory.refused
         addresses = [address for address in config.addresses if not names.is_hook(address)]
@@ -156,13 +157,13 @@ class Telling:
         for address in addresses or config.addresses:
             for incident, kinds in due:
                 for kind in kinds:
-                    since = self._due_since(incident)
+                    since = _due_since(incident, quiet_ended)
                     if kind is Kind.REMINDER:
                         since = now
                     notifications.append(Notification(kind, incident, address, since, refused))
         return notifications
 
-    def _due(self) -> list[tuple[Incident, tuple[Kind, ...]]]:
+    def _due(self, quiet_ended: Mapping[str, float]) -> list[tuple[Incident, tuple[Kind, ...]]]:
         """Return the incidents of which this node has to tell something now, and what."""
         situation = self._situation
         status, now = situation.status(), situation.clock.now()
@@ -177,7 +178,7 @@ class Telling:
                 continue
             if _must_wait(situation, incident):
                 continue
-            since = self._due_since(incident)
+            since = _due_since(incident, quiet_ended)
             choice = election.choose(status, peers, now, incident, due_since=since)
             self._note_choice(incident, choice)
             if choice.speaker == status:
@@ -185,11 +186,6 @@ class Telling:
             elif choice.speaker and choice.speaker.wakes and Kind.REMINDER not in kinds:
                 self._speakers.add(choice.speaker.node_id)
         return due
-
-    def _due_since(self, incident: Incident) -> float:
-        """Return since when this node knows that what `incident` owes may be told."""
-        quiet = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
-        return max(incident.held, quiet.get(incident.id, 0.0))
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
         """Log which node speaks if the reason is new, and if nobody can be mailed at all."""
@@ -247,6 +243,14 @@ class Telling:
         if refused != situation.node_memory.refused:
             situation.node_memory = situation.node_memory._replace(refused=refused)
             yield from situation.store(Save(node=situation.node_memory))
+
+
+def _due_since(incident: Incident, quiet_ended: Mapping[str, float]) -> float:
+    """Return since when this node knows that what `incident` owes may be told.
+
+    `quiet_ended` says when the quiet of an incident ended, by its id.
+    """
+    return max(incident.held, quiet_ended.get(incident.id, 0.0))
 
 
 def _must_wait(situation: Situation, incident: Incident) -> bool:

@@ -267,10 +267,12 @@ class Store:
 
         The hearsay of a peer is looked through if some of it is new or recent.
         """
+        peers = {incident.heard_from for incident in save.incidents} - {""}
+        if not peers and not save.node:
+            return
         now = self.clock.now()
         memory = tables.read_node_memory(db, 0.0)
         slowest = memory.slowest_interval()
-        peers = {incident.heard_from for incident in save.incidents}
         if save.node:
             since = now - 2 * granted(hearsay.OVER_SECONDS, slowest)
             peers |= tables.read_sources(db, since)
