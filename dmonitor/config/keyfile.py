@@ -143,7 +143,7 @@ def load_key_set(path: str, problems: Problems) -> KeySet | None:
     A line with a mistake costs the peer of that line only.
     """
     try:
-        status, text = _read(path)
+        status, text = read(path)
     except OSError as error:
         # An absent file is no problem, even if it is there by now: a key may be changing.
         if isinstance(error, FileNotFoundError) and not os.path.islink(path):
@@ -160,7 +160,7 @@ def load_key_set(path: str, problems: Problems) -> KeySet | None:
     return key_set
 
 
-def _read(path: str) -> tuple[os.stat_result, bytes]:
+def read(path: str) -> tuple[os.stat_result, bytes]:
     """Return the status of `path`, and what is in it if it is a regular file."""
     # Without O_NONBLOCK a FIFO would block.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

@@ -8,7 +8,7 @@ clause removes a run in which a mail was doubled or lost; doc/design.md tells of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -139,23 +139,13 @@ def choose(
     if incident and owed(incident):
         due_for = now - (incident.held if due_since is None else due_since)
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
-    counting: list[Candidate] = []
-    for peer in peers:
-        why_not = _why_not(peer, now, incident)
-        if why_not:
-            reasons[peer.status.name] = why_not
-        else:
-            counting.append(peer)
+    counting = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     # Who is only told of may be made up by who tells of it.
     greeted = [peer.status for peer in counting if peer.greeted]
     refused_for = REFUSAL_TAKES * sum(status.refused for status in (me, *greeted))
-    living: list[Candidate] = []
-    for peer in counting:
-        why_not = _why_not_trusted(peer, due_for - refused_for)
-        if why_not:
-            reasons[peer.status.name] = why_not
-        else:
-            living.append(peer)
+    living = _sort_out(
+        counting, lambda peer: _why_not_trusted(peer, due_for - refused_for), reasons
+    )
     order = sorted((peer.status for peer in living), key=rank)
     why_silent = _why_silent(me, now)
     if why_silent:
@@ -170,6 +160,20 @@ def choose(
         if status.refused > order[0].refused:
             reasons[status.name] = f"was refused ({status.refused} in a row)"
     return _choice(order, reasons)
+
+
+def _sort_out(
+    peers: Iterable[Candidate], why_not: Callable[[Candidate], str], reasons: dict[str, str]
+) -> list[Candidate]:
+    """Return the `peers` for which `why_not` has no reason; add the others' to `reasons`."""
+    left = []
+    for peer in peers:
+        reason = why_not(peer)
+        if reason:
+            reasons[peer.status.name] = reason
+        else:
+            left.append(peer)
+    return left
 
 
 def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:

@@ -223,18 +223,13 @@ def unanswered(
     A test that is DOWN does not count, because others have confirmed it. A peer that could not be
     greeted is another matter, and so is one that does not have the test.
     """
-    greeted = {contact.node.name: contact.statement for contact in contacts}
+    statements = {contact.node.name: contact.statement for contact in contacts}
     last = {each.test: each for each in before}
     found = []
     for test, judgement in judgements.items():
-        own_answer, *answers = judgement.answers
-        if own_answer.vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
+        if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue
-        peers = set()
-        for answer in answers:
-            statement = greeted.get(answer.node.name)
-            if answer.result is None and statement and _may_have(statement, test):
-                peers.add(answer.node.name)
+        peers = _silent_peers(test, judgement, statements)
         rounds = 1
         if test in last and not peers.isdisjoint(last[test].peers):
             peers.intersection_update(last[test].peers)
@@ -243,6 +238,18 @@ def unanswered(
             found.append(Unanswered(test, tuple(sorted(peers)), rounds))
     found.sort(key=lambda each: -each.rounds)
     return tuple(found[:UNANSWERED_KEPT])
+
+
+def _silent_peers(
+    test: Test, judgement: Judgement, statements: Mapping[str, Statement | None]
+) -> set[str]:
+    """Return the peers with `statements` that may have `test`, and did not answer about it."""
+    peers = set()
+    for answer in judgement.answers[1:]:  # the first one is this node's own
+        statement = statements.get(answer.node.name)
+        if answer.result is None and statement and _may_have(statement, test):
+            peers.add(answer.node.name)
+    return peers
 
 
 def _may_have(statement: Statement, test: Test) -> bool:

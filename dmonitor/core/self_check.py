@@ -61,8 +61,6 @@ class SelfCheck:
         now = situation.clock.now()
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
-        others = [each for each in situation.contacts if each.node_id != situation.config.node_id]
-        unanswered = health.unanswered(remembered.unanswered, judgements, others)
         view = health.HealthInput(
             me=situation.me,
             status=situation.status(),
@@ -76,8 +74,9 @@ class SelfCheck:
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
-            unanswered=unanswered,
         )
+        unanswered = health.unanswered(remembered.unanswered, judgements, view.others)
+        view = view._replace(unanswered=unanswered)
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
         if any(health.is_due(trouble, now) for trouble in serious):

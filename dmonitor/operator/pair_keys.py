@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.config import keyfile
-from dmonitor.config.files import FILE_LIMIT
 from dmonitor.config.keyfile import CLUSTER, KeySet
 
 MASTER = "dmonitor.master"
@@ -57,7 +56,7 @@ def owner(text: bytes) -> str:
     return match[1].decode("ascii", "replace")
 
 
-def make(nodes: Sequence[str], directory: str, config: str, say: Callable[[str], None]) -> int:
+def make(nodes: Sequence[str], directory: str, config: str, say: Callable[[str], None]) -> None:
     """Write the file of each of `nodes` into `directory`; make the master if there is none.
 
     Tell the person with `say` what to do with them. `config` is where a node has its own keys.
@@ -85,7 +84,6 @@ def make(nodes: Sequence[str], directory: str, config: str, say: Callable[[str],
     for node, key_set in key_sets.items():
         _write(path_of(directory, node), _text_of(node, key_set))
     _say_what_next(nodes, found, say, is_new=is_new)
-    return os.EX_OK
 
 
 def path_of(directory: str, node: str) -> str:
@@ -169,15 +167,9 @@ def _load_master(path: str) -> bytes | None:
 def _read(path: str) -> tuple[os.stat_result, bytes]:
     """Return the status of `path`, and what is in it if it is a regular file that can be read."""
     try:
-        # Without O_NONBLOCK a FIFO would block.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return keyfile.read(path)
     except PermissionError:
         return os.stat(path), b""
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return status, b""
-        return status, file.read(FILE_LIMIT)
 
 
 def _check_private(name: str, status: os.stat_result) -> None:

@@ -217,8 +217,7 @@ def forget_incidents(db: Connection, incidents: Iterable[Incident]) -> None:
     """Forget the `incidents`, with what is owed and what was handed over about them."""
     for incident in incidents:
         number = _incident_number(db, incident)
-        for table in ("outbox", "handed", "known"):
-            db.execute(f"DELETE FROM {table} WHERE incident = ?", (number,))
+        _forget_incident(db, number)
         db.execute("DELETE FROM incident WHERE number = ?", (number,))
 
 
