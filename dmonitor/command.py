@@ -151,15 +151,12 @@ def _print_json(facts: Facts) -> None:
     print("\n".join(map(_escape_for_json, lines)))
 
 
-def _escape_for_json(line: str) -> str:
-    if names.can_be_shown(line):
-        return line
-    characters = []
-    for character in line:
-        characters.append(
-            character if names.can_be_shown(character) else json.dumps(character)[1:-1]
-        )
-    return "".join(characters)
+def _escape_for_json(text: str) -> str:
+    if names.can_be_shown(text):
+        return text
+    if len(text) > 1:
+        return "".join(map(_escape_for_json, text))
+    return json.dumps(text)[1:-1]
 
 
 def _wants_colour() -> bool:

@@ -339,9 +339,9 @@ def write_statement(statement: Statement, now: float) -> bytes:
         lines.append(_value_line("silence", silence, now))
     for confirming in statement.confirming:
         lines.append(_value_line("confirming", confirming, now))
-    size = 0
     for incident in sorted(statement.incidents, key=_urgency):
         lines.append(_value_line("incident", _without_evidence(incident), now))
+    size = 0
     stated = []
     for line in lines:
         size += max(len(line), LINE_BYTES)
