@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import stat
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from asking import ask
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor.config import keyfile, resolve
-from dmonitor.config.cluster import Peer
+from dmonitor.config import keyfile
 from dmonitor.config.problems import Problems
-from dmonitor.config.settings import Settings
-from dmonitor.core.model import Node, Test
-from dmonitor.net import peers
+from dmonitor.core.model import Test
 
 OK = Test("www.example.com", "ok")
 
@@ -236,22 +232,9 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
 
 def answer(called: LocalNode, keys: keyfile.Keys | None, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
-    with selectors.DefaultSelector() as selector:
-        peer = Peer(Node(called.address, called.address), (resolve.parse_address(called.address),))
-        asker = peers.Asker(
-            selector, [peer], "own0own0", Settings(listen=(listen,), port=called.port), keys
-        )
-        asker.ask(OK)
-        deadline = time.monotonic() + 10
-        while asker.pending and time.monotonic() < deadline:
-            for ready, _ in selector.select(asker.pause()):
-                ready.data()
-            asker.tick()
-        (found,) = asker.answers(OK)
-        asker.close()
-        return (
-            "" if found.result and found.result.outcome.value == "OK" else found.text or found.seen
-        )
+    node = called.address
+    found = ask(OK, node, node, source=listen, port=called.port, keys=keys)
+    return "" if found.result and found.result.outcome.value == "OK" else found.text or found.seen
 
 
 def test_a_change_of_key_on_three_running_nodes_loses_no_answer(three: list[LocalNode]) -> None:

@@ -16,15 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asking import ask
 from local_nodes import LocalNode, Place, running, wait_until
 
-from dmonitor.config import audit, cluster, configuration, keyfile, resolve
-from dmonitor.config.cluster import Peer
+from dmonitor.config import audit, cluster, configuration, keyfile
 from dmonitor.config.keyfile import Keys, KeySet
 from dmonitor.config.problems import Problems
-from dmonitor.config.settings import Settings
-from dmonitor.core.model import Node, Test
-from dmonitor.net import peers
+from dmonitor.core.model import Test
 from dmonitor.operator import pair_keys
 
 OK = Test("www.example.com", "ok")
@@ -408,20 +406,8 @@ def answer(
     keys: Keys | None, source: str, name: str, target: str, port: int, test: Test = OK
 ) -> str:
     """Ask the node NAME at the address TARGET, from the address SOURCE; return why there is no answer, nothing if there is one."""
-    with selectors.DefaultSelector() as selector:
-        peer = Peer(Node(name, name), (resolve.parse_address(target),))
-        asker = peers.Asker(
-            selector, [peer], "own0own0", Settings(listen=(source,), port=port), keys
-        )
-        asker.ask(test)
-        deadline = time.monotonic() + 10
-        while asker.pending and time.monotonic() < deadline:
-            for ready, _ in selector.select(asker.pause()):
-                ready.data()
-            asker.tick()
-        (found,) = asker.answers(test)
-        asker.close()
-        return "" if found.result else found.reason
+    found = ask(test, name, target, source=source, port=port, keys=keys)
+    return "" if found.result else found.reason
 
 
 def all_answers(nodes: list[LocalNode]) -> dict[tuple[str, str], str]:
@@ -449,18 +435,23 @@ def test_all_talk_and_rehearse(paired: list[LocalNode]) -> None:
         assert f"question peer={PARIS}" not in said and "question peer=" in said
 
 
-@pytest.mark.parametrize("is_paired", [True, False])
-def test_a_liar_cannot_call_as_another(
-    is_paired: bool, place: Place, desk: Path, nodes: list[LocalNode]
-) -> None:
-    """Oslo was broken into, and has taken rome's address. With one key for all it is rome to paris."""
-    paris, rome, oslo = nodes
+def give_keys(place: Place, desk: Path, nodes: list[LocalNode], *, is_paired: bool) -> None:
+    """Give the nodes a key for each pair of them, or one for all."""
     if is_paired:
         new(place, desk, PARIS, ROME, OSLO)
         give(desk, *nodes)
     else:
         for node in nodes:
             node.key("k" * 32)
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_a_liar_cannot_call_as_another(
+    is_paired: bool, place: Place, desk: Path, nodes: list[LocalNode]
+) -> None:
+    """Oslo was broken into, and has taken rome's address. With one key for all it is rome to paris."""
+    paris, rome, oslo = nodes
+    give_keys(place, desk, nodes, is_paired=is_paired)
     stolen = keys_of(oslo)
     with running([paris]):
         assert answer(stolen, OSLO, PARIS, PARIS, paris.port) == "", "as itself"
@@ -484,12 +475,7 @@ def test_a_liar_cannot_answer_as_another(
 ) -> None:
     """Oslo was broken into, and its daemon runs at rome's address, with whatever keys it has."""
     paris, rome, oslo = nodes
-    if is_paired:
-        new(place, desk, PARIS, ROME, OSLO)
-        give(desk, *nodes)
-    else:
-        for node in nodes:
-            node.key("k" * 32)
+    give_keys(place, desk, nodes, is_paired=is_paired)
     stolen = [(oslo.config / "key").read_text()]
     for name in (PARIS, ROME, OSLO) if is_paired else ():
         (stolen_key,) = keys_of(oslo).for_peer(name)
