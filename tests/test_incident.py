@@ -560,9 +560,9 @@ def changing(*times: float) -> list[Incident]:
     ]
 
 
-def flap(incidents: Sequence[Incident], now: float, slowest: int = 1) -> Incident | None:
+def flap(incidents: Sequence[Incident], now: float, interval: int = 1) -> Incident | None:
     fresh = Incident(("fresh",), TEST, now, UP, held=now)
-    return incident.flap(incidents, UP, slowest=slowest, now=now, open_now=lambda: fresh)
+    return incident.flap(incidents, UP, interval=interval, now=now, open_now=lambda: fresh)
 
 
 def test_seven_changes_in_half_an_hour_begin_it() -> None:
@@ -592,8 +592,8 @@ def test_a_quarter_of_an_hour_without_a_change_ends_it() -> None:
     ended = flap([episode, *changing(*times)], 1900.0)
     assert ended == episode._replace(closed=1900.0, closing=UP, held=1900.0, seen=1000.0)
     assert flap([episode], 1600.0), "without a change since it began, too"
-    assert flap([episode], 1600.0, slowest=30) is None, "a slow node has not looked three times"
-    assert flap([episode], 700.0 + 5400.0, slowest=30)
+    assert flap([episode], 1600.0, interval=30) is None, "a slow node has not looked three times"
+    assert flap([episode], 700.0 + 5400.0, interval=30)
 
 
 def test_it_ends_early_if_the_test_stays_down() -> None:
@@ -604,7 +604,7 @@ def test_it_ends_early_if_the_test_stays_down() -> None:
     assert flap([episode, *down], 849.9) is None
     ended = flap([episode, *down], 850.0)
     assert ended and ended.closed == 850.0 and ended.seen == 700.0
-    assert flap([episode, *down], 850.0, slowest=2) is None
+    assert flap([episode, *down], 850.0, interval=2) is None
     up = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0)
     assert flap([episode, *up], 850.0) is None, "it is up"
 
@@ -669,15 +669,21 @@ def test_a_peer_that_makes_up_incidents_fills_its_own_quota_and_nobody_elses() -
     assert united.ids == ("mine", "theirs") and united.alert == "oslo" and not united.heard_from
 
 
-def test_what_others_say_of_a_peer_does_not_fill_its_quota() -> None:
+def test_what_a_peer_says_that_it_has_from_others_fills_its_own_quota_and_only_half_of_it() -> None:
     ledger = Ledger([], lambda _: [])
     for number in range(2000):
-        heard = made_up(number, void=False, heard_from="honest")
+        heard = made_up(number, void=False, heard_from=f"honest{number % 4}")
         ledger.meet(heard, 500.0, "liar")
-    assert bytes_of(ledger, "honest") > 0.9 * hearsay.LESS_URGENT_BYTES
-    assert bytes_of(ledger, "honest") <= hearsay.LESS_URGENT_BYTES
-    ledger.meet(known("true", closed=400.0), 500.0, "honest")
-    assert ledger.find(["true"])
+    relayed = sum(map(hearsay.size, ledger))
+    assert 0.9 * hearsay.LESS_URGENT_BYTES < relayed <= hearsay.LESS_URGENT_BYTES
+    for number in range(2000, 4000):
+        ledger.meet(made_up(number, void=False), 500.0, "liar")
+    assert 0.9 * hearsay.PEER_BYTES < sum(map(hearsay.size, ledger)) <= hearsay.PEER_BYTES
+    forgotten = hearsay.to_forget(ledger, "me", 1, 500.0)
+    assert not forgotten, "as much is kept as is taken in"
+    ledger.meet(known("true", closed=400.0), 500.0, "honest1")
+    (heard,) = ledger.find(["true"])
+    assert hearsay.charged_to(heard) == "honest1"
 
 
 def test_the_quota_counts_what_is_in_the_state() -> None:
@@ -729,22 +735,23 @@ def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
         failed=(("a", 1.0), ("b", 1.0), ("east", 1.0)),
         minute=111,
     )
-    taken = hearsay.cut(stated, nodes, {"b"}, 100)
+    taken = hearsay.cut(stated, "b", nodes, {"b"}, minute=100, quorum=2)
     assert len(taken.ids) == IDS_LIMIT and taken.failed == (("a", 1.0), ("east", 1.0))
     assert taken.opening == opening and not taken.closing and not taken.removed
     assert (taken.held, taken.minute) == (0.0, 0)
     sources = {}
     for name in ("a", "b", "nobody"):
         said = stated._replace(heard_from=name)
-        sources[name] = hearsay.cut(said, nodes, {"b"}, 100).heard_from
+        sources[name] = hearsay.cut(said, "b", nodes, {"b"}, minute=100, quorum=2).heard_from
     assert sources == {"a": "", "b": "b", "nobody": ""}, "we are a"
-    assert hearsay.cut(stated, nodes, {"b"}, 101).minute == 111
+    assert hearsay.cut(stated, "b", nodes, {"b"}, minute=101, quorum=2).minute == 111
     for improper in (
         opening._replace(quorum=0),
         opening._replace(quorum=3),
         opening._replace(answers=answers * 2),
     ):
-        assert hearsay.cut(stated._replace(opening=improper), nodes, {"b"}, 100).opening is None
+        liar_states = stated._replace(opening=improper)
+        assert hearsay.cut(liar_states, "b", nodes, {"b"}, minute=100, quorum=2).opening is None
 
 
 def test_hearsay_that_is_over_is_forgotten() -> None:
@@ -763,6 +770,70 @@ def test_hearsay_that_is_over_is_forgotten() -> None:
     assert forgotten and max(each.held for each in forgotten) < 1399.0
     kept = [each for each in (going_on, *many) if each not in forgotten]
     assert going_on in kept and sum(map(hearsay.size, kept)) <= hearsay.PEER_BYTES
+
+
+def test_what_a_peer_says_has_ended_does_not_make_ours_old_news() -> None:
+    """Else a made-up incident that has ended just now would have ours taken for overtaken."""
+    ours = known("ours", began=400.0, seen=480.0)
+    ledger = met([ours])
+    ledger.meet(known("made-up", began=490.0, closed=499.0, void=True), 500.0, "liar")
+    assert ledger.find(["made-up"]), "it was taken in"
+    ledger.meet(known("newer", began=499.0), 500.0, "liar")
+    united = ledger.open_for(TEST)
+    assert united and united.ids == ("newer", "ours") and not united.overtaken
+    told = met([ours, known("past", began=300.0, closed=490.0, seen=480.0)])
+    assert not told.is_present(ours, 500.0), "what this node knows to have ended counts"
+
+
+def test_who_said_that_another_node_has_told_is_remembered() -> None:
+    """A liar may say it of an honest node; `dmonitor why` and the page name who has said it."""
+    nodes = [Node(name, name) for name in "abc"]
+    ledger = met([known("x")])
+    for peer in "bc":
+        stated = known("x", alert="c", alert_stated_by="a")
+        heard = hearsay.cut(stated, peer, nodes, {"b", "c"}, minute=100, quorum=2)
+        assert heard.alert_stated_by == ("b" if peer == "b" else "")
+        ledger.meet(heard, 500.0, peer)
+    (ours,) = ledger
+    assert (ours.alert, ours.alert_stated_by) == ("c", "b")
+    ledger.meet(known("x", closed=450.0, alert="c", recovery="b"), 500.0, "b")
+    (ours,) = ledger
+    assert (ours.alert_stated_by, ours.recovery, ours.recovery_stated_by) == ("b", "b", "")
+
+
+def test_only_what_is_closed_is_void() -> None:
+    nodes = [Node("a", "a"), Node("b", "b")]
+    for closed in (None, 400.0):
+        stated = known("x", closed=closed, void=True)
+        taken = hearsay.cut(stated, "b", nodes, {"b"}, minute=100, quorum=2)
+        assert taken.void is (closed is not None)
+
+
+def test_evidence_by_a_smaller_quorum_keeps_nothing_open() -> None:
+    """One vote, that of the peer that made it up, would keep it open for ever."""
+    claimed = known("x", opening=judge(FAIL, OK, OK, quorum=1)._replace(verdict=Verdict.DOWN))
+    nodes = [Node(name, name) for name in "abc"]
+    assert claimed.opening and claimed.opening.quorum == 1
+    taken = hearsay.cut(claimed, "b", nodes, {"b"}, minute=100, quorum=2)
+    after = look(taken._replace(heard_from="b"), OK, OK, FAIL, now=600.0)
+    assert after.closed == 600.0
+    assert hearsay.cut(claimed, "b", nodes, {"b"}, minute=100, quorum=1).opening == claimed.opening
+
+
+def test_that_a_test_flaps_is_believed_if_this_node_has_counted_as_much() -> None:
+    claimed = known("f", began=700.0, flapping=7, seen=700.0, heard_from="liar")
+    few = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0)
+    assert flap([claimed, *few], 701.0) is None
+    believed = flap([claimed, *few, *changing(650.0)], 701.0)
+    assert believed and believed.heard_from == "" and believed.flapping == 7
+    assert believed.is_open
+
+
+def test_a_peer_cannot_say_that_flapping_goes_on() -> None:
+    episode = known("f", began=700.0, flapping=7, seen=2000.0)
+    changes = changing(100.0, 200.0, 300.0, 400.0, 500.0, 600.0)
+    ended = flap([episode, *changes], 700.0 + incident.FLAPPING_ENDS_AFTER)
+    assert ended and ended.closed and ended.seen == 700.0
 
 
 def test_what_one_peer_alone_states_makes_no_flapping() -> None:

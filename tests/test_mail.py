@@ -268,6 +268,25 @@ def test_a_node_that_is_gone_reads_like_a_test_and_is_called_a_node() -> None:
     assert f"\n  paris  FAIL     {text}\n" in letter
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({}, ""),
+        ({"heard_from": "rome"}, "As rome states:\n"),
+        (
+            {"heard_from": "rome", "relayed_by": "paris"},
+            "As paris states, which has it from rome:\n",
+        ),
+    ],
+)
+def test_the_evidence_of_a_peer_alone_says_whose_word_it_is(
+    source: dict[str, Any], said: str
+) -> None:
+    alert = owed(Kind.ALERT, incident("ssh", **source))
+    text = mail.compose([alert], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE).decode()
+    assert f"\n\n{said}  oslo   FAIL     connection refused\n" in text
+
+
 def test_a_plugin_cannot_write_a_header() -> None:
     odd = judged(
         Verdict.DOWN,

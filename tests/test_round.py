@@ -1495,3 +1495,21 @@ def test_an_alert_that_is_left_over_counts_as_told_when_it_is_taken() -> None:
     played = play(DOWN, incidents=[ours], outbox=[left(ours, refusals=3)])
     assert played.mails == [{ONE: [(ALERT, "i")]}]
     assert played.incident("i").told_at == NOW + Clock.at
+
+
+def test_a_peer_alone_silences_no_test_by_flapping() -> None:
+    flapping = known("f", began=NOW - 60.0, flapping=7, seen=NOW, alert="z")
+    liar = states("z", flapping)
+    played = play(DOWN, heard=[liar])
+    assert played.incident("f").heard_from == "z", "it was taken in"
+    assert played.mails == [{ONE: [(ALERT, "new")]}]
+    facts = [facts for event, facts in played.notes if event == "incident-heard"]
+    assert [(heard["incident"], heard["peers"]) for heard in facts] == [("f", "z")]
+    assert play(DOWN, heard=[liar, states("peer", flapping)]).mails == [], "two peers are believed"
+
+
+def test_a_peer_keeps_no_mail_back_by_void_while_the_incident_is_open() -> None:
+    ours = known("a", began=NOW - 60.0, seen=NOW - 30.0)
+    played = play(DOWN, incidents=[ours], heard=[states("z", ours._replace(void=True, reminded=1))])
+    assert played.incident("a").reminded == 1, "it was heard"
+    assert played.mails == [{ONE: [(ALERT, "a")]}]

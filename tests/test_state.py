@@ -186,6 +186,8 @@ _incidents = st.builds(
     seen=_times,
     heard_from=st.just(""),  # hearsay that is over is forgotten
     relayed_by=st.just(""),
+    alert_stated_by=_names,
+    recovery_stated_by=_names,
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owed
 from dmonitor.core.model import Incident, Judgement, Node
 
 PEER_BYTES = 500_000  # of hearsay that is kept of one peer
-# Of these for what is over and owes nothing, and for what others say that they have from the peer.
+# Of these for what is over and owes nothing, and for what the peer says that it has from others.
 LESS_URGENT_BYTES = PEER_BYTES // 2
 # Seconds for which hearsay that is over is kept. It is longer than the window in which an incident
 # of the same test would get the same minute.
@@ -24,18 +24,28 @@ IDS_LIMIT = 32  # of one incident; more are not taken in
 SILENCES_LIMIT = 500  # of one peer
 
 
-def cut(stated: Incident, nodes: Sequence[Node], peers: Collection[str], minute: int) -> Incident:
-    """Return what may be true of an incident that a peer has `stated`.
+def cut(
+    stated: Incident,
+    peer: str,
+    nodes: Sequence[Node],
+    peers: Collection[str],
+    *,
+    minute: int,
+    quorum: int,
+) -> Incident:
+    """Return what may be true of an incident that `peer` has `stated`.
 
-    `nodes` are those of nodes.txt, `peers` the names of the others, and `minute` is that of now.
-    Only a site of one of the nodes can have failed. Evidence has an answer of each node at most.
-    What this node alone decides, no peer can state; nor that it has it from this node.
+    `nodes` are those of nodes.txt, `peers` the names of the others, `minute` is that of now, and
+    `quorum` is the one that holds. Only a site of one of the nodes can have failed. Evidence has an
+    answer of each node at most, and by a smaller quorum it would keep the incident open (R4). Only
+    what is closed is void. What this node alone decides, no peer can state; nor that it has it from
+    this node.
     """
     sites = {node.site for node in nodes}
     source = stated.heard_from if stated.heard_from in peers else ""
     failed = tuple((site, at) for site, at in stated.failed if site in sites)
     opening = stated.opening
-    if opening is not None and not _is_proper(opening, len(nodes)):
+    if opening is not None and not _is_proper(opening, quorum, len(nodes)):
         opening = None
     named = stated.minute
     if named > minute + MINUTES_WINDOW:
@@ -45,16 +55,19 @@ def cut(stated: Incident, nodes: Sequence[Node], peers: Collection[str], minute:
         failed=failed,
         opening=opening,
         minute=named,
+        void=stated.void and stated.closed is not None,
         heard_from=source,
         relayed_by="",
+        alert_stated_by="" if stated.alert in ("", peer) else peer,
+        recovery_stated_by="" if stated.recovery in ("", peer) else peer,
         closing=None,
         held=0.0,
         removed=False,
     )
 
 
-def _is_proper(judgement: Judgement, nodes: int) -> bool:
-    return 1 <= judgement.quorum <= nodes and len(judgement.answers) <= nodes
+def _is_proper(judgement: Judgement, quorum: int, nodes: int) -> bool:
+    return quorum <= judgement.quorum <= nodes and len(judgement.answers) <= nodes
 
 
 def is_over(incident: Incident) -> bool:
@@ -79,7 +92,7 @@ def is_old(incident: Incident, slowest: int, now: float) -> bool:
 
 
 def to_forget(incidents: Iterable[Incident], name: str, slowest: int, now: float) -> list[Incident]:
-    """Return which of the `incidents`, all of them the hearsay of one peer, are to be forgotten.
+    """Return which of the `incidents`, all charged to one peer, are to be forgotten.
 
     What this node, `name`, has told somebody is a part of its history: it is forgotten only if
     the quota of the peer is used up, the oldest first.
@@ -101,6 +114,11 @@ def _urgency(incident: Incident) -> tuple[bool, float]:
     return not is_over(incident), changed_at(incident) or incident.began
 
 
+def charged_to(incident: Incident) -> str:
+    """Return whose quota the hearsay fills: that of the peer that has stated it here."""
+    return incident.relayed_by or incident.heard_from
+
+
 class Quotas:
     """How many bytes of hearsay this node has of each peer."""
 
@@ -111,20 +129,22 @@ class Quotas:
         """Count the hearsay among `incidents`."""
         for incident in incidents:
             if incident.heard_from:
-                self._add(incident.heard_from, size(incident))
+                self._add(charged_to(incident), size(incident))
 
     def has_room(self, incident: Incident) -> bool:
         """Return whether there is room for new hearsay; if there is, count it.
 
-        What another node has relayed could fill a peer's quota by lies, so it has less room.
+        What a peer says that it has from another node leaves room for what it has seen itself:
+        the other one may lie.
         """
         limit = PEER_BYTES
         if incident.relayed_by or is_over(incident):
             limit = LESS_URGENT_BYTES
         bytes_wanted = size(incident)
-        if self._used.get(incident.heard_from, 0) + bytes_wanted > limit:
+        peer = charged_to(incident)
+        if self._used.get(peer, 0) + bytes_wanted > limit:
             return False
-        self._add(incident.heard_from, bytes_wanted)
+        self._add(peer, bytes_wanted)
         return True
 
     def _add(self, peer: str, count: int) -> None:

@@ -231,9 +231,9 @@ def told(
     if remind:
         incident = incident._replace(reminded=int((now - incident.began) // remind))
     if Kind.ALERT in kinds:
-        incident = incident._replace(alert=node)
+        incident = incident._replace(alert=node, alert_stated_by="")
     if Kind.RECOVERY in kinds:
-        incident = incident._replace(recovery=node)
+        incident = incident._replace(recovery=node, recovery_stated_by="")
     return incident
 
 
@@ -256,34 +256,56 @@ def flap(
     incidents: Sequence[Incident],
     judgement: Judgement,
     *,
-    slowest: int,
+    interval: int,
     now: float,
     open_now: Callable[[], Incident],
 ) -> Incident | None:
     """Return the flapping of a test that begins, changes or ends now, or None.
 
-    `incidents` are all of the test, and include those that ended lately; `slowest` is the
-    interval of the slowest node in minutes. Flapping begins with more than FLAPPING_CHANGES changes
-    within FLAPPING_WINDOW seconds; `open_now` opens an incident for it. It ends when there was no
-    change for FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds of all
-    nodes: then people must be told.
+    `incidents` are all of the test, and include those that ended lately; `interval` is that of this
+    node in minutes. Flapping begins with more than FLAPPING_CHANGES changes within FLAPPING_WINDOW
+    seconds; `open_now` opens an incident for it. It ends when there was no change for
+    FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds: then people must be
+    told. When its last change was, and how long a round is, no peer can say. If only a peer has
+    stated that the test flaps, this node has to count as many changes to believe it.
     """
     episodes = [incident for incident in incidents if incident.flapping]
     changes = _changes_after(_last_end(episodes), incidents)
+    recent = [at for at in changes if now - at < FLAPPING_WINDOW]
+    is_counted = len(recent) > FLAPPING_CHANGES
     for episode in episodes:
         if episode.is_open:
-            last_change = max([episode.seen, *changes])
-            quiet = now - last_change
-            if quiet < granted(FLAPPING_ENDS_AFTER, slowest) and not (
-                quiet >= granted(0.0, slowest) - ROUND_JITTER and _is_down(incidents)
-            ):
-                # Peers must not take it for over while the test goes on changing.
-                return episode._replace(seen=last_change) if last_change > episode.seen else None
-            return close(episode, now, judgement)._replace(seen=last_change)
-    recent = [at for at in changes if now - at < FLAPPING_WINDOW]
-    if len(recent) <= FLAPPING_CHANGES:
+            last_change = max([episode.began, *changes])
+            if episode.heard_from:  # this node may have missed changes
+                last_change = max(last_change, episode.seen)
+            is_down = _is_down(incidents)
+            if _is_steady(now - last_change, interval, is_down=is_down):
+                return close(episode, now, judgement)._replace(seen=last_change)
+            return _go_on(episode, last_change, is_counted=is_counted)
+    if not is_counted:
         return None
     return open_now()._replace(flapping=len(recent), seen=max(recent))
+
+
+def _is_steady(quiet: float, interval: int, *, is_down: bool) -> bool:
+    """Return whether a test that flapped does not any more, `quiet` seconds after its last change.
+
+    `interval` is that of this node in minutes.
+    """
+    if is_down and quiet >= granted(0.0, interval) - ROUND_JITTER:
+        return True
+    return quiet >= granted(FLAPPING_ENDS_AFTER, interval)
+
+
+def _go_on(episode: Incident, last_change: float, *, is_counted: bool) -> Incident | None:
+    """Return the flapping that goes on, or None if nothing has changed.
+
+    Peers must not take it for over while the test goes on changing.
+    """
+    after = episode._replace(seen=max(episode.seen, last_change))
+    if is_counted:
+        after = after._replace(heard_from="", relayed_by="")
+    return after if after != episode else None
 
 
 def _is_down(incidents: Sequence[Incident]) -> bool:

@@ -72,8 +72,10 @@ class Ledger:
         self._keep([incident])
         self.changed[incident.id] = incident
 
-    def meet(self, heard: Incident, now: float, peer: str = "") -> None:
+    def meet(self, heard: Incident, now: float, peer: str = "") -> bool:
         """Take in an incident that `peer` states: unite it with ours, hold it, or close ours.
+
+        Return whether it told this node anything.
 
         A closed id never opens again, and closes the incidents that it is united with (R4). So the
         peer's incident, if it is open there and one of its ids is closed here, is not united with
@@ -85,16 +87,17 @@ class Ledger:
         """
         ours = self.find(heard.ids)
         if not self._is_news(heard, ours, now, peer):
-            return
+            return False
         overtaken = None
         if heard.is_open and not any(map(_has_ended, ours)):
             overtaken = self._add_open_for(heard, ours, now)
         united = self._take_in(heard, ours, now, peer)
         if united is None or united in ours:
-            return
+            return False
         if overtaken:
             self.put(overtake(overtaken, now))
         self.put(united)
+        return True
 
     def _is_news(self, heard: Incident, ours: Sequence[Incident], now: float, peer: str) -> bool:
         """Return whether `heard`, which shares ids with `ours`, may tell this node anything."""
@@ -184,6 +187,8 @@ class Ledger:
                 continue
             if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
+            if incident.heard_from:
+                continue  # a peer alone could say of any moment that the test was well
             if incident.closed is not None and not incident.overtaken:
                 ended = (incident.closed, incident.ids)
                 self._ended[key] = max(self._ended.get(key, ended), ended)
@@ -251,12 +256,14 @@ def _merge(first: Incident, second: Incident) -> Incident:
     lasting = first
     if first.overtaken or (first.closed is None and not second.overtaken):
         lasting = second  # says whether it is open: a node that was away does not
-    recovery = first.recovery or second.recovery
+    recovery, recovery_stated_by = first.recovery, first.recovery_stated_by
+    if not recovery:
+        recovery, recovery_stated_by = second.recovery, second.recovery_stated_by
     again = max(first.again, second.again)
     for alerted, recovered in ((first, second), (second, first)):
         if _is_alert_later(alerted, recovered):
             if recovered.again < AGAIN_LIMIT:
-                recovery = ""
+                recovery = recovery_stated_by = ""
             again = max(alerted.again, min(recovered.again + 1, AGAIN_LIMIT))
     return first._replace(
         ids=tuple(sorted({*first.ids, *second.ids})),
@@ -268,7 +275,9 @@ def _merge(first: Incident, second: Incident) -> Incident:
         closing=first.closing or second.closing,
         flapping=max(first.flapping, second.flapping),
         alert=first.alert or second.alert,
+        alert_stated_by=first.alert_stated_by if first.alert else second.alert_stated_by,
         recovery=recovery,
+        recovery_stated_by=recovery_stated_by,
         again=again,
         told_at=max(first.told_at, second.told_at),
         reminded=max(first.reminded, second.reminded),

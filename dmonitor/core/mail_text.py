@@ -242,11 +242,20 @@ def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]
     since = _since(main, now, zone)
     lead = [f"{story.test} is {story.state} {since}{_after_flapping(story)}."]
     evidence = _evidence(main.opening)
+    if main.heard_from:
+        evidence.insert(0, _hearsay(main))
     if story.state == STILL_DOWN:
         evidence.insert(0, "When it went down:")
     if main.opening:
         evidence += ["", _rule(main.opening)]
     return lead, evidence
+
+
+def _hearsay(incident: Incident) -> str:
+    """Return the words that say whose evidence it is: that node may have made up all of it."""
+    if incident.relayed_by:
+        return f"As {incident.relayed_by} states, which has it from {incident.heard_from}:"
+    return f"As {incident.heard_from} states:"
 
 
 def _since(incident: Incident, now: float, zone: Zone) -> str:

@@ -232,6 +232,9 @@ class Incident(NamedTuple):
     # it. What a peer states with a name here is hearsay at that peer, too.
     heard_from: NodeName = ""
     relayed_by: NodeName = ""  # the peer that has told of `heard_from`, which has not said it here
+    # The peers that have stated first that another node handed over the alert, or the recovery.
+    alert_stated_by: NodeName = ""
+    recovery_stated_by: NodeName = ""
 
     @property
     def id(self) -> str:

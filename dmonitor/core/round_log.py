@@ -5,7 +5,7 @@ Pure. It decides what is worth an event and hands the event to a Note.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from dmonitor.base import names
@@ -21,14 +21,23 @@ class Note(Protocol):
 HEARD_LINES = 20  # of incidents that were heard of at one time
 
 
-def note_heard(note: Note, incidents: Collection[Incident]) -> None:
-    """Log the incidents of which peers have stated something new; of many, how many there are."""
+def note_heard(
+    note: Note, incidents: Collection[Incident], news: Mapping[str, Collection[str]]
+) -> None:
+    """Log the incidents of which peers have stated something new; of many, how many there are.
+
+    `news` are the peers that did, by the id of the incident.
+    """
     for incident in list(incidents)[:HEARD_LINES]:
+        peers: set[str] = set()
+        for incident_id in incident.ids:
+            peers.update(news.get(incident_id, ()))
         note(
             "info",
             "incident-heard",
             test=str(incident.test),
             incident=incident.id,
+            peers=",".join(sorted(peers)),
             state="open" if incident.is_open else "closed",
             alert=incident.alert or None,
             recovery=incident.recovery or None,

@@ -194,6 +194,7 @@ class Situation:
         self.silences.hear(contacts)
         self._remember_settings(contacts)
         minute = self.clock.minute(now)
+        quorum = self.quorum()
         peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}
         stated: list[tuple[Incident, str]] = []
         for contact in contacts:
@@ -201,19 +202,27 @@ class Situation:
                 continue
             for incident in contact.statement.incidents:
                 if incident.test in self.tests:
-                    incident = hearsay.cut(incident, self.config.nodes, peers, minute)
-                    stated.append((incident, contact.node.name))
+                    peer = contact.node.name
+                    incident = hearsay.cut(
+                        incident, peer, self.config.nodes, peers, minute=minute, quorum=quorum
+                    )
+                    stated.append((incident, peer))
         stated.sort(key=lambda pair: pair[0].is_open)
+        news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
         for incident, peer in stated:
-            self.ledger.meet(incident, now, peer)
-        round_log.note_heard(self.note, self.ledger.changed.values())
+            if self.ledger.meet(incident, now, peer):
+                for incident_id in incident.ids:
+                    news.setdefault(incident_id, set()).add(peer)
+        round_log.note_heard(self.note, self.ledger.changed.values(), news)
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
 
-        An operator has silenced its test, or the test flaps and only the flapping is told.
+        An operator has silenced its test, or the test flaps and only the flapping is told. That a
+        test flaps is not believed of one peer.
         """
-        if not incident.flapping and self.ledger.open_for(incident.test, flapping=True):
+        flapping = self.ledger.open_for(incident.test, flapping=True)
+        if flapping and not flapping.heard_from and not incident.flapping:
             return True
         return self.silences.cover(incident.test, self.clock.now())
 

@@ -442,6 +442,8 @@ def _without_evidence(incident: Incident) -> Incident:
         closing=None,
         held=0.0,
         removed=False,
+        alert_stated_by="",
+        recovery_stated_by="",
     )
 
 

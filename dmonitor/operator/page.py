@@ -357,6 +357,8 @@ def _incident_head(incident: Facts) -> str:
         end = "; its test was removed"
     if incident["alert_by"]:
         told = f"told by {_escape(incident['alert_by'])}"
+        if incident["alert_stated_by"]:
+            told += f", as {_escape(incident['alert_stated_by'])} states"
     elif incident["void"] or incident["removed"]:
         told = "nobody was told"
     else:

@@ -242,7 +242,9 @@ def _told(incident: Facts) -> list[str]:
         by = incident[f"{kind}_by"]
         if by:
             recipients = _recipients(incident[f"{kind}_to"])
-            lines.append(f"The {kind} was handed over by {by}{recipients}")
+            source = incident[f"{kind}_stated_by"]
+            stated = f", as {source} states" if source else ""
+            lines.append(f"The {kind} was handed over by {by}{stated}{recipients}")
         elif owes[kind] and not incident["removed"]:
             lines.append(f"The {kind} is still owed.")
     return lines

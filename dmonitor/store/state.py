@@ -267,7 +267,7 @@ class Store:
 
         The hearsay of a peer is looked through if some of it is new or recent.
         """
-        peers = {incident.heard_from for incident in save.incidents} - {""}
+        peers = {hearsay.charged_to(incident) for incident in save.incidents} - {""}
         if not peers and not save.node:
             return
         now = self.clock.now()

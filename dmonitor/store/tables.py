@@ -41,6 +41,8 @@ _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that
 
 # SQL for an incident's JSON: sqlite refuses a whole statement because of one value that is none.
 VALUE = "iif(json_valid(value), value, '{}')"
+# As `hearsay.charged_to`.
+CHARGED_TO = f"coalesce({VALUE} ->> '$.relayed_by', {VALUE} ->> '$.heard_from')"
 EVIDENCE_REMOVED = f"json_remove({VALUE}, '$.opening', '$.closing')"  # the judgements are long
 
 
@@ -199,17 +201,16 @@ def write_incident(db: Connection, incident: Incident) -> None:
 
 
 def read_sources(db: Connection, since: float) -> set[str]:
-    """Return the peers of which there is hearsay that is alive, or has changed after `since`."""
+    """Return the peers that hearsay is charged to which is alive, or has changed after `since`."""
     rows = db.execute(
-        f"SELECT DISTINCT {VALUE} ->> '$.heard_from' FROM incident WHERE alive OR closed > ?",
-        (since,),
+        f"SELECT DISTINCT {CHARGED_TO} FROM incident WHERE alive OR closed > ?", (since,)
     )
     return {source for (source,) in rows if isinstance(source, str)}
 
 
 def read_hearsay(db: Connection, peer: str) -> list[Incident]:
-    """Return the incidents that `peer` alone has stated, except those of which mails are owed."""
-    condition = f"{VALUE} ->> '$.heard_from' = ? AND number NOT IN (SELECT incident FROM outbox)"
+    """Return the hearsay that is charged to `peer`, except that of which mails are owed."""
+    condition = f"{CHARGED_TO} = ? AND number NOT IN (SELECT incident FROM outbox)"
     return read_incidents(db, condition, (peer,))
 
 
