@@ -469,6 +469,52 @@ class Flapper(Strategy):
         return [*(line("incident", each) for each in self.incidents), END]
 
 
+class Muting(Strategy):
+    """States what would have a real failure not mailed, of one test in each way.
+
+    `flaps` is said to flap, and told. Of `ended` an incident has come and gone just now, and another
+    has begun. `claimed` was DOWN by a quorum of 1, and the liar sees it fail.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self._host = host
+        self._claim = new_id()
+        self._flapping = new_id()
+        self.claims = False  # whether it states that `claimed` is open
+
+    def _open(self, test: str, **fields: object) -> dict[str, Any]:
+        """Return an incident as the wire has it that is open."""
+        made_up = incident(self._host, test) | {"began": 20.0, "seen": 0.0} | fields
+        del made_up["closed"], made_up["void"]
+        return made_up
+
+    def _claimed(self) -> dict[str, Any]:
+        return self._open("claimed", ids=[self._claim])
+
+    def statement(self, address: str) -> Lines:
+        told = {"flapping": 7, "began": 100.0, "alert": address}
+        stated = [self._open("flaps", ids=[self._flapping], **told)]
+        ended = incident(self._host, "ended", began=1.0, closed=0.0)
+        stated += [ended, self._open("ended", began=0.5)]
+        if self.claims:
+            stated.append(self._claimed())
+        return [*(line("incident", each) for each in stated), END]
+
+    def account(self, incident_id: str) -> Lines:
+        if incident_id != self._claim:
+            return [END]
+        node = {"name": "liar", "site": "liar"}
+        result = {"outcome": "FAIL", "text": "so the liar says"}
+        answer = {"node": node, "node_id": incident_id[:16], "result": result}
+        opening = {"verdict": "DOWN", "quorum": 1, "answers": [answer]}
+        return [line("incident", self._claimed() | {"opening": opening}), END]
+
+    def answer(self, test: str) -> bytes:
+        outcome = "FAIL" if test.endswith("/claimed") else "OK"
+        return f"answer {test} {outcome} age=0.1 duration=0.050 text=so the liar says\n".encode()
+
+
 class Everything(Strategy):
     """Says that it can mail, lists what honest nodes list, and floods them in many ways, all at once.
 

@@ -11,6 +11,7 @@ loop      16 conversations ask for statements without end, and one of them reads
 unasked   answers that nobody has asked for, without end; a statement without end; one that is heavy
 info      one more reminder of 1,200 incidents in each greeting
 flapping  void incidents that make a healthy test flap
+muting    what would have a real failure not mailed: flapping, an end just now, evidence by a quorum of 1
 stolen    a peer takes this node's id, and then its address: it may not vanish without a word
 
 `lister` is in tests/simulation (test_simulation.py), because it takes minutes.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -60,6 +62,7 @@ DAEMON_MEMORY = 32_000  # kB
 ROUND_MEMORY = 40_000  # kB
 LOG_LINES = 48  # of one round, about what one peer states
 KEPT_BYTES = 100_000  # that a node which was flooded states on, so that it is known to keep some
+ANSWER_AGE = 5.5  # seconds after which a daemon looks anew for its answer
 ANSWERS = 400  # honest questions that are timed
 ASKING_SECONDS = 20.0  # for as long as these are asked at most
 WARNING = 4  # the priority of syslog; smaller ones are worse
@@ -472,6 +475,52 @@ def flapping(check: Checks) -> None:
         check(down, f"what both honest nodes see fail meanwhile is mailed: {down}")
 
 
+def muting(check: Checks) -> None:
+    """No incident that both honest nodes see is kept from being mailed at once."""
+    names = ("flaps", "ended", "claimed")
+    with staged(1) as stage:
+        broken = stage.place.directory / "broken.muted"
+        for node, name in itertools.product(stage.nodes, names):
+            node.plugin(name, f'[ -e {broken} ] && echo "FAIL it is broken" || echo OK')
+            node.test(f"{HOST}/{name}")
+        strategy = lying_node.Muting(HOST)
+        with stage.lied_to(strategy) as there:
+            stage.rounds(1)
+            strategy.claims = True
+            stage.rounds(1)
+            claimed = stage.subjects(f"DOWN {HOST}/claimed")
+            check.reached(claimed, f"what the liar alone claims is mailed: {claimed}")
+            strategy.claims = False
+            stage.rounds(2)
+            opened = _open_tests(stage)
+            check("claimed" not in opened, "it closes when no quorum sees it fail")
+            check.reached("flaps" in opened, f"that a test flaps was taken in: {opened}")
+            before = len(stage.place.subjects())
+            broken.touch()
+            time.sleep(ANSWER_AGE)
+            stage.rounds(1)
+            check.reached(there.stated >= 10, f"{there.stated} statements")
+        mails = stage.place.mails()[before:]
+        down = {test for mail in mails for test in names if _says_down(mail.get_content(), test)}
+        check(down == set(names), f"what both see fail is mailed in that round: {sorted(down)}")
+
+
+def _open_tests(stage: Stage) -> set[str]:
+    """Return the names of the tests of which an honest node states an open incident."""
+    found = set()
+    for text in stage.statement(stage.first):
+        word, _, value = text.partition(b" ")
+        if word == b"incident":
+            stated = json.loads(value)
+            if stated.get("closed") is None:
+                found.add(stated["test"]["name"])
+    return found
+
+
+def _says_down(text: str, test: str) -> bool:
+    return f"{HOST}/{test} is DOWN since" in text
+
+
 def stolen(check: Checks) -> None:
     """A peer's name is forged, so that it leads to this node."""
     with staged(5, [FIRST, SECOND, FORGED]) as stage, stage.lied_to(Strategy(), FORGED) as there:
@@ -499,6 +548,7 @@ CHAPTERS: dict[str, Callable[[Checks], None]] = {
     "unasked": unasked,
     "info": info,
     "flapping": flapping,
+    "muting": muting,
     "stolen": stolen,
 }
 
