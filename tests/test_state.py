@@ -1078,6 +1078,18 @@ def test_hearsay_that_nobody_needs_is_forgotten(tmp_path: Path) -> None:
     assert rows == [("open0000",), ("owed0000",), ("seen0000",), ("told0000",)]
 
 
+def test_hearsay_is_charged_to_the_peer_that_stated_it_here(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    relayed = known("relayed0", heard_from="oslo", relayed_by="liar")
+    mine = known("mine0000", heard_from="oslo", test=Test("h", "other"))
+    for heard in (relayed, mine, known("fact0000", test=Test("h", "fact"))):
+        tables.write_incident(store._db, heard)
+    assert tables.read_sources(store._db, 0.0) == {"liar", "oslo"}
+    for heard in (relayed, mine):
+        peer = hearsay.charged_to(heard)
+        assert tables.read_hearsay(store._db, peer) == [heard]
+
+
 def test_recent_hearsay_is_forgotten_although_its_peer_is_silent(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     now = store.clock.now()
