@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dmonitor import observer
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dmonitor.execution import delivery
 
 _Value = TypeVar("_Value", Notification, Incident)
+
+MAIL_LINES = 100  # of one mail that the log has, a line for each notification
 
 
 class Clock(NamedTuple):
@@ -208,12 +210,12 @@ def mail_letter(configuration: Configuration, address: str, content: bytes) -> d
     return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
 
 
-def _log_outcome(address: str, mail: Iterable[Notification], outcome: delivery.Delivery) -> None:
-    """Log what became of each notification in a mail."""
+def _log_outcome(address: str, mail: Sequence[Notification], outcome: delivery.Delivery) -> None:
+    """Log what became of each notification in a mail; of very many, how many there are."""
     event, write = "refused", log.error
     if outcome.taken:
         event, write = "handed-over", log.info
-    for notification in mail:
+    for notification in mail[:MAIL_LINES]:
         write(
             event,
             address=address,
@@ -222,6 +224,8 @@ def _log_outcome(address: str, mail: Iterable[Notification], outcome: delivery.D
             incident=notification.incident.id,
             reason=outcome.text or None,
         )
+    if len(mail) > MAIL_LINES:
+        write(f"more-{event}", address=address, count=len(mail) - MAIL_LINES)
 
 
 def _note(level: str, event: str, /, **facts: log.Value) -> None:

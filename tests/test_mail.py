@@ -729,7 +729,20 @@ def test_the_summary_counts_a_node_as_no_host() -> None:
     assert told.count(" is DOWN since") == 14, "each node has its turn"
 
 
-# What the driver gives to a mail.
+# What the driver logs of a mail, and what it gives to it.
+
+
+@pytest.mark.parametrize(("taken", "event"), [(True, "handed-over"), (False, "refused")])
+def test_the_log_has_a_hundred_lines_of_a_mail(
+    capsys: pytest.CaptureFixture[str], taken: bool, event: str
+) -> None:
+    """A peer that lies may state thousands of incidents that are owed."""
+    many = MASS[:102]
+    assert len(many) == 102
+    driver._log_outcome("oncall@example.com", many, delivery.Delivery(taken, ""))
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(f" {event} address=" in f" {line}" for line in lines) == 100
+    assert lines[-1].endswith(f"more-{event} address=oncall@example.com count=2")
 
 
 @pytest.mark.parametrize(

@@ -1513,3 +1513,14 @@ def test_a_peer_keeps_no_mail_back_by_void_while_the_incident_is_open() -> None:
     played = play(DOWN, incidents=[ours], heard=[states("z", ours._replace(void=True, reminded=1))])
     assert played.incident("a").reminded == 1, "it was heard"
     assert played.mails == [{ONE: [(ALERT, "a")]}]
+
+
+def test_the_log_does_not_grow_with_what_a_peer_states_that_is_owed() -> None:
+    """Of every second test it says that it does not have it: so the reasons differ in turn."""
+    tests = [Test("www.example.com", f"t{number}") for number in range(300)]
+    owed_by_all = [known(f"{number:08}", test=test, seen=NOW) for number, test in enumerate(tests)]
+    peer = states("a", *owed_by_all)._replace(tests=frozenset(tests[::2]))
+    played = play(UP, heard=[peer], tests=frozenset([TEST, *tests]))
+    reasons = [facts["reason"] for event, facts in played.notes if event == "speaker-chosen"]
+    assert sum(map(len, played.mails[0].values())) == 150, "the others are for the peer to tell"
+    assert len(reasons) == len(set(reasons)) == 2

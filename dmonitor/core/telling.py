@@ -33,8 +33,8 @@ class Telling:
         self.all_taken = True
         # When the peers were greeted last, in seconds of the round.
         self._greeted_at = 0.0
-        # Why the last choice of a speaker was made: it is logged when it changes.
-        self._last_reason = ""
+        # Why speakers were chosen: each reason is logged once.
+        self._reasons: set[str] = set()
         # The ids of the peers that are to tell what this node holds, as of the last hand-over.
         self._speakers: set[str] = set()
         # Whether this round tests. What has only been woken does not say STILL DOWN: the next round
@@ -188,11 +188,15 @@ class Telling:
         return due
 
     def _note_choice(self, incident: Incident, choice: election.Choice) -> None:
-        """Log which node speaks if the reason is new, and if nobody can be mailed at all."""
+        """Log which node speaks if the reason is new, and if nobody can be mailed at all.
+
+        A peer may have every second test: the reasons change with the incidents.
+        """
         note = self._situation.note
-        if choice.reason != self._last_reason:
-            self._last_reason = choice.reason
-            note("info", "speaker-chosen", reason=choice.reason, incident=incident.id)
+        if choice.reason in self._reasons:
+            return
+        self._reasons.add(choice.reason)
+        note("info", "speaker-chosen", reason=choice.reason, incident=incident.id)
         if choice.speaker is None and not self._situation.config.addresses:
             note(
                 "warning",
