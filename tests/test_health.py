@@ -518,6 +518,7 @@ def fails_here(*answers: Answer, verdict: Verdict = Verdict.UNCONFIRMED) -> Judg
 
 CUT = Answer(PARIS, "id-paris", reason="the connection was closed")
 BUSY_NOW = Answer(PARIS, "id-paris", reason=BUSY)
+ROME_PASSES = answered(ROME, Outcome.OK)
 
 
 def three_rounds(*judgements: Judgement, contacts: Sequence[Contact] = GOOD) -> dict[str, str]:
@@ -534,11 +535,32 @@ def test_a_peer_that_greets_and_never_answers_about_what_fails_is_named() -> Non
     texts = [three_rounds(*[cut] * rounds) for rounds in (3, 4, 9)]
     assert texts[0] == texts[1] == texts[2], "a text that changes is logged again"
     assert list(texts[0]) == ["no-answer"] and "www/web (paris)" in texts[0]["no-answer"]
-    local = fails_here(CUT, answered(ROME, Outcome.OK), verdict=Verdict.LOCAL)
+    local = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
     assert "www/web (paris)" in three_rounds(*[local] * 3)["no-answer"], "one vote is missing"
     both = fails_here(CUT, CUT._replace(node=ROME, node_id="id-rome"))
     assert "www/web (paris, rome)" in three_rounds(*[both] * 3)["no-answer"]
     assert "www/web (paris)" in three_rounds(both, both, cut)["no-answer"]
+
+
+def test_while_nobody_can_say_otherwise_it_does_not_matter_who_was_greeted() -> None:
+    """Who cuts off answers could cut off greetings as well, of one peer after the other."""
+    remembered: tuple[Unanswered, ...] = ()
+    texts = []
+    for number in range(6):
+        greeted, refusing = (PARIS, ROME) if number % 2 else (ROME, PARIS)
+        judgement = fails_here(
+            Answer(greeted, f"id-{greeted.name}", reason="the connection was closed"),
+            Answer(refusing, reason="connection refused"),
+        )
+        contacts = contact(greeted), silent(refusing)
+        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        assert [each.test for each in remembered] == [WEB]
+        texts.append(found(*contacts, unanswered=remembered).get("no-answer", ""))
+    assert texts[:2] == ["", ""] and len(set(texts[2:])) == 1, "a text that changes is logged again"
+    assert "www/web (another one in each round)" in texts[2]
+    local = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
+    (anew,) = health.unanswered(remembered, {WEB: local}, GOOD)
+    assert anew == Unanswered(WEB, ("paris",), 1), "somebody has said otherwise"
 
 
 @pytest.mark.parametrize(
@@ -555,7 +577,12 @@ def test_a_peer_that_greets_and_never_answers_about_what_fails_is_named() -> Non
             "it answered in between",
         ),
         (
-            [fails_here(CUT), fails_here(CUT), fails_here(CUT._replace(node=ROME))],
+            [
+                *[fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)] * 2,
+                fails_here(
+                    answered(PARIS, Outcome.OK), CUT._replace(node=ROME), verdict=Verdict.LOCAL
+                ),
+            ],
             GOOD,
             "another one is restarted in each round",
         ),

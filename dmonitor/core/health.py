@@ -205,7 +205,8 @@ def _no_answer(seen: HealthInput, now: float) -> str:
     lasting = []
     for unanswered in seen.unanswered:
         if unanswered.rounds >= NAMED_AFTER:
-            lasting.append(f"{unanswered.test} ({', '.join(unanswered.peers)})")
+            peers = ", ".join(unanswered.peers) or "another one in each round"
+            lasting.append(f"{unanswered.test} ({peers})")
     if not lasting:
         return ""
     return (
@@ -221,7 +222,8 @@ def unanswered(
     """Return the tests that fail here, and about which peers that were greeted did not answer.
 
     A test that is DOWN does not count, because others have confirmed it. A peer that could not be
-    greeted is another matter, and so is one that does not have the test.
+    greeted is another matter, and so is one that does not have the test. While nobody can say
+    otherwise, a round counts whichever peers were greeted in it.
     """
     statements = {contact.node.name: contact.statement for contact in contacts}
     last = {each.test: each for each in before}
@@ -230,12 +232,15 @@ def unanswered(
         if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue
         peers = _silent_peers(test, judgement, statements)
+        if not peers:
+            continue
         rounds = 1
-        if test in last and not peers.isdisjoint(last[test].peers):
-            peers.intersection_update(last[test].peers)
-            rounds = min(last[test].rounds + 1, NAMED_AFTER)
-        if peers:
-            found.append(Unanswered(test, tuple(sorted(peers)), rounds))
+        if test in last:
+            again = peers.intersection(last[test].peers)
+            if again or judgement.verdict is Verdict.UNCONFIRMED:
+                peers = again
+                rounds = min(last[test].rounds + 1, NAMED_AFTER)
+        found.append(Unanswered(test, tuple(sorted(peers)), rounds))
     found.sort(key=lambda each: -each.rounds)
     return tuple(found[:UNANSWERED_KEPT])
 

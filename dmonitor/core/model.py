@@ -332,7 +332,8 @@ class Unanswered(NamedTuple):
     """A test that fails here, and about which peers that were greeted did not answer."""
 
     test: Test
-    peers: tuple[NodeName, ...]  # that did not answer in any of the rounds, in order
+    # That did not answer in any of the rounds, in order. None: other ones in each round.
+    peers: tuple[NodeName, ...]
     rounds: int  # in a row; no more are counted than it takes to be a trouble
 
 
