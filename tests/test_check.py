@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import calls
+import lying_node
 import pytest
 from hostile import LONG, plant, strays
 from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
@@ -28,7 +30,8 @@ from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
 from dmonitor.core.model import Test, Verdict
 from dmonitor.core.result import SLOW_LOOK
 from dmonitor.execution.runner import PLUGIN_LIMIT
-from dmonitor.net import flights
+from dmonitor.net import flights, protocol
+from dmonitor.net.protocol import Greeting
 from dmonitor.store import lock, state
 from dmonitor.store.state import Store
 
@@ -1055,6 +1058,60 @@ def test_a_cloned_state_is_named_by_both_and_by_who_sees_both(three: list[LocalN
         sees(three[2], "OK")
         forget()
         assert "verdict=LOCAL" in three[0].round(), "it and its copy are one"
+
+
+class Thief(lying_node.Strategy):
+    """Says that everything passes, as another node whose greeting it has heard."""
+
+    stolen: Greeting
+
+    def greeting(self, name: str, node_id: str) -> bytes:
+        return protocol.write(self.stolen)
+
+    def standing(self, name: str, node_id: str) -> bytes:
+        return super().standing(name, self.stolen.node_id)
+
+
+def greeting_of(node: LocalNode, source: LocalNode) -> Greeting:
+    """Return the greeting by which NODE answers a call from the address of SOURCE."""
+    target = node.address, node.port
+    with calls.Conversation(target, node.address, b"k" * 32, source.address) as conversation:
+        return conversation.greeting
+
+
+def test_a_node_that_takes_another_ones_id_and_incarnation_is_named(
+    three: list[LocalNode], place: Place
+) -> None:
+    """It is no copy of that node, so nothing but what it was before tells it from the same machine."""
+    prepare(three)
+    first, second, third = three
+    with running(three):
+        for node in three:
+            assert "cloned-id" not in node.round()
+        first.round()
+        stolen = {node: greeting_of(node, third) for node in (first, second)}
+        third.stop()
+        all_see(three, "FAIL no route")
+        forget()
+        thief = Thief()
+        with lying_node.Liar(third.address, third.port, third.address, "k" * 32, thief) as liar:
+            for node, robbed in ((first, second), (second, first)):
+                thief.stolen = stolen[robbed]
+                logs = [node.round() for _ in range(3)]
+                assert liar.asked["test"], "it is asked"
+                assert "verdict=LOCAL" in logs[0] and place.mails() == [], "a vote is gone"
+                named = f"{robbed.address}, {third.address} answer with one node id"
+                assert f'trouble kind=cloned-id text="{named}' in logs[0]
+                assert f"dmonitor-check: {node.address}: {named}" in logs[0], "cron mails it"
+                assert not any("trouble-over kind=cloned-id" in log for log in logs), "it lasts"
+                checked = node.run("dmonitor-check", "--check-config")
+                assert f"cloned-id, as of the last round: {named}" in checked.stderr
+            thief.stolen = stolen[first]
+            log = first.round()
+            assert f"{third.address}, this node answer with one node id" in log
+            assert "incident-opened" in log, "the second one's vote is there again"
+        third.start()
+        assert "trouble-over kind=cloned-id" in first.round(), "it is itself again"
 
 
 def test_two_nodes_of_which_one_is_dead(place: Place, port: int) -> None:

@@ -507,6 +507,107 @@ def test_recoveries_that_nobody_can_confirm() -> None:
     assert list(texts) == ["unconfirmed-recovery"] and "www/web" in texts["unconfirmed-recovery"]
 
 
+# Which machine answers at which line.
+
+MAIN, BERN = Node("main", "main"), Node("bern", "bern")
+
+
+def answers_as(node: Node, node_id: str, run: str = "run-of-it") -> Contact:
+    return contact(node)._replace(node_id=node_id, incarnation=run)
+
+
+def cloned_in(
+    *rounds: Sequence[Contact], listed: Sequence[Node] = (PARIS, ROME, MAIN)
+) -> list[str]:
+    """Return what is said of node ids in each of `rounds`."""
+    names = {node.name for node in listed}
+    known: Mapping[str, str] = {}
+    texts = []
+    for contacts in rounds:
+        seen = view(*contacts, known_ids=known)
+        texts.append(health.find(seen, NOW).get("cloned-id", ""))
+        known = health.learn_ids(seen, names)
+    return texts
+
+
+def test_who_takes_an_id_after_it_had_one_of_its_own_is_named_as_long_as_it_does() -> None:
+    honest = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-rome")
+    theft = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-paris")
+    without_run = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-paris", "")
+    for attack in (theft, without_run):
+        before, *texts, after = cloned_in(honest, *[attack] * 5, honest)
+        assert before == after == "" and len(set(texts)) == 1
+        assert texts[0].startswith("paris, rome answer with one node id, and did not before: ")
+    waits = silent(PARIS), answers_as(ROME, "id-paris")
+    assert cloned_in(honest, *[waits] * 3, theft)[-1], "it began while the other one was silent"
+    fresh = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-fresh")
+    assert cloned_in(honest, fresh, theft)[-1], "it had a fresh id before"
+    gone = answers_as(PARIS, "id-paris"), silent(ROME)
+    assert cloned_in(honest, *[gone] * 9, theft)[-1], "it was silent before"
+    anew = answers_as(PARIS, "id-anew"), answers_as(ROME, "id-anew")
+    assert cloned_in(honest, anew)[-1], "the other one was installed anew"
+    ours = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-oslo")
+    assert cloned_in(honest, ours, ours)[-1].startswith("rome, this node answer with one node id")
+
+
+def test_an_id_that_is_stolen_for_an_answer_only() -> None:
+    honest = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-rome")
+    known = health.learn_ids(view(*honest), {"paris", "rome"})
+    passes = Answer(ROME, "id-paris", Result(Outcome.OK))
+    stolen = view(*honest, judgements={WEB: fails_here(passes)}, known_ids=known)
+    assert "paris, rome answer with one node id" in health.find(stolen, NOW)["cloned-id"]
+    assert health.learn_ids(stolen, {"paris", "rome"}) == known
+
+
+def test_one_machine_at_two_lines_is_no_clone() -> None:
+    one = answers_as(PARIS, "id-paris")
+    two = one, one._replace(node=MAIN)
+    half = one, silent(MAIN)
+    assert cloned_in(two, two) == ["", ""], "both from the beginning"
+    ours = one, answers_as(MAIN, "id-oslo")
+    assert cloned_in(half, ours, ours) == ["", "", ""], "a second name of this node"
+    texts = cloned_in(half, two, two, half, two)
+    assert [bool(text) for text in texts] == [False, True, False, False, False], (
+        "a new line is named for a round"
+    )
+    anew = [each._replace(node_id="id-anew", incarnation="another") for each in two]
+    half_anew = anew[0], silent(MAIN)
+    assert not any(cloned_in(two, half_anew, anew, anew)), "it was installed anew"
+    bern = answers_as(BERN, "id-bern")
+    floats = bern, silent(PARIS), bern._replace(node=MAIN)
+    texts = cloned_in((*two, bern), floats, (*two, bern), floats, listed=(PARIS, BERN, MAIN))
+    assert [bool(text) for text in texts] == [False, True, False, False], (
+        "an address that is now one node's, now another's"
+    )
+
+
+def test_honest_nodes_that_move_are_no_clones() -> None:
+    honest = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-rome")
+    swapped = answers_as(PARIS, "id-rome"), answers_as(ROME, "id-paris")
+    assert not any(cloned_in(honest, swapped, swapped, honest)), "they change their addresses"
+    moved = silent(PARIS), answers_as(MAIN, "id-paris")
+    anew = answers_as(PARIS, "id-anew"), answers_as(MAIN, "id-paris")
+    assert not any(cloned_in(honest, moved, moved, anew, anew)), "its state went to another machine"
+    once = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-paris", "another")
+    both = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-fresh", "another")
+    texts = cloned_in(honest, once, both, both)
+    assert "remove node-id" in texts[1] and "answer with" not in texts[1], "a copy of a disk"
+    assert texts[2:] == ["", ""]
+
+
+def test_a_line_that_is_removed_for_a_round_is_new_again() -> None:
+    known = {"paris": "id-paris", "rome": "id-rome"}
+    theft = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-paris")
+    assert health.learn_ids(view(*theft, known_ids=known), {"paris", "rome"}) == known
+    known = health.learn_ids(view(theft[0], known_ids=known), {"paris"})
+    assert known == {"paris": "id-paris"}
+    meant = view(*theft, known_ids=known)
+    assert "cloned-id" in health.find(meant, NOW)
+    known = health.learn_ids(meant, {"paris", "rome"})
+    assert known == {"paris": health.SHARED, "rome": health.SHARED}
+    assert "cloned-id" not in health.find(meant._replace(known_ids=known), NOW)
+
+
 # A peer that was greeted, and says nothing about a test.
 
 FAILS = answered(OSLO, Outcome.FAIL)
@@ -518,6 +619,7 @@ def fails_here(*answers: Answer, verdict: Verdict = Verdict.UNCONFIRMED) -> Judg
 
 CUT = Answer(PARIS, "id-paris", reason="the connection was closed")
 BUSY_NOW = Answer(PARIS, "id-paris", reason=BUSY)
+ROME_PASSES = answered(ROME, Outcome.OK)
 
 
 def three_rounds(*judgements: Judgement, contacts: Sequence[Contact] = GOOD) -> dict[str, str]:
@@ -534,11 +636,32 @@ def test_a_peer_that_greets_and_never_answers_about_what_fails_is_named() -> Non
     texts = [three_rounds(*[cut] * rounds) for rounds in (3, 4, 9)]
     assert texts[0] == texts[1] == texts[2], "a text that changes is logged again"
     assert list(texts[0]) == ["no-answer"] and "www/web (paris)" in texts[0]["no-answer"]
-    local = fails_here(CUT, answered(ROME, Outcome.OK), verdict=Verdict.LOCAL)
+    local = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
     assert "www/web (paris)" in three_rounds(*[local] * 3)["no-answer"], "one vote is missing"
     both = fails_here(CUT, CUT._replace(node=ROME, node_id="id-rome"))
     assert "www/web (paris, rome)" in three_rounds(*[both] * 3)["no-answer"]
     assert "www/web (paris)" in three_rounds(both, both, cut)["no-answer"]
+
+
+def test_while_nobody_can_say_otherwise_it_does_not_matter_who_was_greeted() -> None:
+    """Who cuts off answers could cut off greetings as well, of one peer after the other."""
+    remembered: tuple[Unanswered, ...] = ()
+    texts = []
+    for number in range(6):
+        greeted, refusing = (PARIS, ROME) if number % 2 else (ROME, PARIS)
+        judgement = fails_here(
+            Answer(greeted, f"id-{greeted.name}", reason="the connection was closed"),
+            Answer(refusing, reason="connection refused"),
+        )
+        contacts = contact(greeted), silent(refusing)
+        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        assert [each.test for each in remembered] == [WEB]
+        texts.append(found(*contacts, unanswered=remembered).get("no-answer", ""))
+    assert texts[:2] == ["", ""] and len(set(texts[2:])) == 1, "a text that changes is logged again"
+    assert "www/web (another one in each round)" in texts[2]
+    local = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
+    (anew,) = health.unanswered(remembered, {WEB: local}, GOOD)
+    assert anew == Unanswered(WEB, ("paris",), 1), "somebody has said otherwise"
 
 
 @pytest.mark.parametrize(
@@ -555,7 +678,12 @@ def test_a_peer_that_greets_and_never_answers_about_what_fails_is_named() -> Non
             "it answered in between",
         ),
         (
-            [fails_here(CUT), fails_here(CUT), fails_here(CUT._replace(node=ROME))],
+            [
+                *[fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)] * 2,
+                fails_here(
+                    answered(PARIS, Outcome.OK), CUT._replace(node=ROME), verdict=Verdict.LOCAL
+                ),
+            ],
             GOOD,
             "another one is restarted in each round",
         ),

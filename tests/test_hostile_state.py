@@ -121,6 +121,7 @@ class Installation:
             stated_settings=(("rome", 2, 1),),
             flakes=(Flake(TEST, 3, now, "once"),),
             slow=(TEST,),
+            known_ids=(("rome", "r" * 24), ("www", "")),
         )
         owed = Notification(Kind.ALERT, incident, "root", now)
         with self.store() as store:

@@ -14,19 +14,20 @@ from local_nodes import LocalNode, Place, running
 
 from dmonitor.core.model import node_test
 
-CALLER, CALLED = "127.0.0.34", "127.0.0.35"
+CALLER, CALLED, OTHER = "127.0.0.34", "127.0.0.35", "127.0.0.36"
 WEB = "bank.example.com/web"
 
 
 class Wire:
-    """Carries conversations from the caller to the called node, and closes those that it is told to."""
+    """Carries conversations from the caller to a called node, and closes those that it is told to."""
 
-    def __init__(self, listener: socket.socket, port: int) -> None:
+    def __init__(self, listener: socket.socket, target: calls.Target) -> None:
         self.cuts = re.compile(rb"answer bank[^\n]* FAIL|bank[^\n]*=FAIL")
         self.is_cutting = True
-        self.cut = 0  # conversations
+        self.is_refusing = False  # every conversation, before the node has greeted
+        self.cut = self.refused = 0  # conversations
         self._listener = listener
-        self._port = port
+        self._target = target
 
     def serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -35,7 +36,11 @@ class Wire:
                 threading.Thread(target=self._carry, args=(caller,), daemon=True).start()
 
     def _carry(self, caller: socket.socket) -> None:
-        with caller, calls.connect((CALLED, self._port), CALLER) as called:
+        if self.is_refusing:
+            self.refused += 1
+            caller.close()
+            return
+        with caller, calls.connect(self._target, CALLER) as called:
             said = b""
             while True:
                 for side in select.select([caller, called], [], [])[0]:
@@ -50,28 +55,33 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire(port: int, behind: int) -> Iterator[Wire]:
-    with socket.create_server((CALLED, port)) as listener:
-        carrier = Wire(listener, behind)
+def wire(port: int, behind: int, address: str = CALLED) -> Iterator[Wire]:
+    with socket.create_server((address, port)) as listener:
+        carrier = Wire(listener, (address, behind))
         threading.Thread(target=carrier.serve, daemon=True).start()
         yield carrier
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_host_that_somebody_silences_is_named(place: Place, port: int) -> None:
-    """Every greeting passes, and so does every other test: only the answers about one test are cut off."""
-    behind = calls.free_port(CALLED)
-    nodes = [
-        LocalNode(place, CALLER, (CALLER, CALLED), port=port),
-        LocalNode(place, CALLED, (CALLER, CALLED), port=behind),
-    ]
-    for node in nodes:
+def failing(place: Place, port: int, behind: int, *addresses: str) -> list[LocalNode]:
+    """Return nodes that see WEB fail, of which the first is called at `port`, the others `behind`."""
+    nodes: list[LocalNode] = []
+    for address in addresses:
+        node = LocalNode(place, address, addresses, port=behind if nodes else port)
         node.mail()
         node.key("k" * 32)
         node.test(WEB)
         node.test("www.example.com/ssh")
         node.plugin("web", "echo FAIL refused")
         node.plugin("ssh", "echo OK")
+        nodes.append(node)
+    return nodes
+
+
+def test_a_host_that_somebody_silences_is_named(place: Place, port: int) -> None:
+    """Every greeting passes, and so does every other test: only the answers about one test are cut off."""
+    behind = calls.free_port(CALLED)
+    nodes = failing(place, port, behind, CALLER, CALLED)
     caller, called = nodes
     called.round()  # so that it has a finished round to state
     with wire(port, behind) as carrier, running(nodes):
@@ -85,6 +95,34 @@ def test_a_host_that_somebody_silences_is_named(place: Place, port: int) -> None
         assert said in logs[2] and f"{WEB} ({CALLED})" in logs[2], "cron mails it"
         assert place.mails() == []
         carrier.is_cutting = False
+        log = caller.round()
+        assert "trouble-over kind=no-answer" in log
+        assert re.search(rf"incident-opened test={WEB} ", log), "and it is DOWN"
+
+
+def test_a_host_that_somebody_silences_by_turns_is_named(place: Place, port: int) -> None:
+    """In each round one peer is greeted, whose answer he cuts off, and the other one cannot be greeted."""
+    behind = calls.free_port(CALLED)
+    nodes = failing(place, port, behind, CALLER, CALLED, OTHER)
+    caller = nodes[0]
+    for node in nodes[1:]:
+        node.round()  # so that it has a finished round to state
+    with wire(port, behind) as one, wire(port, behind, OTHER) as other, running(nodes):
+        logs = []
+        for number in range(4):
+            one.is_refusing, other.is_refusing = number % 2 == 1, number % 2 == 0
+            cut, refused = one.cut + other.cut, one.refused + other.refused
+            logs.append(caller.round())
+            assert one.cut + other.cut > cut and one.refused + other.refused > refused
+            greeted, refusing = (OTHER, CALLED) if number % 2 else (CALLED, OTHER)
+            assert f"test-ran test={node_test(greeted)} result=OK" in logs[-1]
+            assert f"test-ran test={node_test(refusing)} result=FAIL" in logs[-1]
+        assert re.search(rf"{WEB} .*UNCONFIRMED", logs[0]) and place.mails() == []
+        assert ["kind=no-answer" in log for log in logs] == [False, False, True, False], (
+            "a text that changes is logged again"
+        )
+        assert f"{WEB} (another one in each round)" in logs[2]
+        one.is_cutting = other.is_cutting = one.is_refusing = other.is_refusing = False
         log = caller.round()
         assert "trouble-over kind=no-answer" in log
         assert re.search(rf"incident-opened test={WEB} ", log), "and it is DOWN"

@@ -70,6 +70,8 @@ class NodeMemory(NamedTuple):
     unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
+    # The lines of nodes.txt with the node ids that they had for themselves: see health.learn_ids.
+    known_ids: tuple[tuple[model.NodeName, model.KnownId], ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""

@@ -7,7 +7,8 @@ text is logged again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -37,6 +38,7 @@ SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to
 SUSPECT = "suspect"
 # Rounds in a row in which a rehearsal must fail, or a peer not answer, before it is named.
 NAMED_AFTER = 3
+SHARED = ""  # in the place of the node id of a line that is one machine with other lines
 UNANSWERED_KEPT = 100  # tests about which greeted peers did not answer
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
@@ -57,6 +59,7 @@ QUIET_AT_FIRST = {
 }
 _ITEMS_NAMED = 10  # in one text
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
+_THIS_NODE = "this node"  # where lines of nodes.txt are named
 
 
 class HealthInput(NamedTuple):
@@ -75,6 +78,7 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what the function of this name found in this round
+    known_ids: Mapping[str, str] = MappingProxyType({})  # what `learn_ids` found before this round
 
     @property
     def others(self) -> list[Contact]:
@@ -85,6 +89,37 @@ class HealthInput(NamedTuple):
     def reached(self) -> list[Contact]:
         """The other nodes that stated something."""
         return [contact for contact in self.others if contact.statement]
+
+    @property
+    def incarnations(self) -> dict[str, dict[str, str]]:
+        """The incarnations that were heard of each other node id, each with a line that has it."""
+        found: dict[str, dict[str, str]] = {}
+        for contact in self.others:
+            if contact.incarnation:
+                found.setdefault(contact.node_id, {})[contact.incarnation] = contact.node.name
+        return found
+
+    @property
+    def lines_by_id(self) -> dict[str, set[str]]:
+        """The lines of nodes.txt at which each node id was heard, in a greeting or an answer.
+
+        Without those of copies, which have one id and several incarnations.
+        """
+        lines = {self.status.node_id: {_THIS_NODE}}
+        heard = [(each.node_id, each.node) for each in self.contacts if not each.cloned]
+        for judgement in self.judgements.values():
+            heard += [(answer.node_id, answer.node) for answer in judgement.answers[1:]]
+        for node_id, node in heard:
+            if node_id:
+                lines.setdefault(node_id, set()).add(node.name)
+        for node_id, by_incarnation in self.incarnations.items():
+            if len(by_incarnation) > 1:
+                lines.pop(node_id, None)
+        return lines
+
+    def ids_had_alone(self, lines: Iterable[str]) -> set[str]:
+        """Return the node ids that any of `lines` had for itself before this round."""
+        return {self.known_ids.get(line, SHARED) for line in lines} - {SHARED}
 
 
 def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
@@ -205,7 +240,8 @@ def _no_answer(seen: HealthInput, now: float) -> str:
     lasting = []
     for unanswered in seen.unanswered:
         if unanswered.rounds >= NAMED_AFTER:
-            lasting.append(f"{unanswered.test} ({', '.join(unanswered.peers)})")
+            peers = ", ".join(unanswered.peers) or "another one in each round"
+            lasting.append(f"{unanswered.test} ({peers})")
     if not lasting:
         return ""
     return (
@@ -221,7 +257,8 @@ def unanswered(
     """Return the tests that fail here, and about which peers that were greeted did not answer.
 
     A test that is DOWN does not count, because others have confirmed it. A peer that could not be
-    greeted is another matter, and so is one that does not have the test.
+    greeted is another matter, and so is one that does not have the test. While nobody can say
+    otherwise, a round counts whichever peers were greeted in it.
     """
     statements = {contact.node.name: contact.statement for contact in contacts}
     last = {each.test: each for each in before}
@@ -230,12 +267,15 @@ def unanswered(
         if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue
         peers = _silent_peers(test, judgement, statements)
+        if not peers:
+            continue
         rounds = 1
-        if test in last and not peers.isdisjoint(last[test].peers):
-            peers.intersection_update(last[test].peers)
-            rounds = min(last[test].rounds + 1, NAMED_AFTER)
-        if peers:
-            found.append(Unanswered(test, tuple(sorted(peers)), rounds))
+        if test in last:
+            again = peers.intersection(last[test].peers)
+            if again or judgement.verdict is Verdict.UNCONFIRMED:
+                peers = again
+                rounds = min(last[test].rounds + 1, NAMED_AFTER)
+        found.append(Unanswered(test, tuple(sorted(peers)), rounds))
     found.sort(key=lambda each: -each.rounds)
     return tuple(found[:UNANSWERED_KEPT])
 
@@ -320,17 +360,43 @@ def _cloned_id(seen: HealthInput, now: float) -> str:
     of_this_node = [contact.node.name for contact in seen.contacts if contact.cloned]
     if of_this_node:
         clones.append(f"this node and {_listed(of_this_node)} have one node id")
-    by_id: dict[str, dict[str, str]] = {}
-    for contact in seen.others:
-        if contact.incarnation:
-            by_id.setdefault(contact.node_id, {})[contact.incarnation] = contact.node.name
-    for by_incarnation in by_id.values():
+    for by_incarnation in seen.incarnations.values():
         if len(by_incarnation) > 1:
             clones.append(f"{_listed(by_incarnation.values())} have one node id")
-    if not clones:
-        return ""
-    advice = "on all but one of them, stop dmonitord, remove node-id, and start it again"
-    return f"{'; '.join(sorted(clones))}: {advice}"
+    taken = []
+    for lines in seen.lines_by_id.values():
+        if len(lines) > 1 and seen.ids_had_alone(lines):
+            taken.append(f"{_listed(lines)} answer with one node id, and did not before")
+    texts = []
+    if clones:
+        advice = "on all but one of them, stop dmonitord, remove node-id, and start it again"
+        texts.append(f"{'; '.join(sorted(clones))}: {advice}")
+    if taken:
+        advice = "find out who answers there; if that is one machine, leave one of these lines"
+        texts.append(f"{'; '.join(sorted(taken))}: {advice}")
+    return "; ".join(texts)
+
+
+def learn_ids(seen: HealthInput, listed: Collection[str]) -> dict[str, str]:
+    """Return the node id that each of the `listed` lines of nodes.txt has had for itself.
+
+    It is SHARED for a line that is one machine with other lines, and nothing is known of a line
+    that was never heard. Nothing that a node states tells another name of one machine from a node
+    that repeats all that this one states. So a line that had an id for itself is not believed to be
+    the machine of another line, until it is removed from nodes.txt for a round. A line that was
+    never heard is, after one round; otherwise who lists a machine twice would never hear the end
+    of it.
+    """
+    learnt = {line: node_id for line, node_id in seen.known_ids.items() if line in listed}
+    for node_id, lines in seen.lines_by_id.items():
+        for line in lines - {_THIS_NODE}:
+            if len(lines) > 1:
+                if seen.ids_had_alone(lines) <= {node_id}:
+                    learnt[line] = SHARED
+            # What is another line's is not believed, although that one may be silent now.
+            elif learnt.get(line) != SHARED and node_id not in learnt.values():
+                learnt[line] = node_id
+    return learnt
 
 
 def _diverted_peer(seen: HealthInput, now: float) -> str:

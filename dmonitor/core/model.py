@@ -24,6 +24,10 @@ def _is_site_or_unknown(name: str) -> bool:
     return not name or bool(names.is_site(name)) or names.is_node(name)
 
 
+def _is_node_id_or_shared(word: str) -> bool:
+    return not word or bool(names.is_node_id(word))
+
+
 def _is_setting(number: int) -> bool:
     return 0 <= number <= 100
 
@@ -43,6 +47,7 @@ def _are_few_words(words: tuple[str, ...]) -> bool:
 # as its default; such a field is left out, so its grammar does not have to allow "".
 NodeName = Annotated[str, must_be(names.is_node)]
 NodeId = Annotated[str, must_be(names.is_node_id)]
+KnownId = Annotated[str, must_be(_is_node_id_or_shared)]
 Subject = Annotated[str, must_be(names.is_subject)]
 TestName = Annotated[str, must_be(_is_test_or_node)]
 Site = Annotated[str, must_be(_is_site_or_unknown)]
@@ -335,7 +340,8 @@ class Unanswered(NamedTuple):
     """A test that fails here, and about which peers that were greeted did not answer."""
 
     test: Test
-    peers: tuple[NodeName, ...]  # that did not answer in any of the rounds, in order
+    # That did not answer in any of the rounds, in order. None: other ones in each round.
+    peers: tuple[NodeName, ...]
     rounds: int  # in a row; no more are counted than it takes to be a trouble
 
 

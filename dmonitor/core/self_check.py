@@ -74,6 +74,7 @@ class SelfCheck:
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
+            known_ids=dict(remembered.known_ids),
         )
         unanswered = health.unanswered(remembered.unanswered, judgements, view.others)
         view = view._replace(unanswered=unanswered)
@@ -83,11 +84,13 @@ class SelfCheck:
             texts = "; ".join(trouble.text for trouble in serious)
             yield Complain(f"{situation.me.name}: {texts}")
             troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
+        listed = {node.name for node in situation.config.nodes}
         situation.node_memory = remembered._replace(
             troubles=tuple(troubles),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             unanswered=unanswered,
+            known_ids=tuple(sorted(health.learn_ids(view, listed).items())),
         )
 
     def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:
