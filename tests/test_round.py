@@ -1047,7 +1047,7 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
 
 def test_a_recovery_waits_a_minute_for_its_alert_to_arrive() -> None:
     """A mail system that stands takes both, and may deliver them in any order."""
-    closed = known("a", closed=NOW - 5.0, alert="me")
+    closed = known("a", closed=NOW - 5.0, held=NOW - 5.0, alert="me")
     clock = Clock()
     told = play(UP, incidents=[closed._replace(told_at=NOW - 40.0)], clock=clock, once=False)
     assert told.mails == [{ONE: [(RECOVERY, "a")]}]

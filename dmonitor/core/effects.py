@@ -70,12 +70,19 @@ class NodeMemory(NamedTuple):
     unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
+    # How many hand-overs were refused at each node of nodes.txt at which some were.
+    refusals: tuple[model.Refusals, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
         intervals = [election.interval(self.begins)]
         intervals += [status.interval for status in self.heard]
         return min(max(intervals), model.SLOWEST_INTERVAL)
+
+    def interval_that_holds(self) -> int:
+        """Return the longest interval for which any node is waited, in minutes."""
+        stated = [status.interval for status in self.heard]
+        return election.interval_that_holds(election.interval(self.begins), stated)
 
     def status(
         self,

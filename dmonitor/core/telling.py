@@ -179,7 +179,14 @@ class Telling:
             if _must_wait(situation, incident):
                 continue
             since = _due_since(incident, quiet_ended)
-            choice = election.choose(status, peers, now, incident, due_since=since)
+            choice = election.choose(
+                status,
+                peers,
+                now,
+                incident,
+                due_since=since,
+                refusals=situation.node_memory.refusals,
+            )
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
@@ -241,6 +248,7 @@ class Telling:
         elif was_first:
             refused = 0
         if refused != situation.node_memory.refused:
+            situation.note_refusals(situation.me.name, situation.config.node_id, refused)
             situation.node_memory = situation.node_memory._replace(refused=refused)
             yield from situation.store(Save(node=situation.node_memory))
 
@@ -266,8 +274,10 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
     if _may_be_over(situation, incident):
         return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
-        age = situation.clock.now() - incident.told_at
-        if age < LETTER_INTERVAL:
+        # A peer might say for ever that it was told just now. What it says was told since this node
+        # holds the end is not waited for.
+        told_at = min(incident.told_at, incident.held)
+        if situation.clock.now() - told_at < LETTER_INTERVAL:
             return True
     return situation.is_silenced(incident)
 

@@ -173,13 +173,7 @@ def forgets_that_nobody_hears_it() -> Iterator[None]:
 @contextlib.contextmanager
 def waits_for_ever_for_who_does_not_list_it() -> Iterator[None]:
     """A first node that never lists an incident keeps its rank for it."""
-    original = election._why_not
-
-    def patient(peer: election.Candidate, now: float, held: Incident | None) -> str:
-        why = original(peer, now, held)
-        return "" if why == "does not list it" else why
-
-    with mock.patch.object(election, "_why_not", patient):
+    with mock.patch.object(election, "_why_unheard", lambda peer, held: ""):
         yield
 
 
@@ -545,7 +539,7 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
 @contextlib.contextmanager
 def waits_for_who_lists_it() -> Iterator[None]:
     """A node that lists an incident keeps its rank, although it never tells it."""
-    with mock.patch.object(election, "_why_not_trusted", lambda peer, due_for: ""):
+    with mock.patch.object(election, "_pass_over", lambda order, *_: order):
         yield
 
 
