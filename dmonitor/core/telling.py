@@ -274,12 +274,18 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
     if _may_be_over(situation, incident):
         return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
-        # A peer might say for ever that it was told just now. What it says was told since this node
-        # holds the end is not waited for.
-        told_at = min(incident.told_at, incident.held)
-        if situation.clock.now() - told_at < LETTER_INTERVAL:
+        if situation.clock.now() - _letter_at(incident) < LETTER_INTERVAL:
             return True
     return situation.is_silenced(incident)
+
+
+def _letter_at(incident: Incident) -> float:
+    """Return when the last mail was handed over that the recovery of `incident` may not overtake.
+
+    A peer might state for ever that something was told just now. So what was told after this node
+    held the recovery, as a peer states, counts as told then.
+    """
+    return min(incident.told_at, incident.held)
 
 
 def _may_be_over(situation: Situation, incident: Incident) -> bool:

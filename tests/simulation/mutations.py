@@ -544,6 +544,24 @@ def waits_for_who_lists_it() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def waits_for_as_long_as_one_node_claims() -> Iterator[None]:
+    """The longest interval that any node states holds."""
+
+    def longest(own: int, stated: Iterable[int]) -> int:
+        return max([own, *stated])
+
+    with mock.patch.object(election, "interval_that_holds", longest):
+        yield
+
+
+@contextlib.contextmanager
+def waits_whenever_something_is_said_to_be_told() -> Iterator[None]:
+    """A recovery waits for the last mail about its incident that any node states."""
+    with mock.patch.object(telling, "_letter_at", lambda over: over.told_at):
+        yield
+
+
+@contextlib.contextmanager
 def takes_hearsay_for_fact() -> Iterator[None]:
     """What one peer alone states counts as if this node had seen it."""
     original = ledger.Ledger.meet
@@ -619,6 +637,8 @@ TRUE = (
 )
 LIAR = (
     waits_for_who_lists_it,
+    waits_for_as_long_as_one_node_claims,
+    waits_whenever_something_is_said_to_be_told,
     takes_hearsay_for_fact,
     takes_the_relay_for_a_witness,
     lets_one_node_decide_for_all,

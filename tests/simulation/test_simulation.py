@@ -785,6 +785,8 @@ def test_who_claims_rounds_of_a_day_is_not_waited_for_although_the_others_were_r
     beliefs = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")]
     for at, ought in zip(beliefs[1:], (280.0, 1000.0, 2000.0, 3000.0), strict=True):
         assert at - ought <= LIAR_LIMIT
+    with mutations.waits_for_as_long_as_one_node_claims():
+        assert told(_claims_rounds_of_a_day_when_others_were_refused()) == []
 
 
 def _says_that_it_was_told_just_now() -> History:
@@ -802,6 +804,8 @@ def test_who_says_again_and_again_that_it_was_told_just_now_holds_no_recovery_ba
     assert states(told(history)) == ["DOWN", "UP"]
     up = _beliefs(history)[-1][0]
     assert up - 1200.0 <= LIAR_LIMIT
+    with mutations.waits_whenever_something_is_said_to_be_told():
+        assert states(told(_says_that_it_was_told_just_now())) == ["DOWN"]
 
 
 def _flaps_while_rounds_of_a_day_are_claimed() -> History:
@@ -825,6 +829,8 @@ def test_who_claims_rounds_of_a_day_makes_no_flapping_last() -> None:
     assert (flapping, last) == ("FLAPPING", "DOWN")
     down = _beliefs(history)[-1][0]
     assert down - 1075.0 <= 3 * 60.0 + LIAR_LIMIT, "it ends after three rounds of DOWN"
+    with mutations.waits_for_as_long_as_one_node_claims():
+        assert states(told(_flaps_while_rounds_of_a_day_are_claimed()))[-1] == "FLAPPING"
 
 
 def _beliefs(history: History) -> list[tuple[float, str]]:
