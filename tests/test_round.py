@@ -1495,3 +1495,15 @@ def test_an_alert_that_is_left_over_counts_as_told_when_it_is_taken() -> None:
     played = play(DOWN, incidents=[ours], outbox=[left(ours, refusals=3)])
     assert played.mails == [{ONE: [(ALERT, "i")]}]
     assert played.incident("i").told_at == NOW + Clock.at
+    assert played.incident("i").held == NOW + Clock.at, "its recovery waits a minute for it"
+
+
+def test_what_a_peer_says_was_told_just_now_holds_a_recovery_for_a_minute_at_most() -> None:
+    """It could say so again and again, each time with one more reminder."""
+    for held, mails in ((10.0, []), (60.0, [{ONE: [(RECOVERY, "i")]}])):
+        ours = known("i", closed=NOW - held, held=NOW - held, alert="me", told_at=NOW - 900.0)
+        stated = ours._replace(told_at=NOW, reminded=7)
+        played = play(UP, incidents=[ours], heard=[states("peer", stated)], once=False)
+        if not mails:
+            assert played.incident("i").told_at == NOW, "this node believes it"
+        assert played.mails[:1] == mails

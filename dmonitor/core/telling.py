@@ -225,7 +225,7 @@ class Telling:
         alerts = [each.incident.id for each in mail if each.kind is Kind.ALERT]
         for incident in situation.ledger.find(alerts):
             if incident.told_at < now:
-                situation.ledger.put(incident._replace(told_at=now))
+                situation.ledger.put(incident._replace(told_at=now, held=now))
         yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
 
     def _count_refusals(
