@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from dmonitor.core import election
 from dmonitor.core.election import Candidate
-from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
+from dmonitor.core.model import Incident, NodeStatus, Refusals, Statement, Test, node_test
 
 NOW = 100_000.0
 TEST = Test("www.example.com", "http")
@@ -47,8 +48,18 @@ def held(seconds: float) -> Incident:
     return Incident(("i",), TEST, NOW - seconds, held=NOW - seconds)
 
 
-def speaker(me: NodeStatus, *peers: Candidate, incident: Incident | None = None) -> str:
-    chosen = election.choose(me, peers, NOW, incident).speaker
+def refused(name: str, count: int, ago: float) -> Refusals:
+    """Return that so many hand-overs of a node were refused, the last one some seconds ago."""
+    return Refusals(name, f"id-{name}", count, NOW - ago)
+
+
+def speaker(
+    me: NodeStatus,
+    *peers: Candidate,
+    incident: Incident | None = None,
+    refusals: Sequence[Refusals] = (),
+) -> str:
+    chosen = election.choose(me, peers, NOW, incident, refusals=refusals).speaker
     return chosen.name if chosen else ""
 
 
@@ -141,7 +152,8 @@ def test_a_peer_that_does_not_hear_of_the_end_does_not_speak_of_it() -> None:
     assert speaker(node("b"), deaf, incident=over) == "b"
     assert "a does not list that it is over" in reason(node("b"), deaf, incident=over)
     knows = peer("a", refused=1)._replace(closed_ids=frozenset("i"))
-    assert speaker(node("b", refused=1), knows, incident=over) == "a"
+    lately = [refused("b", 1, 60.0)]
+    assert speaker(node("b", refused=1), knows, incident=over, refusals=lately) == "a"
     assert speaker(node("b"), deaf, incident=over._replace(held=NOW - 10.0)) == "a", "not at once"
 
 
@@ -227,9 +239,15 @@ def test_who_does_not_list_it_after_a_while_does_not_count(
     me = node("b", interval=9)
     assert speaker(me, peer("a", ids="", interval=interval), incident=held(seconds)) == who
     listing = peer("a", ids="xi", interval=interval, refused=1)
-    assert speaker(me._replace(refused=1), listing, incident=held(seconds)) == "a", (
-        "who lists one of its ids, and was refused, counts"
-    )
+    assert (
+        speaker(
+            me._replace(refused=1),
+            listing,
+            incident=held(seconds),
+            refusals=[refused("b", 1, seconds - 1.0)],
+        )
+        == "a"
+    ), "who lists one of its ids, and has come first by a refusal since then, counts"
     assert (
         speaker(
             me, listing._replace(status=listing.status._replace(refused=0)), incident=held(seconds)
@@ -279,7 +297,11 @@ def test_all_peers_come_before_who_nobody_greeted() -> None:
 
 
 def test_young_is_measured_by_the_slowest_that_answers() -> None:
-    deaf = (peer("b", hears_me=False), peer("c", hears_me=False, interval=5))
+    deaf = (
+        peer("b", hears_me=False),
+        peer("c", hears_me=False, interval=5),
+        peer("d", hears_me=False, interval=5),
+    )
     assert speaker(node("a"), *deaf, incident=held(110.0)) == "b"
     assert speaker(node("a"), *deaf, incident=held(200.0)) == "c", "b has had time to tell it"
     assert speaker(node("a"), *deaf, incident=held(360.0)) == "a"
@@ -344,20 +366,82 @@ def test_a_node_does_not_speak_of_itself() -> None:
     ), "every node has the tests that the others are"
 
 
+def test_who_comes_first_by_a_refusal_has_its_time_from_then_on() -> None:
+    """Who was refused would mail beside it, while it still hands over."""
+    me = node("c", refused=1)
+    for after, who in ((0.0, "d"), (119.0, "d"), (121.0, "c")):
+        lately = [refused("c", 1, after)]
+        assert speaker(me, peer("d"), incident=held(300.0), refusals=lately) == who
+        other = peer("b", refused=1)
+        lately = [refused("b", 1, after), refused("c", 1, 250.0)]
+        assert speaker(me, other, peer("d"), incident=held(300.0), refusals=lately) == (
+            "b" if who == "c" else who
+        ), "the next one has its time after that"
+
+
+def test_one_after_the_other_has_its_turn() -> None:
+    """If all turns were over at once, each node would speak."""
+    first, second = peer("a"), peer("b")
+    for seconds, who in ((119.0, "a"), (121.0, "b"), (239.0, "b"), (241.0, "c")):
+        assert speaker(node("c"), first, second, incident=held(seconds)) == who
+        unheard = peer("a", ids="")
+        assert speaker(node("c"), unheard, second, incident=held(seconds)) == who
+    made_up = [peer(f"a{number}", greeted=False, ids="") for number in range(9)]
+    assert speaker(node("b"), first, *made_up, incident=held(121.0)) == "b", "nobody greeted these"
+
+
+def test_refusals_of_before_add_no_time() -> None:
+    """A first node that lists it and never mails would be waited for the longer, the more were refused."""
+    lister, other = peer("a"), peer("c", refused=12)
+    earlier = [refused("b", 12, 1000.0), refused("c", 12, 130.0)]
+    me = node("b", refused=12)
+    assert speaker(me, lister, other, incident=held(119.0), refusals=earlier) == "a"
+    assert speaker(me, lister, other, incident=held(121.0), refusals=earlier) == "b"
+
+
+def test_refusals_of_who_comes_later_add_no_time() -> None:
+    """Who is refused because the first one was not waited for any more does not make it come first."""
+    lister = peer("a", refused=1)
+    for mine, who in ((1, "a"), (2, "a"), (3, "b")):
+        lately = [refused("b", mine, 10.0)]
+        me = node("b", refused=mine)
+        assert speaker(me, lister, incident=held(300.0), refusals=lately) == who
+
+
+def test_what_a_node_says_of_its_own_refusals_adds_no_time() -> None:
+    """Who lies could say that it was refused once more, again and again, and stay the first."""
+    lister, me = peer("a", refused=5), node("b", refused=12)
+    lately = [refused("a", 5, 10.0), refused("b", 12, 1000.0)]
+    assert speaker(me, lister, incident=held(119.0), refusals=lately) == "a"
+    assert speaker(me, lister, incident=held(121.0), refusals=lately) == "b"
+
+
 def test_refused_nodes_that_a_peer_only_tells_of_add_no_time() -> None:
     """A first node that mails nothing could make up any number of them."""
-    lister = peer("a", ids="i")
     made_up = [peer(f"x{n}", greeted=False, refused=1) for n in range(50)]
-    assert speaker(node("b"), lister, *made_up, incident=held(119.0)) == "a"
-    assert speaker(node("b"), lister, *made_up, incident=held(121.0)) == "b"
-    refused = peer("c", refused=1)
-    assert speaker(node("b"), lister, refused, incident=held(121.0)) == "a"
-    assert speaker(node("b"), lister, refused, incident=held(181.0)) == "b"
+    assert speaker(node("b"), peer("a"), *made_up, incident=held(119.0)) == "a"
+    assert speaker(node("b"), peer("a"), *made_up, incident=held(121.0)) == "b"
 
 
-def test_who_was_refused_once_is_not_waited_for_for_ever() -> None:
-    """While all were refused, a first node that never mails could say that it was, too."""
-    lister = peer("a", ids="i", refused=1)
-    me = node("b", refused=1)
-    assert speaker(me, lister, incident=held(239.0)) == "a"
-    assert speaker(me, lister, incident=held(241.0)) == "b"
+def test_an_interval_that_one_peer_alone_states_is_not_waited_for() -> None:
+    """While the others were refused, a first node that never mails could say that its rounds are a day apart."""
+    me, day = node("b", refused=1), peer("a", interval=1440)
+    for first, seconds, who in (
+        (day, 119.0, "a"),
+        (day, 121.0, "b"),
+        (day._replace(ids=frozenset()), 121.0, "b"),
+    ):
+        assert speaker(me, first, peer("c", refused=1), incident=held(seconds)) == who
+    slow = peer("c", refused=1, interval=5)
+    assert speaker(me, day, slow, incident=held(359.0)) == "a", "two say that 5 minutes are usual"
+    assert speaker(me, day, slow, incident=held(361.0)) == "b"
+    made_up = peer("x", greeted=False, ids="", interval=1440)
+    assert speaker(me, day, made_up, incident=held(121.0)) == "b", "nobody has greeted it"
+
+
+@pytest.mark.parametrize(
+    ("own", "stated", "holds"),
+    [(1, [], 1), (1, [1440], 1), (1, [1440, 1], 1), (1, [1440, 5], 5), (60, [1, 1], 60)],
+)
+def test_the_interval_that_holds(own: int, stated: list[int], holds: int) -> None:
+    assert election.interval_that_holds(own, stated) == holds

@@ -58,7 +58,7 @@ class Teller:
             lambda _: [],
         )
         config = effects.RoundConfig(
-            node_id="id-me",
+            node_id="aaaaaaaa",
             tests=frozenset([TEST]),
             tests_digest="d",
             addresses=("root",),
@@ -67,7 +67,7 @@ class Teller:
         )
         situation = Situation(config, memory, Clock(at), lambda *_, **__: None)
         observation = effects.Observation(
-            Node("me", "me"), {}, [Contact(Node("me", "me"), "id-me")], frozenset()
+            Node("me", "me"), {}, [Contact(Node("me", "me"), "aaaaaaaa")], frozenset()
         )
         situation.recognise(observation)
         told: list[Notification] = []

@@ -1048,7 +1048,7 @@ def test_no_recovery_goes_before_an_alert_that_was_refused_in_the_same_round(
 
 def test_a_recovery_waits_a_minute_for_its_alert_to_arrive() -> None:
     """A mail system that stands takes both, and may deliver them in any order."""
-    closed = known("a", closed=NOW - 5.0, alert="me")
+    closed = known("a", closed=NOW - 5.0, held=NOW - 5.0, alert="me")
     clock = Clock()
     told = play(UP, incidents=[closed._replace(told_at=NOW - 40.0)], clock=clock, once=False)
     assert told.mails == [{ONE: [(RECOVERY, "a")]}]
@@ -1496,6 +1496,18 @@ def test_an_alert_that_is_left_over_counts_as_told_when_it_is_taken() -> None:
     played = play(DOWN, incidents=[ours], outbox=[left(ours, refusals=3)])
     assert played.mails == [{ONE: [(ALERT, "i")]}]
     assert played.incident("i").told_at == NOW + Clock.at
+    assert played.incident("i").held == NOW + Clock.at, "its recovery waits a minute for it"
+
+
+def test_what_a_peer_says_was_told_just_now_holds_a_recovery_for_a_minute_at_most() -> None:
+    """It could say so again and again, each time with one more reminder."""
+    for held, mails in ((10.0, []), (60.0, [{ONE: [(RECOVERY, "i")]}])):
+        ours = known("i", closed=NOW - held, held=NOW - held, alert="me", told_at=NOW - 900.0)
+        stated = ours._replace(told_at=NOW, reminded=7)
+        played = play(UP, incidents=[ours], heard=[states("peer", stated)], once=False)
+        if not mails:
+            assert played.incident("i").told_at == NOW, "this node believes it"
+        assert played.mails[:1] == mails
 
 
 def test_a_peer_alone_silences_no_test_by_flapping() -> None:

@@ -72,12 +72,19 @@ class NodeMemory(NamedTuple):
     slow: tuple[Test, ...] = ()
     # The lines of nodes.txt with the node ids that they had for themselves: see health.learn_ids.
     known_ids: tuple[tuple[model.NodeName, model.KnownId], ...] = ()
+    # How many hand-overs were refused at each node of nodes.txt at which some were.
+    refusals: tuple[model.Refusals, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
         intervals = [election.interval(self.begins)]
         intervals += [status.interval for status in self.heard]
         return min(max(intervals), model.SLOWEST_INTERVAL)
+
+    def interval_that_holds(self) -> int:
+        """Return the longest interval for which any node is waited, in minutes."""
+        stated = [status.interval for status in self.heard]
+        return election.interval_that_holds(election.interval(self.begins), stated)
 
     def status(
         self,

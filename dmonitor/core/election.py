@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core.incident import owed
-from dmonitor.core.model import Incident, NodeStatus, Statement, Test, node_test
+from dmonitor.core.model import Incident, NodeStatus, Refusals, Statement, Test, node_test
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
-# Seconds in which a node is woken, hands over, is refused, and its peers hear of that.
-REFUSAL_TAKES = 60.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -55,6 +53,14 @@ def interval(begins: Sequence[float]) -> int:
     gaps.sort()
     median = gaps[(len(gaps) - 1) // 2]
     return max(1, round(median / 60))
+
+
+def interval_that_holds(own: int, stated: Iterable[int]) -> int:
+    """Return the longest interval for which any node is waited: ours, or one that two peers state.
+
+    One that is broken, or lies, must not be waited for for a day.
+    """
+    return max([own, *sorted(stated)[:-1]])
 
 
 def living_limit(status: NodeStatus) -> float:
@@ -129,37 +135,42 @@ def choose(
     incident: Incident | None = None,
     *,
     due_since: float | None = None,
+    refusals: Iterable[Refusals] = (),
 ) -> Choice:
     """Return who speaks for `incident`, which this node holds.
 
     Without an incident, return who would speak for one that every node has. What `incident` owes
-    may be told since `due_since`; None means since this node holds it.
+    may be told since `due_since`; None means since this node holds it. `refusals` are those that
+    this node knows of, its own included.
     """
-    due_for = 0.0
-    if incident and owed(incident):
-        due_for = now - (incident.held if due_since is None else due_since)
-    reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
-    counting = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     # Who is only told of may be made up by who tells of it.
-    greeted = [peer.status for peer in counting if peer.greeted]
-    refused_for = REFUSAL_TAKES * sum(status.refused for status in (me, *greeted))
-    living = _sort_out(
-        counting, lambda peer: _why_not_trusted(peer, due_for - refused_for), reasons
-    )
-    order = sorted((peer.status for peer in living), key=rank)
+    greeted = [peer.status.interval for peer in peers if peer.greeted]
+    slowest = interval_that_holds(me.interval, greeted)
+    reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
+    order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
+    order.sort(key=_rank_of)
+    this_node = Candidate(me)
     why_silent = _why_silent(me, now)
     if why_silent:
         reasons[me.name] = why_silent
-    elif _peers_come_first(me, living, now, incident):
+    elif _peers_come_first(order, now, incident, slowest):
         reasons[me.name] = "no peer greeted it"
-        order.append(me)
+        order.append(this_node)
     else:
-        order.append(me)
-        order.sort(key=rank)
-    for status in order[1:]:
-        if status.refused > order[0].refused:
-            reasons[status.name] = f"was refused ({status.refused} in a row)"
-    return _choice(order, reasons)
+        order.append(this_node)
+        order.sort(key=_rank_of)
+    if incident:
+        turns = _Turns(incident, due_since, tuple(refusals), slowest)
+        order = _pass_over(order, this_node, turns, now, reasons)
+    for candidate in order[1:]:
+        refused = candidate.status.refused
+        if refused > order[0].status.refused:
+            reasons[candidate.status.name] = f"was refused ({refused} in a row)"
+    return _choice([candidate.status for candidate in order], reasons)
+
+
+def _rank_of(candidate: Candidate) -> tuple[bool, int, int, str, str]:
+    return rank(candidate.status)
 
 
 def _sort_out(
@@ -186,22 +197,73 @@ def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:
 
 
 def _peers_come_first(
-    me: NodeStatus, living: Sequence[Candidate], now: float, incident: Incident | None
+    peers: Sequence[Candidate], now: float, incident: Incident | None, slowest: int
 ) -> bool:
-    """Return whether all living peers come before this node.
+    """Return whether all `peers` that count come before this node.
 
     They do while an incident is young, if some of them answer this node and none of those greeted
     it in its last round: this node hears, but cannot be reached (R5).
     """
     is_young = False
-    for peer in living:
-        if not peer.greeted:
+    for peer in peers:
+        is_over = incident and now - incident.held >= _patience(peer, slowest)
+        if not peer.greeted or (incident and is_over and _why_unheard(peer, incident)):
             continue
         if peer.hears_me:
             return False
-        if incident is None or now - incident.held < living_limit(peer.status):
+        if not is_over:
             is_young = True
     return is_young
+
+
+class _Turns(NamedTuple):
+    """What decides how long each node is waited for that comes first for an incident."""
+
+    incident: Incident
+    due_since: float | None
+    refusals: tuple[Refusals, ...]
+    slowest: int  # the longest interval for which any node is waited
+
+
+def _pass_over(
+    order: Sequence[Candidate],
+    this_node: Candidate,
+    turns: _Turns,
+    now: float,
+    reasons: dict[str, str],
+) -> list[Candidate]:
+    """Return the rest of the `order`, from that node on whose turn it is.
+
+    Add to `reasons` why the turn of those before it is over. The turn of a node lasts for its
+    interval and a minute. It begins when that of the one before it is over: if all turns were over
+    at once, each node would speak.
+    """
+    incident = turns.incident
+    began = incident.held if turns.due_since is None else turns.due_since
+    for place, peer in enumerate(order):
+        if peer is this_node:
+            return list(order[place:])
+        patience = _patience(peer, turns.slowest)
+        began = max(began, _refused_before(peer.status, turns.refusals))
+        why = _why_unheard(peer, incident)
+        ends = began + patience
+        if why:
+            ends = incident.held + patience
+        elif owed(incident):
+            why = "has not told it"
+        if not why or now < ends:
+            return list(order[place:])
+        reasons[peer.status.name] = why
+        began = max(began, ends)
+    return []
+
+
+def _patience(peer: Candidate, slowest: int) -> float:
+    """Return for how many seconds a peer is waited.
+
+    `slowest` is the longest interval for which any node is waited.
+    """
+    return living_limit(peer.status._replace(interval=min(peer.status.interval, slowest)))
 
 
 def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
@@ -217,20 +279,17 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
         return "is DOWN"
     if incident is None:
         return ""
-    return _why_not_for(incident, peer, now)
-
-
-def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
-    """Return why a living peer does not count for `incident`, or ''."""
     test = incident.test
     if test == node_test(peer.status.name):
         return "is the node that the incident is about"
     # Every node has the tests that the other nodes are.
     if peer.tests is not None and test.host != names.NODE and test not in peer.tests:
         return "lacks the test"
-    had_time = now - incident.held >= living_limit(peer.status)
-    if not had_time:
-        return ""
+    return ""
+
+
+def _why_unheard(peer: Candidate, incident: Incident) -> str:
+    """Return why a peer seems not to have heard of `incident`, or of its end; or ''."""
     if peer.ids.isdisjoint(incident.ids):
         return "does not list it"
     if incident.closed is not None and peer.closed_ids.isdisjoint(incident.ids):
@@ -238,14 +297,18 @@ def _why_not_for(incident: Incident, peer: Candidate, now: float) -> str:
     return ""
 
 
-def _why_not_trusted(peer: Candidate, due_for: float) -> str:
-    """Return why a peer is not relied on to tell what it could tell for some seconds, or ''.
+def _refused_before(status: NodeStatus, refusals: Iterable[Refusals]) -> float:
+    """Return when a node was last refused that came before another one, which has this `status`.
 
-    It cannot while others come first, so the time in which nodes were refused is not counted.
+    What that one states of its own refusals does not count: who lies could be refused again and
+    again.
     """
-    if due_for >= living_limit(peer.status):
-        return "has not told it"
-    return ""
+    at = float("-inf")
+    for each in refusals:
+        came_before = each.refused - 1 <= status.refused
+        if each.node_id != status.node_id and came_before:
+            at = max(at, each.since)
+    return at
 
 
 def _why_silent(status: NodeStatus, now: float) -> str:

@@ -262,12 +262,13 @@ def flap(
 ) -> Incident | None:
     """Return the flapping of a test that begins, changes or ends now, or None.
 
-    `incidents` are all of the test, and include those that ended lately; `interval` is that of this
-    node in minutes. Flapping begins with more than FLAPPING_CHANGES changes within FLAPPING_WINDOW
-    seconds; `open_now` opens an incident for it. It ends when there was no change for
-    FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds: then people must be
-    told. When its last change was, and how long a round is, no peer can say. If only a peer has
-    stated that the test flaps, this node has to count as many changes to believe it.
+    `incidents` are all of the test, and include those that ended lately; `interval` is the longest
+    for which any node is waited, in minutes. Flapping begins with more than FLAPPING_CHANGES
+    changes within FLAPPING_WINDOW seconds; `open_now` opens an incident for it. It ends when there
+    was no change for FLAPPING_ENDS_AFTER seconds, or when the test has been DOWN for some rounds:
+    then people must be told. When its last change was, and how long a round is, no peer can say. If
+    only a peer has stated that the test flaps, this node has to count as many changes to believe
+    it.
     """
     episodes = [incident for incident in incidents if incident.flapping]
     changes = _changes_after(_last_end(episodes), incidents)
@@ -290,7 +291,7 @@ def flap(
 def _is_steady(quiet: float, interval: int, *, is_down: bool) -> bool:
     """Return whether a test that flapped does not any more, `quiet` seconds after its last change.
 
-    `interval` is that of this node in minutes.
+    `interval` is the longest for which any node is waited, in minutes.
     """
     if is_down and quiet >= granted(0.0, interval) - ROUND_JITTER:
         return True

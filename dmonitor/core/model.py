@@ -303,6 +303,15 @@ class Quiet(NamedTuple):
     ended: Time = 0.0  # when this node first found that it may tell; 0: it may not yet
 
 
+class Refusals(NamedTuple):
+    """How many hand-overs of a node were refused in a row, as this node knows (R5)."""
+
+    node: NodeName  # its line in nodes.txt
+    node_id: NodeId
+    refused: int
+    since: Time  # when this node first heard of so many
+
+
 class Silence(NamedTuple):
     """An operator's word that a host, or one test of it, may not notify."""
 

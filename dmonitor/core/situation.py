@@ -30,6 +30,7 @@ from dmonitor.core.model import (
     Kind,
     Node,
     NodeStatus,
+    Refusals,
     Statement,
     Test,
     node_test,
@@ -51,6 +52,8 @@ class Situation:
         self.note = note
         # The interval of the slowest node in minutes; what is granted for a while depends on it.
         self.slowest = memory.node.slowest_interval()
+        # The longest interval for which any node is waited: one node alone may state a longer one.
+        self.interval_that_holds = memory.node.interval_that_holds()
         self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
@@ -133,6 +136,28 @@ class Situation:
         stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
         self.node_memory = self.node_memory._replace(stated_settings=stated)
 
+    def _remember_refusals(self, contacts: Sequence[Contact]) -> None:
+        """Remember how many hand-overs were refused at each peer in nodes.txt, as it states."""
+        listed = {node.name for node in self.config.nodes}
+        kept = tuple(each for each in self.node_memory.refusals if each.node in listed)
+        self.node_memory = self.node_memory._replace(refusals=kept)
+        for contact in contacts:
+            if contact.statement and not self._is_own_line(contact):
+                refused = contact.statement.status.refused
+                self.note_refusals(contact.node.name, contact.node_id, refused)
+
+    def note_refusals(self, name: str, node_id: str, refused: int) -> None:
+        """Remember how many hand-overs were refused at a node, and since when that is so (R5)."""
+        noted = {each.node: each for each in self.node_memory.refusals}
+        before = noted.pop(name, None)
+        if refused:
+            since = self.clock.now()
+            if before and before.refused == refused:
+                since = before.since
+            noted[name] = Refusals(name, node_id, refused, since)
+        refusals = tuple(each for _, each in sorted(noted.items()))
+        self.node_memory = self.node_memory._replace(refusals=refusals)
+
     def heard_confirming(self, test: Test) -> Confirming | None:
         """Return the longest row of DOWN verdicts of `test` that a peer has stated lately.
 
@@ -193,6 +218,7 @@ class Situation:
         }
         self.silences.hear(contacts)
         self._remember_settings(contacts)
+        self._remember_refusals(contacts)
         minute = self.clock.minute(now)
         quorum = self.quorum()
         peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}

@@ -179,7 +179,14 @@ class Telling:
             if _must_wait(situation, incident):
                 continue
             since = _due_since(incident, quiet_ended)
-            choice = election.choose(status, peers, now, incident, due_since=since)
+            choice = election.choose(
+                status,
+                peers,
+                now,
+                incident,
+                due_since=since,
+                refusals=situation.node_memory.refusals,
+            )
             self._note_choice(incident, choice)
             if choice.speaker == status:
                 due.append((incident, kinds))
@@ -222,7 +229,7 @@ class Telling:
         alerts = [each.incident.id for each in mail if each.kind is Kind.ALERT]
         for incident in situation.ledger.find(alerts):
             if incident.told_at < now:
-                situation.ledger.put(incident._replace(told_at=now))
+                situation.ledger.put(incident._replace(told_at=now, held=now))
         yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
 
     def _count_refusals(
@@ -245,6 +252,7 @@ class Telling:
         elif was_first:
             refused = 0
         if refused != situation.node_memory.refused:
+            situation.note_refusals(situation.me.name, situation.config.node_id, refused)
             situation.node_memory = situation.node_memory._replace(refused=refused)
             yield from situation.store(Save(node=situation.node_memory))
 
@@ -270,10 +278,18 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
     if _may_be_over(situation, incident):
         return True
     if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
-        age = situation.clock.now() - incident.told_at
-        if age < LETTER_INTERVAL:
+        if situation.clock.now() - _letter_at(incident) < LETTER_INTERVAL:
             return True
     return situation.is_silenced(incident)
+
+
+def _letter_at(incident: Incident) -> float:
+    """Return when the last mail was handed over that the recovery of `incident` may not overtake.
+
+    A peer might state for ever that something was told just now. So what was told after this node
+    held the recovery, as a peer states, counts as told then.
+    """
+    return min(incident.told_at, incident.held)
 
 
 def _may_be_over(situation: Situation, incident: Incident) -> bool:

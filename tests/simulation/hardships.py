@@ -625,7 +625,7 @@ def liar(world: World) -> Setup:
 
     It is first in the order or last. It may say that it can mail, and list what the others list. For
     some hours it states made-up incidents: closed ones, some of them so recent that tests would seem
-    to flap, and open ones.
+    to flap, and open ones. It may claim rounds of a day, or say that what is told was told just now.
     """
     chance = world.plan
     honest = list(_make_nodes(world, 3, tests=3))
@@ -651,6 +651,8 @@ def liar(world: World) -> Setup:
             length = chance.uniform(300.0, 1500.0)
             failures.append(Failure(test, at, at + length, _names(seeing)))
             at += length + chance.uniform(_STEADY_SECONDS, 3 * 3600.0)
+    lie.interval = chance.choice((1, 1, 5, 1440))
+    lie.reminds = chance.random() < 0.3
     return failures, 900.0
 
 

@@ -27,19 +27,22 @@ class Lie:
 
     answer: Outcome | None = Outcome.OK  # what it answers to each question; None: nothing
     lists: bool = True  # it says that it can mail, and lists what honest nodes list
+    interval: int = 1  # minutes between its rounds, as it says
+    reminds: bool = False  # it says in each statement that what is told was told again just now
     # From when to when it states so many incidents of each test, void and closed, and of what age.
     floods: tuple[tuple[float, float, int, float], ...] = ()
     # When it begins to state for a minute that a test is open.
     claims: tuple[tuple[float, Test], ...] = ()
     stated: int = 0  # incidents that it has made up and stated
     listings: int = 0  # statements in which it has listed an open incident of an honest node
+    reminders: int = 0  # of incidents that were over, which it has made up and stated
     _batches: dict[int, tuple[Incident, ...]] = dataclasses.field(default_factory=dict)
 
     def status(self, status: NodeStatus) -> NodeStatus:
         """Return what it states of itself: a node that is in good order."""
         finished = status.at - _FINISHED_SECONDS
         return status._replace(
-            finished=finished, interval=1, rounds=6, refused=0, speaks=self.lists
+            finished=finished, interval=self.interval, rounds=6, refused=0, speaks=self.lists
         )
 
     def statement(self, world: World, node: SimNode, statement: Statement) -> Statement:
@@ -68,7 +71,15 @@ class Lie:
                 if not incident.void:
                     found.setdefault(incident.id, copy)
         self.listings += any(incident.is_open for incident in found.values())
+        if self.reminds:
+            return [self._remind(world, incident) for incident in found.values()]
         return list(found.values())
+
+    def _remind(self, world: World, incident: Incident) -> Incident:
+        if not incident.alert:
+            return incident
+        self.reminders += incident.closed is not None
+        return incident._replace(told_at=world.now, reminded=incident.reminded + 1)
 
     def _batch(
         self, world: World, node: SimNode, key: int, count: int, age: float

@@ -173,13 +173,7 @@ def forgets_that_nobody_hears_it() -> Iterator[None]:
 @contextlib.contextmanager
 def waits_for_ever_for_who_does_not_list_it() -> Iterator[None]:
     """A first node that never lists an incident keeps its rank for it."""
-    original = election._why_not
-
-    def patient(peer: election.Candidate, now: float, held: Incident | None) -> str:
-        why = original(peer, now, held)
-        return "" if why == "does not list it" else why
-
-    with mock.patch.object(election, "_why_not", patient):
+    with mock.patch.object(election, "_why_unheard", lambda peer, held: ""):
         yield
 
 
@@ -545,7 +539,25 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
 @contextlib.contextmanager
 def waits_for_who_lists_it() -> Iterator[None]:
     """A node that lists an incident keeps its rank, although it never tells it."""
-    with mock.patch.object(election, "_why_not_trusted", lambda peer, due_for: ""):
+    with mock.patch.object(election, "_pass_over", lambda order, *_: order):
+        yield
+
+
+@contextlib.contextmanager
+def waits_for_as_long_as_one_node_claims() -> Iterator[None]:
+    """The longest interval that any node states holds."""
+
+    def longest(own: int, stated: Iterable[int]) -> int:
+        return max([own, *stated])
+
+    with mock.patch.object(election, "interval_that_holds", longest):
+        yield
+
+
+@contextlib.contextmanager
+def waits_whenever_something_is_said_to_be_told() -> Iterator[None]:
+    """A recovery waits for the last mail about its incident that any node states."""
+    with mock.patch.object(telling, "_letter_at", lambda over: over.told_at):
         yield
 
 
@@ -625,6 +637,8 @@ TRUE = (
 )
 LIAR = (
     waits_for_who_lists_it,
+    waits_for_as_long_as_one_node_claims,
+    waits_whenever_something_is_said_to_be_told,
     takes_hearsay_for_fact,
     takes_the_relay_for_a_witness,
     lets_one_node_decide_for_all,

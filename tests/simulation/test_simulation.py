@@ -764,6 +764,75 @@ def test_a_first_node_that_lists_it_and_never_mails_is_not_waited_for(
         assert told(_first_node_lists_and_never_mails(answer=answer)) == []
 
 
+def _claims_rounds_of_a_day_when_others_were_refused() -> History:
+    """The mail systems of the honest nodes are away for minutes, and then a test fails again."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = lie = Lie(lists=False, interval=1440)
+    script.world.refuses = lambda node, address: script.world.now < 280.0
+    script.at(280.0, setattr, lie, "lists", True)
+    script.fail(115.0, 1000.0, second, third)
+    script.fail(2000.0, 3000.0, second, third)
+    return script.play(4000.0)
+
+
+def test_who_claims_rounds_of_a_day_is_not_waited_for_although_the_others_were_refused() -> None:
+    history = _claims_rounds_of_a_day_when_others_were_refused()
+    first, *honest = history.world.nodes
+    assert first.lie and first.lie.listings, "it has listed what the honest nodes hold"
+    assert all(node.disk.node_memory.refused for node in honest), "they come after it"
+    assert states(told(history)) == ["DOWN", "UP", "DOWN", "UP"]
+    beliefs = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")]
+    for at, ought in zip(beliefs[1:], (280.0, 1000.0, 2000.0, 3000.0), strict=True):
+        assert at - ought <= LIAR_LIMIT
+    with mutations.waits_for_as_long_as_one_node_claims():
+        assert told(_claims_rounds_of_a_day_when_others_were_refused()) == []
+
+
+def _says_that_it_was_told_just_now() -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(reminds=True)
+    script.fail(115.0, 1200.0, second, third)
+    return script.play(2400.0)
+
+
+def test_who_says_again_and_again_that_it_was_told_just_now_holds_no_recovery_back() -> None:
+    history = _says_that_it_was_told_just_now()
+    lie = history.world.nodes[0].lie
+    assert lie and lie.reminders > 5
+    assert states(told(history)) == ["DOWN", "UP"]
+    up = _beliefs(history)[-1][0]
+    assert up - 1200.0 <= LIAR_LIMIT
+    with mutations.waits_whenever_something_is_said_to_be_told():
+        assert states(told(_says_that_it_was_told_just_now())) == ["DOWN"]
+
+
+def _flaps_while_rounds_of_a_day_are_claimed() -> History:
+    """A test changes every two minutes, and then it is DOWN for good."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    first, second, third = script.nodes
+    first.lie = Lie(interval=1440)
+    script.world.settings = {"flapping": True}
+    for number in range(4):
+        at = 115.0 + 240.0 * number
+        script.fail(at, at + 120.0, second, third)
+    script.fail(1075.0, 9000.0, second, third)
+    return script.play(3000.0)
+
+
+def test_who_claims_rounds_of_a_day_makes_no_flapping_last() -> None:
+    history = _flaps_while_rounds_of_a_day_are_claimed()
+    lie = history.world.nodes[0].lie
+    assert lie and lie.listings
+    *_, flapping, last = states(told(history))
+    assert (flapping, last) == ("FLAPPING", "DOWN")
+    down = _beliefs(history)[-1][0]
+    assert down - 1075.0 <= 3 * 60.0 + LIAR_LIMIT, "it ends after three rounds of DOWN"
+    with mutations.waits_for_as_long_as_one_node_claims():
+        assert states(told(_flaps_while_rounds_of_a_day_are_claimed()))[-1] == "FLAPPING"
+
+
 def _beliefs(history: History) -> list[tuple[float, str]]:
     """Return what the reader believes of the test, from when on."""
     return mailbox.read_all(history, ADDRESSES[0])[Test("host0", "ssh")].beliefs
