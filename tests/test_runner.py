@@ -177,6 +177,54 @@ def test_plugins_gain_no_privilege_if_ping_needs_none(
     assert said.stdout == f"NoNewPrivs: {plugins}\n0\n", said
 
 
+# Says by which ways it reaches the program that its supervisor works for; its own children it has to reach.
+REACHER = """#!/usr/bin/python3 -I
+import ctypes, os, time
+def reach(pid):
+    if ctypes.CDLL(None).ptrace(0x4206, pid, 0, 0) == 0:  # PTRACE_SEIZE
+        yield "ptrace"
+    for way, flags in (("mem", os.O_RDWR), ("root/tmp", os.O_RDONLY)):
+        try:
+            os.close(os.open(f"/proc/{pid}/{way}", flags))
+        except PermissionError:
+            continue
+        yield way
+with open(f"/proc/{os.getppid()}/stat") as file:
+    program = int(file.read().rpartition(") ")[2].split()[1])
+child = os.fork()
+if not child:
+    time.sleep(60)
+assert len(list(reach(child))) == 3
+os.kill(child, 9)
+here = os.path.dirname(__file__)
+os.makedirs(f"{here}/one/two")
+os.rename(f"{here}/one/two", f"{here}/two")
+print("OK", *reach(program))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a capability")
+@pytest.mark.parametrize(
+    ("starter", "ways"),
+    [("", "ptrace mem root/tmp"), ("setpriv --inh-caps +net_raw --ambient-caps +net_raw", "")],
+)
+def test_a_plugin_that_gains_no_privilege_reaches_no_process_that_may(
+    tmp_path: Path, starter: str, ways: str
+) -> None:
+    """It could have the round start a set-gid program for it."""
+    (tmp_path / "check_it").write_text(REACHER)
+    (tmp_path / "check_it").chmod(0o755)
+    said = subprocess.run(
+        [*starter.split(), sys.executable, "-c", PRIVILEGES, f"{tmp_path}/check_it"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert said.stdout == f"{ways}\n0\n", said
+
+
 # What each plugin gave, what it was to give, and the seconds that the slowest took.
 HostileResults = tuple[dict[str, Result], dict[str, tuple[Outcome, str]], float]
 

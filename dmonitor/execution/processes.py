@@ -14,6 +14,7 @@ import contextlib
 import os
 import resource
 import signal
+import struct
 import time
 from collections.abc import Callable
 
@@ -32,6 +33,12 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_IS_SET = 1
 _CAP_NET_RAW = 13
+# landlock.h: the numbers of the system calls are the same on all machines that Debian has now.
+_LANDLOCK_CREATE_RULESET = 444
+_LANDLOCK_ADD_RULE = 445
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_RULE_PATH_BENEATH = 1
+_LANDLOCK_REFER = 1 << 13  # to move a file to another directory, or to link it there
 
 
 def _prctl(*arguments: int) -> int:
@@ -42,6 +49,17 @@ def _prctl(*arguments: int) -> int:
     value: int = ctypes.CDLL(None, use_errno=True).prctl(*arguments)
     if value < 0:
         raise OSError(ctypes.get_errno(), f"prctl{arguments}")
+    return value
+
+
+def _landlock(call: int, *arguments: bytes | int) -> int:
+    """Call the `call` of Landlock with up to four `arguments`; raise OSError on failure."""
+    import ctypes
+
+    numbers = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    value: int = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(call), *numbers)
+    if value < 0:
+        raise OSError(ctypes.get_errno(), "landlock")
     return value
 
 
@@ -58,12 +76,33 @@ def stop_being_subreaper() -> None:
 def forbid_new_privileges() -> None:
     """Let what this process starts gain no privilege, by set-uid programs for instance; for good.
 
-    Do so only if all of it has raw sockets already, from whoever started this program. Otherwise
-    ping and fping would get none, and fping would say that every host is unreachable.
+    It cannot reach a process that may gain some, either. Do so only if all of it has raw sockets
+    already, from whoever started this program. Otherwise ping and fping would get none, and fping
+    would say that every host is unreachable.
     """
     with contextlib.suppress(OSError):  # a kernel without capabilities that are inherited
         if _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET, _CAP_NET_RAW):
             _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+            _forbid_to_reach_others()
+
+
+def _forbid_to_reach_others() -> None:
+    """Let what this process starts attach to nothing else, nor look into it; for good.
+
+    Otherwise it could have a program of the same user that may gain privileges do so: a round, its
+    sendmail, a hook. It could also use what only such a program sees, by /proc/PID/root. Landlock
+    forbids that to whoever has any rule of it, so this rule allows all that it is about. Linux has
+    that since 5.19. OSError says that there is no Landlock, or only an older one.
+    """
+    ruleset = _landlock(_LANDLOCK_CREATE_RULESET, struct.pack("=Q", _LANDLOCK_REFER), 8, 0)
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", _LANDLOCK_REFER, root)
+        _landlock(_LANDLOCK_ADD_RULE, ruleset, _LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+        _landlock(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(root)
+        os.close(ruleset)
 
 
 def children() -> list[int]:
