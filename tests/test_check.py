@@ -1040,7 +1040,7 @@ def test_a_cloned_state_is_named_by_both_and_by_who_sees_both(three: list[LocalN
     with running(three):
         for node, named in zip(
             three,
-            ("this node and 127.0.0.32", "this node and 127.0.0.31", "127.0.0.31, 127.0.0.32"),
+            ("127.0.0.32, this node", "127.0.0.31, this node", "127.0.0.31, 127.0.0.32"),
             strict=True,
         ):
             log = node.round()

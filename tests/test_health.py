@@ -28,6 +28,7 @@ from dmonitor.core.model import (
     Verdict,
     node_test,
 )
+from dmonitor.core.node_ids import SHARED, NodeIds
 
 NOW = 100_000.0
 OSLO, PARIS, ROME = (Node(name, name) for name in ("oslo", "paris", "rome"))
@@ -63,9 +64,13 @@ def judged(verdict: Verdict = Verdict.UP, own: Outcome = Outcome.OK) -> Judgemen
 
 
 def view(
-    *contacts: Contact, judgements: Mapping[Test, Judgement] | None = None, **facts: Any
+    *contacts: Contact,
+    judgements: Mapping[Test, Judgement] | None = None,
+    known_ids: Mapping[str, str] | None = None,
+    **facts: Any,
 ) -> health.HealthInput:
     judgements = {WEB: judged()} if judgements is None else judgements
+    node_id = facts.get("status", node_status()).node_id
     tests = frozenset({*judgements, *(node_test(each.node.name) for each in contacts)})
     return health.HealthInput(
         **{
@@ -75,6 +80,7 @@ def view(
             "judgements": judgements,
             "test_states": {},
             "contacts": contacts,
+            "node_ids": NodeIds(node_id, contacts, judgements.values(), known_ids or {}),
             "quorum": 2,
             "is_suspect": health.is_suspect(judgements),
             **facts,
@@ -181,7 +187,7 @@ def test_nothing_is_configured_yet() -> None:
             (*GOOD, Contact(Node("copy", "copy"), "id-oslo", cloned=True)),
             {},
             "cloned-id",
-            "this node and copy have one node id",
+            "copy, this node have one node id",
         ),
         (
             (
@@ -526,7 +532,7 @@ def cloned_in(
     for contacts in rounds:
         seen = view(*contacts, known_ids=known)
         texts.append(health.find(seen, NOW).get("cloned-id", ""))
-        known = health.learn_ids(seen, names)
+        known = seen.node_ids.learn(names)
     return texts
 
 
@@ -552,11 +558,11 @@ def test_who_takes_an_id_after_it_had_one_of_its_own_is_named_as_long_as_it_does
 
 def test_an_id_that_is_stolen_for_an_answer_only() -> None:
     honest = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-rome")
-    known = health.learn_ids(view(*honest), {"paris", "rome"})
+    known = view(*honest).node_ids.learn({"paris", "rome"})
     passes = Answer(ROME, "id-paris", Result(Outcome.OK))
     stolen = view(*honest, judgements={WEB: fails_here(passes)}, known_ids=known)
     assert "paris, rome answer with one node id" in health.find(stolen, NOW)["cloned-id"]
-    assert health.learn_ids(stolen, {"paris", "rome"}) == known
+    assert stolen.node_ids.learn({"paris", "rome"}) == known
 
 
 def test_one_machine_at_two_lines_is_no_clone() -> None:
@@ -598,14 +604,14 @@ def test_honest_nodes_that_move_are_no_clones() -> None:
 def test_a_line_that_is_removed_for_a_round_is_new_again() -> None:
     known = {"paris": "id-paris", "rome": "id-rome"}
     theft = answers_as(PARIS, "id-paris"), answers_as(ROME, "id-paris")
-    assert health.learn_ids(view(*theft, known_ids=known), {"paris", "rome"}) == known
-    known = health.learn_ids(view(theft[0], known_ids=known), {"paris"})
+    assert view(*theft, known_ids=known).node_ids.learn({"paris", "rome"}) == known
+    known = view(theft[0], known_ids=known).node_ids.learn({"paris"})
     assert known == {"paris": "id-paris"}
     meant = view(*theft, known_ids=known)
     assert "cloned-id" in health.find(meant, NOW)
-    known = health.learn_ids(meant, {"paris", "rome"})
-    assert known == {"paris": health.SHARED, "rome": health.SHARED}
-    assert "cloned-id" not in health.find(meant._replace(known_ids=known), NOW)
+    known = meant.node_ids.learn({"paris", "rome"})
+    assert known == {"paris": SHARED, "rome": SHARED}
+    assert "cloned-id" not in found(*theft, known_ids=known)
 
 
 # A peer that was greeted, and says nothing about a test.

@@ -70,7 +70,7 @@ class NodeMemory(NamedTuple):
     unanswered: tuple[model.Unanswered, ...] = ()
     # The tests that passed in its last round and took longer than result.SLOW_LOOK.
     slow: tuple[Test, ...] = ()
-    # The lines of nodes.txt with the node ids that they had for themselves: see health.learn_ids.
+    # The lines of nodes.txt with the node ids that they had for themselves: see NodeIds.learn.
     known_ids: tuple[tuple[model.NodeName, model.KnownId], ...] = ()
     # How many hand-overs were refused at each node of nodes.txt at which some were.
     refusals: tuple[model.Refusals, ...] = ()

@@ -7,8 +7,7 @@ text is logged again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -30,6 +29,7 @@ from dmonitor.core.model import (
     Vote,
     node_test,
 )
+from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.result import MEASURED_ROUNDS
 
 REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
@@ -38,7 +38,6 @@ SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to
 SUSPECT = "suspect"
 # Rounds in a row in which a rehearsal must fail, or a peer not answer, before it is named.
 NAMED_AFTER = 3
-SHARED = ""  # in the place of the node id of a line that is one machine with other lines
 UNANSWERED_KEPT = 100  # tests about which greeted peers did not answer
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
@@ -59,7 +58,6 @@ QUIET_AT_FIRST = {
 }
 _ITEMS_NAMED = 10  # in one text
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
-_THIS_NODE = "this node"  # where lines of nodes.txt are named
 
 
 class HealthInput(NamedTuple):
@@ -71,6 +69,7 @@ class HealthInput(NamedTuple):
     judgements: Mapping[Test, Judgement]  # of this round
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
+    node_ids: NodeIds  # of the lines of nodes.txt
     quorum: int  # the one that holds for all nodes
     rehearsal_failures: Sequence[RehearsalFailure] = ()
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
@@ -78,7 +77,6 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what the function of this name found in this round
-    known_ids: Mapping[str, str] = MappingProxyType({})  # what `learn_ids` found before this round
 
     @property
     def others(self) -> list[Contact]:
@@ -89,37 +87,6 @@ class HealthInput(NamedTuple):
     def reached(self) -> list[Contact]:
         """The other nodes that stated something."""
         return [contact for contact in self.others if contact.statement]
-
-    @property
-    def incarnations(self) -> dict[str, dict[str, str]]:
-        """The incarnations that were heard of each other node id, each with a line that has it."""
-        found: dict[str, dict[str, str]] = {}
-        for contact in self.others:
-            if contact.incarnation:
-                found.setdefault(contact.node_id, {})[contact.incarnation] = contact.node.name
-        return found
-
-    @property
-    def lines_by_id(self) -> dict[str, set[str]]:
-        """The lines of nodes.txt at which each node id was heard, in a greeting or an answer.
-
-        Without those of copies, which have one id and several incarnations.
-        """
-        lines = {self.status.node_id: {_THIS_NODE}}
-        heard = [(each.node_id, each.node) for each in self.contacts if not each.cloned]
-        for judgement in self.judgements.values():
-            heard += [(answer.node_id, answer.node) for answer in judgement.answers[1:]]
-        for node_id, node in heard:
-            if node_id:
-                lines.setdefault(node_id, set()).add(node.name)
-        for node_id, by_incarnation in self.incarnations.items():
-            if len(by_incarnation) > 1:
-                lines.pop(node_id, None)
-        return lines
-
-    def ids_had_alone(self, lines: Iterable[str]) -> set[str]:
-        """Return the node ids that any of `lines` had for itself before this round."""
-        return {self.known_ids.get(line, SHARED) for line in lines} - {SHARED}
 
 
 def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
@@ -355,48 +322,21 @@ def _named_rehearsals(failures: Iterable[RehearsalFailure]) -> str:
 
 
 def _cloned_id(seen: HealthInput, now: float) -> str:
-    """Name the machines that have one node id."""
-    clones = []
-    of_this_node = [contact.node.name for contact in seen.contacts if contact.cloned]
-    if of_this_node:
-        clones.append(f"this node and {_listed(of_this_node)} have one node id")
-    for by_incarnation in seen.incarnations.values():
-        if len(by_incarnation) > 1:
-            clones.append(f"{_listed(by_incarnation.values())} have one node id")
-    taken = []
-    for lines in seen.lines_by_id.values():
-        if len(lines) > 1 and seen.ids_had_alone(lines):
-            taken.append(f"{_listed(lines)} answer with one node id, and did not before")
+    """Name the machines that have one node id, and the lines that have come to have one."""
     texts = []
-    if clones:
+    copies = sorted(_listed(lines) for lines in seen.node_ids.copies())
+    if copies:
         advice = "on all but one of them, stop dmonitord, remove node-id, and start it again"
-        texts.append(f"{'; '.join(sorted(clones))}: {advice}")
+        texts.append(f"{_all_of(copies, 'have one node id')}: {advice}")
+    taken = sorted(_listed(lines) for lines in seen.node_ids.taken())
     if taken:
         advice = "find out who answers there; if that is one machine, leave one of these lines"
-        texts.append(f"{'; '.join(sorted(taken))}: {advice}")
+        texts.append(f"{_all_of(taken, 'answer with one node id, and did not before')}: {advice}")
     return "; ".join(texts)
 
 
-def learn_ids(seen: HealthInput, listed: Collection[str]) -> dict[str, str]:
-    """Return the node id that each of the `listed` lines of nodes.txt has had for itself.
-
-    It is SHARED for a line that is one machine with other lines, and nothing is known of a line
-    that was never heard. Nothing that a node states tells another name of one machine from a node
-    that repeats all that this one states. So a line that had an id for itself is not believed to be
-    the machine of another line, until it is removed from nodes.txt for a round. A line that was
-    never heard is, after one round; otherwise who lists a machine twice would never hear the end
-    of it.
-    """
-    learnt = {line: node_id for line, node_id in seen.known_ids.items() if line in listed}
-    for node_id, lines in seen.lines_by_id.items():
-        for line in lines - {_THIS_NODE}:
-            if len(lines) > 1:
-                if seen.ids_had_alone(lines) <= {node_id}:
-                    learnt[line] = SHARED
-            # What is another line's is not believed, although that one may be silent now.
-            elif learnt.get(line) != SHARED and node_id not in learnt.values():
-                learnt[line] = node_id
-    return learnt
+def _all_of(lists: Iterable[str], is_true: str) -> str:
+    return "; ".join(f"{each} {is_true}" for each in lists)
 
 
 def _diverted_peer(seen: HealthInput, now: float) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dmonitor.core import health
 from dmonitor.core.effects import Complain, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
+from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.situation import Situation, Steps
 
 
@@ -61,20 +62,24 @@ class SelfCheck:
         now = situation.clock.now()
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
+        status = situation.status()
+        node_ids = NodeIds(
+            status.node_id, situation.contacts, judgements.values(), dict(remembered.known_ids)
+        )
         view = health.HealthInput(
             me=situation.me,
-            status=situation.status(),
+            status=status,
             tests=situation.tests,
             judgements=judgements,
             test_states=test_states,
             contacts=situation.contacts,
+            node_ids=node_ids,
             quorum=situation.quorum(),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
-            known_ids=dict(remembered.known_ids),
         )
         unanswered = health.unanswered(remembered.unanswered, judgements, view.others)
         view = view._replace(unanswered=unanswered)
@@ -90,7 +95,7 @@ class SelfCheck:
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             unanswered=unanswered,
-            known_ids=tuple(sorted(health.learn_ids(view, listed).items())),
+            known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
 
     def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:
