@@ -376,16 +376,16 @@ def test_who_comes_first_by_a_refusal_has_its_time_from_then_on() -> None:
         lately = [refused("b", 1, after), refused("c", 1, 250.0)]
         assert speaker(me, other, peer("d"), incident=held(300.0), refusals=lately) == (
             "b" if who == "c" else who
-        ), "the next one has its time after that"
+        ), "the next one is waited for a little longer"
 
 
 def test_one_after_the_other_has_its_turn() -> None:
     """If all turns were over at once, each node would speak."""
-    first, second = peer("a"), peer("b")
-    for seconds, who in ((119.0, "a"), (121.0, "b"), (239.0, "b"), (241.0, "c")):
-        assert speaker(node("c"), first, second, incident=held(seconds)) == who
+    first, second, third = peer("a"), peer("b"), peer("c")
+    for seconds, who in ((119.0, "a"), (121.0, "b"), (149.0, "b"), (151.0, "d")):
+        assert speaker(node("d"), first, second, third, incident=held(seconds)) == who
         unheard = peer("a", ids="")
-        assert speaker(node("c"), unheard, second, incident=held(seconds)) == who
+        assert speaker(node("d"), unheard, second, third, incident=held(seconds)) == who
     made_up = [peer(f"a{number}", greeted=False, ids="") for number in range(9)]
     assert speaker(node("b"), first, *made_up, incident=held(121.0)) == "b", "nobody greeted these"
 

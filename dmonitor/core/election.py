@@ -17,6 +17,9 @@ from dmonitor.core.model import Incident, NodeStatus, Refusals, Statement, Test,
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
+# Seconds for which the others that come before a node are waited for, all together, once the turn
+# of the first one is over: as long as it takes to be woken, to hand over and to be heard.
+NEXT_TURN = 30.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -234,19 +237,20 @@ def _pass_over(
 ) -> list[Candidate]:
     """Return the rest of the `order`, from that node on whose turn it is.
 
-    Add to `reasons` why the turn of those before it is over. The turn of a node lasts for its
-    interval and a minute. It begins when that of the one before it is over: if all turns were over
-    at once, each node would speak.
+    Add to `reasons` why the turn of those before it is over. A turn lasts for the interval of its
+    node and a minute. If all were over at once, each node would speak. So the others have NEXT_TURN
+    at least, once that of the first one is over.
     """
     incident = turns.incident
-    began = incident.held if turns.due_since is None else turns.due_since
+    due = incident.held if turns.due_since is None else turns.due_since
+    next_ends = float("-inf")
     for place, peer in enumerate(order):
         if peer is this_node:
             return list(order[place:])
         patience = _patience(peer, turns.slowest)
-        began = max(began, _refused_before(peer.status, turns.refusals))
+        began = max(due, _refused_before(peer.status, turns.refusals))
+        ends = max(began + patience, next_ends)
         why = _why_unheard(peer, incident)
-        ends = began + patience
         if why:
             ends = incident.held + patience
         elif owed(incident):
@@ -254,7 +258,8 @@ def _pass_over(
         if not why or now < ends:
             return list(order[place:])
         reasons[peer.status.name] = why
-        began = max(began, ends)
+        if place == 0:
+            next_ends = ends + NEXT_TURN
     return []
 
 
