@@ -201,7 +201,7 @@ class Conclusions:
             flapping = flap(
                 incidents,
                 judgements[test],
-                slowest=situation.interval_that_holds,
+                slowest=situation.node_memory.interval_that_holds(),
                 now=self._now,
                 open_now=functools.partial(self._open, began, judgements[test]),
             )
