@@ -201,7 +201,7 @@ class Conclusions:
             flapping = flap(
                 incidents,
                 judgements[test],
-                interval=situation.interval_that_holds,
+                interval=situation.node_memory.interval_that_holds(),
                 now=self._now,
                 open_now=functools.partial(self._open, began, judgements[test]),
             )

@@ -74,6 +74,8 @@ class NodeMemory(NamedTuple):
     known_ids: tuple[tuple[model.NodeName, model.KnownId], ...] = ()
     # How many hand-overs were refused at each node of nodes.txt at which some were.
     refusals: tuple[model.Refusals, ...] = ()
+    # The interval of each node of nodes.txt that has last stated more than a minute.
+    stated_intervals: tuple[tuple[model.NodeName, model.Interval], ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -83,7 +85,7 @@ class NodeMemory(NamedTuple):
 
     def interval_that_holds(self) -> int:
         """Return the longest interval for which any node is waited, in minutes."""
-        stated = [status.interval for status in self.heard]
+        stated = [interval for _, interval in self.stated_intervals]
         return election.interval_that_holds(election.interval(self.begins), stated)
 
     def status(

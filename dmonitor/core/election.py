@@ -17,6 +17,9 @@ from dmonitor.core.model import Incident, NodeStatus, Refusals, Statement, Test,
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
+# Seconds for which the others that come before a node are waited for, all together, once the turn
+# of the first one is over: as long as it takes to be woken, to hand over and to be heard.
+NEXT_TURN = 30.0
 _MEASURED_ROUNDS = 5  # the last ones, from which an interval is measured
 
 
@@ -136,16 +139,15 @@ def choose(
     *,
     due_since: float | None = None,
     refusals: Iterable[Refusals] = (),
+    slowest: int = 1,
 ) -> Choice:
     """Return who speaks for `incident`, which this node holds.
 
     Without an incident, return who would speak for one that every node has. What `incident` owes
     may be told since `due_since`; None means since this node holds it. `refusals` are those that
-    this node knows of, its own included.
+    this node knows of, its own included. `slowest` is the longest interval for which any node is
+    waited.
     """
-    # Who is only told of may be made up by who tells of it.
-    greeted = [peer.status.interval for peer in peers if peer.greeted]
-    slowest = interval_that_holds(me.interval, greeted)
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     order.sort(key=_rank_of)
@@ -153,7 +155,7 @@ def choose(
     why_silent = _why_silent(me, now)
     if why_silent:
         reasons[me.name] = why_silent
-    elif _peers_come_first(order, now, incident, slowest):
+    elif _peers_come_first(order, now, incident):
         reasons[me.name] = "no peer greeted it"
         order.append(this_node)
     else:
@@ -196,23 +198,23 @@ def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:
     return Choice(first, "; ".join([decision, *clauses]))
 
 
-def _peers_come_first(
-    peers: Sequence[Candidate], now: float, incident: Incident | None, slowest: int
-) -> bool:
+def _peers_come_first(peers: Sequence[Candidate], now: float, incident: Incident | None) -> bool:
     """Return whether all `peers` that count come before this node.
 
     They do while an incident is young, if some of them answer this node and none of those greeted
-    it in its last round: this node hears, but cannot be reached (R5).
+    it in its last round: this node hears, but cannot be reached (R5). They still have no more than
+    their turns.
     """
     is_young = False
     for peer in peers:
-        is_over = incident and now - incident.held >= _patience(peer, slowest)
-        if not peer.greeted or (incident and is_over and _why_unheard(peer, incident)):
+        if not peer.greeted:
+            continue
+        is_young_for_it = incident is None or now - incident.held < living_limit(peer.status)
+        if incident and not is_young_for_it and _why_unheard(peer, incident):
             continue
         if peer.hears_me:
             return False
-        if not is_over:
-            is_young = True
+        is_young = is_young or is_young_for_it
     return is_young
 
 
@@ -234,19 +236,20 @@ def _pass_over(
 ) -> list[Candidate]:
     """Return the rest of the `order`, from that node on whose turn it is.
 
-    Add to `reasons` why the turn of those before it is over. The turn of a node lasts for its
-    interval and a minute. It begins when that of the one before it is over: if all turns were over
-    at once, each node would speak.
+    Add to `reasons` why the turn of those before it is over. A turn lasts for the interval of its
+    node and a minute. If all were over at once, each node would speak. So the others have NEXT_TURN
+    at least, once that of the first one is over.
     """
     incident = turns.incident
-    began = incident.held if turns.due_since is None else turns.due_since
+    due = incident.held if turns.due_since is None else turns.due_since
+    next_ends = float("-inf")
     for place, peer in enumerate(order):
         if peer is this_node:
             return list(order[place:])
         patience = _patience(peer, turns.slowest)
-        began = max(began, _refused_before(peer.status, turns.refusals))
+        began = max(due, _refused_before(peer.status, turns.refusals))
+        ends = max(began + patience, next_ends)
         why = _why_unheard(peer, incident)
-        ends = began + patience
         if why:
             ends = incident.held + patience
         elif owed(incident):
@@ -254,7 +257,8 @@ def _pass_over(
         if not why or now < ends:
             return list(order[place:])
         reasons[peer.status.name] = why
-        began = max(began, ends)
+        if place == 0:
+            next_ends = ends + NEXT_TURN
     return []
 
 

@@ -52,8 +52,6 @@ class Situation:
         self.note = note
         # The interval of the slowest node in minutes; what is granted for a while depends on it.
         self.slowest = memory.node.slowest_interval()
-        # The longest interval for which any node is waited: one node alone may state a longer one.
-        self.interval_that_holds = memory.node.interval_that_holds()
         self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
@@ -136,15 +134,20 @@ class Situation:
         stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
         self.node_memory = self.node_memory._replace(stated_settings=stated)
 
-    def _remember_refusals(self, contacts: Sequence[Contact]) -> None:
-        """Remember how many hand-overs were refused at each peer in nodes.txt, as it states."""
+    def _remember_turns(self, contacts: Sequence[Contact]) -> None:
+        """Remember what each peer states by which the turns of all are measured (R5)."""
         listed = {node.name for node in self.config.nodes}
-        kept = tuple(each for each in self.node_memory.refusals if each.node in listed)
-        self.node_memory = self.node_memory._replace(refusals=kept)
+        memory = self.node_memory
+        intervals = {name: each for name, each in memory.stated_intervals if name in listed}
+        refusals = tuple(each for each in memory.refusals if each.node in listed)
+        self.node_memory = memory._replace(refusals=refusals)
         for contact in contacts:
             if contact.statement and not self._is_own_line(contact):
-                refused = contact.statement.status.refused
-                self.note_refusals(contact.node.name, contact.node_id, refused)
+                status = contact.statement.status
+                self.note_refusals(contact.node.name, contact.node_id, status.refused)
+                intervals[contact.node.name] = status.interval
+        stated = tuple((name, each) for name, each in sorted(intervals.items()) if each > 1)
+        self.node_memory = self.node_memory._replace(stated_intervals=stated)
 
     def note_refusals(self, name: str, node_id: str, refused: int) -> None:
         """Remember how many hand-overs were refused at a node, and since when that is so (R5)."""
@@ -218,7 +221,7 @@ class Situation:
         }
         self.silences.hear(contacts)
         self._remember_settings(contacts)
-        self._remember_refusals(contacts)
+        self._remember_turns(contacts)
         minute = self.clock.minute(now)
         quorum = self.quorum()
         peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}

@@ -186,6 +186,7 @@ class Telling:
                 incident,
                 due_since=since,
                 refusals=situation.node_memory.refusals,
+                slowest=situation.node_memory.interval_that_holds(),
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:
