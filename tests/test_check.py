@@ -30,7 +30,7 @@ from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
 from dmonitor.core.model import Test, Verdict
 from dmonitor.core.result import SLOW_LOOK
 from dmonitor.execution.runner import PLUGIN_LIMIT
-from dmonitor.net import flights, protocol
+from dmonitor.net import exchange, flights, protocol
 from dmonitor.net.protocol import Greeting
 from dmonitor.store import lock, state
 from dmonitor.store.state import Store
@@ -211,9 +211,9 @@ def test_the_peers_are_asked_about_what_hangs_before_its_first_look_has_ended(
     with running(three[2:]), started(three[0]) as process:
         wait_until(asked.exists, 9.0)
         assert SLOW_LOOK < time.monotonic() - began < PLUGIN_LIMIT, "the first look still runs"
-        wait_until(lambda: looks.read_text() == "x\nx\n", 1.0)
+        wait_until(lambda: looks.read_text() == "x\nx\n", SLOW_LOOK - 1)
         assert process.poll() is None and asked.read_text() == "x\n"
-        wait_until(lambda: asked.read_text() == "x\nx\n", SLOW_LOOK + 1)
+        wait_until(lambda: asked.read_text() == "x\nx\n", PLUGIN_LIMIT - 2)
 
 
 def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observation:
@@ -260,7 +260,7 @@ def test_what_is_slow_as_a_rule_is_looked_at_once_and_nobody_is_asked(
     with running(three[1:]):
         began = time.monotonic()
         seen = observed(three[0])
-        assert time.monotonic() - began < 3, "no answer is waited for"
+        assert time.monotonic() - began < 5, "no answer is waited for: they take 5 s"
         assert test not in seen.asked and seen.flakes == {}
         judgement = seen.judgements[test]
         assert judgement.verdict is Verdict.UP and len(judgement.answers) == 1
@@ -580,7 +580,7 @@ def test_the_first_node_stays_for_what_the_others_find(
             forget()  # what was rehearsed
             all_see(three, "FAIL no route")
             assert "incident-opened" in three[1].round()
-            wait_until(lambda: place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"], 12)
+            wait_until(lambda: place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"], 25)
 
 
 def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
@@ -782,7 +782,7 @@ def test_kill_9_leaves_nothing_and_the_next_round_runs(three: list[LocalNode]) -
     with started(three[0]) as running_round:
         wait_until(lambda: len(strays()) == 2)
         running_round.send_signal(signal.SIGKILL)
-    wait_until(lambda: not strays(), 1.0)
+    wait_until(lambda: not strays())
     three[0].plugin("web", "echo OK")
     three[0].round()
 
@@ -808,7 +808,7 @@ def test_a_round_that_hangs_is_ended_by_the_next(
     with old_round(three[0], "sleep 8; echo OK", monkeypatch) as (hung, round_lock):
         check._take(round_lock)
         round_lock.write_holder()
-        assert hung.wait(2) == -signal.SIGKILL
+        assert hung.wait(6) == -signal.SIGKILL
 
 
 def test_a_round_that_only_slept_is_given_a_moment(
@@ -820,7 +820,7 @@ def test_a_round_that_only_slept_is_given_a_moment(
         monkeypatch.setattr(check, "_WAKE_PATIENCE", 20)
         check._take(round_lock)
         round_lock.write_holder()
-        assert slept.wait(2) == 0
+        assert slept.wait(20) == 0
 
 
 # A round whose hard limit is the second argument, on a machine that sleeps for an hour as soon as
@@ -1151,7 +1151,9 @@ def test_beyond_five_nodes_all_are_asked(place: Place, port: int) -> None:
     with running(nodes):
         began = time.monotonic()
         said = nodes[0].round()
-        assert time.monotonic() - began < 20, "it has its answers, and waited all the same"
+        assert time.monotonic() - began < exchange.ANSWER_SECONDS, (
+            "it has its answers, and waited all the same"
+        )
     asked = dict(re.findall(r" asked test=(\S+) peers=(\S+)", said))
     asked = {test: peers for test, peers in asked.items() if not test.startswith("node/")}
     assert len(asked) == 16
@@ -1220,7 +1222,7 @@ def test_the_exit_status_says_how_one_test_is(three: list[LocalNode]) -> None:
     assert (
         ran.stdout.startswith("TIMEOUT    10.0")
         and ran.returncode == 1
-        and 14 < time.monotonic() - began < 15.5  # two looks, beside each other
+        and 14 < time.monotonic() - began < 20  # two looks, beside each other; else it takes 22 s
     )
 
 

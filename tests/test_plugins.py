@@ -119,14 +119,14 @@ def test_a_missing_tool_names_its_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["sleep 6", "trap '' TERM; sleep 6 & wait; sleep 6", "echo so far; exec sleep 6"]
+    "code", ["sleep 9", "trap '' TERM; sleep 9 & wait; sleep 9", "echo so far; exec sleep 9"]
 )
 def test_what_does_not_answer_in_time_is_ended(code: str) -> None:
     began = time.monotonic()
     assert (
         run("wrap", "some-package", "sh", "-c", code, TIMEOUT="1") == "FAIL no answer within 1 s\n"
     )
-    assert 1 <= time.monotonic() - began < 4
+    assert 1 <= time.monotonic() - began < 8
 
 
 def test_a_script_that_needs_a_program() -> None:

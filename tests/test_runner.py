@@ -25,17 +25,17 @@ from dmonitor.execution import load_gate, plugin, processes, supervisor
 from dmonitor.execution.plugin_process import PluginProcess
 from dmonitor.execution.runner import Runner
 
-LIMIT = 1.5
+LIMIT = 3.0  # seconds; what ends by itself has to do that before, on a busy machine too
 Wanted = tuple[Test, str, dict[str, str]]  # what submit_all takes
 
 
 class Bench:
     """A runner, its loop, and a directory of plugins."""
 
-    def __init__(self, plugins: Path, concurrency: int = 100) -> None:
+    def __init__(self, plugins: Path, concurrency: int = 100, *, limit: float = LIMIT) -> None:
         self.plugins = plugins
         self.selector = selectors.DefaultSelector()
-        self.runner = Runner(self.selector, concurrency, LIMIT)
+        self.runner = Runner(self.selector, concurrency, limit)
         self.results: dict[str, Result] = {}
         self.finished: dict[str, float] = {}
 
@@ -235,7 +235,7 @@ def hostile_results(tmp_path_factory: pytest.TempPathFactory) -> HostileResults:
     expected = plant(bench.plugins)
     bench.submit(*expected)
     bench.loop()
-    wait_until(lambda: not strays(), 1.0)
+    wait_until(lambda: not strays())
     took = max(result.duration for result in bench.results.values())
     bench.runner.close()
     return bench.results, expected, took
@@ -256,17 +256,19 @@ def test_there_are_thirty() -> None:
 
 def test_the_limit_holds(hostile_results: HostileResults) -> None:
     *_, took = hostile_results
-    assert LIMIT <= took < LIMIT + 1
+    assert LIMIT <= took < LIMIT + 5
 
 
 def test_a_slow_plugin_delays_no_other(bench: Bench) -> None:
     for name in ("slow1", "slow2"):
         bench.write(name, "exec sleep 60")
     bench.write("quick", "echo OK")
-    began = time.monotonic()
     bench.submit("slow1", "slow2", "quick")
     bench.loop()
-    assert bench.finished["quick"] - began < 1 < bench.finished["slow1"] - began
+    assert bench.results["quick"].outcome is Outcome.OK
+    for name in ("slow1", "slow2"):
+        assert bench.results[name].outcome is Outcome.TIMEOUT
+        assert bench.finished["quick"] < bench.finished[name]
 
 
 def test_a_plugin_that_slept_over_its_limit_is_no_failing_vote(
@@ -280,7 +282,7 @@ def test_a_plugin_that_slept_over_its_limit_is_no_failing_vote(
         bench.write("hangs", f"echo FAIL of before; exec sleep {LONG}")
         bench.write("ends", "sleep 0.5; echo FAIL of before")
         bench.submit("hangs", "ends")
-        wait_until(lambda: len(strays()) == 1, 1.0)
+        wait_until(lambda: len(strays()) == 1)
         os.kill(stopped, signal.SIGSTOP)
         time.sleep(LIMIT + 0.5)
         os.kill(stopped, signal.SIGCONT)
@@ -289,7 +291,7 @@ def test_a_plugin_that_slept_over_its_limit_is_no_failing_vote(
             assert bench.results[name].outcome is Outcome.UNKNOWN, bench.results[name]
             assert "slept" in bench.results[name].text
             assert bench.results[name].duration > LIMIT
-        wait_until(lambda: not strays(), 1.0)
+        wait_until(lambda: not strays())
         bench.submit("hangs")
         bench.loop()
         assert bench.results["hangs"].outcome is Outcome.TIMEOUT, "awake again"
@@ -309,14 +311,14 @@ def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Pat
     bench.submit("tunnel", "other")
     bench.loop()
     assert bench.results["tunnel"] == Result(Outcome.OK, "used", bench.results["tunnel"].duration)
-    wait_until(lambda: not strays(), 1.0)
+    wait_until(lambda: not strays())
 
 
 def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> None:
     bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
     bench.write("quick", "echo OK")
     bench.submit("hangs")
-    wait_until(lambda: len(strays()) == 2, 1.0)
+    wait_until(lambda: len(strays()) == 2)
     os.kill(bench.runner._supervisor_pid, signal.SIGKILL)
     bench.loop()
     assert bench.results["hangs"].outcome is Outcome.UNKNOWN
@@ -368,8 +370,8 @@ def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time counts from its start: it may have waited for room before."""
-    monkeypatch.setattr(result, "SLOW_LOOK", 0.4)
-    bench = Bench(tmp_path, concurrency=1)
+    monkeypatch.setattr(result, "SLOW_LOOK", 1.5)
+    bench = Bench(tmp_path, concurrency=1, limit=20.0)
     told: list[tuple[str, float]] = []
     began = time.monotonic()
 
@@ -379,14 +381,14 @@ def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(
 
     try:
         wanted: list[Wanted] = []
-        for name, code in (("quick", "sleep 0.3; echo OK"), ("late", "sleep 1.2; echo OK")):
+        for name, code in (("quick", "sleep 0.5; echo OK"), ("late", "sleep 4; echo OK")):
             bench.write(name, code)
             wanted.append((Test("h", name), f"{tmp_path}/check_{name}", {}))
         bench.runner.submit_all(wanted, bench._done, slow)
         bench.loop()
         assert {each.outcome for each in bench.results.values()} == {Outcome.OK}
         ((name, seconds),) = told
-        assert name == "late" and 0.7 <= seconds < 1.2
+        assert name == "late" and seconds >= 2.0
     finally:
         bench.runner.close()
         bench.selector.close()
@@ -394,21 +396,21 @@ def test_a_plugin_that_takes_long_is_told_of_once_while_it_runs(
 
 def test_what_is_cancelled_is_ended_and_nobody_is_told(tmp_path: Path) -> None:
     """Also if it has not begun. It leaves nothing, and its place is free for others."""
-    bench = Bench(tmp_path, concurrency=1)
+    bench = Bench(tmp_path, concurrency=1, limit=20.0)
     try:
         bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}")
         bench.write("waits", f"echo >{tmp_path}/begun; echo OK")
         bench.write("other", "echo OK")
         bench.submit("hangs", "hangs", "waits", "other")
-        wait_until(lambda: len(strays()) == 2, 1.0)
+        wait_until(lambda: len(strays()) == 2)
         began = time.monotonic()
         for name in ("waits", "hangs"):  # the first one must not begin meanwhile
             bench.runner.cancel(Test("www.example.com", name))
         assert bench.runner.pending == 1
         bench.loop()
-        assert time.monotonic() - began < 1 < LIMIT
+        assert time.monotonic() - began < 10
         assert list(bench.results) == ["other"] and not (tmp_path / "begun").exists()
-        wait_until(lambda: not strays(), 1.0)
+        wait_until(lambda: not strays())
     finally:
         bench.runner.close()
         bench.selector.close()
@@ -480,10 +482,10 @@ def test_a_killed_program_leaves_nothing(tmp_path: Path) -> None:
         bench.submit(bench.write("hangs", f"setsid sleep {LONG} & sleep {LONG}"))
         time.sleep(60)
         os._exit(1)
-    wait_until(lambda: len(strays()) == 2, 2.0)
+    wait_until(lambda: len(strays()) == 2)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait_until(lambda: not strays(), 1.0)
+    wait_until(lambda: not strays())
 
 
 def test_many_results_at_once(bench: Bench) -> None:
@@ -516,7 +518,7 @@ def test_more_at_once_than_a_plugin_may_have_descriptors(tmp_path: Path) -> None
     bench.selector.close()
     assert {(got.outcome, got.text) for got in done} <= {
         (Outcome.OK, ""),
-        (Outcome.TIMEOUT, "not ended after 1.5 s"),
+        (Outcome.TIMEOUT, f"not ended after {LIMIT:.1f} s"),
     }
     assert sum(got.outcome is Outcome.OK for got in done) > 100, (
         "many, if not all, on a slow machine"
@@ -530,7 +532,7 @@ def test_memory_and_descriptors_stay_flat(bench: Bench) -> None:
     def look() -> tuple[int, int]:
         bench.submit(*["quick"] * 50, *["stray"] * 5)
         bench.loop()
-        wait_until(lambda: not strays(), 1.0)
+        wait_until(lambda: not strays())
         status = Path(f"/proc/{bench.runner._supervisor_pid}/status").read_text()
         resident = int(status.partition("VmRSS:")[2].split()[0])
         return len(os.listdir(f"/proc/{bench.runner._supervisor_pid}/fd")), resident
@@ -653,9 +655,13 @@ def test_every_directory_on_the_way_to_a_link_counts(tmp_path: Path) -> None:
 def test_a_crowd_delays_plugins_and_does_not_stop_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int
 ) -> None:
-    """On a machine that is always crowded, a batch starts each tenth of a second; here, each half."""
+    """On a machine that is always crowded, a batch starts each tenth of a second; here, each half.
+
+    Without a crowd it would be each 20 s, if anything waited.
+    """
+    patience = 0.5 if crowd < 0 else 20.0
     monkeypatch.setattr(load_gate, "CROWD_PER_PROCESSOR", crowd)
-    monkeypatch.setattr(load_gate, "PATIENCE", 0.5)
+    monkeypatch.setattr(load_gate, "PATIENCE", patience)
     bench = Bench(tmp_path)
     try:
         bench.write("ok", "echo OK")
@@ -672,7 +678,10 @@ def test_a_crowd_delays_plugins_and_does_not_stop_them(
         bench.runner.close()
         bench.selector.close()
     assert [got.outcome for got in done] == [Outcome.OK] * len(wanted)
-    assert (took > 2.5 * load_gate.PATIENCE) is (crowd < 0), took
+    if crowd < 0:
+        assert took > 2.5 * patience
+    else:
+        assert took < 0.9 * patience
 
 
 def test_a_long_queue_keeps_nobody_from_ending(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from local_nodes import LocalNode, Place, running, wait_until
 
 from dmonitor import stay
 from dmonitor.base import clock
+from dmonitor.execution.runner import PLUGIN_LIMIT
 from dmonitor.net import flights
 from dmonitor.store import doorbell, place
 
@@ -49,7 +50,7 @@ def test_a_ring_is_kept_for_the_next_who_waits(tmp_path: Path, bell: doorbell.Do
     bell.ring()
     bell.ring()
     waiting = _stay(tmp_path, 1.0, f"echo looked >>{tmp_path}/looks")
-    assert waiting.wait(5) == 0
+    assert waiting.wait(20) == 0
     assert (tmp_path / "looks").read_text() == "looked\n", "two rings are one look"
 
 
@@ -85,12 +86,12 @@ def test_a_command_that_cannot_be_started_is_left_to_the_next_round(
 
 def test_it_waits_without_waking_and_ends_in_time(tmp_path: Path, bell: doorbell.Doorbell) -> None:
     began = time.monotonic()
-    waiting = _stay(tmp_path, 2.5, f"echo looked >>{tmp_path}/looks")
-    time.sleep(1.0)
+    waiting = _stay(tmp_path, 4.5, f"echo looked >>{tmp_path}/looks")
+    time.sleep(2.5)
     before = _switches(waiting.pid)
     time.sleep(1.0)
     assert before > 0 and _switches(waiting.pid) == before
-    assert waiting.wait(5) == 0 and 2.4 < time.monotonic() - began < 4.0
+    assert waiting.wait(20) == 0 and 4.4 < time.monotonic() - began < 9.0
     assert not (tmp_path / "looks").exists()
 
 
@@ -157,7 +158,7 @@ def test_a_round_waits_for_its_place_unless_somebody_waits_for_it(
 ) -> None:
     node = three[0]
     (node.config / "nodes.txt").write_text(f"{node.address}\n")
-    (node.state / "place").write_text("2\n")
+    (node.state / "place").write_text("7\n")
     os.chown(node.state / "place", node.state.stat().st_uid, node.state.stat().st_gid)
     null = subprocess.DEVNULL
     seconds = []
@@ -179,7 +180,7 @@ def test_a_round_waits_for_its_place_unless_somebody_waits_for_it(
             start_new_session=True,
         )
         seconds.append(time.monotonic() - began)
-    assert seconds[0] > 2.0 > max(seconds[1:]), seconds
+    assert seconds[0] > 7.0 > max(seconds[1:]), seconds
 
 
 # Starts its arguments as root's shell starts what is typed with `</dev/null >/dev/null 2>&1`.
@@ -214,10 +215,10 @@ def test_a_round_that_waited_through_an_upgrade_begins_anew(three: list[LocalNod
     """It must not be made of two versions."""
     node = three[0]
     (node.config / "nodes.txt").write_text(f"{node.address}\n")
-    (node.state / "place").write_text("2\n")
+    (node.state / "place").write_text("7\n")
     package = node.place.directory / "dmonitor"
     with node.popen("dmonitor-check", "-v") as process:
-        time.sleep(1.0)
+        time.sleep(3.0)
         for name, old, new in (
             ("driver.py", "waited: float", "delayed: float"),
             ("driver.py", "waited=waited", "waited=delayed"),
@@ -288,7 +289,7 @@ def _starts(place: Place) -> list[list[str]]:
 def test_the_speaker_is_woken_and_mails_at_once(three: list[LocalNode], place: Place) -> None:
     with _staying(three) as said:
         _fail(three)
-        wait_until(place.subjects, 5.0)
+        wait_until(place.subjects, 20.0)
         assert _starts(place) == [["DOWN", TEST]]
         time.sleep(1.0)  # the woken round stores that it is told
         heard = three[2].round()
@@ -305,7 +306,7 @@ def test_the_end_of_a_silence_wakes_the_speaker(three: list[LocalNode], place: P
         assert place.subjects() == []
         lifted = three[1].run("dmonitor", "silence", "www.example.com", "off")
         assert lifted.returncode == 0, lifted.stderr
-        wait_until(place.subjects, 5.0)
+        wait_until(place.subjects, 20.0)
         assert _starts(place) == [["DOWN", TEST]]
 
 
@@ -316,12 +317,12 @@ def test_who_is_woken_between_two_rounds_tells_before_it_tests(
     with _staying(three):
         pass
     with running(three):
-        three[0].plugin("web", "sleep 8; echo OK")
+        three[0].plugin("web", "sleep 60")
         _fail(three[1:])
         assert place.subjects() == []
         began = time.monotonic()
         with three[0].popen("dmonitor-check", "-v") as process:
-            wait_until(place.subjects, 6.0)
-            assert time.monotonic() - began < 6.0 and process.poll() is None
+            wait_until(place.subjects, 9.0)
+            assert time.monotonic() - began < PLUGIN_LIMIT and process.poll() is None
             process.kill()
     assert _starts(place) == [["DOWN", TEST]]
