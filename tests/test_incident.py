@@ -743,7 +743,7 @@ def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
     for name in ("a", "b", "nobody"):
         said = stated._replace(heard_from=name)
         sources[name] = hearsay.cut(said, "b", nodes, {"b"}, minute=100, quorum=2).heard_from
-    assert sources == {"a": "", "b": "b", "nobody": ""}, "we are a"
+    assert sources == {"a": "b", "b": "b", "nobody": "b"}, "we are a, and b passes it on"
     assert hearsay.cut(stated, "b", nodes, {"b"}, minute=101, quorum=2).minute == 111
     for improper in (
         opening._replace(quorum=0),
@@ -801,12 +801,32 @@ def test_who_said_that_another_node_has_told_is_remembered() -> None:
     assert (ours.alert_stated_by, ours.recovery, ours.recovery_stated_by) == ("b", "b", "")
 
 
-def test_only_what_is_closed_is_void() -> None:
+def test_only_what_is_closed_is_void_or_overtaken() -> None:
+    """Else an open incident that nobody is told of would stand for the next failure."""
     nodes = [Node("a", "a"), Node("b", "b")]
     for closed in (None, 400.0):
-        stated = known("x", closed=closed, void=True)
+        stated = known("x", closed=closed, void=True, overtaken=True)
         taken = hearsay.cut(stated, "b", nodes, {"b"}, minute=100, quorum=2)
-        assert taken.void is (closed is not None)
+        assert taken.void is taken.overtaken is (closed is not None)
+
+
+def test_what_a_peer_says_that_it_has_from_us_is_no_word_of_its_own() -> None:
+    """A liar tells a peer that it has from us what it tells us itself: that would be two words."""
+    nodes = [Node(name, name) for name in ("me", "peer", "liar")]
+    ledger = met([])
+    for name, source in (("liar", ""), ("peer", "me"), ("peer", "nobody")):
+        stated = known("x", heard_from=source)
+        heard = hearsay.cut(stated, name, nodes, {"peer", "liar"}, minute=100, quorum=2)
+        ledger.meet(heard, 500.0, name)
+        (taken,) = ledger
+        assert hearsay.source_of(taken) == ("liar", "")
+    ledger.meet(
+        hearsay.cut(known("x"), "peer", nodes, {"peer", "liar"}, minute=100, quorum=2),
+        500.0,
+        "peer",
+    )
+    (taken,) = ledger
+    assert hearsay.source_of(taken) == ("", "")
 
 
 def test_evidence_by_a_smaller_quorum_keeps_nothing_open() -> None:

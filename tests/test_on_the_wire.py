@@ -7,6 +7,7 @@ import re
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import calls
@@ -16,6 +17,9 @@ from dmonitor.core.model import node_test
 
 CALLER, CALLED, OTHER = "127.0.0.34", "127.0.0.35", "127.0.0.36"
 WEB = "bank.example.com/web"
+
+
+STATEMENT_TAKES = 0.5  # seconds, much more than it does
 
 
 class Wire:
@@ -51,7 +55,15 @@ class Wire:
                     if self.is_cutting and self.cuts.search(said):
                         self.cut += 1
                         return
-                    (called if side is caller else caller).sendall(data)
+                    if side is called:
+                        caller.sendall(data)
+                        continue
+                    # The statement has to come before the answer, which may be one of a moment ago.
+                    before, question, rest = data.partition(b"test bank")
+                    called.sendall(before)
+                    if question:
+                        time.sleep(STATEMENT_TAKES)
+                        called.sendall(question + rest)
 
 
 @contextlib.contextmanager

@@ -1537,3 +1537,37 @@ def test_the_log_does_not_grow_with_what_a_peer_states_that_is_owed() -> None:
     reasons = [facts["reason"] for event, facts in played.notes if event == "speaker-chosen"]
     assert sum(map(len, played.mails[0].values())) == 150, "the others are for the peer to tell"
     assert len(reasons) == len(set(reasons)) == 2
+
+
+def test_a_silence_of_a_peer_is_logged_when_it_is_new() -> None:
+    silence = Silence(TEST.host, TEST.name, NOW + 60.0)
+    heard = [states("z", silences=(silence,))]
+    events = [facts for event, facts in play(UP, heard=heard).notes if event == "silence-heard"]
+    assert events == [{"peer": "z", "host": TEST.host, "test": TEST.name}]
+    before = {"z": (silence._replace(until=NOW + 30.0),)}
+    assert "silence-heard" not in play(UP, heard=heard, said=before).events()
+    ended = known("a", began=NOW - 90.0)
+    played = play(UP, heard=heard, incidents=[ended])
+    (facts,) = [facts for event, facts in played.notes if event == "incident-suppressed"]
+    assert facts["peers"] == "z" and played.mails == []
+
+
+def test_a_peer_cannot_end_reminders_nor_say_since_when_for_ages() -> None:
+    ours = known("a", began=NOW - 1500.0, alert="me", told_at=NOW - 1400.0, seen=NOW - 30.0)
+    stated = ours._replace(reminded=10**9)
+    played = play(DOWN, incidents=[ours], heard=[states("z", stated)], remind=600.0)
+    assert played.incident("a").reminded == 2, "as many as there can have been"
+    ages = Confirming(TEST, 1, NOW - 9e8)
+    peer = states("z")._replace(confirming=(ages,))
+    opened = play(DOWN, heard=[peer], confirm=2)
+    assert NOW - opened.incident("new").began < 600.0
+
+
+def test_who_was_heard_in_this_round_and_whom_nobody_knows_is_not_relayed() -> None:
+    """A peer could let a node that it makes up come first."""
+    made_up = NodeStatus("0", "id-0", NOW - 10.0, finished=NOW - 20.0, speaks=True)
+    liar = states("z")
+    liar = liar._replace(heard=(*liar.heard, made_up))
+    assert play(DOWN, heard=[liar]).mails == [{ONE: [(ALERT, "new")]}]
+    lost = Contact(Node("0", "0"), reason="gone")
+    assert play(DOWN, heard=[liar], contacts_too=[lost]).mails == [], "of nodes.txt it is believed"

@@ -89,11 +89,16 @@ def rank(status: NodeStatus) -> tuple[bool, int, int, str, str]:
 
 
 def candidates(
-    me: NodeStatus, statements: Iterable[Statement], down: Collection[str] = ()
+    me: NodeStatus,
+    statements: Iterable[Statement],
+    down: Collection[str] = (),
+    unheard: Collection[str] | None = None,
 ) -> list[Candidate]:
     """Return the peers that made the `statements` of this round, and those that they greeted.
 
-    `down` are the names of the nodes that this round has concluded to be DOWN.
+    `down` are the names of the nodes that this round has concluded to be DOWN. `unheard` are those
+    in nodes.txt that this round has not heard itself. A peer could make up any other one, so it is
+    believed of these only; None means of all.
     """
     by_id: dict[str, Candidate] = {}
     relayed: list[Candidate] = []
@@ -103,6 +108,8 @@ def candidates(
         # It says so until it has finished its next round.
         relayed_for = living_limit(statement.status)
         for status in statement.heard:
+            if unheard is not None and status.name not in unheard:
+                continue
             is_down = status.name in down
             relayed.append(Candidate(status, relayed_for=relayed_for, is_down=is_down))
     # A peer speaks for itself; of the others the latest word counts.

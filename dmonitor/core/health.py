@@ -235,6 +235,8 @@ def unanswered(
             continue
         peers = _silent_peers(test, judgement, statements)
         if not peers:
+            if test in last and _keeps_count(last[test], judgement, statements):
+                found.append(last[test])
             continue
         rounds = 1
         if test in last:
@@ -245,6 +247,21 @@ def unanswered(
         found.append(Unanswered(test, tuple(sorted(peers)), rounds))
     found.sort(key=lambda each: -each.rounds)
     return tuple(found[:UNANSWERED_KEPT])
+
+
+def _keeps_count(
+    last: Unanswered, judgement: Judgement, statements: Mapping[str, Statement | None]
+) -> bool:
+    """Return whether a round in which no greeted peer was silent says nothing new.
+
+    It does not if a peer that was silent before was not greeted now: who sits on the wire may cut
+    that off as well.
+    """
+    for answer in judgement.answers[1:]:
+        was_silent = not last.peers or answer.node.name in last.peers
+        if was_silent and answer.result is None and not statements.get(answer.node.name):
+            return True
+    return False
 
 
 def _silent_peers(

@@ -38,11 +38,12 @@ def cut(
     `nodes` are those of nodes.txt, `peers` the names of the others, `minute` is that of now, and
     `quorum` is the one that holds. Only a site of one of the nodes can have failed. Evidence has an
     answer of each node at most, and by a smaller quorum it would keep the incident open (R4). Only
-    what is closed is void. What this node alone decides, no peer can state; nor that it has it from
-    this node.
+    what is closed is void or overtaken. What this node alone decides, no peer can state.
     """
     sites = {node.site for node in nodes}
-    source = stated.heard_from if stated.heard_from in peers else ""
+    source = stated.heard_from
+    if source and source not in peers:
+        source = peer  # it has this from us, it says, or from nobody: that is no word of its own
     failed = tuple((site, at) for site, at in stated.failed if site in sites)
     opening = stated.opening
     if opening is not None and not _is_proper(opening, quorum, len(nodes)):
@@ -56,6 +57,7 @@ def cut(
         opening=opening,
         minute=named,
         void=stated.void and stated.closed is not None,
+        overtaken=stated.overtaken and stated.closed is not None,
         heard_from=source,
         relayed_by="",
         alert_stated_by="" if stated.alert in ("", peer) else peer,
@@ -83,7 +85,7 @@ def size(incident: Incident) -> int:
 def is_old(incident: Incident, slowest: int, now: float) -> bool:
     """Return whether hearsay is over for so long that nobody needs it any more.
 
-    `slowest` is the interval of the slowest node in minutes.
+    `slowest` is the longest interval for which any node is waited, in minutes.
     """
     if not is_over(incident):
         return False

@@ -25,9 +25,20 @@ class Ledger:
     `recall` finds incidents by id that were closed so long ago that they are not among `incidents`.
     """
 
-    def __init__(self, incidents: Sequence[Incident], recall: Recall, slowest: int = 1) -> None:
-        """Begin with `incidents`; `slowest` is the interval of the slowest node in minutes."""
+    def __init__(
+        self,
+        incidents: Sequence[Incident],
+        recall: Recall,
+        slowest: int = 1,
+        slowest_that_holds: int = 1,
+    ) -> None:
+        """Begin with `incidents`.
+
+        `slowest` is the interval of the slowest node in minutes; `slowest_that_holds` is the
+        longest for which any node is waited.
+        """
         self._slowest = slowest
+        self._slowest_that_holds = slowest_that_holds
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
@@ -107,7 +118,7 @@ class Ledger:
             source = hearsay.unite_sources(ours, heard, peer)
             is_second_word = source != hearsay.source_of(ours[0])
             return is_second_word or self._refreshes(heard, ours[0], now)
-        if not ours and hearsay.is_old(heard, self._slowest, now):
+        if not ours and hearsay.is_old(heard, self._slowest_that_holds, now):
             return False
         if not heard.is_open or any(map(_has_ended, ours)):
             return True

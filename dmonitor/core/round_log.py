@@ -5,11 +5,11 @@ Pure. It decides what is worth an event and hands the event to a Note.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from dmonitor.base import names
-from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Test, TestState, Vote
+from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Silence, Test, TestState, Vote
 
 
 class Note(Protocol):
@@ -18,17 +18,23 @@ class Note(Protocol):
     def __call__(self, level: str, event: str, /, **facts: str | int | float | None) -> None: ...
 
 
-HEARD_LINES = 20  # of incidents that were heard of at one time
+HEARD_LINES = 20  # of incidents that were heard of in one round
 
 
 def note_heard(
-    note: Note, incidents: Collection[Incident], news: Mapping[str, Collection[str]]
-) -> None:
+    note: Note,
+    incidents: Collection[Incident],
+    news: Mapping[str, Collection[str]],
+    *,
+    before: int = 0,
+) -> int:
     """Log the incidents of which peers have stated something new; of many, how many there are.
 
-    `news` are the peers that did, by the id of the incident.
+    `news` are the peers that did, by the id of the incident. `before` is how many there were
+    earlier in this round. Return how many there are now.
     """
-    for incident in list(incidents)[:HEARD_LINES]:
+    lines = max(0, HEARD_LINES - before)
+    for incident in list(incidents)[:lines]:
         peers: set[str] = set()
         for incident_id in incident.ids:
             peers.update(news.get(incident_id, ()))
@@ -42,8 +48,17 @@ def note_heard(
             alert=incident.alert or None,
             recovery=incident.recovery or None,
         )
-    if len(incidents) > HEARD_LINES:
-        note("info", "more-incidents-heard", count=len(incidents) - HEARD_LINES)
+    if len(incidents) > lines:
+        note("info", "more-incidents-heard", count=len(incidents) - lines)
+    return len(incidents)
+
+
+def note_silences(note: Note, heard: Sequence[tuple[str, Silence]]) -> None:
+    """Log the silences `heard` of peers, each with the peer's name; of many, how many there are."""
+    for peer, silence in heard[:HEARD_LINES]:
+        note("info", "silence-heard", peer=peer, host=silence.host, test=silence.name or None)
+    if len(heard) > HEARD_LINES:
+        note("info", "more-silences-heard", count=len(heard) - HEARD_LINES)
 
 
 def note_judgement(

@@ -11,6 +11,10 @@ from dmonitor.core.hearsay import SILENCES_LIMIT
 from dmonitor.core.model import Contact, Node, Silence, Test
 
 
+def _subject(silence: Silence) -> tuple[str, str]:
+    return silence.host, silence.name
+
+
 class Silences:
     """The silences of the whole cluster, as far as this node has heard of them."""
 
@@ -29,18 +33,35 @@ class Silences:
         listed = {node.name for node in nodes}
         self._by_peer = {name: silences for name, silences in remembered.items() if name in listed}
 
-    def hear(self, contacts: Iterable[Contact]) -> None:
-        """Replace the silences of each peer that was greeted by those that it states now."""
+    def hear(self, contacts: Iterable[Contact]) -> list[tuple[str, Silence]]:
+        """Replace the silences of each peer that was greeted by those that it states now.
+
+        Return those of subjects that it had not silenced before, each with the peer's name.
+        """
+        new = []
         for contact in contacts:
-            if contact.statement:
-                self._by_peer[contact.node.name] = contact.statement.silences[:SILENCES_LIMIT]
+            if not contact.statement:
+                continue
+            name = contact.node.name
+            stated = contact.statement.silences[:SILENCES_LIMIT]
+            before = {_subject(silence) for silence in self._by_peer.get(name, ())}
+            new += [(name, each) for each in stated if _subject(each) not in before]
+            self._by_peer[name] = stated
+        return new
 
     def cover(self, test: Test, now: float) -> bool:
         """Return whether an operator of any node has silenced `test`."""
-        for silences in (self._configured, *self._by_peer.values()):
+        if any(silence.covers(test, now) for silence in self._configured):
+            return True
+        return bool(self.peers_covering(test, now))
+
+    def peers_covering(self, test: Test, now: float) -> list[str]:
+        """Return the names of the peers that state a silence of `test`."""
+        names = []
+        for name, silences in self._by_peer.items():
             if any(silence.covers(test, now) for silence in silences):
-                return True
-        return False
+                names.append(name)
+        return names
 
     def take_changes(self) -> Mapping[str, Sequence[Silence]] | None:
         """Return the peers' silences to store, or None if they are stored already."""

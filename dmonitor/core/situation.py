@@ -52,7 +52,9 @@ class Situation:
         self.note = note
         # The interval of the slowest node in minutes; what is granted for a while depends on it.
         self.slowest = memory.node.slowest_interval()
-        self.ledger = Ledger(memory.incidents, memory.recall, self.slowest)
+        self.ledger = Ledger(
+            memory.incidents, memory.recall, self.slowest, memory.node.interval_that_holds()
+        )
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
             speaks=bool(config.addresses),
@@ -72,6 +74,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # How many incidents this round has heard something of.
+        self._heard_lines = 0
         # The tests that this round has concluded to be DOWN, with the time of that.
         self.down_now: dict[Test, float] = {}
         # The tests that are DOWN and have no incident yet, as of this node's last round.
@@ -175,7 +179,8 @@ class Situation:
                 if confirming.test != test:
                     continue
                 if longest is None or confirming.downs > longest.downs:
-                    longest = confirming
+                    earliest = self.clock.now() - confirming.downs * recent
+                    longest = confirming._replace(since=max(confirming.since, earliest))
         return longest
 
     def names_at_work(self) -> set[str]:
@@ -219,7 +224,7 @@ class Situation:
         self.statements = {
             contact.node_id: contact.statement for contact in contacts if contact.statement
         }
-        self.silences.hear(contacts)
+        round_log.note_silences(self.note, self.silences.hear(contacts))
         self._remember_settings(contacts)
         self._remember_turns(contacts)
         minute = self.clock.minute(now)
@@ -235,6 +240,9 @@ class Situation:
                     incident = hearsay.cut(
                         incident, peer, self.config.nodes, peers, minute=minute, quorum=quorum
                     )
+                    if self.config.remind:
+                        told = int(max(0.0, now - incident.began) // self.config.remind)
+                        incident = incident._replace(reminded=min(incident.reminded, told))
                     stated.append((incident, peer))
         stated.sort(key=lambda pair: pair[0].is_open)
         news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
@@ -242,7 +250,9 @@ class Situation:
             if self.ledger.meet(incident, now, peer):
                 for incident_id in incident.ids:
                     news.setdefault(incident_id, set()).add(peer)
-        round_log.note_heard(self.note, self.ledger.changed.values(), news)
+        self._heard_lines += round_log.note_heard(
+            self.note, self.ledger.changed.values(), news, before=self._heard_lines
+        )
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
@@ -274,8 +284,13 @@ class Situation:
                 continue
             if self.is_silenced(incident):
                 self.ledger.put(incident._replace(void=True))
+                peers = self.silences.peers_covering(incident.test, self.clock.now())
                 self.note(
-                    "info", "incident-suppressed", test=str(incident.test), incident=incident.id
+                    "info",
+                    "incident-suppressed",
+                    test=str(incident.test),
+                    incident=incident.id,
+                    peers=",".join(peers) or None,
                 )
 
     # Who speaks (R5).
@@ -293,7 +308,8 @@ class Situation:
     def candidates(self) -> list[election.Candidate]:
         """Return the peers that may speak."""
         down = {test.name for test in self.down_now if test.host == names.NODE}
-        return election.candidates(self.status(), self.statements.values(), down)
+        unheard = {contact.node.name for contact in self.contacts if not contact.statement}
+        return election.candidates(self.status(), self.statements.values(), down, unheard)
 
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""

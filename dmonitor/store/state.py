@@ -272,7 +272,7 @@ class Store:
             return
         now = self.clock.now()
         memory = tables.read_node_memory(db, 0.0)
-        slowest = memory.slowest_interval()
+        slowest = memory.interval_that_holds()
         if save.node:
             since = now - 2 * granted(hearsay.OVER_SECONDS, slowest)
             peers |= tables.read_sources(db, since)
