@@ -3,7 +3,7 @@
 
 Each run must give the right result, and leave nothing running a second after its limit. Memory and
 descriptors must not grow. Then one that kills the supervisor, alone, in the same ways.
-Usage: hostile_plugins.py [RUNS]
+Usage: hostile_plugins.py [RUNS], of which the first and the last are compared, so at least 2
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def kill_the_warden(node: LocalNode, proof: Path, runs: int) -> Counter[str]:
 
 def main() -> int:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    if runs < 2:
+        sys.exit("hostile_plugins.py: one run does not show whether anything grows")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="dmonitor-hostile.") as directory:
         node = LocalNode(Place(Path(directory)), ADDRESS, [ADDRESS], port=PORT)
