@@ -167,9 +167,10 @@ class Stage:
         self.hosts_path.write_text(f"{FORGED} {address}\n")
 
     def fail(self, *nodes: LocalNode) -> None:
-        """Let the target fail for `nodes`."""
+        """Let the target fail for `nodes`, and wait until no answer of before stands."""
         text = "".join(f"{node.address}\n" for node in nodes)
         (self.place.directory / PLUGIN_FAILS_ON).write_text(text)
+        time.sleep(ANSWER_AGE)
 
     @contextlib.contextmanager
     def lied_to(self, strategy: Strategy, name: str = LIAR) -> Iterator[Liar]:
