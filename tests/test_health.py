@@ -670,6 +670,21 @@ def test_while_nobody_can_say_otherwise_it_does_not_matter_who_was_greeted() -> 
     assert anew == Unanswered(WEB, ("paris",), 1), "somebody has said otherwise"
 
 
+def test_a_round_without_a_greeting_forgets_no_count() -> None:
+    """Who is on the wire cuts answers off in two rounds, and the greeting in the third one."""
+    cut = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
+    lost = fails_here(Answer(PARIS, reason="refused"), ROME_PASSES, verdict=Verdict.LOCAL)
+    remembered: tuple[Unanswered, ...] = ()
+    rounds = []
+    for judgement in (cut, cut, lost, cut):
+        contacts = (silent(PARIS), GOOD[1]) if judgement is lost else GOOD
+        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        rounds.append(remembered[0].rounds)
+    assert rounds == [1, 2, 2, 3]
+    answered_now = fails_here(answered(PARIS, Outcome.OK), ROME_PASSES, verdict=Verdict.LOCAL)
+    assert health.unanswered(remembered, {WEB: answered_now}, GOOD) == ()
+
+
 @pytest.mark.parametrize(
     ("judgements", "contacts", "why"),
     [

@@ -1571,3 +1571,25 @@ def test_who_was_heard_in_this_round_and_whom_nobody_knows_is_not_relayed() -> N
     assert play(DOWN, heard=[liar]).mails == [{ONE: [(ALERT, "new")]}]
     lost = Contact(Node("0", "0"), reason="gone")
     assert play(DOWN, heard=[liar], contacts_too=[lost]).mails == [], "of nodes.txt it is believed"
+
+
+def test_incidents_heard_of_are_logged_twenty_times_in_a_round() -> None:
+    def heard(at: float) -> Heard:
+        new = [known(f"{at:.0f}-{number:08}", closed=NOW, void=True) for number in range(15)]
+        return [states("z", *new), states("peer", known("owed", seen=NOW), finished=NOW - 5.0)]
+
+    played = play(UP, heard=heard, once=False, stored=False)
+    assert len(played.greeted) >= 2, "it greets again, and hears of more each time"
+    assert played.events().count("incident-heard") == 20
+    assert "more-incidents-heard" in played.events()
+
+
+def test_one_claim_of_an_interval_keeps_no_hearsay_for_days() -> None:
+    over = known("a", began=NOW - 8000.0, closed=NOW - 7200.0, void=True)
+    heard = [states("z", over, interval=1440, rounds=6)]
+    slow = NodeStatus("z", "id-z", NOW - 60.0, interval=1440)
+    played = play(UP, heard=heard, remembered=node_memory(heard=(slow,)))
+    assert not [known for save in played.saves for known in save.incidents]
+    both = node_memory(heard=(slow,), stated_intervals=(("peer", 1440), ("z", 1440)))
+    kept = play(UP, heard=heard, remembered=both)
+    assert kept.incident("a").heard_from == "z", "two nodes are as slow"
