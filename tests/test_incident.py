@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dmonitor.core import hearsay, incident, verdict
-from dmonitor.core.hearsay import IDS_LIMIT
+from dmonitor.core.hearsay import IDS_LIMIT, Bounds
 from dmonitor.core.ledger import AGAIN_LIMIT, Ledger
 from dmonitor.core.model import (
     Answer,
@@ -725,6 +725,7 @@ def test_whose_hearsay_an_incident_is() -> None:
 
 def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
     nodes = [Node("a", "a"), Node("b", "east")]
+    bounds = Bounds(nodes, {"b"}, minute=100, quorum=2)
     answers = (Answer(nodes[0]), Answer(nodes[1]))
     opening = Judgement(Verdict.DOWN, 2, answers)
     stated = known(
@@ -735,23 +736,23 @@ def test_what_a_peer_states_is_cut_to_what_can_be_true() -> None:
         failed=(("a", 1.0), ("b", 1.0), ("east", 1.0)),
         minute=111,
     )
-    taken = hearsay.cut(stated, "b", nodes, {"b"}, minute=100, quorum=2)
+    taken = hearsay.cut(stated, "b", bounds)
     assert len(taken.ids) == IDS_LIMIT and taken.failed == (("a", 1.0), ("east", 1.0))
     assert taken.opening == opening and not taken.closing and not taken.removed
     assert (taken.held, taken.minute) == (0.0, 0)
     sources = {}
     for name in ("a", "b", "nobody"):
         said = stated._replace(heard_from=name)
-        sources[name] = hearsay.cut(said, "b", nodes, {"b"}, minute=100, quorum=2).heard_from
+        sources[name] = hearsay.cut(said, "b", bounds).heard_from
     assert sources == {"a": "b", "b": "b", "nobody": "b"}, "we are a, and b passes it on"
-    assert hearsay.cut(stated, "b", nodes, {"b"}, minute=101, quorum=2).minute == 111
+    assert hearsay.cut(stated, "b", Bounds(nodes, {"b"}, minute=101, quorum=2)).minute == 111
     for improper in (
         opening._replace(quorum=0),
         opening._replace(quorum=3),
         opening._replace(answers=answers * 2),
     ):
         liar_states = stated._replace(opening=improper)
-        assert hearsay.cut(liar_states, "b", nodes, {"b"}, minute=100, quorum=2).opening is None
+        assert hearsay.cut(liar_states, "b", bounds).opening is None
 
 
 def test_hearsay_that_is_over_is_forgotten() -> None:
@@ -791,7 +792,7 @@ def test_who_said_that_another_node_has_told_is_remembered() -> None:
     ledger = met([known("x")])
     for peer in "bc":
         stated = known("x", alert="c", alert_stated_by="a")
-        heard = hearsay.cut(stated, peer, nodes, {"b", "c"}, minute=100, quorum=2)
+        heard = hearsay.cut(stated, peer, Bounds(nodes, {"b", "c"}, minute=100, quorum=2))
         assert heard.alert_stated_by == ("b" if peer == "b" else "")
         ledger.meet(heard, 500.0, peer)
     (ours,) = ledger
@@ -806,7 +807,7 @@ def test_only_what_is_closed_is_void_or_overtaken() -> None:
     nodes = [Node("a", "a"), Node("b", "b")]
     for closed in (None, 400.0):
         stated = known("x", closed=closed, void=True, overtaken=True)
-        taken = hearsay.cut(stated, "b", nodes, {"b"}, minute=100, quorum=2)
+        taken = hearsay.cut(stated, "b", Bounds(nodes, {"b"}, minute=100, quorum=2))
         assert taken.void is taken.overtaken is (closed is not None)
 
 
@@ -816,12 +817,12 @@ def test_what_a_peer_says_that_it_has_from_us_is_no_word_of_its_own() -> None:
     ledger = met([])
     for name, source in (("liar", ""), ("peer", "me"), ("peer", "nobody")):
         stated = known("x", heard_from=source)
-        heard = hearsay.cut(stated, name, nodes, {"peer", "liar"}, minute=100, quorum=2)
+        heard = hearsay.cut(stated, name, Bounds(nodes, {"peer", "liar"}, minute=100, quorum=2))
         ledger.meet(heard, 500.0, name)
         (taken,) = ledger
         assert hearsay.source_of(taken) == ("liar", "")
     ledger.meet(
-        hearsay.cut(known("x"), "peer", nodes, {"peer", "liar"}, minute=100, quorum=2),
+        hearsay.cut(known("x"), "peer", Bounds(nodes, {"peer", "liar"}, minute=100, quorum=2)),
         500.0,
         "peer",
     )
@@ -834,10 +835,11 @@ def test_evidence_by_a_smaller_quorum_keeps_nothing_open() -> None:
     claimed = known("x", opening=judge(FAIL, OK, OK, quorum=1)._replace(verdict=Verdict.DOWN))
     nodes = [Node(name, name) for name in "abc"]
     assert claimed.opening and claimed.opening.quorum == 1
-    taken = hearsay.cut(claimed, "b", nodes, {"b"}, minute=100, quorum=2)
+    of_two, of_one = (Bounds(nodes, {"b"}, minute=100, quorum=quorum) for quorum in (2, 1))
+    taken = hearsay.cut(claimed, "b", of_two)
     after = look(taken._replace(heard_from="b"), OK, OK, FAIL, now=600.0)
     assert after.closed == 600.0
-    assert hearsay.cut(claimed, "b", nodes, {"b"}, minute=100, quorum=1).opening == claimed.opening
+    assert hearsay.cut(claimed, "b", of_one).opening == claimed.opening
 
 
 def test_that_a_test_flaps_is_believed_if_this_node_has_counted_as_much() -> None:

@@ -149,6 +149,23 @@ if __name__ == "__main__":
 """
 
 
+def run_with_privileges(
+    directory: Path, starter: str, plugin_code: str
+) -> subprocess.CompletedProcess[str]:
+    """Have a program that `starter` has given its privileges run a plugin; return what it says."""
+    plugin = directory / "check_it"
+    plugin.write_text(plugin_code)
+    plugin.chmod(0o755)
+    return subprocess.run(
+        [*starter.split(), sys.executable, "-c", PRIVILEGES, str(plugin)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+
+
 @pytest.mark.parametrize(
     ("starter", "plugins"),
     [
@@ -164,16 +181,8 @@ def test_plugins_gain_no_privilege_if_ping_needs_none(
     tmp_path: Path, starter: str, plugins: str
 ) -> None:
     """The program itself may: its sendmail may be set-gid."""
-    (tmp_path / "check_it").write_text("#!/bin/sh\necho OK $(grep NoNewPrivs /proc/self/status)\n")
-    (tmp_path / "check_it").chmod(0o755)
-    said = subprocess.run(
-        [*starter.split(), sys.executable, "-c", PRIVILEGES, f"{tmp_path}/check_it"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
+    plugin_code = "#!/bin/sh\necho OK $(grep NoNewPrivs /proc/self/status)\n"
+    said = run_with_privileges(tmp_path, starter, plugin_code)
     assert said.stdout == f"NoNewPrivs: {plugins}\n0\n", said
 
 
@@ -212,16 +221,7 @@ def test_a_plugin_that_gains_no_privilege_reaches_no_process_that_may(
     tmp_path: Path, starter: str, ways: str
 ) -> None:
     """It could have the round start a set-gid program for it."""
-    (tmp_path / "check_it").write_text(REACHER)
-    (tmp_path / "check_it").chmod(0o755)
-    said = subprocess.run(
-        [*starter.split(), sys.executable, "-c", PRIVILEGES, f"{tmp_path}/check_it"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        cwd=Path(__file__).parents[1],
-    )
+    said = run_with_privileges(tmp_path, starter, REACHER)
     assert said.stdout == f"{ways}\n0\n", said
 
 

@@ -191,6 +191,7 @@ class Conclusions:
     def find_flapping(self, judgements: Mapping[Test, Judgement]) -> None:
         """Begin, continue or end the flapping of each test that was judged in this round."""
         situation = self._situation
+        interval = situation.node_memory.interval_that_holds()
         incidents_of: dict[Test, list[Incident]] = {}
         for incident in self._ledger:
             incidents_of.setdefault(incident.test, []).append(incident)
@@ -201,7 +202,7 @@ class Conclusions:
             flapping = flap(
                 incidents,
                 judgements[test],
-                interval=situation.node_memory.interval_that_holds(),
+                interval=interval,
                 now=self._now,
                 open_now=functools.partial(self._open, began, judgements[test]),
             )

@@ -24,52 +24,85 @@ IDS_LIMIT = 32  # of one incident; more are not taken in
 SILENCES_LIMIT = 500  # of one peer
 
 
-def cut(
-    stated: Incident,
-    peer: str,
-    nodes: Sequence[Node],
-    peers: Collection[str],
-    *,
-    minute: int,
-    quorum: int,
-) -> Incident:
+class Bounds:
+    """What this node knows at a moment, by which it bounds what a peer can state."""
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        peers: Collection[str],
+        *,
+        minute: int,
+        quorum: int,
+        now: float = 0.0,
+        remind: float = 0.0,
+    ) -> None:
+        """Take the `nodes` of nodes.txt and the names of the others, which are its `peers`.
+
+        `minute` is that of `now`, `quorum` is the one that holds, and `remind` is the seconds from
+        one reminder to the next; 0 means that there are none.
+        """
+        self.peers = peers
+        self.sites = {node.site for node in nodes}
+        self._nodes = len(nodes)
+        self._quorum = quorum
+        self._last_minute = minute + MINUTES_WINDOW
+        self._now = now
+        self._remind = remind
+
+    def evidence(self, opening: Judgement | None) -> Judgement | None:
+        """Return evidence if it may be true.
+
+        It has an answer of each node at most. By a smaller quorum it would keep its incident open
+        (R4).
+        """
+        if opening is None or len(opening.answers) > self._nodes:
+            return None
+        return opening if self._quorum <= opening.quorum <= self._nodes else None
+
+    def minute(self, named: int) -> int:
+        """Return the minute that names an incident, or 0 if it is ahead of our clock."""
+        return named if named <= self._last_minute else 0
+
+    def reminded(self, incident: Incident) -> int:
+        """Return how many reminders of `incident` were told, which are no more than were due."""
+        if not self._remind:
+            return incident.reminded
+        due = int(max(0.0, self._now - incident.began) // self._remind)
+        return min(incident.reminded, due)
+
+
+def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
     """Return what may be true of an incident that `peer` has `stated`.
 
-    `nodes` are those of nodes.txt, `peers` the names of the others, `minute` is that of now, and
-    `quorum` is the one that holds. Only a site of one of the nodes can have failed. Evidence has an
-    answer of each node at most, and by a smaller quorum it would keep the incident open (R4). Only
-    what is closed is void or overtaken. What this node alone decides, no peer can state.
+    Only a site of one of the nodes can have failed. Only what is closed is void or overtaken. What
+    this node alone decides, no peer can state.
     """
-    sites = {node.site for node in nodes}
     source = stated.heard_from
-    if source and source not in peers:
+    if source and source not in bounds.peers:
         source = peer  # it has this from us, it says, or from nobody: that is no word of its own
-    failed = tuple((site, at) for site, at in stated.failed if site in sites)
-    opening = stated.opening
-    if opening is not None and not _is_proper(opening, quorum, len(nodes)):
-        opening = None
-    named = stated.minute
-    if named > minute + MINUTES_WINDOW:
-        named = 0
+    is_closed = stated.closed is not None
     return stated._replace(
         ids=stated.ids[:IDS_LIMIT],
-        failed=failed,
-        opening=opening,
-        minute=named,
-        void=stated.void and stated.closed is not None,
-        overtaken=stated.overtaken and stated.closed is not None,
+        failed=tuple((site, at) for site, at in stated.failed if site in bounds.sites),
+        opening=bounds.evidence(stated.opening),
+        minute=bounds.minute(stated.minute),
+        reminded=bounds.reminded(stated),
+        void=stated.void and is_closed,
+        overtaken=stated.overtaken and is_closed,
         heard_from=source,
         relayed_by="",
-        alert_stated_by="" if stated.alert in ("", peer) else peer,
-        recovery_stated_by="" if stated.recovery in ("", peer) else peer,
+        alert_stated_by=_stated_by(stated.alert, peer),
+        recovery_stated_by=_stated_by(stated.recovery, peer),
         closing=None,
         held=0.0,
         removed=False,
     )
 
 
-def _is_proper(judgement: Judgement, quorum: int, nodes: int) -> bool:
-    return quorum <= judgement.quorum <= nodes and len(judgement.answers) <= nodes
+def _stated_by(teller: str, peer: str) -> str:
+    """Return `peer` if it states that another node, the `teller`, has told something; else ''."""
+    return "" if teller in ("", peer) else peer
 
 
 def is_over(incident: Incident) -> bool:

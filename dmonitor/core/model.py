@@ -237,7 +237,7 @@ class Incident(NamedTuple):
     # it. What a peer states with a name here is hearsay at that peer, too.
     heard_from: NodeName = ""
     relayed_by: NodeName = ""  # the peer that has told of `heard_from`, which has not said it here
-    # The peers that have stated first that another node handed over the alert, or the recovery.
+    # The peer that was the first to state that another node handed this over; "": that node itself.
     alert_stated_by: NodeName = ""
     recovery_stated_by: NodeName = ""
 
@@ -349,7 +349,7 @@ class Unanswered(NamedTuple):
     """A test that fails here, and about which peers that were greeted did not answer."""
 
     test: Test
-    # That did not answer in any of the rounds, in order. None: other ones in each round.
+    # Those that answered in none of the rounds, in order; empty: other ones were silent in each.
     peers: tuple[NodeName, ...]
     rounds: int  # in a row; no more are counted than it takes to be a trouble
 

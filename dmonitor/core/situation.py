@@ -50,10 +50,11 @@ class Situation:
         self.config = config
         self.clock = clock
         self.note = note
-        # The interval of the slowest node in minutes; what is granted for a while depends on it.
-        self.slowest = memory.node.slowest_interval()
         self.ledger = Ledger(
-            memory.incidents, memory.recall, self.slowest, memory.node.interval_that_holds()
+            memory.incidents,
+            memory.recall,
+            memory.node.slowest_interval(),
+            memory.node.interval_that_holds(),
         )
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
@@ -74,8 +75,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
-        # How many incidents this round has heard something of.
-        self._heard_lines = 0
+        # How many incidents this round has heard something new of.
+        self._heard_count = 0
         # The tests that this round has concluded to be DOWN, with the time of that.
         self.down_now: dict[Test, float] = {}
         # The tests that are DOWN and have no incident yet, as of this node's last round.
@@ -227,32 +228,40 @@ class Situation:
         round_log.note_silences(self.note, self.silences.hear(contacts))
         self._remember_settings(contacts)
         self._remember_turns(contacts)
-        minute = self.clock.minute(now)
-        quorum = self.quorum()
-        peers = {contact.node.name for contact in contacts if not self._is_own_line(contact)}
-        stated: list[tuple[Incident, str]] = []
-        for contact in contacts:
-            if contact.statement is None:
-                continue
-            for incident in contact.statement.incidents:
-                if incident.test in self.tests:
-                    peer = contact.node.name
-                    incident = hearsay.cut(
-                        incident, peer, self.config.nodes, peers, minute=minute, quorum=quorum
-                    )
-                    if self.config.remind:
-                        told = int(max(0.0, now - incident.began) // self.config.remind)
-                        incident = incident._replace(reminded=min(incident.reminded, told))
-                    stated.append((incident, peer))
-        stated.sort(key=lambda pair: pair[0].is_open)
+        stated = self._stated_incidents(now)
         news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
         for incident, peer in stated:
             if self.ledger.meet(incident, now, peer):
                 for incident_id in incident.ids:
                     news.setdefault(incident_id, set()).add(peer)
-        self._heard_lines += round_log.note_heard(
-            self.note, self.ledger.changed.values(), news, before=self._heard_lines
+        self._heard_count += round_log.note_heard(
+            self.note, self.ledger.changed.values(), news, before=self._heard_count
         )
+
+    def _stated_incidents(self, now: float) -> list[tuple[Incident, str]]:
+        """Return the incidents that the peers state, each with the peer's name, the closed first.
+
+        What cannot be true of them is left out.
+        """
+        peers = {contact.node.name for contact in self.contacts if not self._is_own_line(contact)}
+        bounds = hearsay.Bounds(
+            self.config.nodes,
+            peers,
+            minute=self.clock.minute(now),
+            quorum=self.quorum(),
+            now=now,
+            remind=self.config.remind,
+        )
+        stated = []
+        for contact in self.contacts:
+            if contact.statement is None:
+                continue
+            peer = contact.node.name
+            for incident in contact.statement.incidents:
+                if incident.test in self.tests:
+                    stated.append((hearsay.cut(incident, peer, bounds), peer))
+        stated.sort(key=lambda pair: pair[0].is_open)
+        return stated
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).

@@ -168,6 +168,7 @@ class Telling:
         situation = self._situation
         status, now = situation.status(), situation.clock.now()
         peers = situation.candidates()
+        slowest = situation.node_memory.interval_that_holds()
         self._speakers = set()
         due = []
         for incident in situation.ledger:
@@ -186,7 +187,7 @@ class Telling:
                 incident,
                 due_since=since,
                 refusals=situation.node_memory.refusals,
-                slowest=situation.node_memory.interval_that_holds(),
+                slowest=slowest,
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:

@@ -201,7 +201,7 @@ def write_incident(db: Connection, incident: Incident) -> None:
 
 
 def read_sources(db: Connection, since: float) -> set[str]:
-    """Return the peers that hearsay is charged to which is alive, or has changed after `since`."""
+    """Return the peers to which hearsay is charged that is alive or was closed after `since`."""
     rows = db.execute(
         f"SELECT DISTINCT {CHARGED_TO} FROM incident WHERE alive OR closed > ?", (since,)
     )

@@ -543,14 +543,14 @@ def waits_for_who_lists_it() -> Iterator[None]:
         yield
 
 
+def _largest(own: int, stated: Iterable[int]) -> int:
+    return max([own, *stated])
+
+
 @contextlib.contextmanager
 def waits_for_as_long_as_one_node_claims() -> Iterator[None]:
     """The longest interval that any node states holds."""
-
-    def longest(own: int, stated: Iterable[int]) -> int:
-        return max([own, *stated])
-
-    with mock.patch.object(election, "interval_that_holds", longest):
+    with mock.patch.object(election, "interval_that_holds", _largest):
         yield
 
 
@@ -566,8 +566,8 @@ def takes_hearsay_for_fact() -> Iterator[None]:
     """What one peer alone states counts as if this node had seen it."""
     original = ledger.Ledger.meet
 
-    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
-        original(self, heard._replace(heard_from=""), now)
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> bool:
+        return original(self, heard._replace(heard_from=""), now)
 
     with mock.patch.object(ledger.Ledger, "meet", meet):
         yield
@@ -578,8 +578,8 @@ def takes_the_relay_for_a_witness() -> Iterator[None]:
     """Hearsay that another node repeats counts as that node's own."""
     original = ledger.Ledger.meet
 
-    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> None:
-        original(self, heard._replace(heard_from=""), now, peer)
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> bool:
+        return original(self, heard._replace(heard_from=""), now, peer)
 
     with mock.patch.object(ledger.Ledger, "meet", meet):
         yield
@@ -588,11 +588,7 @@ def takes_the_relay_for_a_witness() -> Iterator[None]:
 @contextlib.contextmanager
 def lets_one_node_decide_for_all() -> Iterator[None]:
     """The largest quorum and confirm that any node states holds."""
-
-    def largest(own: int, stated: Iterable[int]) -> int:
-        return max([own, *stated])
-
-    with mock.patch.object(verdict, "setting_that_holds", largest):
+    with mock.patch.object(verdict, "setting_that_holds", _largest):
         yield
 
 
