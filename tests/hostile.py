@@ -68,7 +68,9 @@ HOSTILE = {
     "floods-stderr": Hostile(SH + f"yes {MARK} >&2", UNKNOWN),
     "floods-and-ends": Hostile(SH + "echo OK much\nhead -c 20000000 /dev/zero", OK, "much"),
     "long-line": Hostile(SH + "printf 'OK '; head -c 100000 /dev/zero | tr '\\0' y", OK, "yyy"),
-    "binary": Hostile(SH + "head -c 5000 /dev/urandom | tr -d 'A-Z '", UNKNOWN, "says neither"),
+    "binary": Hostile(
+        SH + r"printf '\200'; head -c 5000 /dev/urandom | tr -d 'A-Z '", UNKNOWN, "says neither"
+    ),
     "invalid-utf8": Hostile(SH + r"printf 'FAIL \377\376 bad\n'", FAIL, "bad"),
     "escapes": Hostile(SH + r"printf 'OK \033[2Jcleared\007\n'", OK, "\\x1b[2Jcleared\\x07"),
     "nul": Hostile(SH + r"printf 'OK a\0b\n'", OK, "a\\x00b"),
