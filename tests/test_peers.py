@@ -883,10 +883,10 @@ class FakeFacts:
     def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
         done(test, Result(Outcome.FAIL, "seen"))
 
-    def statement(self) -> tuple[Statement, float]:
+    def statement(self) -> bytes:
         self.made.append("greet")
         assert self.slow.wait(10)
-        return self.stated, NOW
+        return protocol.write_statement(self.stated, NOW)
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         self.made.append("incident")

@@ -193,7 +193,7 @@ class Replies:
     def _lines(self, request: Request) -> bytes:
         match request.word:
             case "greet":
-                return protocol.write_statement(*self._facts.statement())
+                return self._facts.statement()
             case "tests":
                 return protocol.write_tests(self._facts.tests())
         return protocol.write_incident(*self._facts.incident(request.id))
