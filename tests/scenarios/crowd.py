@@ -48,6 +48,7 @@ P99, MEMORY = 0.020, 32_000  # seconds; kB
 LOOP_P99 = 0.050  # seconds, while statements are asked for in a loop
 TESTS, INCIDENTS_EACH = 50, 200  # that the daemon's node keeps: the hearsay of seven peers
 REACHED_SECONDS = 40.0  # for the first statements to come
+PRESSED_SECONDS = 5.0  # for which the attack goes on: without an allowance it would get dozens more
 TEST = b"test www.example.com/ok\n"
 KEY = "0123456789abcdef" * 4
 
@@ -163,6 +164,7 @@ def measure_loop(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
         # The conversation that reads nothing may have had the turn of the address until now.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: sum(counts[:]) >= least, REACHED_SECONDS)
+        time.sleep(PRESSED_SECONDS)
         memory = hwm(pid)
     finally:
         is_over.set()
