@@ -163,7 +163,7 @@ class Quotas:
     def count(self, incidents: Iterable[Incident]) -> None:
         """Count the hearsay among `incidents`."""
         for incident in incidents:
-            if incident.heard_from:
+            if not incident.is_fact:
                 self._add(charged_to(incident), size(incident))
 
     def has_room(self, incident: Incident) -> bool:
@@ -206,7 +206,7 @@ def unite_sources(ours: Sequence[Incident], heard: Incident, peer: str) -> Sourc
     it. What is hearsay at the peer, too, is no second word for it. Nor is the word of a peer whose
     own relay is all that is known: it might have made up both.
     """
-    if any(not incident.heard_from for incident in ours):
+    if any(incident.is_fact for incident in ours):
         return Source("")
     stated_here = {incident.heard_from for incident in ours if not incident.relayed_by}
     if not heard.heard_from:

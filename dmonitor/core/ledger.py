@@ -198,7 +198,7 @@ class Ledger:
                 continue
             if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
-            if incident.heard_from:
+            if not incident.is_fact:
                 continue  # a peer alone could say of any moment that the test was well
             if incident.closed is not None and not incident.overtaken:
                 ended = (incident.closed, incident.ids)

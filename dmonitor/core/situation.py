@@ -270,7 +270,7 @@ class Situation:
         test flaps is not believed of one peer.
         """
         flapping = self.ledger.open_for(incident.test, flapping=True)
-        if flapping and not flapping.heard_from and not incident.flapping:
+        if flapping and flapping.is_fact and not incident.flapping:
             return True
         return self.silences.cover(incident.test, self.clock.now())
 
