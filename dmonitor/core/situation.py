@@ -75,6 +75,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # The line of nodes.txt at which each of them was greeted, by its node id.
+        self._lines: Mapping[str, str] = {}
         # How many incidents this round has heard something new of.
         self._heard_count = 0
         # The tests that this round has concluded to be DOWN, with the time of that.
@@ -185,8 +187,12 @@ class Situation:
         return longest
 
     def names_at_work(self) -> set[str]:
-        """Return the names of the peers whose checkers are at work, as they state them."""
-        return {statement.status.name for statement in self._peers_at_work()}
+        """Return the names of the peers whose checkers are at work."""
+        at_work = set()
+        for node_id, statement in self.statements.items():
+            if election.is_at_work(statement.status):
+                at_work.add(self._lines[node_id])
+        return at_work
 
     def living_peers(self, test: Test) -> list[Statement]:
         """Return what the peers state that have `test` and whose checkers are at work."""
@@ -225,6 +231,7 @@ class Situation:
         self.statements = {
             contact.node_id: contact.statement for contact in contacts if contact.statement
         }
+        self._lines = _lines(contacts)
         round_log.note_silences(self.note, self.silences.hear(contacts))
         self._remember_settings(contacts)
         self._remember_turns(contacts)
@@ -318,7 +325,9 @@ class Situation:
         """Return the peers that may speak."""
         down = {test.name for test in self.down_now if test.host == names.NODE}
         unheard = {contact.node.name for contact in self.contacts if not contact.statement}
-        return election.candidates(self.status(), self.statements.values(), down, unheard)
+        return election.candidates(
+            self.status(), self.statements.values(), down, unheard, self._lines
+        )
 
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""
@@ -352,8 +361,9 @@ class Situation:
     def finish(self) -> NodeMemory:
         """Return this node's memory at the end of its round."""
         heard = []
-        for statement in self.statements.values():
-            heard.append(statement.status._replace(version="", wall=0.0, up=float("inf")))
+        for node_id, statement in self.statements.items():
+            status = statement.status._replace(version="", wall=0.0, up=float("inf"))
+            heard.append(status._replace(name=self._lines[node_id]))
         return self.node_memory._replace(
             finished=self.clock.now(),
             heard=tuple(heard),
@@ -385,3 +395,16 @@ class Situation:
             if not self._is_own_line(contact):
                 others.add(contact.node.name)
         return tuple(node.name for node in self.config.nodes if node.name not in others)
+
+
+def _lines(contacts: Sequence[Contact]) -> dict[str, str]:
+    """Return the line of nodes.txt at which each peer was greeted, by its node id.
+
+    Of several lines that are one peer it is the one whose name the peer states, or else the last.
+    A peer may state any name, so what it calls itself is nothing to know it by.
+    """
+    lines: dict[str, str] = {}
+    for contact in contacts:
+        if contact.statement and lines.get(contact.node_id) != contact.statement.status.name:
+            lines[contact.node_id] = contact.node.name
+    return lines
