@@ -1560,6 +1560,21 @@ def test_a_peer_is_known_by_its_line_and_not_by_what_it_calls_itself() -> None:
         assert {status.name for status in node.heard} == {"a"}, "it is the name of a line of its own"
 
 
+def test_a_node_with_two_lines_is_one_witness() -> None:
+    """Also while one of the lines is silent: then they are known to have been one machine."""
+    flapping = known("f", began=NOW - 60.0, flapping=7, seen=NOW, alert="z")
+    z = calls_itself("z", flapping)
+    both_lines = [z, z._replace(node=Node("me-too", "me-too"))]
+    played = play(DOWN, heard=both_lines)
+    assert not played.incident("f").is_fact and played.mails == [{ONE: [(ALERT, "new")]}]
+    memory = node_memory()._replace(known_ids=(("me-too", ""), ("z", "")))
+    ours = [flapping._replace(heard_from="z")]
+    played = play(DOWN, incidents=ours, heard=both_lines[1:], remembered=memory)
+    assert played.mails == [{ONE: [(ALERT, "new")]}]
+    played = play(DOWN, incidents=ours, heard=both_lines[1:])
+    assert played.mails == [], "nothing tells that these are one machine"
+
+
 @pytest.mark.parametrize(("name", "told"), [("peer", [RECOVERY]), ("z", [])])
 def test_who_calls_itself_like_a_dead_node_does_not_owe_what_that_one_owed(
     name: str, told: list[Kind]

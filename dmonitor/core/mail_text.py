@@ -259,7 +259,7 @@ def _opening(incident: Incident) -> list[str]:
 
 def _hearsay(incident: Incident) -> str:
     """Return the words that say whose evidence it is: that node may have made up all of it."""
-    if incident.relayed_by:
+    if incident.relayed_by not in ("", incident.heard_from):
         return f"As {incident.relayed_by} states, which has it from {incident.heard_from}:"
     return f"As {incident.heard_from} states:"
 

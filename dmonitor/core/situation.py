@@ -35,6 +35,7 @@ from dmonitor.core.model import (
     Test,
     node_test,
 )
+from dmonitor.core.node_ids import SHARED
 from dmonitor.core.round_log import Note
 from dmonitor.core.silences import Silences
 
@@ -126,35 +127,33 @@ class Situation:
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
         return verdict.setting_that_holds(self.config.confirm, stated)
 
-    def _remember_settings(self, contacts: Sequence[Contact]) -> None:
-        """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""
-        listed = {node.name for node in self.config.nodes}
-        settings = {
-            name: (quorum, confirm)
-            for name, quorum, confirm in self.node_memory.stated_settings
-            if name in listed
-        }
-        for contact in contacts:
-            if contact.statement:
-                status = contact.statement.status
-                settings[contact.node.name] = (status.quorum, status.confirm)
-        stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
-        self.node_memory = self.node_memory._replace(stated_settings=stated)
+    def _remember_stated(self) -> None:
+        """Remember what each peer in nodes.txt states by which the numbers of all are chosen.
 
-    def _remember_turns(self, contacts: Sequence[Contact]) -> None:
-        """Remember what each peer states by which the turns of all are measured (R5)."""
+        Its settings hold although it is silent now (R3), and so does what the turns of all are
+        measured by (R5).
+        """
         listed = {node.name for node in self.config.nodes}
         memory = self.node_memory
+        settings = {}
+        for name, quorum, confirm in memory.stated_settings:
+            if name in listed:
+                settings[name] = (quorum, confirm)
         intervals = {name: each for name, each in memory.stated_intervals if name in listed}
         refusals = tuple(each for each in memory.refusals if each.node in listed)
         self.node_memory = memory._replace(refusals=refusals)
-        for contact in contacts:
-            if contact.statement and not self._is_own_line(contact):
-                status = contact.statement.status
-                self.note_refusals(contact.node.name, contact.node_id, status.refused)
-                intervals[contact.node.name] = status.interval
-        stated = tuple((name, each) for name, each in sorted(intervals.items()) if each > 1)
-        self.node_memory = self.node_memory._replace(stated_intervals=stated)
+        for contact in self.contacts:
+            if contact.statement is None or self._is_own_line(contact):
+                continue
+            name = contact.node.name
+            status = contact.statement.status
+            settings[name] = (status.quorum, status.confirm)
+            intervals[name] = status.interval
+            self.note_refusals(name, contact.node_id, status.refused)
+        self.node_memory = self.node_memory._replace(
+            stated_settings=tuple((name, *numbers) for name, numbers in sorted(settings.items())),
+            stated_intervals=tuple(each for each in sorted(intervals.items()) if each[1] > 1),
+        )
 
     def note_refusals(self, name: str, node_id: str, refused: int) -> None:
         """Remember how many hand-overs were refused at a node, and since when that is so (R5)."""
@@ -233,8 +232,8 @@ class Situation:
         }
         self._lines = _lines(contacts)
         round_log.note_silences(self.note, self.silences.hear(contacts))
-        self._remember_settings(contacts)
-        self._remember_turns(contacts)
+        self._remember_stated()
+        self.ledger.machines = self._machines()
         stated = self._stated_incidents(now)
         news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
         for incident, peer in stated:
@@ -269,6 +268,17 @@ class Situation:
                     stated.append((hearsay.cut(incident, peer, bounds), peer))
         stated.sort(key=lambda pair: pair[0].is_open)
         return stated
+
+    def _machines(self) -> dict[str, str]:
+        """Return which machine each line of nodes.txt is, by its node id as far as it is known.
+
+        Lines that have been one machine are taken for one, also while some of them are silent.
+        """
+        machines = dict(self.node_memory.known_ids)
+        for contact in self.contacts:
+            if contact.node_id and machines.get(contact.node.name) != SHARED:
+                machines[contact.node.name] = contact.node_id
+        return machines
 
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
