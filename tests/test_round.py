@@ -1557,7 +1557,9 @@ def test_a_peer_is_known_by_its_line_and_not_by_what_it_calls_itself() -> None:
     alias = [liar._replace(node=Node(name, name)) for name in ("a", "z")]
     for lines in (alias, alias[::-1]):
         *_, node = [each.node for each in play(UP, heard=lines).saves if each.node]
-        assert {status.name for status in node.heard} == {"a"}, "it is the name of a line of its own"
+        assert {status.name for status in node.heard} == {"a"}, (
+            "it is the name of a line of its own"
+        )
 
 
 def test_a_node_with_two_lines_is_one_witness() -> None:
