@@ -19,6 +19,7 @@ from dmonitor.config.settings import Settings
 from dmonitor.config.silences import load_silences
 from dmonitor.config.tests import Tests, load_tests
 from dmonitor.core import digest, effects, result
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import Incident, NodeStatus, Test
 from dmonitor.execution.looks import Looks
 from dmonitor.execution.runner import Done, Runner
@@ -46,7 +47,8 @@ class _Visit(NamedTuple):
 class _CheckerView(NamedTuple):
     """What the last round of this node has said of its tests."""
 
-    open: frozenset[Test] = frozenset()  # those that have an open incident, if that is recent
+    # Those that have an open incident which is no word of one peer, if that is recent.
+    open: frozenset[Test] = frozenset()
     slow: frozenset[Test] = frozenset()  # those that pass slowly, perhaps always
 
 
@@ -56,11 +58,7 @@ def _checker_view(store: state.Store) -> _CheckerView:
     slow = frozenset(memory.slow)
     if store.clock.now() - memory.finished > _CHECKER_SECONDS:
         return _CheckerView(slow=slow)
-    tests = set()
-    for incident in store.each_incident():
-        if incident.is_open and not incident.flapping:
-            tests.add(incident.test)
-    return _CheckerView(frozenset(tests), slow)
+    return _CheckerView(surely_open(store.each_incident()), slow)
 
 
 def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from dmonitor.config.configuration import Configuration
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
 from dmonitor.core.effects import HARD_LIMIT, Greet, Observation, Observe, Rehearse, RoundClock
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -86,6 +87,8 @@ class Observer:
         self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
         self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
+        # Those of them that are open by more than the word of one peer.
+        self._surely_open: frozenset[Test] = frozenset()
         self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
         self._quorum = config.settings.quorum  # the one that holds
         self._greeting_since = 0.0  # seconds from the start of the round
@@ -130,7 +133,7 @@ class Observer:
                 self._runner,
                 failed=self._first_look_failed,
                 slow=self._first_look_is_slow,
-                again=lambda test: test not in self._open,
+                again=lambda test: test not in self._surely_open,
                 beside=lambda test: test not in self._always_slow,
             )
             self._looks.submit_all(wanted, self._concluded)
@@ -139,17 +142,19 @@ class Observer:
         """Run every test, ask the peers for those that fail or are open, and judge.
 
         The last answer is waited for until ANSWERS_BY. A test that fails or is slower than usual,
-        and a peer that cannot be greeted, are looked at twice unless they have an open incident; a
-        first look that failed stands if there is no time for a second one. With `greets_only` there
-        is no judgement.
+        and a peer that cannot be greeted, are looked at twice unless they have an open incident. An
+        incident that is the word of one peer spares a failure no second look. A first look that
+        failed stands if there is no time for a second one. With `greets_only` there is no
+        judgement.
         """
         self._open = wanted.open
+        self._surely_open = surely_open(wanted.incidents)
         self._always_slow = wanted.slow
         if self._greets_only:
             contacts = self.greet(Greet(wanted.incidents))
             return Observation(self._own_node(), {}, contacts, frozenset())
         self._start_greeting(
-            wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
+            wanted.incidents, twice=lambda node: node_test(node.name) not in self._surely_open
         )
         for test in self._open & self.tests:
             self._ask(test)  # whatever is seen here, so nobody has to wait for that

@@ -27,7 +27,7 @@ from dmonitor.base import cli, clock, user
 from dmonitor.config.configuration import load_configuration
 from dmonitor.core import result
 from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
-from dmonitor.core.model import Test, Verdict
+from dmonitor.core.model import Incident, Test, Verdict, Vote
 from dmonitor.core.result import SLOW_LOOK
 from dmonitor.execution.runner import PLUGIN_LIMIT
 from dmonitor.net import exchange, flights, protocol
@@ -216,8 +216,15 @@ def test_the_peers_are_asked_about_what_hangs_before_its_first_look_has_ended(
         wait_until(lambda: asked.read_text() == "x\nx\n", PLUGIN_LIMIT - 2)
 
 
-def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observation:
-    """Return what a round of `node` sees, if these tests were `slow` in the last one."""
+def observed(
+    node: LocalNode, slow: frozenset[Test] = frozenset(), incident: Incident | None = None
+) -> Observation:
+    """Return what a round of `node` sees, if these tests were `slow` in the last one.
+
+    It holds the open `incident`, or none.
+    """
+    open_tests = frozenset([incident.test] if incident else ())
+    incidents = (incident,) if incident else ()
     eyes = observer.Observer(
         load_configuration(str(node.config)),
         "id-of-this-node",
@@ -226,10 +233,24 @@ def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observatio
         lambda: None,
     )
     try:
-        return eyes.observe(Observe(frozenset(), (), 2, slow=slow))
+        return eyes.observe(Observe(open_tests, incidents, 2, slow=slow))
     finally:
         eyes.close()
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.parametrize(("heard_from", "looks"), [("", 1), ("liar", 2)])
+def test_what_a_peer_alone_calls_open_is_looked_at_twice(
+    three: list[LocalNode], heard_from: str, looks: int
+) -> None:
+    """Else who lies could have any flake of a node taken for a failure."""
+    prepare(three)
+    test = Test("www.example.com", "web")
+    three[0].plugin("web", f"echo x >>{three[0].state}/ran; echo FAIL")
+    held = Incident(("a" * 16,), test, time.time() - 60.0, heard_from=heard_from)
+    seen = observed(three[0], incident=held)
+    assert seen.judgements[test].answers[0].vote is Vote.FAILING
+    assert (three[0].state / "ran").read_text().split() == ["x"] * looks
 
 
 def test_what_is_slow_as_a_rule_is_looked_at_once_and_nobody_is_asked(

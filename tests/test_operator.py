@@ -23,7 +23,17 @@ import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
 from dmonitor.core.effects import NodeMemory, Save
-from dmonitor.core.model import Incident, Node, Outcome, Test, TestState, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Node,
+    Outcome,
+    Result,
+    Test,
+    TestState,
+    Verdict,
+)
 from dmonitor.net.replies import REUSED_SECONDS
 from dmonitor.operator import metrics, page, publish, report, terminal
 from dmonitor.store import database, state
@@ -1024,6 +1034,41 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
     assert "in a silence, or while its test was FLAPPING" in "\n".join(
         terminal.why({**why, "last_incident": report.past(over, now)}, paint)
     )
+
+
+def test_what_a_peer_alone_has_stated_is_shown_as_its_word(
+    paint: terminal.Paint = terminal.Paint(False),  # noqa: B008
+) -> None:
+    """Who lies could show any test as FLAPPING, or as having been DOWN, on every other node."""
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    flapping = Incident(("b" * 16,), test, now - 400, flapping=7, alert="liar", heard_from="liar")
+    for relayed_by, stated in (("", "liar"), ("rome", "rome")):
+        known = flapping._replace(relayed_by=relayed_by)
+        seen = view(incidents=[known], test_states={test: TestState(since=now - 60)})
+        status = report.status(seen, with_evidence=True)
+        (facts,) = status["tests"]
+        assert (facts["state"], facts["seconds"]) == ("UP", 60)
+        assert facts["incident"] == known.id, "it is there"
+        why = report.why(seen, test, [known], [])
+        assert f"as {stated} states." in " ".join(terminal.why(why, paint)), why
+        labels = '{host="www.example.com",test="web"}'
+        assert f"dmonitor_test_flapping{labels} 0\n" in metrics.metrics(status, {})
+    node = Node("rome", "rome")
+    answers = (Answer(node, result=Result(Outcome.FAIL)),)
+    down = flapping._replace(flapping=0, opening=Judgement(Verdict.DOWN, 2, answers), alert="")
+    for heard_from, stated in (("liar", ", as liar states"), ("", "")):
+        known = down._replace(heard_from=heard_from)
+        seen = view(incidents=[known], test_states={test: TestState(since=now - 60)})
+        (facts,) = report.status(seen)["tests"]
+        assert facts["text"] == f"passes here, not confirmed: its incident is open{stated}"
+        told = report.history([known], [], [], seen, now)
+        assert f"rome{stated}" in terminal.history(told, paint)[-1], told
+        incidents = report.incidents([known], (), now)
+        html = page.page(
+            report.status(seen), incidents, {"silences": []}, report.nodes(seen), now, {}
+        )
+        assert f"(6 min 40 s){stated}, not told yet" in html, html
+        assert ("DOWN once" in html) == (not stated)
 
 
 def test_evidence_has_the_time_it_is_from(

@@ -249,6 +249,11 @@ class Incident(NamedTuple):
     def is_open(self) -> bool:
         return self.closed is None and not self.removed
 
+    @property
+    def is_fact(self) -> bool:
+        """Whether this node has seen it itself, or two peers have stated it."""
+        return not self.heard_from
+
 
 class TestState(NamedTuple):
     """What a node remembers of a test from round to round."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dmonitor.core import health
+from dmonitor.core import health, unanswered
 from dmonitor.core.effects import Complain, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
@@ -81,8 +81,8 @@ class SelfCheck:
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
         )
-        unanswered = health.unanswered(remembered.unanswered, judgements, view.others)
-        view = view._replace(unanswered=unanswered)
+        silent = unanswered.follow(remembered.unanswered, judgements, view.others)
+        view = view._replace(unanswered=silent)
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
         if any(health.is_due(trouble, now) for trouble in serious):
@@ -94,7 +94,7 @@ class SelfCheck:
             troubles=tuple(troubles),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
-            unanswered=unanswered,
+            unanswered=silent,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
 

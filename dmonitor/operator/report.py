@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import election, health, incident, model
+from dmonitor.core import election, health, hearsay, incident, model
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
@@ -211,9 +211,9 @@ def _test(
     shown = _telling(open_incidents)
     text = own_answer.text if own_answer else ""
     if shown and state == Verdict.UP.value and not shown.flapping:
-        text = _not_confirmed(text)
+        text = _not_confirmed(text, shown)
     for known in open_incidents:
-        if known.flapping:
+        if is_flapping(known):
             state = FLAPPING
             since = known.began
             break  # the oldest
@@ -233,9 +233,20 @@ def _test(
     return {**facts, **_flake_facts(flake, view.now)}
 
 
-def _not_confirmed(text: str) -> str:
+def is_flapping(known: Incident) -> bool:
+    """Return whether an incident says that its test flaps now: a peer's word alone does not."""
+    return bool(known.flapping) and known.is_open and known.is_fact
+
+
+def as_stated(peer: str | None) -> str:
+    """Return the words that say whose word alone something is; '' if it is nobody's."""
+    return f", as {peer} states" if peer else ""
+
+
+def _not_confirmed(text: str, known: Incident) -> str:
     """Return the text of a test that passes here, and whose incident nobody can close (R4)."""
     words = "passes here, not confirmed: its incident is open"
+    words += as_stated(hearsay.charged_to(known))
     return f"{words}; {text}" if text else words
 
 
@@ -325,6 +336,7 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
+        "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
         "alert_by": known.alert or None,
         "alert_stated_by": known.alert_stated_by or None,

@@ -174,7 +174,7 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         return [*lines, "It has had no incident that this node remembers."]
     kind = ", FLAPPING," if incident["flapping"] else ""
     begin = f"Its last incident{kind} {incident['incident']} is from {day(incident['began'])}"
-    lines.append(f"{begin}{_end(incident)}.")
+    lines.append(f"{begin}{_end(incident)}{report.as_stated(incident['stated_by'])}.")
     if incident["opening"]:
         lines += ["When it began:", *_evidence(incident["opening"], paint)]
     if incident["closing"]:
@@ -242,8 +242,7 @@ def _told(incident: Facts) -> list[str]:
         by = incident[f"{kind}_by"]
         if by:
             recipients = _recipients(incident[f"{kind}_to"])
-            source = incident[f"{kind}_stated_by"]
-            stated = f", as {source} states" if source else ""
+            stated = report.as_stated(incident[f"{kind}_stated_by"])
             lines.append(f"The {kind} was handed over by {by}{stated}{recipients}")
         elif owes[kind] and not incident["removed"]:
             lines.append(f"The {kind} is still owed.")
@@ -280,6 +279,7 @@ def _history_row(incident: Facts) -> tuple[str, str, str, str, str]:
             tellers.append(node)
     nobody = "nobody" if incident["void"] else "-"
     seen_by = ", ".join(incident["seen_by"]) or "-"
+    seen_by += report.as_stated(incident["stated_by"])
     return day(incident["began"]), length, test, seen_by, ", ".join(tellers) or nobody
 
 

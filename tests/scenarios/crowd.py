@@ -72,7 +72,7 @@ def play(
 ) -> list[tuple[bool, str]]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
         node = LocalNode(
-            Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON)
+            Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port()
         )
         node.plugin("ok", "echo OK $1")
         node.test("www.example.com/ok")

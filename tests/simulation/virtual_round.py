@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -424,7 +425,7 @@ class VirtualRound:
                 if test in own_answers:
                     return  # the look beside it has passed
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
-                may_look_again = may_look_again and test not in effect.open
+                may_look_again = may_look_again and test not in surely_open(effect.incidents)
                 if outcome in _FAILING and is_first:
                     only_slow.discard(test)
                 failures.extend([test] * (outcome in _FAILING))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dmonitor.core import effects, result
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     Contact,
     Incident,
@@ -506,10 +507,7 @@ class World(Timeline):
         disk = node.disk
         if node.clock(self.now) - disk.node_memory.finished > CHECKER_SECONDS:
             return True
-        for stored in disk.incidents.values():
-            if stored.test == test and stored.is_open and not stored.flapping:
-                return False
-        return True
+        return test not in surely_open(disk.incidents.values())
 
     def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have the daemon of `node` greet the peer that `test` is, and reply how that is."""
