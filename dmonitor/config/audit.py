@@ -25,8 +25,8 @@ from dmonitor.store import lock
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 # Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
-# TIMEOUT.
-_COMMON_PARAMETERS = ("TIMEOUT", "PORT")
+# TIMEOUT. EVERY and RETRY are dmonitor's own.
+_COMMON_PARAMETERS = ("TIMEOUT", "PORT", "EVERY", "RETRY")
 _PLUGIN_PREFIX = "check_"
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 

@@ -7,7 +7,7 @@ text is logged again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -219,18 +219,24 @@ def _no_answer(seen: HealthInput, now: float) -> str:
 
 
 def unanswered(
-    before: Sequence[Unanswered], judgements: Mapping[Test, Judgement], contacts: Iterable[Contact]
+    before: Sequence[Unanswered],
+    judgements: Mapping[Test, Judgement],
+    contacts: Iterable[Contact],
+    resting: Collection[Test] = (),
 ) -> tuple[Unanswered, ...]:
     """Return the tests that fail here, and about which peers that were greeted did not answer.
 
     A test that is DOWN does not count, because others have confirmed it. A peer that could not be
     greeted is another matter, and so is one that does not have the test. While nobody can say
-    otherwise, a round counts whichever peers were greeted in it.
+    otherwise, a round counts whichever peers were greeted in it. A round in which a test is
+    `resting` does not count, because nobody was asked.
     """
     statements = {contact.node.name: contact.statement for contact in contacts}
     last = {each.test: each for each in before}
-    found = []
+    found = [each for each in before if each.test in resting]
     for test, judgement in judgements.items():
+        if test in resting:
+            continue
         if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue
         peers = _silent_peers(test, judgement, statements)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes, result
+from dmonitor.core import flakes, rest, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -49,6 +49,7 @@ def run_round(
 
     # Observe and hear.
     open_before = situation.open_incidents()
+    resting = rest.resting_tests(situation, memory.test_states)
     observation: Observation = yield Observe(
         frozenset(open_before),
         tuple(situation.ledger),
@@ -56,6 +57,7 @@ def run_round(
         situation.sites,
         situation.stated_quorums,
         frozenset(memory.node.slow),
+        resting,
     )
     if situation.has_slept():
         return _end_slept(situation)
@@ -73,7 +75,9 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
-    slow = result.slow_tests(judgements)
+    standing = rest.standing_judgements(situation, memory.test_states, resting)
+    all_judgements = {**judgements, **standing}
+    slow = result.slow_tests(all_judgements)
     situation.node_memory = situation.node_memory._replace(slow=slow)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
@@ -95,7 +99,11 @@ def run_round(
     yield from telling.run()
     test_states = {**memory.test_states, **conclusions.test_states}
     if not situation.has_slept():
-        yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
+        unconfirmed = (
+            *conclusions.unconfirmed_recoveries,
+            *rest.unconfirmed_recoveries(situation, standing),
+        )
+        yield from self_check.run(all_judgements, test_states, unconfirmed, resting=resting)
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
