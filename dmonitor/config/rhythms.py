@@ -36,11 +36,7 @@ def load_rhythms(directory: str, tests: Tests, problems: Problems) -> dict[Test,
 
 
 def _rhythm(
-    test: Test,
-    parameters: Mapping[str, str],
-    plugins: _Plugins,
-    directory: str,
-    problems: Problems,
+    test: Test, parameters: Mapping[str, str], plugins: _Plugins, directory: str, problems: Problems
 ) -> Rhythm | None:
     """Return how often `test` is looked at; None if in each round."""
     path = f"{directory}/hosts.d/{test}"
@@ -96,7 +92,9 @@ class _Plugins:
             found = ""
             with contextlib.suppress(OSError):
                 status = os.stat(f"{self._directory}/{plugin}")
-                found = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+                found = (
+                    f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+                )
             self._identities[plugin] = found
         return self._identities[plugin]
 

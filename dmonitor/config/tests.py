@@ -1,9 +1,9 @@
 """Read hosts.d: the tests, and the parameters in their files.
 
 A directory in hosts.d is a host, and a file in it is a test of this host. The file may hold
-KEY=VALUE lines, which become the environment of the test's plugin, except EVERY and RETRY. A test whose file has a mistake
-is kept without parameters and cannot be run, because it would test something that nobody meant, and
-might say OK.
+KEY=VALUE lines, which become the environment of the test's plugin, except EVERY and RETRY. A test
+whose file has a mistake is kept without parameters and cannot be run, because it would test
+something that nobody meant, and might say OK.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _NUMBERS = {
 }
 # Parameters that say how often dmonitor looks at the test. They are not for its plugin.
 LONGEST_EVERY = 7  # days
-_RHYTHM = {"EVERY": duration(LONGEST_EVERY), "RETRY": duration(LONGEST_EVERY)}
-_READERS = {**_NUMBERS, **_RHYTHM}
+RHYTHM = {"EVERY": duration(LONGEST_EVERY), "RETRY": duration(LONGEST_EVERY)}
+_READERS = {**_NUMBERS, **RHYTHM}
 
 
 def environment(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return which of a test's `parameters` its plugin gets in its environment."""
-    return {key: value for key, value in parameters.items() if key not in _RHYTHM}
+    return {key: value for key, value in parameters.items() if key not in RHYTHM}
 
 
 def load_tests(directory: str, problems: Problems) -> Tests:
@@ -141,7 +141,7 @@ def _range_complaint(key: str, value: str) -> str:
 
 
 def _fault(key: str, value: str) -> str:
-    """Return what is wrong with `value`, or "" if it is right or every plugin reads `key` itself."""
+    """Return what is wrong with `value`, or "" if it is right or only the plugin can tell."""
     if key in _READERS:
         try:
             _READERS[key](value)

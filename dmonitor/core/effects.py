@@ -221,7 +221,8 @@ class Observe(NamedTuple):
 class Rehearse(NamedTuple):
     """Ask this node's daemon, and one peer, about a passing test each (R7).
 
-    A test that has a Rhythm is not asked about, because an answer is a look. A rehearsal that failed is asked again; without one, chance chooses the test and the peer.
+    A test that has a Rhythm is not asked about, because an answer is a look. A rehearsal that
+    failed is asked again; without one, chance chooses the test and the peer.
     Sent back: a Rehearsal for each answer.
     """
 

@@ -37,15 +37,16 @@ def resting_tests(situation: Situation, states: Mapping[Test, TestState]) -> fro
     now = situation.asked_at
     interval = 60.0 * election.interval(situation.node_memory.begins)
     share = _share(situation.me.name, situation.config.nodes)
-    with_incident = {incident.test for incident in situation.ledger if incident.is_open}
+    with_incident = _tests_with_incident(situation)
+    confirming = _tests_in_a_row(situation)
     resting = set()
     for test, rhythm in rhythms.items():
         state = states.get(test, _NO_STATE)
         look = state.look
         if look is None or look.at > now or look.fingerprint != rhythm.fingerprint:
             continue  # never looked at, or no longer the same test
-        if test in situation.own_confirming:
-            continue  # a row of DOWN verdicts goes on in the next round
+        if test in confirming:
+            continue
         if _passes(state, look) and test not in with_incident:
             rests = rhythm.every > interval and _is_same_turn(test, rhythm, share, look.at, now)
         else:
@@ -53,6 +54,16 @@ def resting_tests(situation: Situation, states: Mapping[Test, TestState]) -> fro
         if rests:
             resting.add(test)
     return frozenset(resting)
+
+
+def _tests_with_incident(situation: Situation) -> set[Test]:
+    """Return the tests that have an open incident, which this node has opened or heard of."""
+    return {incident.test for incident in situation.ledger if incident.is_open}
+
+
+def _tests_in_a_row(situation: Situation) -> set[Test]:
+    """Return the tests that were DOWN in the last round, and must be so again (`confirm`)."""
+    return set(situation.own_confirming)
 
 
 def _passes(state: TestState, look: LastLook) -> bool:
@@ -98,9 +109,7 @@ def standing_judgements(
     return judgements
 
 
-def unconfirmed_recoveries(
-    situation: Situation, standing: Mapping[Test, Judgement]
-) -> list[Test]:
+def unconfirmed_recoveries(situation: Situation, standing: Mapping[Test, Judgement]) -> list[Test]:
     """Return the tests that rest, passed when this node last looked, and have an open incident."""
     return [
         test

@@ -37,7 +37,7 @@ from dmonitor.store.database import Connection
 _Standing = tuple[Subject, TestName, Verdict, Outcome, Time]
 _Owing = tuple[Kind, Recipient, Time, int]
 
-# Keys of the memos that have the last look at a test: what they begin with, and what comes after all.
+# The keys of the memos that have the last look at a test begin with this, and come before that.
 _LOOK = "look "
 _LOOK_END = "look!"
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that stated them
@@ -162,9 +162,7 @@ def _read_looks(db: Connection, shift: float) -> dict[object, LastLook]:
     return looks
 
 
-def _write_looks(
-    db: Connection, states: Mapping[Test, TestState], gone: Iterable[Test]
-) -> None:
+def _write_looks(db: Connection, states: Mapping[Test, TestState], gone: Iterable[Test]) -> None:
     """Store the last look at each test that has one; forget those of all other tests."""
     memos = {}
     forgotten = [_look_key(test) for test in gone]
