@@ -201,7 +201,8 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
-        lines.append(f"That look said: {facts['text']}")
+        if facts["text"]:
+            lines.append(f"That look said: {facts['text']}")
     lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"
