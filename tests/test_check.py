@@ -1073,11 +1073,35 @@ def test_what_fails_with_every_is_asked_about_and_mailed_at_once(
         three[0].test(TEST, "EVERY=7d\nTURN=comes\n")  # as if it were its turn
         three[0].round()
         assert place.subjects() and "DOWN" in place.subjects()[0]
-        assert [_runs(path) for path in ran] == [2, 2]
+        assert [path.read_text() for path in ran] == ["\n\n", "\n\n"], "without EVERY"
         forget()
         all_see(three, "OK fine")
         three[0].round()
         assert [state for state in place.subjects() if "UP" in state], place.subjects()
+
+
+def test_between_two_retries_nobody_runs_it_and_nothing_changes(
+    three: list[LocalNode], place: Place
+) -> None:
+    prepare(three)
+    for node in three:
+        node.test(TEST, "EVERY=7d\nRETRY=1d\n")
+        node.mail()
+    with running(three):
+        three[0].round()
+        forget()
+        all_see(three, "FAIL gone")
+        ran = [_counting(node) for node in three]
+        assert "incident-opened" in three[0].round()
+        counts = [_runs(path) for path in ran]
+        assert counts == [2, 2, 2]
+        forget()
+        all_see(three, "OK fine")
+        log = three[0].round()
+        assert f"asked test={TEST}" not in log and "incident-closed" not in log
+        assert [_runs(path) for path in ran] == counts
+        assert re.search(rf"^DOWN +{TEST} ", three[0].run("dmonitor", "status").stdout, re.M)
+    assert len(place.subjects()) == 1
 
 
 def test_a_target_that_fails_at_this_very_moment_is_no_false_vote(three: list[LocalNode]) -> None:

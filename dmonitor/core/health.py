@@ -235,8 +235,6 @@ def unanswered(
     last = {each.test: each for each in before}
     found = [each for each in before if each.test in resting]
     for test, judgement in judgements.items():
-        if test in resting:
-            continue
         if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue
         peers = _silent_peers(test, judgement, statements)
