@@ -159,7 +159,7 @@ class Observer:
         first look that failed stands if there is no time for a second one. With `greets_only` there
         is no judgement.
         """
-        self._open = wanted.open - wanted.resting
+        self._open = wanted.open
         self._always_slow = wanted.slow
         self._resting = wanted.resting
         if self._greets_only:

@@ -1121,6 +1121,9 @@ def test_the_log_of_the_database_does_not_stay_large(tmp_path: Path) -> None:
     assert min(sizes[sizes.index(max(sizes)) :]) <= 1_100_000
 
 
+_LOOK_KEYS = "SELECT key FROM memo WHERE key LIKE 'look %'"
+
+
 def test_the_last_look_is_forgotten_with_its_test_and_with_its_every(tmp_path: Path) -> None:
     other = Test("www.example.com", "cert:8443")
     look = LastLook(NOW, Result(Outcome.OK, "valid for 60 days", 0.5), "0123456789abcdef")
@@ -1131,7 +1134,10 @@ def test_the_last_look_is_forgotten_with_its_test_and_with_its_every(tmp_path: P
         store.shift_times(100.0)
         assert store.memory().test_states[TEST].look == look._replace(at=NOW + 100.0)
         store.shift_times(0.0)
-        store.save(Save(test_states={other: TestState()}, gone=frozenset([TEST])))
+        store.save(Save(gone=frozenset([TEST])))
+        assert [key for (key,) in store._db.execute(_LOOK_KEYS)] == [f"look {other}"]
+        store.save(Save(test_states={other: TestState()}))
+        assert [key for (key,) in store._db.execute(_LOOK_KEYS)] == []
         store.save(Save(test_states={TEST: TestState()}))
         assert store.memory().test_states == {TEST: TestState(), other: TestState()}
 

@@ -16,7 +16,6 @@ from dmonitor.config.keyfile import Keys, load_keys
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problem, Problems
 from dmonitor.config.recipients import load_recipients
-from dmonitor.config.rhythms import load_rhythms
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.config.silences import load_silences
 from dmonitor.config.tests import Tests, load_tests
@@ -61,7 +60,7 @@ def load_configuration(directory: str) -> Configuration:
     tests = load_tests(directory, problems)
     addresses = load_recipients(directory, problems)
     complete = not problems.incomplete
-    rhythms = load_rhythms(directory, tests, problems)
+    rhythms = _load_rhythms(directory, tests, problems)
     keys = load_keys(directory, problems)
     known_tests = None
     if complete:
@@ -79,3 +78,12 @@ def load_configuration(directory: str) -> Configuration:
         silences=tuple(silences),
         rhythms=rhythms,
     )
+
+
+def _load_rhythms(directory: str, tests: Tests, problems: Problems) -> Mapping[Test, Rhythm]:
+    """Return how often tests are looked at; a round without tests loads nothing for that."""
+    if not tests:
+        return {}
+    from dmonitor.config.rhythms import load_rhythms
+
+    return load_rhythms(directory, tests, problems)

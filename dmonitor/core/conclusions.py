@@ -31,6 +31,7 @@ from dmonitor.core.model import (
     Test,
     TestState,
     Verdict,
+    Vote,
 )
 from dmonitor.core.situation import Situation
 
@@ -164,6 +165,12 @@ class Conclusions:
             return False
         peers = situation.living_peers(incident.test)
         return bool(peers) and not any(_holds(statement, incident) for statement in peers)
+
+    def note_standing(self, standing: Mapping[Test, Judgement]) -> None:
+        """Note which of the tests that rest passed at the last look, and have an open incident."""
+        for test, judgement in standing.items():
+            if judgement.answers[0].vote is Vote.PASSING and self._ledger.open_for(test):
+                self.unconfirmed_recoveries.append(test)
 
     def _note_closed_elsewhere(
         self, incident: Incident, judgement: Judgement, was_asked: bool

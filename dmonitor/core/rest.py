@@ -22,7 +22,6 @@ from dmonitor.core.model import (
     Test,
     TestState,
     Verdict,
-    Vote,
 )
 from dmonitor.core.situation import Situation
 
@@ -107,12 +106,3 @@ def standing_judgements(
             own_answer = Answer(situation.me, situation.config.node_id, state.look.result, age)
             judgements[test] = Judgement(state.verdict, situation.config.quorum, (own_answer,))
     return judgements
-
-
-def unconfirmed_recoveries(situation: Situation, standing: Mapping[Test, Judgement]) -> list[Test]:
-    """Return the tests that rest, passed when this node last looked, and have an open incident."""
-    return [
-        test
-        for test, judgement in standing.items()
-        if judgement.answers[0].vote is Vote.PASSING and situation.ledger.open_for(test)
-    ]
