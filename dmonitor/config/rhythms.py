@@ -40,7 +40,6 @@ def _rhythm(
 ) -> Rhythm | None:
     """Return how often `test` is looked at; None if in each round."""
     path = f"{directory}/hosts.d/{test}"
-    every = 0
     if "EVERY" in parameters:
         every = read_duration(parameters["EVERY"])
     else:
