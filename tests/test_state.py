@@ -837,7 +837,7 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.save(Save(OWN, incidents=(RICH,)))
         assert store.incidents() == [RICH] and RICH.opening
-        assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
+        assert list(store.each_incident()) == [RICH._replace(opening=None, closing=None)]
 
 
 def test_a_broken_history_costs_nothing_but_history(

@@ -4,7 +4,7 @@ Pure data. The script in `round` yields the effects; `driver` carries them out, 
 simulator. A Save is one transaction. It is on disk before the script yields its next effect.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -133,16 +133,22 @@ def statement_of(
     status: NodeStatus,
     now: float,
 ) -> model.Statement:
-    """Return what a node's greeting states.
-
-    A silence that is over is not stated. An incident whose test was removed here is not stated
-    either, because that says nothing about the host.
-    """
+    """Return what a node's greeting states; a silence that is over is not stated."""
     lasting = [silence for silence in silences if silence.until is None or silence.until > now]
-    stated = [incident for incident in incidents if not incident.removed]
+    stated = tuple(stated_incidents(incidents))
     return model.Statement(
-        status, node_memory.heard, tuple(lasting), tuple(stated), confirming=node_memory.confirming
+        status, node_memory.heard, tuple(lasting), stated, confirming=node_memory.confirming
     )
+
+
+def stated_incidents(incidents: Iterable[Incident]) -> Iterator[Incident]:
+    """Yield those of the `incidents` that a greeting states.
+
+    An incident whose test was removed here is not stated: that says nothing about the host.
+    """
+    for incident in incidents:
+        if not incident.removed:
+            yield incident
 
 
 class Memory(NamedTuple):

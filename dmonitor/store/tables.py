@@ -8,7 +8,7 @@ the connection knows of it. `shift` is the seconds that are added to every time 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
@@ -200,15 +200,27 @@ def read_incidents(
     evidence: bool = True,
 ) -> list[Incident]:
     """Return the incidents that meet an SQL condition; without `evidence` that is quicker."""
+    return list(each_incident(db, condition, parameters, shift=shift, evidence=evidence))
+
+
+def each_incident(
+    db: Connection,
+    condition: str,
+    parameters: Sequence[object] = (),
+    *,
+    shift: float = 0.0,
+    evidence: bool = True,
+) -> Iterator[Incident]:
+    """Yield what `read_incidents` returns: for a program that has no memory for all of them."""
     column = "value" if evidence else EVIDENCE_REMOVED
     rows = db.execute(f"SELECT number, {column} FROM incident WHERE {condition}", parameters)
-    incidents = []
     for number, value in rows:
         try:
-            incidents.append(decode(Incident, value, shift))
+            incident = decode(Incident, value, shift)
         except ValueError as error:
             db.leave_out("incident", error, number=number)
-    return incidents
+            continue
+        yield incident
 
 
 def write_incident(db: Connection, incident: Incident) -> None:
