@@ -95,6 +95,7 @@ class Driver:
             remind=settings.remind,
             once=once,
             waited=waited,
+            rhythms=configuration.rhythms,
         )
         self._woken = woken
         # This node's name, once the round has recognised it.

@@ -17,7 +17,7 @@ from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
 from dmonitor.config.silences import load_silences
-from dmonitor.config.tests import Tests, load_tests
+from dmonitor.config.tests import Tests, environment, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.incident import surely_open
 from dmonitor.core.model import Incident, NodeStatus, Test
@@ -126,7 +126,7 @@ class NodeFacts:
     def run(self, test: Test, done: Done, /) -> None:
         """Look at `test`, and once more if it fails or is slow; then call `done`.
 
-        That is to run its plugin, or to greet the peer whose test it is.
+        That is to run its plugin, however seldom rounds do, or to greet the peer whose test it is.
         """
         if test.host == names.NODE:
             self._visit(test, done)
@@ -136,7 +136,7 @@ class NodeFacts:
             done(test, result.MISTAKEN)
         else:
             plugin = f"{self._directory}/plugins/{test.plugin}"
-            self._looks.submit(test, plugin, parameters, done)
+            self._looks.submit(test, plugin, environment(parameters), done)
 
     def _is_looked_at_again(self, test: Test) -> bool:
         """Return whether `test` is looked at again if it fails: it has no open incident here."""

@@ -27,6 +27,7 @@ from dmonitor.core.model import (
     Answer,
     Incident,
     Judgement,
+    LastLook,
     Node,
     Outcome,
     Result,
@@ -514,6 +515,38 @@ def test_whether_a_node_can_alert() -> None:
 def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
     (facts,) = report.status(view())["tests"]
     assert facts["here"] == "FAIL"
+
+
+def test_of_a_test_with_every_it_is_said_how_old_the_last_look_is() -> None:
+    """Nobody may take it for a look of now."""
+    paint = terminal.Paint(False)
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    look = LastLook(now - 3 * 3600, Result(Outcome.OK, "valid for 60 days <b>"))
+    seldom = view(test_states={test: TestState(Verdict.UP, Outcome.OK, now - 86400, look)})
+    status = report.status(seldom)
+    (facts,) = status["tests"]
+    assert (facts["looked_at"], facts["look_age"]) == (report.moment(look.at), 3 * 3600)
+    assert terminal.status(status, paint)[-1].endswith(" [OK, 3 h ago] valid for 60 days <b>")
+    why = "\n".join(terminal.why(report.why(seldom, test, [], []), paint))
+    assert "The last look here: OK, 3 h ago.\nThat look said: valid for 60 days <b>" in why
+    shown = page.page(status, [], {"silences": []}, report.nodes(seldom), now, {})
+    assert "OK, 3 h ago:</span> valid for 60 days &lt;b&gt;" in shown
+    labels = '{host="www.example.com",test="web"}'
+    sample = f"dmonitor_test_last_look_timestamp_seconds{labels} {look.at:.0f}\n"
+    assert sample in metrics.metrics(status, {}, {str(test): look.at})
+
+
+def test_of_any_other_test_no_look_is_mentioned() -> None:
+    paint = terminal.Paint(False)
+    test = Test("www.example.com", "web")
+    status = report.status(view())
+    assert status["tests"][0]["looked_at"] is status["tests"][0]["look_age"] is None
+    assert " ago]" not in terminal.status(status, paint)[-1]
+    assert "The last look here" not in "\n".join(
+        terminal.why(report.why(view(), test, [], []), paint)
+    )
+    heads = metrics.metrics(status, {}).count("dmonitor_test_last_look_timestamp_seconds")
+    assert heads == 2, "no sample"
 
 
 def test_what_passes_here_and_cannot_be_closed_is_not_confirmed() -> None:

@@ -195,6 +195,8 @@ class RoundConfig(NamedTuple):
     once: bool = False
     # How many seconds this round has waited for its place before it began (R10).
     waited: float = 0.0
+    # The tests that need not be looked at in each round, with how often they are.
+    rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -203,7 +205,7 @@ class RoundConfig(NamedTuple):
 class Observe(NamedTuple):
     """Run all tests, greet all peers, and ask them about each test that fails or is open.
 
-    Sent back: an Observation.
+    A test that rests is neither run nor asked about. Sent back: an Observation.
     """
 
     # The tests with an open incident: the peers are asked about them even if they pass here.
@@ -218,12 +220,15 @@ class Observe(NamedTuple):
     stated_quorums: Mapping[str, int] = MappingProxyType({})
     # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
     slow: frozenset[Test] = frozenset()
+    # The tests that rest in this round: their last results stand.
+    resting: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):
     """Ask this node's daemon, and one peer, about a passing test each (R7).
 
-    A rehearsal that failed is asked again; without one, chance chooses the test and the peer.
+    A test that has a Rhythm is not asked about, because an answer is a look. A rehearsal that
+    failed is asked again; without one, chance chooses the test and the peer.
     Sent back: a Rehearsal for each answer.
     """
 
@@ -301,6 +306,7 @@ class Observation(NamedTuple):
 
     # This node, as nodes.txt has it.
     me: Node
+    # Of each test but those that rest.
     judgements: Mapping[Test, Judgement]
     # What came of greeting each peer.
     contacts: Sequence[Contact]

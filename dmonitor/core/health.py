@@ -63,7 +63,7 @@ class HealthInput(NamedTuple):
     me: Node
     status: NodeStatus  # what this node states of itself
     tests: frozenset[Test]  # all that it tests
-    judgements: Mapping[Test, Judgement]  # of this round
+    judgements: Mapping[Test, Judgement]  # of this round, or those that stand in it
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
     node_ids: NodeIds  # of the lines of nodes.txt

@@ -6,7 +6,7 @@ says so once it has lasted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.core.model import Contact, Judgement, Statement, Test, Unanswered, Verdict, Vote
@@ -17,17 +17,21 @@ KEPT = 100  # tests about which greeted peers did not answer
 
 
 def follow(
-    before: Sequence[Unanswered], judgements: Mapping[Test, Judgement], contacts: Iterable[Contact]
+    before: Sequence[Unanswered],
+    judgements: Mapping[Test, Judgement],
+    contacts: Iterable[Contact],
+    resting: Collection[Test] = (),
 ) -> tuple[Unanswered, ...]:
     """Return the tests that fail here, and about which peers that were greeted did not answer.
 
     A test that is DOWN does not count, because others have confirmed it. A peer that could not be
     greeted is another matter, and so is one that does not have the test. While nobody can say
-    otherwise, a round counts whichever peers were greeted in it.
+    otherwise, a round counts whichever peers were greeted in it. A round in which a test is
+    `resting` does not count, because nobody was asked.
     """
     statements = {contact.node.name: contact.statement for contact in contacts}
     last = {each.test: each for each in before}
-    found = []
+    found = [each for each in before if each.test in resting]
     for test, judgement in judgements.items():
         if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
             continue

@@ -243,6 +243,9 @@ def _test(test: Facts, table: str, history: _History) -> str:
     words = [_state(test["state"]), f"<strong>{_escape(test['name'])}</strong>"]
     if test["since"]:
         words.append(f'<span class="soft">since {_time(test["since"])}</span>')
+    if test["look_age"] is not None:
+        look = f"{test['here']}, {names.span(test['look_age'])} ago:"
+        words.append(f'<span class="soft">{_escape(look)}</span>')
     words.append(_escape(test["text"]))
     if test["silenced_by"]:
         silencers = _escape(", ".join(test["silenced_by"]))

@@ -21,6 +21,7 @@ from dmonitor.core.model import (
     Handed,
     Incident,
     Judgement,
+    LastLook,
     Node,
     Notification,
     Silence,
@@ -210,6 +211,9 @@ def _test(
         here = own_answer.seen
     shown = _telling(open_incidents)
     text = own_answer.text if own_answer else ""
+    look = test_state.look if test_state else None
+    if look:
+        text = look.result.text
     if shown and state == Verdict.UP.value and not shown.flapping:
         text = _not_confirmed(text, shown)
     for known in open_incidents:
@@ -230,7 +234,7 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
     }
-    return {**facts, **_flake_facts(flake, view.now)}
+    return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
 
 
 def is_flapping(known: Incident) -> bool:
@@ -257,6 +261,13 @@ def _silencers(view: NodeReport, test: Test) -> list[str]:
         if any(silence.covers(test, view.now) for silence in silences_of_node):
             silencers.append(node)
     return sorted(silencers)
+
+
+def _look_facts(look: LastLook | None, now: float) -> Facts:
+    """Return when this node last looked at a test that it does not look at in each round."""
+    if look is None:
+        return {"looked_at": None, "look_age": None}
+    return {"looked_at": moment(look.at), "look_age": max(0, round(now - look.at))}
 
 
 def _flake_facts(flake: Flake | None, now: float) -> Facts:

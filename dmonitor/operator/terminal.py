@@ -107,6 +107,11 @@ def _ago(seconds: float) -> str:
     return f"{names.span(seconds)} ago"
 
 
+def last_look(test: Facts) -> str:
+    """Return what the last look saw, and how long ago, of a test that is looked at seldom."""
+    return f"{test['here']}, {_ago(test['look_age'])}"
+
+
 def status(facts: Facts, paint: Paint) -> list[str]:
     """Return whether the node can alert, then a line for each test."""
     rows = [_status_row(test) for test in facts["tests"]]
@@ -119,7 +124,9 @@ def _status_row(test: Facts) -> tuple[str, str, str, str]:
     if test["since"]:
         since = f"{day(test['since'])} ({names.span(test['seconds'])})"
     text = test["text"]
-    if test["state"] == "DOWN" and test["here"] == "OK":
+    if test["look_age"] is not None:
+        text = f"[{last_look(test)}] {text}"
+    elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
     if test["silenced_by"]:
         text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
@@ -192,6 +199,10 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     lines = [f"{line}."]
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
+    if facts["look_age"] is not None:
+        lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
+        if facts["text"]:
+            lines.append(f"That look said: {facts['text']}")
     lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"

@@ -101,6 +101,7 @@ class VirtualRound:
             silences=node.silences,
             nodes=self._listed_nodes(),
             waited=waited,
+            rhythms={} if node.is_old else world.rhythms,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             **world.settings,
@@ -360,7 +361,8 @@ class VirtualRound:
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
-        tests = sorted(node.tests.union(node_test(line.name) for line, _ in self._lines()))
+        run = node.tests - effect.resting
+        tests = sorted(run.union(node_test(line.name) for line, _ in self._lines()))
         peer_answers: dict[Test, list[Answer]] = {test: [] for test in tests}
         own_answers: dict[Test, Answer] = {}
         flakes: dict[Test, Result] = {}
@@ -454,7 +456,7 @@ class VirtualRound:
         for test in sorted(effect.open.intersection(tests)):
             ask(test)
         self._greet(effect.incidents, greeted, settle, failed)
-        for test in sorted(node.tests):
+        for test in sorted(run):
             look(test, is_first=True)
 
     def _observation(
