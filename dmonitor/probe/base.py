@@ -87,18 +87,29 @@ class Probe:
             raise Unknown(f"FAMILY={family} is none of 4, 6 and any")
         return 0 if family == "any" else int(family)
 
-    def addresses(self) -> list[tuple[int, str]]:
+    def addresses(self, version: int = 0) -> list[tuple[int, str]]:
         """Return the addresses of the host, each with its family; look them up once.
 
-        The time of the look begins when they are known.
+        `version` is 4 or 6 for such addresses only; without it, FAMILY says which. The time of the
+        look begins when they are known.
         """
         if self._addresses is None:
             from dmonitor.probe import lookup
 
             patience = self._begin + _LOOKUP_SECONDS - clock.uptime()
-            self._addresses = lookup.addresses(self.host, self.family(), patience)
+            self._addresses = lookup.addresses(self.host, version or self.family(), patience)
             self.deadline = self._deadline(clock.uptime())
         return self._addresses
+
+    def server_name(self) -> str | None:
+        """Return the name that a certificate is wanted for; None if HOST is an address."""
+        from dmonitor.probe import lookup
+
+        return None if lookup.is_address(self.host) else self.host.rstrip(".")
+
+    def own_name(self) -> bytes:
+        """Return the name with which this node introduces itself to a mail server."""
+        return posix.uname().nodename.encode()
 
     def connect(self, port: int) -> Connection:
         """Return a TCP connection to the first address of the host that takes one."""
@@ -140,7 +151,7 @@ def _outcome(look: Callable[[Probe], str | bytes]) -> tuple[str, str | bytes]:
         return "UNKNOWN", f"this node: {where}{error.strerror or error!r}"
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - a mistake in the plugin, which must not blame the host
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is not the host's fault
         return "UNKNOWN", f"the plugin broke: {error!r}"
 
 
