@@ -140,7 +140,7 @@ def test_a_good_server(name: str) -> None:
     steps, said = GOOD[name]
     with serving(steps) as server:
         assert look(name, PORT=server.port) == said
-    assert server.reached() == ["127.0.0.1"]
+        assert server.reached() == ["127.0.0.1"]
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -179,7 +179,7 @@ def test_a_refused_port(name: str) -> None:
 def test_a_server_that_is_down(name: str, steps: list[Step], said: str) -> None:
     with serving(steps) as server:
         assert re.fullmatch(said, look(name, PORT=server.port, TIMEOUT=1))
-    assert server.reached()
+        assert server.reached()
 
 
 def test_lines_before_the_version_of_ssh() -> None:
@@ -237,26 +237,21 @@ def test_xmpp(tmp_path: Path) -> None:
         assert said.startswith("FAIL it begins no stream: ") and "host-unknown" in said
 
 
-def test_every_address_of_a_name_is_tried() -> None:
-    """This machine's localhost has two addresses; only one of them has a server."""
-    for address, family in (("127.0.0.1", 4), ("::1", 6)):
-        with serving([b"SSH-2.0-x\r\n"], address=address) as server:
-            assert look("ssh", NAME, PORT=server.port) == "OK SSH-2.0-x"
-            other = 10 - family
-            assert look("ssh", NAME, PORT=server.port, FAMILY=other) == "FAIL connection refused"
-        assert server.reached() == [address]
-
-
 def limited(*limits: str) -> tuple[str, ...]:
     return ("prlimit", *limits, "--")
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_no_descriptor_left_blames_no_host(name: str) -> None:
-    steps, _ = GOOD[name]
-    with serving(steps) as server:
-        said = look(name, "127.0.0.1", *limited("--nofile=4"), PORT=server.port)
-    assert said.startswith("UNKNOWN this node: "), said
+def test_no_descriptor_left_blames_no_host(plugin: Path) -> None:
+    body = """
+    held = []
+    try:
+        while True:
+            held.append(open("/dev/null"))
+    except OSError:
+        probe.connect(1)
+    """
+    said = run_plugin(written(plugin, body), "127.0.0.1", *limited("--nofile=50"))
+    assert said == "UNKNOWN this node: Too many open files"
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -290,4 +285,192 @@ def test_the_base_loads_next_to_nothing() -> None:
     assert not loaded & {"os", "re", "enum", "socket", "typing", "signal", "collections", "ssl"}
 
 
-assert shutil.which("prlimit"), "util-linux is on every Debian machine"
+# A network of its own: this node is 10.99.0.1, and 10.99.0.2 answers pings and refuses connections.
+# Port 81 is dropped by this node's own firewall, 82 and 83 are rejected by it; 91 and 92 likewise by
+# the other machine. 10.99.0.77 is off. There is no way to 198.51.100.1.
+NETWORK = """
+set -e
+unshare --net sleep 60 & other=$!
+trap 'kill $other' EXIT
+ip link set lo up
+ip link add v0 type veth peer name v1
+while [ /proc/$other/ns/net -ef /proc/$$/ns/net ]; do sleep 0.02; done
+ip link set v1 netns $other
+ip addr add 10.99.0.1/24 dev v0; ip link set v0 up
+there() { nsenter --target $other --net "$@"; }
+there ip addr add 10.99.0.2/24 dev v1; there ip link set v1 up; there ip link set lo up
+rules() {
+    "$@" nft add table inet f
+    "$@" nft add chain inet f out "{ type filter hook $hook priority 0; }"
+}
+hook=output rules env
+nft add rule inet f out tcp dport 81 drop
+nft add rule inet f out tcp dport 82 reject
+nft add rule inet f out tcp dport 83 reject with icmpx type admin-prohibited
+hook=input rules there
+there nft add rule inet f out tcp dport 91 drop
+there nft add rule inet f out tcp dport 92 reject
+there nft add rule inet f out tcp dport 93 reject with icmpx type admin-prohibited
+"""
+BLOCK_PINGS = "nft add rule inet f out ip protocol icmp drop\n"
+REJECT_PINGS = "nft add rule inet f out ip protocol icmp reject with icmpx type admin-prohibited\n"
+REFUSE_PINGS = "there nft add rule inet f out ip protocol icmp drop\n"
+NO_PORTS = "echo 40000 40000 >/proc/sys/net/ipv4/ip_local_port_range\n"
+OWN_FIREWALL = "UNKNOWN this node's own firewall"
+
+
+def has_namespaces() -> bool:
+    probe = ["unshare", "--net", "nft", "list", "tables"]
+    return (
+        shutil.which("nft") is not None
+        and subprocess.run(probe, capture_output=True).returncode == 0
+    )
+
+
+in_a_network = pytest.mark.skipif(
+    not has_namespaces(), reason="needs nft, ip, and a network namespace"
+)
+
+
+def in_network(setup: str, command: str) -> str:
+    ran = subprocess.run(
+        ["unshare", "--net", "--mount", "bash", "-c", NETWORK + setup + command],
+        env=environment() | {"TIMEOUT": "3"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.stderr == "" and ran.returncode == 0, ran
+    return ran.stdout.removesuffix("\n")
+
+
+@in_a_network
+@pytest.mark.parametrize("name", ["tcp", "ssh", "imaps", "submission"])
+@pytest.mark.parametrize(
+    ("host", "port", "said"),
+    [
+        ("10.99.0.2", 80, "FAIL connection refused"),
+        ("10.99.0.2", 81, OWN_FIREWALL),
+        ("10.99.0.2", 82, OWN_FIREWALL),
+        ("10.99.0.2", 83, OWN_FIREWALL),
+        ("10.99.0.2", 91, "FAIL no answer within 3 s"),
+        ("10.99.0.2", 92, "FAIL connection refused"),
+        ("10.99.0.2", 93, "FAIL no route to host"),
+        ("10.99.0.77", 80, "FAIL "),
+        ("198.51.100.1", 80, "UNKNOWN this node has no way to it: network is unreachable"),
+        ("10.99.0.1", 80, "FAIL connection refused"),
+    ],
+)
+def test_whose_fault_it_is_that_nothing_connects(
+    name: str, host: str, port: int, said: str
+) -> None:
+    assert in_network("", f"PORT={port} {PLUGINS}/check_{name} {host}").startswith(said)
+
+
+@in_a_network
+@pytest.mark.parametrize(
+    ("host", "setup", "said"),
+    [
+        ("10.99.0.2", "", "OK alive, "),
+        ("10.99.0.2", BLOCK_PINGS, OWN_FIREWALL),
+        ("10.99.0.2", REJECT_PINGS, OWN_FIREWALL),
+        ("10.99.0.2", REFUSE_PINGS, "FAIL no answer"),
+        ("10.99.0.77", "", "FAIL no route to host"),
+        ("198.51.100.1", "", "UNKNOWN this node has no way to it: network is unreachable"),
+    ],
+)
+def test_whose_fault_it_is_that_no_ping_is_answered(host: str, setup: str, said: str) -> None:
+    assert in_network(setup, f"TIMEOUT=5 {PLUGINS}/check_ping {host}").startswith(said)
+
+
+@in_a_network
+def test_two_pings_at_once_take_no_answer_of_the_other() -> None:
+    """Both run as root with raw sockets, which hear everything, and the group may open no other."""
+    raw = "echo 1 0 >/proc/sys/net/ipv4/ping_group_range\n"
+    ping = f"{PLUGINS}/check_ping"
+    again = f"for _ in 1 2 3 4 5 6; do {ping} 10.99.0.2; sleep 0.5; done"
+    command = f"{ping} 10.99.0.77 & one=$!; {again}; wait $one"
+    said = in_network(raw, command).splitlines()
+    assert len(said) == 7
+    assert sum(line.startswith("OK alive") for line in said) == 6
+    assert sum(line.startswith("FAIL no ") for line in said) == 1
+
+
+@in_a_network
+def test_no_port_left_blames_no_host() -> None:
+    taken = (
+        'python3 -c \'import socket, time; s = socket.socket(); s.bind(("10.99.0.1", 40000));'
+        " s.listen(); time.sleep(5)' & taken=$!; sleep 0.5\n"
+    )
+    said = in_network(NO_PORTS + taken, f"PORT=80 {PLUGINS}/check_tcp 10.99.0.2; kill $taken")
+    assert said == "UNKNOWN this node has no port or address left to ask from"
+
+
+SSHD = (
+    'python3 -c \'import socket; s = socket.create_server(("10.99.0.1", 22));'
+    ' c = s.accept()[0]; c.send(b"SSH-2.0-x\\n")\' & sleep 0.5\n'
+)
+
+
+def hosts(*lines: str) -> str:
+    """Return the shell commands that make these the only lines of /etc/hosts, and no name server."""
+    text = "\\n".join(lines)
+    return (
+        "mount -t tmpfs tmpfs /mnt\n"
+        f"printf '{text}\\n' >/mnt/hosts; mount --bind /mnt/hosts /etc/hosts\n"
+        "echo nameserver 127.0.0.1 >/mnt/resolv.conf; echo search search.test >>/mnt/resolv.conf\n"
+        "mount --bind /mnt/resolv.conf /etc/resolv.conf\n"
+    )
+
+
+@in_a_network
+@pytest.mark.parametrize("dead", ["10.99.0.77", "fd99::77", "198.51.100.1"])
+def test_every_address_of_a_name_is_tried(dead: str) -> None:
+    two = hosts(f"{dead} two.test", "10.99.0.1 two.test")
+    assert in_network(two + SSHD, f"{PLUGINS}/check_ssh two.test") == "OK SSH-2.0-x"
+    assert in_network(two, f"{PLUGINS}/check_ping two.test").startswith("OK alive")
+    said = in_network(two, f"PORT=22 {PLUGINS}/check_tcp two.test")
+    assert said == "FAIL connection refused"
+
+
+@in_a_network
+def test_a_version_of_ip_can_be_chosen() -> None:
+    two = hosts("::1 two.test", "10.99.0.1 two.test")
+    assert in_network(two + SSHD, f"FAMILY=4 {PLUGINS}/check_ssh two.test") == "OK SSH-2.0-x"
+    said = in_network(two, f"FAMILY=6 {PLUGINS}/check_ssh two.test")
+    assert said == "FAIL connection refused"
+    assert in_network(two, f"{PLUGINS}/check_ping6 two.test").startswith("OK alive")
+
+
+@in_a_network
+@pytest.mark.parametrize(
+    ("behaviour", "host", "said"),
+    [
+        ("good", "www.example.com", "OK alive"),
+        ("good", "gone.example.com", "FAIL the name gone.example.com does not resolve"),
+        # A search list with a wildcard in it makes no other host of a name that is gone.
+        ("good", "nas", "OK alive"),
+        ("deaf", "www.example.com", "OK alive"),
+        ("once", "www.example.com", "OK alive"),
+        ("servfail", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
+        ("silent", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
+    ],
+)
+def test_a_name_is_looked_up_once_and_as_it_stands(behaviour: str, host: str, said: str) -> None:
+    assert asked(behaviour, f"TIMEOUT=8 {PLUGINS}/check_ping {host}").startswith(said)
+
+
+@in_a_network
+def test_a_name_without_an_address_of_the_version() -> None:
+    for command in (f"{PLUGINS}/check_ping6", f"FAMILY=6 PORT=1 {PLUGINS}/check_tcp"):
+        said = asked("good", f"{command} www.example.com")
+        assert said == "FAIL the name www.example.com does not resolve to an IPv6 address"
+
+
+def asked(behaviour: str, command: str) -> str:
+    """Return what `command` prints while a name server behaves so."""
+    server = f"python3 {CHECKOUT}/tests/fake_dns.py /mnt/ready {behaviour} & dns=$!\n"
+    ready = "until [ -e /mnt/ready ]; do sleep 0.05; done\n"
+    setup = hosts("127.0.0.1 localhost") + server + ready
+    return in_network(setup, f"{command}; kill $dns")

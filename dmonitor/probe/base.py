@@ -122,10 +122,11 @@ class Probe:
 def run(look: Callable[[Probe], str | bytes]) -> None:
     """Let `look` look at the host, and print what came of it."""
     try:
-        word, text = _outcome(look)
-        said = _line(word, text)
+        said = _line(*_outcome(look))
     except MemoryError:
         said = b"UNKNOWN this node has no memory left\n"
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is not the host's fault
+        said = _line("UNKNOWN", f"the plugin broke: {error!r}")
     try:
         posix.write(1, said)
     except OSError:
@@ -148,11 +149,7 @@ def _outcome(look: Callable[[Probe], str | bytes]) -> tuple[str, str | bytes]:
         return "UNKNOWN", str(fault)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return "UNKNOWN", f"this node: {where}{error.strerror or error!r}"
-    except MemoryError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is not the host's fault
-        return "UNKNOWN", f"the plugin broke: {error!r}"
+        return "UNKNOWN", f"this node: {where}{error.strerror or repr(error)}"
 
 
 def _line(word: str, text: str | bytes) -> bytes:
