@@ -135,7 +135,9 @@ def test_imports_go_down_the_rooms() -> None:
 def test_plugins_share_a_room_of_their_own() -> None:
     """A round starts hundreds of plugins, so what they import costs next to nothing, and nothing else needs it."""
     light = {"__future__", "_socket", "_thread", "errno", "posix", "select", "sys", ".base.clock"}
-    heavy = {"ssl", "warnings",
+    heavy = {
+        "ssl",
+        "warnings",
         "collections.abc",
         "typing",
     }  # loaded only where TLS begins, or by a type checker

@@ -251,7 +251,7 @@ def test_no_descriptor_left_blames_no_host(plugin: Path) -> None:
         probe.connect(1)
     """
     said = run_plugin(written(plugin, body), "127.0.0.1", *limited("--nofile=50"))
-    assert said == "UNKNOWN this node: Too many open files"
+    assert said.startswith("UNKNOWN this node: ") and said.endswith("Too many open files")
 
 
 @pytest.mark.parametrize("name", GOOD)
