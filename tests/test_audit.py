@@ -182,6 +182,20 @@ def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
     assert said.count(" does not use ") == 2
 
 
+def test_parameters_that_a_plugin_does_not_state(node: LocalNode) -> None:
+    head = "#: PORT (80): its port\n#: EXPECT: what it says\n# A comment names OTHER and TIMEOUT.\n"
+    node.plugin("shop", f"{head}echo OK $OTHER\n")
+    node.test("www.example.com/shop:81", "EXPCT=all well\nOTHER=1\nEVERY=1h\nEXPECT=all\n")
+    ran = node.run("dmonitor-check", "-t")
+    said = ran.stderr.replace(f"{node.config}/", "").replace("dmonitor-check: ", "")
+    found = [line for line in said.splitlines() if "has no parameter" in line]
+    assert found == [
+        "error: hosts.d/www.example.com/shop:81: check_shop has no parameter EXPCT; did you mean EXPECT?",
+        "error: hosts.d/www.example.com/shop:81: check_shop has no parameter OTHER; it has PORT, EXPECT",
+    ]
+    assert ran.returncode == os.EX_CONFIG
+
+
 def test_an_every_that_is_shorter_than_the_rounds_are_apart(node: LocalNode) -> None:
     node.plugin("shop", "echo OK\n")
     for name, content in (

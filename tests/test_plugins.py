@@ -136,7 +136,9 @@ def test_a_script_that_needs_a_program() -> None:
     assert run("wrap", "some-package", "ls", "--", "sh", "-c", "echo hi; exit 1") == "FAIL hi\n"
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in ALL if "Needs " in path.read_text()], ids=lambda path: path.name
+)
 def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) -> None:
     """In a PATH with a shell and nothing else: never OK, never FAIL."""
     tools, plugins = tmp_path / "tools", tmp_path / "plugins"
@@ -171,7 +173,7 @@ def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) 
 def test_each_can_be_run_and_tells_what_it_is(path: Path) -> None:
     assert os.access(path, os.X_OK)
     head = path.read_text().splitlines()
-    assert head[0] == "#!/bin/sh"
+    assert head[0] in ("#!/bin/sh", "#!/usr/bin/python3 -IS")
     assert head[1].startswith("# " + path.name.removeprefix("check_"))
     used = set(re.findall(r"\$\{?([A-Z_]{3,})", path.read_text())) - {"PATH", "WRAPPED"}
     comment = " ".join(line for line in head if line.startswith("#"))
@@ -209,20 +211,13 @@ def answer_http(status: str) -> Callable[[socket.socket], None]:
     return behave
 
 
-TOOLS = {"http": "curl", "ssh": "check_ssh", "tcp": "check_tcp", "smtp": "check_smtp"}
+TOOLS = {"http": "curl"}
 CASES = [
     ("http", answer_http("200 OK"), "OK 200 in "),
     ("http", answer_http("404 Not Found"), "FAIL 404 in "),
     ("http", answer_http("503 Unavailable"), "FAIL 503 in "),
     ("http", None, "FAIL Failed to connect to 127.0.0.1 port "),
-    ("ssh", lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "OK SSH OK"),
-    ("ssh", lambda connection: connection.sendall(b"220 mail\r\n"), "FAIL"),
-    ("ssh", None, "FAIL connect to address"),
-    ("tcp", lambda connection: connection.close(), "OK TCP OK"),
-    ("tcp", None, "FAIL connect to address"),
-    ("smtp", lambda connection: (connection.sendall(b"220 mail\r\n"), connection.recv(99), connection.sendall(b"250 x\r\n"), connection.recv(99)), "OK SMTP OK"),
-    ("smtp", None, "FAIL connect to address"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "behaviour", "said"), CASES)
@@ -260,7 +255,10 @@ def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "wrap").symlink_to(PLUGINS / "wrap")
     path = tmp_path / name
     path.write_text(
-        EXAMPLES[name].replace("\\e\n", "\\\n").replace("/usr/libexec/dmonitor", str(tmp_path))
+        EXAMPLES[name]
+        .replace("\\e\n", "\\\n")
+        .replace("/usr/libexec/dmonitor", str(tmp_path))
+        .replace("/usr/lib/python3/dist-packages", str(PLUGINS.parent))
     )
     path.chmod(0o755)
     environment = {
@@ -289,15 +287,20 @@ def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
 
 
 def test_the_manual_has_them_all() -> None:
-    found = dict(re.findall(r"^\.It Cm (\w+)\n(?:.*\n)*?Package (\S+)\.$", MANUAL, re.MULTILINE))
-    needs = {
-        path.name.removeprefix("check_"): re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text())
-        for path in ALL
-    }
-    assert (
-        found == {name: match[1] for name, match in needs.items() if match}
-        and len(found) == len(ALL) == 26
-    )
+    """Each with the package that it needs, if any, and with the parameters that its head states."""
+    entries = dict(re.findall(r"^\.It Cm (\w+)\n((?:(?!\.It|\.El).*\n)*)", MANUAL, re.MULTILINE))
+    assert entries.keys() == {path.name.removeprefix("check_") for path in ALL}
+    assert len(entries) == len(ALL) == 26
+    for path in ALL:
+        entry = entries[path.name.removeprefix("check_")]
+        needs = re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text())
+        package = re.search(r"^Package (\S+)\.$", entry, re.MULTILINE)
+        assert (needs and needs[1]) == (package and package[1]), path
+        stated = set(plugin.stated_parameters(path.read_text()))
+        if stated:
+            sentence = re.search(r"^Parameters: ((?:.|\n)*?)\.\n", entry, re.MULTILINE)
+            named = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", sentence[1])) if sentence else set()
+            assert named - {"HOST"} == stated - {"TIMEOUT", "FAMILY", "EVERY"}, path
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
@@ -623,7 +626,6 @@ def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) ->
     said = json.loads(ran.stdout)
     for name, text, of_both in zip(here, said[::2], said[1::2], strict=True):
         assert text.startswith("UNKNOWN this node has no port"), (name, text)
-        assert "annot assign requested address" in text
         assert of_both.startswith("UNKNOWN this node has no"), (name, of_both)
 
 

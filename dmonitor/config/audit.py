@@ -186,11 +186,31 @@ def _examine_plugin(
     script = plugin.text(path)
     if not script:
         return set()
-    for parameter in parameters:
-        if parameter not in script and parameter not in _COMMON_PARAMETERS:
-            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
-            problems.warning(test_path, f"{test.plugin} does not use {parameter}{hint}")
+    _examine_parameters(test, parameters, script, test_path, problems)
     return _missing_packages(path, script, f"needed for {test}", problems)
+
+
+def _examine_parameters(
+    test: Test, parameters: Collection[str], script: str, path: str, problems: Problems
+) -> None:
+    """Name the parameters of `test` that its plugin, the `script`, does not know.
+
+    A plugin whose head states its parameters takes no other one. Of any other script it is only
+    known which words occur in it.
+    """
+    stated = plugin.stated_parameters(script)
+    known = {*stated, *RHYTHM}
+    if test.name.partition(":")[2].isdigit():
+        known.add(
+            "PORT"
+        )  # which the name of the test sets, even if it is only there to tell tests apart
+    for parameter in parameters:
+        if stated and parameter not in known:
+            hint = did_you_mean(parameter, stated) or f"; it has {', '.join(stated)}"
+            problems.error(path, f"{test.plugin} has no parameter {parameter}{hint}")
+        elif not stated and parameter not in script and parameter not in _COMMON_PARAMETERS:
+            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
+            problems.warning(path, f"{test.plugin} does not use {parameter}{hint}")
 
 
 def _plugin_names(directory: str) -> list[str]:

@@ -129,6 +129,16 @@ def text(path: str) -> str:
     return start.decode("utf-8", "replace")
 
 
+def stated_parameters(text: str) -> list[str]:
+    """Return the parameters that the head of the script `text` states.
+
+    It states each in a comment of its own: `#: NAME (default): what it is`.
+    """
+    import re
+
+    return re.findall(r"^#: ([A-Z][A-Z0-9_]*)(?: \([^)]*\))?: ", text, re.MULTILINE)
+
+
 def lacking(text: str) -> dict[str, str]:
     """Return the missing programs that the script `text` needs, each with its package.
 
