@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -474,3 +476,21 @@ def asked(behaviour: str, command: str) -> str:
     ready = "until [ -e /mnt/ready ]; do sleep 0.05; done\n"
     setup = hosts("127.0.0.1 localhost") + server + ready
     return in_network(setup, f"{command}; kill $dns")
+
+
+@in_a_network
+def test_a_node_that_is_gone_is_no_other_machine() -> None:
+    """The names of nodes have the same rule: a search list counts for names of one word only."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); from dmonitor.config import resolve;"
+        " print({name: [str(each) for each in found.addresses] for name, found in"
+        " resolve.look_up_all(sys.argv[1:], 5).items()})"
+    )
+    names = "www.example.com gone.example.com nas localhost"
+    said = asked("good", f"python3 -c {shlex.quote(code)} {names}")
+    assert ast.literal_eval(said) == {
+        "www.example.com": ["10.99.0.2"],
+        "gone.example.com": [],
+        "nas": ["10.99.0.2"],
+        "localhost": ["127.0.0.1"],
+    }
