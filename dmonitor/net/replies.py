@@ -228,6 +228,7 @@ class Replies:
             if job.request.word in _REUSED and job.lines:
                 self._reusable[job.request] = _Made(job.lines, job.began, job.version)
             self._give(job.lines, job.callers)
+            job.callers.clear()  # the thread may hold the job a moment longer
         self._make_next()
 
     def _give(self, lines: bytes, callers: list[Recipient]) -> None:
