@@ -12,6 +12,7 @@ import errno
 import functools
 import io
 import os
+import pwd
 import resource
 import selectors
 import signal
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PROGRAM = "dmonitord"
 LOCK_SECONDS = 0.2  # to take the lock: longer than anybody looks whether it is taken
 _EVERY_ADDRESS = ("0.0.0.0", "::")
+_LISTENS = "0A"  # the state of a listening socket in /proc/net/tcp
 _BACKLOG = 128  # connections that wait to be accepted
 # At least so many descriptors may be open. python-daemon before 3.0 makes a set of every possible
 # descriptor when it is imported, so the limit must not be higher than needed.
@@ -126,11 +128,34 @@ def _listen(settings: Settings) -> list[socket.socket]:
             if is_optional and error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 continue
             text = os.strerror(error.errno or 0)
+            if error.errno == errno.EADDRINUSE:
+                text += "".join(f" by {holder}" for holder in _holders_of(settings.port)[:1])
             where = f"{address} port {settings.port}"
             raise OSError(error.errno, text, where) from None
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
+
+
+def _holders_of(port: int) -> list[str]:
+    """Return the users that listen on `port`, as far as the kernel shows them."""
+    holders = []
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError), open(path) as file:
+            for line in file.readlines()[1:]:
+                fields = line.split()
+                local_port = int(fields[1].rpartition(":")[2], 16)
+                if local_port == port and fields[3] == _LISTENS:
+                    holders.append(_name_of(int(fields[7])))
+    return holders
+
+
+def _name_of(uid: int) -> str:
+    """Return the name of the user `uid`, if it has one, and the number."""
+    try:
+        return f"the user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"the uid {uid}"
 
 
 def _detach(

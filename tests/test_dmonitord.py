@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import selectors
 import signal
@@ -465,12 +466,14 @@ def test_a_second_one_says_so(started: LocalNode) -> None:
     )
 
 
-def test_a_port_in_use_says_so_before_it_detaches(node: LocalNode) -> None:
+def test_a_port_in_use_says_who_has_it_before_it_detaches(node: LocalNode) -> None:
+    holder = f"the user {pwd.getpwuid(os.getuid()).pw_name} (uid {os.getuid()})"
     with socket.create_server((node.address, node.port)):
         failed = node.run("dmonitord")
     assert (failed.returncode, failed.stderr) == (
         os.EX_TEMPFAIL,
-        f"dmonitord: unable to go on: {node.address} port {node.port}: Address already in use\n",
+        f"dmonitord: unable to go on: {node.address} port {node.port}: "
+        f"Address already in use by {holder}\n",
     )
 
 

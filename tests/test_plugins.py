@@ -111,6 +111,19 @@ def test_wrap(code: str, options: tuple[str, ...], said: str) -> None:
     assert wrap(code, *options) == said
 
 
+def test_a_tool_that_says_more_than_a_file_may_hold_is_heard() -> None:
+    """A server may list without end, and a file of a plugin holds a megabyte."""
+    limited = ["prlimit", "--fsize=1000000", str(PLUGINS / "wrap"), "some-package", "sh", "-c"]
+    ran = subprocess.run(
+        [*limited, "echo first; yes || exit 2"],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "FAIL first\n", "")
+
+
 def test_a_missing_tool_names_its_package() -> None:
     assert (
         run("wrap", "some-package", "no-such-tool-anywhere")
