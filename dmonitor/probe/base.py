@@ -100,6 +100,10 @@ class Probe:
             self.deadline = self._deadline(clock.uptime())
         return self._addresses
 
+    def rest(self) -> Deadline:
+        """Return the end of all that a plugin may still do, also after the deadline of the look."""
+        return Deadline(self._begin + _LAST_SECOND, self.deadline.seconds)
+
     def connect(self, port: int) -> Connection:
         """Return a TCP connection to the first address of the host that takes one."""
         from dmonitor.probe import connection
