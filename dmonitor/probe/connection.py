@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     Result = TypeVar("Result")
 
@@ -99,6 +99,16 @@ class Connection:
         self._tls_do(tls.do_handshake)
         self._tls = tls
         self._buffer = b""  # nothing that was said in the clear counts as said in TLS
+
+    def certificates(self) -> list[bytes]:
+        """Return the certificates that the host has shown, its own first, as DER; TLS has begun."""
+        import ssl
+
+        tls: Any = self._tls
+        if hasattr(tls, "get_unverified_chain"):  # from Python 3.13 on
+            return list(tls.get_unverified_chain())
+        chain = tls._sslobj.get_unverified_chain() or []
+        return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in chain]  # type: ignore[attr-defined]
 
     def _tls_do(self, action: Callable[[], Result]) -> Result:
         """Do `action` of TLS, and send and receive what it needs for that."""

@@ -8,13 +8,14 @@ or that is left alone, is found.
 from __future__ import annotations
 
 import posix
+import sys
 import time
 
 # Files that a package manager wrote, when the clock was right at the latest: this one, when the
 # package was built, and dpkg's list, whenever a package was installed.
 _WITNESSES = (__file__, "/var/lib/dpkg/status")
 _YEAR = 365 * 86400
-# A machine on which nothing was installed for so long has either no upkeep or a clock that is ahead.
+# Where nothing was installed for so long, there is no upkeep, or the clock is ahead.
 _LONGEST_WITHOUT_UPKEEP = 2 * _YEAR
 _STA_UNSYNC = 0x0040  # from linux/timex.h
 _TIMEX_BYTES = 256  # more than struct timex has
@@ -46,4 +47,4 @@ def _is_kept_right() -> bool:
         return False
     word = ctypes.sizeof(ctypes.c_long)
     status = timex.raw[5 * word : 5 * word + 4]
-    return not int.from_bytes(status, "little") & _STA_UNSYNC
+    return not int.from_bytes(status, sys.byteorder) & _STA_UNSYNC

@@ -201,7 +201,11 @@ class _Journey:
     def _keep_secrets(self) -> None:
         """Raise Unknown if a secret would be told to a server without a certificate."""
         is_secret = self._first.login or self._request.has_secret()
-        if is_secret and self._first.scheme == "http" and not self._probe.is_set("PASSWORD_TO_ANYBODY"):
+        if (
+            is_secret
+            and self._first.scheme == "http"
+            and not self._probe.is_set("PASSWORD_TO_ANYBODY")
+        ):
             what = "password in URL" if self._first.login else "secret in HEADER"
             raise Unknown(
                 f"whoever answers would get the {what}: take https, or say PASSWORD_TO_ANYBODY=yes"
@@ -239,7 +243,10 @@ class _Journey:
         return answer
 
     def _settings(self) -> list[str]:
-        """Return lines of curl's configuration. There may be secrets in them, and arguments are for all to see."""
+        """Return lines of curl's configuration.
+
+        There may be secrets in them, and everybody can see arguments.
+        """
         name, port = self._place.host.rstrip("."), self._place.port
         lines = [_setting("url", self._url)]
         if ":" in name:
@@ -303,9 +310,7 @@ class _Journey:
             if self._may_be_internal or places.kind(address) == places.PUBLIC
         ]
         if not allowed:
-            raise self._fail(
-                f"it redirects to {host}, which has no public address ({found[0][1]})"
-            )
+            raise self._fail(f"it redirects to {host}, which has no public address ({found[0][1]})")
         place.host = host
         return allowed
 
@@ -348,7 +353,9 @@ class _Journey:
         except Unknown as fault:
             return Unknown(f"{where}{fault}")
         except Fail as fault:
-            return Fail(f"{text}: {fault}" if answer.exit_status == _NO_CONNECTION else f"{where}{fault}")
+            return Fail(
+                f"{text}: {fault}" if answer.exit_status == _NO_CONNECTION else f"{where}{fault}"
+            )
         return Fail(where + answer.error)
 
     def _fail(self, text: str) -> Fail:

@@ -72,7 +72,7 @@ def parse(url: str) -> Place:
 
 
 def kind(address: str) -> str:
-    """Return which kind of address `address` is, as the resolver writes it: PUBLIC, INTERNAL, ODD."""
+    """Return the kind of `address`, which is as the resolver writes it: PUBLIC, INTERNAL or ODD."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     packed = socket.inet_pton(family, address.partition("%")[0])
     if family == socket.AF_INET6 and _is_in(packed, *_TRANSLATED):

@@ -78,13 +78,7 @@ class _Reader:
     """Reads what a process writes, until it ends."""
 
     def __init__(
-        self,
-        name: str,
-        process: int,
-        output: int,
-        errors: int,
-        descriptors: list[int],
-        most: int,
+        self, name: str, process: int, output: int, errors: int, descriptors: list[int], most: int
     ) -> None:
         self._name = name
         self._process = process

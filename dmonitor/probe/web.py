@@ -16,7 +16,7 @@ _ERROR = 400  # statuses from here on are faults
 
 
 def look(probe: Probe, scheme: str, port: int) -> str:
-    """Return the status and time of the page; raise Fail or Unknown if it is not as it has to be."""
+    """Return the status and time of the page; raise Fail if it is not as it has to be."""
     statuses = _statuses(probe)
     request = Request(_url(probe, scheme, port))
     request.method = _method(probe)
@@ -32,7 +32,7 @@ def look(probe: Probe, scheme: str, port: int) -> str:
     if not statuses and page.status >= _ERROR:
         raise Fail(f"{page.text()} The requested URL returned error: {page.status}")
     if expected.encode() not in page.body:
-        raise Fail(f"{page.text()} the page does not contain: {expected}")
+        raise Fail(f"the page does not contain: {expected}")
     return page.text()
 
 
