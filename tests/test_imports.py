@@ -137,6 +137,7 @@ def test_plugins_share_a_room_of_their_own() -> None:
     light = {"__future__", "_socket", "_thread", "errno", "posix", "select", "sys", ".base.clock"}
     heavy = {
         "ssl",
+        "warnings",
         "collections.abc",
         "typing",
     }  # loaded only where TLS begins, or by a type checker

@@ -78,7 +78,11 @@ class Probe:
     def _deadline(self, begin: float) -> Deadline:
         """Return when a look ends whose host is asked from `begin` on."""
         seconds = min(self.number("TIMEOUT", SECONDS), 9)
-        return Deadline(min(begin + seconds, self._begin + _LAST_SECOND), seconds)
+        return Deadline(min(begin + seconds, self.last_moment()), seconds)
+
+    def last_moment(self) -> float:
+        """Return when the plugin has to end in any case, in uptime."""
+        return self._begin + _LAST_SECOND
 
     def family(self) -> int:
         """Return 4 or 6 if FAMILY wants that version of IP only; otherwise 0."""
@@ -87,22 +91,29 @@ class Probe:
             raise Unknown(f"FAMILY={family} is none of 4, 6 and any")
         return 0 if family == "any" else int(family)
 
-    def addresses(self) -> list[tuple[int, str]]:
+    def addresses(self, version: int = 0) -> list[tuple[int, str]]:
         """Return the addresses of the host, each with its family; look them up once.
 
-        The time of the look begins when they are known.
+        `version` is 4 or 6 for such addresses only; without it, FAMILY says which. The time of the
+        look begins when they are known.
         """
         if self._addresses is None:
             from dmonitor.probe import lookup
 
             patience = self._begin + _LOOKUP_SECONDS - clock.uptime()
-            self._addresses = lookup.addresses(self.host, self.family(), patience)
+            self._addresses = lookup.addresses(self.host, version or self.family(), patience)
             self.deadline = self._deadline(clock.uptime())
         return self._addresses
 
-    def rest(self) -> Deadline:
-        """Return the end of all that a plugin may still do, also after the deadline of the look."""
-        return Deadline(self._begin + _LAST_SECOND, self.deadline.seconds)
+    def server_name(self) -> str | None:
+        """Return the name that a certificate is wanted for; None if HOST is an address."""
+        from dmonitor.probe import lookup
+
+        return None if lookup.is_address(self.host) else self.host.rstrip(".")
+
+    def own_name(self) -> bytes:
+        """Return the name with which this node introduces itself to a mail server."""
+        return posix.uname().nodename.encode()
 
     def connect(self, port: int) -> Connection:
         """Return a TCP connection to the first address of the host that takes one."""
@@ -115,10 +126,11 @@ class Probe:
 def run(look: Callable[[Probe], str | bytes]) -> None:
     """Let `look` look at the host, and print what came of it."""
     try:
-        word, text = _outcome(look)
-        said = _line(word, text)
+        said = _line(*_outcome(look))
     except MemoryError:
         said = b"UNKNOWN this node has no memory left\n"
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is not the host's fault
+        said = _line("UNKNOWN", f"the plugin broke: {error!r}")
     try:
         posix.write(1, said)
     except OSError:
@@ -141,11 +153,7 @@ def _outcome(look: Callable[[Probe], str | bytes]) -> tuple[str, str | bytes]:
         return "UNKNOWN", str(fault)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return "UNKNOWN", f"this node: {where}{error.strerror or error!r}"
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a mistake in the plugin, which must not blame the host
-        return "UNKNOWN", f"the plugin broke: {error!r}"
+        return "UNKNOWN", f"this node: {where}{error.strerror or repr(error)}"
 
 
 def _line(word: str, text: str | bytes) -> bytes:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _STAGGER = 0.4  # seconds for which an address is tried alone before the next one is tried, too
 _READ_BYTES = 4096  # at a time
 MOST_BYTES = 65536  # that a host may say; a flood must not cost this node a processor
+# What OpenSSL says when it has no memory; a peer's own such fault has another name.
+_OWN_TLS_FAULTS = ("INTERNAL_ERROR", "MALLOC_FAILURE")
 
 
 class Connection:
@@ -110,6 +112,10 @@ class Connection:
         chain = tls._sslobj.get_unverified_chain() or []
         return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in chain]  # type: ignore[attr-defined]
 
+    def tls_version(self) -> str:
+        """Return which TLS is spoken, such as TLSv1.3; "" in the clear."""
+        return (self._tls and self._tls.version()) or ""
+
     def _tls_do(self, action: Callable[[], Result]) -> Result:
         """Do `action` of TLS, and send and receive what it needs for that."""
         import ssl
@@ -127,8 +133,7 @@ class Connection:
             except ssl.SSLCertVerificationError as error:
                 raise Fail(f"its certificate is not valid: {error.verify_message}") from None
             except ssl.SSLError as error:
-                reason = (error.reason or str(error)).replace("_", " ").lower()
-                raise Fail(f"no TLS: {reason}") from None
+                raise _tls_fault(error) from None
             else:
                 self._send_raw(self._outgoing.read())
                 return result
@@ -166,6 +171,14 @@ class Connection:
         writers = [self._socket] if write else []
         if select.select(readers, writers, [], self._deadline.left()) == ([], [], []):
             raise self._deadline.late()
+
+
+def _tls_fault(error: ssl.SSLError) -> Fail | Unknown:
+    reason = error.reason or str(error)
+    text = reason.replace("_", " ").lower()
+    if reason in _OWN_TLS_FAULTS:
+        return Unknown(f"this node's TLS failed: {text}")
+    return Fail(f"no TLS: {text}")
 
 
 def connect(addresses: list[tuple[int, str]], port: int, deadline: Deadline) -> Connection:

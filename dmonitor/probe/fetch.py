@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dmonitor.base import clock
 from dmonitor.probe import lookup, places, tool
-from dmonitor.probe.outcome import Fail, Unknown
+from dmonitor.probe.outcome import Deadline, Fail, Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class _Journey:
         left = self._probe.deadline.left()
         if left < _LEAST_SECONDS:
             raise self._fail(str(self._probe.deadline.late()))
-        to_connect = self._probe.rest().left() - _REASON_SECONDS
+        to_connect = self._probe.last_moment() - clock.uptime() - _REASON_SECONDS
         command = ["curl", "-q", "-gsi", "--proto", "=http,https", "-m", f"{left:.3f}"]
         command += ["--connect-timeout", f"{min(left, max(to_connect, left / 2)):.3f}"]
         command += ["-K", "-", "-w", _FORMAT]
@@ -346,8 +346,8 @@ class _Journey:
 
         where = f"it redirects to {self._place.host}: " if self._hops else ""
         text = where + answer.error.partition(" after ")[0]
-        rest = self._probe.rest()
-        rest.end = min(rest.end, clock.uptime() + _REASON_SECONDS)
+        end = min(self._probe.last_moment(), clock.uptime() + _REASON_SECONDS)
+        rest = Deadline(end, self._probe.deadline.seconds)
         try:
             connection.connect(self._addresses, self._place.port, rest).close()
         except Unknown as fault:

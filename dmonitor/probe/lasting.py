@@ -9,25 +9,10 @@ from dmonitor.probe.outcome import Fail, Unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ssl
-
     from dmonitor.probe.certificate import Certificate
 
 _DAY = 86400
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-
-
-def context() -> ssl.SSLContext:
-    """Return a context of TLS that takes everything: only the certificate's time is of interest."""
-    import ssl
-
-    everything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    everything.check_hostname = False
-    everything.verify_mode = ssl.CERT_NONE
-    everything.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    everything.set_ciphers("DEFAULT@SECLEVEL=0")
-    everything.options |= 0x4  # ssl.OP_LEGACY_SERVER_CONNECT, which Python 3.11 does not name
-    return everything
 
 
 def judge(shown: list[Certificate], days: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dmonitor.probe import greeting
 from dmonitor.probe.outcome import Fail
 
 TYPE_CHECKING = False
@@ -17,32 +18,21 @@ _POSTGRES_TLS = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 
 
 def smtp(connection: Connection, _host: str) -> None:
-    _reply(connection, b"220")
-    connection.send(b"EHLO dmonitor.invalid\r\n")
-    _reply(connection, b"250")
+    greeting.reply(connection, b"220")
+    connection.send(b"EHLO [127.0.0.1]\r\n")
+    greeting.reply(connection, b"250")
     connection.send(b"STARTTLS\r\n")
-    _reply(connection, b"220")
+    greeting.reply(connection, b"220")
 
 
 def ftp(connection: Connection, _host: str) -> None:
-    _reply(connection, b"220")
+    greeting.reply(connection, b"220")
     connection.send(b"AUTH TLS\r\n")
-    _reply(connection, b"234")
-
-
-def _reply(connection: Connection, code: bytes) -> None:
-    """Read a reply of some lines; raise Fail unless it has `code`."""
-    line = connection.line()
-    while line[3:4] == b"-" or line[:1] == b" ":
-        line = connection.line()
-    if not line.startswith(code):
-        raise _refused(line)
+    greeting.reply(connection, b"234")
 
 
 def imap(connection: Connection, _host: str) -> None:
-    greeting = connection.line()
-    if not greeting.startswith(b"* OK"):
-        raise _refused(greeting)
+    greeting.expect(connection, (b"* OK",), "")
     connection.send(b"a STARTTLS\r\n")
     line = connection.line()
     while line.startswith(b"* "):
@@ -52,11 +42,9 @@ def imap(connection: Connection, _host: str) -> None:
 
 
 def pop3(connection: Connection, _host: str) -> None:
-    for command in (b"", b"STLS\r\n"):
-        connection.send(command)
-        line = connection.line()
-        if not line.startswith(b"+OK"):
-            raise _refused(line)
+    greeting.expect(connection, (b"+OK",), "")
+    connection.send(b"STLS\r\n")
+    greeting.expect(connection, (b"+OK",), "")
 
 
 def xmpp(connection: Connection, host: str) -> None:
@@ -96,11 +84,11 @@ def ldap(connection: Connection, _host: str) -> None:
 
 def mysql(connection: Connection, _host: str) -> None:
     head = connection.exactly(4)
-    greeting = connection.exactly(int.from_bytes(head[:3], "little"))
-    version_end = greeting.find(b"\0")
-    flags = greeting[version_end + 14 : version_end + 16]  # after 13 bytes of no matter
-    if greeting[:1] != b"\x0a" or not int.from_bytes(flags, "little") & _MYSQL_TLS:
-        raise _refused(greeting[:80])
+    said = connection.exactly(int.from_bytes(head[:3], "little"))
+    version_end = said.find(b"\0")
+    flags = said[version_end + 14 : version_end + 16]  # after 13 bytes of no matter
+    if said[:1] != b"\x0a" or not int.from_bytes(flags, "little") & _MYSQL_TLS:
+        raise _refused(said[:80])
     request = _MYSQL_WANTS.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + b"\x21"
     request += bytes(23)
     connection.send(len(request).to_bytes(3, "little") + bytes((head[3] + 1,)) + request)
