@@ -7,6 +7,7 @@ from dmonitor.probe.outcome import Fail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dmonitor.probe.base import Probe
     from dmonitor.probe.connection import Connection
 
 _LDAP_OID = b"1.3.6.1.4.1.1466.20037"
@@ -17,21 +18,21 @@ _MYSQL_WANTS = 0x0800 | 0x8000 | 0x0200  # TLS, and what it has to come with
 _POSTGRES_TLS = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 
 
-def smtp(connection: Connection, _host: str) -> None:
+def smtp(connection: Connection, probe: Probe) -> None:
     greeting.reply(connection, b"220")
-    connection.send(b"EHLO [127.0.0.1]\r\n")
+    connection.send(b"EHLO " + probe.own_name() + b"\r\n")
     greeting.reply(connection, b"250")
     connection.send(b"STARTTLS\r\n")
     greeting.reply(connection, b"220")
 
 
-def ftp(connection: Connection, _host: str) -> None:
+def ftp(connection: Connection, _probe: Probe) -> None:
     greeting.reply(connection, b"220")
     connection.send(b"AUTH TLS\r\n")
     greeting.reply(connection, b"234")
 
 
-def imap(connection: Connection, _host: str) -> None:
+def imap(connection: Connection, _probe: Probe) -> None:
     greeting.expect(connection, (b"* OK",), "")
     connection.send(b"a STARTTLS\r\n")
     line = connection.line()
@@ -41,15 +42,15 @@ def imap(connection: Connection, _host: str) -> None:
         raise _refused(line)
 
 
-def pop3(connection: Connection, _host: str) -> None:
+def pop3(connection: Connection, _probe: Probe) -> None:
     greeting.expect(connection, (b"+OK",), "")
     connection.send(b"STLS\r\n")
     greeting.expect(connection, (b"+OK",), "")
 
 
-def xmpp(connection: Connection, host: str) -> None:
+def xmpp(connection: Connection, probe: Probe) -> None:
     connection.send(
-        b"<?xml version='1.0'?><stream:stream to='" + host.encode() + b"' version='1.0'"
+        b"<?xml version='1.0'?><stream:stream to='" + probe.host.encode() + b"' version='1.0'"
         b" xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
     )
     _hear(connection, b"<starttls")
@@ -68,7 +69,7 @@ def _hear(connection: Connection, expected: bytes) -> None:
             raise _refused(heard[-80:])
 
 
-def ldap(connection: Connection, _host: str) -> None:
+def ldap(connection: Connection, _probe: Probe) -> None:
     name = bytes((0x80, len(_LDAP_OID))) + _LDAP_OID
     request = bytes((2, 1, 1, 0x77, len(name))) + name
     connection.send(bytes((0x30, len(request))) + request)
@@ -82,7 +83,7 @@ def ldap(connection: Connection, _host: str) -> None:
         raise Fail("it begins no TLS: " + answer[-80:].decode("ascii", "replace"))
 
 
-def mysql(connection: Connection, _host: str) -> None:
+def mysql(connection: Connection, _probe: Probe) -> None:
     head = connection.exactly(4)
     said = connection.exactly(int.from_bytes(head[:3], "little"))
     version_end = said.find(b"\0")
@@ -94,7 +95,7 @@ def mysql(connection: Connection, _host: str) -> None:
     connection.send(len(request).to_bytes(3, "little") + bytes((head[3] + 1,)) + request)
 
 
-def postgres(connection: Connection, _host: str) -> None:
+def postgres(connection: Connection, _probe: Probe) -> None:
     connection.send(_POSTGRES_TLS)
     answer = connection.exactly(1)
     if answer != b"S":
