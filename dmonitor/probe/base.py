@@ -78,7 +78,11 @@ class Probe:
     def _deadline(self, begin: float) -> Deadline:
         """Return when a look ends whose host is asked from `begin` on."""
         seconds = min(self.number("TIMEOUT", SECONDS), 9)
-        return Deadline(min(begin + seconds, self._begin + _LAST_SECOND), seconds)
+        return Deadline(min(begin + seconds, self.last_moment()), seconds)
+
+    def last_moment(self) -> float:
+        """Return when the plugin has to end in any case, in uptime."""
+        return self._begin + _LAST_SECOND
 
     def family(self) -> int:
         """Return 4 or 6 if FAMILY wants that version of IP only; otherwise 0."""

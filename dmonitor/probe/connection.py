@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     Result = TypeVar("Result")
 
@@ -40,6 +40,9 @@ class Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
@@ -98,6 +101,16 @@ class Connection:
         self._tls_do(tls.do_handshake)
         self._tls = tls
         self._buffer = b""  # nothing that was said in the clear counts as said in TLS
+
+    def certificates(self) -> list[bytes]:
+        """Return the certificates that the host has shown, its own first, as DER; TLS has begun."""
+        import ssl
+
+        tls: Any = self._tls
+        if hasattr(tls, "get_unverified_chain"):  # from Python 3.13 on
+            return list(tls.get_unverified_chain())
+        chain = tls._sslobj.get_unverified_chain() or []
+        return [each.public_bytes(ssl._ssl.ENCODING_DER) for each in chain]  # type: ignore[attr-defined]
 
     def tls_version(self) -> str:
         """Return which TLS is spoken, such as TLSv1.3; "" in the clear."""

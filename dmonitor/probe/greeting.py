@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from dmonitor.probe.connection import Connection
 
+_LEGACY_SERVERS = 0x4  # ssl.OP_LEGACY_SERVER_CONNECT, which Python 3.11 has no name for
 _CODE_BYTES = 3  # of a reply of SMTP or FTP
 
 
@@ -59,6 +60,7 @@ def any_certificate() -> ssl.SSLContext:
             warnings.simplefilter("ignore")  # of the old version
             context.minimum_version = ssl.TLSVersion.TLSv1
         context.set_ciphers("ALL:@SECLEVEL=0")
+        context.options |= _LEGACY_SERVERS
     except (ValueError, ssl.SSLError) as error:
         raise Unknown(f"this node's OpenSSL cannot be told to take old TLS: {error}") from None
     return context
