@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -627,6 +628,19 @@ def test_ntp(answer: Callable[[bytes], list[bytes]], said: str, plugins: Path) -
         text = look(plugins, "ntp", PORT=port, TIMEOUT=1)
     assert re.fullmatch(said, text), text
     assert questions
+
+
+def test_a_clock_that_is_surely_wrong_blames_no_time_server(tmp_path: Path) -> None:
+    """The files of this node are newer than its clock says that it is."""
+    shutil.copytree(CHECKOUT / "dmonitor", tmp_path / "dmonitor")
+    (tmp_path / "plugins").mkdir()
+    path = Path(shutil.copy(PLUGINS / "check_ntp", tmp_path / "plugins"))
+    with answering(ntp(1e8)) as (port, questions):
+        assert run_plugin(path, "127.0.0.1", PORT=port).startswith("FAIL stratum 3, its clock")
+        later = time.time() + 1e8
+        os.utime(tmp_path / "dmonitor/probe/doubt.py", (later, later))
+        said = run_plugin(path, "127.0.0.1", PORT=port)
+    assert said.startswith("UNKNOWN this machine's clock is wrong") and len(questions) == 2
 
 
 @pytest.mark.parametrize("name", ["dns", "ntp"])
