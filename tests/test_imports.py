@@ -24,6 +24,7 @@ PURE_LIBRARY = {
         "__future__",
         "collections",
         "datetime",
+        "hashlib",
         "email",
         "enum",
         "functools",
@@ -149,6 +150,7 @@ def test_plugins_share_a_room_of_their_own() -> None:
     heavy = {
         "ctypes",
         "datetime",
+        "hashlib",
         "ssl",
         "warnings",
         "collections.abc",

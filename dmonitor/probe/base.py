@@ -123,10 +123,13 @@ class Probe:
         return connection.connect(addresses, port, self.deadline)
 
 
-def run(look: Callable[[Probe], str | bytes]) -> None:
-    """Let `look` look at the host, and print what came of it."""
+def run(look: Callable[[Probe], str | bytes], host: str | None = None) -> None:
+    """Let `look` look at the host, and print what came of it.
+
+    Without `host`, it is the one argument of the plugin.
+    """
     try:
-        said = _line(*_outcome(look))
+        said = _line(*_outcome(look, host))
     except MemoryError:
         said = b"UNKNOWN this node has no memory left\n"
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is not the host's fault
@@ -138,15 +141,15 @@ def run(look: Callable[[Probe], str | bytes]) -> None:
     posix._exit(0)
 
 
-def _outcome(look: Callable[[Probe], str | bytes]) -> tuple[str, str | bytes]:
+def _outcome(look: Callable[[Probe], str | bytes], host: str | None) -> tuple[str, str | bytes]:
     begin = clock.uptime()
     try:
         parameters = {}
         for name, value in posix.environ.items():
             parameters[name.decode("ascii", "replace")] = value.decode("utf-8", "replace")
-        if len(sys.argv) != 2:
+        if host is None and len(sys.argv) != 2:
             raise Unknown("a plugin has one argument: HOST")
-        return "OK", look(Probe(sys.argv[1], parameters, begin))
+        return "OK", look(Probe(sys.argv[1] if host is None else host, parameters, begin))
     except Fail as fault:
         return "FAIL", str(fault)
     except Unknown as fault:

@@ -8,7 +8,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
-from dmonitor.probe.outcome import Deadline, Fail, Unknown, verdict
+from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ class Connection:
             self._tls_do(lambda: tls.write(data))
         else:
             self._send_raw(data)
+
+    def say_goodbye(self, data: bytes) -> None:
+        """Send `data`, and do not mind if nobody takes it: what there was to see has been seen."""
+        try:
+            self.send(data)
+        except (Fail, Unknown):
+            return
 
     def receive(self) -> bytes:
         """Return what the host says next; b"" if it has closed."""
@@ -120,6 +127,8 @@ class Connection:
         """Do `action` of TLS, and send and receive what it needs for that."""
         import ssl
 
+        from dmonitor.probe import doubt
+
         while True:
             try:
                 result = action()
@@ -131,6 +140,8 @@ class Connection:
                 else:
                     self._incoming.write_eof()
             except ssl.SSLCertVerificationError as error:
+                if reason := doubt.of_clock():
+                    raise Unknown(reason) from None
                 raise Fail(f"its certificate is not valid: {error.verify_message}") from None
             except ssl.SSLError as error:
                 raise _tls_fault(error) from None
@@ -224,9 +235,11 @@ def _begin(
 ) -> None:
     """Begin to connect to `target`; what is known at once is added to `found`."""
     family, address = target
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    faults.want_origins(sock)
+    try:
+        sock = faults.open_socket(family, socket.SOCK_STREAM)
+    except Unreachable as error:
+        found.append(error)
+        return
     try:
         sock.connect((address, port))
     except BlockingIOError as error:

@@ -48,6 +48,22 @@ _OWN = {
 _KEPT_BACK = _OWN[errno.EPERM]
 
 
+def open_socket(family: int, kind: int) -> socket.socket:
+    """Return a socket that does not block and keeps the origin of errors for `fault`.
+
+    Raise Unreachable if this node has no IP of that version.
+    """
+    try:
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+        raise Unreachable(f"this node has no way to it: {_text(error.errno)}") from None
+    sock.setblocking(False)
+    want_origins(sock)
+    return sock
+
+
 def want_origins(sock: socket.socket) -> None:
     """Have the kernel keep the origin of errors for `fault`."""
     level, option = _ICMP_LEVELS[sock.family]

@@ -41,6 +41,15 @@ def is_address(host: str) -> bool:
     return ":" in host or not host.strip("0123456789.")
 
 
+def plain(address: str) -> str:
+    """Return `address` as the kernel writes it; raise Unknown if it is none."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.inet_ntop(family, socket.inet_pton(family, address))
+    except OSError:
+        raise Unknown(f"{address} is no address") from None
+
+
 def _literal(host: str, family: int) -> list[tuple[int, str]]:
     try:
         return _resolve(host, family, socket.AI_NUMERICHOST)

@@ -180,8 +180,8 @@ MORE = [
     More(
         "good.test", "http:password", "URL=http://a:b@good.test/", "UNKNOWN", "would get the pass"
     ),
-    More("good.test", "mysql:login", "PASSWORD=secret", "OK", "^mysqld is alive$"),
-    More("good.test", "mysql:wrong", "PASSWORD=wrong", "OK", "lets dmonitor not in$"),
+    More("good.test", "mysql:login", "PASSWORD=secret", "OK", "lets dmonitor in"),
+    More("good.test", "mysql:wrong", "PASSWORD=wrong", "OK", "refuses this login"),
     More("good.test", "mqtt:password", "PASSWORD=secret", "UNKNOWN", "would get PASSWORD"),
     More("2001:db8::1", "http", "", "OK", "^200 in"),
     More("good.test", "http:asked", "URL=http://good.test/?filter[a]=b&c={d", "OK", "^200 in"),
