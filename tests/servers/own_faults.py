@@ -28,9 +28,8 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
 }
-_FIRST_USER = (
-    40000  # each run has a user of its own, because limits of processes are counted by user
-)
+# Each run has a user of its own, because limits of processes are counted by user.
+_FIRST_USER, _USERS = 40000, 3000
 # A clock that is off. What is waited for is measured by another clock, which goes right.
 _FAKE_CLOCK = {
     "LD_PRELOAD": "/usr/$LIB/faketime/libfaketime.so.1",
