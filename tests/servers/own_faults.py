@@ -34,7 +34,7 @@ _FIRST_USER, _USERS = 40000, 3000
 _FAKE_CLOCK = {
     "LD_PRELOAD": "/usr/$LIB/faketime/libfaketime.so.1",
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    "DONT_FAKE_MONOTONIC": "1",
+    "NO_FAKE_STAT": "1",
 }
 _HOSTS = "192.0.2.1 good.test\n2001:db8::1 good6.test\n"
 _MEGABYTE = 1 << 20
