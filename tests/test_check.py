@@ -575,12 +575,15 @@ def test_the_first_node_stays_for_what_the_others_find(
     with running(three):
         for node in three:
             node.round()
-        with started(three[0]):
-            wait_until(lambda: lock.holder(str(three[0].state), "check"))
+        with started(three[0]) as process:
+            wait_until(lambda: lock.holder(str(three[0].state), "check") is not None, 20)
+            wait_until(lambda: lock.holder(str(three[0].state), "check") is None, 20)
+            assert process.poll() is None, "it has ended its round, and did not stay"
             forget()  # what was rehearsed
             all_see(three, "FAIL no route")
             assert "incident-opened" in three[1].round()
-            wait_until(lambda: place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"], 25)
+            wait_until(place.subjects, 40)
+        assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
 
 
 def test_first_starts_at_the_same_time(place: Place, port: int) -> None:
