@@ -722,9 +722,8 @@ def servers() -> None:
     # Many connections from one address are not what sshd is used to, and 12's knows no penalties.
     patient = "-o MaxStartups=1000"
     with contextlib.suppress(subprocess.CalledProcessError):
-        patient += sh(
-            "sshd -T -o PerSourcePenalties=no >/dev/null && echo ' -o PerSourcePenalties=no'"
-        )
+        sh("sshd -T -o PerSourcePenalties=no >/dev/null")
+        patient += " -o PerSourcePenalties=no"
     start("good", f"/usr/sbin/sshd -D -e {patient}")
     start("good", "nginx -c /opt/matrix/nginx.conf -g 'daemon off;'")
     start("good", "openssl s_server -quiet -www -accept 8445 -cert /opt/matrix/good.crt -key /opt/matrix/good.key"
