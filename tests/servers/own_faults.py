@@ -28,6 +28,9 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "HOME": "/nonexistent",
 }
+# Rounds and dmonitord may send ICMP, and nothing else that an ordinary user may not.
+_RAW_SOCKETS = ("--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw")
+DROP = ("setpriv", "--reuid=dmonitor", "--regid=dmonitor", "--init-groups", *_RAW_SOCKETS)
 # Each run has a user of its own, because limits of processes are counted by user.
 _FIRST_USER, _USERS = 40000, 3000
 # A clock that is off. What is waited for is measured by another clock, which goes right.
@@ -262,7 +265,7 @@ def _run(
             resource.RLIMIT_NOFILE: "nofile",
         }
         limits = ["prlimit", f"--{names[limit[0]]}={limit[1]}"]
-    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *_RAW_SOCKETS]
     enter = ["ip", "netns", "exec", fault.space] if fault.space else []
     prepare = ["unshare", "--mount", "sh", "-ec", f'cd /\n{script}exec "$@"', "sh"]
     whole = [*enter, *prepare, *drop, *limits, "env", "-i", *words, *command]
