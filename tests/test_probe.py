@@ -437,6 +437,33 @@ def test_every_address_of_a_name_is_tried(dead: str) -> None:
 
 
 @in_a_network
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ('[(socket.AF_INET, "127.0.0.1")]', "OK alive"),
+        ("[]", "UNKNOWN this node has no way to it: address family not supported by protocol"),
+    ],
+)
+def test_a_node_without_ipv6_pings_the_other_addresses(
+    others: str, said: str, plugin: Path
+) -> None:
+    body = f"""
+    import _socket as socket, errno
+    class Socket(socket.socket):
+        def __init__(self, family, *arguments):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "the kernel has no IPv6")
+            super().__init__(family, *arguments)
+    socket.socket = Socket
+    addresses = [(socket.AF_INET6, "::1"), *{others}]
+    icmp.echo(addresses, probe.deadline)
+    return "alive"
+    """
+    path = written(plugin, body, "base, icmp")
+    assert in_network("", f"{path} two.test") == said
+
+
+@in_a_network
 def test_a_version_of_ip_can_be_chosen() -> None:
     two = hosts("::1 two.test", "10.99.0.1 two.test")
     assert in_network(two + SSHD, f"FAMILY=4 {PLUGINS}/check_ssh two.test") == "OK SSH-2.0-x"

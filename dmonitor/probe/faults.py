@@ -48,13 +48,13 @@ _OWN = {
 _KEPT_BACK = _OWN[errno.EPERM]
 
 
-def open_socket(family: int, kind: int) -> socket.socket:
+def open_socket(family: int, kind: int, protocol: int = 0) -> socket.socket:
     """Return a socket that does not block and keeps the origin of errors for `fault`.
 
     Raise Unreachable if this node has no IP of that version.
     """
     try:
-        sock = socket.socket(family, kind)
+        sock = socket.socket(family, kind, protocol)
     except OSError as error:
         if error.errno != errno.EAFNOSUPPORT:
             raise

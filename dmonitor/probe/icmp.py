@@ -13,7 +13,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
-from dmonitor.probe.outcome import Deadline, Fail, Unknown, verdict
+from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 _SEND_AT = (0.0, 1.0, 2.5)  # seconds, as a host may wake a neighbour first, or lose a packet
 _PATIENCE = 4.8  # seconds in all
@@ -32,8 +32,6 @@ class _Target:
         self.address = address
         self.cookie = posix.urandom(_COOKIE_BYTES)
         self.socket = _open(family)
-        self.socket.setblocking(False)
-        faults.want_origins(self.socket)
         self.fault: Fail | Unknown | None = None
 
     def send(self, sequence: int) -> None:
@@ -66,7 +64,15 @@ class _Target:
 
 def echo(addresses: list[tuple[int, str]], deadline: Deadline) -> float:
     """Return the seconds until the first of `addresses` answered."""
-    targets = [_Target(family, address) for family, address in addresses]
+    targets: list[_Target] = []
+    found: list[Fail | Unknown] = []
+    for family, address in addresses:
+        try:
+            targets.append(_Target(family, address))
+        except Unreachable as error:  # this node has no IP of that version
+            found.append(error)
+    if not targets:
+        raise verdict(found) or Fail("no answer")
     begin = clock.uptime()
     end = min(deadline.end, begin + _PATIENCE)
     for sequence, offset in enumerate(_SEND_AT):
@@ -78,7 +84,7 @@ def echo(addresses: list[tuple[int, str]], deadline: Deadline) -> float:
             until = min(end, begin + _SEND_AT[sequence + 1])
         if _wait(targets, until):
             return clock.uptime() - sent_at
-    found = [target.fault or Fail("no answer") for target in targets]
+    found.extend(target.fault or Fail("no answer") for target in targets)
     raise verdict(found) or Fail("no answer")
 
 
@@ -98,11 +104,11 @@ def _wait(targets: list[_Target], until: float) -> bool:
 def _open(family: int) -> socket.socket:
     """Return a socket for echoes: one that needs no privilege, or else a raw one."""
     try:
-        return socket.socket(family, socket.SOCK_DGRAM, _PROTOCOL[family])
+        return faults.open_socket(family, socket.SOCK_DGRAM, _PROTOCOL[family])
     except PermissionError:
         pass
     try:
-        return socket.socket(family, socket.SOCK_RAW, _PROTOCOL[family])
+        return faults.open_socket(family, socket.SOCK_RAW, _PROTOCOL[family])
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES):
             raise
