@@ -184,7 +184,7 @@ def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
 
 def test_parameters_that_a_plugin_does_not_state(node: LocalNode) -> None:
     head = "#: PORT (80): its port\n#: EXPECT: what it says\n# A comment names OTHER and TIMEOUT.\n"
-    node.plugin("shop", f"{head}echo OK $OTHER\n")
+    node.plugin("shop", f"{head}echo OK $OTHER\n#: EXPCT: this is no head\n")
     node.test("www.example.com/shop:81", "EXPCT=all well\nOTHER=1\nEVERY=1h\nEXPECT=all\n")
     ran = node.run("dmonitor-check", "-t")
     said = ran.stderr.replace(f"{node.config}/", "").replace("dmonitor-check: ", "")

@@ -21,6 +21,10 @@ _SEARCH_LIMIT = 6  # domains of a search list that count
 ADDRESS_LIMIT = 16  # addresses of one name that count
 _DISCARD_PORT = 9  # any port would do: no packet is sent
 
+# The resolver has no search list then. With a wildcard in a domain of that list, a node whose name
+# is gone would be another machine. It is set before any thread reads it.
+os.environ["LOCALDOMAIN"] = ""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -72,9 +76,6 @@ def look_up(name: str) -> Lookup:
 
 def _ask_for(name: str) -> Lookup:
     """Ask the resolver for `name`, as it stands."""
-    # The resolver has no search list then. With a wildcard in a domain of that list, a node whose
-    # name is gone would be another machine.
-    os.environ["LOCALDOMAIN"] = ""
     try:
         entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

@@ -132,11 +132,14 @@ def text(path: str) -> str:
 def stated_parameters(text: str) -> list[str]:
     """Return the parameters that the head of the script `text` states.
 
-    It states each in a comment of its own: `#: NAME (default): what it is`.
+    The head is the comments before the first line of code. It states each parameter in a line of
+    its own: `#: NAME (default): what it is`.
     """
+    import itertools
     import re
 
-    return re.findall(r"^#: ([A-Z][A-Z0-9_]*)(?: \([^)]*\))?: ", text, re.MULTILINE)
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.findall(r"^#: ([A-Z][A-Z0-9_]*)(?: \([^)]*\))?: ", "\n".join(head), re.MULTILINE)
 
 
 def lacking(text: str) -> dict[str, str]:
