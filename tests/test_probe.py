@@ -313,6 +313,10 @@ hook=input rules there
 there nft add rule inet f out tcp dport 91 drop
 there nft add rule inet f out tcp dport 92 reject
 there nft add rule inet f out tcp dport 93 reject with icmpx type admin-prohibited
+ip addr add fd99::1/64 dev v0 nodad; there ip addr add fd99::2/64 dev v1 nodad
+there sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'
+there ip route add prohibit 203.0.113.1; ip route add 203.0.113.1 via 10.99.0.2
+there ip -6 route add prohibit fd77::1; ip -6 route add fd77::1 via fd99::2
 """
 BLOCK_PINGS = "nft add rule inet f out ip protocol icmp drop\n"
 REJECT_PINGS = "nft add rule inet f out ip protocol icmp reject with icmpx type admin-prohibited\n"
@@ -362,6 +366,9 @@ def in_network(setup: str, command: str) -> str:
         ("10.99.0.77", 80, "FAIL "),
         ("198.51.100.1", 80, "UNKNOWN this node has no way to it: network is unreachable"),
         ("10.99.0.1", 80, "FAIL connection refused"),
+        # The machine at 10.99.0.2 is a router, too.
+        ("203.0.113.1", 80, "FAIL no route to host, says 10.99.0.2"),
+        ("fd77::1", 80, "FAIL permission denied, says fd99::2"),
     ],
 )
 def test_whose_fault_it_is_that_nothing_connects(
@@ -380,16 +387,30 @@ def test_whose_fault_it_is_that_nothing_connects(
         ("10.99.0.2", REFUSE_PINGS, "FAIL no answer"),
         ("10.99.0.77", "", "FAIL no route to host"),
         ("198.51.100.1", "", "UNKNOWN this node has no way to it: network is unreachable"),
+        ("203.0.113.1", "", "FAIL no route to host, says 10.99.0.2"),
+        ("fd77::1", "", "FAIL permission denied, says fd99::2"),
     ],
 )
 def test_whose_fault_it_is_that_no_ping_is_answered(host: str, setup: str, said: str) -> None:
     assert in_network(setup, f"TIMEOUT=5 {PLUGINS}/check_ping {host}").startswith(said)
 
 
+NO_PING_SOCKETS = "echo 1 0 >/proc/sys/net/ipv4/ping_group_range\n"
+
+
+@in_a_network
+def test_a_ping_hears_no_error_of_another_one() -> None:
+    """The machine with the second address answers no ping; the first one is off, and that is heard of."""
+    silent = NO_PING_SOCKETS + REFUSE_PINGS
+    ping = f"TIMEOUT=5 {PLUGINS}/check_ping"
+    said = in_network(silent, f"{ping} 10.99.0.77 >/dev/null & {ping} 10.99.0.2")
+    assert said == "FAIL no answer"
+
+
 @in_a_network
 def test_two_pings_at_once_take_no_answer_of_the_other() -> None:
     """Both run as root with raw sockets, which hear everything, and the group may open no other."""
-    raw = "echo 1 0 >/proc/sys/net/ipv4/ping_group_range\n"
+    raw = NO_PING_SOCKETS
     ping = f"{PLUGINS}/check_ping"
     again = f"for _ in 1 2 3 4 5 6; do {ping} 10.99.0.2; sleep 0.5; done"
     command = f"{ping} 10.99.0.77 & one=$!; {again}; wait $one"

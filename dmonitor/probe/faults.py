@@ -73,8 +73,13 @@ def want_origins(sock: socket.socket) -> None:
 def fault(sock: socket.socket, address: str, error: OSError) -> Fail | Unknown:
     """Return whose fault `error` is, which came of sending to `address` by `sock`."""
     number = error.errno or 0
-    if _is_own_icmp(sock, address):
+    sender = _icmp_sender(sock)
+    if sender == address.partition("%")[0]:
+        return Fail(_text(number))
+    if sender and _source(sock.family, sender) == sender:
         return Unknown(f"this node's own firewall forbids it: {_text(number)}")
+    if sender:
+        return Fail(f"{_text(number)}, says {sender}")
     if number in _HOSTS:
         return Fail(_text(number))
     if number in _NO_WAY:
@@ -121,21 +126,20 @@ def _source(family: int, address: str) -> str | None:
         return None
 
 
-def _is_own_icmp(sock: socket.socket, address: str) -> bool:
-    """Return whether the last error came of an ICMP message of this node itself."""
+def _icmp_sender(sock: socket.socket) -> str:
+    """Return who sent the ICMP message that the last error came of; "" if it came of none.
+
+    What the kernel says of a neighbour that is silent does not count as one.
+    """
     try:
         _, messages, _, _ = sock.recvmsg(512, 512, _MSG_ERRQUEUE)
     except OSError:
-        return False
+        return ""
     for level, option, data in messages:
-        if (level, option) != _ICMP_LEVELS[sock.family] or data[4] not in _BY_ICMP:
-            continue
-        if data[6] == _NEIGHBOUR_IS_SILENT[sock.family]:
-            continue
-        offender = _offender(sock.family, data)
-        if offender and _source(sock.family, offender) == offender:
-            return offender != address.partition("%")[0]
-    return False
+        if (level, option) == _ICMP_LEVELS[sock.family] and data[4] in _BY_ICMP:
+            if data[6] != _NEIGHBOUR_IS_SILENT[sock.family]:
+                return _offender(sock.family, data)
+    return ""
 
 
 def _offender(family: int, data: bytes) -> str:

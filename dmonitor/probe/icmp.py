@@ -39,7 +39,9 @@ class _Target:
         packet = head + self.cookie
         packet = packet[:2] + _checksum(packet) + packet[4:]
         try:
-            self.socket.sendto(packet, (self.address, 0))
+            # A raw socket that is not connected hears of the errors of all other pings, too.
+            self.socket.connect((self.address, 0))
+            self.socket.send(packet)
         except OSError as error:
             self.fault = faults.fault(self.socket, self.address, error)
 
