@@ -393,11 +393,12 @@ def _metrics(chosen: _Options) -> int:
     view = reader.read(chosen, quiet=True).view
     times = {str(test): test_state.since for test, test_state in view.test_states.items()}
     for incident in view.incidents:
-        if incident.is_open and incident.flapping:
+        if report.is_flapping(incident):
             times[str(incident.test)] = incident.began
     times["last_round"] = max(0.0, view.node.finished)
+    looks = {str(test): each.look.at for test, each in view.test_states.items() if each.look}
     path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
-    return _publish(chosen, path, metrics.metrics(report.status(view), times))
+    return _publish(chosen, path, metrics.metrics(report.status(view), times, looks))
 
 
 def _publish(chosen: _Options, path: str, text: str) -> int:

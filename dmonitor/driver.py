@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dmonitor import observer
 from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
-from dmonitor.core import codec, effects, round
+from dmonitor.core import codec, effects, round, round_log
 from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state
 
@@ -95,6 +95,7 @@ class Driver:
             remind=settings.remind,
             once=once,
             waited=waited,
+            rhythms=configuration.rhythms,
         )
         self._woken = woken
         # This node's name, once the round has recognised it.
@@ -215,7 +216,11 @@ def _log_outcome(address: str, mail: Sequence[Notification], outcome: delivery.D
     event, write = "refused", log.error
     if outcome.taken:
         event, write = "handed-over", log.info
-    for notification in mail[:MAIL_LINES]:
+
+    def note_more(count: int) -> None:
+        write(f"more-{event}", address=address, count=count)
+
+    for notification in round_log.first_of(mail, MAIL_LINES, note_more):
         write(
             event,
             address=address,
@@ -224,8 +229,6 @@ def _log_outcome(address: str, mail: Sequence[Notification], outcome: delivery.D
             incident=notification.incident.id,
             reason=outcome.text or None,
         )
-    if len(mail) > MAIL_LINES:
-        write(f"more-{event}", address=address, count=len(mail) - MAIL_LINES)
 
 
 def _note(level: str, event: str, /, **facts: log.Value) -> None:

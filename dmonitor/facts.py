@@ -17,11 +17,13 @@ from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
 from dmonitor.config.silences import load_silences
-from dmonitor.config.tests import Tests, load_tests
+from dmonitor.config.tests import Tests, environment, load_tests
 from dmonitor.core import digest, effects, result
-from dmonitor.core.model import Incident, NodeStatus, Statement, Test
+from dmonitor.core.incident import surely_open
+from dmonitor.core.model import Incident, NodeStatus, Test
 from dmonitor.execution.looks import Looks
 from dmonitor.execution.runner import Done, Runner
+from dmonitor.net import protocol
 from dmonitor.net.access import Access
 from dmonitor.net.peers import Asker
 from dmonitor.store import state
@@ -45,7 +47,8 @@ class _Visit(NamedTuple):
 class _CheckerView(NamedTuple):
     """What the last round of this node has said of its tests."""
 
-    open: frozenset[Test] = frozenset()  # those that have an open incident, if that is recent
+    # Those that have an open incident which is no word of one peer, if that is recent.
+    open: frozenset[Test] = frozenset()
     slow: frozenset[Test] = frozenset()  # those that pass slowly, perhaps always
 
 
@@ -55,11 +58,7 @@ def _checker_view(store: state.Store) -> _CheckerView:
     slow = frozenset(memory.slow)
     if store.clock.now() - memory.finished > _CHECKER_SECONDS:
         return _CheckerView(slow=slow)
-    tests = set()
-    for incident in store.incidents(evidence=False):
-        if incident.is_open and not incident.flapping:
-            tests.add(incident.test)
-    return _CheckerView(frozenset(tests), slow)
+    return _CheckerView(surely_open(store.each_incident()), slow)
 
 
 def last_addresses(state_dir: str, run_dir: str | None) -> dict[str, tuple[str, ...]]:
@@ -127,7 +126,7 @@ class NodeFacts:
     def run(self, test: Test, done: Done, /) -> None:
         """Look at `test`, and once more if it fails or is slow; then call `done`.
 
-        That is to run its plugin, or to greet the peer whose test it is.
+        That is to run its plugin, however seldom rounds do, or to greet the peer whose test it is.
         """
         if test.host == names.NODE:
             self._visit(test, done)
@@ -137,7 +136,7 @@ class NodeFacts:
             done(test, result.MISTAKEN)
         else:
             plugin = f"{self._directory}/plugins/{test.plugin}"
-            self._looks.submit(test, plugin, parameters, done)
+            self._looks.submit(test, plugin, environment(parameters), done)
 
     def _is_looked_at_again(self, test: Test) -> bool:
         """Return whether `test` is looked at again if it fails: it has no open incident here."""
@@ -211,17 +210,18 @@ class NodeFacts:
         last = result.of_contact(contact, node_id, clock.uptime() - visit.began)
         visit.done(test, result.of_two_looks(first, last))
 
-    def statement(self) -> tuple[Statement, float]:
-        """Return what this node states, with the time on its clock.
+    def statement(self) -> bytes:
+        """Return the lines of what this node states.
 
         It is what the checker remembers, with the silences of now. Problems in their files are not
-        logged here, because the checker logs them.
+        logged here, because the checker logs them. The incidents are read one at a time, because
+        peers decide how many there are.
         """
         silences = list(load_silences(self._directory, Problems()))
         greeting = self._access.greeting
         tests = digest.digest(self.tests())
 
-        def read(store: state.Store) -> tuple[Statement, float]:
+        def read(store: state.Store) -> bytes:
             now = store.clock.now()
             memory = store.node_memory()
             status = memory.status(
@@ -233,14 +233,15 @@ class NodeFacts:
                 wall=time.time(),
                 up=clock.uptime(),
             )
-            incidents = store.incidents(evidence=False)
             own_silences = [store.clock.from_wall(silence) for silence in silences]
-            return effects.statement_of(memory, incidents, own_silences, status, now), now
+            statement = effects.statement_of(memory, (), own_silences, status, now)
+            incidents = effects.stated_incidents(store.each_incident())
+            return protocol.write_statement(statement, now, incidents)
 
         now = time.time()
         status = NodeStatus(greeting.name, greeting.node_id, now, tests=tests, stores=False)
-        statement = effects.statement_of(effects.NodeMemory(), [], silences, status, now)
-        return self._read(read, (statement, now))
+        statement = effects.statement_of(effects.NodeMemory(), (), silences, status, now)
+        return self._read(read, protocol.write_statement(statement, now))
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         """Return what is known of an incident, with the time on this node's clock."""

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 from dmonitor.base import clock, log, names
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration
+from dmonitor.config.tests import environment
 from dmonitor.core import result, verdict
 from dmonitor.core.digest import digest
 from dmonitor.core.effects import HARD_LIMIT, Greet, Observation, Observe, Rehearse, RoundClock
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -67,7 +69,7 @@ class Observer:
         ask_all: bool = False,
         greets_only: bool = False,
     ) -> None:
-        """Start the plugins, and look up who the peers are.
+        """Start the plugins of tests that never rest, and look up who the peers are.
 
         `last_addresses` are those of each node when its name was last found. With `ask_all` the
         peers are asked about passing tests too. With `greets_only` nothing is tested, and nobody is
@@ -86,7 +88,10 @@ class Observer:
         self._first_looks: dict[Test, Result] = {}  # those that failed, and were repeated
         self._flakes: dict[Test, Result] = {}  # the first looks that a second one did not confirm
         self._open: frozenset[Test] = frozenset()
+        # Those of them that are open by more than the word of one peer.
+        self._surely_open: frozenset[Test] = frozenset()
         self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
+        self._resting: frozenset[Test] = frozenset()  # their last results stand
         self._quorum = config.settings.quorum  # the one that holds
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
@@ -116,13 +121,17 @@ class Observer:
         self._askers = [self._asker]  # all that talk within this loop
 
     def _start_plugins(self) -> None:
+        """Start what can run plugins, and with it those of the tests that never rest."""
         wanted = []
+        may_rest = False
         for test, parameters in self._config.tests.items():
             if parameters is None:
                 self._results[test] = result.MISTAKEN
+            elif test in self._config.rhythms:
+                may_rest = True
             else:
-                wanted.append((test, self._config.plugin(test), parameters))
-        if wanted:
+                wanted.append((test, self._config.plugin(test), environment(parameters)))
+        if wanted or may_rest:
             from dmonitor.execution import looks, runner
 
             self._runner = runner.Runner(self._selector, self._config.settings.concurrency)
@@ -130,28 +139,43 @@ class Observer:
                 self._runner,
                 failed=self._first_look_failed,
                 slow=self._first_look_is_slow,
-                again=lambda test: test not in self._open,
+                again=lambda test: test not in self._surely_open,
                 beside=lambda test: test not in self._always_slow,
             )
             self._looks.submit_all(wanted, self._concluded)
 
+    def _start_those_that_may_rest(self) -> None:
+        """Start the plugins of the tests that may rest, and do not rest in this round."""
+        wanted = []
+        for test in self._config.rhythms:
+            parameters = self._config.tests.get(test)
+            if test not in self._resting and parameters is not None:
+                wanted.append((test, self._config.plugin(test), environment(parameters)))
+        if self._looks and wanted:
+            self._looks.submit_all(wanted, self._concluded)
+
     def observe(self, wanted: Observe) -> Observation:
-        """Run every test, ask the peers for those that fail or are open, and judge.
+        """Run every test that does not rest, ask the peers for those that fail or are open; judge.
 
         The last answer is waited for until ANSWERS_BY. A test that fails or is slower than usual,
-        and a peer that cannot be greeted, are looked at twice unless they have an open incident; a
-        first look that failed stands if there is no time for a second one. With `greets_only` there
-        is no judgement.
+        and a peer that cannot be greeted, are looked at twice unless they have an open incident. An
+        incident that is the word of one peer spares a failure no second look. A first look that
+        failed stands if there is no time for a second one. With `greets_only` there is no
+        judgement.
         """
         self._open = wanted.open
+        self._surely_open = surely_open(wanted.incidents)
         self._always_slow = wanted.slow
+        self._resting = wanted.resting
         if self._greets_only:
             contacts = self.greet(Greet(wanted.incidents))
             return Observation(self._own_node(), {}, contacts, frozenset())
+        self._start_those_that_may_rest()
         self._start_greeting(
-            wanted.incidents, twice=lambda node: node_test(node.name) not in self._open
+            wanted.incidents, twice=lambda node: node_test(node.name) not in self._surely_open
         )
-        for test in self._open & self.tests:
+        looked_at = self.tests - self._resting
+        for test in self._open & looked_at:
             self._ask(test)  # whatever is seen here, so nobody has to wait for that
         for test in list(self._results):
             if self._must_ask(test):
@@ -160,7 +184,7 @@ class Observer:
             pass
         if self._looks:
             self._looks.stand()
-        for test in self.tests - self._results.keys():
+        for test in looked_at - self._results.keys():
             self._concluded(test, self._first_looks.get(test, _NOT_RUN))
         while self._awaits_answers() and self._turn(ANSWERS_BY):
             pass
@@ -170,7 +194,7 @@ class Observer:
         self._quorum = verdict.quorum_that_holds(
             wanted.quorum, wanted.stated_quorums, contacts, wanted.sites
         )
-        judgements = {test: self._judge(test) for test in sorted(self.tests, key=_in_order)}
+        judgements = {test: self._judge(test) for test in sorted(looked_at, key=_in_order)}
         return Observation(self._me, judgements, contacts, frozenset(self._asked), self._flakes)
 
     def _own_node(self) -> Node:
@@ -235,9 +259,14 @@ class Observer:
         return _by_chance(nodes)
 
     def _passing(self) -> dict[str, Test]:
-        """Return the tests, by name, that pass here and have no open incident."""
+        """Return the tests to rehearse with, by name: they pass here and have no open incident.
+
+        Those that may rest are none: each answer is a look, and they are to be looked at seldom.
+        """
         passing = {}
         for test in self._config.tests:
+            if test in self._config.rhythms:
+                continue
             if self._results[test].outcome is Outcome.OK and test not in self._open:
                 passing[str(test)] = test
         return passing

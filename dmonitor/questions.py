@@ -18,8 +18,8 @@ from dmonitor.base.errors import StateError
 from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import did_you_mean
-from dmonitor.core import effects
-from dmonitor.core.model import Incident, Judgement, Test, Trouble, Vote
+from dmonitor.core import effects, election
+from dmonitor.core.model import Incident, Judgement, Test, Vote
 from dmonitor.execution import delivery
 from dmonitor.store import lock, state
 
@@ -30,15 +30,19 @@ def check_config(options: cli.Options) -> int:
     """Print what is wrong with the configuration; return the exit status."""
     from dmonitor.config import audit
 
-    return audit.report(options.config, options.state, _last_troubles(options))
+    memory = _last_memory(options)
+    interval = None
+    if len(memory.begins) > 1:
+        interval = election.interval(memory.begins)
+    return audit.report(options.config, options.state, memory.troubles, interval)
 
 
-def _last_troubles(options: cli.Options) -> Sequence[Trouble]:
-    """Return the troubles that the last round found; none if the state cannot be read."""
+def _last_memory(options: cli.Options) -> effects.NodeMemory:
+    """Return what the last round remembered; nothing if the state cannot be read."""
     with contextlib.suppress(StateError, OSError):  # the next round complains of that
         _, _, node_memory = state.peek(options.state, options.run_dir)
-        return node_memory.troubles
-    return ()
+        return node_memory
+    return effects.NodeMemory()
 
 
 def _load_and_complain(options: cli.Options) -> Configuration:

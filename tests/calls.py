@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import secrets
 import socket
 
 from dmonitor.net import auth, protocol
 
 Target = tuple[str, int]
+
+# Below those that Linux gives by itself (net.ipv4.ip_local_port_range).
+_PORTS = range(20000, 32000)
+_candidates = iter(random.SystemRandom().sample(_PORTS, len(_PORTS)))
 
 
 def connect(target: Target, source: str = "") -> socket.socket:
@@ -71,8 +76,14 @@ class Conversation:
         self.close()
 
 
-def free_port(address: str) -> int:
-    """Return a TCP port that is free at `address`."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """Return a TCP port that is free at every address, and that this process has not had before.
+
+    Linux gives no such port to a connection, nor to a socket that is bound to port 0. One of those
+    could take it between this moment and that in which the test binds it.
+    """
+    for candidate in _candidates:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", candidate))
+            return candidate
+    raise OSError("no free port")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import socket
 import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import calls
 import pytest
 from hypothesis import HealthCheck, settings
 from local_nodes import LocalNode, Place
@@ -47,12 +45,8 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture
 def port() -> int:
-    """Return a free TCP port that no outgoing connection gets by chance before a test listens there."""
-    for candidate in random.sample(range(20000, 32000), 100):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("", candidate))
-            return candidate
-    raise OSError("no free port")
+    """Return a free TCP port that nobody gets by chance before a test listens there."""
+    return calls.free_port()
 
 
 @pytest.fixture

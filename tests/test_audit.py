@@ -8,7 +8,9 @@ import time
 import pytest
 from local_nodes import LocalNode, Place, run_as, running
 
+from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.store import state
+from dmonitor.store.state import Store
 
 
 @pytest.fixture
@@ -178,6 +180,45 @@ def test_parameters_that_no_plugin_uses(node: LocalNode) -> None:
     )
     assert "warning: hosts.d/www.example.com/code: check_code does not use WHATEVER\n" in said
     assert said.count(" does not use ") == 2
+
+
+def test_parameters_that_a_plugin_does_not_state(node: LocalNode) -> None:
+    head = "#: PORT (80): its port\n#: EXPECT: what it says\n# A comment names OTHER and TIMEOUT.\n"
+    node.plugin("shop", f"{head}echo OK $OTHER\n#: EXPCT: this is no head\n")
+    node.test("www.example.com/shop:81", "EXPCT=all well\nOTHER=1\nEVERY=1h\nEXPECT=all\n")
+    ran = node.run("dmonitor-check", "-t")
+    said = ran.stderr.replace(f"{node.config}/", "").replace("dmonitor-check: ", "")
+    found = [line for line in said.splitlines() if "has no parameter" in line]
+    assert found == [
+        "error: hosts.d/www.example.com/shop:81: check_shop has no parameter EXPCT; did you mean EXPECT?",
+        "error: hosts.d/www.example.com/shop:81: check_shop has no parameter OTHER; it has PORT, EXPECT",
+    ]
+    assert ran.returncode == os.EX_CONFIG
+
+
+def test_an_every_that_is_shorter_than_the_rounds_are_apart(node: LocalNode) -> None:
+    node.plugin("shop", "echo OK\n")
+    for name, content in (
+        ("shop", "EVERY=4m\nRETRY=3m\n"),
+        ("shop:81", "EVERY=5m\n"),
+        ("shop:82", "EVERY=4m\nRETRY=4h\n"),
+    ):
+        node.test(f"www.example.com/{name}", content)
+    said = node.run("dmonitor-check", "-t").stderr
+    assert "rounds come every" not in said, "not known yet"
+    with Store(str(node.state)) as store:
+        begins = tuple(store.clock.now() - 300.0 * ago for ago in (3, 2, 1))
+        store.save(Save(NodeMemory(begins, begins[-1])))
+    said = node.run("dmonitor-check", "-t").stderr.replace(f"{node.config}/", "")
+    said = said.replace("dmonitor-check: ", "")
+    found = [line for line in said.splitlines() if "EVERY" in line or "RETRY" in line]
+    text = "rounds come every 5 min on this node; give 5m or more, or remove the line"
+    assert sorted(found) == [
+        f"error: hosts.d/www.example.com/shop: EVERY=4m: {text}",
+        f"error: hosts.d/www.example.com/shop: RETRY=3m: {text}",
+        f"error: hosts.d/www.example.com/shop:82: EVERY=4m: {text}",
+        "error: hosts.d/www.example.com/shop:82: RETRY=4h is longer than EVERY; make it shorter, or remove it",
+    ]
 
 
 def test_no_address(node: LocalNode) -> None:

@@ -27,7 +27,7 @@ from dmonitor.base import cli, clock, user
 from dmonitor.config.configuration import load_configuration
 from dmonitor.core import result
 from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
-from dmonitor.core.model import Test, Verdict
+from dmonitor.core.model import Incident, Test, Verdict, Vote
 from dmonitor.core.result import SLOW_LOOK
 from dmonitor.execution.runner import PLUGIN_LIMIT
 from dmonitor.net import exchange, flights, protocol
@@ -216,8 +216,15 @@ def test_the_peers_are_asked_about_what_hangs_before_its_first_look_has_ended(
         wait_until(lambda: asked.read_text() == "x\nx\n", PLUGIN_LIMIT - 2)
 
 
-def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observation:
-    """Return what a round of `node` sees, if these tests were `slow` in the last one."""
+def observed(
+    node: LocalNode, slow: frozenset[Test] = frozenset(), incident: Incident | None = None
+) -> Observation:
+    """Return what a round of `node` sees, if these tests were `slow` in the last one.
+
+    It holds the open `incident`, or none.
+    """
+    open_tests = frozenset([incident.test] if incident else ())
+    incidents = (incident,) if incident else ()
     eyes = observer.Observer(
         load_configuration(str(node.config)),
         "id-of-this-node",
@@ -226,10 +233,24 @@ def observed(node: LocalNode, slow: frozenset[Test] = frozenset()) -> Observatio
         lambda: None,
     )
     try:
-        return eyes.observe(Observe(frozenset(), (), 2, slow=slow))
+        return eyes.observe(Observe(open_tests, incidents, 2, slow=slow))
     finally:
         eyes.close()
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.parametrize(("heard_from", "looks"), [("", 1), ("liar", 2)])
+def test_what_a_peer_alone_calls_open_is_looked_at_twice(
+    three: list[LocalNode], heard_from: str, looks: int
+) -> None:
+    """Else who lies could have any flake of a node taken for a failure."""
+    prepare(three)
+    test = Test("www.example.com", "web")
+    three[0].plugin("web", f"echo x >>{three[0].state}/ran; echo FAIL")
+    held = Incident(("a" * 16,), test, time.time() - 60.0, heard_from=heard_from)
+    seen = observed(three[0], incident=held)
+    assert seen.judgements[test].answers[0].vote is Vote.FAILING
+    assert (three[0].state / "ran").read_text().split() == ["x"] * looks
 
 
 def test_what_is_slow_as_a_rule_is_looked_at_once_and_nobody_is_asked(
@@ -1020,6 +1041,91 @@ def test_what_fails_only_under_the_daemon_is_named_in_the_third_round(
         three[0].plugin("web", "echo OK")
         forget()
         assert "trouble-over kind=daemon-disagrees" in three[0].round()
+
+
+def _counting(node: LocalNode) -> Path:
+    """Have the plugin of the test write a line for each run, with what it finds in its environment."""
+    ran = node.state / "ran"
+    node.plugin("web", f'echo "$EVERY$RETRY$URL" >>{ran}; cat {node.config}/sees')
+    return ran
+
+
+def _runs(ran: Path) -> int:
+    return len(ran.read_text().splitlines())
+
+
+def test_a_test_with_every_rests_while_it_passes(three: list[LocalNode]) -> None:
+    """Neither rounds nor rehearsals run it again, and a restart changes nothing."""
+    prepare(three)
+    ran = [_counting(node) for node in three]
+    for node in three:
+        node.test(TEST, "EVERY=7d\nRETRY=1m\nURL=http://x\n")
+    with running(three):
+        for _ in range(3):
+            for node in three:
+                node.round()
+        assert [_runs(path) for path in ran] == [1, 1, 1]
+        assert ran[0].read_text() == "http://x\n", "EVERY and RETRY are not for the plugin"
+        assert "[OK, " in three[0].run("dmonitor", "status").stdout
+        three[0].test(TEST, "EVERY=7d\n")
+        three[0].round()
+        assert _runs(ran[0]) == 2, "the test's file has changed"
+        _counting(three[0])
+        three[0].round()
+        assert _runs(ran[0]) == 3, "its plugin has changed"
+        assert three[0].run("dmonitor-check", "--test", TEST).stdout.startswith("OK")
+        three[0].run("dmonitor-check", "-n")
+        assert _runs(ran[0]) == 5, "an operator's look is one of now"
+        forget()
+        three[0].round()
+        assert _runs(ran[0]) == 5
+
+
+def test_what_fails_with_every_is_asked_about_and_mailed_at_once(
+    three: list[LocalNode], place: Place
+) -> None:
+    """The peers' daemons run it when they are asked, however lately it has passed there."""
+    prepare(three)
+    for node in three:
+        node.test(TEST, "EVERY=7d\n")
+        node.mail()
+    with running(three):
+        for node in three:
+            node.round()
+        ran = [_counting(node) for node in three[1:]]
+        all_see(three, "FAIL gone")
+        three[0].test(TEST, "EVERY=7d\nTURN=comes\n")  # as if it were its turn
+        three[0].round()
+        assert place.subjects() and "DOWN" in place.subjects()[0]
+        assert [path.read_text() for path in ran] == ["\n\n", "\n\n"], "without EVERY"
+        forget()
+        all_see(three, "OK fine")
+        three[0].round()
+        assert [state for state in place.subjects() if "UP" in state], place.subjects()
+
+
+def test_between_two_retries_nobody_runs_it_and_nothing_changes(
+    three: list[LocalNode], place: Place
+) -> None:
+    prepare(three)
+    for node in three:
+        node.test(TEST, "EVERY=7d\nRETRY=1d\n")
+        node.mail()
+    with running(three):
+        three[0].round()
+        forget()
+        all_see(three, "FAIL gone")
+        ran = [_counting(node) for node in three]
+        assert "incident-opened" in three[0].round()
+        counts = [_runs(path) for path in ran]
+        assert counts == [2, 2, 2]
+        forget()
+        all_see(three, "OK fine")
+        log = three[0].round()
+        assert f"asked test={TEST}" not in log and "incident-closed" not in log
+        assert [_runs(path) for path in ran] == counts
+        assert re.search(rf"^DOWN +{TEST} ", three[0].run("dmonitor", "status").stdout, re.M)
+    assert len(place.subjects()) == 1
 
 
 def test_a_target_that_fails_at_this_very_moment_is_no_false_vote(three: list[LocalNode]) -> None:

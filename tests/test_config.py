@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from dmonitor.base import user
+from dmonitor.config import rhythms
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.settings import Settings
+from dmonitor.config.tests import environment
 from dmonitor.core.model import Node, Silence, Test
+
+A_TIME = "not a whole number of m, h or d from 1m to 7d, such as 6h"
 
 
 @pytest.fixture
@@ -210,6 +214,17 @@ def test_a_suffix_that_is_no_port(tree: Path) -> None:
         ("DAYS=two weeks", "DAYS=two weeks: not a whole number from 0 to 10000"),
         ("DAYS=", "DAYS=: not a whole number from 0 to 10000"),
         ("TIMEOUT=6", "TIMEOUT is set twice; remove one of the lines"),
+        ("EVERY=6", f"EVERY=6: {A_TIME}"),
+        ("EVERY=", f"EVERY=: {A_TIME}"),
+        ("EVERY=0h", f"EVERY=0h: {A_TIME}"),
+        ("EVERY=30s", f"EVERY=30s: {A_TIME}"),
+        ("EVERY=1.5h", f"EVERY=1.5h: {A_TIME}"),
+        ("EVERY=06h", f"EVERY=06h: {A_TIME}"),
+        ("EVERY=6 h", f"EVERY=6 h: {A_TIME}"),
+        ("EVERY=-1h", f"EVERY=-1h: {A_TIME}"),
+        ("EVERY=8d", f"EVERY=8d: {A_TIME}"),
+        ("EVERY=169h", f"EVERY=169h: {A_TIME}"),
+        ("RETRY=each", f"RETRY=each: {A_TIME}"),
     ],
 )
 def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
@@ -224,6 +239,111 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
         Test("www.example.com", "ssh"): None,
     }
     assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
+
+
+def with_plugin(tree: Path, head: str = "", name: str = "http") -> Path:
+    """Make a plugin whose file begins with `head`."""
+    plugin = tree / f"plugins/check_{name}"
+    plugin.write_text(f"#!/bin/sh\n{head}echo OK\n")
+    return plugin
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("1m", 60), ("90m", 5400), ("6h", 21600), ("168h", 604800), ("7d", 604800)],
+)
+def test_every(tree: Path, value: str, seconds: int) -> None:
+    with_plugin(tree)
+    host = tree / "hosts.d/www.example.com"
+    (host / "http").write_text(f"EVERY={value}\nURL=https://shop.example.com\n")
+    (host / "ssh").touch()
+    loaded = load(tree)
+    rhythm = loaded.rhythms[Test("www.example.com", "http")]
+    assert (rhythm.every, rhythm.retry) == (seconds, 0)
+    assert loaded.rhythms.keys() == {Test("www.example.com", "http")}
+    parameters = loaded.tests[Test("www.example.com", "http")]
+    assert parameters is not None
+    assert environment(parameters) == {"URL": "https://shop.example.com"}
+    assert problems(loaded) == []
+
+
+def test_retry(tree: Path) -> None:
+    with_plugin(tree)
+    host = tree / "hosts.d/www.example.com"
+    (host / "http").write_text("EVERY=6h\nRETRY=5m\n")
+    (host / "http:81").write_text("EVERY=5m\nRETRY=6h\n")
+    (host / "http:82").write_text("RETRY=5m\n")
+    loaded = load(tree)
+    found = {test.name: (rhythm.every, rhythm.retry) for test, rhythm in loaded.rhythms.items()}
+    assert found == {"http": (21600, 300), "http:81": (300, 300)}
+    assert problems(loaded) == [
+        "error: hosts.d/www.example.com/http:81: RETRY=6h is longer than EVERY; make it shorter, or remove it",
+        "error: hosts.d/www.example.com/http:82: RETRY without EVERY does nothing: the test is looked at in each"
+        " round; add EVERY, or remove RETRY",
+    ]
+    parameters = loaded.tests[Test("www.example.com", "http:82")]
+    assert parameters is not None and environment(parameters) == {"PORT": "82"}
+
+
+def test_the_head_of_a_plugin_may_have_an_every_of_its_own(tree: Path) -> None:
+    with_plugin(tree, "# Whether a site answers.\n#: EVERY (6h): how often it is looked at\n")
+    with_plugin(tree, "#: EVERY (6 hours)\n", "ssh")
+    with_plugin(tree, "\n" * 1200 + "#: EVERY (6h): too far down\n", "tcp")
+    (tree / "plugins/check_elf").write_bytes(b"\x7fELF\n#: EVERY (6h)\n")
+    os.mkfifo(tree / "plugins/check_fifo")
+    (tree / "plugins/check_link").symlink_to("check_http")
+    host = tree / "hosts.d/www.example.com"
+    (host / "http:81").write_text("EVERY=1m\n")
+    for name in ("ssh", "ssh:23", "tcp", "elf", "fifo", "link", "none"):
+        (host / name).touch()
+    loaded = load(tree)
+    found = {test.name: rhythm.every for test, rhythm in loaded.rhythms.items()}
+    assert found == {"http": 21600, "http:81": 60, "link": 21600}
+    assert problems(loaded) == [f"error: plugins/check_ssh: EVERY (6 hours): {A_TIME}"], "once"
+
+
+def test_a_head_is_read_once_and_only_if_it_is_needed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_plugin(tree, "#: EVERY (6h): how often it is looked at\n")
+    with_plugin(tree, name="ssh")
+    host = tree / "hosts.d/www.example.com"
+    for number in range(1, 200):
+        (host / f"http:{number}").touch()
+        (host / f"ssh:{number}").write_text("EVERY=1d\n")
+    read: list[str] = []
+    head = rhythms._head
+
+    def counted(path: str) -> str:
+        read.append(Path(path).name)
+        return head(path)
+
+    monkeypatch.setattr(rhythms, "_head", counted)
+    assert len(load(tree).rhythms) == 399
+    assert read == ["check_http"]
+
+
+def test_what_changes_a_test_changes_its_fingerprint(tree: Path) -> None:
+    """Then it is looked at at once, although it passed a moment ago."""
+    plugin = with_plugin(tree)
+    file = tree / "hosts.d/www.example.com/http"
+
+    def fingerprint() -> str:
+        return load(tree).rhythms[Test("www.example.com", "http")].fingerprint
+
+    file.write_text("EVERY=6h\n")
+    found = [fingerprint()]
+    assert fingerprint() == found[0]
+    for content in ("EVERY=6h\nURL=http://a.example.com\n", "EVERY=6h\nURL=http://b.example.com\n"):
+        file.write_text(content)
+        found.append(fingerprint())
+    plugin.chmod(0o700)
+    found.append(fingerprint())
+    plugin.write_text("#!/bin/sh\necho FAIL\n")
+    found.append(fingerprint())
+    plugin.unlink()
+    found.append(fingerprint())
+    assert len(set(found)) == len(found) == 6
 
 
 def test_a_parameter_that_is_not_utf_8_is_an_error(tree: Path) -> None:

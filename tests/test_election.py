@@ -365,6 +365,9 @@ def test_limit() -> None:
 def test_a_node_does_not_speak_of_itself() -> None:
     """It has no such test; neither while it answers, nor while others have heard of it lately."""
     about = held(5.0)._replace(test=node_test("a"))
+    liar = peer("b")._replace(line="a")
+    assert speaker(node("me"), liar, incident=about) == "me"
+    assert "a, which calls itself b, is the node" in reason(node("me"), liar, incident=about)
     assert speaker(node("me"), peer("a"), incident=about) == "me"
     assert speaker(node("me"), peer("a", greeted=False), incident=about) == "me"
     assert "a is the node that the incident is about" in reason(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmonitor import observer
-from dmonitor.core import health
+from dmonitor.core import health, unanswered
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -632,7 +632,7 @@ def three_rounds(*judgements: Judgement, contacts: Sequence[Contact] = GOOD) -> 
     """Return the troubles after a round with each of `judgements` about WEB."""
     remembered: tuple[Unanswered, ...] = ()
     for judgement in judgements:
-        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        remembered = unanswered.follow(remembered, {WEB: judgement}, contacts)
     return found(*contacts, judgements={WEB: judgements[-1]}, unanswered=remembered)
 
 
@@ -660,13 +660,13 @@ def test_while_nobody_can_say_otherwise_it_does_not_matter_who_was_greeted() -> 
             Answer(refusing, reason="connection refused"),
         )
         contacts = contact(greeted), silent(refusing)
-        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        remembered = unanswered.follow(remembered, {WEB: judgement}, contacts)
         assert [each.test for each in remembered] == [WEB]
         texts.append(found(*contacts, unanswered=remembered).get("no-answer", ""))
     assert texts[:2] == ["", ""] and len(set(texts[2:])) == 1, "a text that changes is logged again"
     assert "www/web (another one in each round)" in texts[2]
     local = fails_here(CUT, ROME_PASSES, verdict=Verdict.LOCAL)
-    (anew,) = health.unanswered(remembered, {WEB: local}, GOOD)
+    (anew,) = unanswered.follow(remembered, {WEB: local}, GOOD)
     assert anew == Unanswered(WEB, ("paris",), 1), "somebody has said otherwise"
 
 
@@ -678,11 +678,11 @@ def test_a_round_without_a_greeting_forgets_no_count() -> None:
     rounds = []
     for judgement in (cut, cut, lost, cut):
         contacts = (silent(PARIS), GOOD[1]) if judgement is lost else GOOD
-        remembered = health.unanswered(remembered, {WEB: judgement}, contacts)
+        remembered = unanswered.follow(remembered, {WEB: judgement}, contacts)
         rounds.append(remembered[0].rounds)
     assert rounds == [1, 2, 2, 3]
     answered_now = fails_here(answered(PARIS, Outcome.OK), ROME_PASSES, verdict=Verdict.LOCAL)
-    assert health.unanswered(remembered, {WEB: answered_now}, GOOD) == ()
+    assert unanswered.follow(remembered, {WEB: answered_now}, GOOD) == ()
 
 
 @pytest.mark.parametrize(
@@ -720,6 +720,6 @@ def test_no_answer_is_no_trouble(
 
 def test_what_is_remembered_of_answers_that_did_not_come_is_bounded() -> None:
     many = {Test(f"h{number}", "x"): fails_here(CUT) for number in range(300)}
-    first = health.unanswered((), {WEB: fails_here(CUT)}, GOOD)
-    then = health.unanswered(first, {**many, WEB: fails_here(CUT)}, GOOD)
-    assert len(then) == health.UNANSWERED_KEPT and then[0] == Unanswered(WEB, ("paris",), 2)
+    first = unanswered.follow((), {WEB: fails_here(CUT)}, GOOD)
+    then = unanswered.follow(first, {**many, WEB: fails_here(CUT)}, GOOD)
+    assert len(then) == unanswered.KEPT and then[0] == Unanswered(WEB, ("paris",), 2)

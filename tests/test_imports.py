@@ -14,7 +14,7 @@ from local_nodes import LocalNode, Place, running
 PACKAGE = Path(__file__).parents[1] / "dmonitor"
 DOC = Path(__file__).parents[1] / "doc"
 # Each room may import those above it; within a room, imports run one way.
-ROOMS = ("base", "core", "execution", "store", "config", "net", "operator", "")
+ROOMS = ("base", "probe", "core", "execution", "store", "config", "net", "operator", "")
 TOP = {"check", "command", "dmonitord", "driver", "facts", "observer", "questions", "stay"}
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.
@@ -24,6 +24,7 @@ PURE_LIBRARY = {
         "__future__",
         "collections",
         "datetime",
+        "hashlib",
         "email",
         "enum",
         "functools",
@@ -64,6 +65,7 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "dmonitord": {"fork"},
+    "probe.tool": {"posix_spawnp"},
     "check": {"execv"},  # it becomes `stay`
     "stay": {"posix_spawn"},  # of dmonitor-check
 }
@@ -130,6 +132,44 @@ def test_imports_go_down_the_rooms() -> None:
             assert imported in MODULES, f"{name} imports {imported}, which is no module"
             allowed = ROOMS[: ROOMS.index(room_of(name)) + 1]
             assert room_of(imported) in allowed, f"{name} imports {imported}"
+
+
+def test_plugins_share_a_room_of_their_own() -> None:
+    """A round starts hundreds of plugins, so what they import costs next to nothing, and nothing else needs it."""
+    light = {
+        "__future__",
+        "_socket",
+        "_thread",
+        "errno",
+        "posix",
+        "select",
+        "sys",
+        "time",
+        ".base.clock",
+    }
+    heavy = {
+        "ctypes",
+        "datetime",
+        "hashlib",
+        "ssl",
+        "warnings",
+        "collections.abc",
+        "typing",
+    }  # loaded only where TLS begins, or by a type checker
+    for name, tree in MODULES.items():
+        if room_of(name) == "probe":
+            others = {
+                each for each in imports(tree) if not each.startswith((".probe.", "dmonitor.probe"))
+            }
+            assert others <= light | heavy, name
+            first = [
+                node
+                for node in ast.iter_child_nodes(tree)
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            assert not heavy & set().union(*(imports(node) for node in first)), name
+        else:
+            assert not [each for each in own(tree) if room_of(each) == "probe"], name
 
 
 def test_imports_run_one_way() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -828,6 +829,37 @@ def test_what_a_peer_says_that_it_has_from_us_is_no_word_of_its_own() -> None:
     )
     (taken,) = ledger
     assert hearsay.source_of(taken) == ("", "")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_one_node_has_made_up_becomes_a_fact_nowhere(seed: int) -> None:
+    """It tells each of the others, also under the names of others; they tell it to each other."""
+    chance = random.Random(seed)
+    names = ["a", "b", "c", "liar"]
+    nodes = [Node(name, name) for name in names]
+    bounds = {name: Bounds(nodes, {*names} - {name}, minute=100, quorum=2) for name in names}
+    ledgers = {name: met([]) for name in names[:3]}
+    ledgers["a"].put(known("true", test=Test("www.example.com", "true")))
+    for _ in range(200):
+        name, peer = chance.sample(names, 2)
+        if name == "liar":
+            continue
+        stated = [known("x", seen=500.0, heard_from=chance.choice(["", "nobody", *names]))]
+        if peer != "liar":
+            stated = list(ledgers[peer])
+        for each in stated:
+            ledgers[name].meet(hearsay.cut(each, peer, bounds[name]), 500.0, peer)
+    for name, ledger in ledgers.items():
+        (made_up_one,) = ledger.find(["x"])
+        assert not made_up_one.is_fact, (name, made_up_one)
+        (true,) = ledger.find(["true"])
+        assert true.heard_from == ("" if name == "a" else "a"), "its word does not come back"
+    forgetful = met([])
+    for peer in ("b", "c"):
+        (theirs,) = ledgers[peer].find(["true"])
+        forgetful.meet(hearsay.cut(theirs, peer, bounds["a"]), 500.0, peer)
+    (again,) = forgetful
+    assert hearsay.source_of(again) == ("b", "b"), "two say that they have it from this node"
 
 
 def test_evidence_by_a_smaller_quorum_keeps_nothing_open() -> None:

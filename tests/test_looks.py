@@ -369,12 +369,15 @@ def test_a_second_look_that_failed_stands_at_the_limit() -> None:
     ("age", "flapping", "known"),
     [(20.0, 0, True), (179.0, 0, True), (200.0, 0, False), (20.0, 7, False)],
 )
+@pytest.mark.parametrize("heard_from", ["", "liar"])
 def test_a_daemon_goes_by_what_its_checker_has_found_lately(
-    tmp_path: Path, age: float, flapping: int, known: bool
+    tmp_path: Path, age: float, flapping: int, known: bool, heard_from: str
 ) -> None:
+    """What one peer alone has stated spares no test its second look."""
+    known = known and not heard_from
     with state.Store(str(tmp_path)) as store:
         now = store.clock.now()
-        held = Incident(("aaaaaaaa",), WEB, now - 60.0, flapping=flapping)
+        held = Incident(("aaaaaaaa",), WEB, now - 60.0, flapping=flapping, heard_from=heard_from)
         over = Incident(("bbbbbbbb",), SSH, now - 60.0, closed=now - 30.0)
         store.save(Save(NodeMemory(finished=now - age, slow=(SSH,)), incidents=(held, over)))
         view = facts._checker_view(store)

@@ -285,6 +285,15 @@ def test_the_evidence_of_a_peer_alone_says_whose_word_it_is(
     alert = owed(Kind.ALERT, incident("ssh", **source))
     text = mail.compose([alert], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE).decode()
     assert f"\n\n{said}  oslo   FAIL     connection refused\n" in text
+    for kind, what in (
+        (Kind.ALERT, incident("ssh", flapping=7, **source)),
+        (Kind.RECOVERY, incident("ssh", closed=BEGAN + HOUR, **source)),
+    ):
+        letter = mail.compose(
+            [owed(kind, what)], sender="dmonitor", node="oslo", now=BEGAN + 2 * HOUR, zone=ZONE
+        ).decode()
+        assert f"\n{said}  oslo   FAIL     connection refused\n" in letter
+        assert letter.count("states") == bool(said)
 
 
 def test_a_plugin_cannot_write_a_header() -> None:

@@ -92,7 +92,7 @@ def failing(place: Place, port: int, behind: int, *addresses: str) -> list[Local
 
 def test_a_host_that_somebody_silences_is_named(place: Place, port: int) -> None:
     """Every greeting passes, and so does every other test: only the answers about one test are cut off."""
-    behind = calls.free_port(CALLED)
+    behind = calls.free_port()
     nodes = failing(place, port, behind, CALLER, CALLED)
     caller, called = nodes
     called.round()  # so that it has a finished round to state
@@ -114,7 +114,7 @@ def test_a_host_that_somebody_silences_is_named(place: Place, port: int) -> None
 
 def test_a_host_that_somebody_silences_by_turns_is_named(place: Place, port: int) -> None:
     """In each round one peer is greeted, whose answer he cuts off, and the other one cannot be greeted."""
-    behind = calls.free_port(CALLED)
+    behind = calls.free_port()
     nodes = failing(place, port, behind, CALLER, CALLED, OTHER)
     caller = nodes[0]
     for node in nodes[1:]:

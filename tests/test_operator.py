@@ -23,7 +23,18 @@ import pytest
 from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 
 from dmonitor.core.effects import NodeMemory, Save
-from dmonitor.core.model import Incident, Node, Outcome, Test, TestState, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    LastLook,
+    Node,
+    Outcome,
+    Result,
+    Test,
+    TestState,
+    Verdict,
+)
 from dmonitor.net.replies import REUSED_SECONDS
 from dmonitor.operator import metrics, page, publish, report, terminal
 from dmonitor.store import database, state
@@ -504,6 +515,38 @@ def test_whether_a_node_can_alert() -> None:
 def test_what_a_node_sees_itself_is_known_without_a_change() -> None:
     (facts,) = report.status(view())["tests"]
     assert facts["here"] == "FAIL"
+
+
+def test_of_a_test_with_every_it_is_said_how_old_the_last_look_is() -> None:
+    """Nobody may take it for a look of now."""
+    paint = terminal.Paint(False)
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    look = LastLook(now - 3 * 3600, Result(Outcome.OK, "valid for 60 days <b>"))
+    seldom = view(test_states={test: TestState(Verdict.UP, Outcome.OK, now - 86400, look)})
+    status = report.status(seldom)
+    (facts,) = status["tests"]
+    assert (facts["looked_at"], facts["look_age"]) == (report.moment(look.at), 3 * 3600)
+    assert terminal.status(status, paint)[-1].endswith(" [OK, 3 h ago] valid for 60 days <b>")
+    why = "\n".join(terminal.why(report.why(seldom, test, [], []), paint))
+    assert "The last look here: OK, 3 h ago.\nThat look said: valid for 60 days <b>" in why
+    shown = page.page(status, [], {"silences": []}, report.nodes(seldom), now, {})
+    assert "OK, 3 h ago:</span> valid for 60 days &lt;b&gt;" in shown
+    labels = '{host="www.example.com",test="web"}'
+    sample = f"dmonitor_test_last_look_timestamp_seconds{labels} {look.at:.0f}\n"
+    assert sample in metrics.metrics(status, {}, {str(test): look.at})
+
+
+def test_of_any_other_test_no_look_is_mentioned() -> None:
+    paint = terminal.Paint(False)
+    test = Test("www.example.com", "web")
+    status = report.status(view())
+    assert status["tests"][0]["looked_at"] is status["tests"][0]["look_age"] is None
+    assert " ago]" not in terminal.status(status, paint)[-1]
+    assert "The last look here" not in "\n".join(
+        terminal.why(report.why(view(), test, [], []), paint)
+    )
+    heads = metrics.metrics(status, {}).count("dmonitor_test_last_look_timestamp_seconds")
+    assert heads == 2, "no sample"
 
 
 def test_what_passes_here_and_cannot_be_closed_is_not_confirmed() -> None:
@@ -1024,6 +1067,41 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
     assert "in a silence, or while its test was FLAPPING" in "\n".join(
         terminal.why({**why, "last_incident": report.past(over, now)}, paint)
     )
+
+
+def test_what_a_peer_alone_has_stated_is_shown_as_its_word(
+    paint: terminal.Paint = terminal.Paint(False),  # noqa: B008
+) -> None:
+    """Who lies could show any test as FLAPPING, or as having been DOWN, on every other node."""
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    flapping = Incident(("b" * 16,), test, now - 400, flapping=7, alert="liar", heard_from="liar")
+    for relayed_by, stated in (("", "liar"), ("rome", "rome")):
+        known = flapping._replace(relayed_by=relayed_by)
+        seen = view(incidents=[known], test_states={test: TestState(since=now - 60)})
+        status = report.status(seen, with_evidence=True)
+        (facts,) = status["tests"]
+        assert (facts["state"], facts["seconds"]) == ("UP", 60)
+        assert facts["incident"] == known.id, "it is there"
+        why = report.why(seen, test, [known], [])
+        assert f"as {stated} states." in " ".join(terminal.why(why, paint)), why
+        labels = '{host="www.example.com",test="web"}'
+        assert f"dmonitor_test_flapping{labels} 0\n" in metrics.metrics(status, {})
+    node = Node("rome", "rome")
+    answers = (Answer(node, result=Result(Outcome.FAIL)),)
+    down = flapping._replace(flapping=0, opening=Judgement(Verdict.DOWN, 2, answers), alert="")
+    for heard_from, stated in (("liar", ", as liar states"), ("", "")):
+        known = down._replace(heard_from=heard_from)
+        seen = view(incidents=[known], test_states={test: TestState(since=now - 60)})
+        (facts,) = report.status(seen)["tests"]
+        assert facts["text"] == f"passes here, not confirmed: its incident is open{stated}"
+        told = report.history([known], [], [], seen, now)
+        assert f"rome{stated}" in terminal.history(told, paint)[-1], told
+        incidents = report.incidents([known], (), now)
+        html = page.page(
+            report.status(seen), incidents, {"silences": []}, report.nodes(seen), now, {}
+        )
+        assert f"(6 min 40 s){stated}, not told yet" in html, html
+        assert ("DOWN once" in html) == (not stated)
 
 
 def test_evidence_has_the_time_it_is_from(

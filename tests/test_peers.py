@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import os
 import re
 import selectors
@@ -12,6 +13,7 @@ import socket
 import threading
 import time
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -883,10 +885,10 @@ class FakeFacts:
     def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
         done(test, Result(Outcome.FAIL, "seen"))
 
-    def statement(self) -> tuple[Statement, float]:
+    def statement(self) -> bytes:
         self.made.append("greet")
         assert self.slow.wait(10)
-        return self.stated, NOW
+        return protocol.write_statement(self.stated, NOW)
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         self.made.append("incident")
@@ -1091,6 +1093,44 @@ def test_a_statement_is_made_once_a_second_for_all(
     callers[0].send(b"greet\n")
     crowd.hear(callers[0], b"\nend\n")
     assert crowd.facts.made == ["greet", "tests", "greet", "greet"]
+
+
+def test_a_conversation_that_has_ended_keeps_no_reply(crowd: Crowd) -> None:
+    """Who comes, reads nothing and is hung up on, again and again, would fill the memory."""
+    deaf = crowd.join(ADDRESSES[1])
+    deaf.send(b"greet\n")
+    crowd.serve(lambda: any(held.wire.unsent for held in crowd.server._conversations))
+    (held,) = crowd.server._conversations
+    assert held._reply and len(held._reply) > 100_000
+    gone = weakref.ref(held)
+    gc.disable()  # it counts objects, not bytes
+    try:
+        held.end()
+        del held
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_all_long_replies_are_made_in_one_thread(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread would have an arena of the C library's, and each arena keeps what it once had."""
+    made_in = set()
+    tests = crowd.facts.tests
+
+    def noted() -> list[Test]:
+        made_in.add(threading.current_thread())
+        return tests()
+
+    monkeypatch.setattr(crowd.facts, "tests", noted)
+    caller = crowd.join(ADDRESSES[1])
+    for _ in range(3):
+        crowd.facts.version += 1
+        caller.send(b"tests\n")
+        crowd.hear(caller, b"end\n")
+    assert crowd.facts.made == ["tests"] * 3
+    assert len(made_in) == 1 and threading.main_thread() not in made_in
 
 
 @pytest.mark.parametrize("request_line", [b"greet\n", b"tests\n", b"incident 0123456789ab\n"])

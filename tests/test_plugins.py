@@ -8,7 +8,6 @@ import json
 import os
 import re
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dmonitor.execution import plugin
+from dmonitor.probe import places
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ALL = sorted([*PLUGINS.glob("check_*"), *(PLUGINS.parent / "etc/examples/plugins").iterdir()])
@@ -50,7 +50,7 @@ def wrap(code: str, *options: str) -> str:
     ("code", "options", "said"),
     [
         ("echo SSH OK; echo more", (), "OK SSH OK\n"),
-        ("echo ' OK - database'", (), "OK  OK - database\n"),
+        ("echo ' OK - database'", (), "OK OK - database\n"),
         ("echo HTTP WARNING 404; exit 1", (), "FAIL HTTP WARNING 404\n"),
         ("echo connection refused >&2; exit 2", (), "FAIL connection refused\n"),
         ("echo Usage: this; exit 3", (), "UNKNOWN Usage: this\n"),
@@ -62,7 +62,7 @@ def wrap(code: str, *options: str) -> str:
         ("exit 255", ("-u", "-"), "FAIL sh ended with status 255\n"),
         ("exit 255", (), "UNKNOWN sh ended with status 255\n"),
         ("echo words, many; echo more; exit 1", ("-h", "127.0.0.1"), "FAIL words, many\n"),
-        ("exit 0", ("-h", "::1"), "OK \n"),
+        ("exit 0", ("-h", "::1"), "OK\n"),
         # To a broadcast address nobody has a way.
         (
             "echo no answer; exit 2",
@@ -99,12 +99,57 @@ def wrap(code: str, *options: str) -> str:
         ("echo 'Cannot assign requested address'", (), "OK Cannot assign requested address\n"),
         ("exit 2", ("-h", "10.1.2.300"), "UNKNOWN 10.1.2.300 is no address\n"),
         ("exit 2", ("-h", "www:8080"), "UNKNOWN www:8080 is no address\n"),
-        ("exit 2", ("-h", "127.0.0.1", "-6"), "UNKNOWN 127.0.0.1 is no IPv6 address\n"),
+        (
+            "exit 2",
+            ("-h", "127.0.0.1", "-6"),
+            "UNKNOWN 127.0.0.1 is no IPv6 address, which FAMILY=6 wants\n",
+        ),
         ("echo 'DISK OK - free: 1 MB|/=1MB;;'", (), "OK DISK OK - free: 1 MB\n"),
         ("echo 'without a|b or c'; exit 1", (), "FAIL without a|b or c\n"),
         ("exit 126", ("-u", "2"), "UNKNOWN sh ended with status 126\n"),
         ("exit 139", ("-u", "2"), "UNKNOWN sh ended with status 139\n"),
-        ("cat", (), "OK \n"),
+        ("cat", (), "OK\n"),
+        ("echo said; echo why >&2; exit 1", (), "FAIL said\n"),
+        ("yes | head -c 900000", (), "OK y\n"),
+        ("kill -9 $$", (), "UNKNOWN sh died of signal 9\n"),
+        # What a shell says of itself that can start nothing more.
+        (
+            "echo 'sh: 1: Cannot fork' >&2; exit 2",
+            (),
+            "UNKNOWN this node has no process left: sh: 1: Cannot fork\n",
+        ),
+        (
+            "echo looking; echo 'sh: fork: retry: Resource temporarily unavailable' >&2; exit 1",
+            (),
+            "UNKNOWN this node has no process left: looking\n",
+        ),
+        (
+            "echo 'the host says: Cannot fork any more'; exit 2",
+            (),
+            "FAIL the host says: Cannot fork any more\n",
+        ),
+        (
+            "echo 'read: Resource temporarily unavailable'; exit 2",
+            (),
+            "FAIL read: Resource temporarily unavailable\n",
+        ),
+        (
+            "echo 'ssh: x: Temporary failure in name resolution'; exit 255",
+            ("-u", "-", "-h", "127.0.0.1"),
+            "UNKNOWN no name server answers this node: ssh: x: Temporary failure in name resolution\n",
+        ),
+        ("echo '{ADDRESS}'", ("-h", "::0:1"), "OK ::1\n"),
+        ("echo '{ADDRESS}'", (), "OK {ADDRESS}\n"),
+        (
+            'echo "$RES_OPTIONS, ${LOCALDOMAIN-none}"',
+            ("-h", "localhost"),
+            "OK timeout:1 attempts:5, none\n",
+        ),
+        (
+            'echo "$RES_OPTIONS, ${LOCALDOMAIN-none}"',
+            ("-h", "127.0.0.1"),
+            "OK timeout:1 attempts:5,\n",
+        ),
     ],
 )
 def test_wrap(code: str, options: tuple[str, ...], said: str) -> None:
@@ -149,7 +194,10 @@ def test_a_script_that_needs_a_program() -> None:
     assert run("wrap", "some-package", "ls", "--", "sh", "-c", "echo hi; exit 1") == "FAIL hi\n"
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+NEEDY = [path for path in ALL if " Needs " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", NEEDY, ids=lambda path: path.name)
 def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) -> None:
     """In a PATH with a shell and nothing else: never OK, never FAIL."""
     tools, plugins = tmp_path / "tools", tmp_path / "plugins"
@@ -157,13 +205,14 @@ def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) 
     plugins.mkdir()
     for tool in ("sh", "getent"):
         (tools / tool).symlink_to(f"/usr/bin/{tool}")
-    for each in (PLUGINS / "wrap", PLUGINS / "web", PLUGINS / "fetch", path):
+    for each in (PLUGINS / "wrap", path):
         code = each.read_text().replace("/usr/lib/nagios/plugins", "/nonexistent")
-        (plugins / each.name).write_text(code.replace("/usr/libexec/dmonitor", str(plugins)))
+        code = code.replace("/usr/libexec/dmonitor", str(plugins))
+        (plugins / each.name).write_text(from_checkout(code))
         (plugins / each.name).chmod(0o755)
     said = subprocess.run(
         [str(plugins / path.name), "127.0.0.1"],
-        env={"PATH": str(tools), "PORT": "1"},
+        env={"PATH": str(tools), "PORT": "1", "URL": "http://127.0.0.1:1/"},
         capture_output=True,
         text=True,
         timeout=10,
@@ -178,17 +227,23 @@ def test_each_says_what_it_needs_when_it_is_missing(path: Path, tmp_path: Path) 
     assert f"Needs {match[1]} ({match[2]})" in path.read_text().split("\n")[1]
 
 
-@pytest.mark.parametrize(
-    "path", [*ALL, PLUGINS / "wrap", PLUGINS / "web"], ids=lambda path: path.name
-)
+def from_checkout(code: str) -> str:
+    """Return the code of a plugin, so changed that a copy takes the package from the checkout."""
+    checkout = str(PLUGINS.parent)
+    code = code.replace('__file__.rpartition("/")[0] + "/.."', f'"{checkout}"')
+    return code.replace("/usr/lib/python3/dist-packages", checkout)
+
+
+@pytest.mark.parametrize("path", [*ALL, PLUGINS / "wrap"], ids=lambda path: path.name)
 def test_each_can_be_run_and_tells_what_it_is(path: Path) -> None:
     assert os.access(path, os.X_OK)
     head = path.read_text().splitlines()
-    assert head[0] == "#!/bin/sh"
+    assert head[0] == "#!/usr/bin/python3 -IS"
     assert head[1].startswith("# " + path.name.removeprefix("check_"))
-    used = set(re.findall(r"\$\{?([A-Z_]{3,})", path.read_text())) - {"PATH", "WRAPPED"}
-    comment = " ".join(line for line in head if line.startswith("#"))
-    assert all(name in comment for name in used), "each parameter is named at its head"
+    stated = [line for line in head if line.startswith("#:")]
+    assert all(re.match(r"#: [A-Z_]+( \(.+?\))?: \S", line) for line in stated)
+    used = set(re.findall(r'probe\.(?:text|number|is_set)\(\s*"([A-Z_]+)"', path.read_text()))
+    assert used <= {line.split()[1].rstrip(":") for line in stated}
 
 
 def serve(behaviour: Callable[[socket.socket], None]) -> tuple[socket.socket, str]:
@@ -222,20 +277,13 @@ def answer_http(status: str) -> Callable[[socket.socket], None]:
     return behave
 
 
-TOOLS = {"http": "curl", "ssh": "check_ssh", "tcp": "check_tcp", "smtp": "check_smtp"}
+TOOLS = {"http": "curl"}
 CASES = [
     ("http", answer_http("200 OK"), "OK 200 in "),
     ("http", answer_http("404 Not Found"), "FAIL 404 in "),
     ("http", answer_http("503 Unavailable"), "FAIL 503 in "),
     ("http", None, "FAIL Failed to connect to 127.0.0.1 port "),
-    ("ssh", lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), "OK SSH OK"),
-    ("ssh", lambda connection: connection.sendall(b"220 mail\r\n"), "FAIL"),
-    ("ssh", None, "FAIL connect to address"),
-    ("tcp", lambda connection: connection.close(), "OK TCP OK"),
-    ("tcp", None, "FAIL connect to address"),
-    ("smtp", lambda connection: (connection.sendall(b"220 mail\r\n"), connection.recv(99), connection.sendall(b"250 x\r\n"), connection.recv(99)), "OK SMTP OK"),
-    ("smtp", None, "FAIL connect to address"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "behaviour", "said"), CASES)
@@ -243,7 +291,8 @@ def test_good_and_bad(
     name: str, behaviour: Callable[[socket.socket], None] | None, said: str
 ) -> None:
     """On a machine without the tool, which .ci/run is not, the test says so instead."""
-    said = said if has(TOOLS[name]) else f"UNKNOWN {TOOLS[name]} is not installed"
+    tool = TOOLS.get(name, "sh")
+    said = said if has(tool) else f"UNKNOWN {tool} is not installed"
     if behaviour:
         listener, port = serve(behaviour)
     else:
@@ -258,8 +307,8 @@ def test_good_and_bad(
         assert text.startswith(said)
     finally:
         listener.close()
-    if not has(TOOLS[name]):
-        pytest.skip(f"{TOOLS[name]} is not installed, so nothing was tested")
+    if not has(tool):
+        pytest.skip(f"{tool} is not installed, so nothing was tested")
 
 
 MANUAL = (PLUGINS.parent / "man/dmonitor-plugin.7").read_text()
@@ -270,10 +319,14 @@ EXAMPLES = dict(
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
-    (tmp_path / "wrap").symlink_to(PLUGINS / "wrap")
+    (tmp_path / "wrap").write_text(from_checkout((PLUGINS / "wrap").read_text()))
+    (tmp_path / "wrap").chmod(0o755)
     path = tmp_path / name
     path.write_text(
-        EXAMPLES[name].replace("\\e\n", "\\\n").replace("/usr/libexec/dmonitor", str(tmp_path))
+        EXAMPLES[name]
+        .replace("\\e\n", "\\\n")
+        .replace("/usr/libexec/dmonitor", str(tmp_path))
+        .replace("/usr/lib/python3/dist-packages", str(PLUGINS.parent))
     )
     path.chmod(0o755)
     environment = {
@@ -302,44 +355,58 @@ def test_what_the_manual_shows_can_be_run(name: str, tmp_path: Path) -> None:
 
 
 def test_the_manual_has_them_all() -> None:
-    found = dict(re.findall(r"^\.It Cm (\w+)\n(?:.*\n)*?Package (\S+)\.$", MANUAL, re.MULTILINE))
-    needs = {
-        path.name.removeprefix("check_"): re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text())
-        for path in ALL
-    }
-    assert (
-        found == {name: match[1] for name, match in needs.items() if match}
-        and len(found) == len(ALL) == 26
-    )
+    """Each with the package that it needs, if any, and with the parameters that its head states."""
+    manual = MANUAL.partition(".Sh PLUGINS THAT COME")[2].partition("\n.Sh ")[0]
+    items = {}
+    for item in re.split(r"^\.It Cm ", manual, flags=re.MULTILINE)[1:]:
+        items[item.partition("\n")[0]] = item
+    assert items.keys() == {path.name.removeprefix("check_") for path in ALL}
+    assert len(items) == len(ALL) == 26
+    for path in ALL:
+        item = items[path.name.removeprefix("check_")].replace("those of http", items["http"])
+        needed = re.search(r"\bNeeds \S+ \((\S+)\)", path.read_text())
+        package = re.search(r"^Package (\S+)\.$", item, re.MULTILINE)
+        assert (needed and needed[1]) == (package and package[1]), path
+        stated = set(plugin.stated_parameters(path.read_text()))
+        assert stated - {"TIMEOUT", "FAMILY"} <= set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", item)), path
 
 
-def needs(*programs: str) -> pytest.MarkDecorator:
-    missing = [program for program in programs if not has(program)]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
-
-
-def test_what_others_put_into_tmp_delays_no_plugin() -> None:
-    """Another user's FIFO, under a name that was made of the next process ids, was waited for."""
-    traps = {}
-    process = None
-    try:
-        probe = subprocess.Popen(["true"])
-        probe.wait()
-        for pid in range(probe.pid + 1, probe.pid + 500):
-            trap = Path(f"/tmp/.dmonitor-wrap.{pid}")
-            os.mkfifo(trap)
-            traps[pid] = trap
-        process = subprocess.Popen(
-            [PLUGINS / "wrap", "some-package", "sh", "-c", "echo fine"], stdout=subprocess.PIPE
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="a limit of processes does not bind root, so it needs setpriv"
+)
+def test_no_process_left_blames_no_host(tmp_path: Path) -> None:
+    """A tool cannot be started, or is a shell script that cannot start another program."""
+    script = "command true; /bin/true; echo refused; exit 2"
+    said = set()
+    for limit in range(1, 7):
+        command = [
+            "prlimit",
+            f"--nproc={limit}",
+            "setpriv",
+            "--reuid=61234",
+            "--clear-groups",
+            "--",
+        ]
+        ran = subprocess.run(
+            [*command, PLUGINS / "wrap", "some-package", "sh", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
-        assert process.pid in traps, "there is a trap for this very process"
-        assert process.communicate(timeout=5)[0] == b"OK fine\n"
-    finally:
-        if process and process.poll() is None:
-            process.kill()
-            process.wait()
-        for trap in traps.values():
-            trap.unlink()
+        said.add(ran.stdout)
+    assert "FAIL refused\n" in said, "with enough of them"
+    assert any(text.startswith("UNKNOWN this node cannot start sh: ") for text in said)
+    assert any(text.startswith("UNKNOWN this node has no process left: ") for text in said)
+    assert not [text for text in said if text.startswith("FAIL") and "refused" not in text]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_full_tmp_blames_no_host() -> None:
+    code = 'mount -t tmpfs -o size=4k tmpfs /tmp; head -c 9000 /dev/zero >/tmp/full; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", code, "sh", str(PLUGINS / "wrap"), "some-package"]
+    ran = subprocess.run([*command, "echo", "fine"], capture_output=True, text=True, check=False)
+    assert ran.stdout == "OK fine\n"
 
 
 def test_no_name_in_a_shared_directory_can_be_foretold() -> None:
@@ -357,6 +424,8 @@ def test_no_name_in_a_shared_directory_can_be_foretold() -> None:
     for path in files:
         for line in path.read_text().splitlines():
             code = line.partition("#")[0]
+            if code.startswith("TemporaryFileSystem="):
+                continue  # a directory of the service's own is put there
             if re.search(r"\$\$|\$BASHPID|/tmp/|/dev/shm|mktemp -u", code):
                 found.append(f"{path.name}: {line}")
     assert found == []
@@ -453,12 +522,10 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_addresses(kind: str) -> None:
-    code = '. "$0/fetch"; for address; do kind "$address"; echo "$address $kind"; done'
     addresses = KINDS[kind].split()
-    ran = subprocess.run(
-        ["sh", "-c", code, str(PLUGINS), *addresses], capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.splitlines() == [f"{address} {kind}" for address in addresses]
+    assert [(address, places.kind(address)) for address in addresses] == [
+        (address, kind) for address in addresses
+    ]
 
 
 LEADS = [
@@ -589,7 +656,7 @@ def test_who_gets_the_password_of_a_url(tmp_path: Path) -> None:
 def test_a_registry_leads_nobody_to_an_internal_address(tmp_path: Path) -> None:
     code = (PLUGINS.parent / "etc/examples/plugins/check_domain").read_text()
     path = tmp_path / "check_domain"
-    path.write_text(code.replace("/usr/libexec/dmonitor", str(PLUGINS)))
+    path.write_text(from_checkout(code))
     path.chmod(0o755)
     url = "http://evil.test/to?http://10.0.0.1/"
     text, requests, _ = lead(tmp_path, str(path), "example.test", URL=url)
@@ -624,11 +691,7 @@ def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) ->
     """
     hosts = tmp_path / "hosts"
     hosts.write_text("93.184.216.1 both.test\n2001:db8::9 both.test\n")
-    tools = {
-        "http": "curl", "tcp": "check_tcp", "ssh": "check_ssh", "smtp": "check_smtp", "ldap": "check_ldap", "cert": "openssl",
-        "mysql": "mariadb-admin", "postgres": "psql", "rsync": "rsync",
-    }  # fmt: skip
-    here = [name for name, tool in tools.items() if has(tool)]
+    here = ["http", "tcp", "ssh", "smtp", "ldap", "cert", "mysql", "postgres", "rsync", "redis"]
     command = [*SPACE, sys.executable, "-c", NO_PORT, str(hosts)]
     command += [str(PLUGINS / f"check_{name}") for name in here]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -636,7 +699,6 @@ def test_without_a_port_to_ask_from_no_plugin_blames_the_host(tmp_path: Path) ->
     said = json.loads(ran.stdout)
     for name, text, of_both in zip(here, said[::2], said[1::2], strict=True):
         assert text.startswith("UNKNOWN this node has no port"), (name, text)
-        assert "annot assign requested address" in text
         assert of_both.startswith("UNKNOWN this node has no"), (name, of_both)
 
 
@@ -673,9 +735,8 @@ print(json.dumps([ran.stdout, asked]))
 
 
 @can_be_led
-@pytest.mark.skipif(not has("check_ldap"), reason="needs check_ldap")
-@pytest.mark.parametrize("place", ["bind", "search"])
-def test_a_directory_server_refers_nobody_to_an_internal_address(place: str) -> None:
+def test_a_directory_server_refers_nobody_to_an_internal_address() -> None:
+    place = "search"
     command = [*SPACE, sys.executable, "-c", REFERRAL, str(PLUGINS / "check_ldap"), place]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -684,17 +745,11 @@ def test_a_directory_server_refers_nobody_to_an_internal_address(place: str) -> 
     assert "INSIDE" not in asked and text.startswith("FAIL"), (text, asked)
 
 
-FILES = (".curlrc", ".config/curlrc", ".netrc", ".digrc", ".ldaprc", "ldaprc", ".my.cnf", ".mylogin.cnf", ".psqlrc")  # fmt: skip
+FILES = (".curlrc", ".config/curlrc", ".netrc")
 
 
 @pytest.mark.parametrize(
-    ("name", "tool", "command"),
-    [
-        ("http", "curl", "curl http://127.0.0.1:1/"),
-        ("dns", "dig", "dig -p 1 @127.0.0.1 +time=1 +tries=1"),
-        ("ldap", "check_ldap", "check_ldap -H 127.0.0.1 -p 1 -b x"),
-        ("mysql", "mariadb-admin", "mariadb-admin --protocol=tcp -h 127.0.0.1 -P 1 ping"),
-    ],
+    ("name", "tool", "command"), [("http", "curl", "curl http://127.0.0.1:1/")]
 )
 def test_no_tool_reads_a_file_in_its_home(
     name: str, tool: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -717,171 +772,3 @@ def test_no_tool_reads_a_file_in_its_home(
     monkeypatch.chdir(tmp_path)
     text = run(f"check_{name}", "127.0.0.1", PORT="1", HOME=str(tmp_path), TIMEOUT="8")
     assert text.startswith("FAIL") and time.monotonic() - began < 6, text
-
-
-@needs("psql", "pg_isready")
-def test_psql_obeys_no_file_in_its_home(tmp_path: Path) -> None:
-    """Such a file runs commands once psql is connected, which a hostile server can arrange."""
-    asked = []
-
-    def behave(connection: socket.socket) -> None:
-        connection.settimeout(2)
-        while True:
-            request = connection.recv(4096)
-            if not request:
-                return
-            asked.append(request)
-            if request[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
-                connection.sendall(b"N")  # neither TLS nor GSSAPI
-            elif b"dmonitor" not in request:
-                connection.sendall(b"no such protocol, says pg_isready")
-                return
-            else:
-                connection.sendall(b"R\0\0\0\x08\0\0\0\0" + b"Z\0\0\0\x05I")
-
-    listener, port = serve(behave)
-    (tmp_path / ".psqlrc").write_text(f"\\! touch {tmp_path}/obeyed\n")
-    with listener:
-        run("check_postgres", "127.0.0.1", PORT=port, HOME=str(tmp_path), TIMEOUT="3")
-    assert any(b"dmonitor" in request for request in asked), "psql was connected"
-    assert not (tmp_path / "obeyed").exists()
-
-
-SECRET = "correct-horse"
-
-
-class MySQL:
-    """A server that wants the password by the method `method`; with `key`, it offers TLS."""
-
-    def __init__(self, method: str, key: Path | None = None) -> None:
-        self.method = method
-        self.key = key
-        self.got: list[bytes] = []
-        self.was_asked_for_tls = False
-        self.listener, self.port = serve(self.behave)
-
-    def read(self, connection: socket.socket) -> int:
-        """Take in what the client says; return its number."""
-        head = connection.recv(4)
-        if len(head) < 4:
-            raise OSError("closed")
-        self.got.append(connection.recv(int.from_bytes(head[:3], "little")))
-        return head[3]
-
-    def behave(self, connection: socket.socket) -> None:
-        connection.settimeout(3)
-        can = 0x0008_8209 | (0x800 if self.key else 0)  # plugins, 4.1, and TLS
-        greeting = b"\x0a8.0.30\0\1\0\0\0abcdefgh\0" + (can & 0xFFFF).to_bytes(2, "little")
-        greeting += b"\x21\2\0" + (can >> 16).to_bytes(2, "little") + b"\x15" + bytes(10)
-        greeting += b"ijklmnopqrst\0mysql_native_password\0"
-        try:
-            send(connection, 0, greeting)
-            number = self.read(connection)
-            if self.key and len(self.got[-1]) == 32:
-                self.was_asked_for_tls = True
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                context.load_cert_chain(self.key)
-                with context.wrap_socket(connection, server_side=True) as inside:
-                    self.log_in(inside, self.read(inside))
-            else:
-                self.log_in(connection, number)
-        except OSError:
-            pass
-
-    def log_in(self, connection: socket.socket, number: int) -> None:
-        """Want the password by `method`, and refuse it."""
-        send(connection, number + 1, b"\xfe" + self.method.encode() + b"\0" + b"A" * 20 + b"\0")
-        number = self.read(connection)
-        if self.method == "caching_sha2_password":
-            send(connection, number + 1, b"\1\4")  # all of it, please
-            number = self.read(connection)
-        refusal = b"\xff" + (1045).to_bytes(2, "little") + b"#28000Access denied"
-        send(connection, number + 1, refusal)
-
-
-def send(connection: socket.socket, number: int, content: bytes) -> None:
-    connection.sendall(len(content).to_bytes(3, "little") + bytes([number]) + content)
-
-
-METHODS = ("mysql_clear_password", "dialog", "sha256_password", "caching_sha2_password")
-
-
-@needs("mariadb-admin")
-@pytest.mark.parametrize("method", METHODS)
-def test_mysql_does_not_tell_its_password(method: str) -> None:
-    server = MySQL(method)
-    with server.listener:
-        text = run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET)
-    assert "dmonitor" in str(server.got[0]), "the server was asked"
-    assert SECRET.encode() not in b"".join(server.got)
-    assert text.startswith("OK it is ready, and gets no password"), text
-
-
-@needs("mariadb-admin", "openssl")
-def test_mysql_tells_its_password_to_who_is_verified_or_to_anybody(tmp_path: Path) -> None:
-    clear = METHODS[0]
-    server = MySQL(clear)
-    with server.listener:
-        text = run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET, PASSWORD_TO_ANYBODY="yes")  # fmt: skip
-    assert SECRET.encode() in b"".join(server.got) and text.startswith("OK it is ready, and lets")
-    key = tmp_path / "key.pem"
-    key.write_text(certificate())
-    other_key = tmp_path / "other.pem"
-    other_key.write_text(certificate("other"))
-    server = MySQL(clear, key)
-    with server.listener:
-        run("check_mysql", "127.0.0.1", PORT=server.port, PASSWORD=SECRET, CAFILE=str(key))
-    assert server.was_asked_for_tls and SECRET.encode() in b"".join(server.got)
-    for other in (MySQL(clear, key), MySQL(clear)):  # without TLS, too
-        with other.listener:
-            text = run("check_mysql", "127.0.0.1", PORT=other.port, PASSWORD=SECRET, CAFILE=str(other_key))  # fmt: skip
-        assert text.startswith("FAIL") and SECRET.encode() not in b"".join(other.got), text
-        assert other.got or other.key is None
-    text = run("check_mysql", "127.0.0.1", PORT="1", CAFILE="/nonexistent")
-    assert text == "UNKNOWN CAFILE cannot be read: /nonexistent\n"
-
-
-@needs("mosquitto_sub", "openssl")
-def test_mqtt_tells_its_password_to_who_is_verified_or_to_anybody(tmp_path: Path) -> None:
-    code = (PLUGINS.parent / "etc/examples/plugins/check_mqtt").read_text()
-    path = tmp_path / "check_mqtt"
-    path.write_text(code.replace("/usr/libexec/dmonitor", str(PLUGINS)))
-    path.chmod(0o755)
-    key = tmp_path / "key.pem"
-    key.write_text(certificate())
-    other_key = tmp_path / "other.pem"
-    other_key.write_text(certificate("other"))
-    got: list[bytes] = []
-
-    def behave(connection: socket.socket) -> None:
-        connection.settimeout(2)
-        got.append(connection.recv(4096))
-        try:
-            if got[-1][:1] == b"\x16":
-                connection.sendall(b"\x15\3\3\0\2\2\x28")  # no TLS here
-        except OSError:
-            pass
-
-    def behave_with_tls(connection: socket.socket) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(key)
-        try:
-            with context.wrap_socket(connection, server_side=True) as inside:
-                got.append(b"TLS" + inside.recv(4096))
-        except OSError:
-            got.append(b"TLS failed")
-
-    def ask(behaviour: Callable[[socket.socket], None], **parameters: str) -> str:
-        got.clear()
-        listener, port = serve(behaviour)
-        with listener:
-            return run(str(path), "127.0.0.1", PORT=port, USER="me", PASSWORD=SECRET, TIMEOUT="3", **parameters)  # fmt: skip
-
-    assert ask(behave).startswith("UNKNOWN whoever answers would get PASSWORD") and got == []
-    text = ask(behave, PASSWORD_TO_ANYBODY="yes")
-    assert SECRET.encode() in b"".join(got), text
-    ask(behave_with_tls, CAFILE=str(key))
-    assert SECRET.encode() in b"".join(got)
-    for behaviour in (behave, behave_with_tls):
-        assert ask(behaviour, CAFILE=str(other_key)).startswith("FAIL")
-        assert got and SECRET.encode() not in b"".join(got)

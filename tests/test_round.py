@@ -1539,6 +1539,56 @@ def test_the_log_does_not_grow_with_what_a_peer_states_that_is_owed() -> None:
     assert len(reasons) == len(set(reasons)) == 2
 
 
+def calls_itself(name: str, *incidents: Incident, **facts: Any) -> Contact:
+    """Return what came of greeting the line z, where a node that calls itself NAME answers."""
+    statement = states(name, *incidents, node_id="id-z", **facts)
+    return Contact(Node("z", "z"), "id-z", statement=statement)
+
+
+def test_a_peer_is_known_by_its_line_and_not_by_what_it_calls_itself() -> None:
+    """Else a node that lies would act in the log, and for the others, under another one's name."""
+    liar = calls_itself("a", known("i"))
+    played = play(UP, heard=[liar], incidents=[known("i", held=NOW - 5.0)])
+    (chosen,) = [facts for event, facts in played.notes if event == "speaker-chosen"]
+    assert chosen["reason"] == "z, which calls itself a, speaks: first of 2 living"
+    *_, node = [save.node for save in played.saves if save.node]
+    assert [status.name for status in node.heard] == ["z"], "the others hear no other name"
+    assert [name for name, _ in node.reach] == ["z"]
+    alias = [liar._replace(node=Node(name, name)) for name in ("a", "z")]
+    for lines in (alias, alias[::-1]):
+        *_, node = [each.node for each in play(UP, heard=lines).saves if each.node]
+        assert {status.name for status in node.heard} == {"a"}, (
+            "it is the name of a line of its own"
+        )
+
+
+def test_a_node_with_two_lines_is_one_witness() -> None:
+    """Also while one of the lines is silent: then they are known to have been one machine."""
+    flapping = known("f", began=NOW - 60.0, flapping=7, seen=NOW, alert="z")
+    z = calls_itself("z", flapping)
+    both_lines = [z, z._replace(node=Node("me-too", "me-too"))]
+    played = play(DOWN, heard=both_lines)
+    assert not played.incident("f").is_fact and played.mails == [{ONE: [(ALERT, "new")]}]
+    memory = node_memory()._replace(known_ids=(("me-too", ""), ("z", "")))
+    ours = [flapping._replace(heard_from="z")]
+    played = play(DOWN, incidents=ours, heard=both_lines[1:], remembered=memory)
+    assert played.mails == [{ONE: [(ALERT, "new")]}]
+    played = play(DOWN, incidents=ours, heard=both_lines[1:])
+    assert played.mails == [], "nothing tells that these are one machine"
+
+
+@pytest.mark.parametrize(("name", "told"), [("peer", [RECOVERY]), ("z", [])])
+def test_who_calls_itself_like_a_dead_node_does_not_owe_what_that_one_owed(
+    name: str, told: list[Kind]
+) -> None:
+    """The node that told the recovery owes it to each address, if it is at work."""
+    over = known("i", closed=NOW - 20.0, alert="peer", recovery=name)
+    owes = [Notification(ALERT, over, ONE, NOW - 30.0)]
+    for heard in (calls_itself("peer"), calls_itself("z")):
+        played = play(UP, heard=[heard], incidents=[over], outbox=owes)
+        assert [kind for mail in played.mails for kind, _ in mail.get(ONE, ())] == told
+
+
 def test_a_silence_of_a_peer_is_logged_when_it_is_new() -> None:
     silence = Silence(TEST.host, TEST.name, NOW + 60.0)
     heard = [states("z", silences=(silence,))]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import HOSTILE, LONG, kills_warden, plant, strays, warden_of
+from hostile import HOSTILE, LONG, MARK, kills_warden, plant, strays, warden_of
 from local_nodes import wait_until
 
 from dmonitor.core import result
@@ -312,6 +312,39 @@ def test_a_stray_of_a_plugin_that_runs_is_left_alone(bench: Bench, tmp_path: Pat
     bench.loop()
     assert bench.results["tunnel"] == Result(Outcome.OK, "used", bench.results["tunnel"].duration)
     wait_until(lambda: not strays())
+
+
+def test_one_sweep_ends_what_comes_to_light_while_it_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a chain in which each process is the parent of the next one, a look finds the first.
+
+    If a sweep killed no more than that, a chain of forks in which each ends at once would go on.
+    """
+    monkeypatch.setattr(supervisor, "_SWEEP_INTERVAL", 1.5)
+    bench = Bench(tmp_path)
+    depth = 40  # as many sweeps would take a minute
+    bench.write(
+        "links",
+        f"""cat >{tmp_path}/link <<'END'
+#!/bin/sh
+echo >>{tmp_path}/links
+[ $1 -gt 0 ] && setsid {tmp_path}/link $(($1 - 1)) {MARK}
+sleep {LONG}
+END
+chmod 755 {tmp_path}/link
+setsid {tmp_path}/link {depth} {MARK} </dev/null >/dev/null 2>&1 &
+until [ "$(wc -l <{tmp_path}/links)" -gt {depth} ]; do sleep 0.1; done
+echo OK linked
+""",
+    )
+    bench.submit("links")
+    bench.loop()
+    assert bench.results["links"].text == "linked", bench.results
+    assert len((tmp_path / "links").read_text().splitlines()) == depth + 1
+    wait_until(lambda: not strays(), 20)
+    bench.runner.close()
+    bench.selector.close()
 
 
 def test_a_killed_supervisor_leaves_nothing_and_is_replaced(bench: Bench) -> None:

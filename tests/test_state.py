@@ -24,6 +24,7 @@ from dmonitor.core.model import (
     Incident,
     Judgement,
     Kind,
+    LastLook,
     Node,
     NodeStatus,
     Notification,
@@ -126,7 +127,11 @@ def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
         recovery="x",
         alert="y",
     )
-    test_states = {TEST: TestState(Verdict.DOWN, Outcome.TIMEOUT, NOW), closed.test: TestState()}
+    look = LastLook(NOW - 3600.0, Result(Outcome.TIMEOUT, "no answer", 10.0), "0123456789abcdef")
+    test_states = {
+        TEST: TestState(Verdict.DOWN, Outcome.TIMEOUT, NOW, look),
+        closed.test: TestState(),
+    }
     left = Notification(Kind.ALERT, RICH, "root", NOW, 2)
     said = {
         "rome": (Silence("www.example.com", "http", NOW + 60.0), Silence("www.example.com")),
@@ -832,7 +837,7 @@ def test_incidents_without_their_evidence(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         store.save(Save(OWN, incidents=(RICH,)))
         assert store.incidents() == [RICH] and RICH.opening
-        assert store.incidents(evidence=False) == [RICH._replace(opening=None, closing=None)]
+        assert list(store.each_incident()) == [RICH._replace(opening=None, closing=None)]
 
 
 def test_a_broken_history_costs_nothing_but_history(
@@ -1114,3 +1119,35 @@ def test_the_log_of_the_database_does_not_stay_large(tmp_path: Path) -> None:
             sizes.append(log.stat().st_size)
     assert max(sizes) > 4_000_000, "it was full, so that it was begun again"
     assert min(sizes[sizes.index(max(sizes)) :]) <= 1_100_000
+
+
+_LOOK_KEYS = "SELECT key FROM memo WHERE key LIKE 'look %'"
+
+
+def test_the_last_look_is_forgotten_with_its_test_and_with_its_every(tmp_path: Path) -> None:
+    other = Test("www.example.com", "cert:8443")
+    look = LastLook(NOW, Result(Outcome.OK, "valid for 60 days", 0.5), "0123456789abcdef")
+    seen = {TEST: TestState(look=look), other: TestState(look=look)}
+    with open_store(tmp_path) as store:
+        store.save(Save(test_states=seen))
+        assert store.memory().test_states == seen
+        store.shift_times(100.0)
+        assert store.memory().test_states[TEST].look == look._replace(at=NOW + 100.0)
+        store.shift_times(0.0)
+        store.save(Save(gone=frozenset([TEST])))
+        assert [key for (key,) in store._db.execute(_LOOK_KEYS)] == [f"look {other}"]
+        store.save(Save(test_states={other: TestState()}))
+        assert [key for (key,) in store._db.execute(_LOOK_KEYS)] == []
+        store.save(Save(test_states={TEST: TestState()}))
+        assert store.memory().test_states == {TEST: TestState(), other: TestState()}
+
+
+@pytest.mark.parametrize("value", ['{"at":1}', "7", '"x"', '{"at":"x","result":{"outcome":"OK"}}'])
+def test_a_look_that_makes_no_sense_was_none_and_is_forgotten(tmp_path: Path, value: str) -> None:
+    with open_store(tmp_path) as store:
+        store.save(Save(test_states={TEST: TestState()}))
+        store._db.execute("REPLACE INTO memo VALUES (?, ?)", (f"look {TEST}", value))
+    with open_store(tmp_path) as store:
+        assert store.memory().test_states == {TEST: TestState()} and store.unusable
+    with open_store(tmp_path) as store:
+        assert store.memory().test_states == {TEST: TestState()} and not store.unusable

@@ -18,6 +18,8 @@ from dmonitor.config.cluster import Cluster, resolve_cluster
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
+from dmonitor.config.rhythms import read_duration
+from dmonitor.config.tests import RHYTHM
 from dmonitor.core.model import Silence, Test, Trouble
 from dmonitor.execution import plugin
 from dmonitor.store import lock
@@ -25,22 +27,26 @@ from dmonitor.store import lock
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 # Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
-# TIMEOUT.
-_COMMON_PARAMETERS = ("TIMEOUT", "PORT")
+# TIMEOUT. EVERY and RETRY are dmonitor's own.
+_COMMON_PARAMETERS = ("TIMEOUT", "PORT", *RHYTHM)
 _PLUGIN_PREFIX = "check_"
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
-def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
+def report(
+    directory: str, state: str, troubles: Iterable[Trouble], interval: int | None = None
+) -> int:
     """Print each problem below `directory` and with `state` to stderr, and then a summary.
 
-    `troubles` are those that the last round knew. Return the exit status: EX_CONFIG if there is an
-    error.
+    `troubles` are those that the last round knew, `interval` is the minutes from one round to the
+    next, if that is known. Return the exit status: EX_CONFIG if there is an error.
     """
     configuration = load_configuration(directory)
     cluster = resolve_cluster(configuration.nodes, configuration.settings, {})
     problems = Problems(configuration.problems)
     packages = examine(configuration, cluster, problems)
+    if interval:
+        _examine_rhythms(configuration, interval, problems)
     _examine_state(state, problems)
     _add_troubles(state, troubles, problems)
     for problem in problems:
@@ -59,6 +65,17 @@ def report(directory: str, state: str, troubles: Iterable[Trouble]) -> int:
     if errors:
         return os.EX_CONFIG
     return os.EX_OK
+
+
+def _examine_rhythms(configuration: Configuration, interval: int, problems: Problems) -> None:
+    """Find each EVERY or RETRY in a test's file that is less than `interval` minutes."""
+    for test in configuration.rhythms:
+        parameters = configuration.tests[test] or {}
+        for key in RHYTHM:
+            if key in parameters and read_duration(parameters[key]) < 60 * interval:
+                path = f"{configuration.directory}/hosts.d/{test}"
+                text = f"{key}={parameters[key]}: rounds come every {interval} min on this node"
+                problems.error(path, f"{text}; give {interval}m or more, or remove the line")
 
 
 def _examine_state(state: str, problems: Problems) -> None:
@@ -169,11 +186,31 @@ def _examine_plugin(
     script = plugin.text(path)
     if not script:
         return set()
-    for parameter in parameters:
-        if parameter not in script and parameter not in _COMMON_PARAMETERS:
-            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
-            problems.warning(test_path, f"{test.plugin} does not use {parameter}{hint}")
+    _examine_parameters(test, parameters, script, test_path, problems)
     return _missing_packages(path, script, f"needed for {test}", problems)
+
+
+def _examine_parameters(
+    test: Test, parameters: Collection[str], script: str, path: str, problems: Problems
+) -> None:
+    """Name the parameters of `test` that its plugin, the `script`, does not know.
+
+    A plugin whose head states its parameters takes no other one. Of any other script it is only
+    known which words occur in it.
+    """
+    stated = plugin.stated_parameters(script)
+    known = {*stated, *RHYTHM}
+    if test.name.partition(":")[2].isdigit():
+        known.add(
+            "PORT"
+        )  # which the name of the test sets, even if it is only there to tell tests apart
+    for parameter in parameters:
+        if stated and parameter not in known:
+            hint = did_you_mean(parameter, stated) or f"; it has {', '.join(stated)}"
+            problems.error(path, f"{test.plugin} has no parameter {parameter}{hint}")
+        elif not stated and parameter not in script and parameter not in _COMMON_PARAMETERS:
+            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
+            problems.warning(path, f"{test.plugin} does not use {parameter}{hint}")
 
 
 def _plugin_names(directory: str) -> list[str]:

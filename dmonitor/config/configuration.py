@@ -7,6 +7,8 @@ module joins them. Nothing is written, run or resolved here; `audit` looks furth
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -17,7 +19,7 @@ from dmonitor.config.recipients import load_recipients
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.config.silences import load_silences
 from dmonitor.config.tests import Tests, load_tests
-from dmonitor.core.model import Node, Silence, Test
+from dmonitor.core.model import Node, Rhythm, Silence, Test
 
 
 class Configuration(NamedTuple):
@@ -36,6 +38,8 @@ class Configuration(NamedTuple):
     silences: tuple[
         Silence, ...
     ] = ()  # those that ended, too; `until` is in seconds since the epoch
+    # The tests that need not be looked at in each round, with how often they are.
+    rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
 
     def plugin(self, test: Test) -> str:
         """Return the path of the plugin of `test`."""
@@ -56,6 +60,7 @@ def load_configuration(directory: str) -> Configuration:
     tests = load_tests(directory, problems)
     addresses = load_recipients(directory, problems)
     complete = not problems.incomplete
+    rhythms = _load_rhythms(directory, tests, problems)
     keys = load_keys(directory, problems)
     known_tests = None
     if complete:
@@ -71,4 +76,14 @@ def load_configuration(directory: str) -> Configuration:
         complete=complete,
         keys=keys,
         silences=tuple(silences),
+        rhythms=rhythms,
     )
+
+
+def _load_rhythms(directory: str, tests: Tests, problems: Problems) -> Mapping[Test, Rhythm]:
+    """Return how often tests are looked at; a round without tests loads nothing for that."""
+    if not tests:
+        return {}
+    from dmonitor.config.rhythms import load_rhythms
+
+    return load_rhythms(directory, tests, problems)

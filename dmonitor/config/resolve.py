@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from dmonitor.base import clock
 
+_RESOLV_CONF = "/etc/resolv.conf"
+_SEARCH_LIMIT = 6  # domains of a search list that count
 ADDRESS_LIMIT = 16  # addresses of one name that count
 _DISCARD_PORT = 9  # any port would do: no packet is sent
+
+# The resolver has no search list then. With a wildcard in a domain of that list, a node whose name
+# is gone would be another machine. It is set before any thread reads it.
+os.environ["LOCALDOMAIN"] = ""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -58,6 +65,17 @@ def look_up(name: str) -> Lookup:
     """Look `name` up, for as long as that takes; an address is its own result."""
     with contextlib.suppress(ValueError):
         return Lookup((parse_address(name),), "")
+    lookup = _ask_for(name)
+    if not lookup.addresses and "." not in name:
+        for domain in _search_list():
+            found = _ask_for(f"{name}.{domain}")
+            if found.addresses:
+                return found
+    return lookup
+
+
+def _ask_for(name: str) -> Lookup:
+    """Ask the resolver for `name`, as it stands."""
     try:
         entries = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -65,6 +83,20 @@ def look_up(name: str) -> Lookup:
     addresses = [parse_address(str(entry[4][0])) for entry in entries]
     distinct = dict.fromkeys(addresses)
     return Lookup(tuple(distinct)[:ADDRESS_LIMIT], "")
+
+
+def _search_list() -> list[str]:
+    """Return the domains in which a name of one word may be found."""
+    domains: list[str] = []
+    with (
+        contextlib.suppress(OSError),
+        open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file,
+    ):
+        for line in file:
+            keyword, *values = line.split() or [""]
+            if keyword in ("search", "domain"):
+                domains = values[:_SEARCH_LIMIT]
+    return domains
 
 
 def look_up_all(names: Iterable[str], patience: float) -> dict[str, Lookup]:

@@ -16,6 +16,7 @@ from dmonitor.config.problems import Problems, did_you_mean, quoted
 PORT = 2929
 _SHORTEST_REMINDER = 600  # seconds
 _LONGEST_REMINDER = 365 * 86400  # seconds
+_UNITS = {"m": 60, "h": 3600, "d": 86400}  # of a duration, in seconds
 
 
 class Settings(NamedTuple):
@@ -75,6 +76,23 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
             if value == str(number) and low <= number <= high:
                 return number
         raise ValueError(f"not a whole number from {low} to {high}")
+
+    return read
+
+
+def duration(longest: int) -> Callable[[str], int]:
+    """Return a function that reads minutes, hours or days, such as `6h`, and returns seconds.
+
+    It raises ValueError if that is less than a minute, or more than `longest` days.
+    """
+
+    def read(value: str) -> int:
+        number, unit = value[:-1], value[-1:]
+        if unit in _UNITS and number.isascii() and number.isdigit():
+            seconds = int(number) * _UNITS[unit]
+            if number == str(int(number)) and 0 < seconds <= longest * _UNITS["d"]:
+                return seconds
+        raise ValueError(f"not a whole number of m, h or d from 1m to {longest}d, such as 6h")
 
     return read
 

@@ -1,9 +1,9 @@
 """Read hosts.d: the tests, and the parameters in their files.
 
 A directory in hosts.d is a host, and a file in it is a test of this host. The file may hold
-KEY=VALUE lines, which become the environment of the test's plugin. A test whose file has a mistake
-is kept without parameters and cannot be run, because it would test something that nobody meant, and
-might say OK.
+KEY=VALUE lines, which become the environment of the test's plugin, except EVERY and RETRY. A test
+whose file has a mistake is kept without parameters and cannot be run, because it would test
+something that nobody meant, and might say OK.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dmonitor.base import names
 from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
 from dmonitor.config.problems import Problems, quoted
-from dmonitor.config.settings import whole_number
+from dmonitor.config.settings import duration, whole_number
 from dmonitor.core.model import Test
 
 # The parameters of each test; None if its file has a mistake.
@@ -30,6 +30,15 @@ _NUMBERS = {
     "TIMEOUT": whole_number(1, 9),
     "DAYS": whole_number(0, 10_000),
 }
+# Parameters that say how often dmonitor looks at the test. They are not for its plugin.
+LONGEST_EVERY = 7  # days
+RHYTHM = {"EVERY": duration(LONGEST_EVERY), "RETRY": duration(LONGEST_EVERY)}
+_READERS = {**_NUMBERS, **RHYTHM}
+
+
+def environment(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return which of a test's `parameters` its plugin gets in its environment."""
+    return {key: value for key, value in parameters.items() if key not in RHYTHM}
 
 
 def load_tests(directory: str, problems: Problems) -> Tests:
@@ -124,7 +133,7 @@ def _complaint(key: str, value: str) -> str:
 
 
 def _range_complaint(key: str, value: str) -> str:
-    """Return what is wrong with `value` if every plugin reads `key` as a number, or ""."""
+    """Return what is wrong with `value` if `key` means the same for every test, or ""."""
     fault = _fault(key, value)
     if fault:
         return f"{key}={value}: {fault}"
@@ -132,10 +141,10 @@ def _range_complaint(key: str, value: str) -> str:
 
 
 def _fault(key: str, value: str) -> str:
-    """Return what is wrong with `value` as a number, or "" if `key` is no number or it is right."""
-    if key in _NUMBERS:
+    """Return what is wrong with `value`, or "" if it is right or only the plugin can tell."""
+    if key in _READERS:
         try:
-            _NUMBERS[key](value)
+            _READERS[key](value)
         except ValueError as error:
             return str(error)
     return ""

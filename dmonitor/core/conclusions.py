@@ -26,10 +26,12 @@ from dmonitor.core.model import (
     Confirming,
     Incident,
     Judgement,
+    LastLook,
     Statement,
     Test,
     TestState,
     Verdict,
+    Vote,
 )
 from dmonitor.core.situation import Situation
 
@@ -68,13 +70,14 @@ class Conclusions:
         asked: Collection[Test],
         open_before: Mapping[Test, Incident],
     ) -> None:
-        """Take every test one round further.
+        """Take every test that was looked at one round further; the others stay as they are.
 
         `open_before` has the incidents that were open before the peers were heard.
         """
         for test, judgement in judgements.items():
             before = self._remembered.get(test, TestState(since=self._now))
             after = _next_state(before, judgement, self._now)
+            after = after._replace(look=self._look_at(test, judgement))
             self._remember(Change(test, self._now, judgement), before, after)
             round_log.note_judgement(self._note, test, before, after, judgement)
             if judgement.verdict is Verdict.DOWN:
@@ -90,6 +93,14 @@ class Conclusions:
         node_memory = self._situation.node_memory
         confirming = tuple(sorted(self._confirming))
         self._situation.node_memory = node_memory._replace(confirming=confirming)
+
+    def _look_at(self, test: Test, judgement: Judgement) -> LastLook | None:
+        """Return what to remember of this look, if the next round may do without one."""
+        rhythm = self._situation.config.rhythms.get(test)
+        own_result = judgement.answers[0].result
+        if rhythm is None or own_result is None:
+            return None
+        return LastLook(self._situation.asked_at, own_result, rhythm.fingerprint)
 
     def _remember(self, change: Change, before: TestState, after: TestState) -> None:
         """Keep the state of a test if it is new, and `change` for the history if it is one."""
@@ -154,6 +165,12 @@ class Conclusions:
             return False
         peers = situation.living_peers(incident.test)
         return bool(peers) and not any(_holds(statement, incident) for statement in peers)
+
+    def note_standing(self, standing: Mapping[Test, Judgement]) -> None:
+        """Note which of the tests that rest passed at the last look, and have an open incident."""
+        for test, judgement in standing.items():
+            if judgement.answers[0].vote is Vote.PASSING and self._ledger.open_for(test):
+                self.unconfirmed_recoveries.append(test)
 
     def _note_closed_elsewhere(
         self, incident: Incident, judgement: Judgement, was_asked: bool

@@ -4,7 +4,7 @@ Pure data. The script in `round` yields the effects; `driver` carries them out, 
 simulator. A Save is one transaction. It is on disk before the script yields its next effect.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -133,16 +133,22 @@ def statement_of(
     status: NodeStatus,
     now: float,
 ) -> model.Statement:
-    """Return what a node's greeting states.
-
-    A silence that is over is not stated. An incident whose test was removed here is not stated
-    either, because that says nothing about the host.
-    """
+    """Return what a node's greeting states; a silence that is over is not stated."""
     lasting = [silence for silence in silences if silence.until is None or silence.until > now]
-    stated = [incident for incident in incidents if not incident.removed]
+    stated = tuple(stated_incidents(incidents))
     return model.Statement(
-        status, node_memory.heard, tuple(lasting), tuple(stated), confirming=node_memory.confirming
+        status, node_memory.heard, tuple(lasting), stated, confirming=node_memory.confirming
     )
+
+
+def stated_incidents(incidents: Iterable[Incident]) -> Iterator[Incident]:
+    """Yield those of the `incidents` that a greeting states.
+
+    An incident whose test was removed here is not stated: that says nothing about the host.
+    """
+    for incident in incidents:
+        if not incident.removed:
+            yield incident
 
 
 class Memory(NamedTuple):
@@ -189,6 +195,8 @@ class RoundConfig(NamedTuple):
     once: bool = False
     # How many seconds this round has waited for its place before it began (R10).
     waited: float = 0.0
+    # The tests that need not be looked at in each round, with how often they are.
+    rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -197,7 +205,7 @@ class RoundConfig(NamedTuple):
 class Observe(NamedTuple):
     """Run all tests, greet all peers, and ask them about each test that fails or is open.
 
-    Sent back: an Observation.
+    A test that rests is neither run nor asked about. Sent back: an Observation.
     """
 
     # The tests with an open incident: the peers are asked about them even if they pass here.
@@ -212,12 +220,15 @@ class Observe(NamedTuple):
     stated_quorums: Mapping[str, int] = MappingProxyType({})
     # The tests that are not looked at twice, nor asked about, only because they are slow (R1).
     slow: frozenset[Test] = frozenset()
+    # The tests that rest in this round: their last results stand.
+    resting: frozenset[Test] = frozenset()
 
 
 class Rehearse(NamedTuple):
     """Ask this node's daemon, and one peer, about a passing test each (R7).
 
-    A rehearsal that failed is asked again; without one, chance chooses the test and the peer.
+    A test that has a Rhythm is not asked about, because an answer is a look. A rehearsal that
+    failed is asked again; without one, chance chooses the test and the peer.
     Sent back: a Rehearsal for each answer.
     """
 
@@ -295,6 +306,7 @@ class Observation(NamedTuple):
 
     # This node, as nodes.txt has it.
     me: Node
+    # Of each test but those that rest.
     judgements: Mapping[Test, Judgement]
     # What came of greeting each peer.
     contacts: Sequence[Contact]

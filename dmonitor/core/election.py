@@ -8,7 +8,7 @@ clause removes a run in which a mail was doubled or lost; doc/design.md tells of
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -41,6 +41,19 @@ class Candidate(NamedTuple):
     relayed_for: float = 0.0  # seconds for which the word of the peer that told of it counts
     closed_ids: frozenset[str] = frozenset()  # of the incidents that it lists as over
     is_down: bool = False  # this round has concluded that it is DOWN
+    line: str = ""  # of nodes.txt at which it answers; "": it was not greeted
+
+    @property
+    def name(self) -> str:
+        """Its name for people: that of its line, and what it calls itself if that is another."""
+        if self.line in ("", self.status.name):
+            return self.status.name
+        return f"{self.line}, which calls itself {self.status.name},"
+
+    @property
+    def test(self) -> Test:
+        """The test that it is itself."""
+        return node_test(self.line or self.status.name)
 
 
 def interval(begins: Sequence[float]) -> int:
@@ -93,18 +106,22 @@ def candidates(
     statements: Iterable[Statement],
     down: Collection[str] = (),
     unheard: Collection[str] | None = None,
+    lines: Mapping[str, str] | None = None,
 ) -> list[Candidate]:
     """Return the peers that made the `statements` of this round, and those that they greeted.
 
     `down` are the names of the nodes that this round has concluded to be DOWN. `unheard` are those
     in nodes.txt that this round has not heard itself. A peer could make up any other one, so it is
     believed of these only; None means of all.
+    `lines` has the line of nodes.txt at which each node id was greeted; None means that all names
+    are as stated.
     """
+    lines = lines or {}
     by_id: dict[str, Candidate] = {}
     relayed: list[Candidate] = []
     for statement in statements:
         node_id = statement.status.node_id
-        by_id[node_id] = _greeted_candidate(me, statement)
+        by_id[node_id] = _greeted_candidate(me, statement, lines.get(node_id, ""))
         # It says so until it has finished its next round.
         relayed_for = living_limit(statement.status)
         for status in statement.heard:
@@ -120,7 +137,7 @@ def candidates(
     return list(by_id.values())
 
 
-def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
+def _greeted_candidate(me: NodeStatus, statement: Statement, line: str) -> Candidate:
     ids: set[str] = set()
     closed_ids: set[str] = set()
     for incident in statement.incidents:
@@ -135,6 +152,7 @@ def _greeted_candidate(me: NodeStatus, statement: Statement) -> Candidate:
         closed_ids=frozenset(closed_ids),
         tests=statement.tests,
         hears_me=hears_me,
+        line=line,
     )
 
 
@@ -174,8 +192,8 @@ def choose(
     for candidate in order[1:]:
         refused = candidate.status.refused
         if refused > order[0].status.refused:
-            reasons[candidate.status.name] = f"was refused ({refused} in a row)"
-    return _choice([candidate.status for candidate in order], reasons)
+            reasons[candidate.name] = f"was refused ({refused} in a row)"
+    return _choice(order, reasons)
 
 
 def _rank_of(candidate: Candidate) -> tuple[bool, int, int, str, str]:
@@ -190,19 +208,19 @@ def _sort_out(
     for peer in peers:
         reason = why_not(peer)
         if reason:
-            reasons[peer.status.name] = reason
+            reasons[peer.name] = reason
         else:
             left.append(peer)
     return left
 
 
-def _choice(order: Sequence[NodeStatus], reasons: dict[str, str]) -> Choice:
+def _choice(order: Sequence[Candidate], reasons: dict[str, str]) -> Choice:
     clauses = [f"{name} {reason}" for name, reason in sorted(reasons.items())]
     if not order:
         return Choice(None, "; ".join(["nobody speaks: no node is living", *clauses]))
     first = order[0]
     decision = f"{first.name} speaks: first of {len(order)} living"
-    return Choice(first, "; ".join([decision, *clauses]))
+    return Choice(first.status, "; ".join([decision, *clauses]))
 
 
 def _peers_come_first(peers: Sequence[Candidate], now: float, incident: Incident | None) -> bool:
@@ -263,7 +281,7 @@ def _pass_over(
             why = "has not told it"
         if not why or now < ends:
             return list(order[place:])
-        reasons[peer.status.name] = why
+        reasons[peer.name] = why
         if place == 0:
             next_ends = ends + NEXT_TURN
     return []
@@ -291,7 +309,7 @@ def _why_not(peer: Candidate, now: float, incident: Incident | None) -> str:
     if incident is None:
         return ""
     test = incident.test
-    if test == node_test(peer.status.name):
+    if test == peer.test:
         return "is the node that the incident is about"
     # Every node has the tests that the other nodes are.
     if peer.tests is not None and test.host != names.NODE and test not in peer.tests:

@@ -20,7 +20,6 @@ from dmonitor.core.model import (
     Outcome,
     Rehearsal,
     RehearsalFailure,
-    Statement,
     Test,
     TestState,
     Trouble,
@@ -31,14 +30,12 @@ from dmonitor.core.model import (
 )
 from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.result import MEASURED_ROUNDS
+from dmonitor.core.unanswered import NAMED_AFTER
 
 REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
-# Rounds in a row in which a rehearsal must fail, or a peer not answer, before it is named.
-NAMED_AFTER = 3
-UNANSWERED_KEPT = 100  # tests about which greeted peers did not answer
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
@@ -66,7 +63,7 @@ class HealthInput(NamedTuple):
     me: Node
     status: NodeStatus  # what this node states of itself
     tests: frozenset[Test]  # all that it tests
-    judgements: Mapping[Test, Judgement]  # of this round
+    judgements: Mapping[Test, Judgement]  # of this round, or those that stand in it
     test_states: Mapping[Test, TestState]
     contacts: Sequence[Contact]  # one for each line of nodes.txt that is not this node's
     node_ids: NodeIds  # of the lines of nodes.txt
@@ -76,7 +73,7 @@ class HealthInput(NamedTuple):
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
-    unanswered: Sequence[Unanswered] = ()  # what the function of this name found in this round
+    unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
 
     @property
     def others(self) -> list[Contact]:
@@ -216,69 +213,6 @@ def _no_answer(seen: HealthInput, now: float) -> str:
         f" here: {_listed(sorted(lasting))}; see whether they are overloaded, or whether something"
         " on the way to them cuts their answers off"
     )
-
-
-def unanswered(
-    before: Sequence[Unanswered], judgements: Mapping[Test, Judgement], contacts: Iterable[Contact]
-) -> tuple[Unanswered, ...]:
-    """Return the tests that fail here, and about which peers that were greeted did not answer.
-
-    A test that is DOWN does not count, because others have confirmed it. A peer that could not be
-    greeted is another matter, and so is one that does not have the test. While nobody can say
-    otherwise, a round counts whichever peers were greeted in it.
-    """
-    statements = {contact.node.name: contact.statement for contact in contacts}
-    last = {each.test: each for each in before}
-    found = []
-    for test, judgement in judgements.items():
-        if judgement.answers[0].vote is not Vote.FAILING or judgement.verdict is Verdict.DOWN:
-            continue
-        peers = _silent_peers(test, judgement, statements)
-        if not peers:
-            if test in last and _keeps_count(last[test], judgement, statements):
-                found.append(last[test])
-            continue
-        rounds = 1
-        if test in last:
-            again = peers.intersection(last[test].peers)
-            if again or judgement.verdict is Verdict.UNCONFIRMED:
-                peers = again
-                rounds = min(last[test].rounds + 1, NAMED_AFTER)
-        found.append(Unanswered(test, tuple(sorted(peers)), rounds))
-    found.sort(key=lambda each: -each.rounds)
-    return tuple(found[:UNANSWERED_KEPT])
-
-
-def _keeps_count(
-    last: Unanswered, judgement: Judgement, statements: Mapping[str, Statement | None]
-) -> bool:
-    """Return whether a round in which no greeted peer was silent says nothing new.
-
-    It does not if a peer that was silent before was not greeted now: who sits on the wire may cut
-    that off as well.
-    """
-    for answer in judgement.answers[1:]:
-        was_silent = not last.peers or answer.node.name in last.peers
-        if was_silent and answer.result is None and not statements.get(answer.node.name):
-            return True
-    return False
-
-
-def _silent_peers(
-    test: Test, judgement: Judgement, statements: Mapping[str, Statement | None]
-) -> set[str]:
-    """Return the peers with `statements` that may have `test`, and did not answer about it."""
-    peers = set()
-    for answer in judgement.answers[1:]:  # the first one is this node's own
-        statement = statements.get(answer.node.name)
-        if answer.result is None and statement and _may_have(statement, test):
-            peers.add(answer.node.name)
-    return peers
-
-
-def _may_have(statement: Statement, test: Test) -> bool:
-    """Return whether a peer has `test`, as far as it is known."""
-    return statement.tests is None or test.host == names.NODE or test in statement.tests
 
 
 def _stale_peer(seen: HealthInput, now: float) -> str:

@@ -7,7 +7,7 @@ us of it, so hearsay that is open, or owes something, is kept; once it is over, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.core import codec
@@ -163,7 +163,7 @@ class Quotas:
     def count(self, incidents: Iterable[Incident]) -> None:
         """Count the hearsay among `incidents`."""
         for incident in incidents:
-            if incident.heard_from:
+            if not incident.is_fact:
                 self._add(charged_to(incident), size(incident))
 
     def has_room(self, incident: Incident) -> bool:
@@ -199,20 +199,23 @@ def source_of(incident: Incident) -> Source:
     return Source(incident.heard_from, incident.relayed_by)
 
 
-def unite_sources(ours: Sequence[Incident], heard: Incident, peer: str) -> Source:
+def unite_sources(
+    ours: Sequence[Incident], heard: Incident, peer: str, machines: Mapping[str, str]
+) -> Source:
     """Return whose hearsay an incident is that `ours` and `heard` are together.
 
     `peer` has stated `heard`. It is a fact if two nodes have stated it here, or this node has seen
     it. What is hearsay at the peer, too, is no second word for it. Nor is the word of a peer whose
-    own relay is all that is known: it might have made up both.
+    own relay is all that is known: it might have made up both. `machines` has the node id of each
+    line of nodes.txt, as far as it is known: two lines that are one machine are one node.
     """
-    if any(not incident.heard_from for incident in ours):
+    if any(incident.is_fact for incident in ours):
         return Source("")
     stated_here = {incident.heard_from for incident in ours if not incident.relayed_by}
     if not heard.heard_from:
         stated_here.add(peer)
-    if len(stated_here) > 1:
+    if len({machines.get(name, name) for name in stated_here}) > 1:
         return Source("")
-    for source in stated_here:
+    for source in sorted(stated_here):
         return Source(source)
     return source_of(ours[0])

@@ -6,7 +6,7 @@ nodes meet. `election` chooses the node that tells what is owed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dmonitor.core.model import Confirming, Incident, Judgement, Kind, Test, Verdict, Vote
 
@@ -178,6 +178,15 @@ def is_fresh(incident: Incident, slowest: int, now: float) -> bool:
     return now - incident.seen <= granted(limit, slowest)
 
 
+def surely_open(incidents: Iterable[Incident]) -> frozenset[Test]:
+    """Return the tests that have an open incident which is no word of one peer."""
+    tests = set()
+    for incident in incidents:
+        if incident.is_open and incident.is_fact and not incident.flapping:
+            tests.add(incident.test)
+    return frozenset(tests)
+
+
 def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
     """Return the sites that failed when they were last heard, given those `before`.
 
@@ -277,7 +286,7 @@ def flap(
     for episode in episodes:
         if episode.is_open:
             last_change = max([episode.began, *changes])
-            if episode.heard_from:  # this node may have missed changes
+            if not episode.is_fact:  # this node may have missed changes
                 last_change = max(last_change, episode.seen)
             is_down = _is_down(incidents)
             if _is_steady(now - last_change, interval, is_down=is_down):
@@ -327,7 +336,7 @@ def _changes_after(end: float, incidents: Sequence[Incident]) -> list[float]:
     """
     changes = []
     for incident in incidents:
-        if incident.flapping or incident.removed or incident.heard_from:
+        if incident.flapping or incident.removed or not incident.is_fact:
             continue
         changes.append(incident.began)
         if incident.closed is not None:

@@ -6,7 +6,7 @@ incident opens and closes, and what it owes, is for `incident` to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from dmonitor.core import hearsay
 from dmonitor.core.incident import is_fresh, overtake, owed
@@ -40,6 +40,8 @@ class Ledger:
         self._slowest = slowest
         self._slowest_that_holds = slowest_that_holds
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
+        # Which machine each line of nodes.txt is: a machine that has two lines has one word.
+        self.machines: Mapping[str, str] = {}
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
@@ -115,7 +117,7 @@ class Ledger:
         if not all(_is_same_subject(heard, incident) for incident in ours):
             return False  # a peer that states an id of ours for another test is mistaken
         if len(ours) == 1 and _is_known(heard, ours[0]):
-            source = hearsay.unite_sources(ours, heard, peer)
+            source = hearsay.unite_sources(ours, heard, peer, self.machines)
             is_second_word = source != hearsay.source_of(ours[0])
             return is_second_word or self._refreshes(heard, ours[0], now)
         if not ours and hearsay.is_old(heard, self._slowest_that_holds, now):
@@ -137,7 +139,7 @@ class Ledger:
             if not taken.heard_from or self._quotas.has_room(taken):
                 return taken
             return None
-        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer)
+        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer, self.machines)
         if self._is_named_like_another(heard, ours):
             heard = heard._replace(minute=0)
         united = _unite(ours, heard, now)
@@ -198,7 +200,7 @@ class Ledger:
                 continue
             if key in self._open and self._open[key].id in incident.ids:
                 del self._open[key]
-            if incident.heard_from:
+            if not incident.is_fact:
                 continue  # a peer alone could say of any moment that the test was well
             if incident.closed is not None and not incident.overtaken:
                 ended = (incident.closed, incident.ids)

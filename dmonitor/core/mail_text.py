@@ -219,7 +219,7 @@ def _recovery(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
         f"It was DOWN from {when(main.began, zone)} for {_lasted(main)}.",
     ]
     evidence = ["When it came back:", *_evidence(main.closing)]
-    evidence += ["", "When it went down:", *_evidence(main.opening)]
+    evidence += ["", "When it went down:", *_opening(main)]
     return lead, evidence
 
 
@@ -228,7 +228,7 @@ def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
     if main.closed is None:
         since = _since(main, now, zone)
         lead = [f"{story.test} is FLAPPING {since}: {_changes(main)}."]
-        return lead, _evidence(main.opening)
+        return lead, _opening(main)
     state = story.state.replace(" ", ": ")
     quiet = f"for {names.span(FLAPPING_ENDS_AFTER)}"
     if main.seen > float("-inf"):
@@ -241,9 +241,7 @@ def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]
     main = story.main
     since = _since(main, now, zone)
     lead = [f"{story.test} is {story.state} {since}{_after_flapping(story)}."]
-    evidence = _evidence(main.opening)
-    if main.heard_from:
-        evidence.insert(0, _hearsay(main))
+    evidence = _opening(main)
     if story.state == STILL_DOWN:
         evidence.insert(0, "When it went down:")
     if main.opening:
@@ -251,9 +249,17 @@ def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]
     return lead, evidence
 
 
+def _opening(incident: Incident) -> list[str]:
+    """Return who saw what when an incident began; above it, whose word alone that is."""
+    evidence = _evidence(incident.opening)
+    if not incident.is_fact:
+        evidence.insert(0, _hearsay(incident))
+    return evidence
+
+
 def _hearsay(incident: Incident) -> str:
     """Return the words that say whose evidence it is: that node may have made up all of it."""
-    if incident.relayed_by:
+    if incident.relayed_by not in ("", incident.heard_from):
         return f"As {incident.relayed_by} states, which has it from {incident.heard_from}:"
     return f"As {incident.heard_from} states:"
 

@@ -249,6 +249,27 @@ class Incident(NamedTuple):
     def is_open(self) -> bool:
         return self.closed is None and not self.removed
 
+    @property
+    def is_fact(self) -> bool:
+        """Whether this node has seen it itself, or two peers have stated it."""
+        return not self.heard_from
+
+
+class Rhythm(NamedTuple):
+    """How often this node looks at a test that need not be looked at in each round (EVERY)."""
+
+    every: float  # seconds, while it passes
+    retry: float = 0.0  # seconds from one look to the next otherwise; 0: it is looked at each round
+    fingerprint: Digest = ""  # of its parameters and its plugin: another one if one has changed
+
+
+class LastLook(NamedTuple):
+    """The last look of this node at a test that has a Rhythm."""
+
+    at: Time  # when the round that looked began
+    result: Result
+    fingerprint: Digest = ""  # of the test's Rhythm then
+
 
 class TestState(NamedTuple):
     """What a node remembers of a test from round to round."""
@@ -256,6 +277,7 @@ class TestState(NamedTuple):
     verdict: Verdict = Verdict.UP
     own_outcome: Outcome = Outcome.OK  # what this node's own plugin said last
     since: float = 0.0  # when it came to this verdict, on this node's clock; 0: not known
+    look: LastLook | None = None  # None: it is looked at in each round, or it never was
 
 
 class Confirming(NamedTuple):

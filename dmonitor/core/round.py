@@ -22,7 +22,7 @@ from dmonitor.core.effects import (
     RoundEnd,
     Save,
 )
-from dmonitor.core.model import Notification
+from dmonitor.core.model import Judgement, Notification, Test
 from dmonitor.core.outbox import Outbox
 from dmonitor.core.round_log import Note
 from dmonitor.core.self_check import SelfCheck
@@ -49,6 +49,7 @@ def run_round(
 
     # Observe and hear.
     open_before = situation.open_incidents()
+    resting = _resting_tests(situation, memory)
     observation: Observation = yield Observe(
         frozenset(open_before),
         tuple(situation.ledger),
@@ -56,6 +57,7 @@ def run_round(
         situation.sites,
         situation.stated_quorums,
         frozenset(memory.node.slow),
+        resting,
     )
     if situation.has_slept():
         return _end_slept(situation)
@@ -73,7 +75,10 @@ def run_round(
     conclusions.close_removed()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
-    slow = result.slow_tests(judgements)
+    standing = _standing_judgements(situation, memory, resting)
+    conclusions.note_standing(standing)
+    all_judgements = {**judgements, **standing}
+    slow = result.slow_tests(all_judgements)
     situation.node_memory = situation.node_memory._replace(slow=slow)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
@@ -95,11 +100,33 @@ def run_round(
     yield from telling.run()
     test_states = {**memory.test_states, **conclusions.test_states}
     if not situation.has_slept():
-        yield from self_check.run(judgements, test_states, conclusions.unconfirmed_recoveries)
+        yield from self_check.run(
+            all_judgements, test_states, conclusions.unconfirmed_recoveries, resting=resting
+        )
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return _end(situation, telling)
+
+
+def _resting_tests(situation: Situation, memory: Memory) -> frozenset[Test]:
+    """Return the tests that rest in this round. What decides that is loaded only if some may."""
+    if not situation.config.rhythms:
+        return frozenset()
+    from dmonitor.core import rest
+
+    return rest.resting_tests(situation, memory.test_states)
+
+
+def _standing_judgements(
+    situation: Situation, memory: Memory, resting: frozenset[Test]
+) -> dict[Test, Judgement]:
+    """Return what stands of the tests that rest in this round."""
+    if not resting:
+        return {}
+    from dmonitor.core import rest
+
+    return rest.standing_judgements(situation, memory.test_states, resting)
 
 
 def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:

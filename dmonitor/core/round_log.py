@@ -5,8 +5,8 @@ Pure. It decides what is worth an event and hands the event to a Note.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from dmonitor.base import names
 from dmonitor.core.model import Answer, Incident, Judgement, Outcome, Silence, Test, TestState, Vote
@@ -19,6 +19,21 @@ class Note(Protocol):
 
 
 HEARD_LINES = 20  # of incidents that were heard of in one round
+_Thing = TypeVar("_Thing")
+
+
+def first_of(
+    things: Iterable[_Thing], limit: int, note_more: Callable[[int], None]
+) -> Iterator[_Thing]:
+    """Yield the first things, up to `limit`; then have the number of the others noted, if any."""
+    others = 0
+    for number, thing in enumerate(things):
+        if number < limit:
+            yield thing
+        else:
+            others += 1
+    if others:
+        note_more(others)
 
 
 def note_heard(
@@ -33,8 +48,11 @@ def note_heard(
     `news` are the peers that did, by the id of the incident. `before` is how many there were
     earlier in this round. Return how many there are now.
     """
-    lines = max(0, HEARD_LINES - before)
-    for incident in list(incidents)[:lines]:
+
+    def note_more(count: int) -> None:
+        note("info", "more-incidents-heard", count=count)
+
+    for incident in first_of(incidents, max(0, HEARD_LINES - before), note_more):
         peers: set[str] = set()
         for incident_id in incident.ids:
             peers.update(news.get(incident_id, ()))
@@ -48,17 +66,17 @@ def note_heard(
             alert=incident.alert or None,
             recovery=incident.recovery or None,
         )
-    if len(incidents) > lines:
-        note("info", "more-incidents-heard", count=len(incidents) - lines)
     return len(incidents)
 
 
 def note_silences(note: Note, heard: Sequence[tuple[str, Silence]]) -> None:
     """Log the silences `heard` of peers, each with the peer's name; of many, how many there are."""
-    for peer, silence in heard[:HEARD_LINES]:
+
+    def note_more(count: int) -> None:
+        note("info", "more-silences-heard", count=count)
+
+    for peer, silence in first_of(heard, HEARD_LINES, note_more):
         note("info", "silence-heard", peer=peer, host=silence.host, test=silence.name or None)
-    if len(heard) > HEARD_LINES:
-        note("info", "more-silences-heard", count=len(heard) - HEARD_LINES)
 
 
 def note_judgement(

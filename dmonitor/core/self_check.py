@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from dmonitor.core import health
+from dmonitor.core import health, unanswered
 from dmonitor.core.effects import Complain, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
@@ -48,11 +48,14 @@ class SelfCheck:
         judgements: Mapping[Test, Judgement],
         test_states: Mapping[Test, TestState],
         unconfirmed_recoveries: Sequence[Test] = (),
+        *,
+        resting: Collection[Test] = (),
     ) -> Steps:
         """Rehearse, find what troubles this node, log what is new or over, complain of what is due.
 
-        `judgements` are those of this round, `test_states` the states of all tests after it, and
-        `unconfirmed_recoveries` the tests that pass and whose incidents cannot close.
+        `judgements` are those of this round, and of the tests that are `resting` those that stand.
+        `test_states` are the states of all tests after it, and `unconfirmed_recoveries` the tests
+        that pass and whose incidents cannot close.
         """
         situation = self._situation
         remembered = situation.node_memory
@@ -60,7 +63,12 @@ class SelfCheck:
         if situation.has_slept():
             return
         now = situation.clock.now()
-        failures = health.rehearse(remembered.rehearsal_failures, rehearsals, judgements)
+        rehearsed = {
+            test: judgement
+            for test, judgement in judgements.items()
+            if test not in situation.config.rhythms
+        }
+        failures = health.rehearse(remembered.rehearsal_failures, rehearsals, rehearsed)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
         status = situation.status()
         node_ids = NodeIds(
@@ -81,8 +89,8 @@ class SelfCheck:
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
         )
-        unanswered = health.unanswered(remembered.unanswered, judgements, view.others)
-        view = view._replace(unanswered=unanswered)
+        silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
+        view = view._replace(unanswered=silent)
         troubles = self._log_troubles(health.find(view, now), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
         if any(health.is_due(trouble, now) for trouble in serious):
@@ -94,7 +102,7 @@ class SelfCheck:
             troubles=tuple(troubles),
             rehearsal_failures=failures,
             no_daemon=no_daemon,
-            unanswered=unanswered,
+            unanswered=silent,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
 

@@ -35,6 +35,7 @@ from dmonitor.core.model import (
     Test,
     node_test,
 )
+from dmonitor.core.node_ids import SHARED
 from dmonitor.core.round_log import Note
 from dmonitor.core.silences import Silences
 
@@ -75,6 +76,8 @@ class Situation:
         self.contacts: Sequence[Contact] = ()
         # What each peer states, by its node id.
         self.statements: Mapping[str, Statement] = {}
+        # The line of nodes.txt at which each of them was greeted, by its node id.
+        self._lines: Mapping[str, str] = {}
         # How many incidents this round has heard something new of.
         self._heard_count = 0
         # The tests that this round has concluded to be DOWN, with the time of that.
@@ -124,35 +127,33 @@ class Situation:
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
         return verdict.setting_that_holds(self.config.confirm, stated)
 
-    def _remember_settings(self, contacts: Sequence[Contact]) -> None:
-        """Remember the settings of each peer in nodes.txt, which hold although it is silent now."""
-        listed = {node.name for node in self.config.nodes}
-        settings = {
-            name: (quorum, confirm)
-            for name, quorum, confirm in self.node_memory.stated_settings
-            if name in listed
-        }
-        for contact in contacts:
-            if contact.statement:
-                status = contact.statement.status
-                settings[contact.node.name] = (status.quorum, status.confirm)
-        stated = tuple((name, *numbers) for name, numbers in sorted(settings.items()))
-        self.node_memory = self.node_memory._replace(stated_settings=stated)
+    def _remember_stated(self) -> None:
+        """Remember what each peer in nodes.txt states by which the numbers of all are chosen.
 
-    def _remember_turns(self, contacts: Sequence[Contact]) -> None:
-        """Remember what each peer states by which the turns of all are measured (R5)."""
+        Its settings hold although it is silent now (R3), and so does what the turns of all are
+        measured by (R5).
+        """
         listed = {node.name for node in self.config.nodes}
         memory = self.node_memory
+        settings = {}
+        for name, quorum, confirm in memory.stated_settings:
+            if name in listed:
+                settings[name] = (quorum, confirm)
         intervals = {name: each for name, each in memory.stated_intervals if name in listed}
         refusals = tuple(each for each in memory.refusals if each.node in listed)
         self.node_memory = memory._replace(refusals=refusals)
-        for contact in contacts:
-            if contact.statement and not self._is_own_line(contact):
-                status = contact.statement.status
-                self.note_refusals(contact.node.name, contact.node_id, status.refused)
-                intervals[contact.node.name] = status.interval
-        stated = tuple((name, each) for name, each in sorted(intervals.items()) if each > 1)
-        self.node_memory = self.node_memory._replace(stated_intervals=stated)
+        for contact in self.contacts:
+            if contact.statement is None or self._is_own_line(contact):
+                continue
+            name = contact.node.name
+            status = contact.statement.status
+            settings[name] = (status.quorum, status.confirm)
+            intervals[name] = status.interval
+            self.note_refusals(name, contact.node_id, status.refused)
+        self.node_memory = self.node_memory._replace(
+            stated_settings=tuple((name, *numbers) for name, numbers in sorted(settings.items())),
+            stated_intervals=tuple(each for each in sorted(intervals.items()) if each[1] > 1),
+        )
 
     def note_refusals(self, name: str, node_id: str, refused: int) -> None:
         """Remember how many hand-overs were refused at a node, and since when that is so (R5)."""
@@ -185,8 +186,12 @@ class Situation:
         return longest
 
     def names_at_work(self) -> set[str]:
-        """Return the names of the peers whose checkers are at work, as they state them."""
-        return {statement.status.name for statement in self._peers_at_work()}
+        """Return the names of the peers whose checkers are at work."""
+        at_work = set()
+        for node_id, statement in self.statements.items():
+            if election.is_at_work(statement.status):
+                at_work.add(self._lines[node_id])
+        return at_work
 
     def living_peers(self, test: Test) -> list[Statement]:
         """Return what the peers state that have `test` and whose checkers are at work."""
@@ -225,9 +230,10 @@ class Situation:
         self.statements = {
             contact.node_id: contact.statement for contact in contacts if contact.statement
         }
+        self._lines = _lines(contacts)
         round_log.note_silences(self.note, self.silences.hear(contacts))
-        self._remember_settings(contacts)
-        self._remember_turns(contacts)
+        self._remember_stated()
+        self.ledger.machines = self._machines()
         stated = self._stated_incidents(now)
         news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
         for incident, peer in stated:
@@ -263,6 +269,17 @@ class Situation:
         stated.sort(key=lambda pair: pair[0].is_open)
         return stated
 
+    def _machines(self) -> dict[str, str]:
+        """Return which machine each line of nodes.txt is, by its node id as far as it is known.
+
+        Lines that have been one machine are taken for one, also while some of them are silent.
+        """
+        machines = dict(self.node_memory.known_ids)
+        for contact in self.contacts:
+            if contact.node_id and machines.get(contact.node.name) != SHARED:
+                machines[contact.node.name] = contact.node_id
+        return machines
+
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
 
@@ -270,7 +287,7 @@ class Situation:
         test flaps is not believed of one peer.
         """
         flapping = self.ledger.open_for(incident.test, flapping=True)
-        if flapping and not flapping.heard_from and not incident.flapping:
+        if flapping and flapping.is_fact and not incident.flapping:
             return True
         return self.silences.cover(incident.test, self.clock.now())
 
@@ -318,7 +335,9 @@ class Situation:
         """Return the peers that may speak."""
         down = {test.name for test in self.down_now if test.host == names.NODE}
         unheard = {contact.node.name for contact in self.contacts if not contact.statement}
-        return election.candidates(self.status(), self.statements.values(), down, unheard)
+        return election.candidates(
+            self.status(), self.statements.values(), down, unheard, self._lines
+        )
 
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""
@@ -352,8 +371,9 @@ class Situation:
     def finish(self) -> NodeMemory:
         """Return this node's memory at the end of its round."""
         heard = []
-        for statement in self.statements.values():
-            heard.append(statement.status._replace(version="", wall=0.0, up=float("inf")))
+        for node_id, statement in self.statements.items():
+            status = statement.status._replace(version="", wall=0.0, up=float("inf"))
+            heard.append(status._replace(name=self._lines[node_id]))
         return self.node_memory._replace(
             finished=self.clock.now(),
             heard=tuple(heard),
@@ -385,3 +405,16 @@ class Situation:
             if not self._is_own_line(contact):
                 others.add(contact.node.name)
         return tuple(node.name for node in self.config.nodes if node.name not in others)
+
+
+def _lines(contacts: Sequence[Contact]) -> dict[str, str]:
+    """Return the line of nodes.txt at which each peer was greeted, by its node id.
+
+    Of several lines that are one peer it is the one whose name the peer states, or else the last.
+    A peer may state any name, so what it calls itself is nothing to know it by.
+    """
+    lines: dict[str, str] = {}
+    for contact in contacts:
+        if contact.statement and lines.get(contact.node_id) != contact.statement.status.name:
+            lines[contact.node_id] = contact.node.name
+    return lines

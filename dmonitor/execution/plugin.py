@@ -129,6 +129,19 @@ def text(path: str) -> str:
     return start.decode("utf-8", "replace")
 
 
+def stated_parameters(text: str) -> list[str]:
+    """Return the parameters that the head of the script `text` states.
+
+    The head is the comments before the first line of code. It states each parameter in a line of
+    its own: `#: NAME (default): what it is`.
+    """
+    import itertools
+    import re
+
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.findall(r"^#: ([A-Z][A-Z0-9_]*)(?: \([^)]*\))?: ", "\n".join(head), re.MULTILINE)
+
+
 def lacking(text: str) -> dict[str, str]:
     """Return the missing programs that the script `text` needs, each with its package.
 

@@ -171,19 +171,26 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def kill_all(is_target: Callable[[int], bool]) -> None:
+def kill_all(is_target: Callable[[int], bool], limit: float = REAP_LIMIT) -> set[int]:
     """Kill all our children for whose pid `is_target` is true, until no such child is left.
 
-    The children of a killed process become ours, and are killed like it. Children that are not ours
-    to kill stay. Give up after REAP_LIMIT seconds.
+    The children of a killed process become ours, and are killed like it. So are those of a process
+    that ends by itself meanwhile: one look does not find all of a chain of forks. Children that are
+    not ours to kill stay. Give up after `limit` seconds. Return those that were killed, and are not
+    reaped yet.
     """
-    deadline = clock.uptime() + REAP_LIMIT
+    deadline = clock.uptime() + limit
+    dying: set[int] = set()
     while clock.uptime() < deadline:
         killed = [pid for pid in children() if is_target(pid) and kill(pid)]
         if not killed:
-            return
+            break
         for pid in killed:
-            reap(pid, _REAP_ONE_LIMIT)
+            if reap(pid, _REAP_ONE_LIMIT):
+                dying.discard(pid)
+            else:
+                dying.add(pid)
+    return dying
 
 
 def reap(pid: int, limit: float) -> bool:

@@ -24,6 +24,7 @@ from dmonitor.execution.load_gate import LoadGate
 from dmonitor.execution.plugin_process import IGNORED_SIGNALS, SLOTS, PluginProcess, ResourceLimits
 
 _SWEEP_INTERVAL = 0.2  # seconds between two looks for strays, and for plugins that run on
+_STRAYS_LIMIT = 0.1  # seconds of a sweep in which strays are killed
 # Seconds by which a wait may end late. If it ends later, the machine slept, or nothing here ran.
 _SLEEP_SECONDS = 2.0
 _NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # for one more process
@@ -168,7 +169,7 @@ class Supervisor:
         self._queue: deque[list[bytes]] = deque()  # requests for plugins that wait to be started
         # By pid, in the order in which they began. So the first is the first to be over its limit.
         self._running: dict[int, PluginProcess] = {}
-        self._dying: set[int] = set()  # pids of plugins that were killed and are not reaped yet
+        self._dying: set[int] = set()  # pids of processes that were killed and are not reaped yet
         self._cancelled: set[bytes] = set()  # numbers of requests that nobody waits for any more
         self._next_sweep = 0.0
         self._buffer = bytearray(_OUTPUT_BYTES)
@@ -353,16 +354,27 @@ class Supervisor:
         if now < self._next_sweep:
             return
         self._next_sweep = now + _SWEEP_INTERVAL
-        marks = {process.mark for process in self._running.values()}
-        for pid in processes.children():
-            if pid not in self._running and processes.mark_of(pid) not in marks:
-                processes.kill(pid)
+        self._kill_strays()
         for process in self._running.values():
             if not process.is_watched:
                 self._watch(process)
             if not process.is_slow and now - process.began >= self._slow_after:
                 process.is_slow = True
                 self._channel.report_slow(process.number)
+
+    def _kill_strays(self) -> None:
+        """Kill the descendants of plugins that have ended, and what they start meanwhile.
+
+        What has been killed, and does not die yet, keeps no later sweep waiting.
+        """
+        marks = {process.mark for process in self._running.values()}
+
+        def is_stray(pid: int) -> bool:
+            if pid in self._running or pid in self._dying:
+                return False
+            return processes.mark_of(pid) not in marks
+
+        self._dying |= processes.kill_all(is_stray, _STRAYS_LIMIT)
 
     def _send_results(self) -> None:
         if not self._channel.has_unsent:

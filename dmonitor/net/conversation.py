@@ -272,6 +272,7 @@ class Conversation:
         if self._is_over:
             return
         self._is_over = True
+        self._reply = None
         self._shared.ended(self)
         self._shared.replies.release(self)
         # Unread bytes would make the close a reset, which takes our last line from the caller.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from dmonitor.base import clock, log
-from dmonitor.core.model import Incident, Outcome, Result, Statement, Test
+from dmonitor.core.model import Incident, Outcome, Result, Test
 from dmonitor.core.result import event_facts
 from dmonitor.net import protocol
 from dmonitor.net.limited_log import LimitedLog
@@ -33,8 +33,8 @@ class Facts(Protocol):
     def run(self, test: Test, done: Callable[[Test, Result], None], /) -> None:
         """Run `test`; call `done` with its result, now or later."""
 
-    def statement(self) -> tuple[Statement, float]:
-        """Return what this node states of itself, and what it knows; any thread may call this."""
+    def statement(self) -> bytes:
+        """Return the lines of what this node states and knows; any thread may call this."""
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         """Return the incident with this id, None if it is not known; any thread may call this."""

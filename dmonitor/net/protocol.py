@@ -6,6 +6,8 @@ this module. A reader raises ProtocolError for a wrong line, and no other except
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -326,11 +328,14 @@ def _read_number(facts: Mapping[str, str], key: str) -> float:
 # are on the clock of `now`; the wire has ages.
 
 
-def write_statement(statement: Statement, now: float) -> bytes:
+def write_statement(
+    statement: Statement, now: float, more_incidents: Iterable[Incident] = ()
+) -> bytes:
     """Return the reply to `greet`; it has no tests and no evidence.
 
     It has no more than every peer reads. What is most urgent comes first: the incidents that are
-    open or owe something, and those that changed last.
+    open or owe something, and those that changed last. `more_incidents` follow those of the
+    `statement`; they are taken one at a time, and only lines that fit a statement are kept of them.
     """
     lines = [_value_line("standing", statement.status, now)]
     for status in statement.heard:
@@ -339,21 +344,40 @@ def write_statement(statement: Statement, now: float) -> bytes:
         lines.append(_value_line("silence", silence, now))
     for confirming in statement.confirming:
         lines.append(_value_line("confirming", confirming, now))
-    for incident in sorted(statement.incidents, key=_urgency):
-        lines.append(_value_line("incident", _without_evidence(incident), now))
+    lines += _most_urgent(itertools.chain(statement.incidents, more_incidents), now)
     size = 0
     stated = []
     for line in lines:
-        size += max(len(line), LINE_BYTES)
+        size += _counted(line)
         if size > STATED_BYTES:
             break
         stated.append(line)
     return _whole_reply(stated)
 
 
+def _most_urgent(incidents: Iterable[Incident], now: float) -> list[str]:
+    """Return the lines of the most urgent `incidents`, as many as fit a statement alone."""
+    kept: list[tuple[bool, float, int, str]] = []  # a heap, with the least urgent on top
+    size = 0
+    for number, incident in enumerate(incidents):
+        line = _value_line("incident", _without_evidence(incident), now)
+        heapq.heappush(kept, (*_urgency(incident), -number, line))
+        size += _counted(line)
+        while size > STATED_BYTES:
+            *_, dropped = heapq.heappop(kept)
+            size -= _counted(dropped)
+    kept.sort(reverse=True)
+    return [line for *_, line in kept]
+
+
+def _counted(line: str) -> int:
+    return max(len(line), LINE_BYTES)
+
+
 def _urgency(incident: Incident) -> tuple[bool, float]:
+    """Return what is larger for an incident that is more urgent."""
     changed = changed_at(incident) or incident.began
-    return is_over(incident), -changed
+    return not is_over(incident), changed
 
 
 def read_statement(lines: Iterable[bytes], peer: Greeting, now: float) -> Statement:

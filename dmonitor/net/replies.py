@@ -1,7 +1,7 @@
 """The replies of several lines: whose turn it is to get one, and the making of them (R7, R8).
 
 A statement, a list and an account cost the daemon most, so one caller of each address at a time
-gets one. They are made in a thread, one after the other, so that no question waits for that. A
+gets one. They are made in one thread, one after the other, so that no question waits for that. A
 statement and a list are made once a second for all callers, unless the state has changed
 meanwhile. Who asks without end gets them more slowly: each address has an allowance of bytes. How a
 reply is sent is decided by the conversation.
@@ -10,6 +10,7 @@ reply is sent is decided by the conversation.
 from __future__ import annotations
 
 import contextlib
+import queue
 import selectors
 import socket
 import threading
@@ -92,6 +93,10 @@ class Replies:
         self._held_back: set[str] = set()  # addresses whose turn has to wait for their allowance
         self._waiting: dict[Request, list[Recipient]] = {}  # for the job under way to end
         self._job: _Job | None = None  # the one under way
+        # The thread that makes all replies, once there was one to make. A new one for each reply
+        # would have the C library keep the memory of several: what one had, the next does not use.
+        self._maker: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # for it; None ends it
         self._reusable: dict[Request, _Made] = {}
         self._ended, self._ending = socket.socketpair()  # a byte for each job that has ended
 
@@ -138,6 +143,7 @@ class Replies:
         """Make nothing more; a reply that is being made is lost."""
         if self._job:
             self._selector.unregister(self._ended)
+        self._jobs.put(None)
         self._ended.close()
         self._ending.close()
 
@@ -176,13 +182,28 @@ class Replies:
         self._job = job
         self._selector.register(self._ended, selectors.EVENT_READ, self._job_ended)
         try:
-            threading.Thread(target=self._make, args=(job,), daemon=True).start()
+            self._start_maker()
         except RuntimeError as error:
             log.debug("no-thread", reason=str(error))
             self._make(job)
+        else:
+            self._jobs.put(job)
+
+    def _start_maker(self) -> None:
+        """Have the thread run; raise RuntimeError if it cannot be started."""
+        if self._maker is None:
+            maker = threading.Thread(target=self._make_all, daemon=True)
+            maker.start()
+            self._maker = maker
+
+    def _make_all(self) -> None:
+        """Make the replies of all jobs; this is what the thread runs."""
+        while job := self._jobs.get():
+            self._make(job)
+            del job  # its reply is not kept until the next one comes
 
     def _make(self, job: _Job) -> None:
-        """Make the reply of `job`; this runs in a thread."""
+        """Make the reply of `job`, in the thread if there is one."""
         try:
             job.lines = self._lines(job.request)
         except Exception as error:  # noqa: BLE001 - a thread has nobody to raise it to
@@ -193,7 +214,7 @@ class Replies:
     def _lines(self, request: Request) -> bytes:
         match request.word:
             case "greet":
-                return protocol.write_statement(*self._facts.statement())
+                return self._facts.statement()
             case "tests":
                 return protocol.write_tests(self._facts.tests())
         return protocol.write_incident(*self._facts.incident(request.id))
@@ -207,6 +228,7 @@ class Replies:
             if job.request.word in _REUSED and job.lines:
                 self._reusable[job.request] = _Made(job.lines, job.began, job.version)
             self._give(job.lines, job.callers)
+            job.callers.clear()  # the thread may hold the job a moment longer
         self._make_next()
 
     def _give(self, lines: bytes, callers: list[Recipient]) -> None:

@@ -15,6 +15,10 @@ from dmonitor.net import protocol
 from dmonitor.net.auth import LineAuth
 
 
+def _nothing() -> None:
+    """Do nothing, in the place of an owner that is gone."""
+
+
 class Wire:
     """A connection, what is still to be sent on it, and the line that has not come whole yet."""
 
@@ -91,7 +95,13 @@ class Wire:
             self._owners_ready()
 
     def close(self) -> None:
-        """Close the connection; what is unsent is lost."""
+        """Close the connection; what is unsent is lost.
+
+        The owner is let go, or else both would keep what they hold until the garbage collector
+        looks for cycles. It counts objects, and one of these may be a reply of half a megabyte.
+        """
         self._is_open = False
         self.watch(0)
         self.connection.close()
+        self.unsent.clear()
+        self._owners_ready = _nothing

@@ -7,6 +7,7 @@ prometheus.io/docs/instrumenting/exposition_formats.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from dmonitor import __version__
 from dmonitor.base import names
@@ -17,15 +18,19 @@ _FAILING_HERE = {"OK": 0.0, "FAIL": 1.0, "TIMEOUT": 1.0}
 _NAN = float("nan")
 
 
-def metrics(status: Facts, seconds: Mapping[str, float]) -> str:
+def metrics(
+    status: Facts, seconds: Mapping[str, float], looks: Mapping[str, float] = MappingProxyType({})
+) -> str:
     """Return all metrics of this node.
 
     `seconds` has times since the epoch: of each test since when it is in its state, by the
-    test's name, and of the last round as `last_round`.
+    test's name, and of the last round as `last_round`. `looks` has when this node last looked at
+    each test that it does not look at in each round.
     """
     families = _Families()
     _add_node(families, status, seconds)
     _add_tests(families, status, seconds)
+    _add_looks(families, status, looks)
     return families.text()
 
 
@@ -114,6 +119,18 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         "How often the test failed on this node, and passed when it was looked at again.",
         flakes,
         "counter",
+    )
+
+
+def _add_looks(families: _Families, status: Facts, looks: Mapping[str, float]) -> None:
+    samples: list[_Sample] = []
+    for test in status["tests"]:
+        if test["test"] in looks:
+            samples.append(({"host": test["host"], "test": test["name"]}, looks[test["test"]]))
+    families.add(
+        "test_last_look_timestamp_seconds",
+        "When this node last looked at a test that has EVERY; the others are in each round.",
+        samples,
     )
 
 

@@ -243,12 +243,17 @@ def _test(test: Facts, table: str, history: _History) -> str:
     words = [_state(test["state"]), f"<strong>{_escape(test['name'])}</strong>"]
     if test["since"]:
         words.append(f'<span class="soft">since {_time(test["since"])}</span>')
+    if test["look_age"] is not None:
+        look = f"{test['here']}, {names.span(test['look_age'])} ago:"
+        words.append(f'<span class="soft">{_escape(look)}</span>')
     words.append(_escape(test["text"]))
     if test["silenced_by"]:
         silencers = _escape(", ".join(test["silenced_by"]))
         words.append(f'<span class="soft">silenced by {silencers}</span>')
     every = history.incidents.get(test["test"], ())
-    incidents = [incident for incident in every if not incident["flapping"]]
+    incidents = [
+        incident for incident in every if not incident["flapping"] and not incident["stated_by"]
+    ]
     known_since = history.known_since.get(test["test"], history.at)
     for incident in incidents:
         known_since = min(known_since, _seconds(incident["began"]))
@@ -357,8 +362,7 @@ def _incident_head(incident: Facts) -> str:
         end = "; its test was removed"
     if incident["alert_by"]:
         told = f"told by {_escape(incident['alert_by'])}"
-        if incident["alert_stated_by"]:
-            told += f", as {_escape(incident['alert_stated_by'])} states"
+        told += _escape(report.as_stated(incident["alert_stated_by"]))
     elif incident["void"] or incident["removed"]:
         told = "nobody was told"
     else:
@@ -368,7 +372,8 @@ def _incident_head(incident: Facts) -> str:
         length = f" ({names.span(incident['seconds'])})"
     state = FLAPPING if incident["flapping"] else "DOWN"
     began = f"{_escape(incident['test'])} {state} from {_time(incident['began'])}"
-    return f"{began} {end}{length}, {told}"
+    stated = _escape(report.as_stated(incident["stated_by"]))
+    return f"{began} {end}{length}{stated}, {told}"
 
 
 def _silences(silences: Sequence[Facts]) -> str:

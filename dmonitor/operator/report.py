@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import election, health, incident, model
+from dmonitor.core import election, health, hearsay, incident, model
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
@@ -21,6 +21,7 @@ from dmonitor.core.model import (
     Handed,
     Incident,
     Judgement,
+    LastLook,
     Node,
     Notification,
     Silence,
@@ -210,10 +211,13 @@ def _test(
         here = own_answer.seen
     shown = _telling(open_incidents)
     text = own_answer.text if own_answer else ""
+    look = test_state.look if test_state else None
+    if look:
+        text = look.result.text
     if shown and state == Verdict.UP.value and not shown.flapping:
-        text = _not_confirmed(text)
+        text = _not_confirmed(text, shown)
     for known in open_incidents:
-        if known.flapping:
+        if is_flapping(known):
             state = FLAPPING
             since = known.began
             break  # the oldest
@@ -230,12 +234,23 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
     }
-    return {**facts, **_flake_facts(flake, view.now)}
+    return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
 
 
-def _not_confirmed(text: str) -> str:
+def is_flapping(known: Incident) -> bool:
+    """Return whether an incident says that its test flaps now: a peer's word alone does not."""
+    return bool(known.flapping) and known.is_open and known.is_fact
+
+
+def as_stated(peer: str | None) -> str:
+    """Return the words that say whose word alone something is; '' if it is nobody's."""
+    return f", as {peer} states" if peer else ""
+
+
+def _not_confirmed(text: str, known: Incident) -> str:
     """Return the text of a test that passes here, and whose incident nobody can close (R4)."""
     words = "passes here, not confirmed: its incident is open"
+    words += as_stated(hearsay.charged_to(known))
     return f"{words}; {text}" if text else words
 
 
@@ -246,6 +261,13 @@ def _silencers(view: NodeReport, test: Test) -> list[str]:
         if any(silence.covers(test, view.now) for silence in silences_of_node):
             silencers.append(node)
     return sorted(silencers)
+
+
+def _look_facts(look: LastLook | None, now: float) -> Facts:
+    """Return when this node last looked at a test that it does not look at in each round."""
+    if look is None:
+        return {"looked_at": None, "look_age": None}
+    return {"looked_at": moment(look.at), "look_age": max(0, round(now - look.at))}
 
 
 def _flake_facts(flake: Flake | None, now: float) -> Facts:
@@ -325,6 +347,7 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
+        "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
         "alert_by": known.alert or None,
         "alert_stated_by": known.alert_stated_by or None,

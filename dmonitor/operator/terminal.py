@@ -107,6 +107,11 @@ def _ago(seconds: float) -> str:
     return f"{names.span(seconds)} ago"
 
 
+def last_look(test: Facts) -> str:
+    """Return what the last look saw, and how long ago, of a test that is looked at seldom."""
+    return f"{test['here']}, {_ago(test['look_age'])}"
+
+
 def status(facts: Facts, paint: Paint) -> list[str]:
     """Return whether the node can alert, then a line for each test."""
     rows = [_status_row(test) for test in facts["tests"]]
@@ -119,7 +124,9 @@ def _status_row(test: Facts) -> tuple[str, str, str, str]:
     if test["since"]:
         since = f"{day(test['since'])} ({names.span(test['seconds'])})"
     text = test["text"]
-    if test["state"] == "DOWN" and test["here"] == "OK":
+    if test["look_age"] is not None:
+        text = f"[{last_look(test)}] {text}"
+    elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
     if test["silenced_by"]:
         text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
@@ -174,7 +181,7 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         return [*lines, "It has had no incident that this node remembers."]
     kind = ", FLAPPING," if incident["flapping"] else ""
     begin = f"Its last incident{kind} {incident['incident']} is from {day(incident['began'])}"
-    lines.append(f"{begin}{_end(incident)}.")
+    lines.append(f"{begin}{_end(incident)}{report.as_stated(incident['stated_by'])}.")
     if incident["opening"]:
         lines += ["When it began:", *_evidence(incident["opening"], paint)]
     if incident["closing"]:
@@ -192,6 +199,10 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     lines = [f"{line}."]
     if facts["silenced_by"]:
         lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
+    if facts["look_age"] is not None:
+        lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
+        if facts["text"]:
+            lines.append(f"That look said: {facts['text']}")
     lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"
@@ -242,8 +253,7 @@ def _told(incident: Facts) -> list[str]:
         by = incident[f"{kind}_by"]
         if by:
             recipients = _recipients(incident[f"{kind}_to"])
-            source = incident[f"{kind}_stated_by"]
-            stated = f", as {source} states" if source else ""
+            stated = report.as_stated(incident[f"{kind}_stated_by"])
             lines.append(f"The {kind} was handed over by {by}{stated}{recipients}")
         elif owes[kind] and not incident["removed"]:
             lines.append(f"The {kind} is still owed.")
@@ -280,6 +290,7 @@ def _history_row(incident: Facts) -> tuple[str, str, str, str, str]:
             tellers.append(node)
     nobody = "nobody" if incident["void"] else "-"
     seen_by = ", ".join(incident["seen_by"]) or "-"
+    seen_by += report.as_stated(incident["stated_by"])
     return day(incident["began"]), length, test, seen_by, ", ".join(tellers) or nobody
 
 

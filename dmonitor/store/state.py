@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from dmonitor.base import cli
@@ -29,6 +29,9 @@ from dmonitor.store.node_clock import NodeClock
 _READ_TRIES = 6  # how often a reader reads, because rounds store something meanwhile
 _READ_PAUSE = 0.02  # seconds between two of them
 _READ_LIMIT = 20.0  # seconds for a command; 100 MB of history take less than 2
+
+# SQL: the incidents that are open, owe something, or changed lately.
+_LISTED = "alive OR closed > ?"
 
 _Addresses = tuple[Recipient, ...]
 _Lookups = dict[NodeName, tuple[str, ...]]  # the IP addresses of each node
@@ -194,19 +197,28 @@ class Store:
         with database.state_errors(self._path):
             return tables.read_node_memory(self._db, self._shift)
 
-    def incidents(self, *, evidence: bool = True) -> list[Incident]:
-        """Return the incidents that are open, owe something, or changed lately.
+    def incidents(self) -> list[Incident]:
+        """Return the incidents that are open, owe something, or changed lately."""
+        with database.state_errors(self._path):
+            return self._incidents(self.node_memory())
 
-        Without `evidence` they come without the judgements, which is quicker.
+    def _incidents(self, memory: NodeMemory) -> list[Incident]:
+        since = self._listed_since(memory)
+        return tables.read_incidents(self._db, _LISTED, (since,), shift=self._shift)
+
+    def each_incident(self) -> Iterator[Incident]:
+        """Yield what `incidents` returns, without evidence, one at a time.
+
+        The daemon uses this: its memory must not grow with what its peers state.
         """
         with database.state_errors(self._path):
-            return self._incidents(self.node_memory(), evidence=evidence)
+            since = self._listed_since(self.node_memory())
+            yield from tables.each_incident(
+                self._db, _LISTED, (since,), shift=self._shift, evidence=False
+            )
 
-    def _incidents(self, memory: NodeMemory, *, evidence: bool = True) -> list[Incident]:
-        since = self.clock.now() - granted(LISTED_SECONDS, memory.slowest_interval())
-        return tables.read_incidents(
-            self._db, "alive OR closed > ?", (since,), shift=self._shift, evidence=evidence
-        )
+    def _listed_since(self, memory: NodeMemory) -> float:
+        return self.clock.now() - granted(LISTED_SECONDS, memory.slowest_interval())
 
     def recall(self, ids: Iterable[str]) -> list[Incident]:
         """Return the incidents that were ever known under one of the ids."""

@@ -8,7 +8,7 @@ the connection knows of it. `shift` is the seconds that are added to every time 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
@@ -19,6 +19,7 @@ from dmonitor.core.incident import changed_at, owed
 from dmonitor.core.model import (
     Incident,
     Kind,
+    LastLook,
     NodeName,
     Notification,
     Outcome,
@@ -36,6 +37,9 @@ from dmonitor.store.database import Connection
 _Standing = tuple[Subject, TestName, Verdict, Outcome, Time]
 _Owing = tuple[Kind, Recipient, Time, int]
 
+# The keys of the memos that have the last look at a test begin with this, and come before that.
+_LOOK = "look "
+_LOOK_END = "look!"
 _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that stated them
 
 
@@ -79,8 +83,13 @@ def read_memo(db: Connection, key: str, kind: Any, default: Any, shift: float = 
     row = db.execute("SELECT value FROM memo WHERE key = ?", (key,)).fetchone()
     if row is None:
         return default
+    return _memo(db, key, row[0], kind, default, shift)
+
+
+def _memo(db: Connection, key: object, text: object, kind: Any, default: Any, shift: float) -> Any:
+    """Return the value of a `kind` that is the memo `text`; `default` if it cannot be used."""
     try:
-        data = codec.parse(row[0])
+        data = codec.parse(text)
         if isinstance(data, str):  # what `codec` has written
             data = codec.parse(data)
         return load(kind, data, shift)
@@ -121,6 +130,7 @@ def write_silences(db: Connection, silences: Mapping[str, Sequence[Silence]]) ->
 
 def read_test_states(db: Connection, shift: float) -> dict[Test, TestState]:
     """Return the state of each test. A state since an unknown time, which is 0, is not shifted."""
+    looks = _read_looks(db, shift)
     rows = db.execute("SELECT host, name, verdict, own, since FROM standing")
     states = {}
     for row in rows.fetchall():
@@ -131,8 +141,38 @@ def read_test_states(db: Connection, shift: float) -> dict[Test, TestState]:
             continue
         if since:
             since += shift
-        states[Test(host, name)] = TestState(verdict, outcome, since)
+        look = looks.get(_look_key(Test(host, name)))
+        states[Test(host, name)] = TestState(verdict, outcome, since, look)
     return states
+
+
+def _look_key(test: Test) -> str:
+    """Return the key of the memo that has the last look at `test`, if that is remembered."""
+    return f"{_LOOK}{test}"
+
+
+def _read_looks(db: Connection, shift: float) -> dict[object, LastLook]:
+    """Return the last looks that are remembered, by the keys of their memos."""
+    rows = db.execute("SELECT key, value FROM memo WHERE key >= ? AND key < ?", (_LOOK, _LOOK_END))
+    looks: dict[object, LastLook] = {}
+    for key, value in rows.fetchall():
+        look = _memo(db, key, value, LastLook, None, shift)
+        if look:
+            looks[key] = look
+    return looks
+
+
+def _write_looks(db: Connection, states: Mapping[Test, TestState], gone: Iterable[Test]) -> None:
+    """Store the last look at each test that has one; forget those of all other tests."""
+    memos = {}
+    forgotten = [_look_key(test) for test in gone]
+    for test, state in states.items():
+        if state.look:
+            memos[_look_key(test)] = codec.write(LastLook, state.look)
+        else:
+            forgotten.append(_look_key(test))
+    write_memos(db, memos)
+    db.executemany("DELETE FROM memo WHERE key = ?", [(key,) for key in forgotten])
 
 
 def write_test_states(
@@ -145,6 +185,7 @@ def write_test_states(
         db.execute("REPLACE INTO standing VALUES (?, ?, ?, ?, ?, 0)", row)
     for test in gone:
         db.execute("DELETE FROM standing WHERE host = ? AND name = ?", (test.host, test.name))
+    _write_looks(db, states, gone)
 
 
 # Incidents.
@@ -159,15 +200,27 @@ def read_incidents(
     evidence: bool = True,
 ) -> list[Incident]:
     """Return the incidents that meet an SQL condition; without `evidence` that is quicker."""
+    return list(each_incident(db, condition, parameters, shift=shift, evidence=evidence))
+
+
+def each_incident(
+    db: Connection,
+    condition: str,
+    parameters: Sequence[object] = (),
+    *,
+    shift: float = 0.0,
+    evidence: bool = True,
+) -> Iterator[Incident]:
+    """Yield what `read_incidents` returns: for a program that has no memory for all of them."""
     column = "value" if evidence else EVIDENCE_REMOVED
     rows = db.execute(f"SELECT number, {column} FROM incident WHERE {condition}", parameters)
-    incidents = []
     for number, value in rows:
         try:
-            incidents.append(decode(Incident, value, shift))
+            incident = decode(Incident, value, shift)
         except ValueError as error:
             db.leave_out("incident", error, number=number)
-    return incidents
+            continue
+        yield incident
 
 
 def write_incident(db: Connection, incident: Incident) -> None:

@@ -91,7 +91,7 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 
 def _node(bench: Bench, name: str) -> LocalNode:
-    node = LocalNode(Copy(bench, name), ADDRESS, [ADDRESS, PEER], port=free_port(ADDRESS))
+    node = LocalNode(Copy(bench, name), ADDRESS, [ADDRESS, PEER], port=free_port())
     node.plugin("ok", "echo OK fine")
     node.test("www.example.com/ok")
     return node
@@ -119,7 +119,7 @@ def _memory(node: LocalNode) -> Row:
 
 def _remembered(bench: Bench, node: LocalNode) -> Iterator[Row]:
     ours, theirs = [], []
-    echo_at = free_port(ADDRESS)
+    echo_at = free_port()
     ready = multiprocessing.get_context("fork").Event()
     echo = multiprocessing.get_context("fork").Process(target=_echo, args=(echo_at, ready))
     echo.start()

@@ -137,9 +137,9 @@ class _Facts:
         self.asked.add("ran")
         done(test, Result(Outcome.OK, "seen"))
 
-    def statement(self) -> tuple[Statement, float]:
+    def statement(self) -> bytes:
         self.asked.add("statement")
-        return Statement(NodeStatus("paris", "0123456789ab", NOW)), NOW
+        return protocol.write_statement(Statement(NodeStatus("paris", "0123456789ab", NOW)), NOW)
 
     def incident(self, incident_id: str, /) -> tuple[Incident | None, float]:
         self.asked.add("incident")

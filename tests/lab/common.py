@@ -202,8 +202,10 @@ def _wanted() -> list[str]:
     names = [
         re.split(r"[ :]", field)[0] for field in fields
     ]  # the first alternative, without a version
-    # A base has these anyway; setfacl of acl is what README.Debian has a person type.
-    return [name for name in names if name not in ("python3", "default-mta")] + ["acl"]
+    # A base has these anyway; setfacl of acl is what README.Debian has a person type. `confined`
+    # sees whether others' plugins can use fping and openssl.
+    others = ["acl", "fping", "openssl"]
+    return [name for name in names if name not in ("python3", "default-mta")] + others
 
 
 def bring(lab: Lab, node: str, package: Path | None = None) -> str:

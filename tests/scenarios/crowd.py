@@ -6,8 +6,9 @@ conversation, and on a new one each time. It must be answered promptly. When all
 descriptor may be left.
 
 Then a node with the key, if there is one, asks for statements in a loop, on as many conversations as
-an address may have; one of them never reads. Loopback only; works as any user; ends by itself after
-two minutes.
+an address may have; one of them never reads. It gets what its allowance says, and no more. The
+daemon's node has as much hearsay as several peers may have it keep, and its memory must not grow with
+that. Loopback only; works as any user; ends by itself after two minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.sharedctypes
+import multiprocessing.synchronize
 import os
 import resource
 import socket
@@ -32,9 +35,9 @@ import calls
 from calls import Conversation, free_port
 from local_nodes import LocalNode, Place, run_as, running, wait_until
 
-from dmonitor.core.effects import Save
+from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import Incident, Test
-from dmonitor.net import protocol
+from dmonitor.net import protocol, replies
 from dmonitor.net.server import CALLERS_EACH
 from dmonitor.store import state
 
@@ -43,7 +46,9 @@ STRANGERS, CALLERS = 1000, 1000
 QUESTIONS = 2000
 P99, MEMORY = 0.020, 32_000  # seconds; kB
 LOOP_P99 = 0.050  # seconds, while statements are asked for in a loop
-TESTS, INCIDENTS_EACH = 50, 60  # that the daemon's node states
+TESTS, INCIDENTS_EACH = 50, 200  # that the daemon's node keeps: the hearsay of seven peers
+REACHED_SECONDS = 40.0  # for the first statements to come
+PRESSED_SECONDS = 5.0  # for which the attack goes on: without an allowance it would get dozens more
 TEST = b"test www.example.com/ok\n"
 KEY = "0123456789abcdef" * 4
 
@@ -67,7 +72,7 @@ def play(
 ) -> list[tuple[bool, str]]:
     with tempfile.TemporaryDirectory(prefix="dmonitor-crowd.") as directory:
         node = LocalNode(
-            Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port(DAEMON)
+            Place(Path(directory)), DAEMON, [DAEMON, HONEST, CROWDED], port=free_port()
         )
         node.plugin("ok", "echo OK $1")
         node.test("www.example.com/ok")
@@ -89,7 +94,7 @@ def remember(node: LocalNode) -> None:
             for _ in range(INCIDENTS_EACH):
                 known = Incident((os.urandom(8).hex(),), test, now - 100, closed=now - 50)
                 incidents.append(known._replace(failed=(("north", now - 50), ("south", now - 50))))
-        store.save(Save(incidents=tuple(incidents)))
+        store.save(Save(NodeMemory(finished=now), incidents=tuple(incidents)))
     for path in (node.state, *node.state.iterdir()):
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
 
@@ -146,19 +151,34 @@ def measure(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
 def measure_loop(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
     """Ask while a node with the key asks for statements in a loop."""
     pid = node.daemon_pid
-    ours, theirs = multiprocessing.Pipe()
-    attack = multiprocessing.get_context("fork").Process(target=loop, args=(theirs, node, keyed))
+    size = statement_bytes(node, keyed)
+    least = replies.BURST_BYTES // size
+    context = multiprocessing.get_context("fork")
+    counts, is_over = context.Array("q", CALLERS_EACH), context.Event()
+    attack = context.Process(target=loop, args=(counts, is_over, node, keyed))
+    began = time.monotonic()
     attack.start()
     try:
         wait_until(lambda: conversations(pid, node.port) == CALLERS_EACH)
         beset = timed(node, keyed)
+        # The conversation that reads nothing may have had the turn of the address until now.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: sum(counts[:]) >= least, REACHED_SECONDS)
+        time.sleep(PRESSED_SECONDS)
         memory = hwm(pid)
     finally:
-        ours.send("go")
-        statements = ours.recv() if ours.poll(20) else 0
+        is_over.set()
         attack.join(20)
         attack.kill()
-    found = [(statements > 20, f"{statements} statements were sent to {CROWDED} meanwhile")]
+    statements = sum(counts[:])
+    seconds = time.monotonic() - began
+    # A reply is begun while anything of the allowance is left.
+    most = 1 + (replies.BURST_BYTES + seconds * replies.BYTES_PER_SECOND) // size
+    said = f"{statements} statements of {size} bytes were sent to {CROWDED} in {seconds:.1f} s"
+    found = [
+        (statements >= least, f"{said}: {least} at least, which it may have at once"),
+        (statements <= most, f"{said}: {most:.0f} at most, which is its allowance"),
+    ]
     for kind, (p50, p99, worst) in zip(
         ("on one conversation", "each on a new one"), beset, strict=True
     ):
@@ -168,11 +188,28 @@ def measure_loop(node: LocalNode, keyed: bool) -> list[tuple[bool, str]]:
     return found
 
 
-def loop(pipe: multiprocessing.connection.Connection, node: LocalNode, keyed: bool) -> None:
-    """Ask for statements on CALLERS_EACH conversations until told to go; read them on all but one."""
+def statement_bytes(node: LocalNode, keyed: bool) -> int:
+    """Return how many bytes the node's statement has, without MACs."""
     target, key = (node.address, node.port), KEY.encode() if keyed else b""
-    is_over = threading.Event()
-    counts = [0] * CALLERS_EACH
+    with Conversation(target, node.address, key, HONEST) as conversation:
+        conversation.say(b"greet\n")
+        size = len(b"end\n")
+        while (line := conversation.read()) not in (b"end", b""):
+            size += len(line) + 1
+    return size
+
+
+def loop(
+    counts: multiprocessing.sharedctypes.SynchronizedArray[int],
+    is_over: multiprocessing.synchronize.Event,
+    node: LocalNode,
+    keyed: bool,
+) -> None:
+    """Ask for statements on CALLERS_EACH conversations until it is over; read all but one.
+
+    `counts` has how many were read on each.
+    """
+    target, key = (node.address, node.port), KEY.encode() if keyed else b""
 
     def ask_again(number: int) -> None:
         while not is_over.is_set():
@@ -193,9 +230,7 @@ def loop(pipe: multiprocessing.connection.Connection, node: LocalNode, keyed: bo
     ]
     for thread in threads:
         thread.start()
-    pipe.poll(100)
-    is_over.set()
-    pipe.send(sum(counts))
+    is_over.wait(100)
 
 
 def ask(conversation: Conversation) -> None:

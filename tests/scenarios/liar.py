@@ -135,7 +135,7 @@ class Stage:
         self.forge(LIAR)
         self._patch("base/log.py", _LOG_TO_FILE.format(path=str(self.log_path)))
         self._patch("config/resolve.py", _FORGED_RESOLVER.format(path=str(self.hosts_path)))
-        self.port = free_port(FIRST)
+        self.port = free_port()
         self.tests = [TARGET, *(f"{HOST}/ok:{number}" for number in range(1, tests))]
         self.first, self.second = (self._node(address, lines) for address in (FIRST, SECOND))
 

@@ -76,7 +76,7 @@ def main() -> int:
     table = Table()
     with tempfile.TemporaryDirectory(prefix="dmonitor-names.") as directory:
         place = Place(Path(directory))
-        node = LocalNode(place, NODE, [NODE], port=free_port(NODE), conf="quorum = 1\n")
+        node = LocalNode(place, NODE, [NODE], port=free_port(), conf="quorum = 1\n")
         node.plugin("ok", f'printf "%s\\n" "$*" >>{node.state}/arguments; echo OK')
         node.plugin("bad", "echo FAIL as it should")
         for test in ("good/ok", "good/bad"):

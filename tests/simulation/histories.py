@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[Callable[[World], setups.Setup], Callable[[History], None
     "blind": (setups.blind, judges.blind),
     "brief": (setups.brief, judges.brief),
     "late": (setups.late, judges.late),
+    "seldom": (setups.seldom, judges.seldom),
 }
 # What is judged by what the reader of each mailbox believes.
 READ = {
@@ -56,7 +57,7 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
-WATCHED = (*READ, "pair", "woken", "liar", "struck", "rough", "many", "standing")
+WATCHED = (*READ, "pair", "woken", "liar", "struck", "rough", "many", "standing", "seldom")
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck
 KINDS["woken"] = hardships.woken, judges.woken

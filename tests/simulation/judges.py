@@ -9,7 +9,7 @@ import itertools
 from collections import Counter
 
 from dmonitor.base import names
-from dmonitor.core.model import Kind, Test
+from dmonitor.core.model import Kind, Test, Verdict
 
 from . import mailbox
 from .history import KINDS_TOLD, Failure, History, is_node
@@ -32,6 +32,8 @@ PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a
 # Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as
 # much as it takes to find that the first node fell silent (promise 4).
 LIAR_LIMIT = 240.0
+ROUND_TAKES = 65.0  # seconds from the time for a round to the last look of that round
+_MORE_LOOKS = 3  # for each fault: an incident of it may be open for a while, and turns move
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
 
 
@@ -242,6 +244,108 @@ def _hears_too_few(world: World, node: SimNode) -> bool:
     owners = [peer.name for peer in world.nodes] + list(world.aliases.values())
     silent = [owner for owner in owners if (node.name, owner) in world.cut]
     return len(silent) >= world.quorum and 2 * len(silent) >= len(owners)
+
+
+def seldom(history: History) -> None:
+    """As `rough`, or as `calm` without a fault; and no test is looked at more often than it may be.
+
+    Without a fault somebody looks in time, and what somebody has seen is told in time.
+    """
+    world = history.world
+    if world.faults:
+        rough(history)
+    else:
+        calm(history)
+        for test in world.rhythms:
+            _judge_noticed(history, test)
+    for node in world.nodes:
+        for test in sorted(node.tests & world.rhythms.keys()):
+            _judge_rest(history, node, test)
+            state = node.disk.test_states.get(test)
+            if node.up and state and state.verdict is not Verdict.UP:
+                history.wrong.append(f"{test} is {state.verdict.value} for {node.name} in the end")
+
+
+def _judge_noticed(history: History, test: Test) -> None:
+    """Each failure is seen when it is a node's turn, and told within promise 4 once it is seen."""
+    world = history.world
+    rhythm = world.rhythms[test]
+    slowest = 60.0 * max(node.interval for node in world.nodes)
+    # Turns are spread as far as the nodes' clocks agree.
+    parts = len(world.nodes)
+    if any(node.offset for node in world.nodes):
+        parts = 1
+    for failure in _real_failures(history):
+        if failure.test != test:
+            continue
+        seen = [look.at for look in world.looks if look.test == test and look.fails]
+        first = min((at for at in seen if at >= failure.began), default=float("inf"))
+        limit = rhythm.every / parts + slowest + ROUND_TAKES
+        if first > failure.began + limit:
+            late = first - failure.began
+            history.wrong.append(
+                f"nobody looked at {test} for {late:.0f} s; {limit:.0f} s are allowed"
+            )
+        told = [at for at in history.times_told(test, Kind.ALERT) if at >= failure.began]
+        is_quick = slowest == 60.0 and test not in world.unowed
+        more = (world.confirm - 1) * ROUND_TAKES
+        if is_quick and min(told, default=float("inf")) > first + mailbox.PROMPT + more:
+            history.wrong.append(f"{test} was seen to fail at {first:.0f}, and told at {told[:1]}")
+
+
+def _judge_rest(history: History, node: SimNode, test: Test) -> None:
+    """A node looks at a test once in its EVERY, or twice as often if its turns have moved.
+
+    While the test may fail here or elsewhere, and a while after, it may look in each round.
+    """
+    world = history.world
+    rhythm = world.rhythms[test]
+    interval = 60.0 * node.interval
+    slowest = 60.0 * max(each.interval for each in world.nodes)
+    closed_by = 2 * slowest + rhythm.retry + world.confirm * ROUND_TAKES + 2 * MTA_LIMIT
+    began = 0.0
+    for failure in sorted(history.failures, key=lambda failure: failure.began):
+        if failure.test != test:
+            continue
+        looks = _looks_between(world, node, test, began, failure.began)
+        allowed = (failure.began - began) // rhythm.every + 2
+        if world.faults:
+            allowed += _MORE_LOOKS * world.faults
+        if len(looks) > allowed:
+            history.wrong.append(f"{node.name} looked at {test} {len(looks)} times, {looks[:9]}")
+        gaps = [later - at for at, later in itertools.pairwise(looks)]
+        longest = rhythm.every + 2 * interval + ROUND_TAKES
+        if not world.faults and max(gaps, default=0.0) > longest:
+            history.wrong.append(f"{node.name} did not look at {test} for {max(gaps):.0f} s")
+        began = failure.ended + closed_by
+    if rhythm.retry and not world.faults:
+        _judge_retry(history, node, test)
+
+
+def _judge_retry(history: History, node: SimNode, test: Test) -> None:
+    """The looks of a node's rounds at what fails are RETRY apart; confirming takes a look each round."""
+    world = history.world
+    looks = _looks_between(world, node, test, 0.0, float("inf"))
+    wanted = world.rhythms[test].retry - 60.0 * node.interval
+    hasty = 0
+    for at, later in itertools.pairwise(looks):
+        is_second_look = later - at < ROUND_TAKES / 2
+        hasty += not is_second_look and later - at < wanted
+    turns = (world.now // world.rhythms[test].every + 2) * world.confirm
+    if hasty > turns + 2 * len(history.failures) * world.confirm:
+        history.wrong.append(f"{node.name} looked again at {test} too soon, {hasty} times: {looks}")
+
+
+def _looks_between(
+    world: World, node: SimNode, test: Test, began: float, ended: float
+) -> list[float]:
+    """Return when the rounds of a node looked at a test in a time."""
+    return [
+        look.at
+        for look in world.looks
+        if look.test == test and look.node == node.name and look.looker == "round"
+        if began <= look.at < ended
+    ]
 
 
 def flapping(history: History) -> None:

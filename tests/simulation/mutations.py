@@ -18,6 +18,7 @@ from dmonitor.core import (
     health,
     incident,
     ledger,
+    rest,
     result,
     round,
     situation,
@@ -592,6 +593,51 @@ def lets_one_node_decide_for_all() -> Iterator[None]:
         yield
 
 
+# Tests that rest (rules R1, R3).
+
+
+@contextlib.contextmanager
+def lets_nothing_rest() -> Iterator[None]:
+    """A test with EVERY is looked at in each round."""
+    with mock.patch.object(rest, "resting_tests", lambda *_: frozenset()):
+        yield
+
+
+@contextlib.contextmanager
+def lets_rest_what_fails() -> Iterator[None]:
+    """A test rests until it is its node's turn, whatever the last look has seen."""
+    with mock.patch.object(rest, "_passes", lambda *_: True):
+        yield
+
+
+@contextlib.contextmanager
+def takes_all_turns_at_once() -> Iterator[None]:
+    """All nodes look at a test at the same time, once in its EVERY."""
+    with mock.patch.object(rest, "_share", lambda *_: 0.0):
+        yield
+
+
+@contextlib.contextmanager
+def lets_rest_what_is_to_be_confirmed() -> Iterator[None]:
+    """A row of DOWN verdicts breaks off, because the next look waits for its RETRY."""
+    with mock.patch.object(rest, "_tests_in_a_row", lambda *_: set()):
+        yield
+
+
+@contextlib.contextmanager
+def lets_rest_what_has_an_incident() -> Iterator[None]:
+    """Who has only heard that a test is DOWN does not look at it before its own turn."""
+    with mock.patch.object(rest, "_tests_with_incident", lambda *_: set()):
+        yield
+
+
+REST = (
+    lets_nothing_rest,
+    lets_rest_what_fails,
+    takes_all_turns_at_once,
+    lets_rest_what_is_to_be_confirmed,
+    lets_rest_what_has_an_incident,
+)
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dmonitor.core.model import Silence, Test
+from dmonitor.core.model import Rhythm, Silence, Test
 
 from .history import Failure
 from .node import SimNode
@@ -218,6 +218,40 @@ def _ring_cuts(names: list[str]) -> list[tuple[str, str]]:
             if other not in (name, right):
                 cuts.append((name, other))
     return cuts
+
+
+def seldom(world: World) -> Setup:
+    """Tests with EVERY, and failures that last until it was a node's turn; half the time with faults."""
+    chance = world.plan
+    tests = _cluster(world, 2)
+    _quick_mta(world)
+    world.slowest_mta = 2.0
+    world.confirm = chance.choice((1, 1, 1, 2))
+    slowest = max(node.interval for node in world.nodes)
+    every = chance.choice((900.0, 1800.0, 3600.0))
+    retry = chance.choice((0.0, 0.0, 0.0, 180.0, 300.0))
+    last = 0.0
+    failures = []
+    for test in tests:
+        world.rhythms[test] = Rhythm(every, retry)
+        at = chance.uniform(30.0, every)
+        for _ in range(chance.choice((1, 1, 2))):
+            noticed = every + 2 * 60.0 * slowest * world.confirm + retry
+            length = noticed + chance.uniform(100.0, 400.0)
+            failures.append(Failure(test, at, at + length))
+            at += length + retry + 60.0 * slowest + chance.uniform(100.0, 1.5 * every)
+        last = max(last, failures[-1].ended)
+    if chance.random() < 0.5:
+        for _ in range(chance.choice((1, 2))):
+            chance.choice(_FAULTS)(world, last)
+        world.at(last, lambda: _heal(world))
+    elif chance.random() < 0.3:  # a test that one node alone sees failing
+        test = Test("host9", "cert")
+        _add_test(world, test)
+        world.rhythms[test] = Rhythm(every, retry)
+        lonely = frozenset({chance.choice(world.nodes).name})
+        failures.append(Failure(test, 100.0, 100.0 + every, lonely))
+    return failures, every + 3 * 60.0 * slowest + retry + 700.0
 
 
 def flapping(world: World) -> Setup:

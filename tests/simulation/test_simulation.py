@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from dmonitor.core.model import Outcome, Test, node_test
+from dmonitor.core.model import Outcome, Rhythm, Test, node_test
 
 from . import histories, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
@@ -22,7 +22,7 @@ from .judges import LIAR_LIMIT
 from .liar import Lie
 from .node import SimNode
 from .setups import ADDRESSES
-from .world import World
+from .world import Look, World
 
 # The kind of history in which a mutation is found, if not in calm ones, and how many seeds it may take.
 FOUND_IN = {
@@ -41,13 +41,14 @@ FOUND_IN = {
     "is_quiet_about_what_stays_down": "settling",
     **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.LIAR)
+_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -64,6 +65,8 @@ COUNTED = (
     mutations.drops_a_wake_that_comes_too_soon,
     mutations.waits_for_a_speaker_that_is_down,
     mutations.takes_a_wake_for_the_next_round,
+    mutations.lets_rest_what_has_an_incident,
+    mutations.lets_rest_what_fails,
     *mutations.LIAR,
 )
 
@@ -105,6 +108,7 @@ COUNTED = (
         ("leaky", 40),
         ("settling", 25),
         ("liar", 1),
+        ("seldom", 60),
     ],
     ids=lambda value: str(value),
 )
@@ -857,3 +861,145 @@ def test_what_one_peer_alone_states_is_no_flapping() -> None:
         assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))
     with mutations.takes_the_relay_for_a_witness():
         assert "FLAPPING" in states(told(_closed_by_the_liar_alone()))
+
+
+# Tests that rest (EVERY).
+
+_DAY = 86400.0
+
+
+def _seldom(every: float, *, retry: float = 0.0) -> Script:
+    """Return three nodes that look at the test once in `every` seconds while it passes."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.world.rhythms[TEST] = Rhythm(every, retry)
+    return script
+
+
+def _count(script: Script, began: float, ended: float) -> int:
+    """Return how often the test was run, by whomever, as the server counts it."""
+    return sum(began <= look.at < ended for look in script.world.looks)
+
+
+def test_three_nodes_look_twelve_times_a_day() -> None:
+    """With EVERY=6h; on the first day once more each, because what is new is looked at at once."""
+    script = _seldom(6 * 3600.0)
+    script.fail(0.0, 0.0)
+    history = script.play(2 * _DAY)
+    assert _count(script, 0.0, 60.0) == 3
+    assert _count(script, 0.0, _DAY) <= 15
+    assert _count(script, _DAY, 2 * _DAY) == 12
+    assert not history.world.mails
+
+
+def test_what_fails_is_looked_at_in_each_round_until_it_is_over_and_rests_again() -> None:
+    script = _seldom(6 * 3600.0)
+    script.fail(_DAY, _DAY + 4 * 3600.0)
+    history = script.play(2 * _DAY)
+    first = min(look.at for look in history.world.looks if look.fails)
+    assert first < _DAY + 2 * 3600.0 + 120.0, "their turns are spread"
+    assert history.watch is not None
+    down, up = (said.at for said in history.watch.said)
+    assert down < first + 60.0, "one look by one node is enough for all to be asked"
+    assert _DAY + 4 * 3600.0 < up < _DAY + 4 * 3600.0 + 100.0
+    assert states(told(history)) == ["DOWN", "UP"]
+    over = _DAY + 4 * 3600.0 + 180.0
+    assert _count(script, first, over) > 3 * 120, "each minute by each node"
+    assert _count(script, _DAY, first) + _count(script, over, 2 * _DAY) <= 12
+
+
+def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
+    """The only node that has looked by itself dies, long before the turns of the others."""
+    assert _recovery_without_its_witness() < 150.0
+    with mutations.lets_rest_what_has_an_incident():
+        assert _recovery_without_its_witness() > 300.0
+
+
+def _first_to_look(began: float, every: float) -> Look:
+    """Return the first look of a round at a failure that all nodes see."""
+    script = _seldom(every)
+    script.fail(began, began + every)
+    looks = script.play(began + every / 3 + 120.0).world.looks
+    return next(look for look in looks if look.fails and look.looker == "round")
+
+
+def _recovery_without_its_witness() -> float:
+    """Return the seconds from the end of a failure to its mail."""
+    every, began = 3600.0, 5000.0
+    first = _first_to_look(began, every)
+    script = _seldom(every)
+    ended = first.at + 600.0
+    script.fail(began, ended)
+    (witness,) = [node for node in script.nodes if node.name == first.node]
+    script.at(first.at + 30.0, script.world.power_cut, witness, 3000.0)
+    history = script.play(ended + 2000.0)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    return history.watch.said[-1].at - ended
+
+
+def test_what_fails_for_one_node_alone_does_not_rest() -> None:
+    """It is looked at in each round, and told as soon as others see it fail, too."""
+    assert _alert_after_others_see_it() < 130.0
+    with mutations.lets_rest_what_fails():
+        assert _alert_after_others_see_it() > 300.0
+
+
+def _alert_after_others_see_it() -> float:
+    """Return the seconds from when all see a failure, which one has seen before, to its mail."""
+    every, began = 3600.0, 5000.0
+    first = _first_to_look(began, every)
+    script = _seldom(every)
+    (witness,) = [node for node in script.nodes if node.name == first.node]
+    script.fail(began, began + every, witness)
+    script.fail(first.at + 300.0, began + every)
+    history = script.play(began + every)
+    assert history.watch is not None
+    return history.watch.said[0].at - first.at - 300.0
+
+
+def test_nodes_that_were_off_or_asleep_look_when_they_are_back_if_a_turn_has_passed() -> None:
+    script = _seldom(3600.0)
+    script.fail(0.0, 0.0)
+    first, second, third = script.nodes
+    script.at(7200.0, script.world.power_cut, first, 5000.0)
+    script.at(7200.0, script.world.suspend, second, 5000.0)
+    script.at(7200.0, script.world.power_cut, third, 30.0)
+    history = script.play(7200.0 + 5000.0 + 150.0)
+    for node in (first, second):
+        looks = [look.at for look in history.world.looks if look.node == node.name]
+        assert sum(at >= 7200.0 + 5000.0 for at in looks) == 1, (node.name, looks)
+    looks = [look.at for look in history.world.looks if look.node == third.name]
+    assert not any(7200.0 < at < 7320.0 for at in looks), "a reboot forgets no look"
+
+
+def test_a_clock_that_was_set_costs_one_look() -> None:
+    """A reboot begins with the wall clock: then the last look may be in the future, or long ago."""
+    for jump in (-7200.0, 7200.0):
+        script = _seldom(6 * 3600.0)
+        script.fail(0.0, 0.0)
+        node = script.nodes[0]
+
+        def reboot(node: SimNode = node, jump: float = jump, script: Script = script) -> None:
+            script.world.power_cut(node, 30.0)
+            node.offset += jump
+
+        script.at(40000.0, reboot)
+        history = script.play(40000.0 + 3 * 3600.0)
+        looks = [look.at for look in history.world.looks if look.node == node.name]
+        assert 1 <= sum(at > 40000.0 for at in looks) <= 2, (jump, looks)
+
+
+def test_retry_is_the_time_from_one_look_at_what_fails_to_the_next() -> None:
+    script = _seldom(3600.0, retry=300.0)
+    script.fail(8000.0, 12000.0)
+    history = script.play(20000.0)
+    for node in script.nodes:
+        looks = []
+        for look in history.world.looks:
+            if look.node == node.name and look.looker == "round" and look.fails:
+                looks.append(look.at)
+        firsts = [at for at, before in zip(looks[1:], looks, strict=False) if at - before > 30.0]
+        gaps = [later - at for at, later in itertools.pairwise(firsts)]
+        assert len(gaps) > 5 and min(gaps) > 239.0 and max(gaps) < 361.0, gaps
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None and history.watch.said[-1].at < 12000.0 + 300.0 + 100.0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     Answer,
     Contact,
@@ -100,6 +101,7 @@ class VirtualRound:
             silences=node.silences,
             nodes=self._listed_nodes(),
             waited=waited,
+            rhythms={} if node.is_old else world.rhythms,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             **world.settings,
@@ -359,7 +361,8 @@ class VirtualRound:
         """
         world, node = self.world, self.node
         me = Node(node.name, node.site)
-        tests = sorted(node.tests.union(node_test(line.name) for line, _ in self._lines()))
+        run = node.tests - effect.resting
+        tests = sorted(run.union(node_test(line.name) for line, _ in self._lines()))
         peer_answers: dict[Test, list[Answer]] = {test: [] for test in tests}
         own_answers: dict[Test, Answer] = {}
         flakes: dict[Test, Result] = {}
@@ -424,7 +427,7 @@ class VirtualRound:
                 if test in own_answers:
                     return  # the look beside it has passed
                 may_look_again = world.second_look and self.elapsed() <= LOOKED_AGAIN_BY
-                may_look_again = may_look_again and test not in effect.open
+                may_look_again = may_look_again and test not in surely_open(effect.incidents)
                 if outcome in _FAILING and is_first:
                     only_slow.discard(test)
                 failures.extend([test] * (outcome in _FAILING))
@@ -453,7 +456,7 @@ class VirtualRound:
         for test in sorted(effect.open.intersection(tests)):
             ask(test)
         self._greet(effect.incidents, greeted, settle, failed)
-        for test in sorted(node.tests):
+        for test in sorted(run):
             look(test, is_first=True)
 
     def _observation(

@@ -12,9 +12,10 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmonitor.core import effects, result
+from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
     Contact,
     Incident,
@@ -22,6 +23,7 @@ from dmonitor.core.model import (
     NodeStatus,
     Outcome,
     Result,
+    Rhythm,
     Statement,
     Test,
 )
@@ -39,6 +41,16 @@ VISITED_UNTIL = 15.0  # seconds of a daemon's visit after which it does not gree
 FAILING = (Outcome.FAIL, Outcome.TIMEOUT)
 
 Reply = Callable[[float, Any], None]  # called with the seconds until the reply, and the reply
+
+
+class Look(NamedTuple):
+    """One run of a plugin for a test that has a rhythm, as the tested server counts it."""
+
+    at: float
+    looker: str  # the node's round or its daemon
+    node: str
+    test: Test
+    fails: bool
 
 
 class Timeline:
@@ -110,6 +122,7 @@ class World(Timeline):
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self.confirm = 1
+        self.rhythms: dict[Test, Rhythm] = {}  # of the tests with EVERY
         # When rounds begin: "spread" as rounds before have left it; "fresh", spread from the second
         # round on; "in step" with their crons, because an operator has configured that.
         self.places = "spread"
@@ -123,6 +136,7 @@ class World(Timeline):
         # What has happened.
         self.faults = 0  # crashes, link changes, lost exchanges: c of promise 3
         self.mails: list[Mail] = []
+        self.looks: list[Look] = []  # at the tests with EVERY
         # Called with each mail that an MTA takes.
         self.mailed: list[Callable[[Mail], None]] = []
         # Called with each node that a wake reaches.
@@ -419,6 +433,8 @@ class World(Timeline):
         if noise and not fails:
             fails = self.chance.random() < noise
         self.note_look(looker, node, test, fails=fails)
+        if test in self.rhythms:
+            self.looks.append(Look(self.now, looker, node.name, test, fails))
         if not fails:
             return self.chance.uniform(0.05, 1.5), Outcome.OK
         if self.chance.random() < self.slow:
@@ -506,10 +522,7 @@ class World(Timeline):
         disk = node.disk
         if node.clock(self.now) - disk.node_memory.finished > CHECKER_SECONDS:
             return True
-        for stored in disk.incidents.values():
-            if stored.test == test and stored.is_open and not stored.flapping:
-                return False
-        return True
+        return test not in surely_open(disk.incidents.values())
 
     def _visit(self, node: SimNode, test: Test, reply: Reply) -> None:
         """Have the daemon of `node` greet the peer that `test` is, and reply how that is."""

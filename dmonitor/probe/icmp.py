@@ -1,0 +1,127 @@
+"""ICMP echo: are the addresses of a host alive?
+
+Each look has a random payload, so that no answer to another program's packet is taken for one to
+ours, and no answer of another host.
+"""
+
+from __future__ import annotations
+
+import _socket as socket
+import errno
+import posix
+import select
+
+from dmonitor.base import clock
+from dmonitor.probe import faults
+from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
+
+_SEND_AT = (0.0, 1.0, 2.5)  # seconds, as a host may wake a neighbour first, or lose a packet
+_PATIENCE = 4.8  # seconds in all
+_REQUEST = {socket.AF_INET: 8, socket.AF_INET6: 128}
+_REPLY = {socket.AF_INET: 0, socket.AF_INET6: 129}
+_PROTOCOL = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
+_COOKIE_BYTES = 16
+_HEADER_BYTES = 8  # of an echo
+
+
+class _Target:
+    """One address, and the socket that asks it."""
+
+    def __init__(self, family: int, address: str) -> None:
+        self.family = family
+        self.address = address
+        self.cookie = posix.urandom(_COOKIE_BYTES)
+        self.socket = _open(family)
+        self.fault: Fail | Unknown | None = None
+
+    def send(self, sequence: int) -> None:
+        head = bytes([_REQUEST[self.family], 0, 0, 0]) + self.cookie[:2] + bytes([0, sequence])
+        packet = head + self.cookie
+        packet = packet[:2] + _checksum(packet) + packet[4:]
+        try:
+            # A raw socket that is not connected hears of the errors of all other pings, too.
+            self.socket.connect((self.address, 0))
+            self.socket.send(packet)
+        except OSError as error:
+            self.fault = faults.fault(self.socket, self.address, error)
+
+    def is_answered(self) -> bool:
+        """Take what has arrived; return whether it is the answer."""
+        try:
+            packet, sender = self.socket.recvfrom(2048)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.fault = faults.fault(self.socket, self.address, error)
+            return False
+        if self.family == socket.AF_INET and self.socket.type == socket.SOCK_RAW:
+            packet = packet[(packet[0] & 15) * 4 :]
+        is_reply = packet[:1] == bytes([_REPLY[self.family]])
+        is_ours = packet[_HEADER_BYTES:] == self.cookie
+        return is_reply and is_ours and sender[0].partition("%")[0] == self._plain()
+
+    def _plain(self) -> str:
+        return self.address.partition("%")[0]
+
+
+def echo(addresses: list[tuple[int, str]], deadline: Deadline) -> float:
+    """Return the seconds until the first of `addresses` answered."""
+    targets: list[_Target] = []
+    found: list[Fail | Unknown] = []
+    for family, address in addresses:
+        try:
+            targets.append(_Target(family, address))
+        except Unreachable as error:  # this node has no IP of that version
+            found.append(error)
+    if not targets:
+        raise verdict(found) or Fail("no answer")
+    begin = clock.uptime()
+    end = min(deadline.end, begin + _PATIENCE)
+    for sequence, offset in enumerate(_SEND_AT):
+        sent_at = max(begin + offset, clock.uptime())
+        for target in targets:
+            target.send(sequence)
+        until = end
+        if sequence + 1 < len(_SEND_AT):
+            until = min(end, begin + _SEND_AT[sequence + 1])
+        if _wait(targets, until):
+            return clock.uptime() - sent_at
+    found.extend(target.fault or Fail("no answer") for target in targets)
+    raise verdict(found) or Fail("no answer")
+
+
+def _wait(targets: list[_Target], until: float) -> bool:
+    """Wait until an address has answered; return whether one has by `until`."""
+    sockets = {target.socket: target for target in targets}
+    while True:
+        pause = until - clock.uptime()
+        if pause <= 0:
+            return False
+        ready, _, _ = select.select(list(sockets), [], [], pause)
+        for sock in ready:
+            if sockets[sock].is_answered():
+                return True
+
+
+def _open(family: int) -> socket.socket:
+    """Return a socket for echoes: one that needs no privilege, or else a raw one."""
+    try:
+        return faults.open_socket(family, socket.SOCK_DGRAM, _PROTOCOL[family])
+    except PermissionError:
+        pass
+    try:
+        return faults.open_socket(family, socket.SOCK_RAW, _PROTOCOL[family])
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES):
+            raise
+        reason = "open net.ipv4.ping_group_range for its group, or give it CAP_NET_RAW"
+        raise Unknown(f"this user may not send ICMP: {reason}") from None
+
+
+def _checksum(packet: bytes) -> bytes:
+    total = 0
+    for index in range(0, len(packet), 2):
+        total += packet[index] << 8 | packet[index + 1]
+    total = (total >> 16) + (total & 0xFFFF)
+    total += total >> 16
+    return (~total & 0xFFFF).to_bytes(2, "big")
