@@ -165,7 +165,8 @@ TESTS = [
             "searched": None,
             "deaf": None,
             **dict.fromkeys(
-                ("refused", "silent", "blackhole", "gone", "wrong"), ("UNKNOWN", "does not say")
+                ("refused", "silent", "blackhole", "gone", "wrong"),
+                ("UNKNOWN", "does not say|no answer"),
             ),
         },
     ),
