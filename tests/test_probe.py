@@ -395,6 +395,30 @@ def test_whose_fault_it_is_that_no_ping_is_answered(host: str, setup: str, said:
     assert in_network(setup, f"TIMEOUT=5 {PLUGINS}/check_ping {host}").startswith(said)
 
 
+@in_a_network
+@pytest.mark.parametrize(
+    ("host", "setup", "said"),
+    [
+        ("10.99.0.2", "", "OK alive, [0-9.]+ ms"),
+        ("two.test", "", "OK alive, [0-9.]+ ms"),
+        ("10.99.0.77", "", "FAIL no answer"),
+        ("10.99.0.2", "ip link set v0 down\n", "UNKNOWN this node has no way to it: .*unreachable"),
+    ],
+)
+def test_who_may_not_send_icmp_has_ping_ask(host: str, setup: str, said: str) -> None:
+    """A plugin without the capability; here ping gets it from whoever starts it, and else by its file."""
+    code = (PLUGINS / "check_ping").read_text()
+    assert "icmp.echo(" in code
+    code = code.replace('__file__.rpartition("/")[0] + "/.."', repr(str(CHECKOUT)))
+    refused = "icmp._open = refuse\n\n\nbase.run("
+    refuse = "def refuse(family: int) -> None:\n    raise icmp._NoRight\n\n\n"
+    code = code.replace("base.run(", refuse + refused)
+    names = hosts("10.99.0.77 two.test", "10.99.0.2 two.test")
+    plugin = f"cat >/mnt/check_ping <<'END'\n{code}END\nchmod 755 /mnt/check_ping\n"
+    text = in_network(names + setup, f"{plugin}TIMEOUT=5 /mnt/check_ping {host}")
+    assert re.fullmatch(said, text), text
+
+
 NO_PING_SOCKETS = "echo 1 0 >/proc/sys/net/ipv4/ping_group_range\n"
 
 

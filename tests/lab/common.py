@@ -204,7 +204,7 @@ def _wanted() -> list[str]:
     ]  # the first alternative, without a version
     # A base has these anyway; setfacl of acl is what README.Debian has a person type. `confined`
     # sees whether others' plugins can use fping and openssl.
-    others = ["acl", "fping", "openssl"]
+    others = ["acl", "fping", "iputils-ping", "openssl"]
     return [name for name in names if name not in ("python3", "default-mta")] + others
 
 
