@@ -2,7 +2,8 @@
 """A name server on loopback for tests, in a network namespace: fake_dns.py PORT-FILE BEHAVIOUR.
 
 It knows www.example.com and everything in search.test, which have 10.99.0.2, and no other name. BEHAVIOUR is
-`good`, `servfail`, `silent`, `deaf` (to the first three questions), `once` (SERVFAIL after the first two).
+`good`, `servfail`, `silent`, `deaf` (to the first three questions), `once` (SERVFAIL after the first two),
+`partly4` and `partly6` (SERVFAIL for addresses of that version, and none of the other one).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ADDRESS = bytes([10, 99, 0, 2])
 NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+A, AAAA = 1, 28
 
 
 def name_of(question: bytes) -> str:
@@ -23,11 +25,14 @@ def name_of(question: bytes) -> str:
     return ".".join(labels)
 
 
-def answer(question: bytes, code: int) -> bytes:
+def kind_of(question: bytes) -> int:
+    return question[question.index(b"\0", 12) + 2]
+
+
+def answer(question: bytes, code: int, has_addresses: bool = True) -> bytes:
     asked = question[12:]
     asked = asked[: asked.index(b"\0") + 5]
-    is_a = asked[-4:-2] == b"\0\1"
-    has_answer = code == NOERROR and is_a
+    has_answer = code == NOERROR and kind_of(question) == A and has_addresses
     head = question[:2] + bytes([0x81, 0x80 | code, 0, 1, 0, has_answer, 0, 0, 0, 0])
     record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + ADDRESS
     return head + asked + record * has_answer
@@ -46,9 +51,12 @@ def main(ready: str, behaviour: str) -> None:
             code = NOERROR if is_known else NXDOMAIN
             if behaviour == "servfail" or (behaviour == "once" and count > 2):
                 code = SERVFAIL
+            if kind_of(question) == {"partly4": A, "partly6": AAAA}.get(behaviour):
+                code = SERVFAIL
             if behaviour == "silent" or (behaviour == "deaf" and count <= 3):
                 continue
-            server.sendto(answer(question, code), peer)
+            has_addresses = not behaviour.startswith("partly")
+            server.sendto(answer(question, code, has_addresses), peer)
 
 
 if __name__ == "__main__":

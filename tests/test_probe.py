@@ -529,6 +529,9 @@ def test_a_version_of_ip_can_be_chosen() -> None:
         ("once", "www.example.com", "OK alive"),
         ("servfail", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
         ("silent", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
+        ("partly4", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
+        ("partly6", "www.example.com", "UNKNOWN www.example.com cannot be looked up"),
+        ("partly4", "gone.example.com", "UNKNOWN gone.example.com cannot be looked up"),
     ],
 )
 def test_a_name_is_looked_up_once_and_as_it_stands(behaviour: str, host: str, said: str) -> None:

@@ -69,6 +69,26 @@ def _resolve(host: str, family: int, flags: int = 0) -> list[tuple[int, str]]:
     return list(dict.fromkeys(found))[:ADDRESS_LIMIT]
 
 
+def _resolve_surely(host: str, family: int) -> list[tuple[int, str]] | OSError:
+    """Return the addresses of `host`, or the error of the resolver.
+
+    The resolver asks for each version of IP. If a name server cannot tell for one of them, and says
+    that there is no address of the other one, the resolver says only the latter. So each version is
+    asked for by itself before a name counts as gone.
+    """
+    try:
+        return _resolve(host, family)
+    except OSError as error:
+        gone = error
+    if family != socket.AF_UNSPEC or gone.errno not in _NO_SUCH_NAME:
+        return gone
+    for each in _VERSIONS:
+        found = _resolve_surely(host, each)
+        if not isinstance(found, OSError) or found.errno not in _NO_SUCH_NAME:
+            return found
+    return gone
+
+
 def _ask(host: str, family: int, patience: float) -> list[tuple[int, str]] | OSError:
     """Ask the resolver; return its error if it has no address."""
     import _thread
@@ -83,10 +103,7 @@ def _ask(host: str, family: int, patience: float) -> list[tuple[int, str]] | OSE
     is_done.acquire()
 
     def resolve() -> None:
-        try:
-            found.append(_resolve(host, family))
-        except OSError as error:
-            found.append(error)
+        found.append(_resolve_surely(host, family))
         is_done.release()
 
     try:
