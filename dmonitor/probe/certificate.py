@@ -6,25 +6,20 @@ from dmonitor.probe.outcome import Fail
 
 _CONSTRUCTED_VERSION = 0xA0
 _UTC_TIME = 0x17
-_COMMON_NAME = bytes((6, 3, 0x55, 4, 3))  # the object identifier 2.5.4.3, in DER
+_COMMON_NAME = bytes((0x55, 4, 3))  # the object identifier 2.5.4.3
 
 
 class Certificate:
     """Of X.509."""
 
-    def __init__(self, issuer: bytes, subject: bytes, begins: float, ends: float) -> None:
+    def __init__(
+        self, issuer: bytes, subject: bytes, name: str, begins: float, ends: float
+    ) -> None:
         self.issuer = issuer  # as DER, which is the same for the same name
         self.subject = subject
+        self.name = name  # the common name of whom it is for
         self.begins = begins  # wall clock
         self.ends = ends
-
-    def name(self) -> str:
-        """Return the common name of whom it is for."""
-        place = self.subject.find(_COMMON_NAME)
-        if place < 0:
-            return "without a name"
-        _, content, _ = _element(self.subject, place + len(_COMMON_NAME))
-        return content.decode("utf-8", "replace")
 
 
 def read(der: bytes) -> Certificate:
@@ -35,9 +30,19 @@ def read(der: bytes) -> Certificate:
             fields = fields[1:]
         _serial, _algorithm, issuer, validity, subject = fields[:5]
         begins, ends = (_time(tag, content) for tag, content in _elements(validity[1]))
+        name = _common_name(subject[1])
     except (ValueError, IndexError):
         raise Fail("its certificate cannot be read") from None
-    return Certificate(issuer[1], subject[1], begins, ends)
+    return Certificate(issuer[1], subject[1], name, begins, ends)
+
+
+def _common_name(subject: bytes) -> str:
+    for _, alike in _elements(subject):
+        for _, attribute in _elements(alike):
+            kind, value = _elements(attribute)
+            if kind[1] == _COMMON_NAME:
+                return value[1].decode("utf-8", "replace")
+    return "without a name"
 
 
 def _element(data: bytes, begin: int) -> tuple[int, bytes, int]:
