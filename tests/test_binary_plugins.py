@@ -228,7 +228,10 @@ OTHERWISE: list[tuple[str, list[Step], dict[str, str], str]] = [
     ("mqtt", [0.1, b"\x20\xff\xff\xff\x7f" + bytes(70_000)], {}, "FAIL it says more than 64 kB"),
     ("mqtt", [*MQTT[:3], b"\x90\3\0\1\x80"], {}, "FAIL it does not let this client read .*"),
     ("mqtt", [*MQTT[:3], b"\x90\3\0\1\0", 3.0], {"TIMEOUT": "1"}, "FAIL no answer within 1 s"),
-    ("mqtt", [*MQTT[:3], b"\x90\3\0\1\0\x31\1\0"], {}, "OK"),
+    ("mqtt", [*MQTT[:3], b"\x90\3\0\1\0\x31\2\0\0"], {}, "OK"),
+    ("mqtt", [*MQTT[:3], b"\x90\3\0\1\0\x31\1\0"], {}, "FAIL what it says is not MQTT"),
+    ("mqtt", [*MQTT[:3], b"\x90\3\0\1\0\x31\3\0\2x"], {}, "FAIL what it says is not MQTT"),
+    ("mqtt", [*MQTT[:3], b"\x31\5\0\1x42\x90\3\0\1\0"], {}, "OK 42"),
 ]
 
 
@@ -769,6 +772,14 @@ def test_what_a_block_list_says(lists: str, said: str, plugins: Path, tmp_path: 
         setup, f"TIMEOUT=8 LISTS='{lists}' {plugins}/check_dnsbl 10.99.0.2; kill $dns"
     )
     assert text.startswith(said), text
+
+
+def test_a_registry_with_endless_brackets_does_not_say(plugins: Path) -> None:
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000
+    with serving([0.1, page, LONG]) as server:
+        url = f"http://127.0.0.1:{server.port}/"
+        said = look(plugins, "domain", URL=url)
+    assert server.callers and said == "UNKNOWN the registry does not say when it ends"
 
 
 def test_a_server_that_hears_no_goodbye_has_answered(plugins: Path) -> None:

@@ -6,9 +6,12 @@ import ast
 import re
 import shlex
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,43 @@ def test_a_text_that_is_expected(name: str, good: bytes) -> None:
         assert look(name, PORT=server.port, EXPECT="hello").startswith("OK")
         said = look(name, PORT=server.port, EXPECT="goodbye")
     assert said.startswith("FAIL") and "goodbye" in said and "hello" in said
+
+
+def test_an_expected_text_that_comes_in_pieces() -> None:
+    said = "Grüße\n".encode()
+    with serving([said[:3], 0.2, said[3:], 9.0]) as server:
+        assert look("tcp", PORT=server.port, EXPECT="Grüße") == "OK Grüße"
+
+
+def test_a_mail_server_that_hears_no_goodbye_has_greeted() -> None:
+    def greet(client: socket.socket) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"220 mx\r")
+        time.sleep(0.3)
+        client.sendall(b"\n")  # and ends with a reset
+
+    for _ in range(3):
+        with serving(greet) as server:
+            assert look("smtp", PORT=server.port) == "OK 220 mx"
+            assert server.reached()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (b"\x0a8.0\0" + bytes(13) + b"\0\x08" + bytes(40), "FAIL no TLS: "),
+        (b"\x0a8.0\0" + bytes(60), "FAIL it begins no TLS: it offers none"),
+        (b"\xff\x6a\4Host x", "FAIL it begins no TLS: it is ready, and refuses .*Host x"),
+        (b"\x0b", "FAIL what it says is not MySQL"),
+    ],
+)
+@pytest.mark.parametrize("sequence", [0, 255])
+def test_a_mysql_server_that_is_to_begin_tls(greeting: bytes, said: str, sequence: int) -> None:
+    packet = len(greeting).to_bytes(3, "little") + bytes([sequence]) + greeting
+    with serving([packet, 0.2, b"no TLS", 0.5]) as server:
+        text = look("cert", PORT=server.port, STARTTLS="mysql")
+        assert re.match(said, text), text
+        assert server.reached()
 
 
 @pytest.mark.parametrize("name", ["imaps", "pop3s", "submission"])

@@ -90,8 +90,9 @@ class Connection:
         self._buffer += data
 
     def _read(self) -> bytes:
-        if self._tls:
-            data = self._tls_read(self._tls)
+        tls = self._tls
+        if tls:
+            data = self._tls_do(lambda: tls.read(_READ_BYTES))
         else:
             data = self._receive_raw()
         self._received += len(data)
@@ -148,14 +149,6 @@ class Connection:
             else:
                 self._send_raw(self._outgoing.read())
                 return result
-
-    def _tls_read(self, tls: ssl.SSLObject) -> bytes:
-        import ssl
-
-        try:
-            return self._tls_do(lambda: tls.read(_READ_BYTES))
-        except ssl.SSLZeroReturnError:
-            return b""
 
     def _send_raw(self, data: bytes) -> None:
         while data:

@@ -57,11 +57,15 @@ class Server:
         """Begin TLS, unless it refuses this client already; `name` has to be in its certificate."""
         if self._refusal:
             return
-        if not self._can & _TLS:
-            raise Fail("it offers no TLS, which CAFILE wants")
+        self.ask_for_tls()
+        self._connection.start_tls(context, name)
+
+    def ask_for_tls(self) -> None:
+        """Say that TLS begins now; raise Fail if the server does not offer that."""
+        if self._refusal or not self._can & _TLS:
+            raise Fail(f"it begins no TLS: {self._refusal or 'it offers none'}")
         self._has_tls = True
         self._send(self._head())
-        self._connection.start_tls(context, name)
 
     def log_in(self, user: str, password: bytes, may_tell: bool) -> str:
         """Return what came of a login; `may_tell` is whether the server may get the password."""

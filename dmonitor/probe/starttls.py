@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 _LDAP_OID = b"1.3.6.1.4.1.1466.20037"
 _LDAP_EXTENDED_RESPONSE = 0x78
 _ENUMERATED = 0x0A
-_MYSQL_TLS = 0x0800  # the server can do it
-_MYSQL_WANTS = 0x0800 | 0x8000 | 0x0200  # TLS, and what it has to come with
 _POSTGRES_TLS = bytes((0, 0, 0, 8, 4, 210, 22, 47))
 
 
@@ -84,15 +82,9 @@ def ldap(connection: Connection, _probe: Probe) -> None:
 
 
 def mysql(connection: Connection, _probe: Probe) -> None:
-    head = connection.exactly(4)
-    said = connection.exactly(int.from_bytes(head[:3], "little"))
-    version_end = said.find(b"\0")
-    flags = said[version_end + 14 : version_end + 16]  # after 13 bytes of no matter
-    if said[:1] != b"\x0a" or not int.from_bytes(flags, "little") & _MYSQL_TLS:
-        raise _refused(said[:80])
-    request = _MYSQL_WANTS.to_bytes(4, "little") + (1 << 24).to_bytes(4, "little") + b"\x21"
-    request += bytes(23)
-    connection.send(len(request).to_bytes(3, "little") + bytes((head[3] + 1,)) + request)
+    from dmonitor.probe.mysql import Server
+
+    Server(connection).ask_for_tls()
 
 
 def postgres(connection: Connection, _probe: Probe) -> None:
