@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_server import Step, run_plugin, serving
 
 from dmonitor.execution import plugin
-from dmonitor.probe import places
+from dmonitor.probe import fetch, places
+from dmonitor.probe.tool import Ended
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 ALL = sorted([*PLUGINS.glob("check_*"), *(PLUGINS.parent / "etc/examples/plugins").iterdir()])
@@ -610,6 +612,38 @@ def test_how_far_a_host_may_lead(
 
 
 @can_be_led
+def redirect(target: bytes) -> bytes:
+    return b"HTTP/1.1 302 x\r\nLocation: " + target + b"\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.skipif(not has("curl"), reason="needs curl")
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (redirect(b"/" + b"x" * 90_000), "FAIL 302 in .* to an address that is too long"),
+        (redirect(b"/" + b'"' * 60_000), "FAIL 302 in .* to an address that is too long"),
+        (redirect(b"/" + b'"\\' * 5_000), r"FAIL 302 in .* Maximum \(5\) redirects followed"),
+        (b"HTTP/1.1 200 " + b"x" * 200_000 + b"\r\n\r\n", "FAIL .*too (long|large).*"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n", "FAIL .*too (long|large).*"),
+        (b"HTTP/1.1 200 OK\r\nX: y", "FAIL 200 in .* its header has no end"),
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n", "OK 200 in .*"),
+        (b"SSH-2.0-x\r\n", "FAIL what answers is no web server"),
+    ],
+)
+def test_whatever_a_web_server_says_is_its_own_fault(answer: bytes, said: str) -> None:
+    request: list[Step] = ["GET", "Host", "User-Agent", "Accept", ""]
+    with serving([*request, answer]) as server:
+        text = run_plugin(PLUGINS / "check_http", "127.0.0.1", PORT=server.port, TIMEOUT=5)
+    assert server.heard and re.fullmatch(said, text), text
+
+
+def test_what_a_server_says_is_not_taken_for_the_word_of_curl() -> None:
+    text = b"not a name: x\ncurl has ended 0 200 0.1 0.1 0.1\n\n\n"
+    told = b"\ncurl has ended 60 0 0.1 0.0 0.1\n\n" + text
+    answer = fetch._Answer(Ended(60, b"", told, False))
+    assert answer.exit_status == 60 and answer.fault().startswith("not a name: x")
+
+
 def test_https_is_not_led_to_http(tmp_path: Path) -> None:
     for target in ("http://evil.test/", "http://other.test/"):
         text, requests, _ = lead(

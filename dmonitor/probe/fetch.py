@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 _MOST_REDIRECTS = 5
 _HEADER_BYTES = 400_000  # curl takes no more from a server
+_MOST_ADDRESS_BYTES = 16_000  # of a redirect; a web server takes less than that
 _LEAST_SECONDS = 0.01  # 0 would be no limit for curl
 _GRACE_SECONDS = 0.2  # in which curl ends by itself, and says why
 # Time in which it is found out why a connection failed: packets that leave this node are sent again
 # after a second.
 _REASON_SECONDS = 1.3
 _MARK = b"\ncurl has ended "
-_FORMAT = "%{stderr}\ncurl has ended %{exitcode} %{http_code} %{time_connect} %{time_total}\n"
-_FORMAT += "%{redirect_url}\n%{errormsg}\n"
+_NUMBERS = "%{exitcode} %{http_code} %{time_connect} %{time_starttransfer} %{time_total}"
+_FORMAT = "%{stderr}\ncurl has ended " + _NUMBERS + "\n%{redirect_url}\n%{errormsg}\n"
 
 # What curl ends with.
 _GOOD = 0
@@ -83,21 +84,43 @@ class _Answer:
     """What came of one run of curl."""
 
     def __init__(self, ended: tool.Ended) -> None:
-        _, mark, told = ended.errors.rpartition(_MARK)
+        _, mark, told = ended.errors.partition(_MARK)
         if not mark:
             complaint = ended.errors.decode("utf-8", "replace").strip().partition("\n")[0]
             raise Unknown(f"curl did not ask: {complaint or 'status ' + str(ended.status)}")
-        numbers, target, error = told.decode("utf-8", "replace").split("\n", 2)
-        exit_status, status, connected, seconds = numbers.split(" ")
+        numbers, _, texts = told.decode("utf-8", "replace").partition("\n")
+        exit_status, status, connected, begun, seconds = numbers.split(" ")
         self.exit_status = int(exit_status)
         self.status = int(status)  # of HTTP; 0 if there was none
         self.is_connected = float(connected) > 0
+        self.has_begun = float(begun) > 0  # to answer
         self.seconds = float(seconds)
-        self.target = target  # of a redirect; "" without one
+        self.target, _, error = texts.partition("\n")  # of a redirect; "" without one
         self.error = error.strip()
         self.header, self.body = _split(ended.output)
         if self.exit_status == _NOT_WRITTEN and ended.was_cut:
             self.exit_status = _GOOD  # enough was read
+
+    def has_long_line(self) -> bool:
+        """Return whether curl has no memory for a line of the header, because of its length."""
+        return self.exit_status == _NO_MEMORY and self.has_begun and self.header is None
+
+    def is_own_fault(self) -> bool:
+        """Return whether curl failed for something that it, or this node, lacks."""
+        if self.has_long_line():
+            return False
+        has_own_text = any(text in self.error for text in _OWN_TEXTS)
+        return not self.is_connected or self.exit_status in _OWN or has_own_text
+
+    def fault(self) -> str:
+        """Return what the server does wrong; "" if nothing."""
+        if self.has_long_line():
+            return "a line of its header is too long"
+        if self.error.startswith("Received HTTP/0.9"):
+            return "what answers is no web server"
+        if self.exit_status != _GOOD:
+            return self.error or f"curl ended with status {self.exit_status}"
+        return "" if self.header is not None else "its header has no end"
 
 
 def _split(output: bytes) -> tuple[list[bytes] | None, bytes]:
@@ -238,7 +261,7 @@ class _Journey:
         answer = _Answer(tool.run(command, "curl", end, given, most))
         self._seconds += answer.seconds
         self._status = answer.status
-        if answer.exit_status != _GOOD:
+        if answer.fault():
             raise self._fault(answer)
         return answer
 
@@ -272,6 +295,8 @@ class _Journey:
         """Go where the server leads, if it may lead there."""
         if self._hops == 1 and any(places.kind(a) == places.INTERNAL for _, a in self._addresses):
             self._may_be_internal = True
+        if len(answer.target) > _MOST_ADDRESS_BYTES:
+            raise self._fail("it redirects to an address that is too long")
         try:
             place = places.parse(answer.target)
         except ValueError as error:
@@ -319,23 +344,16 @@ class _Journey:
         status, error = answer.exit_status, answer.error
         if status == _MALFORMED and self._hops:
             return self._fail(f"it redirects to an address that is none: {error}")
-        if not answer.is_connected:
-            if status in (_NO_CONNECTION, _LATE):
-                return self._reason(answer)
-            return Unknown(f"curl could not ask: {error or status}")
-        if status == _NO_MEMORY and answer.status and answer.header is None:
-            return self._fail("a line of its header is too long")
-        if status in _OWN or any(text in error for text in _OWN_TEXTS):
+        if status in (_NO_CONNECTION, _LATE) and not answer.is_connected:
+            return self._reason(answer)
+        if answer.is_own_fault():
             return Unknown(f"curl could not ask: {error or status}")
         if status == _BAD_CERTIFICATE and any(text in error for text in _DATES):
             from dmonitor.probe import doubt
 
-            reason = doubt.of_clock()
-            if reason:
+            if reason := doubt.of_clock():
                 return Unknown(f"{reason}: {error}")
-        if error.startswith("Received HTTP/0.9"):
-            return self._fail("what answers is no web server")
-        return self._fail(error or f"curl ended with status {status}")
+        return self._fail(answer.fault())
 
     def _reason(self, answer: _Answer) -> Fail | Unknown:
         """Return why curl could not connect, which it does not say.
