@@ -637,6 +637,20 @@ def test_whatever_a_web_server_says_is_its_own_fault(answer: bytes, said: str) -
     assert server.heard and re.fullmatch(said, text), text
 
 
+@pytest.mark.skipif(not has("curl"), reason="needs curl")
+def test_a_node_that_is_slow_to_end_curl_still_tells_who_is_silent(tmp_path: Path) -> None:
+    slow = tmp_path / "curl"
+    slow.write_text('#!/bin/sh\n/usr/bin/curl "$@"\nstatus=$?\nsleep 1.5\nexit $status\n')
+    slow.chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    with serving([9.0]) as server:
+        said = run_plugin(
+            PLUGINS / "check_http", "127.0.0.1", PORT=server.port, PATH=path, TIMEOUT=1
+        )
+        assert server.reached()
+    assert re.fullmatch("FAIL Operation timed out after .*", said), said
+
+
 def test_what_a_server_says_is_not_taken_for_the_word_of_curl() -> None:
     text = b"not a name: x\ncurl has ended 0 200 0.1 0.1 0.1\n\n\n"
     told = b"\ncurl has ended 60 0 0.1 0.0 0.1\n\n" + text

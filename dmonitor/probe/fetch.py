@@ -27,7 +27,6 @@ _MOST_REDIRECTS = 5
 _HEADER_BYTES = 400_000  # curl takes no more from a server
 _MOST_ADDRESS_BYTES = 16_000  # of a redirect; a web server takes less than that
 _LEAST_SECONDS = 0.01  # 0 would be no limit for curl
-_GRACE_SECONDS = 0.2  # in which curl ends by itself, and says why
 # Time in which it is found out why a connection failed: packets that leave this node are sent again
 # after a second.
 _REASON_SECONDS = 1.3
@@ -257,7 +256,8 @@ class _Journey:
         command += ["-K", "-", "-w", _FORMAT]
         given = "\n".join(self._settings()).encode("utf-8", "surrogateescape")
         most = self._request.most + _HEADER_BYTES
-        end = self._probe.deadline.end + _GRACE_SECONDS
+        # curl ends by itself, and says why; a node that has much to do gives it no time for that.
+        end = self._probe.last_moment()
         answer = _Answer(tool.run(command, "curl", end, given, most))
         self._seconds += answer.seconds
         self._status = answer.status
