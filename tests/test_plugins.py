@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_server import Step, run_plugin, serving
+from fake_server import Step, run_plugin, serving, tls_context
 
 from dmonitor.execution import plugin
 from dmonitor.probe import fetch, places
@@ -635,6 +635,30 @@ def test_whatever_a_web_server_says_is_its_own_fault(answer: bytes, said: str) -
     with serving([*request, answer]) as server:
         text = run_plugin(PLUGINS / "check_http", "127.0.0.1", PORT=server.port, TIMEOUT=5)
     assert server.heard and re.fullmatch(said, text), text
+
+
+@pytest.mark.skipif(not has("curl"), reason="needs curl")
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([tls_context()], "FAIL SSL certificate problem: self-signed certificate"),
+        ([b"SSH-2.0-x\r\n", 0.5], "FAIL .*(SSL|TLS).*"),
+        ([], "FAIL .*(SSL|TLS|Connection reset).*"),
+        ([9.0], "FAIL .*timed out.*"),
+    ],
+)
+def test_a_server_that_begins_no_good_tls_fails(steps: list[Step], said: str) -> None:
+    with serving(steps) as server:
+        text = run_plugin(PLUGINS / "check_https", "127.0.0.1", PORT=server.port, TIMEOUT=2)
+        assert server.reached()
+    assert re.fullmatch(said, text), text
+
+
+@pytest.mark.parametrize(("status", "said"), [(0, "it gives no status"), (100, ""), (404, "")])
+def test_a_status_that_http_has_not(status: int, said: str) -> None:
+    """By HTTP/2, curl takes the status 000."""
+    told = f"\ncurl has ended 0 {status:03} 0.1 0.1 0.1\n\n\n"
+    assert fetch._Answer(Ended(0, b"HTTP/2 000\n\n", told.encode(), False)).fault() == said
 
 
 @pytest.mark.skipif(not has("curl"), reason="needs curl")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dmonitor.probe.places import Place
 
 _MOST_REDIRECTS = 5
+_LEAST_STATUS = 100  # that HTTP has
 _HEADER_BYTES = 400_000  # curl takes no more from a server
 _MOST_ADDRESS_BYTES = 16_000  # of a redirect; a web server takes less than that
 _LEAST_SECONDS = 0.01  # 0 would be no limit for curl
@@ -42,8 +43,8 @@ _NOT_WRITTEN = 23
 _NO_MEMORY = 27
 _LATE = 28
 _BAD_CERTIFICATE = 60
-# Faults of curl itself, or of this node, also while a server is connected.
-_OWN = (2, 4, 23, 26, 27, 41, 43, 48, 53, 54, 58, 59, 66, 77, 80, 81, 82, 83)
+# Faults of curl itself, or of this node.
+_OWN = (2, 4, 5, 6, 23, 26, 27, 41, 43, 45, 48, 53, 54, 58, 59, 66, 77, 80, 81, 82, 83)
 _OWN_TEXTS = ("Operation not permitted", "No buffer space", "Cannot allocate", "Too many open")
 _DATES = ("expired", "not yet valid")
 _SECRETIVE = ("auth", "cookie", "key", "secret", "token")  # parts of names of headers
@@ -91,7 +92,7 @@ class _Answer:
         exit_status, status, connected, begun, seconds = numbers.split(" ")
         self.exit_status = int(exit_status)
         self.status = int(status)  # of HTTP; 0 if there was none
-        self.is_connected = float(connected) > 0
+        self.is_connected = float(connected) > 0  # and TLS has begun, if it is to
         self.has_begun = float(begun) > 0  # to answer
         self.seconds = float(seconds)
         self.target, _, error = texts.partition("\n")  # of a redirect; "" without one
@@ -109,7 +110,7 @@ class _Answer:
         if self.has_long_line():
             return False
         has_own_text = any(text in self.error for text in _OWN_TEXTS)
-        return not self.is_connected or self.exit_status in _OWN or has_own_text
+        return self.exit_status in _OWN or has_own_text
 
     def fault(self) -> str:
         """Return what the server does wrong; "" if nothing."""
@@ -119,7 +120,9 @@ class _Answer:
             return "what answers is no web server"
         if self.exit_status != _GOOD:
             return self.error or f"curl ended with status {self.exit_status}"
-        return "" if self.header is not None else "its header has no end"
+        if self.header is None:
+            return "its header has no end"
+        return "" if self.status >= _LEAST_STATUS else "it gives no status"
 
 
 def _split(output: bytes) -> tuple[list[bytes] | None, bytes]:
@@ -346,7 +349,7 @@ class _Journey:
             return self._fail(f"it redirects to an address that is none: {error}")
         if status in (_NO_CONNECTION, _LATE) and not answer.is_connected:
             return self._reason(answer)
-        if answer.is_own_fault():
+        if status == _MALFORMED or answer.is_own_fault():
             return Unknown(f"curl could not ask: {error or status}")
         if status == _BAD_CERTIFICATE and any(text in error for text in _DATES):
             from dmonitor.probe import doubt
