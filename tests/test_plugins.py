@@ -654,6 +654,19 @@ def test_a_server_that_begins_no_good_tls_fails(steps: list[Step], said: str) ->
     assert re.fullmatch(said, text), text
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "Insufficient randomness",
+        "OpenSSL/3.0.19: error:03000072:digital envelope routines::decode error",
+        "SSL: couldn't create a context: error:0A0C0100:SSL routines::malloc failure",
+    ],
+)
+def test_no_memory_for_tls_is_no_fault_of_the_host(error: str) -> None:
+    told = f"\ncurl has ended 35 000 0.0 0.0 0.1\n\n{error}\n"
+    assert fetch._Answer(Ended(35, b"", told.encode(), False)).is_own_fault()
+
+
 @pytest.mark.parametrize(("status", "said"), [(0, "it gives no status"), (100, ""), (404, "")])
 def test_a_status_that_http_has_not(status: int, said: str) -> None:
     """By HTTP/2, curl takes the status 000."""

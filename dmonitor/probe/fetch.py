@@ -45,7 +45,11 @@ _LATE = 28
 _BAD_CERTIFICATE = 60
 # Faults of curl itself, or of this node.
 _OWN = (2, 4, 5, 6, 23, 26, 27, 41, 43, 45, 48, 53, 54, 58, 59, 66, 77, 80, 81, 82, 83)
-_OWN_TEXTS = ("Operation not permitted", "No buffer space", "Cannot allocate", "Too many open")
+_OWN_TEXTS = (
+    *("Operation not permitted", "No buffer space", "Cannot allocate", "Too many open"),
+    # What OpenSSL says if it has no memory.
+    *("Insufficient randomness", "digital envelope routines", "malloc failure"),
+)
 _DATES = ("expired", "not yet valid")
 _SECRETIVE = ("auth", "cookie", "key", "secret", "token")  # parts of names of headers
 
