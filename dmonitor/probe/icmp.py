@@ -13,6 +13,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
+from dmonitor.probe.lookup import destination
 from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 _SEND_AT = (0.0, 1.0, 2.5)  # seconds, as a host may wake a neighbour first, or lose a packet
@@ -46,7 +47,7 @@ class _Target:
         packet = packet[:2] + _checksum(packet) + packet[4:]
         try:
             # A raw socket that is not connected hears of the errors of all other pings, too.
-            self.socket.connect((self.address, 0))
+            self.socket.connect(destination(self.address, 0))
             self.socket.send(packet)
         except OSError as error:
             self.fault = faults.fault(self.socket, self.address, error)
