@@ -396,6 +396,29 @@ def test_whose_fault_it_is_that_no_ping_is_answered(host: str, setup: str, said:
 
 
 @in_a_network
+@pytest.mark.parametrize("address", ["10.99.0.77", "203.0.113.1"])
+def test_a_ping_waits_for_nothing_that_cannot_come(address: str, plugin: Path) -> None:
+    """All three requests are sent, and what each met is known; the time would last for hours."""
+    body = f"""
+    import _socket as socket
+    sent = []
+    class Target(icmp._Target):
+        def send(self, sequence):
+            sent.append(sequence)
+            super().send(sequence)
+    icmp._Target = Target
+    icmp._PATIENCE = 9999.0
+    probe.deadline = outcome.Deadline(probe.deadline.end + 9999.0, 9999)
+    try:
+        icmp.echo([(socket.AF_INET, "{address}")], probe.deadline)
+    except base.Fail as fault:
+        return f"{{sent}} {{fault}}"
+    """
+    path = written(plugin, body, "base, icmp, outcome")
+    assert in_network("", f"{path} x.test").startswith("OK [0, 1, 2] no route to host")
+
+
+@in_a_network
 @pytest.mark.parametrize(
     ("host", "setup", "said"),
     [
