@@ -28,7 +28,8 @@ def copied(tmp_path: Path) -> Path:
 def run_demo(copy: Path, *arguments: str, cwd: Path | None = None) -> tuple[int, str]:
     """Return the exit status of `sh demo`, and its output with what is on stderr in between."""
     environment = os.environ.copy()
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        environment.pop(name, None)
     told = subprocess.run(
         ["sh", str(copy / "demo"), *arguments],
         env=environment,
