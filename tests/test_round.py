@@ -1521,6 +1521,20 @@ def test_a_peer_alone_silences_no_test_by_flapping() -> None:
     assert play(DOWN, heard=[liar, states("peer", flapping)]).mails == [], "two peers are believed"
 
 
+def test_the_log_names_all_ids_where_incidents_unite() -> None:
+    """What the log has of the others before would seem to have no end."""
+    ours = known("c", began=NOW - 60.0, seen=NOW - 30.0)
+    heard = [states("y", known("b", began=NOW - 50.0, seen=NOW - 30.0))]
+    heard.append(states("z", known("a", began=NOW - 40.0, seen=NOW - 30.0)))
+    played = play(DOWN, incidents=[ours], heard=heard)
+    assert played.incident("a").ids == ("a", "b", "c")
+    facts = [facts for event, facts in played.notes if event == "incident-heard"]
+    assert [(each["incident"], each["also"]) for each in facts] == [("a", "b,c")]
+    alone = play(DOWN, heard=heard[1:])
+    facts = [facts for event, facts in alone.notes if event == "incident-heard"]
+    assert [(each["incident"], each["also"]) for each in facts] == [("a", None)]
+
+
 def test_a_peer_keeps_no_mail_back_by_void_while_the_incident_is_open() -> None:
     ours = known("a", began=NOW - 60.0, seen=NOW - 30.0)
     played = play(DOWN, incidents=[ours], heard=[states("z", ours._replace(void=True, reminded=1))])
