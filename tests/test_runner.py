@@ -605,7 +605,7 @@ def test_marks() -> None:
             Outcome.UNKNOWN,
             "the first word must be OK or FAIL, and is 'OK:': OK: fine (exit 0)",
         ),
-        (b"CRITICAL x", Outcome.UNKNOWN, "says neither OK nor FAIL: CRITICAL x (exit 0)"),
+        (b"BROKEN x", Outcome.UNKNOWN, "says neither OK nor FAIL: BROKEN x (exit 0)"),
     ],
 )
 def test_classify(output: bytes, outcome: Outcome, text: str) -> None:
