@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor.base import cli, clock, log, user
+from dmonitor.base import cli, clock, cron, log, user
 from dmonitor.store import doorbell, lock, place
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.parse(_parser, options, arguments)
     if options.peers and options.test is None:
         _parser().error("--peers needs --test")
-    log.start(PROGRAM, to_stderr=options.verbose, verbose=options.verbose)
+    # If cron mailed the log, it would mail whatever a round finds.
+    is_read = _is_round(options) and log.is_lost() and not cron.is_known_to_mail()
+    log.start(PROGRAM, to_stderr=options.verbose or is_read, verbose=options.verbose)
     os.umask(0o027)
     status = cli.guard(lambda: _run(options))
     if arguments is None:
@@ -108,8 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: Options) -> int:
     """Do what the options ask for; return the exit status."""
-    is_question = options.check_config or options.test_alert or options.dry_run
-    if not is_question and options.test is None:
+    if _is_round(options):
         user.become(options.state, options.run_dir)
         return _round(options)
     user.become()
@@ -122,6 +123,12 @@ def _run(options: Options) -> int:
     if options.test is not None:
         return questions.one_test(options, options.test, peers=options.peers)
     return questions.dry_run(options)
+
+
+def _is_round(options: Options) -> bool:
+    """Return whether a round is to be run: nothing that only answers an operator."""
+    is_question = options.check_config or options.test_alert or options.dry_run
+    return not is_question and options.test is None
 
 
 def _round(options: Options) -> int:

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _Chosen()
     cli.parse(_parser, chosen, arguments)
     # If systemd reads stderr, each line is in the journal already, by way of syslog.
-    is_read = chosen.foreground and "JOURNAL_STREAM" not in os.environ
+    is_double = "JOURNAL_STREAM" in os.environ and not log.is_lost()
+    is_read = chosen.foreground and not is_double
     log.start(PROGRAM, to_stderr=chosen.verbose or is_read, verbose=chosen.verbose)
     os.umask(_UMASK)
     return cli.guard(lambda: _start(chosen))

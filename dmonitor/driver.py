@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dmonitor import observer
-from dmonitor.base import clock, log, names
+from dmonitor.base import clock, cron, log, names
 from dmonitor.config.configuration import Configuration
 from dmonitor.core import codec, effects, round, round_log
 from dmonitor.core.model import Incident, Notification
@@ -144,8 +144,10 @@ class Driver:
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
                 clock.wait(seconds)
-            case effects.Complain(text):
+            case effects.Complain(text, is_new):
                 log.complain(text)
+                if is_new and not cron.is_known_to_mail():
+                    return not self._mail_trouble(text)
         return None
 
     def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:
@@ -187,6 +189,31 @@ class Driver:
             handed_over_by = observer.WOKEN_HANDED_OVER_BY
         patience = handed_over_by - self._clock.elapsed()
         return delivery.send(letters, patience=patience)
+
+    def _mail_trouble(self, text: str) -> bool:
+        """Mail a trouble of this node to each address; return whether one of them took it.
+
+        Return True, too, if there is no address: then there is nobody to wait for.
+        """
+        from dmonitor.core import mail
+        from dmonitor.execution import delivery
+
+        sender = self._configuration.settings.sender
+        letters = {}
+        for address in self._configuration.addresses:
+            if not names.is_hook(address):
+                content = mail.compose_trouble(
+                    text, address, sender=sender, node=self._name, now=time.time()
+                )
+                letters[address] = mail_letter(self._configuration, address, content)
+        is_told = not letters
+        patience = observer.HANDED_OVER_BY - self._clock.elapsed()
+        for address, outcome in delivery.send(letters, patience=patience):
+            write = log.info if outcome.taken else log.error
+            taken = "yes" if outcome.taken else "no"
+            write("trouble-mailed", address=address, taken=taken, reason=outcome.text or None)
+            is_told = is_told or outcome.taken
+        return is_told
 
     def _to_wall(self, values: Iterable[_Value]) -> list[_Value]:
         """Return the values with their times moved to the wall clock."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.message
 import http.server
+import io
 import os
 import secrets
 import socket
@@ -235,6 +236,8 @@ def take_turn() -> socket.socket:
 
 def main() -> int:
     """Tell the story in a temporary directory; return 0 if it went as it should."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that an error comes after the story
     turn = take_turn()
     began = time.monotonic()
     target = Target()

@@ -76,7 +76,10 @@ class Place:
         return path
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        """Return what a node's programs find in their environment, as cron starts them."""
+        environment = {**os.environ, "MAILTO": "root", "PYTHONPATH": str(self.directory)}
+        environment.pop("JOURNAL_STREAM", None)
+        return {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def mails(self) -> list[email.message.EmailMessage]:
         files = sorted(path for path in self.mailbox.iterdir() if not path.name.startswith("."))

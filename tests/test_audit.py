@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from local_nodes import LocalNode, Place, run_as, running
 
+from dmonitor.config import audit
+from dmonitor.config.cluster import resolve_cluster
+from dmonitor.config.configuration import load_configuration
+from dmonitor.config.problems import Problems
 from dmonitor.core.effects import NodeMemory, Save
+from dmonitor.execution import plugin
 from dmonitor.store import state
 from dmonitor.store.state import Store
 
@@ -322,3 +328,27 @@ def test_a_second_name_of_this_node_is_named_and_a_peer_that_becomes_one_is_a_tr
     _, said = complaints(node)
     warnings = [line for line in said if "diverted-peer, as of the last round:" in line]
     assert len(warnings) == 1 and "did not before: localhost;" in warnings[0]
+
+
+def test_a_monitoring_plugin_that_is_linked_names_wrap(
+    node: LocalNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin, "_NAGIOS_PLUGINS", str(tmp_path / "link"))
+    (tmp_path / "nagios").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nagios")
+    program = tmp_path / "nagios/check_http"
+    program.write_text("#!/bin/sh\necho HTTP OK\n")
+    program.chmod(0o755)
+    own = node.config / "plugins/check_http"
+    own.unlink()
+    own.symlink_to(tmp_path / "link/check_http")
+    configuration = load_configuration(str(node.config))
+    problems = Problems()
+    examined = audit.examine(
+        configuration, resolve_cluster(configuration.nodes, configuration.settings, {}), problems
+    )
+    found = [str(problem) for problem in problems if problem.path == str(own)]
+    assert found == [
+        f"error: {own}: is a monitoring plugin, whose exit status counts; see wrap in dmonitor-plugin(7); needed for www.example.com/http"
+    ]
+    assert examined == []

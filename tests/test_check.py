@@ -711,6 +711,41 @@ def test_test_alert(three: list[LocalNode], place: Place) -> None:
     assert nobody.returncode == os.EX_CONFIG and "names no address" in nobody.stderr
 
 
+def test_a_trouble_is_mailed_once_if_cron_is_not_known_to_mail(
+    three: list[LocalNode], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is mailed by this node; the others are dead."""
+    prepare(three)
+    node = three[0]
+    node.mail("second@example.com")
+    environment = place.environment()
+    (node.config / "alert.d/hook").write_text("#!/bin/sh\necho hook >&2; exit 1\n")
+    (node.config / "alert.d/hook").chmod(0o755)
+    refuse = "#!/bin/sh\nexit 75\n"
+    accept = place.sendmail.read_text()
+    monkeypatch.setattr(Place, "environment", lambda _: {**environment, "MAILTO": ""})
+    place.program("sendmail", refuse)
+    assert SILENT in node.round() and place.subjects() == []
+    place.program("sendmail", accept)
+    told = node.round()
+    assert SILENT in told and told.count("trouble-mailed") == 2
+    subject = f"TROUBLE {node.address}: {SILENT}"
+    assert len(place.mails()) == 2 and {str(mail["To"]) for mail in place.mails()} == {
+        ADDRESS,
+        "second@example.com",
+    }
+    for mail in place.mails():
+        assert str(mail["Subject"]).startswith(subject[:100])
+        assert mail.get_content().startswith(f"{node.address}: {SILENT}.\n")
+    again = node.round()
+    assert SILENT not in again and len(place.mails()) == 2, "once"
+    monkeypatch.setattr(Place, "environment", lambda _: environment)
+    three[1].mail()
+    known = three[1].round()
+    assert "no peer answers" in known and "trouble-mailed" not in known, "cron mails that"
+    assert len(place.mails()) == 2
+
+
 def test_a_broken_database_is_said_and_kept(three: list[LocalNode]) -> None:
     prepare(three)
     database = three[0].state / "state.db"

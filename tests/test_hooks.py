@@ -545,9 +545,10 @@ def test_an_example_that_is_refused_fails_and_one_without_settings_says_so(
 
 
 @pytest.mark.parametrize(
-    "path", sorted((CHECKOUT / "etc/examples").rglob("*")), ids=lambda path: path.name
+    "path", sorted((CHECKOUT / "etc/examples").glob("[hp]*/*")), ids=lambda path: path.name
 )
 def test_each_can_be_run(path: Path) -> None:
+    assert path.parent.name in ("hooks", "plugins")
     if path.is_file():
         assert stat.S_IMODE(path.stat().st_mode) & 0o111 == 0o111
         text = path.read_text()

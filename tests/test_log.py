@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from dmonitor.base import log
+from dmonitor import check, dmonitord
+from dmonitor.base import cron, log
 
 
 def test_a_line() -> None:
@@ -57,3 +59,40 @@ def test_a_stderr_that_nobody_reads_is_no_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "dup2", lambda *_: None)  # stderr is pytest's
     log.info("event")
     log.complain("text")
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_known"),
+    [
+        ({"MAILTO": "root"}, True),  # etc/cron
+        ({}, False),
+        ({"MAILTO": ""}, False),  # etc/examples/container/cron
+        ({"MAILTO": "root", "JOURNAL_STREAM": "8:1234"}, False),  # systemd-cron
+    ],
+)
+def test_a_round_logs_to_stderr_without_syslog_unless_cron_mails_that(
+    environment: dict[str, str], is_known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+
+    def start(program: str, *, to_stderr: bool, verbose: bool) -> None:
+        started.append(to_stderr)
+        raise InterruptedError
+
+    monkeypatch.setattr(log, "start", start)
+    for name in ("MAILTO", "JOURNAL_STREAM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cron.is_known_to_mail() is is_known
+    for path, is_lost in ((tmp_path, False), (tmp_path / "none", True)):
+        monkeypatch.setattr(log, "_SYSLOG", str(path))
+        for program, options in ((check, ["--once"]), (check, ["-n"]), (dmonitord, [])):
+            with pytest.raises(InterruptedError):
+                program.main(options)
+        with pytest.raises(InterruptedError):
+            dmonitord.main(["--foreground"])
+        is_double = "JOURNAL_STREAM" in environment and not is_lost
+        # A round; an operator's question; the daemon that detaches, and the one that does not.
+        assert started == [is_lost and not is_known, False, False, not is_double]
+        started.clear()

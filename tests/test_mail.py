@@ -338,6 +338,17 @@ def test_the_test_mail() -> None:
     assert "alerts of dmonitor on oslo reach you" in letter.get_content()
 
 
+def test_the_mail_about_a_trouble() -> None:
+    text = f"oslo: no peer answers ({'paris: connection refused; ' * 20}): nobody is alerted"
+    letter = read(mail.compose_trouble(text, "root", sender="dmonitor", node="oslo", now=BEGAN))
+    assert letter["Subject"].startswith("TROUBLE oslo: no peer answers (paris: connection refused;")
+    assert len(letter["Subject"]) < 140
+    assert letter.get_content().startswith(f"{text}.\n\n")
+    assert letter["To"] == "root" and letter["Auto-Submitted"] == "auto-generated"
+    odd = mail.compose_trouble("a\nb", "root", sender="dmonitor", node="oslo", now=BEGAN)
+    assert read(odd)["Subject"] == r"TROUBLE a\nb"
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -87,3 +87,22 @@ def test_the_text_says_what_is_wrong() -> None:
 def test_without_a_statement(contact: Contact, outcome: Outcome) -> None:
     found = result.of_contact(contact, "id-oslo")
     assert (found.outcome, found.text) == (outcome, contact.reason)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"SSH OK - OpenSSH_9.2p1 (protocol 2.0) | time=0.01s",
+        b"HTTP CRITICAL: HTTP/1.1 404 Not Found",
+        b"CRITICAL - Socket timeout",
+        b"PING WARNING - Packet loss = 20%",
+    ],
+)
+def test_a_monitoring_plugin_that_is_run_as_it_is_names_wrap(line: bytes) -> None:
+    hint = "says neither OK nor FAIL (if it is a monitoring plugin: see wrap in dmonitor-plugin(7))"
+    assert result.classify(0, line) == (Outcome.UNKNOWN, f"{hint}: {line.decode()} (exit 0)")
+    other = b"the page is very OK today"
+    assert (
+        result.classify(0, other)[1]
+        == "says neither OK nor FAIL: the page is very OK today (exit 0)"
+    )

@@ -80,6 +80,7 @@ class Played:
     observed: effects.Observe | None = None
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
+    new_complaints: list[bool] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
     woken: list[frozenset[str]] = dataclasses.field(default_factory=list)
     all_taken: bool = True
@@ -203,6 +204,7 @@ def play(
     seconds: float = 0.0,
     sleeps_in: str = "",
     woken: bool = False,
+    complaint_refused: bool = False,
     judged_too: Mapping[Test, tuple[Outcome, Outcome]] | None = None,
     **settings: Any,
 ) -> Played:
@@ -256,8 +258,10 @@ def play(
             case effects.Rehearse():
                 played.rehearsed.append(effect)
                 answer = tuple(rehearsals)
-            case effects.Complain(text):
+            case effects.Complain(text, is_new):
                 played.complaints.append(text)
+                played.new_complaints.append(is_new)
+                answer = complaint_refused
             case effects.Observe():
                 played.observed = effect
                 judgements, asked = judge(seen, effect.open, seconds)
@@ -1118,6 +1122,20 @@ def test_who_hears_nobody_complains_once_an_hour() -> None:
         assert then.node_memory().troubles[0].since == known.since
 
 
+def test_a_complaint_is_new_once_and_until_somebody_is_told() -> None:
+    """A new one is mailed if cron is not known to mail; the hourly ones are not."""
+    first = play(UP, complaint_refused=True)
+    assert first.new_complaints == [True]
+    (unsaid,) = first.node_memory().troubles
+    assert unsaid.said == float("-inf") and unsaid.logged
+    then = play(UP, clock=later(65.0), remembered=node_memory(troubles=(unsaid,)))
+    assert then.new_complaints == [True]
+    (said,) = then.node_memory().troubles
+    assert said.said == NOW + 65.0
+    hour = play(UP, clock=later(3665.0), remembered=node_memory(troubles=(said,)))
+    assert hour.new_complaints == [False]
+
+
 def test_what_is_over_is_logged_with_from_when_to_when() -> None:
     (known,) = play(UP).node_memory().troubles
     over = play(
@@ -1519,6 +1537,20 @@ def test_a_peer_alone_silences_no_test_by_flapping() -> None:
     facts = [facts for event, facts in played.notes if event == "incident-heard"]
     assert [(heard["incident"], heard["peers"]) for heard in facts] == [("f", "z")]
     assert play(DOWN, heard=[liar, states("peer", flapping)]).mails == [], "two peers are believed"
+
+
+def test_the_log_names_all_ids_where_incidents_unite() -> None:
+    """What the log has of the others before would seem to have no end."""
+    ours = known("c", began=NOW - 60.0, seen=NOW - 30.0)
+    heard = [states("y", known("b", began=NOW - 50.0, seen=NOW - 30.0))]
+    heard.append(states("z", known("a", began=NOW - 40.0, seen=NOW - 30.0)))
+    played = play(DOWN, incidents=[ours], heard=heard)
+    assert played.incident("a").ids == ("a", "b", "c")
+    facts = [facts for event, facts in played.notes if event == "incident-heard"]
+    assert [(each["incident"], each["also"]) for each in facts] == [("a", "b,c")]
+    alone = play(DOWN, heard=heard[1:])
+    facts = [facts for event, facts in alone.notes if event == "incident-heard"]
+    assert [(each["incident"], each["also"]) for each in facts] == [("a", None)]
 
 
 def test_a_peer_keeps_no_mail_back_by_void_while_the_incident_is_open() -> None:

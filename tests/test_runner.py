@@ -605,7 +605,7 @@ def test_marks() -> None:
             Outcome.UNKNOWN,
             "the first word must be OK or FAIL, and is 'OK:': OK: fine (exit 0)",
         ),
-        (b"CRITICAL x", Outcome.UNKNOWN, "says neither OK nor FAIL: CRITICAL x (exit 0)"),
+        (b"BROKEN x", Outcome.UNKNOWN, "says neither OK nor FAIL: BROKEN x (exit 0)"),
     ],
 )
 def test_classify(output: bytes, outcome: Outcome, text: str) -> None:
@@ -801,3 +801,25 @@ def test_nobody_gets_what_another_wrote_to_stderr(bench: Bench) -> None:
             bench.run(f"echo complaint {number} >&2").text
             == f"said nothing; stderr: complaint {number} (exit 0)"
         )
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("raise ValueError('no\\nsuch day')", "ValueError: no"),
+        ("try:\n 1 / 0\nexcept ZeroDivisionError:\n {}['a']", "KeyError: 'a'"),
+        ("print('OK'", "SyntaxError: '(' was never closed"),
+        # Its frames alone are longer than what is read of a plugin's output.
+        ("def f(n):\n g(n)\ndef g(n):\n f(n - 1) if n else {}['b']\nf(20)", "KeyError: 'b'"),
+        ("import sys; print('one\\ntwo', file=sys.stderr)", "one"),
+    ],
+)
+def test_a_plugin_in_python_that_raises_says_what_and_not_where(
+    bench: Bench, code: str, text: str
+) -> None:
+    bench.write("raises", "")
+    (bench.plugins / "check_raises").write_text(f"#!{sys.executable} -I\n{code}\n")
+    bench.submit("raises")
+    bench.loop()
+    told = bench.results["raises"].text
+    assert told.startswith(f"said nothing; stderr: {text} (exit "), told

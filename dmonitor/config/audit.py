@@ -183,6 +183,10 @@ def _examine_plugin(
     if fault:
         problems.error(path, f"{fault}; needed for {test}")
         return set()
+    if plugin.is_monitoring_plugin(path):
+        text = "is a monitoring plugin, whose exit status counts; see wrap in dmonitor-plugin(7)"
+        problems.error(path, f"{text}; needed for {test}")
+        return set()
     script = plugin.text(path)
     if not script:
         return set()

@@ -293,9 +293,14 @@ class Wait(NamedTuple):
 
 
 class Complain(NamedTuple):
-    """Print a text on stderr, which cron mails. Sent back: None."""
+    """Print a text on stderr, which cron mails.
+
+    If it is new, and cron is not known to mail, mail it to the addresses in alert.d. Sent back:
+    whether none of them took it, so that it has to be said again.
+    """
 
     text: str
+    is_new: bool = False  # it names a trouble that nobody was told of before
 
 
 Effect = Observe | Rehearse | Greet | Wake | Save | HandOver | Wait | Complain

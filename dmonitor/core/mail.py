@@ -28,6 +28,11 @@ _DOMAIN = "dmonitor.invalid"
 _FACTS_LIMIT = 200
 _TEST_SUBJECT = "TEST dmonitor on {}"
 _TEST_TEXT = "This is a test: if you can read it, the alerts of dmonitor on {} reach you."
+_TROUBLE_SUBJECT = 120  # characters of a trouble that its mail's subject has
+_TROUBLE_NOTE = (
+    "This is a trouble of that node itself, which no other node has to confirm. It is mailed once.",
+    "Whether it lasts, `dmonitor status` says there, and the log (trouble-over).",
+)
 _THREADED_INCIDENTS = 20  # that a mail may refer to; more are no thread
 _THREADED_ROOTS = 40
 
@@ -71,6 +76,16 @@ def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     headers["Subject"] = _TEST_SUBJECT.format(node)
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, None))
     return _message(headers, [_TEST_TEXT.format(node), "", *mail_text.footer(node)])
+
+
+def compose_trouble(text: str, address: str, *, sender: str, node: str, now: float) -> bytes:
+    """Return the mail that tells `address` what keeps `node` from seeing or telling (rule R7)."""
+    headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {node}", sender)}
+    headers["To"] = _mailbox("", address)
+    headers["Subject"] = f"TROUBLE {names.printable(text, _TROUBLE_SUBJECT)}"
+    headers["Date"] = email.utils.format_datetime(mail_text.local(now, None))
+    lines = [f"{text}.", "", *_TROUBLE_NOTE, "", *mail_text.footer(node)]
+    return _message(headers, lines)
 
 
 def compose_facts(

@@ -24,13 +24,17 @@ MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-ch
 FAILING = (Outcome.FAIL, Outcome.TIMEOUT)  # after these outcomes a test is looked at again
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that are looked at
 _OUTCOME_WORDS = ("OK", "FAIL")
+# Words by which monitoring plugins say their outcome, such as `SSH OK - OpenSSH_9.2p1`. They do so
+# in the first words, but their exit status is what counts.
+_MONITORING_WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+_MONITORING_PLACES = 3  # words of a line in which such a word is looked for
 
 
 def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcome, str]:
     """Return the outcome and the text of a plugin that has ended (rule R1).
 
-    `status` is its wait status; `output` and `complaint` are the first bytes that it wrote to
-    stdout and to stderr.
+    `status` is its wait status; `output` is the beginning of what it wrote to stdout, and
+    `complaint` the beginning of what it wrote to stderr, and the end.
     """
     line = first_line(output)
     word, _, text = line.partition(" ")
@@ -43,7 +47,7 @@ def classify(status: int, output: bytes, complaint: bytes = b"") -> tuple[Outcom
         return Outcome[word], text.strip()
     if word == "UNKNOWN" and text:
         return Outcome.UNKNOWN, text.strip()
-    reason = _why_no_outcome(word, line, first_line(complaint))
+    reason = _why_no_outcome(word, line, _telling_line(complaint))
     return Outcome.UNKNOWN, f"{reason} (exit {os.WEXITSTATUS(status)})"
 
 
@@ -55,7 +59,23 @@ def _why_no_outcome(word: str, line: str, complaint: str) -> str:
         return "said nothing"
     if word.strip(":-,.").upper() in _OUTCOME_WORDS:
         return f"the first word must be OK or FAIL, and is '{word}': {line}"
-    return f"says neither OK nor FAIL: {line}"
+    hint = ""
+    if any(each.strip(":-,.") in _MONITORING_WORDS for each in line.split()[:_MONITORING_PLACES]):
+        hint = " (if it is a monitoring plugin: see wrap in dmonitor-plugin(7))"
+    return f"says neither OK nor FAIL{hint}: {line}"
+
+
+def _telling_line(complaint: bytes) -> str:
+    """Return the line of `complaint` that says what is wrong: in general the first one.
+
+    Python says where an exception was raised, in a headline and lines that are indented, before it
+    says which one. A mistake in the syntax has no headline.
+    """
+    lines = complaint.strip(b"\n").split(b"\n")
+    if lines[0].startswith((b"Traceback ", b"  File ")):
+        indented = [number for number, line in enumerate(lines) if line[:1].isspace()]
+        lines = lines[indented[-1] + 1 :] or lines if indented else lines
+    return first_line(lines[0])
 
 
 def of_contact(contact: Contact, own_node_id: str, duration: float = 0.0) -> Result:

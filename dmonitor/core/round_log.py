@@ -61,6 +61,8 @@ def note_heard(
             "incident-heard",
             test=str(incident.test),
             incident=incident.id,
+            # Under one of these it may stand in the lines before, also in those of this node.
+            also=",".join(incident.ids[1:]) or None,
             peers=",".join(sorted(peers)),
             state="open" if incident.is_open else "closed",
             alert=incident.alert or None,

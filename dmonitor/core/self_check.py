@@ -95,8 +95,10 @@ class SelfCheck:
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
         if any(health.is_due(trouble, now) for trouble in serious):
             texts = "; ".join(trouble.text for trouble in serious)
-            yield Complain(f"{situation.me.name}: {texts}")
-            troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
+            is_new = any(trouble.said == float("-inf") for trouble in serious)
+            was_refused = yield Complain(f"{situation.me.name}: {texts}", is_new)
+            if not was_refused:
+                troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
         listed = {node.name for node in situation.config.nodes}
         situation.node_memory = remembered._replace(
             troubles=tuple(troubles),

@@ -97,6 +97,14 @@ def fault(path: str) -> str:
     return _format_fault(path)
 
 
+def is_monitoring_plugin(path: str) -> bool:
+    """Return whether the plugin `path` is a link to one of the monitoring plugins.
+
+    They say their outcome by their exit status, and want other arguments than HOST.
+    """
+    return os.path.realpath(path).startswith(f"{os.path.realpath(_NAGIOS_PLUGINS)}/")
+
+
 def _format_fault(path: str) -> str:
     """Return why the system cannot run the content of the file `path`; '' if it can."""
     try:

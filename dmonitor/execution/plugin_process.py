@@ -108,8 +108,15 @@ class PluginProcess:
                 break
         stderr = b""
         if not self.output.strip():
-            stderr = os.pread(self._stderr_fd, result.OUTPUT_LIMIT, 0)
+            stderr = self._ends_of_stderr()
         return result.classify(status, self.output, stderr)
+
+    def _ends_of_stderr(self) -> bytes:
+        """Return what the plugin wrote to stderr; if that is long, its beginning and its end."""
+        start = os.pread(self._stderr_fd, result.OUTPUT_LIMIT, 0)
+        size = os.fstat(self._stderr_fd).st_size
+        rest = max(size - result.OUTPUT_LIMIT, len(start))
+        return start + os.pread(self._stderr_fd, result.OUTPUT_LIMIT, rest)
 
     def judge_overdue(self, limit: float) -> tuple[Outcome, str]:
         """Return outcome and text (R1) of a plugin that is over its `limit`, in seconds.
