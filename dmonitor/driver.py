@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dmonitor import observer
 from dmonitor.base import clock, log, names
 from dmonitor.config.configuration import Configuration
+from dmonitor.config.problems import Problems, errors
 from dmonitor.core import codec, effects, round, round_log
 from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state
@@ -89,6 +90,7 @@ class Driver:
             nodes=configuration.nodes,
             diverted=self._observer.around.diverted,
             complete=configuration.complete,
+            mistakes=errors(configuration.problems),
             quorum=settings.quorum,
             confirm=settings.confirm,
             flapping=settings.flapping,
@@ -138,6 +140,8 @@ class Driver:
                 self._observer.wake(node_ids)
             case effects.Rehearse():
                 return self._observer.rehearse(effect)
+            case effects.Examine():
+                return self._examine()
             case effects.Save():
                 return self._store.save(effect)
             case effects.HandOver():
@@ -147,6 +151,14 @@ class Driver:
             case effects.Complain(text):
                 log.complain(text)
         return None
+
+    def _examine(self) -> tuple[str, ...]:
+        """Return what is wrong with plugins, hooks and sendmail."""
+        from dmonitor.config import audit
+
+        problems = Problems()
+        audit.examine_programs(self._configuration, problems)
+        return errors(problems)
 
     def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:
         """Wait for the next of the mails; return its address, and whether it was taken.

@@ -409,6 +409,86 @@ def node_memory(node: LocalNode) -> NodeMemory:
         return store.node_memory()
 
 
+def let_troubles_last(node: LocalNode, seconds: float) -> None:
+    """Have all that troubles `node` last for so long already."""
+    with Store(str(node.state)) as store:
+        memory = store.node_memory()
+        older = tuple(each._replace(since=each.since - seconds) for each in memory.troubles)
+        store.save(Save(memory._replace(troubles=older)))
+    for path in node.state.iterdir():
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+
+
+@pytest.mark.parametrize("unreadable", ["hosts.d", "hosts.d/www.example.com"])
+def test_a_test_that_cannot_be_read_any_more_is_unknown_and_said_aloud(
+    three: list[LocalNode], unreadable: str
+) -> None:
+    """A configuration tool may set the mode of a directory, or make it under umask 077."""
+    prepare(three)
+    first, second = three[:2]
+    path = first.config / unreadable
+    with running(three):
+        for node in three:
+            node.round()
+        path.chmod(0)
+        try:
+            forget()
+            log = first.round()
+            assert f"asked test={TEST} peers=127.0.0.32,127.0.0.33" in log, "the peers can tell"
+            seen = second.run("dmonitor-check", "--test", TEST, "--peers").stdout
+            status = first.run("dmonitor", "status").stdout
+            let_troubles_last(first, 301)
+            said = first.run("dmonitor-check", "--once").stderr
+        finally:
+            path.chmod(0o755)
+    (answer,) = [line for line in seen.splitlines() if line.strip().startswith("127.0.0.31 ")]
+    assert answer.split()[1] == "UNKNOWN" and "file cannot be read" in answer
+    assert "CANNOT ALERT" in status and "configuration cannot be read" in status
+    reason = f"{path}: Permission denied for user {run_as().pw_name}"
+    assert reason in said and f"nobody can tell from here how they are: {TEST}" in said
+    assert any(reason in trouble.text for trouble in node_memory(first).troubles)
+
+
+def test_what_a_round_would_only_find_when_something_fails_is_said_aloud(
+    three: list[LocalNode],
+) -> None:
+    """Whatever -t calls an error: no sendmail, a hook and a parameter that do nothing."""
+    prepare(three)
+    first = three[0]
+    first.plugin("web", "#: EXPECT: what it says\necho OK fine\n")
+    first.test("www.example.com/web", "EXPCT=all well\n")
+    first.configure("sendmail = /nonexistent/sendmail\n")
+    hook = first.config / "alert.d/ntfy"
+    hook.write_text("#!/nonexistent/sh\n")
+    hook.chmod(0o755)
+    (first.config / "alert.d/on call@example.com").touch()
+    first.run("dmonitor-check", "--once")
+    (trouble,) = [each for each in node_memory(first).troubles if each.kind == "misconfigured"]
+    for mistake in (
+        "alert.d/on call@example.com: 'on call@example.com' is not a mail address",
+        "alert.d/ntfy: names an interpreter that does not exist: '/nonexistent/sh'",
+        "hosts.d/www.example.com/web: check_web has no parameter EXPCT; did you mean EXPECT?",
+    ):
+        assert f"{first.config}/{mistake}" in trouble.text
+    assert "/nonexistent/sendmail: sendmail does not exist" in trouble.text
+    said = first.run("dmonitor-check", "-t").stderr
+    assert said.count("sendmail does not exist") == 1, "it looks for itself"
+
+
+def test_nodes_that_cannot_be_read_any_more_are_unknown(three: list[LocalNode]) -> None:
+    prepare(three)
+    first = three[0]
+    first.round()
+    (first.config / "nodes.txt").chmod(0)
+    try:
+        first.round()
+        shown = first.run("dmonitor", "status").stdout
+    finally:
+        (first.config / "nodes.txt").chmod(0o644)
+    lines = [line.split() for line in shown.splitlines() if "node/127.0.0.3" in line]
+    assert {line[0] for line in lines} == {"UNKNOWN"} and len(lines) == 2
+
+
 def test_one_address_that_is_refused_is_tried_again_alone(
     three: list[LocalNode], place: Place
 ) -> None:

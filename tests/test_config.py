@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,33 @@ def test_a_directory_that_cannot_be_read_does_not_count_as_empty(tree: Path) -> 
     loaded = load(tree)
     assert not loaded.complete and loaded.addresses == ()
     assert problems(loaded) == ["error: alert.d: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "hidden"),
+    [
+        ("hosts.d", {"www/web", "www/ssh", "db/ping"}),
+        ("hosts.d/www", {"www/web", "www/ssh"}),
+        ("hosts.d/www/web", {"www/web"}),
+        ("nodes.txt", {"node/oslo"}),
+        ("alert.d", set()),
+        ("dmonitor.conf", set()),
+    ],
+)
+def test_what_was_found_before_is_still_there_if_nobody_can_read_on_the_way(
+    unreadable: str, hidden: set[str]
+) -> None:
+    """A test that is gone from a directory that can be read was removed."""
+    paths = frozenset([f"/etc/dmonitor/{unreadable}"])
+    named = ("www/web", "www/ssh", "db/ping", "node/oslo")
+    remembered = [Test(*name.split("/")) for name in named]
+    read: dict[Test, Mapping[str, str] | None] = {Test("db", "ping"): {"PORT": "1"}}
+    loaded = Configuration("/etc/dmonitor", Settings(), (), read, ("root",), (), paths)
+    known = loaded.with_hidden(remembered, ["oncall@example.com"])
+    assert {str(test) for test in known.tests} == hidden | {"db/ping"}
+    assert known.tests[Test("db", "ping")] == {"PORT": "1"}
+    assert {known.tests[test] for test in known.tests if test not in read} <= {None}
+    assert ("oncall@example.com" in known.addresses) is (unreadable == "alert.d")
 
 
 def test_an_empty_directory_is_complete(tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def test_who_needs_nobody_does_not_say_that_nobody_is_alerted() -> None:
 
 
 def test_nothing_is_configured_yet() -> None:
-    assert found(judgements={}, status=node_status(speaks=False)) == {}
+    nothing: dict[str, Any] = {"judgements": {}, "status": node_status(speaks=False)}
+    assert found(**nothing, mistakes="nodes.txt: No such file") == {}
+    unreadable = found(**nothing, mistakes="hosts.d: Permission denied", complete=False)
+    assert "misconfigured" in unreadable, "who knows what is there"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +201,7 @@ def test_nothing_is_configured_yet() -> None:
             "cloned-id",
             "paris, rome have one node id",
         ),
+        (GOOD, {"mistakes": "hosts.d: Permission denied"}, "misconfigured", "denied; see"),
         (
             GOOD,
             {"diverted": ["paris"]},

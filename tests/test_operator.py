@@ -1024,7 +1024,9 @@ def test_what_cannot_be_read_is_not_taken_for_removed(
         ran = said.run("status", "--json")
         facts = json.loads(ran.stdout)
         assert WEB in [each["test"] for each in facts["tests"] if each["state"] == "DOWN"]
-        assert facts["addresses"] == [ADDRESS] and facts["can_alert"] and not facts["whole"]
+        assert facts["addresses"] == [ADDRESS] and not facts["whole"]
+        assert facts["why_not"] == ["some of the configuration cannot be read"]
+        assert not facts["can_alert"]
         assert (
             "some of the configuration cannot be read, see dmonitor-check -t"
             in said.run("status").stdout

@@ -20,6 +20,7 @@ from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.config.rhythms import read_duration
 from dmonitor.config.tests import RHYTHM
+from dmonitor.core import health
 from dmonitor.core.model import Silence, Test, Trouble
 from dmonitor.execution import plugin
 from dmonitor.store import lock
@@ -98,9 +99,9 @@ def _examine_state(state: str, problems: Problems) -> None:
 
 
 def _add_troubles(state: str, troubles: Iterable[Trouble], problems: Problems) -> None:
-    """Add the troubles that are not over."""
+    """Add the troubles that are not over, except mistakes, which are found anew."""
     for trouble in troubles:
-        if trouble.ended is not None:
+        if trouble.ended is not None or trouble.kind == health.MISCONFIGURED:
             continue
         text = f"{trouble.kind}, as of the last round: {trouble.text}"
         if trouble.kind in _LASTING_TROUBLES:
@@ -145,15 +146,25 @@ def examine(configuration: Configuration, cluster: Cluster, problems: Problems) 
     Return the packages that have the programs which plugins and hooks need, and which are not
     installed.
     """
-    packages = _examine_tests(configuration, problems)
-    packages |= _examine_recipients(configuration, problems)
+    packages = examine_programs(configuration, problems)
     _examine_nodes(configuration, cluster, problems)
     _examine_keys(configuration, cluster, problems)
     _examine_quorum(configuration, cluster, problems)
     _examine_completeness(configuration, problems)
     _examine_silences(configuration, problems)
-    _examine_sendmail(configuration, problems)
     return sorted(packages)
+
+
+def examine_programs(configuration: Configuration, problems: Problems) -> set[str]:
+    """Look at plugins, hooks and sendmail; return missing packages.
+
+    Rounds do this, too, now and then: they would find out otherwise only when something fails. What
+    else `examine` finds is a trouble of its own in each round.
+    """
+    packages = _examine_tests(configuration, problems)
+    packages |= _examine_recipients(configuration, problems)
+    _examine_sendmail(configuration, problems)
+    return packages
 
 
 def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]:

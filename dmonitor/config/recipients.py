@@ -21,7 +21,7 @@ def load_recipients(directory: str, problems: Problems) -> tuple[str, ...]:
     for entry in scan_directory(path, problems, names.is_address, "a mail address"):
         if not entry.is_file():
             if entry.is_dangling():
-                problems.incomplete = True
+                problems.unreadable.add(entry.path)
             problems.error(entry.path, "is not a file; touch a file that is named like the address")
         elif entry.mode & _ANY_EXECUTE_BIT and entry.size > 0:
             hooks.append(names.HOOK + entry.name)

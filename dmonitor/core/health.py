@@ -36,12 +36,15 @@ REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
+MISCONFIGURED = "misconfigured"
+EXAMINE_SECONDS = 600.0  # after which the programs are examined again, if there was no mistake
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
 # configuration that is being copied from node to node.
 QUIET_AT_FIRST = {
     SUSPECT: 45.0,
+    MISCONFIGURED: 300.0,
     "untestable": 300.0,
     "no-daemon": 300.0,
     "unanswered": 300.0,
@@ -74,6 +77,8 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
+    mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
+    complete: bool = True  # the whole configuration could be read
 
     @property
     def others(self) -> list[Contact]:
@@ -105,7 +110,7 @@ def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
 
 def find(seen: HealthInput, now: float) -> dict[str, str]:
     """Return the text of each trouble that there is, by its kind."""
-    if not seen.tests and not seen.others:
+    if not seen.tests and not seen.others and seen.complete:
         return {}  # nothing is configured yet
     texts = {}
     for kind, find_text in _KINDS.items():
@@ -162,6 +167,30 @@ def _suspect(seen: HealthInput, now: float) -> str:
         return ""
     failing = "most tests fail here while peers see them pass"
     return f"{failing}: it is this node, or its network, that fails"
+
+
+def _misconfigured(seen: HealthInput, now: float) -> str:
+    """Name each error that `dmonitor-check -t` would find, because it makes something silent.
+
+    What the other troubles are about is not looked for again: too few peers, no address.
+    """
+    if not seen.mistakes:
+        return ""
+    what = "what is wrong in the configuration is not tested, or nobody is told of it"
+    return f"{what}: {seen.mistakes}; see dmonitor-check -t"
+
+
+def listed_mistakes(mistakes: Iterable[str]) -> str:
+    """Return different mistakes in one text; of many, the first."""
+    return _listed(mistakes, "; ")
+
+
+def must_examine(mistakes: str, examined: float, now: float) -> bool:
+    """Return whether the programs are to be examined now, after they were at the time `examined`.
+
+    That takes long, so it is done in each round only as long as there are `mistakes`.
+    """
+    return bool(mistakes) or not 0.0 <= now - examined < EXAMINE_SECONDS
 
 
 def _untestable(seen: HealthInput, now: float) -> str:
@@ -354,6 +383,7 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "unconfirmed-recovery": _unconfirmed_recovery,
     "no-answer": _no_answer,
     SUSPECT: _suspect,
+    MISCONFIGURED: _misconfigured,
     "untestable": _untestable,
     "no-daemon": _no_daemon,
     "daemon-disagrees": _daemon_disagrees,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from dmonitor.core import health, unanswered
-from dmonitor.core.effects import Complain, Rehearse
+from dmonitor.core.effects import Complain, Examine, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.situation import Situation, Steps
@@ -69,7 +69,14 @@ class SelfCheck:
             if test not in situation.config.rhythms
         }
         failures = health.rehearse(remembered.rehearsal_failures, rehearsals, rehearsed)
+        mistakes = remembered.mistakes
+        examined = remembered.examined
+        if health.must_examine(mistakes, examined, now):
+            found = yield Examine()
+            mistakes = health.listed_mistakes(found)
+            examined = now
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
+        read_mistakes = health.listed_mistakes(situation.config.mistakes)
         status = situation.status()
         node_ids = NodeIds(
             status.node_id, situation.contacts, judgements.values(), dict(remembered.known_ids)
@@ -88,6 +95,8 @@ class SelfCheck:
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
+            mistakes="; ".join(filter(None, (read_mistakes, mistakes))),
+            complete=situation.config.complete,
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)
@@ -103,6 +112,8 @@ class SelfCheck:
             rehearsal_failures=failures,
             no_daemon=no_daemon,
             unanswered=silent,
+            mistakes=mistakes,
+            examined=examined,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
 

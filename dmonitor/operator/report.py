@@ -161,6 +161,8 @@ def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
         reasons.append(f"its last round ended {names.span(view.now - view.node.finished)} ago")
     if not view.addresses:
         reasons.append("alert.d names no address")
+    if not view.whole:
+        reasons.append("some of the configuration cannot be read")
     if view.node.refused == 1:
         reasons.append("the mail system refused its last hand-over")
     elif view.node.refused:
