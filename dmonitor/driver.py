@@ -154,10 +154,10 @@ class Driver:
 
     def _examine(self) -> tuple[str, ...]:
         """Return what is wrong with plugins, hooks and sendmail."""
-        from dmonitor.config import audit
+        from dmonitor.config import programs
 
         problems = Problems()
-        audit.examine_programs(self._configuration, problems)
+        programs.examine_programs(self._configuration, problems)
         return errors(problems)
 
     def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:

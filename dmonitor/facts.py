@@ -112,7 +112,8 @@ class NodeFacts:
             problems = Problems()
             self._tests = load_tests(self._directory, problems)
             if problems.unreadable:
-                remembered = self._read(lambda store: tuple(store.test_states()), ())
+                nothing: tuple[Test, ...] = ()
+                remembered = self._read(lambda store: tuple(store.test_states()), nothing)
                 hidden = hidden_tests(self._directory, remembered, problems.unreadable)
                 self._tests = {**hidden, **self._tests}
             if problems != self._problems:

@@ -465,7 +465,7 @@ def test_what_a_round_would_only_find_when_something_fails_is_said_aloud(
     first.run("dmonitor-check", "--once")
     (trouble,) = [each for each in node_memory(first).troubles if each.kind == "misconfigured"]
     for mistake in (
-        "alert.d/on call@example.com: 'on call@example.com' is not a mail address",
+        "alert.d/on call@example.com: 'on call@example.com' is not a mail address that is taken here",
         "alert.d/ntfy: names an interpreter that does not exist: '/nonexistent/sh'",
         "hosts.d/www.example.com/web: check_web has no parameter EXPCT; did you mean EXPECT?",
     ):

@@ -137,6 +137,17 @@ def test_nodes(tree: Path) -> None:
     ]
 
 
+def test_a_line_of_nodes_txt_has_no_port(tree: Path) -> None:
+    (tree / "nodes.txt").write_text("oslo:2929\n2001:db8::1\n::1\n192.0.2.1:2929 x\nparis\n")
+    loaded = load(tree)
+    assert [node.name for node in loaded.nodes] == ["2001:db8::1", "::1", "paris"]
+    reason = "a line has no port: all nodes have the one in dmonitor.conf"
+    assert problems(loaded) == [
+        f"error: nodes.txt:1: 'oslo:2929' is neither a host name nor an address; {reason}",
+        f"error: nodes.txt:4: '192.0.2.1:2929' is neither a host name nor an address; {reason}",
+    ]
+
+
 def test_odd_names_in_hosts_d(tree: Path) -> None:
     hosts = tree / "hosts.d"
     for name in ("a b", "-oProxyCommand=x", "a\nb", "node", ".git", "old~", "ok"):
@@ -355,15 +366,19 @@ def test_a_parameter_that_is_not_utf_8_is_an_error(tree: Path) -> None:
 
 
 def test_addresses(tree: Path) -> None:
+    taken = (
+        " that is taken here; use ASCII letters, digits and . _ + = - before the @, or an alias"
+        " that has no other characters"
+    )
     for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
         (tree / "alert.d" / name).touch()
     (tree / "alert.d/dir").mkdir()
     loaded = load(tree)
     assert loaded.addresses == ("a@example.com", "root")
     assert problems(loaded) == [
-        "error: alert.d/${run{x}}@y: '${run{x}}@y' is not a mail address",
-        "error: alert.d/-f: '-f' is not a mail address",
-        "error: alert.d/a b: 'a b' is not a mail address",
+        f"error: alert.d/${{run{{x}}}}@y: '${{run{{x}}}}@y' is not a mail address{taken}",
+        f"error: alert.d/-f: '-f' is not a mail address{taken}",
+        f"error: alert.d/a b: 'a b' is not a mail address{taken}",
         "error: alert.d/dir: is not a file; touch a file that is named like the address",
     ]
 

@@ -280,6 +280,20 @@ def test_who_hears_nobody_does_not_name_the_nodes_it_cannot_test() -> None:
     assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["isolated"]
 
 
+def test_a_test_that_this_node_alone_has_can_never_be_down() -> None:
+    """If it fails, that is UNCONFIRMED for ever, and nobody is mailed."""
+    both = frozenset({WEB, SSH})
+    facts: dict[str, Any] = {"judgements": {WEB: judged(), SSH: judged()}}
+    lack = {node: contact(node, tests=frozenset({SSH})) for node in (PARIS, ROME)}
+    text = found(*lack.values(), **facts)["unconfirmable"]
+    assert "quorum = 2, so they can never be DOWN: www/web; touch" in text
+    for other in (contact(ROME, tests=both), contact(ROME), silent(ROME)):
+        assert "unconfirmable" not in found(lack[PARIS], other, **facts), "that one may have it"
+    assert "unconfirmable" not in found(*lack.values(), **facts, quorum=1)
+    same_site = contact(Node("rome", "oslo"), tests=both)
+    assert "unconfirmable" in found(lack[PARIS], same_site, **facts)
+
+
 def test_the_order_in_which_peers_answer_changes_no_text() -> None:
     lacking = contact(PARIS, tests=frozenset()), contact(ROME, tests=frozenset())
     assert found(*lacking) == found(*reversed(lacking)) != {}

@@ -328,6 +328,7 @@ HEAVY = {
     ),
     *(
         "dmonitor.config.audit",
+        "dmonitor.config.programs",
         "dmonitor.core.mail",
         "dmonitor.core.mail_text",
         "dmonitor.core.story",

@@ -54,6 +54,7 @@ QUIET_AT_FIRST = {
     "stale-peer": 240.0,
     "settings-differ": 300.0,
     "unconfirmed-recovery": 300.0,
+    "unconfirmable": 300.0,
     "drift": 300.0,
 }
 _ITEMS_NAMED = 10  # in one text
@@ -167,6 +168,32 @@ def _suspect(seen: HealthInput, now: float) -> str:
         return ""
     failing = "most tests fail here while peers see them pass"
     return f"{failing}: it is this node, or its network, that fails"
+
+
+def _unconfirmable(seen: HealthInput, now: float) -> str:
+    """Name the tests that so few nodes have that no quorum can ever see them fail.
+
+    A peer that says nothing of its tests may have them all.
+    """
+    lacking: dict[Test, set[str]] = {}  # by test, the sites that lack it
+    having: dict[Test, set[str]] = {}
+    for contact in seen.reached:
+        if contact.statement and contact.statement.tests is not None:
+            for test in seen.tests - contact.statement.tests:
+                if test.host != names.NODE:
+                    lacking.setdefault(test, set()).add(contact.node.name)
+    for test, nodes in lacking.items():
+        having[test] = {seen.me.site} - {""}
+        for contact in seen.others:
+            if contact.node.name not in nodes:
+                having[test].add(contact.node.site)
+    lonely = [test for test, sites in having.items() if len(sites) < seen.quorum]
+    if not lonely:
+        return ""
+    return (
+        f"too few sites have these tests for quorum = {seen.quorum}, so they can never be DOWN:"
+        f" {_listed(lonely)}; touch their files on the other nodes, too"
+    )
 
 
 def _misconfigured(seen: HealthInput, now: float) -> str:
@@ -383,6 +410,7 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "unconfirmed-recovery": _unconfirmed_recovery,
     "no-answer": _no_answer,
     SUSPECT: _suspect,
+    "unconfirmable": _unconfirmable,
     MISCONFIGURED: _misconfigured,
     "untestable": _untestable,
     "no-daemon": _no_daemon,
