@@ -145,6 +145,7 @@ class Driver:
             case effects.Save():
                 return self._store.save(effect)
             case effects.HandOver():
+                self._configuration = self._configuration.with_sender(self._name)
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
                 clock.wait(seconds)

@@ -485,3 +485,18 @@ def test_whoever_may_not_read_the_state_is_told_so(node: LocalNode) -> None:
     warning = f"dmonitord.lock: Permission denied for user {name}, so it is not known whether dmonitord runs; run this as root"
     assert warning in ran.stderr
     assert f"is not writable for user {name}; for rounds it may be: run this as root" in ran.stderr
+
+
+def test_a_sender_without_a_domain_is_suspicious_where_nobody_completes_it(
+    node: LocalNode, place: Place
+) -> None:
+    place.program("ssmtp", "#!/bin/sh\n")
+    (place.directory / "mta").symlink_to(place.directory / "ssmtp")
+    node.configure("from = monitor\n")
+    assert not any("no domain" in line for line in complaints(node)[1]), "it may be completed"
+    node.configure(f"sendmail = {place.directory}/mta\n")
+    warning = "warning: dmonitor.conf: from = monitor has no domain, and ssmtp adds none, so mail may be refused; write monitor@DOMAIN, or remove the line"
+    assert warning in complaints(node)[1]
+    for sender in ("monitor@example.com", ""):
+        node.configure(f"from = {sender}\n")
+        assert not any("no domain" in line for line in complaints(node)[1])

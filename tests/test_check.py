@@ -25,6 +25,7 @@ from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 from dmonitor import check, driver, observer, questions
 from dmonitor.base import cli, clock, user
 from dmonitor.config.configuration import load_configuration
+from dmonitor.config.sender import default_sender
 from dmonitor.core import result
 from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
 from dmonitor.core.model import Incident, Test, Verdict, Vote
@@ -136,7 +137,9 @@ def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
         assert place.subjects()[1].startswith(f"UP {TEST} (was DOWN ")
         first.round()
         assert len(place.mails()) == 2
-    assert place.mails()[0]["X-Arguments"] == f"-oi -f dmonitor -- {ADDRESS}"
+    sender = default_sender("127.0.0.31")
+    assert place.mails()[0]["X-Arguments"] == f"-oi -f {sender} -- {ADDRESS}"
+    assert place.mails()[0]["From"].addresses[0].addr_spec == sender
 
 
 def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: Place) -> None:
@@ -666,7 +669,8 @@ def test_the_first_living_node_mails_and_the_others_record(
         for node in reversed(three):
             node.round()
     assert [subject[:4] for subject in place.subjects()] == ["DOWN", "UP w"]
-    assert {mail["X-Arguments"] for mail in place.mails()} == {f"-oi -f dmonitor -- {ADDRESS}"}
+    sender = default_sender("127.0.0.31")
+    assert {mail["X-Arguments"] for mail in place.mails()} == {f"-oi -f {sender} -- {ADDRESS}"}
 
 
 def test_the_first_node_stays_for_what_the_others_find(

@@ -391,6 +391,37 @@ def test_a_directory_that_cannot_be_read_does_not_count_as_empty(tree: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("mailname", "node", "host", "sender"),
+    [
+        ("mail.example.com\n", "oslo.example.com", "oslo", "mail.example.com"),
+        ("mail\n", "oslo.example.com", "oslo", "oslo.example.com"),
+        ("", "oslo.example.com", "oslo", "oslo.example.com"),
+        (None, "oslo", "oslo.example.net", "oslo.example.net"),
+        (None, "192.0.2.1", "oslo.example.net", "oslo.example.net"),
+        (None, "2001:db8::1", "oslo", "oslo"),
+        ("a_b.example.com\n", "oslo", "my_host", "localhost"),
+    ],
+)
+def test_mail_always_comes_from_an_address_with_a_domain(
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mailname: str | None,
+    node: str,
+    host: str,
+    sender: str,
+) -> None:
+    if mailname is not None:
+        (tree / "mailname").write_text(mailname)
+    monkeypatch.setattr("dmonitor.config.sender._MAILNAME", str(tree / "mailname"))
+    uname = os.uname_result(["Linux", host, "6", "1", "x86_64"])
+    monkeypatch.setattr(os, "uname", lambda: uname)
+    loaded = load(tree)
+    assert loaded.with_sender(node).settings.sender == f"dmonitor@{sender}"
+    (tree / "dmonitor.conf").write_text("from = monitor\n")
+    assert load(tree).with_sender(node).settings.sender == "monitor", "the operator's word"
+
+
+@pytest.mark.parametrize(
     ("unreadable", "hidden"),
     [
         ("hosts.d", {"www/web", "www/ssh", "db/ping"}),

@@ -56,6 +56,14 @@ class Configuration(NamedTuple):
             also.update(addresses)
         return self._replace(tests={**hidden, **self.tests}, addresses=tuple(sorted(also)))
 
+    def with_sender(self, node: str) -> Configuration:
+        """Return this with an address from which mail comes, on the node of this name."""
+        if self.settings.sender:
+            return self
+        from dmonitor.config.sender import default_sender
+
+        return self._replace(settings=self.settings._replace(sender=default_sender(node)))
+
     def plugin(self, test: Test) -> str:
         """Return the path of the plugin of `test`."""
         return f"{self.directory}/plugins/{test.plugin}"

@@ -25,6 +25,8 @@ from dmonitor.execution import plugin
 _COMMON_PARAMETERS = ("TIMEOUT", "PORT", *RHYTHM)
 _PLUGIN_PREFIX = "check_"
 _ALIASES = "/etc/aliases"
+# The mail systems that leave an address without a domain as it is.
+_COMPLETES_NOTHING = ("dma", "esmtp", "msmtp", "ssmtp")
 # What people and configuration tools append to the name of a file that is not to count any more.
 _LEFT_OVERS = ("old", "orig", "tmp", "disabled", "off", "rpmsave", "rpmnew", "rpmorig", "ucf-dist")
 
@@ -47,7 +49,7 @@ def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]
     for test, parameters in configuration.tests.items():
         packages |= _examine_plugin(configuration, test, parameters or {}, problems)
     for host in sorted({test.host for test in configuration.tests}):
-        if _looks_like_address(host) and not _is_address(host):
+        if _looks_like_address(host) and not resolve.is_address(host):
             text = "is neither a host name nor an address, so it cannot be found; rename it"
             problems.warning(f"{configuration.directory}/hosts.d/{host}", text)
     return packages
@@ -130,14 +132,6 @@ def _looks_like_address(host: str) -> bool:
     return ":" in host or not host.strip("0123456789.")
 
 
-def _is_address(host: str) -> bool:
-    try:
-        resolve.parse_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def _examine_recipients(configuration: Configuration, problems: Problems) -> set[str]:
     """Look at each file in alert.d; return packages that hooks miss."""
     packages: set[str] = set()
@@ -200,9 +194,20 @@ def _examine_sendmail(configuration: Configuration, problems: Problems) -> None:
     if all(map(names.is_hook, configuration.addresses)):
         return
     if os.path.isfile(sendmail) and os.access(sendmail, os.X_OK):
+        _examine_sender(configuration, problems)
         return
     reason = "does not exist"
     if os.path.exists(sendmail):
         reason = "is not an executable file"
     text = f"sendmail {reason}, so no mail can be sent; install a mail transport agent"
     problems.error(sendmail, text)
+
+
+def _examine_sender(configuration: Configuration, problems: Problems) -> None:
+    """Warn of a sender without a domain where the mail system does not complete it."""
+    sender = configuration.settings.sender
+    program = os.path.basename(os.path.realpath(configuration.settings.sendmail))
+    if sender and "@" not in sender and program in _COMPLETES_NOTHING:
+        text = f"from = {sender} has no domain, and {program} adds none, so mail may be refused"
+        path = f"{configuration.directory}/dmonitor.conf"
+        problems.warning(path, f"{text}; write {sender}@DOMAIN, or remove the line")
