@@ -478,6 +478,21 @@ def test_what_a_round_would_only_find_when_something_fails_is_said_aloud(
     assert said.count("sendmail does not exist") == 1, "it looks for itself"
 
 
+def test_a_test_that_only_this_node_has_is_not_all_well(three: list[LocalNode]) -> None:
+    prepare(three)
+    first = three[0]
+    first.test("www.example.com/web:mine")
+    with running(three):
+        for node in three:
+            node.round()
+        first.round()
+        said = first.run("dmonitor-check", "-t").stderr
+        others = three[1].run("dmonitor-check", "-t").stderr
+    text = "unconfirmable, as of the last round: too few sites have these tests for quorum = 2, so they can never be DOWN: www.example.com/web:mine;"
+    assert text in said and "all well" not in said
+    assert "unconfirmable" not in others and "drift, as of the last round" in others
+
+
 def test_nodes_that_cannot_be_read_any_more_are_unknown(three: list[LocalNode]) -> None:
     prepare(three)
     first = three[0]
