@@ -9,17 +9,7 @@ from typing import Any
 
 import pytest
 
-from dmonitor.core import (
-    codec,
-    digest,
-    effects,
-    health,
-    round,
-    self_check,
-    situation,
-    telling,
-    verdict,
-)
+from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
 from dmonitor.core.incident import owed
 from dmonitor.core.model import (
     Answer,
@@ -1224,10 +1214,10 @@ def test_programs_are_examined_now_and_then_and_in_each_round_while_something_is
     mistake = "/usr/sbin/sendmail: sendmail does not exist"
     first = play(UP, heard=[states("peer")])
     assert first.examined == 1 and first.node_memory().examined == NOW + 5.0
-    remembered = node_memory(examined=NOW - health.EXAMINE_SECONDS + 6.0)
+    remembered = node_memory(examined=NOW - self_check.EXAMINE_SECONDS + 6.0)
     between = play(UP, heard=[states("peer")], remembered=remembered, found=[mistake])
     assert between.examined == 0 and between.node_memory().mistakes == ""
-    remembered = node_memory(examined=NOW - health.EXAMINE_SECONDS)
+    remembered = node_memory(examined=NOW - self_check.EXAMINE_SECONDS)
     later_on = play(UP, heard=[states("peer")], remembered=remembered, found=[mistake])
     assert later_on.examined == 1 and later_on.node_memory().mistakes == mistake
     again = play(UP, heard=[states("peer")], remembered=later_on.node_memory())

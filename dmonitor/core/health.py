@@ -37,7 +37,6 @@ LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a tro
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
 MISCONFIGURED = "misconfigured"
-EXAMINE_SECONDS = 600.0  # after which the programs are examined again, if there was no mistake
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
@@ -210,14 +209,6 @@ def _misconfigured(seen: HealthInput, now: float) -> str:
 def listed_mistakes(mistakes: Iterable[str]) -> str:
     """Return different mistakes in one text; of many, the first."""
     return _listed(mistakes, "; ")
-
-
-def must_examine(mistakes: str, examined: float, now: float) -> bool:
-    """Return whether the programs are to be examined now, after they were at the time `examined`.
-
-    That takes long, so it is done in each round only as long as there are `mistakes`.
-    """
-    return bool(mistakes) or not 0.0 <= now - examined < EXAMINE_SECONDS
 
 
 def _untestable(seen: HealthInput, now: float) -> str:
