@@ -91,11 +91,11 @@ def test_every_mistake(node: LocalNode) -> None:
         "error: hosts.d/bad host: 'bad host' is not a host name; use ASCII letters, digits and . _ - : only",
         "error: hosts.d/node: the host name 'node' is reserved for the nodes in nodes.txt; rename this host",
         "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address that is taken here; use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters",
+        "error: /nonexistent/sendmail: sendmail does not exist, so no mail can be sent; install a mail transport agent",
         "error: plugins/check_ftp: is not a file; needed for www.example.com/ftp",
         "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
         "error: plugins/check_smtp: is a dangling link to /nonexistent/check_smtp; needed for www.example.com/smtp",
         f"error: plugins/check_ssh: is not executable for user {run_as().pw_name}; run chmod 755 on it; needed for www.example.com/ssh",
-        "error: /nonexistent/sendmail: sendmail does not exist, so no mail can be sent; install a mail transport agent",
         "error: nodes.txt: 3 sites (a, b, c) cannot reach quorum = 4, so no test can ever be DOWN; add sites or lower the quorum",
         "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 2 warnings",
     ]

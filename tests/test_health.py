@@ -304,6 +304,16 @@ def test_the_order_in_which_peers_answer_changes_no_text() -> None:
     assert found(*twins)["cloned-id"] == found(*reversed(twins))["cloned-id"]
 
 
+def test_many_mistakes_leave_room_for_the_other_troubles() -> None:
+    """What a round prints is cut after 2000 characters."""
+    long = [f"{number}: {'x' * 200}" for number in range(50)]
+    text = health.listed_mistakes(long)
+    assert text.endswith("and 47 more") and len(text) < 700
+    mistakes = f"{text}; {text}"
+    whole = found(*GOOD, mistakes=mistakes, no_daemon="refused", diverted=["paris"])
+    assert list(whole) == ["no-daemon", "diverted-peer", "misconfigured"]
+
+
 def test_many_are_counted() -> None:
     many = {Test(f"host{number:02}", "x"): judged(own=Outcome.UNKNOWN) for number in range(25)}
     assert found(*GOOD, judgements=many)["untestable"].endswith("host09/x and 15 more")

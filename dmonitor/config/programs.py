@@ -37,9 +37,9 @@ def examine_programs(configuration: Configuration, problems: Problems) -> set[st
     Rounds do this, too, now and then: they would find out otherwise only when something fails. What
     else `examine` finds is a trouble of its own in each round.
     """
-    packages = _examine_tests(configuration, problems)
-    packages |= _examine_recipients(configuration, problems)
-    _examine_sendmail(configuration, problems)
+    _examine_sendmail(configuration, problems)  # a trouble names the first mistakes only
+    packages = _examine_recipients(configuration, problems)
+    packages |= _examine_tests(configuration, problems)
     return packages
 
 

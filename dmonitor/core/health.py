@@ -57,6 +57,7 @@ QUIET_AT_FIRST = {
     "drift": 300.0,
 }
 _ITEMS_NAMED = 10  # in one text
+_MISTAKES_NAMED = 3  # they are long
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
@@ -207,8 +208,9 @@ def _misconfigured(seen: HealthInput, now: float) -> str:
 
 
 def listed_mistakes(mistakes: Iterable[str]) -> str:
-    """Return different mistakes in one text; of many, the first."""
-    return _listed(mistakes, "; ")
+    """Return different mistakes in one text, in the order given; of many, the first."""
+    texts = list(dict.fromkeys(mistakes))
+    return _listed_texts(texts, "; ", _MISTAKES_NAMED)
 
 
 def _untestable(seen: HealthInput, now: float) -> str:
@@ -402,13 +404,13 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-answer": _no_answer,
     SUSPECT: _suspect,
     "unconfirmable": _unconfirmable,
-    MISCONFIGURED: _misconfigured,
     "untestable": _untestable,
     "no-daemon": _no_daemon,
     "daemon-disagrees": _daemon_disagrees,
     "unanswered": _unanswered,
     "cloned-id": _cloned_id,
     "diverted-peer": _diverted_peer,
+    MISCONFIGURED: _misconfigured,  # behind those that are short, because a complaint may be cut
     "drift": _drift,
     "long-local": _long_local,
 }
@@ -416,10 +418,13 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
 
 def _listed(things: Iterable[object], separator: str = ", ") -> str:
     """Return the names of different things in order; of many, the first."""
-    texts = sorted({str(thing) for thing in things})
-    listed = separator.join(texts[:_ITEMS_NAMED])
-    if len(texts) > _ITEMS_NAMED:
-        listed += f" and {len(texts) - _ITEMS_NAMED} more"
+    return _listed_texts(sorted({str(thing) for thing in things}), separator, _ITEMS_NAMED)
+
+
+def _listed_texts(texts: Sequence[str], separator: str, most: int) -> str:
+    listed = separator.join(texts[:most])
+    if len(texts) > most:
+        listed += f" and {len(texts) - most} more"
     return listed
 
 
