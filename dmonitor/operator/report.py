@@ -24,6 +24,7 @@ from dmonitor.core.model import (
     LastLook,
     Node,
     Notification,
+    Outcome,
     Silence,
     Test,
     TestState,
@@ -217,7 +218,7 @@ def _test(
     if look:
         text = look.result.text
     if shown and state == Verdict.UP.value and not shown.flapping:
-        text = _not_confirmed(text, shown)
+        text = _not_confirmed(text, shown, passes=here == Outcome.OK.value)
     for known in open_incidents:
         if is_flapping(known):
             state = FLAPPING
@@ -249,9 +250,11 @@ def as_stated(peer: str | None) -> str:
     return f", as {peer} states" if peer else ""
 
 
-def _not_confirmed(text: str, known: Incident) -> str:
-    """Return the text of a test that passes here, and whose incident nobody can close (R4)."""
-    words = "passes here, not confirmed: its incident is open"
+def _not_confirmed(text: str, known: Incident, *, passes: bool) -> str:
+    """Return the text of a test that is UP, and whose incident nobody can close (R4)."""
+    words = "not confirmed: its incident is open"
+    if passes:
+        words = f"passes here, {words}"
     words += as_stated(hearsay.charged_to(known))
     return f"{words}; {text}" if text else words
 
