@@ -254,9 +254,8 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
     log_problems(configuration.problems)
     with state.Store(options.state, options.run_dir) as store:
         if not configuration.complete:
-            # An address that cannot be read now may still be there, so it is mailed too.
-            addresses = store.addresses(configuration.addresses)
-            configuration = configuration._replace(addresses=addresses)
+            # What cannot be read now may still be there.
+            configuration = configuration.with_hidden(store.test_states(), store.addresses())
         round_end = driver.Driver(
             configuration,
             store,

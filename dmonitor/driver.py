@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from dmonitor import observer
 from dmonitor.base import clock, cron, log, names
 from dmonitor.config.configuration import Configuration
+from dmonitor.config.problems import Problems, errors
 from dmonitor.core import codec, effects, round, round_log
 from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state
@@ -89,6 +90,7 @@ class Driver:
             nodes=configuration.nodes,
             diverted=self._observer.around.diverted,
             complete=configuration.complete,
+            mistakes=errors(configuration.problems),
             quorum=settings.quorum,
             confirm=settings.confirm,
             flapping=settings.flapping,
@@ -138,9 +140,12 @@ class Driver:
                 self._observer.wake(node_ids)
             case effects.Rehearse():
                 return self._observer.rehearse(effect)
+            case effects.Examine():
+                return self._examine()
             case effects.Save():
                 return self._store.save(effect)
             case effects.HandOver():
+                self._configuration = self._configuration.with_sender(self._name)
                 return self._next_outcome(effect)
             case effects.Wait(seconds):
                 clock.wait(seconds)
@@ -149,6 +154,14 @@ class Driver:
                 if is_new and not cron.is_known_to_mail():
                     return not self._mail_trouble(text)
         return None
+
+    def _examine(self) -> tuple[str, ...]:
+        """Return what is wrong with plugins, hooks and sendmail."""
+        from dmonitor.config import programs
+
+        problems = Problems()
+        programs.examine_programs(self._configuration, problems)
+        return errors(problems)
 
     def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:
         """Wait for the next of the mails; return its address, and whether it was taken.
@@ -198,6 +211,7 @@ class Driver:
         from dmonitor.core import mail
         from dmonitor.execution import delivery
 
+        self._configuration = self._configuration.with_sender(self._name)
         sender = self._configuration.settings.sender
         letters = {}
         for address in self._configuration.addresses:

@@ -17,7 +17,7 @@ from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
 from dmonitor.config.silences import load_silences
-from dmonitor.config.tests import Tests, environment, load_tests
+from dmonitor.config.tests import Tests, environment, hidden_tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.incident import surely_open
 from dmonitor.core.model import Incident, NodeStatus, Test
@@ -111,6 +111,11 @@ class NodeFacts:
         if clock.uptime() - self._tests_read > _TESTS_SECONDS:
             problems = Problems()
             self._tests = load_tests(self._directory, problems)
+            if problems.unreadable:
+                nothing: tuple[Test, ...] = ()
+                remembered = self._read(lambda store: tuple(store.test_states()), nothing)
+                hidden = hidden_tests(self._directory, remembered, problems.unreadable)
+                self._tests = {**hidden, **self._tests}
             if problems != self._problems:
                 log_problems(problems)
             self._tests_read = clock.uptime()

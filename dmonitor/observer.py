@@ -105,7 +105,8 @@ class Observer:
         self._me = self.around.me
         peer_tests = [node_test(peer.node.name) for peer in self.around.peers]
         self.tests = frozenset([*config.tests, *peer_tests])
-        self.tests_digest = digest(config.tests)
+        # A node is one of `config.tests` while nodes.txt cannot be read.
+        self.tests_digest = digest(test for test in config.tests if test.host != names.NODE)
         self._asker = Asker(
             self._selector,
             self.around.peers,

@@ -158,15 +158,16 @@ def test_alert(options: cli.Options) -> int:
     if not configuration.addresses:
         log.complain(f"nobody to mail: {configuration.directory}/alert.d names no address")
         return os.EX_CONFIG
-    settings = configuration.settings
-    node = cluster.resolve_cluster(configuration.nodes, settings, {}).me.name
+    node = cluster.resolve_cluster(configuration.nodes, configuration.settings, {}).me.name
+    configuration = configuration.with_sender(node)
+    sender = configuration.settings.sender
     letters = {}
     for address in configuration.addresses:
         if names.is_hook(address):
             content, facts = mail.compose_test_facts(node=node)
             letters[address] = driver.hook_letter(configuration, address, content, facts)
         else:
-            content = mail.compose_test(address, sender=settings.sender, node=node, now=time.time())
+            content = mail.compose_test(address, sender=sender, node=node, now=time.time())
             letters[address] = driver.mail_letter(configuration, address, content)
     all_taken = True
     # Every outcome is awaited first, so that the lines come together.

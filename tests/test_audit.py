@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_nodes import LocalNode, Place, run_as, running
 
-from dmonitor.config import audit
-from dmonitor.config.cluster import resolve_cluster
+from dmonitor.config import programs
 from dmonitor.config.configuration import load_configuration
 from dmonitor.config.problems import Problems
 from dmonitor.core.effects import NodeMemory, Save
@@ -91,13 +92,13 @@ def test_every_mistake(node: LocalNode) -> None:
         "warning: dmonitor.conf:7: sendmail is set twice; the last line counts",
         "error: hosts.d/bad host: 'bad host' is not a host name; use ASCII letters, digits and . _ - : only",
         "error: hosts.d/node: the host name 'node' is reserved for the nodes in nodes.txt; rename this host",
-        "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address",
+        "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address that is taken here; use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters",
+        "error: /nonexistent/sendmail: sendmail does not exist, so no mail can be sent; install a mail transport agent",
         "error: plugins/check_ftp: is not a file; needed for www.example.com/ftp",
         "error: hosts.d/www.example.com/htp: no plugin plugins/check_htp; did you mean http?",
         "error: plugins/check_smtp: is a dangling link to /nonexistent/check_smtp; needed for www.example.com/smtp",
         f"error: plugins/check_ssh: is not executable for user {run_as().pw_name}; run chmod 755 on it; needed for www.example.com/ssh",
         "error: nodes.txt: 3 sites (a, b, c) cannot reach quorum = 4, so no test can ever be DOWN; add sites or lower the quorum",
-        "error: /nonexistent/sendmail: sendmail does not exist, so no mail can be sent; install a mail transport agent",
         "127.0.0.31: 1 host, 5 tests, 3 nodes (this one is 127.0.0.31), 1 address: 12 errors, 2 warnings",
     ]
 
@@ -344,11 +345,182 @@ def test_a_monitoring_plugin_that_is_linked_names_wrap(
     own.symlink_to(tmp_path / "link/check_http")
     configuration = load_configuration(str(node.config))
     problems = Problems()
-    examined = audit.examine(
-        configuration, resolve_cluster(configuration.nodes, configuration.settings, {}), problems
-    )
+    examined = programs.examine_programs(configuration, problems)
     found = [str(problem) for problem in problems if problem.path == str(own)]
     assert found == [
         f"error: {own}: is a monitoring plugin, whose exit status counts; see wrap in dmonitor-plugin(7); needed for www.example.com/http"
     ]
-    assert examined == []
+    assert not examined
+
+
+# What -t passed, and should not; and what it called "all well here".
+
+
+def test_two_nodes_cannot_confirm_that_one_of_them_is_gone(node: LocalNode) -> None:
+    said = "warning: nodes.txt: nobody could confirm that one of these is gone: "
+    (node.config / "nodes.txt").write_text("127.0.0.31\n127.0.0.32\n")
+    status, lines = complaints(node)
+    assert status == 0 and lines[0].startswith(f"{said}127.0.0.31, 127.0.0.32; quorum = 2 ")
+    (node.config / "nodes.txt").write_text("127.0.0.31 a\n127.0.0.32 b\n127.0.0.33 b\n")
+    assert complaints(node)[1][0].startswith(f"{said}127.0.0.31; ")
+    node.configure("quorum = 1\n")
+    assert not any("gone" in line for line in complaints(node)[1])
+
+
+def test_a_line_for_this_machine_may_be_named_in_the_settings(node: LocalNode) -> None:
+    (node.config / "nodes.txt").write_text("127.0.0.32\n127.0.0.33\n")
+    assert complaints(node)[1][0].endswith("say which in dmonitor.conf: name = NODE")
+
+
+def test_lines_that_are_one_machine_or_one_site(node: LocalNode) -> None:
+    lines = (
+        "127.0.0.31 Home\n127.0.0.32 b\n127.0.0.33 home\nlocalhost c\nLocalhost c\n127.0.0.1 d\n"
+    )
+    (node.config / "nodes.txt").write_text(lines)
+    assert complaints(node)[1][:3] == [
+        "warning: nodes.txt:3: the sites Home and home are two, and differ in case only; write both alike",
+        "warning: nodes.txt:5: Localhost is localhost in other letters: one machine; remove one of the lines",
+        "warning: nodes.txt:6: 127.0.0.1 has the address of localhost, 127.0.0.1, so both are one machine; remove one of the lines",
+    ]
+
+
+def test_a_host_without_a_test_is_not_tested(node: LocalNode) -> None:
+    empty = node.config / "hosts.d/db.example.com"
+    empty.mkdir()
+    (empty / "ssh.bak").touch()
+    (node.config / "hosts.d/odd.example.com/dir").mkdir(parents=True)
+    about = [line for line in complaints(node)[1] if "db.example" in line or "odd.example" in line]
+    assert about == [
+        "error: hosts.d/odd.example.com/dir: is not a file; a test is a file, empty or with KEY=VALUE lines",
+        "warning: hosts.d/db.example.com: has no test, so db.example.com is not tested; touch one, or remove the directory",
+    ]
+
+
+def test_what_a_plugin_needs_is_written(node: LocalNode) -> None:
+    node.plugin("tcp", "#: PORT (required): which\n#: EXPECT: a text\necho OK\n")
+    for name, content in (
+        ("tcp", ""),
+        ("tcp:shop", "EXPECT=x\n"),
+        ("tcp:80", ""),
+        ("tcp:x", "PORT=80\n"),
+    ):
+        node.test(f"www.example.com/{name}", content)
+    text = "check_tcp needs PORT; write PORT=VALUE in this file, or name the test tcp:8080 for port 8080"
+    assert [line for line in complaints(node)[1] if "needs" in line] == [
+        f"error: hosts.d/www.example.com/tcp: {text}",
+        f"error: hosts.d/www.example.com/tcp:shop: {text}",
+    ]
+    shipped = Path(__file__).parents[1] / "plugins/check_tcp"
+    assert plugin.required_parameters(shipped.read_text()) == ["PORT"]
+
+
+def test_interpreters_that_are_not_found(node: LocalNode) -> None:
+    """The system says "not found" of each, and of what is there."""
+    windows = "has lines that end in CR LF, so its interpreter is not found; let them end in LF"
+    missing = "needs a program that is not installed: 'no-such-sh'"
+    heads = {
+        "crlf": ("#!/bin/sh\r\necho OK\r\n", windows),
+        "env": ("#!/usr/bin/env no-such-sh\n", missing),
+        "split": ("#!/usr/bin/env -S LC_ALL=C no-such-sh -u\n", missing),
+        "option": ("#!/usr/bin/env sh -u\n", "needs a program that is not installed: 'sh -u'"),
+        "right": ("#!/usr/bin/env sh\n", ""),
+        "right2": ("#!/usr/bin/env -S sh -u\n", ""),
+    }
+    expected = []
+    for name, (content, fault) in heads.items():
+        path = node.plugin(name, "")
+        path.write_bytes(content.encode())
+        node.test(f"www.example.com/{name}")
+        hook = node.config / f"alert.d/{name}"
+        hook.write_bytes(content.encode())
+        hook.chmod(0o755)
+        if fault:
+            expected.append(f"error: alert.d/{name}: {fault}")
+            expected.append(
+                f"error: plugins/check_{name}: {fault}; needed for www.example.com/{name}"
+            )
+    assert sorted(line for line in complaints(node)[1] if line.startswith("error")) == sorted(
+        expected
+    )
+
+
+def test_files_in_alert_d_that_are_no_addresses(node: LocalNode) -> None:
+    alert = node.config / "alert.d"
+    for name in (
+        "README",
+        "4913",
+        "root",
+        "nouser",
+        "nouser+x",
+        "x@example.com.old",
+        "ann@example.com",
+    ):
+        (alert / name).touch()
+    (alert / "ben@example.com").write_text("host = www.example.com\n")
+    (alert / "cat@example.com").write_text("# her telephone is 5\n\n")
+    (alert / "o'brien@example.com").touch()
+    hook = alert / "ntfy.orig"
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    unknown = "is neither a user of this machine nor in /etc/aliases, so it may reach nobody; remove it, or write the whole address"
+    taken = "use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters"
+    assert sorted(line for line in complaints(node)[1] if ": alert.d/" in line) == [
+        f"error: alert.d/o'brien@example.com: 'o'brien@example.com' is not a mail address that is taken here; {taken}",
+        f"warning: alert.d/4913: {unknown}",
+        f"warning: alert.d/README: {unknown}",
+        "warning: alert.d/ben@example.com: what is in it does nothing, because it is not executable: it is mailed as an address; if it is a hook, chmod 750 and chgrp dmonitor",
+        f"warning: alert.d/nouser+x: {unknown}",
+        f"warning: alert.d/nouser: {unknown}",
+        "warning: alert.d/ntfy.orig: looks like a copy of ntfy that was left over, and is told as well; remove it",
+        "warning: alert.d/x@example.com.old: looks like a copy of x@example.com that was left over, and is told as well; remove it",
+    ]
+
+
+def test_aliases_are_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "aliases").write_text('# oncall is one\nOnCall: ann@example.com\n"on duty": root\n')
+    monkeypatch.setattr(programs, "_ALIASES", str(tmp_path / "aliases"))
+    found = [
+        name
+        for name in ("oncall", "oncall+x", "on duty", "root", "nouser")
+        if programs._is_local(name)
+    ]
+    assert found == ["oncall", "oncall+x", "on duty", "root"]
+
+
+def test_whoever_may_not_read_the_state_is_told_so(node: LocalNode) -> None:
+    """An ordinary user was told that the daemon does not run, and that nothing can be remembered."""
+    stranger: dict[str, Any] = {"user": 65_000, "group": 65_000, "extra_groups": []}
+    mode, name = 0o750, "65000"
+    if os.geteuid():
+        stranger, mode, name = {}, 0, run_as().pw_name
+    with running([node]):
+        node.state.chmod(mode)
+        ran = subprocess.run(
+            node.command("dmonitor-check", "-t"),
+            env=node.place.environment(),
+            text=True,
+            capture_output=True,
+            cwd="/",
+            check=False,
+            **stranger,
+        )
+        node.state.chmod(0o750)
+    assert "does not run" not in ran.stderr and "no incident can be remembered" not in ran.stderr
+    warning = f"dmonitord.lock: Permission denied for user {name}, so it is not known whether dmonitord runs; run this as root"
+    assert warning in ran.stderr
+    assert f"is not writable for user {name}; for rounds it may be: run this as root" in ran.stderr
+
+
+def test_a_sender_without_a_domain_is_suspicious_where_nobody_completes_it(
+    node: LocalNode, place: Place
+) -> None:
+    place.program("ssmtp", "#!/bin/sh\n")
+    (place.directory / "mta").symlink_to(place.directory / "ssmtp")
+    node.configure("from = monitor\n")
+    assert not any("no domain" in line for line in complaints(node)[1]), "it may be completed"
+    node.configure(f"sendmail = {place.directory}/mta\n")
+    warning = "warning: dmonitor.conf: from = monitor has no domain, and ssmtp adds none, so mail may be refused; write monitor@DOMAIN, or remove the line"
+    assert warning in complaints(node)[1]
+    for sender in ("monitor@example.com", ""):
+        node.configure(f"from = {sender}\n")
+        assert not any("no domain" in line for line in complaints(node)[1])

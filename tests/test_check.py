@@ -25,6 +25,7 @@ from local_nodes import ADDRESS, LocalNode, Place, run_as, running, wait_until
 from dmonitor import check, driver, observer, questions
 from dmonitor.base import cli, clock, user
 from dmonitor.config.configuration import load_configuration
+from dmonitor.config.sender import default_sender
 from dmonitor.core import result
 from dmonitor.core.effects import NodeMemory, Observation, Observe, Save
 from dmonitor.core.model import Incident, Test, Verdict, Vote
@@ -136,7 +137,9 @@ def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
         assert place.subjects()[1].startswith(f"UP {TEST} (was DOWN ")
         first.round()
         assert len(place.mails()) == 2
-    assert place.mails()[0]["X-Arguments"] == f"-oi -f dmonitor -- {ADDRESS}"
+    sender = default_sender("127.0.0.31")
+    assert place.mails()[0]["X-Arguments"] == f"-oi -f {sender} -- {ADDRESS}"
+    assert place.mails()[0]["From"].addresses[0].addr_spec == sender
 
 
 def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: Place) -> None:
@@ -409,6 +412,101 @@ def node_memory(node: LocalNode) -> NodeMemory:
         return store.node_memory()
 
 
+def let_troubles_last(node: LocalNode, seconds: float) -> None:
+    """Have all that troubles `node` last for so long already."""
+    with Store(str(node.state)) as store:
+        memory = store.node_memory()
+        older = tuple(each._replace(since=each.since - seconds) for each in memory.troubles)
+        store.save(Save(memory._replace(troubles=older)))
+    for path in node.state.iterdir():
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+
+
+@pytest.mark.parametrize("unreadable", ["hosts.d", "hosts.d/www.example.com"])
+def test_a_test_that_cannot_be_read_any_more_is_unknown_and_said_aloud(
+    three: list[LocalNode], unreadable: str
+) -> None:
+    """A configuration tool may set the mode of a directory, or make it under umask 077."""
+    prepare(three)
+    first, second = three[:2]
+    path = first.config / unreadable
+    with running(three):
+        for node in three:
+            node.round()
+        path.chmod(0)
+        try:
+            forget()
+            log = first.round()
+            assert f"asked test={TEST} peers=127.0.0.32,127.0.0.33" in log, "the peers can tell"
+            seen = second.run("dmonitor-check", "--test", TEST, "--peers").stdout
+            status = first.run("dmonitor", "status").stdout
+            let_troubles_last(first, 301)
+            said = first.run("dmonitor-check", "--once").stderr
+        finally:
+            path.chmod(0o755)
+    (answer,) = [line for line in seen.splitlines() if line.strip().startswith("127.0.0.31 ")]
+    assert answer.split()[1] == "UNKNOWN" and "file cannot be read" in answer
+    assert "CANNOT ALERT" in status and "configuration cannot be read" in status
+    reason = f"{path}: Permission denied for user {run_as().pw_name}"
+    assert reason in said and f"nobody can tell from here how they are: {TEST}" in said
+    assert any(reason in trouble.text for trouble in node_memory(first).troubles)
+
+
+def test_what_a_round_would_only_find_when_something_fails_is_said_aloud(
+    three: list[LocalNode],
+) -> None:
+    """Whatever -t calls an error: no sendmail, a hook and a parameter that do nothing."""
+    prepare(three)
+    first = three[0]
+    first.plugin("web", "#: EXPECT: what it says\necho OK fine\n")
+    first.test("www.example.com/web", "EXPCT=all well\n")
+    first.configure("sendmail = /nonexistent/sendmail\n")
+    hook = first.config / "alert.d/ntfy"
+    hook.write_text("#!/nonexistent/sh\n")
+    hook.chmod(0o755)
+    (first.config / "alert.d/on call@example.com").touch()
+    first.run("dmonitor-check", "--once")
+    (trouble,) = [each for each in node_memory(first).troubles if each.kind == "misconfigured"]
+    for mistake in (
+        "alert.d/on call@example.com: 'on call@example.com' is not a mail address that is taken here",
+        "alert.d/ntfy: names an interpreter that does not exist: '/nonexistent/sh'",
+        "hosts.d/www.example.com/web: check_web has no parameter EXPCT; did you mean EXPECT?",
+    ):
+        assert f"{first.config}/{mistake}" in trouble.text
+    assert "/nonexistent/sendmail: sendmail does not exist" in trouble.text
+    said = first.run("dmonitor-check", "-t").stderr
+    assert said.count("sendmail does not exist") == 1, "it looks for itself"
+
+
+def test_a_test_that_only_this_node_has_is_not_all_well(three: list[LocalNode]) -> None:
+    prepare(three)
+    first = three[0]
+    first.test("www.example.com/web:mine")
+    with running(three):
+        for node in three:
+            node.round()
+        first.round()
+        said = first.run("dmonitor-check", "-t").stderr
+        others = three[1].run("dmonitor-check", "-t").stderr
+    text = "unconfirmable, as of the last round: too few sites have these tests for quorum = 2, so they can never be DOWN: www.example.com/web:mine;"
+    assert text in said and "all well" not in said
+    assert "unconfirmable" not in others and "drift, as of the last round" in others
+
+
+def test_nodes_that_cannot_be_read_any_more_are_unknown(three: list[LocalNode]) -> None:
+    prepare(three)
+    first = three[0]
+    first.round()
+    (first.config / "nodes.txt").chmod(0)
+    try:
+        first.round()
+        shown = first.run("dmonitor", "status").stdout
+    finally:
+        (first.config / "nodes.txt").chmod(0o644)
+    lines = [line.split() for line in shown.splitlines() if "node/127.0.0.3" in line]
+    assert {line[0] for line in lines} == {"UNKNOWN"} and len(lines) == 2
+
+
 def test_one_address_that_is_refused_is_tried_again_alone(
     three: list[LocalNode], place: Place
 ) -> None:
@@ -586,7 +684,8 @@ def test_the_first_living_node_mails_and_the_others_record(
         for node in reversed(three):
             node.round()
     assert [subject[:4] for subject in place.subjects()] == ["DOWN", "UP w"]
-    assert {mail["X-Arguments"] for mail in place.mails()} == {f"-oi -f dmonitor -- {ADDRESS}"}
+    sender = default_sender("127.0.0.31")
+    assert {mail["X-Arguments"] for mail in place.mails()} == {f"-oi -f {sender} -- {ADDRESS}"}
 
 
 def test_the_first_node_stays_for_what_the_others_find(

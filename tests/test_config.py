@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_nodes(tree: Path) -> None:
         "error: nodes.txt:7: unexpected 'b' after the site; a line reads NODE [SITE]",
         "warning: nodes.txt:8: paris is listed twice; the first line counts",
         "error: nodes.txt:9: '$(id)' is not a site; use ASCII letters, digits and . _ - only",
+    ]
+
+
+def test_a_line_of_nodes_txt_has_no_port(tree: Path) -> None:
+    (tree / "nodes.txt").write_text("oslo:2929\n2001:db8::1\n::1\n192.0.2.1:2929 x\nparis\n")
+    loaded = load(tree)
+    assert [node.name for node in loaded.nodes] == ["2001:db8::1", "::1", "paris"]
+    reason = "a line has no port: all nodes have the one in dmonitor.conf"
+    assert problems(loaded) == [
+        f"error: nodes.txt:1: 'oslo:2929' is neither a host name nor an address; {reason}",
+        f"error: nodes.txt:4: '192.0.2.1:2929' is neither a host name nor an address; {reason}",
     ]
 
 
@@ -354,15 +366,19 @@ def test_a_parameter_that_is_not_utf_8_is_an_error(tree: Path) -> None:
 
 
 def test_addresses(tree: Path) -> None:
+    taken = (
+        " that is taken here; use ASCII letters, digits and . _ + = - before the @, or an alias"
+        " that has no other characters"
+    )
     for name in ("a@example.com", "${run{x}}@y", "a b", ".placeholder", "b@example.com~", "-f"):
         (tree / "alert.d" / name).touch()
     (tree / "alert.d/dir").mkdir()
     loaded = load(tree)
     assert loaded.addresses == ("a@example.com", "root")
     assert problems(loaded) == [
-        "error: alert.d/${run{x}}@y: '${run{x}}@y' is not a mail address",
-        "error: alert.d/-f: '-f' is not a mail address",
-        "error: alert.d/a b: 'a b' is not a mail address",
+        f"error: alert.d/${{run{{x}}}}@y: '${{run{{x}}}}@y' is not a mail address{taken}",
+        f"error: alert.d/-f: '-f' is not a mail address{taken}",
+        f"error: alert.d/a b: 'a b' is not a mail address{taken}",
         "error: alert.d/dir: is not a file; touch a file that is named like the address",
     ]
 
@@ -372,6 +388,64 @@ def test_a_directory_that_cannot_be_read_does_not_count_as_empty(tree: Path) -> 
     loaded = load(tree)
     assert not loaded.complete and loaded.addresses == ()
     assert problems(loaded) == ["error: alert.d: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("mailname", "node", "host", "sender"),
+    [
+        ("mail.example.com\n", "oslo.example.com", "oslo", "mail.example.com"),
+        ("mail\n", "oslo.example.com", "oslo", "oslo.example.com"),
+        ("", "oslo.example.com", "oslo", "oslo.example.com"),
+        (None, "oslo", "oslo.example.net", "oslo.example.net"),
+        (None, "192.0.2.1", "oslo.example.net", "oslo.example.net"),
+        (None, "2001:db8::1", "oslo", "oslo"),
+        ("a_b.example.com\n", "oslo", "my_host", "localhost"),
+    ],
+)
+def test_mail_always_comes_from_an_address_with_a_domain(
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mailname: str | None,
+    node: str,
+    host: str,
+    sender: str,
+) -> None:
+    if mailname is not None:
+        (tree / "mailname").write_text(mailname)
+    monkeypatch.setattr("dmonitor.config.sender._MAILNAME", str(tree / "mailname"))
+    uname = os.uname_result(["Linux", host, "6", "1", "x86_64"])
+    monkeypatch.setattr(os, "uname", lambda: uname)
+    loaded = load(tree)
+    assert loaded.with_sender(node).settings.sender == f"dmonitor@{sender}"
+    (tree / "dmonitor.conf").write_text("from = monitor\n")
+    assert load(tree).with_sender(node).settings.sender == "monitor", "the operator's word"
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "hidden"),
+    [
+        ("hosts.d", {"www/web", "www/ssh", "db/ping"}),
+        ("hosts.d/www", {"www/web", "www/ssh"}),
+        ("hosts.d/www/web", {"www/web"}),
+        ("nodes.txt", {"node/oslo"}),
+        ("alert.d", set()),
+        ("dmonitor.conf", set()),
+    ],
+)
+def test_what_was_found_before_is_still_there_if_nobody_can_read_on_the_way(
+    unreadable: str, hidden: set[str]
+) -> None:
+    """A test that is gone from a directory that can be read was removed."""
+    paths = frozenset([f"/etc/dmonitor/{unreadable}"])
+    named = ("www/web", "www/ssh", "db/ping", "node/oslo")
+    remembered = [Test(*name.split("/")) for name in named]
+    read: dict[Test, Mapping[str, str] | None] = {Test("db", "ping"): {"PORT": "1"}}
+    loaded = Configuration("/etc/dmonitor", Settings(), (), read, ("root",), (), paths)
+    known = loaded.with_hidden(remembered, ["oncall@example.com"])
+    assert {str(test) for test in known.tests} == hidden | {"db/ping"}
+    assert known.tests[Test("db", "ping")] == {"PORT": "1"}
+    assert {known.tests[test] for test in known.tests if test not in read} <= {None}
+    assert ("oncall@example.com" in known.addresses) is (unreadable == "alert.d")
 
 
 def test_an_empty_directory_is_complete(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dmonitor.core.effects import NodeMemory, Save
-from dmonitor.core.model import Incident, Test
+from dmonitor.core.model import Incident, Test, TestState
+from dmonitor.core.result import MISTAKEN
 from dmonitor.facts import NodeFacts
 from dmonitor.net import protocol
 from dmonitor.net.protocol import Greeting
@@ -38,6 +39,19 @@ def node(tmp_path: Path) -> NodeFacts:
         incidents.append(Incident(("aaaaaaaa",), OPEN, now))
         store.save(Save(NodeMemory(finished=now), incidents=tuple(incidents)))
     return NodeFacts(nothing, nothing, str(tmp_path), str(tmp_path), None, nothing, access)
+
+
+def test_a_test_that_cannot_be_read_any_more_is_still_one_of_its_tests(
+    node: NodeFacts, tmp_path: Path
+) -> None:
+    """The checker says the same, from the same memory: who speaks depends on who has a test."""
+    with state.Store(str(tmp_path)) as store:
+        store.save(Save(test_states={OPEN: TestState(), OVER: TestState()}))
+    (tmp_path / "hosts.d").rmdir()
+    assert node.tests() == {OPEN: None, OVER: None} and node.has(OPEN)
+    answers: list[Any] = []
+    node.run(OPEN, lambda test, result: answers.append(result))
+    assert answers == [MISTAKEN]
 
 
 def peak(call: Callable[[], object]) -> int:

@@ -109,7 +109,10 @@ def test_who_needs_nobody_does_not_say_that_nobody_is_alerted() -> None:
 
 
 def test_nothing_is_configured_yet() -> None:
-    assert found(judgements={}, status=node_status(speaks=False)) == {}
+    nothing: dict[str, Any] = {"judgements": {}, "status": node_status(speaks=False)}
+    assert found(**nothing, mistakes="nodes.txt: No such file") == {}
+    unreadable = found(**nothing, mistakes="hosts.d: Permission denied", complete=False)
+    assert "misconfigured" in unreadable, "who knows what is there"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +201,7 @@ def test_nothing_is_configured_yet() -> None:
             "cloned-id",
             "paris, rome have one node id",
         ),
+        (GOOD, {"mistakes": "hosts.d: Permission denied"}, "misconfigured", "denied; see"),
         (
             GOOD,
             {"diverted": ["paris"]},
@@ -276,6 +280,20 @@ def test_who_hears_nobody_does_not_name_the_nodes_it_cannot_test() -> None:
     assert list(found(silent(PARIS, "network is unreachable"), judgements=unsure)) == ["isolated"]
 
 
+def test_a_test_that_this_node_alone_has_can_never_be_down() -> None:
+    """If it fails, that is UNCONFIRMED for ever, and nobody is mailed."""
+    both = frozenset({WEB, SSH})
+    facts: dict[str, Any] = {"judgements": {WEB: judged(), SSH: judged()}}
+    lack = {node: contact(node, tests=frozenset({SSH})) for node in (PARIS, ROME)}
+    text = found(*lack.values(), **facts)["unconfirmable"]
+    assert "quorum = 2, so they can never be DOWN: www/web; touch" in text
+    for other in (contact(ROME, tests=both), contact(ROME), silent(ROME)):
+        assert "unconfirmable" not in found(lack[PARIS], other, **facts), "that one may have it"
+    assert "unconfirmable" not in found(*lack.values(), **facts, quorum=1)
+    same_site = contact(Node("rome", "oslo"), tests=both)
+    assert "unconfirmable" in found(lack[PARIS], same_site, **facts)
+
+
 def test_the_order_in_which_peers_answer_changes_no_text() -> None:
     lacking = contact(PARIS, tests=frozenset()), contact(ROME, tests=frozenset())
     assert found(*lacking) == found(*reversed(lacking)) != {}
@@ -284,6 +302,16 @@ def test_the_order_in_which_peers_answer_changes_no_text() -> None:
         for name in ("a111", "a222", "b111", "b222")
     ]
     assert found(*twins)["cloned-id"] == found(*reversed(twins))["cloned-id"]
+
+
+def test_many_mistakes_leave_room_for_the_other_troubles() -> None:
+    """What a round prints is cut after 2000 characters."""
+    long = [f"{number}: {'x' * 200}" for number in range(50)]
+    text = health.listed_mistakes(long)
+    assert text.endswith("and 47 more") and len(text) < 700
+    mistakes = f"{text}; {text}"
+    whole = found(*GOOD, mistakes=mistakes, no_daemon="refused", diverted=["paris"])
+    assert list(whole) == ["no-daemon", "diverted-peer", "misconfigured"]
 
 
 def test_many_are_counted() -> None:

@@ -264,7 +264,7 @@ def test_what_is_wrong_with_hooks_is_found(place: Place) -> None:
     assert "error: alert.d/push: no-such-tool is not installed; this hook needs it\n" in said
     assert "apt install some-tools\n" in said
     assert (
-        "warning: alert.d/forgotten: is a script, but it is mailed as an address, because it is not executable; if it is a hook, chmod 750 and chgrp dmonitor\n"
+        "error: alert.d/forgotten: is a script, but it is mailed as an address, because it is not executable; if it is a hook, chmod 750 and chgrp dmonitor\n"
         in said
     )
     if os.geteuid() == 0:

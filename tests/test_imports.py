@@ -328,6 +328,8 @@ HEAVY = {
     ),
     *(
         "dmonitor.config.audit",
+        "dmonitor.config.programs",
+        "dmonitor.config.sender",
         "dmonitor.core.mail",
         "dmonitor.core.mail_text",
         "dmonitor.core.story",

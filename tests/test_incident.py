@@ -69,6 +69,17 @@ def test_down_opens() -> None:
     assert OPENED.failed == (("a", 1000.0), ("b", 1000.0))
 
 
+def test_who_saw_it_fail_and_cannot_tell_any_more_has_not_seen_it_pass() -> None:
+    """Its plugin or its configuration may be gone, or its resolver; c saw it pass all the time."""
+    unknown = look(OPENED, UNKNOWN, FAIL, OK, now=1060.0)
+    assert unknown.is_open and unknown.failed == (("a", 1000.0), ("b", 1060.0))
+    assert not closes(unknown, UNKNOWN, UNKNOWN, OK, now=1120.0)
+    assert closes(unknown, UNKNOWN, OK, OK, now=1120.0), "one site is no quorum"
+    assert closes(unknown, OK, FAIL, OK, now=1120.0), "a has seen it pass"
+    assert closes(unknown, UNKNOWN, FAIL, OK, now=1001.0 + incident.SILENT_SITE_GRACE)
+    assert not closes(opened(FAIL, quorum=1), UNKNOWN, OK, now=1060.0, quorum=1)
+
+
 def test_still_down_only_remembers_who_fails_and_when() -> None:
     failed = (("a", 1060.0), ("b", 1060.0), ("c", 1060.0))
     after = look(OPENED, FAIL, FAIL, FAIL, now=1060.0)
@@ -93,7 +104,8 @@ def test_closing_needs_that_the_silent_ones_are_no_quorum() -> None:
     assert not closes(OPENED, OK, None, None, now=1060.0)
     assert not closes(OPENED, OK, None, None, now=1000.0 + 80_000.0), "however long that lasts"
     assert closes(OPENED, OK, OK, None, now=1060.0), "one silent site is no quorum"
-    assert closes(OPENED, UNKNOWN, None, OK, now=1060.0), "UNKNOWN is an answer"
+    assert not closes(OPENED, UNKNOWN, None, OK, now=1060.0), "c never saw it fail"
+    assert closes(OPENED, OK, None, UNKNOWN, now=1060.0), "UNKNOWN is an answer of c"
     pair = opened(FAIL, FAIL)
     assert closes(pair, OK, None, now=1060.0), "nor is the only peer"
 

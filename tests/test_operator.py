@@ -1009,7 +1009,7 @@ def test_a_directory_that_is_somebody_elses_is_not_written(
 
 
 def test_what_cannot_be_read_is_not_taken_for_removed(
-    three: list[LocalNode], story: Callable[[str], None]
+    three: list[LocalNode], story: Callable[[str], None], place: Place
 ) -> None:
     config, said = three[0].config, Said(three[0])
     with running(three):
@@ -1017,19 +1017,26 @@ def test_what_cannot_be_read_is_not_taken_for_removed(
         story("FAIL refused")
         for directory in ("hosts.d/www.example.com", "alert.d"):
             (config / directory).chmod(0)
-        three[0].round()
+        forget()
         for node in three:
             node.round()
+        assert "incident-closed" not in three[0].round(), "nobody has seen it pass that saw it fail"
+    assert place.subjects() == [f"DOWN {WEB} (2 of 3 nodes)"]
     try:
         ran = said.run("status", "--json")
         facts = json.loads(ran.stdout)
-        assert WEB in [each["test"] for each in facts["tests"] if each["state"] == "DOWN"]
-        assert facts["addresses"] == [ADDRESS] and facts["can_alert"] and not facts["whole"]
+        (web,) = [each for each in facts["tests"] if each["test"] == WEB]
+        assert web["here"] == "UNKNOWN" and web["incident"]
+        unreadable = "the test's file cannot be read, or has mistakes: see dmonitor-check -t"
+        assert web["text"] == f"not confirmed: its incident is open; {unreadable}"
+        assert facts["addresses"] == [ADDRESS] and not facts["whole"]
+        assert facts["why_not"] == ["some of the configuration cannot be read"]
+        assert not facts["can_alert"]
         assert (
             "some of the configuration cannot be read, see dmonitor-check -t"
             in said.run("status").stdout
         )
-        assert said.run("why", WEB).stdout.startswith(f"{WEB} is DOWN since ")
+        assert said.run("why", WEB).stdout.startswith(f"{WEB} is UP since ")
         assert "\ndmonitor_configuration_whole 0\n" in said("metrics", "-")
     finally:
         for directory in ("hosts.d/www.example.com", "alert.d"):

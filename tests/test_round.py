@@ -83,6 +83,7 @@ class Played:
     new_complaints: list[bool] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
     woken: list[frozenset[str]] = dataclasses.field(default_factory=list)
+    examined: int = 0
     all_taken: bool = True
     end: effects.RoundEnd = dataclasses.field(default_factory=lambda: effects.RoundEnd(False))
 
@@ -196,6 +197,7 @@ def play(
     clock: Clock | None = None,
     peers: int = 2,
     rehearsals: Sequence[Rehearsal] = (),
+    found: Sequence[str] = (),
     contacts_too: Sequence[Contact] = (),
     remembered: effects.NodeMemory | None = None,
     test_states: Mapping[Test, TestState] | None = None,
@@ -252,12 +254,15 @@ def play(
             played.all_taken = played.end.completed
             return played
         answer = None
-        if not isinstance(effect, effects.Rehearse | effects.Complain):
+        if not isinstance(effect, effects.Rehearse | effects.Examine | effects.Complain):
             played.steps.append(type(effect).__name__)
         match effect:
             case effects.Rehearse():
                 played.rehearsed.append(effect)
                 answer = tuple(rehearsals)
+            case effects.Examine():
+                played.examined += 1
+                answer = tuple(found)
             case effects.Complain(text, is_new):
                 played.complaints.append(text)
                 played.new_complaints.append(is_new)
@@ -380,6 +385,7 @@ def test_a_quiet_round() -> None:
         confirm=0,
         stated_settings=(),
         known_ids=(),
+        examined=float("-inf"),
     )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
@@ -1213,11 +1219,48 @@ def test_what_this_node_sees_is_marked_if_it_suspects_itself() -> None:
         assert [answer.suspect for answer in marked.answers] == [True, False]
     steps = check.run(judgements, {})
     assert isinstance(next(steps), effects.Rehearse)
+    assert isinstance(steps.send(()), effects.Examine)
     with pytest.raises(StopIteration):
         steps.send(())
     assert "suspect" in [trouble.kind for trouble in here.node_memory.troubles]
     few = dict(list(judgements.items())[:3])
     assert self_check.SelfCheck(here).mark_suspects(few) == few
+
+
+def test_programs_are_examined_now_and_then_and_in_each_round_while_something_is_wrong() -> None:
+    """A round starts no sendmail before it is too late to find that there is none."""
+    mistake = "/usr/sbin/sendmail: sendmail does not exist"
+    first = play(UP, heard=[states("peer")])
+    assert first.examined == 1 and first.node_memory().examined == NOW + 5.0
+    remembered = node_memory(examined=NOW - self_check.EXAMINE_SECONDS + 6.0)
+    between = play(UP, heard=[states("peer")], remembered=remembered, found=[mistake])
+    assert between.examined == 0 and between.node_memory().mistakes == ""
+    remembered = node_memory(examined=NOW - self_check.EXAMINE_SECONDS)
+    later_on = play(UP, heard=[states("peer")], remembered=remembered, found=[mistake])
+    assert later_on.examined == 1 and later_on.node_memory().mistakes == mistake
+    again = play(UP, heard=[states("peer")], remembered=later_on.node_memory())
+    assert again.examined == 1 and again.node_memory().mistakes == ""
+    ahead = node_memory(examined=NOW + 3600.0)
+    assert play(UP, heard=[states("peer")], remembered=ahead).examined == 1, "the clock was set"
+
+
+def test_mistakes_are_said_aloud_after_five_minutes() -> None:
+    """Those in what a round reads, and those in what it would only start."""
+    config: dict[str, Any] = {"mistakes": ["/etc/dmonitor/hosts.d: Permission denied"]}
+    found = ["/usr/sbin/sendmail: sendmail does not exist"]
+    new = play(UP, heard=[states("peer")], found=found, **config)
+    assert new.complaints == [] and "misconfigured" in [
+        trouble.kind for trouble in new.node_memory().troubles
+    ]
+    later_on = later(NOW + 310.0)
+    remembered = new.node_memory()._replace(finished=NOW + 300.0)
+    lasting = play(
+        UP, heard=[states("peer")], found=found, remembered=remembered, clock=later_on, **config
+    )
+    (complaint,) = lasting.complaints
+    assert config["mistakes"][0] in complaint and found[0] in complaint
+    mended = play(UP, heard=[states("peer")], remembered=lasting.node_memory(), clock=later_on)
+    assert "trouble-over" in mended.events() and mended.complaints == []
 
 
 OWN_FAILS = Answer(Node("me", "me"), "id-me", Result(Outcome.FAIL, "no right"))

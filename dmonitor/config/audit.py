@@ -5,31 +5,26 @@ It looks further than a round does: at plugins, hooks, names and sendmail. It ch
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from dmonitor.base import log, names, user
+from dmonitor.base import log, names, regular, user
 from dmonitor.base.names import pluralize
-from dmonitor.config import keyfile, resolve
+from dmonitor.config import keyfile, programs
 from dmonitor.config.cluster import Cluster, resolve_cluster
 from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.files import scan_directory
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.config.rhythms import read_duration
-from dmonitor.config.tests import RHYTHM
-from dmonitor.core.model import Silence, Test, Trouble
-from dmonitor.execution import plugin
+from dmonitor.config.tests import A_HOST_NAME, RHYTHM
+from dmonitor.core import health
+from dmonitor.core.model import Silence, Trouble
 from dmonitor.store import lock
 
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
-# Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
-# TIMEOUT. EVERY and RETRY are dmonitor's own.
-_COMMON_PARAMETERS = ("TIMEOUT", "PORT", *RHYTHM)
-_PLUGIN_PREFIX = "check_"
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
@@ -80,7 +75,12 @@ def _examine_rhythms(configuration: Configuration, interval: int, problems: Prob
 
 def _examine_state(state: str, problems: Problems) -> None:
     """Find out whether the daemon runs and a round can remember anything."""
-    if lock.holder(state, "dmonitord") is None:
+    lock_path = f"{state}/dmonitord.lock"
+    fault = _why_unreadable(lock_path)
+    if fault:
+        text = f"{fault}, so it is not known whether dmonitord runs; run this as root"
+        problems.warning(lock_path, text)
+    elif lock.holder(state, "dmonitord") is None:
         text = "dmonitord does not run on this node, so its peers get no answer; start it"
         problems.warning(state, text)
     if not os.path.exists(state):
@@ -89,6 +89,9 @@ def _examine_state(state: str, problems: Problems) -> None:
             " makes it"
         )
         problems.error(state, text)
+    elif not os.access(state, os.W_OK | os.X_OK) and user.name() not in user.NAMES:
+        text = f"is not writable for user {user.name()}; for rounds it may be: run this as root"
+        problems.warning(state, text)
     elif not os.access(state, os.W_OK | os.X_OK):
         text = (
             f"is not writable for user {user.name()}, so no incident can be remembered;"
@@ -97,10 +100,21 @@ def _examine_state(state: str, problems: Problems) -> None:
         problems.error(state, text)
 
 
+def _why_unreadable(path: str) -> str:
+    """Return why the file `path` cannot be read; '' if it can be, or is not there."""
+    try:
+        os.close(regular.open_file(path))
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{error.strerror} for user {user.name()}"
+    return ""
+
+
 def _add_troubles(state: str, troubles: Iterable[Trouble], problems: Problems) -> None:
-    """Add the troubles that are not over."""
+    """Add the troubles that are not over, except mistakes, which are found anew."""
     for trouble in troubles:
-        if trouble.ended is not None:
+        if trouble.ended is not None or trouble.kind == health.MISCONFIGURED:
             continue
         text = f"{trouble.kind}, as of the last round: {trouble.text}"
         if trouble.kind in _LASTING_TROUBLES:
@@ -145,136 +159,15 @@ def examine(configuration: Configuration, cluster: Cluster, problems: Problems) 
     Return the packages that have the programs which plugins and hooks need, and which are not
     installed.
     """
-    packages = _examine_tests(configuration, problems)
-    packages |= _examine_recipients(configuration, problems)
+    packages = programs.examine_programs(configuration, problems)
     _examine_nodes(configuration, cluster, problems)
     _examine_keys(configuration, cluster, problems)
     _examine_quorum(configuration, cluster, problems)
+    _examine_doubles(configuration, cluster, problems)
+    _examine_hosts(configuration, problems)
     _examine_completeness(configuration, problems)
     _examine_silences(configuration, problems)
-    _examine_sendmail(configuration, problems)
     return sorted(packages)
-
-
-def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
-    """Look at the plugin of each test and at the name of each host; return missing packages."""
-    packages: set[str] = set()
-    for test, parameters in configuration.tests.items():
-        packages |= _examine_plugin(configuration, test, parameters or {}, problems)
-    for host in sorted({test.host for test in configuration.tests}):
-        if _looks_like_address(host) and not _is_address(host):
-            text = "is neither a host name nor an address, so it cannot be found; rename it"
-            problems.warning(f"{configuration.directory}/hosts.d/{host}", text)
-    return packages
-
-
-def _examine_plugin(
-    configuration: Configuration, test: Test, parameters: Collection[str], problems: Problems
-) -> set[str]:
-    """Look at the plugin of `test`, which gets `parameters`; return missing packages."""
-    path = configuration.plugin(test)
-    test_path = f"{configuration.directory}/hosts.d/{test}"
-    if not os.path.lexists(path):
-        plugins = _plugin_names(os.path.dirname(path))
-        hint = did_you_mean(test.plugin.removeprefix(_PLUGIN_PREFIX), plugins)
-        problems.error(test_path, f"no plugin {path}{hint}")
-        return set()
-    fault = plugin.fault(path)
-    if fault:
-        problems.error(path, f"{fault}; needed for {test}")
-        return set()
-    if plugin.is_monitoring_plugin(path):
-        text = "is a monitoring plugin, whose exit status counts; see wrap in dmonitor-plugin(7)"
-        problems.error(path, f"{text}; needed for {test}")
-        return set()
-    script = plugin.text(path)
-    if not script:
-        return set()
-    _examine_parameters(test, parameters, script, test_path, problems)
-    return _missing_packages(path, script, f"needed for {test}", problems)
-
-
-def _examine_parameters(
-    test: Test, parameters: Collection[str], script: str, path: str, problems: Problems
-) -> None:
-    """Name the parameters of `test` that its plugin, the `script`, does not know.
-
-    A plugin whose head states its parameters takes no other one. Of any other script it is only
-    known which words occur in it.
-    """
-    stated = plugin.stated_parameters(script)
-    known = {*stated, *RHYTHM}
-    if test.name.partition(":")[2].isdigit():
-        known.add(
-            "PORT"
-        )  # which the name of the test sets, even if it is only there to tell tests apart
-    for parameter in parameters:
-        if stated and parameter not in known:
-            hint = did_you_mean(parameter, stated) or f"; it has {', '.join(stated)}"
-            problems.error(path, f"{test.plugin} has no parameter {parameter}{hint}")
-        elif not stated and parameter not in script and parameter not in _COMMON_PARAMETERS:
-            hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
-            problems.warning(path, f"{test.plugin} does not use {parameter}{hint}")
-
-
-def _plugin_names(directory: str) -> list[str]:
-    """Return the names of the plugins in `directory`, without their prefix."""
-    plugins = []
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(directory)):
-            if name.startswith(_PLUGIN_PREFIX):
-                plugins.append(name.removeprefix(_PLUGIN_PREFIX))
-    return plugins
-
-
-def _missing_packages(path: str, script: str, purpose: str, problems: Problems) -> set[str]:
-    """Add an error for each program that `script` needs and that is not installed.
-
-    Return the packages that have these programs.
-    """
-    lacking = plugin.lacking(script)
-    for program in lacking:
-        problems.error(path, f"{program} is not installed; {purpose}")
-    return set(lacking.values())
-
-
-def _looks_like_address(host: str) -> bool:
-    """Return whether `host` cannot be a host name: it has a colon, or only digits and dots."""
-    return ":" in host or not host.strip("0123456789.")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        resolve.parse_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _examine_recipients(configuration: Configuration, problems: Problems) -> set[str]:
-    """Look at each file in alert.d; return packages that hooks miss."""
-    packages: set[str] = set()
-    for address in configuration.addresses:
-        path = configuration.hook(address)
-        if names.is_hook(address):
-            packages |= _examine_hook(path, problems)
-        elif plugin.text(path):
-            text = (
-                "is a script, but it is mailed as an address, because it is not executable;"
-                " if it is a hook, chmod 750 and chgrp dmonitor"
-            )
-            problems.warning(path, text)
-    return packages
-
-
-def _examine_hook(path: str, problems: Problems) -> set[str]:
-    """Look at the hook `path`; return missing packages."""
-    fault = plugin.fault(path)
-    if fault:
-        # A hook often holds a password, so it is not made readable for everybody.
-        problems.error(path, fault.replace("chmod 755", "chmod 750 and chgrp dmonitor"))
-        return set()
-    return _missing_packages(path, plugin.text(path), "this hook needs it", problems)
 
 
 def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
@@ -289,7 +182,8 @@ def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Pro
     if not cluster.listed and configuration.nodes:
         text = (
             f"no line is for this machine ({cluster.me.name}), and a peer answers only nodes that"
-            " its nodes.txt lists; add a line, on all nodes"
+            " its nodes.txt lists; add a line, on all nodes; or, if one of the lines is its, say"
+            " which in dmonitor.conf: name = NODE"
         )
         problems.warning(path, text)
     for peer in cluster.peers:
@@ -362,6 +256,62 @@ def _examine_quorum(configuration: Configuration, cluster: Cluster, problems: Pr
             f" quorum = {quorum}, so no test can ever be DOWN; add sites or lower the quorum"
         )
         problems.error(f"{configuration.directory}/nodes.txt", text)
+    elif cluster.peers:
+        _examine_witnesses(configuration, cluster, problems)
+
+
+def _examine_witnesses(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
+    """Find the nodes that would be gone without a quorum of sites that could see it."""
+    nodes = [cluster.me, *(peer.node for peer in cluster.peers)]
+    unwatched = []
+    for node in nodes:
+        sites = {other.site for other in nodes if other != node} - {""}
+        if len(sites) < configuration.settings.quorum:
+            unwatched.append(node.name)
+    if unwatched:
+        text = (
+            f"nobody could confirm that one of these is gone: {', '.join(sorted(unwatched))};"
+            f" quorum = {configuration.settings.quorum} needs as many other sites:"
+            " add a node at another site"
+        )
+        problems.warning(f"{configuration.directory}/nodes.txt", text)
+
+
+def _examine_doubles(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
+    """Find lines of nodes.txt that are one machine, or one site, and do not look like that."""
+    path = f"{configuration.directory}/nodes.txt"
+    sites: dict[str, str] = {}
+    first_names: dict[str, str] = {}  # by the name in small letters
+    first_holders: dict[str, str] = {}  # by address
+    for node in configuration.nodes:
+        number = line_of(configuration.directory, node.name)
+        site = sites.setdefault(node.site.lower(), node.site)
+        first = first_names.setdefault(node.name.lower(), node.name)
+        if first != node.name:
+            text = f"{node.name} is {first} in other letters: one machine; remove one of the lines"
+            problems.warning(path, text, number)
+            continue
+        if site != node.site:
+            text = f"the sites {site} and {node.site} are two, and differ in case only"
+            problems.warning(path, f"{text}; write both alike", number)
+        for address in cluster.addresses[node.name]:
+            first = first_holders.setdefault(address, node.name)
+            if first != node.name and not {first, node.name} <= cluster.my_names:
+                text = f"{node.name} has the address of {first}, {address}, so both are one machine"
+                problems.warning(path, f"{text}; remove one of the lines", number)
+                break
+
+
+def _examine_hosts(configuration: Configuration, problems: Problems) -> None:
+    """Find the directories in hosts.d that have no test, and in which nothing else is wrong."""
+    directory = f"{configuration.directory}/hosts.d"
+    hosts = {test.host for test in configuration.tests}
+    wrong = {problem.path for problem in problems}
+    for entry in scan_directory(directory, Problems(), names.is_host, A_HOST_NAME):
+        is_explained = any(f"{path}/".startswith(f"{entry.path}/") for path in wrong)
+        if entry.is_directory() and entry.name not in hosts and not is_explained:
+            text = f"has no test, so {entry.name} is not tested; touch one, or remove the directory"
+            problems.warning(entry.path, text)
 
 
 def _examine_completeness(configuration: Configuration, problems: Problems) -> None:
@@ -383,17 +333,3 @@ def _examine_silences(configuration: Configuration, problems: Problems) -> None:
             if silence.name:
                 path += f"/{silence.name}"
             problems.warning(path, f"ended on {ended}; remove it")
-
-
-def _examine_sendmail(configuration: Configuration, problems: Problems) -> None:
-    """Find out whether mail can be sent, if anybody is mailed."""
-    sendmail = configuration.settings.sendmail
-    if all(map(names.is_hook, configuration.addresses)):
-        return
-    if os.path.isfile(sendmail) and os.access(sendmail, os.X_OK):
-        return
-    reason = "does not exist"
-    if os.path.exists(sendmail):
-        reason = "is not an executable file"
-    text = f"sendmail {reason}, so no mail can be sent; install a mail transport agent"
-    problems.error(sendmail, text)

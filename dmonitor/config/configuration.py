@@ -7,7 +7,7 @@ module joins them. Nothing is written, run or resolved here; `audit` looks furth
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from dmonitor.config.problems import Problem, Problems
 from dmonitor.config.recipients import load_recipients
 from dmonitor.config.settings import Settings, load_settings
 from dmonitor.config.silences import load_silences
-from dmonitor.config.tests import Tests, load_tests
+from dmonitor.config.tests import Tests, hidden_tests, load_tests
 from dmonitor.core.model import Node, Rhythm, Silence, Test
 
 
@@ -31,15 +31,38 @@ class Configuration(NamedTuple):
     tests: Tests
     addresses: tuple[str, ...]  # mail addresses, and after them the hooks
     problems: tuple[Problem, ...]  # what could not be used
-    # False if something could not be read, so that tests, nodes or addresses may exist that are
-    # missing here.
-    complete: bool = True
+    # What could not be read, so that tests, nodes or addresses may exist that are missing here.
+    unreadable: frozenset[str] = frozenset()
     keys: Keys | None = None  # None if there are no files with keys
     silences: tuple[
         Silence, ...
     ] = ()  # those that ended, too; `until` is in seconds since the epoch
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be read."""
+        return not self.unreadable
+
+    def with_hidden(self, tests: Iterable[Test], addresses: Iterable[str]) -> Configuration:
+        """Return this with those of `tests` and `addresses` that may be where nobody can read.
+
+        They were found there before. The tests cannot be run.
+        """
+        hidden = hidden_tests(self.directory, tests, self.unreadable)
+        also = {*self.addresses}
+        if any(path.startswith(f"{self.directory}/alert.d") for path in self.unreadable):
+            also.update(addresses)
+        return self._replace(tests={**hidden, **self.tests}, addresses=tuple(sorted(also)))
+
+    def with_sender(self, node: str) -> Configuration:
+        """Return this with an address from which mail comes, on the node of this name."""
+        if self.settings.sender:
+            return self
+        from dmonitor.config.sender import default_sender
+
+        return self._replace(settings=self.settings._replace(sender=default_sender(node)))
 
     def plugin(self, test: Test) -> str:
         """Return the path of the plugin of `test`."""
@@ -55,15 +78,15 @@ def load_configuration(directory: str) -> Configuration:
     problems = Problems()
     settings = load_settings(directory, problems)
     nodes = load_nodes(directory, problems)
-    if not os.path.lexists(f"{directory}/nodes.txt"):
-        problems.incomplete = False  # there are no nodes that could be missing
+    if _is_absent(f"{directory}/nodes.txt"):
+        problems.unreadable.discard(f"{directory}/nodes.txt")  # no node could be missing
     tests = load_tests(directory, problems)
     addresses = load_recipients(directory, problems)
-    complete = not problems.incomplete
+    unreadable = frozenset(problems.unreadable)
     rhythms = _load_rhythms(directory, tests, problems)
     keys = load_keys(directory, problems)
     known_tests = None
-    if complete:
+    if not unreadable:
         known_tests = tests
     silences = load_silences(directory, problems, known_tests, nodes)
     return Configuration(
@@ -73,11 +96,22 @@ def load_configuration(directory: str) -> Configuration:
         tests=tests,
         addresses=addresses,
         problems=tuple(problems),
-        complete=complete,
+        unreadable=unreadable,
         keys=keys,
         silences=tuple(silences),
         rhythms=rhythms,
     )
+
+
+def _is_absent(path: str) -> bool:
+    """Return whether there is nothing at `path`; not if a directory on the way cannot be read."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _load_rhythms(directory: str, tests: Tests, problems: Problems) -> Mapping[Test, Rhythm]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 
 from dmonitor.base import names
@@ -36,6 +37,9 @@ def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
 
 def _complaint(name: str, site: str, words: Sequence[str]) -> str:
     """Return what is wrong with a line of `words` that lists node `name` of `site`, or ""."""
+    if ":" in name and not _is_ipv6(name):
+        port = "a line has no port: all nodes have the one in dmonitor.conf"
+        return f"{quoted(name)} is neither a host name nor an address; {port}"
     if not names.is_node(name):
         return f"{quoted(name)} is not a host name or an address; {_FORM}"
     if site != name and not names.is_site(site):
@@ -43,6 +47,14 @@ def _complaint(name: str, site: str, words: Sequence[str]) -> str:
     if len(words) > 2:
         return f"unexpected {quoted(words[2])} after the site; {_FORM}"
     return ""
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, name)
+    except OSError:
+        return False
+    return True
 
 
 def line_of(directory: str, node: str) -> int | None:

@@ -29,17 +29,25 @@ class Problem(NamedTuple):
     line: int | None = None  # None if the mistake is not in one line
 
     def __str__(self) -> str:
+        return f"{self.severity.value}: {self.statement}"
+
+    @property
+    def statement(self) -> str:
+        """Where it is, and what is wrong there."""
         place = names.printable(self.path)
         if self.line:
             place += f":{self.line}"
-        return f"{self.severity.value}: {place}: {self.text}"
+        return f"{place}: {self.text}"
 
 
 class Problems(list[Problem]):
     """The problems that were found, in this order."""
 
-    # Something could not be read, so that tests, nodes or addresses may exist that were not found.
-    incomplete = False
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(problems)
+        # The paths that could not be read, or lead nowhere: tests, nodes or addresses may exist
+        # there that were not found.
+        self.unreadable: set[str] = set()
 
     def error(self, path: str, text: str, line: int | None = None) -> None:
         """Add an error in the file `path`."""
@@ -51,11 +59,16 @@ class Problems(list[Problem]):
 
     def add_unreadable(self, path: str, error: OSError) -> None:
         """Add an error because `path` cannot be read."""
-        self.incomplete = True
+        self.unreadable.add(path)
         text = error.strerror or str(error)
         if isinstance(error, PermissionError):
             text += f" for user {user.name()}"
         self.error(path, text)
+
+
+def errors(problems: Iterable[Problem]) -> tuple[str, ...]:
+    """Return the statements of those of `problems` that are more than warnings."""
+    return tuple(each.statement for each in problems if each.severity is Severity.ERROR)
 
 
 def log_problems(problems: Iterable[Problem]) -> None:

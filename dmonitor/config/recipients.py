@@ -10,6 +10,11 @@ from dmonitor.base import names
 from dmonitor.config.files import scan_directory
 from dmonitor.config.problems import Problems
 
+# Some mail systems would run, or take apart, what else RFC 5321 lets an address have.
+_AN_ADDRESS = (
+    "a mail address that is taken here; use ASCII letters, digits and . _ + = - before the @,"
+    " or an alias that has no other characters"
+)
 _ANY_EXECUTE_BIT = 0o111
 
 
@@ -18,10 +23,10 @@ def load_recipients(directory: str, problems: Problems) -> tuple[str, ...]:
     addresses = []
     hooks = []
     path = f"{directory}/alert.d"
-    for entry in scan_directory(path, problems, names.is_address, "a mail address"):
+    for entry in scan_directory(path, problems, names.is_address, _AN_ADDRESS):
         if not entry.is_file():
             if entry.is_dangling():
-                problems.incomplete = True
+                problems.unreadable.add(entry.path)
             problems.error(entry.path, "is not a file; touch a file that is named like the address")
         elif entry.mode & _ANY_EXECUTE_BIT and entry.size > 0:
             hooks.append(names.HOOK + entry.name)

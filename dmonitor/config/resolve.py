@@ -108,7 +108,7 @@ def look_up_all(names: Iterable[str], patience: float) -> dict[str, Lookup]:
     found: dict[str, Lookup] = {}
     unresolved: set[str] = set()
     for name in names:
-        if _is_address(name):
+        if is_address(name):
             found[name] = look_up(name)
         else:
             unresolved.add(name)
@@ -139,7 +139,8 @@ def _ask_resolver(names: Collection[str], patience: float) -> dict[str, Lookup]:
     return found
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Return whether `name` is an address, and no host name."""
     try:
         parse_address(name)
     except ValueError:

@@ -26,7 +26,7 @@ class Settings(NamedTuple):
     confirm: int = 1  # DOWN verdicts in a row before an incident opens
     listen: tuple[str, ...] = ()  # addresses of the daemon; none means all
     port: int = PORT
-    sender: str = "dmonitor"  # the address in From
+    sender: str = ""  # the address in From; "" means that of dmonitor at this machine
     sendmail: str = "/usr/sbin/sendmail"
     concurrency: int = 2000  # plugins that run at the same time
     flapping: bool = True  # whether a test that flaps gets fewer mails
@@ -109,8 +109,8 @@ def _listen(value: str) -> tuple[str, ...]:
     return addresses
 
 
-def _mail_address(value: str) -> str:
-    if not names.is_address(value):
+def _sender(value: str) -> str:
+    if value and not names.is_address(value):
         raise ValueError("not a mail address")
     return value
 
@@ -152,7 +152,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "confirm": ("confirm", whole_number(1, 100)),
     "listen": ("listen", _listen),
     "port": ("port", whole_number(1, 65535)),
-    "from": ("sender", _mail_address),
+    "from": ("sender", _sender),
     "sendmail": ("sendmail", _absolute_path),
     "concurrency": ("concurrency", whole_number(1, 10_000)),
     "offset": ("offset", whole_number(0, 59)),

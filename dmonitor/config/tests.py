@@ -8,7 +8,7 @@ something that nobody meant, and might say OK.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from dmonitor.base import names
 from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
@@ -52,10 +52,29 @@ def load_tests(directory: str, problems: Problems) -> Tests:
             _load_host(entry, tests, problems)
         else:
             if entry.is_dangling():
-                problems.incomplete = True
+                problems.unreadable.add(entry.path)
             text = "is not a directory; a host is a directory, and its tests are the files in it"
             problems.error(entry.path, text)
     return tests
+
+
+def hidden_tests(
+    directory: str, remembered: Iterable[Test], unreadable: Set[str]
+) -> dict[Test, None]:
+    """Return those of the tests `remembered` that may still be there and cannot be found.
+
+    One of the `unreadable` paths is on the way to their files, or is nodes.txt for the tests that
+    nodes are. They have no parameters, like a test whose file has a mistake.
+    """
+    hidden: dict[Test, None] = {}
+    for test in remembered:
+        way = {f"{directory}/hosts.d", f"{directory}/hosts.d/{test.host}"}
+        way.add(f"{directory}/hosts.d/{test}")
+        if test.host == names.NODE:
+            way = {f"{directory}/nodes.txt"}
+        if not unreadable.isdisjoint(way):
+            hidden[test] = None
+    return hidden
 
 
 def _load_host(

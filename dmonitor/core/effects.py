@@ -76,6 +76,9 @@ class NodeMemory(NamedTuple):
     refusals: tuple[model.Refusals, ...] = ()
     # The interval of each node of nodes.txt that has last stated more than a minute.
     stated_intervals: tuple[tuple[model.NodeName, model.Interval], ...] = ()
+    # The errors that were found when its programs were last examined, and when that was.
+    mistakes: model.LongText = ""
+    examined: Time = float("-inf")
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -186,6 +189,8 @@ class RoundConfig(NamedTuple):
     diverted: tuple[str, ...] = ()
     # Whether every file could be read. If not, a test or an address that is missing is not removed.
     complete: bool = True
+    # The errors in these files: where each is, and what is wrong there.
+    mistakes: tuple[str, ...] = ()
     # The settings of these names in dmonitor.conf; `remind` is in seconds, 0 for never.
     quorum: int = 2
     confirm: int = 1
@@ -233,6 +238,13 @@ class Rehearse(NamedTuple):
     """
 
     failures: tuple[model.RehearsalFailure, ...] = ()
+
+
+class Examine(NamedTuple):
+    """Look at the files of plugins, hooks and sendmail, which a round starts only when it must.
+
+    Sent back: a text for each error, as RoundConfig.mistakes.
+    """
 
 
 class Greet(NamedTuple):
@@ -303,7 +315,7 @@ class Complain(NamedTuple):
     is_new: bool = False  # it names a trouble that nobody was told of before
 
 
-Effect = Observe | Rehearse | Greet | Wake | Save | HandOver | Wait | Complain
+Effect = Observe | Rehearse | Examine | Greet | Wake | Save | HandOver | Wait | Complain
 
 
 class Observation(NamedTuple):

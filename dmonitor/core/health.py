@@ -36,12 +36,14 @@ REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
+MISCONFIGURED = "misconfigured"
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
 # Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
 # daemon that is being restarted, a network that came back in the middle of a round, or a
 # configuration that is being copied from node to node.
 QUIET_AT_FIRST = {
     SUSPECT: 45.0,
+    MISCONFIGURED: 300.0,
     "untestable": 300.0,
     "no-daemon": 300.0,
     "unanswered": 300.0,
@@ -51,9 +53,11 @@ QUIET_AT_FIRST = {
     "stale-peer": 240.0,
     "settings-differ": 300.0,
     "unconfirmed-recovery": 300.0,
+    "unconfirmable": 300.0,
     "drift": 300.0,
 }
 _ITEMS_NAMED = 10  # in one text
+_MISTAKES_NAMED = 3  # they are long
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
 
 
@@ -74,6 +78,8 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
+    mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
+    complete: bool = True  # the whole configuration could be read
 
     @property
     def others(self) -> list[Contact]:
@@ -105,7 +111,7 @@ def is_suspect(judgements: Mapping[Test, Judgement]) -> bool:
 
 def find(seen: HealthInput, now: float) -> dict[str, str]:
     """Return the text of each trouble that there is, by its kind."""
-    if not seen.tests and not seen.others:
+    if not seen.tests and not seen.others and seen.complete:
         return {}  # nothing is configured yet
     texts = {}
     for kind, find_text in _KINDS.items():
@@ -162,6 +168,49 @@ def _suspect(seen: HealthInput, now: float) -> str:
         return ""
     failing = "most tests fail here while peers see them pass"
     return f"{failing}: it is this node, or its network, that fails"
+
+
+def _unconfirmable(seen: HealthInput, now: float) -> str:
+    """Name the tests that so few nodes have that no quorum can ever see them fail.
+
+    A peer that says nothing of its tests may have them all.
+    """
+    lacking: dict[Test, set[str]] = {}  # by test, the sites that lack it
+    having: dict[Test, set[str]] = {}
+    for contact in seen.reached:
+        if contact.statement and contact.statement.tests is not None:
+            for test in seen.tests - contact.statement.tests:
+                if test.host != names.NODE:
+                    lacking.setdefault(test, set()).add(contact.node.name)
+    for test, nodes in lacking.items():
+        having[test] = {seen.me.site} - {""}
+        for contact in seen.others:
+            if contact.node.name not in nodes:
+                having[test].add(contact.node.site)
+    lonely = [test for test, sites in having.items() if len(sites) < seen.quorum]
+    if not lonely:
+        return ""
+    return (
+        f"too few sites have these tests for quorum = {seen.quorum}, so they can never be DOWN:"
+        f" {_listed(lonely)}; touch their files on the other nodes, too"
+    )
+
+
+def _misconfigured(seen: HealthInput, now: float) -> str:
+    """Name each error that `dmonitor-check -t` would find, because it makes something silent.
+
+    What the other troubles are about is not looked for again: too few peers, no address.
+    """
+    if not seen.mistakes:
+        return ""
+    what = "what is wrong in the configuration is not tested, or nobody is told of it"
+    return f"{what}: {seen.mistakes}; see dmonitor-check -t"
+
+
+def listed_mistakes(mistakes: Iterable[str]) -> str:
+    """Return different mistakes in one text, in the order given; of many, the first."""
+    texts = list(dict.fromkeys(mistakes))
+    return _listed_texts(texts, "; ", _MISTAKES_NAMED)
 
 
 def _untestable(seen: HealthInput, now: float) -> str:
@@ -354,12 +403,14 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "unconfirmed-recovery": _unconfirmed_recovery,
     "no-answer": _no_answer,
     SUSPECT: _suspect,
+    "unconfirmable": _unconfirmable,
     "untestable": _untestable,
     "no-daemon": _no_daemon,
     "daemon-disagrees": _daemon_disagrees,
     "unanswered": _unanswered,
     "cloned-id": _cloned_id,
     "diverted-peer": _diverted_peer,
+    MISCONFIGURED: _misconfigured,  # behind those that are short, because a complaint may be cut
     "drift": _drift,
     "long-local": _long_local,
 }
@@ -367,10 +418,13 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
 
 def _listed(things: Iterable[object], separator: str = ", ") -> str:
     """Return the names of different things in order; of many, the first."""
-    texts = sorted({str(thing) for thing in things})
-    listed = separator.join(texts[:_ITEMS_NAMED])
-    if len(texts) > _ITEMS_NAMED:
-        listed += f" and {len(texts) - _ITEMS_NAMED} more"
+    return _listed_texts(sorted({str(thing) for thing in things}), separator, _ITEMS_NAMED)
+
+
+def _listed_texts(texts: Sequence[str], separator: str, most: int) -> str:
+    listed = separator.join(texts[:most])
+    if len(texts) > most:
+        listed += f" and {len(texts) - most} more"
     return listed
 
 

@@ -128,9 +128,11 @@ def _silent_sites_that_count(incident: Incident, judgement: Judgement) -> set[st
     must not keep every incident open. A node that hears most sites, and none that fails, knows what
     most of them see. So of the silent ones only those count that failed when they were last heard.
     The same holds if one site is a quorum, because then one site's word is enough. Otherwise all
-    count, because this node may be cut off from those that see it fail.
+    count, because this node may be cut off from those that see it fail. A site that failed and
+    cannot tell now (UNKNOWN) is like one that is silent: it has not seen the test pass.
     """
     heard = _heard_sites(judgement)
+    heard -= _undecided_sites(judgement).intersection(dict(incident.failed))
     everywhere = {answer.node.site for answer in judgement.answers} - {""}
     silent = everywhere - heard
     failed = silent.intersection(dict(incident.failed))
@@ -140,6 +142,12 @@ def _silent_sites_that_count(incident: Incident, judgement: Judgement) -> set[st
     if incident.opening is None:
         return silent
     return failed | silent.intersection(_heard_sites(incident.opening))
+
+
+def _undecided_sites(judgement: Judgement) -> set[str]:
+    """Return the sites that cast no vote: they are silent, or cannot tell."""
+    sites = {answer.node.site for answer in judgement.answers} - {""}
+    return sites - judgement.sites(Vote.FAILING) - judgement.sites(Vote.PASSING)
 
 
 def _heard_sites(judgement: Judgement) -> set[str]:
@@ -190,12 +198,13 @@ def surely_open(incidents: Iterable[Incident]) -> frozenset[Test]:
 def _failed_sites(before: Failed, judgement: Judgement, now: float) -> Failed:
     """Return the sites that failed when they were last heard, given those `before`.
 
-    One lost answer is no recovery (R4). A site that is no longer in nodes.txt is forgotten.
+    One lost answer is no recovery (R4), nor is a node that cannot tell any more. A site that is no
+    longer in nodes.txt is forgotten.
     """
-    silent = {answer.node.site for answer in judgement.answers} - _heard_sites(judgement)
+    undecided = _undecided_sites(judgement)
     failed: dict[str, float] = {}
     for site, at in before:
-        if site in silent and now - at < SILENT_SITE_GRACE:
+        if site in undecided and now - at < SILENT_SITE_GRACE:
             failed[site] = min(at, now)  # after a reboot our clock may be behind
     for site in judgement.sites(Vote.FAILING):
         failed[site] = now

@@ -20,7 +20,9 @@ SLOW_LOOK = 4.0  # seconds that a first look may run before the second one begin
 STALE_SECONDS = 300.0
 STALE_INTERVALS = 3  # of the peer's own rounds
 MEASURED_ROUNDS = 3  # from which an interval must be measured before a checker can be stale
-MISTAKEN = Result(Outcome.UNKNOWN, "mistakes in the test's file: see dmonitor-check -t")
+MISTAKEN = Result(
+    Outcome.UNKNOWN, "the test's file cannot be read, or has mistakes: see dmonitor-check -t"
+)
 FAILING = (Outcome.FAIL, Outcome.TIMEOUT)  # after these outcomes a test is looked at again
 OUTPUT_LIMIT = 4 * names.TEXT_LIMIT  # bytes of a plugin's output that are looked at
 _OUTCOME_WORDS = ("OK", "FAIL")

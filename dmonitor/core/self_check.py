@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from dmonitor.core import health, unanswered
-from dmonitor.core.effects import Complain, Rehearse
+from dmonitor.core.effects import Complain, Examine, Rehearse
 from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.situation import Situation, Steps
+
+EXAMINE_SECONDS = 600.0  # after which the programs are examined again, if nothing was wrong
 
 
 class SelfCheck:
@@ -58,11 +60,12 @@ class SelfCheck:
         that pass and whose incidents cannot close.
         """
         situation = self._situation
-        remembered = situation.node_memory
-        rehearsals = yield Rehearse(remembered.rehearsal_failures)
+        rehearsals = yield Rehearse(situation.node_memory.rehearsal_failures)
         if situation.has_slept():
             return
         now = situation.clock.now()
+        yield from self._examine(now)
+        remembered = situation.node_memory
         rehearsed = {
             test: judgement
             for test, judgement in judgements.items()
@@ -88,6 +91,8 @@ class SelfCheck:
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
+            mistakes=self._mistakes(),
+            complete=situation.config.complete,
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)
@@ -107,6 +112,24 @@ class SelfCheck:
             unanswered=silent,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
+
+    def _examine(self, now: float) -> Steps:
+        """Have the programs examined, and remember what is wrong with them.
+
+        That takes long, so it is done in each round only as long as something is wrong.
+        """
+        memory = self._situation.node_memory
+        if memory.mistakes or not 0.0 <= now - memory.examined < EXAMINE_SECONDS:
+            found = yield Examine()
+            mistakes = health.listed_mistakes(found)
+            memory = memory._replace(mistakes=mistakes, examined=now)
+            self._situation.node_memory = memory
+
+    def _mistakes(self) -> str:
+        """Return what is wrong in the files that this round has read, and with the programs."""
+        read = health.listed_mistakes(self._situation.config.mistakes)
+        texts = [read, self._situation.node_memory.mistakes]
+        return "; ".join(text for text in texts if text)
 
     def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:
         """Log each trouble that is new or over; return all troubles as they are logged."""

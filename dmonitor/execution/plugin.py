@@ -19,6 +19,7 @@ TRUST_SECONDS = 1.0  # for which a plugin stays trusted after a look at it
 _NAGIOS_PLUGINS = "/usr/lib/nagios/plugins"  # where the plugin `wrap` looks, too
 _SCRIPT_BYTES = 65536  # bytes of a script that are read
 _HEAD_BYTES = 256  # bytes of a program that show what it is
+_REQUIRED = " (required): "  # in the head of a script, in place of a default
 _WRITABLE_BY_OTHERS = 0o022  # by the group, or by everybody
 
 
@@ -116,13 +117,38 @@ def _format_fault(path: str) -> str:
         return ""
     if not head.startswith(b"#!"):
         return "is neither a program nor a script with a #! line"
-    interpreter = ""
-    words = head[2:].split(b"\n")[0].split()
-    if words:
-        interpreter = os.fsdecode(words[0])
+    first_line = head[2:].partition(b"\n")[0]
+    if first_line.endswith(b"\r"):
+        return "has lines that end in CR LF, so its interpreter is not found; let them end in LF"
+    interpreter, _, argument = os.fsdecode(first_line.strip()).partition(" ")
     if not os.access(interpreter, os.X_OK):
         return f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
+    if os.path.basename(interpreter) == "env":
+        program = _program_of_env(argument.strip())
+        if program and not _is_program(program):
+            return f"needs a program that is not installed: '{names.printable(program)}'"
     return ""
+
+
+def _program_of_env(argument: str) -> str:
+    """Return which program `env` starts for a script; '' if that cannot be told.
+
+    The system passes all that follows the interpreter as one argument.
+    """
+    if not argument.startswith("-"):
+        return argument
+    if not argument.startswith("-S"):
+        return ""
+    for word in argument.removeprefix("-S").split():
+        if "=" not in word:
+            return word
+    return ""
+
+
+def _is_program(name: str) -> bool:
+    import shutil
+
+    return shutil.which(name, path=PATH) is not None
 
 
 def text(path: str) -> str:
@@ -148,6 +174,15 @@ def stated_parameters(text: str) -> list[str]:
 
     head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return re.findall(r"^#: ([A-Z][A-Z0-9_]*)(?: \([^)]*\))?: ", "\n".join(head), re.MULTILINE)
+
+
+def required_parameters(text: str) -> list[str]:
+    """Return the parameters without which the script `text` cannot test.
+
+    Its head has them as `#: NAME (required): what it is`.
+    """
+    lines = [line for line in text.splitlines() if _REQUIRED in line or not line.startswith("#:")]
+    return stated_parameters("\n".join(lines))
 
 
 def lacking(text: str) -> dict[str, str]:

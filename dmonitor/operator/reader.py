@@ -92,17 +92,15 @@ def _is_readable(path: str) -> bool:
 def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
-    tests: set[Test] = set(configuration.tests)
-    addresses = configuration.addresses
     if not configuration.complete:  # what cannot be read may well be there
-        tests.update(memory.test_states)
-        addresses = store.addresses(addresses)
+        configuration = configuration.with_hidden(memory.test_states, store.addresses())
+    tests: set[Test] = set(configuration.tests)
     view = report.NodeReport(
         me=me,
         now=time.time(),
         nodes=configuration.nodes,
         tests=tests,
-        addresses=addresses,
+        addresses=configuration.addresses,
         quorum=configuration.settings.quorum,
         node=memory.node,
         test_states=memory.test_states,

@@ -24,6 +24,7 @@ from dmonitor.core.model import (
     LastLook,
     Node,
     Notification,
+    Outcome,
     Silence,
     Test,
     TestState,
@@ -161,6 +162,8 @@ def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
         reasons.append(f"its last round ended {names.span(view.now - view.node.finished)} ago")
     if not view.addresses:
         reasons.append("alert.d names no address")
+    if not view.whole:
+        reasons.append("some of the configuration cannot be read")
     if view.node.refused == 1:
         reasons.append("the mail system refused its last hand-over")
     elif view.node.refused:
@@ -215,7 +218,7 @@ def _test(
     if look:
         text = look.result.text
     if shown and state == Verdict.UP.value and not shown.flapping:
-        text = _not_confirmed(text, shown)
+        text = _not_confirmed(text, shown, passes=here == Outcome.OK.value)
     for known in open_incidents:
         if is_flapping(known):
             state = FLAPPING
@@ -247,9 +250,11 @@ def as_stated(peer: str | None) -> str:
     return f", as {peer} states" if peer else ""
 
 
-def _not_confirmed(text: str, known: Incident) -> str:
-    """Return the text of a test that passes here, and whose incident nobody can close (R4)."""
-    words = "passes here, not confirmed: its incident is open"
+def _not_confirmed(text: str, known: Incident, *, passes: bool) -> str:
+    """Return the text of a test that is UP, and whose incident nobody can close (R4)."""
+    words = "not confirmed: its incident is open"
+    if passes:
+        words = f"passes here, {words}"
     words += as_stated(hearsay.charged_to(known))
     return f"{words}; {text}" if text else words
 

@@ -19,7 +19,7 @@ from dmonitor.base.errors import StateError
 from dmonitor.core import hearsay
 from dmonitor.core.effects import Memory, NodeMemory, Save
 from dmonitor.core.incident import LISTED_SECONDS, granted
-from dmonitor.core.model import Handed, Incident, NodeName, Recipient
+from dmonitor.core.model import Handed, Incident, NodeName, Recipient, Test, TestState
 from dmonitor.store import database, history, identity, node_clock, tables
 from dmonitor.store.database import Connection
 from dmonitor.store.fallback import Fallback
@@ -185,7 +185,7 @@ class Store:
             memory = self.node_memory()
             return Memory(
                 memory,
-                tables.read_test_states(self._db, self._shift),
+                self.test_states(),
                 self._incidents(memory),
                 tables.read_outbox(self._db, self._shift),
                 tables.read_silences(self._db, self._shift),
@@ -196,6 +196,11 @@ class Store:
         """Return what the node remembers of its own rounds."""
         with database.state_errors(self._path):
             return tables.read_node_memory(self._db, self._shift)
+
+    def test_states(self) -> dict[Test, TestState]:
+        """Return how each test was in the last round."""
+        with database.state_errors(self._path):
+            return tables.read_test_states(self._db, self._shift)
 
     def incidents(self) -> list[Incident]:
         """Return the incidents that are open, owe something, or changed lately."""

@@ -17,6 +17,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from calls import free_port, raw
 from local_nodes import ADDRESS, LocalNode, Place, running
 
+from dmonitor.config.sender import default_sender
+
 NODE = "127.0.0.57"
 ODD = {
     "-oProxyCommand=x": "-oProxyCommand=x",
@@ -106,7 +108,8 @@ def main() -> int:
         mails = place.mails()
         mailed = sorted(str(mail["To"]) for mail in mails)
         table.check(mailed == ["node", ADDRESS], f"mailed: {mailed}")
-        called = {f"-oi -f dmonitor -- {address}" for address in mailed}
+        sender = default_sender(node.address)
+        called = {f"-oi -f {sender} -- {address}" for address in mailed}
         table.check(
             {mail["X-Arguments"] for mail in mails} == called, "sendmail was called as ever"
         )

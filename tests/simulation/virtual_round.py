@@ -193,7 +193,7 @@ class VirtualRound:
                 self._greet_again(effect)
             case effects.Wake(node_ids):
                 self._wake(node_ids)
-            case effects.Rehearse():  # there is no sandbox in this world
+            case effects.Rehearse() | effects.Examine():  # no sandbox, no files in this world
                 self._after(0.0, lambda: self.resume(()))
             case effects.Save():
                 self._save(effect)
