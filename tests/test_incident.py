@@ -907,6 +907,53 @@ def test_a_peer_cannot_give_an_incident_the_name_of_an_earlier_one() -> None:
     assert united and united.minute == 8
 
 
+def test_no_old_minute_is_believed_of_one_peer() -> None:
+    """The incident that it names was over so long ago that this node has not loaded it."""
+    minute = 29_000_600
+    ours = known("b", began=400.0, minute=minute, seen=400.0)
+    for heard in (known("b", minute=minute - 61), known("b", "c", minute=minute - 61)):
+        ledger = met([ours], heard)
+        united = ledger.open_for(TEST)
+        assert united and (united.ids, united.minute) == (heard.ids, minute)
+    united = met([ours], known("b", "c", minute=minute - 60)).open_for(TEST)
+    assert united and united.minute == minute - 60, "two nodes may have opened it in an hour"
+
+    ledger = Ledger([], lambda _: [])
+    ledger.first_minute = minute - 60
+    for peer, minute_after in (("liar", 0), ("liar", 0), ("peer", minute - 61)):
+        ledger.meet(known("c", seen=500.0, minute=minute - 61), 500.0, peer)
+        taken = ledger.open_for(TEST)
+        assert taken and taken.minute == minute_after, "two have stated one that has lasted"
+    ledger.meet(known("d", test=OTHER, seen=500.0, minute=minute - 60), 500.0, "liar")
+    taken = ledger.open_for(OTHER)
+    assert taken and taken.minute == minute - 60
+
+
+def test_a_new_incident_is_not_named_like_an_earlier_one_of_its_test() -> None:
+    """Two nodes opened one each, in the same window, and heard nothing of each other."""
+    earlier = known("a", closed=300.0, alert="me", recovery="me", minute=7)
+    ledger = met([earlier], known("b", began=400.0, seen=450.0, minute=7))
+    taken = ledger.open_for(TEST)
+    assert taken and taken.minute == 0
+
+
+def test_a_peer_cannot_unite_an_incident_with_one_that_was_over_before() -> None:
+    """It would be over and told, by what this node itself knows of the other one."""
+    earlier = known("a", closed=300.0, alert="me", recovery="me")
+    heard_of = earlier._replace(heard_from="liar")
+    ours = known("b", began=400.0, seen=400.0)
+    for before in (earlier, heard_of):
+        ledger = met([before, ours], known("a", "b", seen=450.0))
+        assert ledger.find("ab") == [before, ours]
+        assert incident.owed(ours) == (Kind.ALERT,)
+        ledger = met([before, ours], known("a", "b", closed=450.0, alert="me"))
+        assert ledger.find(["a"]) == [before], "that it is over is believed, as its own word"
+        (closed,) = ledger.find(["b"])
+        assert (closed.ids, closed.closed, closed.recovery) == (("b",), 450.0, "")
+    ledger = met([earlier, ours._replace(seen=250.0)], known("a", "b", seen=450.0))
+    assert ledger.open_for(TEST) is None, "this node has not seen it fail since"
+
+
 def test_a_recovery_is_told_again_a_few_times_at_most() -> None:
     """A broken node could say for ever that it has told the alert after it."""
     ledger = met([known("a", closed=300.0, alert="me", recovery="me", told_at=310.0)])

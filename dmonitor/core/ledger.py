@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from dmonitor.core import hearsay
-from dmonitor.core.incident import is_fresh, overtake, owed
+from dmonitor.core.incident import LISTED_SECONDS, is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
 # How often a recovery is told again, because a node has told the alert after it: no more than a few
@@ -42,6 +42,8 @@ class Ledger:
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
         # Which machine each line of nodes.txt is: a machine that has two lines has one word.
         self.machines: Mapping[str, str] = {}
+        # The first minute after which all incidents are among those that the ledger began with.
+        self.first_minute = 0
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
@@ -99,6 +101,10 @@ class Ledger:
         nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
+        earlier = _earlier_than_open(ours)
+        if earlier:
+            ours = [incident for incident in ours if incident not in earlier]
+            heard = _without_ids(heard, earlier)
         if not self._is_news(heard, ours, now, peer):
             return False
         overtaken = None
@@ -132,18 +138,31 @@ class Ledger:
     ) -> Incident | None:
         """Return what this node knows from now on; None if there is no room for another one."""
         if not ours:
-            relayer = peer if heard.heard_from else ""
-            taken = heard._replace(
-                held=now, heard_from=heard.heard_from or peer, relayed_by=relayer
-            )
-            if not taken.heard_from or self._quotas.has_room(taken):
-                return taken
-            return None
-        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer, self.machines)
-        if self._is_named_like_another(heard, ours):
+            source = hearsay.Source(heard.heard_from or peer, peer if heard.heard_from else "")
+        else:
+            source = hearsay.unite_sources(ours, heard, peer, self.machines)
+        if not self._may_be_its_name(heard, ours, is_fact=not source.heard_from):
             heard = heard._replace(minute=0)
-        united = _unite(ours, heard, now)
-        return united._replace(heard_from=heard_from, relayed_by=relayed_by)
+        if ours:
+            return _unite(ours, heard, now)._replace(**source._asdict())
+        taken = heard._replace(held=now, **source._asdict())
+        if not taken.heard_from or self._quotas.has_room(taken):
+            return taken
+        return None
+
+    def _may_be_its_name(self, heard: Incident, ours: Sequence[Incident], *, is_fact: bool) -> bool:
+        """Return whether the minute of `heard` may name it, and no other incident of its test.
+
+        A mailbox drops a mail that has the name of an earlier one. What was over before the ledger
+        began is not looked at. So an old minute is not believed of one peer, nor of an incident
+        that this node has opened much later.
+        """
+        minutes = [incident.minute for incident in ours if incident.minute]
+        if minutes:
+            is_recent = heard.minute >= min(minutes) - LISTED_SECONDS // 60
+        else:
+            is_recent = is_fact or heard.minute >= self.first_minute
+        return is_recent and not self._is_named_like_another(heard, ours)
 
     def _is_named_like_another(self, heard: Incident, ours: Sequence[Incident]) -> bool:
         """Return whether its minute names another incident of its test than `ours`."""
@@ -215,6 +234,26 @@ def _is_same_subject(one: Incident, other: Incident) -> bool:
 def _has_ended(incident: Incident) -> bool:
     """Return whether an incident is closed, and not only overtaken for a node that was away."""
     return incident.closed is not None and not incident.overtaken
+
+
+def _earlier_than_open(ours: Sequence[Incident]) -> list[Incident]:
+    """Return which of `ours` ended before another one of them was last seen to fail, and is open.
+
+    That is none of the same incident, whatever a peer states: it would be over, and told.
+    """
+    seen = [incident.seen for incident in ours if incident.is_open and incident.is_fact]
+    last_seen = max(seen, default=float("-inf"))
+    earlier = []
+    for incident in ours:
+        if incident.closed is not None and not incident.overtaken and incident.closed < last_seen:
+            earlier.append(incident)
+    return earlier
+
+
+def _without_ids(heard: Incident, others: Iterable[Incident]) -> Incident:
+    """Return `heard` without the ids of `others`."""
+    ids = set(heard.ids).difference(*(incident.ids for incident in others))
+    return heard._replace(ids=tuple(sorted(ids)))
 
 
 def _is_known(heard: Incident, ours: Incident) -> bool:
