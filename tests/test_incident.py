@@ -910,23 +910,48 @@ def test_a_peer_cannot_give_an_incident_the_name_of_an_earlier_one() -> None:
 def test_no_old_minute_is_believed_of_one_peer() -> None:
     """The incident that it names was over so long ago that this node has not loaded it."""
     minute = 29_000_600
-    ours = known("b", began=400.0, minute=minute, seen=400.0)
-    for heard in (known("b", minute=minute - 61), known("b", "c", minute=minute - 61)):
-        ledger = met([ours], heard)
-        united = ledger.open_for(TEST)
-        assert united and (united.ids, united.minute) == (heard.ids, minute)
-    united = met([ours], known("b", "c", minute=minute - 60)).open_for(TEST)
-    assert united and united.minute == minute - 60, "two nodes may have opened it in an hour"
 
-    ledger = Ledger([], lambda _: [])
-    ledger.first_minute = minute - 60
-    for peer, minute_after in (("liar", 0), ("liar", 0), ("peer", minute - 61)):
+    def ledger_of(*ours: Incident) -> Ledger:
+        ledger = Ledger(ours, lambda _: [])
+        ledger.first_minute = minute - 60
+        return ledger
+
+    ours = known("b", began=400.0, minute=minute, seen=400.0)
+    for ids in ("b", "bc"):
+        for stated, taken in ((minute - 61, minute), (minute - 60, minute - 60)):
+            ledger = ledger_of(ours)
+            ledger.meet(known(*ids, seen=500.0, minute=stated), 500.0, "liar")
+            united = ledger.open_for(TEST)
+            assert united and (united.ids, united.minute) == (tuple(ids), taken)
+
+    ledger = ledger_of()
+    for peer, taken in (("liar", 0), ("liar", 0), ("peer", minute - 61)):
         ledger.meet(known("c", seen=500.0, minute=minute - 61), 500.0, peer)
-        taken = ledger.open_for(TEST)
-        assert taken and taken.minute == minute_after, "two have stated one that has lasted"
+        found = ledger.open_for(TEST)
+        assert found and found.minute == taken, "two have stated one that has lasted"
     ledger.meet(known("d", test=OTHER, seen=500.0, minute=minute - 60), 500.0, "liar")
-    taken = ledger.open_for(OTHER)
-    assert taken and taken.minute == minute - 60
+    found = ledger.open_for(OTHER)
+    assert found and found.minute == minute - 60
+
+
+def test_a_peer_alone_has_no_reminders_mailed() -> None:
+    """It states in each round that the incident began earlier, and has one more id."""
+    remind, now = 3600.0, 100_000.0
+    ours = known("b", began=now, seen=now, alert="me", told_at=now)
+    ledger = Ledger([ours], lambda _: [])
+    reminded = 0
+    for number in range(60):
+        now += 60.0
+        open_here = ledger.open_for(TEST)
+        assert open_here
+        stated = known(f"made-up-{number:02}", began=open_here.began - remind, seen=now)
+        assert ledger.meet(stated, now, "liar")
+        open_here = ledger.open_for(TEST)
+        assert open_here and len(open_here.ids) == min(number + 2, IDS_LIMIT)
+        if incident.is_reminder_due(open_here, remind, now):
+            reminded += 1
+            ledger.put(incident.told(open_here, [Kind.REMINDER], "me", now, remind))
+    assert reminded == 1, "an hour has passed"
 
 
 def test_a_new_incident_is_not_named_like_an_earlier_one_of_its_test() -> None:

@@ -153,16 +153,15 @@ class Ledger:
     def _may_be_its_name(self, heard: Incident, ours: Sequence[Incident], *, is_fact: bool) -> bool:
         """Return whether the minute of `heard` may name it, and no other incident of its test.
 
-        A mailbox drops a mail that has the name of an earlier one. What was over before the ledger
-        began is not looked at. So an old minute is not believed of one peer, nor of an incident
-        that this node has opened much later.
+        A mailbox drops a mail that has the name of an earlier one. An incident that is named by an
+        old minute may be over for so long that the ledger does not have it. So an old minute is
+        believed of two nodes only, and only of an incident that has no name here.
         """
-        minutes = [incident.minute for incident in ours if incident.minute]
-        if minutes:
-            is_recent = heard.minute >= min(minutes) - LISTED_SECONDS // 60
-        else:
-            is_recent = is_fact or heard.minute >= self.first_minute
-        return is_recent and not self._is_named_like_another(heard, ours)
+        is_recent = heard.minute >= self.first_minute
+        has_name = any(incident.minute for incident in ours)
+        if not is_recent and (has_name or not is_fact):
+            return False
+        return not self._is_named_like_another(heard, ours)
 
     def _is_named_like_another(self, heard: Incident, ours: Sequence[Incident]) -> bool:
         """Return whether its minute names another incident of its test than `ours`."""
@@ -291,9 +290,11 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     owed_before = owed(our_one)
     for incident in ours[1:]:
         our_one = _merge(our_one, incident)
-    united = _merge(our_one, _with_few_ids(heard, our_one))._replace(held=our_one.held)
-    if set(our_one.ids).issuperset(heard.ids):
-        # The peer states no id that is new, so its rounded beginning tells nothing.
+    heard = _with_few_ids(heard, our_one)
+    united = _merge(our_one, heard)._replace(held=our_one.held)
+    if heard.ids == our_one.ids or heard.began < now - LISTED_SECONDS:
+        # The peer states no id that is new, so its rounded beginning tells nothing. Or it could
+        # have reminders mailed at any time: the next one is due some time after the beginning.
         united = united._replace(began=our_one.began)
     if owed(united) != owed_before:
         united = united._replace(held=now)
