@@ -639,7 +639,7 @@ def test_news_of_many_incidents_of_one_test_costs_little() -> None:
     many = []
     for number in range(2_000):
         ids = tuple(f"{number:06}{each:03}" for each in range(9))
-        many.append(Incident(ids, TEST, 0.0, closed=500.0, void=True, heard_from="liar", minute=7))
+        many.append(Incident(ids, TEST, 0.0, closed=500.0, heard_from="liar", minute=7))
     ledger = Ledger(many, lambda _: [])
     began = time.process_time()
     for made_up in many[:1_000]:
@@ -913,7 +913,7 @@ def test_no_old_minute_is_believed_of_one_peer() -> None:
 
     def ledger_of(*ours: Incident) -> Ledger:
         ledger = Ledger(ours, lambda _: [])
-        ledger.first_minute = minute - 60
+        ledger.minute_of = lambda at: minute + int((at - 500.0) // 60)
         return ledger
 
     ours = known("b", began=400.0, minute=minute, seen=400.0)
@@ -977,6 +977,80 @@ def test_a_peer_cannot_unite_an_incident_with_one_that_was_over_before() -> None
         assert (closed.ids, closed.closed, closed.recovery) == (("b",), 450.0, "")
     ledger = met([earlier, ours._replace(seen=250.0)], known("a", "b", seen=450.0))
     assert ledger.open_for(TEST) is None, "this node has not seen it fail since"
+    over = known("c", began=50.0, closed=90.0, seen=80.0, alert="me", recovery="me")
+    ledger = met([over, earlier._replace(seen=200.0)], known("a", "c", closed=95.0, void=True))
+    assert [each.ids for each in ledger] == [("c",), ("a",)], "nor what was over both times"
+
+
+def test_an_incident_that_is_over_keeps_its_name() -> None:
+    """Otherwise a peer could give that one another name, and then a new one its name."""
+    over = known("a", closed=300.0, alert="me", recovery="me", minute=7)
+    ledger = met([over], known("a", closed=300.0, void=True, minute=6))
+    (kept,) = ledger
+    assert kept.void and kept.minute == 7, "it was heard"
+    owing = over._replace(recovery="")
+    ledger = met([owing], known("a", closed=300.0, minute=6))
+    (kept,) = ledger
+    assert kept.minute == 6
+    over = over._replace(closed=700.0)
+    for minute, taken in ((10, 0), (11, 11)):
+        ledger = met([over], known("b", began=800.0, seen=800.0, minute=minute), now=800.0)
+        opened_later = ledger.open_for(TEST)
+        assert opened_later and opened_later.minute == taken, "it has lasted into these ten minutes"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_one_peer_states_at_random_spoils_no_incident(seed: int) -> None:
+    """It says of none that it is over, told or flapping; nothing else may keep this one's alert back."""
+    chance = random.Random(seed)
+    now, day = 10_000_000.0, 86_400.0
+    names = ["recent"]
+    recent = known("recent", began=now - 1500.0, closed=now - 1200.0, seen=now - 1260.0)
+    past = [recent._replace(alert="me", recovery="me", minute=int((now - 1500.0) // 60))]
+    for age in (day, 2 * day):
+        names.append(f"past-{age:.0f}")
+        over = recent._replace(ids=(names[-1],), began=now - age, seen=now - age + 40.0)
+        over = over._replace(closed=now - age + 90.0, minute=int((now - age) // 60))
+        past.append(over._replace(alert="me", recovery="me"))
+    minutes = [each.minute for each in past]
+    ledger = Ledger(past[:1], lambda ids: [each for each in past if set(ids) & set(each.ids)])
+    nodes = [Node(name, name) for name in ("me", "peer", "liar")]
+    opens = chance.randint(0, 4)
+    earliest = now
+    for turn in range(20):
+        now += chance.choice((1.0, 10.0, 60.0))
+        minute = int(now // 60)
+        if turn == opens:
+            ours = ledger.open_for(TEST)
+            earliest = min(now, ours.began if ours else now) - 3700.0
+            if ours is None:
+                taken = [each.minute for each in ledger.all_of(TEST)]
+                named = incident.name_minute(minute, taken)
+                ours = known("ours", began=now, held=now, minute=named)
+                names.append("ours")
+            ledger.put(ours._replace(seen=now, heard_from="", relayed_by=""))
+        elif turn > opens:
+            (ours,) = [ledger.open_for(TEST)]
+            assert ours
+            ledger.put(ours._replace(seen=now))
+        made_up = [f"made-up-{chance.randint(0, 50)}" for _ in range(3)]
+        stated = Incident(
+            tuple(sorted(set(chance.sample(names + made_up, chance.randint(1, 4))))),
+            TEST,
+            now - chance.choice((0.0, 30.0, 3000.0, 7200.0, 2 * day, 1e8)),
+            seen=now - chance.choice((0.0, 5.0, 100.0, day)),
+            minute=chance.choice((0, *minutes, minute, minute - chance.randint(0, 80))),
+            told_at=chance.choice((now, float("-inf"))),
+            reminded=chance.randint(0, 3),
+            again=chance.randint(0, 5),
+            heard_from=chance.choice(("", "peer", "x")),
+        )
+        bounds = Bounds(nodes, {"peer", "liar"}, minute=minute, quorum=2, now=now, remind=3600.0)
+        ledger.meet(hearsay.cut(stated, "liar", bounds), now, "liar")
+        if turn >= opens:
+            ours = ledger.open_for(TEST)
+            assert ours and ours.is_fact and incident.owed(ours) == (Kind.ALERT,)
+            assert ours.minute not in minutes and ours.began >= earliest
 
 
 def test_a_recovery_is_told_again_a_few_times_at_most() -> None:

@@ -21,7 +21,7 @@ from dmonitor.core.effects import (
     RoundConfig,
     Save,
 )
-from dmonitor.core.incident import LISTED_SECONDS, owed
+from dmonitor.core.incident import owed
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Confirming,
@@ -57,6 +57,7 @@ class Situation:
             memory.node.slowest_interval(),
             memory.node.interval_that_holds(),
         )
+        self.ledger.minute_of = clock.minute
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
             speaks=bool(config.addresses),
@@ -234,7 +235,6 @@ class Situation:
         round_log.note_silences(self.note, self.silences.hear(contacts))
         self._remember_stated()
         self.ledger.machines = self._machines()
-        self.ledger.first_minute = self.clock.minute(now - LISTED_SECONDS)
         stated = self._stated_incidents(now)
         news: dict[str, set[str]] = {}  # by the id of an incident, the peers that stated some
         for incident, peer in stated:
