@@ -1006,11 +1006,13 @@ def test_what_one_peer_states_at_random_spoils_no_incident(seed: int) -> None:
     now, day = 10_000_000.0, 86_400.0
     names = ["recent"]
     recent = known("recent", began=now - 1500.0, closed=now - 1200.0, seen=now - 1260.0)
-    past = [recent._replace(alert="me", recovery="me", minute=int((now - 1500.0) // 60))]
+    named = incident.first_of_window(int((now - 1500.0) // 60))
+    past = [recent._replace(alert="me", recovery="me", minute=named)]
     for age in (day, 2 * day):
         names.append(f"past-{age:.0f}")
         over = recent._replace(ids=(names[-1],), began=now - age, seen=now - age + 40.0)
-        over = over._replace(closed=now - age + 90.0, minute=int((now - age) // 60))
+        named = incident.first_of_window(int((now - age) // 60))
+        over = over._replace(closed=now - age + 90.0, minute=named)
         past.append(over._replace(alert="me", recovery="me"))
     minutes = [each.minute for each in past]
     ledger = Ledger(past[:1], lambda ids: [each for each in past if set(ids) & set(each.ids)])
