@@ -93,6 +93,7 @@ class Observer:
         self._always_slow: frozenset[Test] = frozenset()  # they passed slowly in the last round
         self._resting: frozenset[Test] = frozenset()  # their last results stand
         self._quorum = config.settings.quorum  # the one that holds
+        self._owners: Mapping[str, str] = {}  # the line that had a node id for itself
         self._greeting_since = 0.0  # seconds from the start of the round
         self._asked: set[Test] = set()  # about which the peers were asked
         self._runner: runner.Runner | None = None
@@ -168,6 +169,7 @@ class Observer:
         self._surely_open = surely_open(wanted.incidents)
         self._always_slow = wanted.slow
         self._resting = wanted.resting
+        self._owners = wanted.owners
         if self._greets_only:
             contacts = self.greet(Greet(wanted.incidents))
             return Observation(self._own_node(), {}, contacts, frozenset())
@@ -390,7 +392,9 @@ class Observer:
         own_answer = self._own_answer(test)
         answers = self._asker.answers(test)
         is_open = test in self._open
-        return verdict.decide(own_answer, answers, self._quorum, incident_open=is_open)
+        return verdict.decide(
+            own_answer, answers, self._quorum, incident_open=is_open, owners=self._owners
+        )
 
 
 def _set_hard_limit(seconds: float) -> None:

@@ -230,6 +230,22 @@ def test_a_key_that_comes_while_it_is_looked_for_is_no_mistake(
     assert keys_of(node, problems) == keyfile.of_all(b"n" * 32, b"o" * 32) and problems == []
 
 
+@pytest.mark.parametrize("spoilt", ["short", "paris " + "p" * 31])
+def test_an_old_key_does_not_stand_in_for_one_that_cannot_be_used(
+    node: LocalNode, spoilt: str
+) -> None:
+    """It would let in a peer whose line was taken out of the present one."""
+    node.key(f"paris {'o' * 32}\noslo {'q' * 32}\n", "key.old")
+    node.key(spoilt)
+    problems = Problems()
+    keys = keys_of(node, problems)
+    assert keys is not None and not keys.are_usable and problems
+    assert keys.for_peer("oslo") == keys.for_peer("paris") == ()
+    node.key("paris " + "p" * 32)
+    keys = keys_of(node, Problems())
+    assert keys and [len(keys.for_peer(name)) for name in ("paris", "oslo")] == [2, 0]
+
+
 def answer(called: LocalNode, keys: keyfile.Keys | None, listen: str = "127.0.0.32") -> str:
     """Ask CALLED about its test from the address LISTEN; return why there is no answer, nothing if there is one."""
     node = called.address

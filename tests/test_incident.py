@@ -651,7 +651,7 @@ def test_news_of_many_incidents_of_one_test_costs_little() -> None:
     many = []
     for number in range(2_000):
         ids = tuple(f"{number:06}{each:03}" for each in range(9))
-        many.append(Incident(ids, TEST, 0.0, closed=500.0, void=True, heard_from="liar", minute=7))
+        many.append(Incident(ids, TEST, 0.0, closed=500.0, heard_from="liar", minute=7))
     ledger = Ledger(many, lambda _: [])
     began = time.process_time()
     for made_up in many[:1_000]:
@@ -917,6 +917,154 @@ def test_a_peer_cannot_give_an_incident_the_name_of_an_earlier_one() -> None:
     assert united and united.ids == ("b", "c") and united.minute == 9
     united = met([earlier, ours], known("b", "c", minute=8)).open_for(TEST)
     assert united and united.minute == 8
+
+
+def test_no_old_minute_is_believed_of_one_peer() -> None:
+    """The incident that it names was over so long ago that this node has not loaded it."""
+    minute = 29_000_600
+
+    def ledger_of(*ours: Incident) -> Ledger:
+        ledger = Ledger(ours, lambda _: [])
+        ledger.minute_of = lambda at: minute + int((at - 500.0) // 60)
+        return ledger
+
+    ours = known("b", began=400.0, minute=minute, seen=400.0)
+    for ids in ("b", "bc"):
+        for stated, taken in ((minute - 61, minute), (minute - 60, minute - 60)):
+            ledger = ledger_of(ours)
+            ledger.meet(known(*ids, seen=500.0, minute=stated), 500.0, "liar")
+            united = ledger.open_for(TEST)
+            assert united and (united.ids, united.minute) == (tuple(ids), taken)
+
+    ledger = ledger_of()
+    for peer, taken in (("liar", 0), ("liar", 0), ("peer", minute - 61)):
+        ledger.meet(known("c", seen=500.0, minute=minute - 61), 500.0, peer)
+        found = ledger.open_for(TEST)
+        assert found and found.minute == taken, "two have stated one that has lasted"
+    ledger.meet(known("d", test=OTHER, seen=500.0, minute=minute - 60), 500.0, "liar")
+    found = ledger.open_for(OTHER)
+    assert found and found.minute == minute - 60
+
+
+def test_a_peer_alone_has_no_reminders_mailed() -> None:
+    """It states in each round that the incident began earlier, and has one more id."""
+    remind, now = 3600.0, 100_000.0
+    ours = known("b", began=now, seen=now, alert="me", told_at=now)
+    ledger = Ledger([ours], lambda _: [])
+    reminded = 0
+    for number in range(60):
+        now += 60.0
+        open_here = ledger.open_for(TEST)
+        assert open_here
+        stated = known(f"made-up-{number:02}", began=open_here.began - remind, seen=now)
+        assert ledger.meet(stated, now, "liar")
+        open_here = ledger.open_for(TEST)
+        assert open_here and len(open_here.ids) == min(number + 2, IDS_LIMIT)
+        if incident.is_reminder_due(open_here, remind, now):
+            reminded += 1
+            ledger.put(incident.told(open_here, [Kind.REMINDER], "me", now, remind))
+    assert reminded == 1, "an hour has passed"
+
+
+def test_a_new_incident_is_not_named_like_an_earlier_one_of_its_test() -> None:
+    """Two nodes opened one each, in the same window, and heard nothing of each other."""
+    earlier = known("a", closed=300.0, alert="me", recovery="me", minute=7)
+    ledger = met([earlier], known("b", began=400.0, seen=450.0, minute=7))
+    taken = ledger.open_for(TEST)
+    assert taken and taken.minute == 0
+
+
+def test_a_peer_cannot_unite_an_incident_with_one_that_was_over_before() -> None:
+    """It would be over and told, by what this node itself knows of the other one."""
+    earlier = known("a", closed=300.0, alert="me", recovery="me")
+    heard_of = earlier._replace(heard_from="liar")
+    ours = known("b", began=400.0, seen=400.0)
+    for before in (earlier, heard_of):
+        ledger = met([before, ours], known("a", "b", seen=450.0))
+        assert ledger.find("ab") == [before, ours]
+        assert incident.owed(ours) == (Kind.ALERT,)
+        ledger = met([before, ours], known("a", "b", closed=450.0, alert="me"))
+        assert ledger.find(["a"]) == [before], "that it is over is believed, as its own word"
+        (closed,) = ledger.find(["b"])
+        assert (closed.ids, closed.closed, closed.recovery) == (("b",), 450.0, "")
+    ledger = met([earlier, ours._replace(seen=250.0)], known("a", "b", seen=450.0))
+    assert ledger.open_for(TEST) is None, "this node has not seen it fail since"
+    over = known("c", began=50.0, closed=90.0, seen=80.0, alert="me", recovery="me")
+    ledger = met([over, earlier._replace(seen=200.0)], known("a", "c", closed=95.0, void=True))
+    assert [each.ids for each in ledger] == [("c",), ("a",)], "nor what was over both times"
+
+
+def test_an_incident_that_is_over_keeps_its_name() -> None:
+    """Otherwise a peer could give that one another name, and then a new one its name."""
+    over = known("a", closed=300.0, alert="me", recovery="me", minute=7)
+    ledger = met([over], known("a", closed=300.0, void=True, minute=6))
+    (kept,) = ledger
+    assert kept.void and kept.minute == 7, "it was heard"
+    owing = over._replace(recovery="")
+    ledger = met([owing], known("a", closed=300.0, minute=6))
+    (kept,) = ledger
+    assert kept.minute == 6
+    over = over._replace(closed=700.0)
+    for minute, taken in ((10, 0), (11, 11)):
+        ledger = met([over], known("b", began=800.0, seen=800.0, minute=minute), now=800.0)
+        opened_later = ledger.open_for(TEST)
+        assert opened_later and opened_later.minute == taken, "it has lasted into these ten minutes"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_one_peer_states_at_random_spoils_no_incident(seed: int) -> None:
+    """It says of none that it is over, told or flapping; nothing else may keep this one's alert back."""
+    chance = random.Random(seed)
+    now, day = 10_000_000.0, 86_400.0
+    names = ["recent"]
+    recent = known("recent", began=now - 1500.0, closed=now - 1200.0, seen=now - 1260.0)
+    named = incident.first_of_window(int((now - 1500.0) // 60))
+    past = [recent._replace(alert="me", recovery="me", minute=named)]
+    for age in (day, 2 * day):
+        names.append(f"past-{age:.0f}")
+        over = recent._replace(ids=(names[-1],), began=now - age, seen=now - age + 40.0)
+        named = incident.first_of_window(int((now - age) // 60))
+        over = over._replace(closed=now - age + 90.0, minute=named)
+        past.append(over._replace(alert="me", recovery="me"))
+    minutes = [each.minute for each in past]
+    ledger = Ledger(past[:1], lambda ids: [each for each in past if set(ids) & set(each.ids)])
+    nodes = [Node(name, name) for name in ("me", "peer", "liar")]
+    opens = chance.randint(0, 4)
+    earliest = now
+    for turn in range(20):
+        now += chance.choice((1.0, 10.0, 60.0))
+        minute = int(now // 60)
+        if turn == opens:
+            ours = ledger.open_for(TEST)
+            earliest = min(now, ours.began if ours else now) - 3700.0
+            if ours is None:
+                taken = [each.minute for each in ledger.all_of(TEST)]
+                named = incident.name_minute(minute, taken)
+                ours = known("ours", began=now, held=now, minute=named)
+                names.append("ours")
+            ledger.put(ours._replace(seen=now, heard_from="", relayed_by=""))
+        elif turn > opens:
+            (ours,) = [ledger.open_for(TEST)]
+            assert ours
+            ledger.put(ours._replace(seen=now))
+        made_up = [f"made-up-{chance.randint(0, 50)}" for _ in range(3)]
+        stated = Incident(
+            tuple(sorted(set(chance.sample(names + made_up, chance.randint(1, 4))))),
+            TEST,
+            now - chance.choice((0.0, 30.0, 3000.0, 7200.0, 2 * day, 1e8)),
+            seen=now - chance.choice((0.0, 5.0, 100.0, day)),
+            minute=chance.choice((0, *minutes, minute, minute - chance.randint(0, 80))),
+            told_at=chance.choice((now, float("-inf"))),
+            reminded=chance.randint(0, 3),
+            again=chance.randint(0, 5),
+            heard_from=chance.choice(("", "peer", "x")),
+        )
+        bounds = Bounds(nodes, {"peer", "liar"}, minute=minute, quorum=2, now=now, remind=3600.0)
+        ledger.meet(hearsay.cut(stated, "liar", bounds), now, "liar")
+        if turn >= opens:
+            ours = ledger.open_for(TEST)
+            assert ours and ours.is_fact and incident.owed(ours) == (Kind.ALERT,)
+            assert ours.minute not in minutes and ours.began >= earliest
 
 
 def test_a_recovery_is_told_again_a_few_times_at_most() -> None:

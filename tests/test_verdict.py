@@ -105,6 +105,33 @@ def test_a_peer_under_two_names_votes_once() -> None:
     )
 
 
+def test_who_takes_another_ones_id_takes_no_vote() -> None:
+    """Nor its site: a node that is heard at several sites votes at one that has a vote already."""
+    own = answer("me", Outcome.FAIL)
+    robbed = answer("rome", Outcome.FAIL)
+    owners = {robbed.node_id: "rome"}
+    for seen, site in itertools.product(SEEN, ("thief", "me")):
+        thief = answer("thief", seen, site=site, node_id=robbed.node_id)
+        found = verdict.decide(own, [thief, robbed], 2, incident_open=False, owners=owners)
+        assert (found.verdict, found.sites(Vote.FAILING)) == (Verdict.DOWN, {"me", "rome"})
+        named = [each for each in found.answers if each.node.name == "thief"]
+        assert [each.text for each in named] == ["it has the node id of rome"]
+    fails = answer("thief", Outcome.FAIL, node_id=robbed.node_id)
+    passes = answer("rome", Outcome.OK)
+    found = verdict.decide(own, [fails, passes], 2, incident_open=False, owners=owners)
+    assert found.verdict is Verdict.LOCAL, "it has no vote of its own by that either"
+
+
+def test_a_node_that_moved_to_another_line_has_its_vote() -> None:
+    own = answer("me", Outcome.FAIL)
+    for seen in (None, Outcome.OK):
+        at_old_line = answer("rome", seen, node_id="" if seen is None else "another-id")
+        moved = answer("oslo", Outcome.FAIL, node_id="id-of-rome")
+        owners = {"id-of-rome": "rome"}
+        found = verdict.decide(own, [at_old_line, moved], 2, incident_open=False, owners=owners)
+        assert found.verdict is Verdict.DOWN
+
+
 def test_two_nodes_of_one_site_are_one() -> None:
     own = answer("me", Outcome.FAIL, site="rack")
     neighbour = answer("neighbour", Outcome.FAIL, site="rack")

@@ -124,7 +124,8 @@ def of_all(*keys: bytes) -> Keys:
 def load_keys(directory: str, problems: Problems) -> Keys | None:
     """Read the keys in `directory`, and the old ones, which are accepted while the keys change.
 
-    Return None if there are no such files.
+    Return None if there are no such files. If there are keys that cannot be used, the old ones do
+    not take their place: they may have lines that were taken out since.
     """
     found = []
     for name in KEY_FILES:
@@ -133,8 +134,10 @@ def load_keys(directory: str, problems: Problems) -> Keys | None:
             found.append(key_set)
     if not found:
         return None
-    usable = tuple(key_set for key_set in found if key_set.is_usable)
-    return Keys(usable, f"{directory}/{KEY_FILES[0]}")
+    usable = []
+    if found[0].is_usable:
+        usable = [key_set for key_set in found if key_set.is_usable]
+    return Keys(tuple(usable), f"{directory}/{KEY_FILES[0]}")
 
 
 def load_key_set(path: str, problems: Problems) -> KeySet | None:

@@ -227,6 +227,8 @@ class Observe(NamedTuple):
     slow: frozenset[Test] = frozenset()
     # The tests that rest in this round: their last results stand.
     resting: frozenset[Test] = frozenset()
+    # The line of nodes.txt that had a node id for itself, by the id: see `verdict.decide`.
+    owners: Mapping[str, str] = MappingProxyType({})
 
 
 class Rehearse(NamedTuple):

@@ -77,10 +77,15 @@ def name_minute(minute: int, taken: Collection[int], ended: Collection[int] = ()
     earlier one `ended` in this window, a node may have opened it there, and mailed it by the name
     that it had before it was united with an older one.
     """
-    first = minute - minute % MINUTES_WINDOW
+    first = first_of_window(minute)
     if any(end >= first for end in ended):
         first += 1
     return max([first - 1, *taken]) + 1
+
+
+def first_of_window(minute: int) -> int:
+    """Return the first minute of the window that has `minute`."""
+    return minute - minute % MINUTES_WINDOW
 
 
 def last_known(incident: Incident) -> float | None:

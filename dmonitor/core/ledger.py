@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from dmonitor.core import hearsay
-from dmonitor.core.incident import is_fresh, overtake, owed
+from dmonitor.core.incident import LISTED_SECONDS, first_of_window, is_fresh, overtake, owed
 from dmonitor.core.model import Incident, Test
 
 # How often a recovery is told again, because a node has told the alert after it: no more than a few
@@ -42,6 +42,8 @@ class Ledger:
         self.changed: dict[str, Incident] = {}  # those put since it was last emptied, by id
         # Which machine each line of nodes.txt is: a machine that has two lines has one word.
         self.machines: Mapping[str, str] = {}
+        # The minute since the epoch of a time, by the wall clock.
+        self.minute_of: Callable[[float], int] = _minute
         self._recall = recall
         self._by_id: dict[str, Incident] = {}  # each incident under all of its ids
         self._open: dict[tuple[Test, bool], Incident] = {}  # by test and whether it flaps
@@ -99,6 +101,10 @@ class Ledger:
         nobody has seen fail lately is not united with another incident, nor taken in.
         """
         ours = self.find(heard.ids)
+        earlier = _earlier_ones(ours)
+        if earlier:
+            ours = [incident for incident in ours if incident not in earlier]
+            heard = _without_ids(heard, earlier)
         if not self._is_news(heard, ours, now, peer):
             return False
         overtaken = None
@@ -132,18 +138,39 @@ class Ledger:
     ) -> Incident | None:
         """Return what this node knows from now on; None if there is no room for another one."""
         if not ours:
-            relayer = peer if heard.heard_from else ""
-            taken = heard._replace(
-                held=now, heard_from=heard.heard_from or peer, relayed_by=relayer
-            )
-            if not taken.heard_from or self._quotas.has_room(taken):
-                return taken
-            return None
-        heard_from, relayed_by = hearsay.unite_sources(ours, heard, peer, self.machines)
-        if self._is_named_like_another(heard, ours):
+            source = hearsay.Source(heard.heard_from or peer, peer if heard.heard_from else "")
+        else:
+            source = hearsay.unite_sources(ours, heard, peer, self.machines)
+        if not self._may_be_its_name(heard, ours, now, is_fact=not source.heard_from):
             heard = heard._replace(minute=0)
-        united = _unite(ours, heard, now)
-        return united._replace(heard_from=heard_from, relayed_by=relayed_by)
+        if ours:
+            return _unite(ours, heard, now)._replace(**source._asdict())
+        taken = heard._replace(held=now, **source._asdict())
+        if not taken.heard_from or self._quotas.has_room(taken):
+            return taken
+        return None
+
+    def _may_be_its_name(
+        self, heard: Incident, ours: Sequence[Incident], now: float, *, is_fact: bool
+    ) -> bool:
+        """Return whether the minute of `heard` may name it, and no other incident of its test.
+
+        A mailbox drops a mail that has the name of an earlier one. The last one that is over may
+        have had another name than it has now, but none after the window in which it ended. One that
+        is named by an old minute may be over for so long that the ledger does not have it. So an
+        old minute is believed of two nodes only, and only of an incident that has no name here.
+        """
+        is_recent = heard.minute >= self.minute_of(now - LISTED_SECONDS)
+        named = [incident for incident in ours if incident.minute]
+        if not is_recent and (named or not is_fact):
+            return False
+        if named and all(map(hearsay.is_over, ours)):
+            return False  # its mails have the name that it has
+        ended, ids = self._ended.get((heard.test, bool(heard.flapping)), (float("-inf"), ()))
+        if ended > float("-inf") and not any(set(ids) & set(incident.ids) for incident in ours):
+            if heard.minute <= first_of_window(self.minute_of(ended)):
+                return False
+        return not self._is_named_like_another(heard, ours)
 
     def _is_named_like_another(self, heard: Incident, ours: Sequence[Incident]) -> bool:
         """Return whether its minute names another incident of its test than `ours`."""
@@ -207,6 +234,10 @@ class Ledger:
                 self._ended[key] = max(self._ended.get(key, ended), ended)
 
 
+def _minute(at: float) -> int:
+    return int(at // 60)
+
+
 def _is_same_subject(one: Incident, other: Incident) -> bool:
     """Return whether both are about one test, and both or neither about its flapping."""
     return one.test == other.test and bool(one.flapping) == bool(other.flapping)
@@ -215,6 +246,32 @@ def _is_same_subject(one: Incident, other: Incident) -> bool:
 def _has_ended(incident: Incident) -> bool:
     """Return whether an incident is closed, and not only overtaken for a node that was away."""
     return incident.closed is not None and not incident.overtaken
+
+
+def _earlier_ones(ours: Sequence[Incident]) -> list[Incident]:
+    """Return which of `ours` were over before the last of them was seen to fail.
+
+    That is none of the same incident, whatever a peer states. Otherwise an open one would be over,
+    and told, by what this node knows of an old one.
+    """
+    facts = [incident for incident in ours if incident.is_fact]
+    if not facts:
+        return []
+    last = max(facts, key=lambda incident: incident.seen)
+    earlier = []
+    for incident in ours:
+        closed = incident.closed
+        if closed is None or incident.overtaken or incident is last:
+            continue
+        if closed < last.seen:
+            earlier.append(incident)
+    return earlier
+
+
+def _without_ids(heard: Incident, others: Iterable[Incident]) -> Incident:
+    """Return `heard` without the ids of `others`."""
+    ids = set(heard.ids).difference(*(incident.ids for incident in others))
+    return heard._replace(ids=tuple(sorted(ids)))
 
 
 def _is_known(heard: Incident, ours: Incident) -> bool:
@@ -252,9 +309,11 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     owed_before = owed(our_one)
     for incident in ours[1:]:
         our_one = _merge(our_one, incident)
-    united = _merge(our_one, _with_few_ids(heard, our_one))._replace(held=our_one.held)
-    if set(our_one.ids).issuperset(heard.ids):
-        # The peer states no id that is new, so its rounded beginning tells nothing.
+    heard = _with_few_ids(heard, our_one)
+    united = _merge(our_one, heard)._replace(held=our_one.held)
+    if heard.ids == our_one.ids or heard.began < now - LISTED_SECONDS:
+        # The peer states no id that is new, so its rounded beginning tells nothing. Or it could
+        # have reminders mailed at any time: the next one is due some time after the beginning.
         united = united._replace(began=our_one.began)
     if owed(united) != owed_before:
         united = united._replace(held=now)

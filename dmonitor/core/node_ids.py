@@ -91,3 +91,8 @@ class NodeIds:
                 elif learnt.get(line) != SHARED and node_id not in learnt.values():
                     learnt[line] = node_id
         return learnt
+
+
+def owners(known: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the line of nodes.txt that has each node id for itself, of what `learn` has found."""
+    return {node_id: line for line, node_id in known if node_id != SHARED}

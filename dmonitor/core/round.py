@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes, result
+from dmonitor.core import flakes, node_ids, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -58,6 +58,7 @@ def run_round(
         situation.stated_quorums,
         frozenset(memory.node.slow),
         resting,
+        node_ids.owners(memory.node.known_ids),
     )
     if situation.has_slept():
         return _end_slept(situation)

@@ -57,6 +57,7 @@ class Situation:
             memory.node.slowest_interval(),
             memory.node.interval_that_holds(),
         )
+        self.ledger.minute_of = clock.minute
         self.silences = Silences(config.silences, memory.silences, config.nodes)
         self.node_memory = memory.node._replace(
             speaks=bool(config.addresses),

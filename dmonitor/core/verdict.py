@@ -6,11 +6,13 @@ Pure. This module counts votes and concludes. What follows from a verdict is for
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from dmonitor.core.model import Answer, Contact, Judgement, Node, Verdict, Vote
 
 # If one node is heard twice, the answer that comes first here counts: doubt adds no failing vote.
 _PRECEDENCE = {Vote.PASSING: 0, Vote.FAILING: 1, Vote.ABSTAIN: 2}
+_NO_OWNERS: Mapping[str, str] = MappingProxyType({})
 
 
 def must_ask(own_answer: Answer, *, incident_open: bool) -> bool:
@@ -49,15 +51,22 @@ def setting_that_holds(own: int, stated: Iterable[int]) -> int:
 
 
 def decide(
-    own_answer: Answer, answers: Iterable[Answer], quorum: int, *, incident_open: bool
+    own_answer: Answer,
+    answers: Iterable[Answer],
+    quorum: int,
+    *,
+    incident_open: bool,
+    owners: Mapping[str, str] = _NO_OWNERS,
 ) -> Judgement:
     """Return the verdict on this node's `own_answer` and its peers' `answers`, with the evidence.
 
     The order of `answers` does not matter. A vote belongs to a node id (R2): a node that is listed
     twice votes once, and an answer with our own id is no second vote. Failing votes are counted in
-    distinct sites; a node that is heard at several sites votes at one of them.
+    distinct sites; a node that is heard at several sites votes at one of them. `owners` has the
+    line of nodes.txt that had a node id for itself, by the id: if it answers, no other line has its
+    vote.
     """
-    peer_answers = list(answers)
+    peer_answers = _with_own_ids(answers, owners)
     asking = must_ask(own_answer, incident_open=incident_open)
     if not asking and not peer_answers:  # most tests in most rounds
         return Judgement(Verdict.UP, quorum, (own_answer,))
@@ -83,6 +92,22 @@ def _conclude(own_vote: Vote, counted: Sequence[Answer], quorum: int) -> Verdict
     if own_vote is Vote.ABSTAIN and not somebody_passes:
         return Verdict.UNKNOWN
     return Verdict.UP
+
+
+def _with_own_ids(answers: Iterable[Answer], owners: Mapping[str, str]) -> list[Answer]:
+    """Return `answers`, without the id and the vote of each that states the id of another line.
+
+    If the owner of the id is not heard, nothing tells it from a node that moved to that line.
+    """
+    heard = list(answers)
+    names = {(answer.node_id, answer.node.name) for answer in heard}
+    believed = []
+    for answer in heard:
+        owner = owners.get(answer.node_id, answer.node.name)
+        if owner != answer.node.name and (answer.node_id, owner) in names:
+            answer = Answer(answer.node, reason=f"it has the node id of {owner}")
+        believed.append(answer)
+    return believed
 
 
 def _count_each_node_once(own_answer: Answer, answers: Sequence[Answer]) -> tuple[Answer, ...]:

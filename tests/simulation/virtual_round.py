@@ -387,6 +387,7 @@ class VirtualRound:
                         peer_answers[test],
                         quorum,
                         incident_open=test in effect.open,
+                        owners=effect.owners,
                     )
                 self.resume(self._observation(me, judgements, asked, flakes))
 
