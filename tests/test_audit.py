@@ -311,6 +311,14 @@ def test_a_second_name_of_this_node_is_named_and_a_peer_that_becomes_one_is_a_tr
     node = LocalNode(place, "127.0.0.1", ["127.0.0.1", "localhost", "127.0.0.32"], port=port)
     _, said = complaints(node)
     assert "(this one is 127.0.0.1, and also localhost)" in said[-1]
+    assert (
+        "error: nodes.txt:2: several lines are this machine, so it looks at none of them:"
+        " 127.0.0.1, localhost; leave one of them." in "\n".join(said)
+    )
+    node.round()
+    with state.Store(str(node.state), read_only=True) as store:
+        kinds = [trouble.kind for trouble in store.node_memory().troubles]
+    assert "listed-twice" in kinds
     with state.Store(str(node.state)) as store:
         store.remember([], {"localhost": ["127.0.0.99"], "127.0.0.1": ["127.0.0.1"]})
     for path in node.state.iterdir():

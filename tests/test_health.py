@@ -200,6 +200,12 @@ def test_nothing_is_configured_yet() -> None:
         ),
         (
             GOOD,
+            {"own_lines": ["oslo", "rome"]},
+            "listed-twice",
+            "several lines of nodes.txt are this node: oslo, rome; it looks at none of them: leave",
+        ),
+        (
+            GOOD,
             {"diverted": ["paris"]},
             "diverted-peer",
             "resolve to this node now, and did not before: paris; their last addresses",

@@ -288,10 +288,23 @@ def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Pro
             " its nodes.txt lists; add a line, on all nodes"
         )
         problems.warning(path, text)
+    if len(cluster.my_names) > 1:
+        line = line_of(configuration.directory, max(cluster.my_names - {cluster.me.name}))
+        problems.error(path, _text_of_second_line(cluster), line)
     for peer in cluster.peers:
         if not peer.addresses:
             line = line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
+
+
+def _text_of_second_line(cluster: Cluster) -> str:
+    """Return what is wrong if several lines of nodes.txt are this machine, and what to do."""
+    lines = ", ".join(sorted(cluster.my_names))
+    return (
+        f"several lines are this machine, so it looks at none of them: {lines}; leave one of them."
+        " If one is another machine, its name resolves wrongly here: see /etc/hosts; or the"
+        " setting name names the wrong line"
+    )
 
 
 def _examine_keys(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:

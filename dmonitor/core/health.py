@@ -42,6 +42,7 @@ WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because 
 # configuration that is being copied from node to node.
 QUIET_AT_FIRST = {
     SUSPECT: 45.0,
+    "listed-twice": 300.0,
     "untestable": 300.0,
     "no-daemon": 300.0,
     "unanswered": 300.0,
@@ -72,6 +73,7 @@ class HealthInput(NamedTuple):
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
+    own_lines: Sequence[str] = ()  # the names of all lines of nodes.txt that are this node
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
 
@@ -129,6 +131,15 @@ def _no_peers(seen: HealthInput, now: float) -> str:
     if seen.others or is_cloned or seen.quorum < 2:
         return ""
     return f"nodes.txt names no other node: {_UNCONFIRMED}"
+
+
+def _listed_twice(seen: HealthInput, now: float) -> str:
+    if len(seen.own_lines) < 2:
+        return ""
+    return (
+        f"several lines of nodes.txt are this node: {_listed(seen.own_lines)}; it looks at none of"
+        " them: leave one, or if one is another machine, find out why its name leads here"
+    )
 
 
 def _isolated(seen: HealthInput, now: float) -> str:
@@ -347,6 +358,7 @@ def _long_local(seen: HealthInput, now: float) -> str:
 _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-address": _no_address,
     "no-peers": _no_peers,
+    "listed-twice": _listed_twice,
     "isolated": _isolated,
     "no-quorum": _no_quorum,
     "stale-peer": _stale_peer,

@@ -87,6 +87,7 @@ class SelfCheck:
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
+            own_lines=situation.own_node_names(),
             diverted=situation.config.diverted,
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)

@@ -358,7 +358,7 @@ class Situation:
 
         The living nodes begin one after the other, in the order of nodes.txt.
         """
-        by_name = dict.fromkeys(self._own_node_names(), self.config.node_id)
+        by_name = dict.fromkeys(self.own_node_names(), self.config.node_id)
         for contact in self.contacts:
             if contact.statement and election.is_at_work(contact.statement.status):
                 by_name[contact.node.name] = contact.node_id
@@ -378,7 +378,7 @@ class Situation:
             finished=self.clock.now(),
             heard=tuple(heard),
             reach=self._reach(),
-            own_node_names=self._own_node_names(),
+            own_node_names=self.own_node_names(),
         )
 
     def _reach(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -398,7 +398,7 @@ class Situation:
             reach.append((contact.node.name, reached))
         return tuple(reach)
 
-    def _own_node_names(self) -> tuple[str, ...]:
+    def own_node_names(self) -> tuple[str, ...]:
         """Return the names in nodes.txt that are this node itself."""
         others = set()
         for contact in self.contacts:
