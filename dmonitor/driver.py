@@ -88,6 +88,7 @@ class Driver:
             silences=tuple(map(store.clock.from_wall, configuration.silences)),
             nodes=configuration.nodes,
             diverted=self._observer.around.diverted,
+            own_names=self._observer.around.my_names,
             complete=configuration.complete,
             quorum=settings.quorum,
             confirm=settings.confirm,

@@ -399,12 +399,12 @@ class Situation:
         return tuple(reach)
 
     def own_node_names(self) -> tuple[str, ...]:
-        """Return the names in nodes.txt that are this node itself."""
-        others = set()
+        """Return the names in nodes.txt that are this node itself, or at which it answers."""
+        own = {self.me.name, *self.config.own_names}
         for contact in self.contacts:
-            if not self._is_own_line(contact):
-                others.add(contact.node.name)
-        return tuple(node.name for node in self.config.nodes if node.name not in others)
+            if self._is_own_line(contact):
+                own.add(contact.node.name)
+        return tuple(node.name for node in self.config.nodes if node.name in own)
 
 
 def _lines(contacts: Sequence[Contact]) -> dict[str, str]:
