@@ -2,7 +2,7 @@
 
 Pure. Each kind of trouble has a function that returns its text, or ''. A trouble never changes a
 verdict. A text names what is wrong and nothing that changes from round to round, because a new
-text is logged again.
+text is logged again; if it has a reason, `about` says what does not change.
 """
 
 from __future__ import annotations
@@ -436,8 +436,38 @@ def _rehearsal_fault(rehearsal: Rehearsal) -> str:
     )
 
 
-def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
+def about(seen: HealthInput) -> dict[str, str]:
+    """Return what the troubles are about whose texts have reasons, by their kinds.
+
+    A reason may be another one in each round, such as the error number of a connection or what a
+    plugin prints. Such a text is no new one.
+    """
+    peers = _listed(contact.node.name for contact in seen.others)
+    rehearsals = []
+    for failure in seen.rehearsal_failures:
+        if failure.rounds >= NAMED_AFTER:
+            rehearsals.append(f"{failure.test} {failure.peer}")
+    failing = _listed(rehearsals)
+    return {
+        "isolated": peers,
+        "no-daemon": "dmonitord",
+        "daemon-disagrees": failing,
+        "unanswered": failing,
+    }
+
+
+_NOTHING: Mapping[str, str] = {}
+
+
+def follow(
+    before: Sequence[Trouble],
+    texts: Mapping[str, str],
+    now: float,
+    about: Mapping[str, str] = _NOTHING,
+) -> tuple[Trouble, ...]:
     """Return the troubles to remember: those that are over, and those that there are.
+
+    `texts` and what they are `about` are by kind.
 
     A trouble that is over is remembered if it was logged and ends now, because its end must be
     logged, or if it was said within the hour, because it must not be said again so soon.
@@ -455,8 +485,13 @@ def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> t
         trouble = last.get(kind, Trouble(kind, text, now))
         if trouble.ended is not None:  # it is back
             trouble = Trouble(kind, text, now, trouble.said)
-        remembered.append(trouble._replace(text=text))
+        remembered.append(trouble._replace(text=text, about=about.get(kind, "")))
     return tuple(remembered)
+
+
+def is_news(trouble: Trouble, before: Trouble) -> bool:
+    """Return whether `trouble` differs from what it was `before` by more than its reason."""
+    return (trouble.about or trouble.text) != (before.about or before.text)
 
 
 def is_serious(trouble: Trouble, now: float) -> bool:
