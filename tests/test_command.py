@@ -172,6 +172,15 @@ def test_a_key_that_is_no_file(node: LocalNode, name: str) -> None:
     assert node.run("dmonitord").returncode == os.EX_CONFIG
 
 
+def test_a_dmonitor_conf_that_is_a_dangling_link_opens_no_port(node: LocalNode) -> None:
+    path = node.config / "dmonitor.conf"
+    path.unlink()
+    path.symlink_to("nowhere")
+    started = node.run("dmonitord")
+    assert started.returncode == os.EX_CONFIG
+    assert started.stderr == f"dmonitord: error: {path}: is a dangling link to nowhere\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_key_that_belongs_to_somebody_else(node: LocalNode) -> None:
     node.key("k" * 32)

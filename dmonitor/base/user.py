@@ -13,7 +13,7 @@ NAMES = ("dmonitor", "nobody")  # the first that exists
 
 
 class NoUser(Exception):
-    """None of the users in NAMES exists."""
+    """This process cannot become any of the users in NAMES; the text says why."""
 
 
 def find() -> pwd.struct_passwd:
@@ -37,9 +37,14 @@ def become(*directories: str | None) -> None:
     for directory in directories:
         if directory and not os.path.exists(directory):
             _make(directory, account)
-    os.initgroups(account.pw_name, account.pw_gid)
-    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    try:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    except PermissionError as error:
+        text = f"root may not become user {account.pw_name} here: {error.strerror}"
+        advice = "let it have CAP_SETUID and CAP_SETGID, or start it as this user"
+        raise NoUser(f"{text}; {advice}") from None
 
 
 def _make(directory: str, account: pwd.struct_passwd) -> None:
@@ -52,9 +57,9 @@ def _make(directory: str, account: pwd.struct_passwd) -> None:
 
     parent, name = os.path.split(directory)
     draft = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
-    os.chmod(draft, 0o750)
-    os.chown(draft, account.pw_uid, account.pw_gid)
     try:
+        os.chmod(draft, 0o750)
+        os.chown(draft, account.pw_uid, account.pw_gid)
         os.rename(draft, directory)
     except OSError:
         os.rmdir(draft)
