@@ -89,6 +89,12 @@ def _examine_state(state: str, problems: Problems) -> None:
             " makes it"
         )
         problems.error(state, text)
+    elif os.statvfs(state).f_flag & os.ST_RDONLY:
+        text = (
+            "lies on a file system that is mounted read-only, so no incident can be remembered;"
+            " remount it, or move it"
+        )
+        problems.error(state, text)
     elif not os.access(state, os.W_OK | os.X_OK):
         text = (
             f"is not writable for user {user.name()}, so no incident can be remembered;"
@@ -399,10 +405,13 @@ def _examine_sendmail(configuration: Configuration, problems: Problems) -> None:
     sendmail = configuration.settings.sendmail
     if all(map(names.is_hook, configuration.addresses)):
         return
-    if os.path.isfile(sendmail) and os.access(sendmail, os.X_OK):
-        return
-    reason = "does not exist"
-    if os.path.exists(sendmail):
-        reason = "is not an executable file"
-    text = f"sendmail {reason}, so no mail can be sent; install a mail transport agent"
+    if not os.path.exists(sendmail):
+        text = "sendmail does not exist, so no mail can be sent; install a mail transport agent"
+    elif not os.path.isfile(sendmail):
+        text = "sendmail is not a file, so no mail can be sent; install a mail transport agent"
+    else:
+        reason = plugin.why_not_executable(sendmail)
+        if not reason:
+            return
+        text = f"no mail can be sent, because sendmail {reason}"
     problems.error(sendmail, text)
