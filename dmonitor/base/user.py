@@ -6,6 +6,7 @@ directory that does not exist yet. It knows nothing of what the directory holds.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 
@@ -48,13 +49,15 @@ def become(*directories: str | None) -> None:
 
 
 def _make(directory: str, account: pwd.struct_passwd) -> None:
-    """Make `directory` for `account`, whole or not at all.
+    """Make `directory` for `account`, whole or not at all; raise OSError if it is a dangling link.
 
     It is made under another name and renamed, because several programs may make it at the same
     time.
     """
     import tempfile
 
+    if os.path.islink(directory):
+        raise FileNotFoundError(errno.ENOENT, "a link to a directory that is not there", directory)
     parent, name = os.path.split(directory)
     draft = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     try:

@@ -83,7 +83,9 @@ def _examine_state(state: str, problems: Problems) -> None:
     if lock.holder(state, "dmonitord") is None:
         text = "dmonitord does not run on this node, so its peers get no answer; start it"
         problems.warning(state, text)
-    if not os.path.exists(state):
+    if os.path.islink(state) and not os.path.exists(state):
+        problems.error(state, f"is a dangling link to {names.printable(os.readlink(state))}")
+    elif not os.path.exists(state):
         text = (
             "does not exist, so no incident can be remembered; the first round that root starts"
             " makes it"
