@@ -234,11 +234,18 @@ def _check(db: Connection, table: str) -> None:
 def open_or_set_aside(path: str) -> Connection:
     """Open a database for writing; if it is broken, keep it under another name and begin a new one.
 
-    It is tried twice, because a read that failed once looks like a broken database.
+    It is tried twice, because a read that failed once looks like a broken database. An empty file
+    is named once it is a database again: on a full disk it stays empty, and that is said elsewhere.
     """
-    if _is_empty(path):
+    was_empty = _is_empty(path)
+    db = _open_or_set_aside(path)
+    if was_empty:
         log.warning("database-empty", path=path)
-        log.complain(f"{path} is empty; what earlier rounds remembered is lost, a new one is begun")
+        log.complain(f"{path} was empty, and a new one is begun; what was in it, if any, is lost")
+    return db
+
+
+def _open_or_set_aside(path: str) -> Connection:
     with contextlib.suppress(sqlite3.Error):
         return open_checked(path)
     try:
