@@ -89,6 +89,7 @@ class Driver:
             silences=tuple(map(store.clock.from_wall, configuration.silences)),
             nodes=configuration.nodes,
             diverted=self._observer.around.diverted,
+            own_names=self._observer.around.my_names,
             complete=configuration.complete,
             mistakes=errors(configuration.problems),
             quorum=settings.quorum,

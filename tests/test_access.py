@@ -193,12 +193,50 @@ def test_who_comes_with_a_change_of_nodes_txt_is_judged_by_it(house: House) -> N
     assert made.greeting == protocol.Greeting("127.0.0.1", "1d1d", "run1")
 
 
+def test_a_stranger_waits_for_a_look_after_ten_seconds(house: House) -> None:
+    """It may be a node whose name has another address since the last look."""
+    made = house.access()
+    house.known["paris"] = addresses("192.0.2.9")
+    heard: list[bool] = []
+    house.later = 9
+    made.judge("192.0.2.9", heard.append)
+    assert heard == [False] and house.looked == 1
+    house.later = 11
+    made.judge("192.0.2.1", heard.append)
+    assert heard == [False, True] and house.looked == 1, "a node's call is no reason to look"
+    made.judge("192.0.2.9", heard.append)
+    house.settle(made, lambda: len(heard) == 3)
+    assert heard[2] and house.looked == 2
+
+
+def test_a_look_that_finds_nothing_new_is_not_logged(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    house.nodes("127.0.0.1", "paris", "rome", "one two three")
+    house.known["paris"] = addresses("192.0.2.1", "192.0.2.2")
+    made = house.access()
+    logged = capsys.readouterr().err
+    assert "unresolved peer=rome" in logged and "misconfigured" in logged
+    for look, found in enumerate([("192.0.2.2", "192.0.2.1"), ("192.0.2.1", "192.0.2.2")], 2):
+        house.known["paris"] = addresses(*found)
+        house.known["rome"] = resolve.Lookup((), f"reason {look}")
+        house.later += 301
+        made.refresh_if_due()
+        house.settle(made, lambda look=look: house.looked == look)  # type: ignore[misc]
+    assert capsys.readouterr().err == ""
+    house.known["rome"] = addresses("192.0.2.3")
+    house.later += 301
+    made.refresh_if_due()
+    house.settle(made, lambda: "192.0.2.3" in made.admitted)
+    assert "nodes-read name=127.0.0.1 peers=2" in capsys.readouterr().err
+
+
 def test_a_stranger_is_told_at_once_where_no_look_is_due_or_too_many_wait(house: House) -> None:
     made = house.access()
     heard: list[bool] = []
     made.judge("192.0.2.66", heard.append)
     assert heard == [False]
-    house.later = 301
+    house.later = 11
     for _ in range(access._WAITING_LIMIT + 1):
         made.judge("192.0.2.66", heard.append)
     assert heard == [False, False]

@@ -318,6 +318,14 @@ def test_a_second_name_of_this_node_is_named_and_a_peer_that_becomes_one_is_a_tr
     node = LocalNode(place, "127.0.0.1", ["127.0.0.1", "localhost", "127.0.0.32"], port=port)
     _, said = complaints(node)
     assert "(this one is 127.0.0.1, and also localhost)" in said[-1]
+    assert (
+        "error: nodes.txt:2: several lines are this machine, so it looks at none of them:"
+        " 127.0.0.1, localhost; leave one of them." in "\n".join(said)
+    )
+    node.round()
+    with state.Store(str(node.state), read_only=True) as store:
+        kinds = [trouble.kind for trouble in store.node_memory().troubles]
+    assert "listed-twice" in kinds
     with state.Store(str(node.state)) as store:
         store.remember([], {"localhost": ["127.0.0.99"], "127.0.0.1": ["127.0.0.1"]})
     for path in node.state.iterdir():
@@ -524,3 +532,59 @@ def test_a_sender_without_a_domain_is_suspicious_where_nobody_completes_it(
     for sender in ("monitor@example.com", ""):
         node.configure(f"from = {sender}\n")
         assert not any("no domain" in line for line in complaints(node)[1])
+
+
+def behind(command: list[str], node: LocalNode, option: str) -> subprocess.CompletedProcess[str]:
+    """Have `command` start dmonitor-check with this option."""
+    return subprocess.run(
+        [*command, *node.command("dmonitor-check", option)],
+        env=node.place.environment(),
+        text=True,
+        capture_output=True,
+        timeout=58,
+        cwd="/",
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_what_the_file_system_forbids_is_said_of_it(node: LocalNode) -> None:
+    """The modes are right there, so chmod and chown would not help."""
+    plugins = node.config / "plugins"
+    mounts = [
+        f"mount --bind {path} {path}; mount -o remount,bind,{option} {path}"
+        for path, option in (
+            (plugins, "noexec"),
+            (node.place.sendmail, "noexec"),
+            (node.state, "ro"),
+        )
+    ]
+    code = "; ".join(["set -e", *mounts, 'exec "$@"'])
+    said = behind(["unshare", "--mount", "sh", "-c", code, "sh"], node, "-t").stderr
+    noexec = "lies on a file system that is mounted noexec"
+    assert f"error: {plugins}/check_http: {noexec}; move it" in said
+    assert f"no mail can be sent, because sendmail {noexec}; move it" in said
+    assert f"error: {node.state}: lies on a file system that is mounted read-only" in said
+    assert "chmod" not in said and "change its owner" not in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_round_on_a_read_only_file_system_says_so(node: LocalNode) -> None:
+    """sqlite itself says no more than that it is unable to open or to write a file."""
+    node.round()
+    code = (
+        f'mount --bind {node.state} {node.state}; mount -o remount,bind,ro {node.state}; exec "$@"'
+    )
+    said = behind(["unshare", "--mount", "sh", "-c", code, "sh"], node, "--once").stderr
+    assert f"unable to write {node.state}/state.db: Read-only file system; the round" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_root_that_may_not_become_another_user_is_told_what_it_lacks(node: LocalNode) -> None:
+    command = ["setpriv", "--bounding-set", "-setuid,-setgid", "--inh-caps", "-all"]
+    ran = behind(command, node, "-t")
+    assert ran.returncode == os.EX_NOUSER and ran.stderr.count("\n") == 1
+    assert (
+        f"root may not become user {run_as().pw_name} here: Operation not permitted;" in ran.stderr
+    )
+    assert "CAP_SETUID" in ran.stderr

@@ -643,7 +643,8 @@ def test_a_state_that_cannot_be_written_stops_no_mail_and_repeats_none(
         database.chmod(0o444)
         said = check()
         assert f"not-stored path={database}" in said
-        assert f"unable to write {database}: attempt to write a readonly database" in said
+        denied = f"Permission denied for user {run_as().pw_name}"
+        assert f"unable to write {database}: {denied}" in said
         for _ in range(2):
             said = check()
             assert f"not-stored path={database}" in said

@@ -215,3 +215,30 @@ def test_what_is_no_address_is_not_remembered(resolver: Names) -> None:
     resolver.known = {"paris": ("nonsense", "192.0.2.1")}
     (peer,) = resolver.round(oslo="192.0.2.5", paris="").peers
     assert list(map(str, peer.addresses)) == ["192.0.2.1"]
+
+
+def test_the_host_name_counts_only_where_no_line_has_an_address_of_this_machine(
+    resolver: Names,
+) -> None:
+    """A machine that is called what another node's line is called must look at that node."""
+    found = resolver.round(oslo="192.0.2.1", mon1="192.0.2.5", paris="192.0.2.2")
+    assert found.me.name == "mon1" and found.my_names == {"mon1"}
+    assert [peer.node.name for peer in found.peers] == ["oslo", "paris"]
+    assert found.diverted == ()
+    resolver.mine = ""
+    found = resolver.round(oslo="192.0.2.1", mon1="192.0.2.5", paris="192.0.2.2")
+    assert found.me.name == "oslo", "behind a translation of addresses there is only the name"
+
+
+def test_the_host_name_does_not_count_beside_the_setting_name(resolver: Names) -> None:
+    resolver.answers = {"oslo": "192.0.2.1", "mon1": "192.0.2.6"}
+    found = cluster.resolve_cluster(nodes("oslo", "mon1"), Settings(name="mon1"), {})
+    assert found.my_names == {"mon1"}
+    assert [peer.node.name for peer in found.peers] == ["oslo"]
+
+
+def test_a_name_that_is_forged_where_only_the_host_name_tells_the_own_line(resolver: Names) -> None:
+    resolver.round(oslo="198.51.100.1", paris="192.0.2.1")
+    found = resolver.round(oslo="198.51.100.1", paris="192.0.2.5")
+    assert found.diverted == ("paris",) and found.me.name == "oslo" and found.my_names == {"oslo"}
+    assert [peer.node.name for peer in found.peers] == ["paris"]

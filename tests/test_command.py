@@ -172,6 +172,35 @@ def test_a_key_that_is_no_file(node: LocalNode, name: str) -> None:
     assert node.run("dmonitord").returncode == os.EX_CONFIG
 
 
+def test_a_dmonitor_conf_that_is_a_dangling_link_opens_no_port(node: LocalNode) -> None:
+    path = node.config / "dmonitor.conf"
+    path.unlink()
+    path.symlink_to("nowhere")
+    started = node.run("dmonitord")
+    node.stop()  # if it started after all, it would listen everywhere
+    assert started.returncode == os.EX_CONFIG
+    assert started.stderr == f"dmonitord: error: {path}: is a dangling link to nowhere\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a state directory")
+def test_a_state_directory_that_is_a_dangling_link_is_said_to_be_one(node: LocalNode) -> None:
+    node.state.rmdir()
+    node.state.symlink_to("nowhere")
+    try:
+        for program in ("dmonitor-check", "dmonitord"):
+            ran = node.run(program)
+            assert ran.returncode == os.EX_TEMPFAIL and ran.stderr == (
+                f"{program}: unable to go on:"
+                f" {node.state}: a link to a directory that is not there\n"
+            )
+        assert (
+            f"error: {node.state}: is a dangling link to nowhere\n"
+            in node.run("dmonitor-check", "-t").stderr
+        )
+    finally:
+        node.state.unlink()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_key_that_belongs_to_somebody_else(node: LocalNode) -> None:
     node.key("k" * 32)

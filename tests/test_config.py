@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 from dmonitor.base import user
 from dmonitor.config import rhythms
 from dmonitor.config.configuration import Configuration, load_configuration
+from dmonitor.config.problems import Problems
 from dmonitor.config.settings import Settings
 from dmonitor.config.tests import environment
 from dmonitor.core.model import Node, Silence, Test
@@ -605,3 +607,28 @@ def test_a_silence_is_not_suspicious_while_the_tests_are_not_known(
     (silence / "db.example.com").touch()
     (tree / "hosts.d").rename(tree / "elsewhere")
     assert problems(load(tree)) == ["error: hosts.d: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    "name", ["dmonitor.conf", "silence.d", "nodes.txt", "hosts.d", "alert.d", "key", "key.old"]
+)
+def test_a_dangling_link_is_not_absent(tree: Path, name: str) -> None:
+    """The daemon would listen everywhere instead of where the file says that it is linked to."""
+    path = tree / name
+    if path.is_dir():
+        path.rename(tree / "elsewhere")
+    path.unlink(missing_ok=True)
+    path.symlink_to("/nonexistent/one")
+    loaded = load(tree)
+    assert f"error: {name}: is a dangling link to /nonexistent/one" in problems(loaded)
+
+
+def test_what_no_user_may_is_not_said_of_one() -> None:
+    found = Problems()
+    for number in (errno.EPERM, errno.EACCES, errno.EROFS):
+        found.add_unreadable("FILE", OSError(number, os.strerror(number)))
+    assert [problem.text for problem in found] == [
+        "Operation not permitted",
+        f"Permission denied for user {user.name()}",
+        "Read-only file system",
+    ]

@@ -140,6 +140,7 @@ def test_who_cannot_speak() -> None:
     for facts, why in (
         ({"speaks": False}, "has no address"),
         ({"finished": NEVER}, "never finished a round"),
+        ({"finished": NEVER, "speaks": False}, "never finished a round"),
     ):
         assert reason(node("b"), peer("a", **facts)) == f"b speaks: first of 1 living; a {why}"
         assert reason(node("a", **facts), peer("b")) == f"b speaks: first of 1 living; a {why}"

@@ -204,6 +204,12 @@ def test_nothing_is_configured_yet() -> None:
         (GOOD, {"mistakes": "hosts.d: Permission denied"}, "misconfigured", "denied; see"),
         (
             GOOD,
+            {"own_lines": ["oslo", "rome"]},
+            "listed-twice",
+            "several lines of nodes.txt are this node: oslo, rome; it looks at none of them: leave",
+        ),
+        (
+            GOOD,
             {"diverted": ["paris"]},
             "diverted-peer",
             "resolve to this node now, and did not before: paris; their last addresses",
@@ -420,6 +426,35 @@ def test_from_when_to_when() -> None:
     (again,) = health.follow([over], {"isolated": "x"}, NOW + 600.0)
     assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)
     assert health.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
+
+
+def test_another_reason_is_no_news() -> None:
+    """A peer that refuses in one round and is not reached in the next was logged in each."""
+    peers = silent(PARIS), silent(ROME)
+    refused = [peer._replace(reason="connection refused") for peer in peers]
+    unreachable = [peer._replace(reason="no route to host") for peer in peers]
+    known: tuple[Trouble, ...] = ()
+    news = []
+    for contacts in (refused, unreachable, [*unreachable, silent(Node("oulu", "oulu"))]):
+        seen = view(*contacts)
+        before = known
+        known = health.follow(before, health.find(seen, NOW), NOW, health.about(seen))
+        (isolated,) = [trouble for trouble in known if trouble.kind == "isolated"]
+        assert contacts[0].reason in isolated.text
+        news += [health.is_news(isolated, old) for old in before if old.kind == "isolated"]
+    assert news == [False, True]
+
+
+@pytest.mark.parametrize("peer", ["", "paris"])
+def test_what_a_plugin_prints_is_no_news(peer: str) -> None:
+    known: tuple[Trouble, ...] = ()
+    for text in ("took 0.123 s", "took 0.125 s"):
+        seen = view(*GOOD, rehearsal_failures=[RehearsalFailure("www/web", peer, 3, text)])
+        before = known
+        known = health.follow(before, health.find(seen, NOW), NOW, health.about(seen))
+    (after,) = known
+    assert "0.125" in after.text and not health.is_news(after, before[0])
+    assert health.is_news(after, after._replace(about="www/other "))
 
 
 # Rehearsals.

@@ -103,6 +103,79 @@ def story(three: list[LocalNode]) -> Callable[[str], None]:
     return play
 
 
+_VERBS_THAT_READ = ("status", "history", "metrics", "why", "page", "silences", "peers")
+_NOT_BEGUN = "no round has stored anything on this node yet; check that cron starts dmonitor-check"
+
+
+def spoil(node: LocalNode, how: str) -> None:
+    """Make the state of `node` what it is before or without a whole first round."""
+    path = node.state / "state.db"
+    match how:
+        case "empty":
+            path.touch()
+        case "garbage":
+            path.write_bytes(b"not a database at all" * 1000)
+        case "unreadable":
+            path.touch()
+            path.chmod(0)
+        case "directory":
+            path.mkdir()
+        case "dangling":
+            path.symlink_to("nowhere")
+        case "empty node-id":
+            (node.state / "node-id").touch()
+        case "no directory":
+            node.state.rmdir()
+    for each in (path, node.state / "node-id"):
+        if each.exists() and how != "unreadable":
+            os.chown(each, run_as().pw_uid, run_as().pw_gid)
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ("empty", f"state.db is empty: {_NOT_BEGUN}"),
+        ("garbage", "state.db: file is not a database"),
+        ("unreadable", f"state.db: Permission denied for user {run_as().pw_name}"),
+        ("directory", "state.db is not a regular file: move it away"),
+        ("dangling", "state.db is not a regular file: move it away"),
+        ("empty node-id", "state.db does not exist: no round has run on this node; check that"),
+        ("no directory", "state.db does not exist: no round has run on this node; check that"),
+    ],
+)
+def test_a_state_that_says_nothing_is_one_line(how: str, text: str, three: list[LocalNode]) -> None:
+    prepare(three)
+    spoil(three[0], how)
+    said = Said(three[0])
+    for verb in _VERBS_THAT_READ:
+        words = [verb]
+        if verb == "why":
+            words.append(WEB)
+        elif verb in ("metrics", "page"):
+            words.append("-")
+        ran = said.run(*words)
+        if verb == "peers" and not ran.returncode:
+            assert ran.stderr == "" and "127.0.0.32" in ran.stdout, "it needs no state"
+            continue
+        assert ran.returncode == os.EX_TEMPFAIL and ran.stdout == "", (words, ran)
+        assert ran.stderr.count("\n") == 1 and text in ran.stderr, (words, ran)
+
+
+def test_a_first_round_that_has_not_ended_is_no_reason_to_fail(three: list[LocalNode]) -> None:
+    prepare(three)
+    with state.Store(str(three[0].state)) as store:
+        store.remember([ADDRESS], {"127.0.0.32": ["127.0.0.32"]})
+    for path in three[0].state.iterdir():
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+    said = Said(three[0])
+    assert "it has never finished a round" in said("status").splitlines()[0]
+    assert said.json("status")["can_alert"] is False
+    assert "no incidents" in said("history") and "no silences" in said("silences")
+    assert "not tested yet" in said("why", WEB)
+    assert "dmonitor_last_round_timestamp_seconds" in said("metrics", "-")
+    assert "</html>" in said("page", "-")
+
+
 def test_from_first_to_last(
     three: list[LocalNode], story: Callable[[str], None], place: Place
 ) -> None:

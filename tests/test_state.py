@@ -814,6 +814,48 @@ def test_two_that_make_it_at_once_agree(tmp_path: Path) -> None:
         os.wait()
 
 
+def test_an_empty_node_id_is_none_and_is_filled_once(tmp_path: Path) -> None:
+    """A full disk or a power cut leaves one, and each round would end for good."""
+    (tmp_path / "node-id").touch()
+    assert identity.read(str(tmp_path)) is None
+    test_two_that_make_it_at_once_agree(tmp_path)
+    assert len(identity.make(str(tmp_path))) == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["node-id"]
+
+
+def open_store_on_full_disk(full: pytest.MonkeyPatch, directory: Path, run: Path) -> Store:
+    """Open a store whose database in `directory` cannot be written for want of room."""
+    real = database.prepare
+
+    def prepare(db: database.Connection) -> None:
+        if database._path_of(db) == f"{directory}/state.db":
+            raise sqlite3.OperationalError("database or disk is full")
+        real(db)
+
+    full.setattr(database, "prepare", prepare)
+    return open_store(directory, run)
+
+
+def test_an_empty_database_holds_nothing_and_is_begun_anew(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state.db").touch()
+    with pytest.raises(state.NothingStored, match="is empty: no round has stored anything"):
+        open_store(tmp_path, run, read_only=True)
+    assert state.peek(str(tmp_path), str(run))[1:] == ([], NodeMemory())
+    assert (tmp_path / "state.db").stat().st_size == 0
+    with monkeypatch.context() as full, open_store_on_full_disk(full, tmp_path, run) as store:
+        assert store.failed
+    assert "was empty" not in capsys.readouterr().err, "cron would mail it every minute"
+    assert (tmp_path / "state.db").stat().st_size == 0
+    with open_store(tmp_path, run) as store:
+        assert store.failed == "" and store.save(Save(OWN))
+    assert f"{tmp_path}/state.db was empty, and a new one is begun" in capsys.readouterr().err
+    with open_store(tmp_path, run) as store:
+        assert store.node_memory() == OWN
+    assert capsys.readouterr().err == ""
+
+
 def test_a_strange_node_id_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node-id").write_text("hello world\n")
     with pytest.raises(StateError, match="not a node id"):

@@ -8,6 +8,7 @@ round does not pay for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -121,7 +122,7 @@ def _open_standard_streams() -> None:
 def _describe(error: OSError) -> str:
     """Return what a system call reported, for which user, and about which file."""
     text = error.strerror or str(error)
-    if isinstance(error, PermissionError):
+    if error.errno == errno.EACCES:  # EPERM would be so for every user
         text += f" for user {user.name()}"
         if os.geteuid() != 0 and user.name() not in user.NAMES:
             text += "; root may"

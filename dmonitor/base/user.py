@@ -6,6 +6,7 @@ directory that does not exist yet. It knows nothing of what the directory holds.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 
@@ -13,7 +14,7 @@ NAMES = ("dmonitor", "nobody")  # the first that exists
 
 
 class NoUser(Exception):
-    """None of the users in NAMES exists."""
+    """This process cannot become any of the users in NAMES; the text says why."""
 
 
 def find() -> pwd.struct_passwd:
@@ -37,24 +38,31 @@ def become(*directories: str | None) -> None:
     for directory in directories:
         if directory and not os.path.exists(directory):
             _make(directory, account)
-    os.initgroups(account.pw_name, account.pw_gid)
-    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    try:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    except PermissionError as error:
+        text = f"root may not become user {account.pw_name} here: {error.strerror}"
+        advice = "let it have CAP_SETUID and CAP_SETGID, or start it as this user"
+        raise NoUser(f"{text}; {advice}") from None
 
 
 def _make(directory: str, account: pwd.struct_passwd) -> None:
-    """Make `directory` for `account`, whole or not at all.
+    """Make `directory` for `account`, whole or not at all; raise OSError if it is a dangling link.
 
     It is made under another name and renamed, because several programs may make it at the same
     time.
     """
     import tempfile
 
+    if os.path.islink(directory):
+        raise FileNotFoundError(errno.ENOENT, "a link to a directory that is not there", directory)
     parent, name = os.path.split(directory)
     draft = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
-    os.chmod(draft, 0o750)
-    os.chown(draft, account.pw_uid, account.pw_gid)
     try:
+        os.chmod(draft, 0o750)
+        os.chown(draft, account.pw_uid, account.pw_gid)
         os.rename(draft, directory)
     except OSError:
         os.rmdir(draft)

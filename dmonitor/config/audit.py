@@ -83,10 +83,18 @@ def _examine_state(state: str, problems: Problems) -> None:
     elif lock.holder(state, "dmonitord") is None:
         text = "dmonitord does not run on this node, so its peers get no answer; start it"
         problems.warning(state, text)
-    if not os.path.exists(state):
+    if os.path.islink(state) and not os.path.exists(state):
+        problems.error(state, f"is a dangling link to {names.printable(os.readlink(state))}")
+    elif not os.path.exists(state):
         text = (
             "does not exist, so no incident can be remembered; the first round that root starts"
             " makes it"
+        )
+        problems.error(state, text)
+    elif os.statvfs(state).f_flag & os.ST_RDONLY:
+        text = (
+            "lies on a file system that is mounted read-only, so no incident can be remembered;"
+            " remount it, or move it"
         )
         problems.error(state, text)
     elif not os.access(state, os.W_OK | os.X_OK) and user.name() not in user.NAMES:
@@ -186,10 +194,23 @@ def _examine_nodes(configuration: Configuration, cluster: Cluster, problems: Pro
             " which in dmonitor.conf: name = NODE"
         )
         problems.warning(path, text)
+    if len(cluster.my_names) > 1:
+        line = line_of(configuration.directory, max(cluster.my_names - {cluster.me.name}))
+        problems.error(path, _text_of_second_line(cluster), line)
     for peer in cluster.peers:
         if not peer.addresses:
             line = line_of(configuration.directory, peer.node.name)
             problems.error(path, f"{peer.node.name}: {peer.reason}", line)
+
+
+def _text_of_second_line(cluster: Cluster) -> str:
+    """Return what is wrong if several lines of nodes.txt are this machine, and what to do."""
+    lines = ", ".join(sorted(cluster.my_names))
+    return (
+        f"several lines are this machine, so it looks at none of them: {lines}; leave one of them."
+        " If one is another machine, its name resolves wrongly here: see /etc/hosts; or the"
+        " setting name names the wrong line"
+    )
 
 
 def _examine_keys(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:

@@ -47,6 +47,7 @@ class _Machine:
     """This machine: its name and its addresses, which tell its lines from those of peers."""
 
     def __init__(self, settings: Settings) -> None:
+        self._set_name = settings.name
         self.name = settings.name or socket.gethostname()
         self._listen = [resolve.parse_address(address) for address in settings.listen]
         # With a loopback address in `listen`, several nodes share this machine. Then only `listen`
@@ -61,9 +62,21 @@ class _Machine:
             return False
         return address.is_loopback or resolve.is_local(address)
 
-    def is_meant_by(self, node: Node, addresses: Sequence[resolve.Address]) -> bool:
-        """Return whether the line of `node`, whose name has `addresses`, is for this machine."""
-        return node.name == self.name or any(map(self.has_address, addresses))
+    def lines_among(self, nodes: Sequence[Node], found: Mapping[str, resolve.Lookup]) -> list[Node]:
+        """Return those of `nodes` that are this machine, by what their names were `found` to have.
+
+        These are the line that the setting `name` names, and those with an address of this machine.
+        Only if there is none, it is the line with this machine's host name: a host may be called
+        what another node's line is called.
+        """
+        lines = []
+        for node in nodes:
+            if node.name == self._set_name or self._has_any(found[node.name].addresses):
+                lines.append(node)
+        return lines or [node for node in nodes if node.name == self.name]
+
+    def _has_any(self, addresses: Sequence[resolve.Address]) -> bool:
+        return any(map(self.has_address, addresses))
 
     def listens_at(self, address: resolve.Address) -> bool:
         """Return whether the daemon of this node can be reached at `address`."""
@@ -86,7 +99,8 @@ def resolve_cluster(
 
     A node whose name does not resolve now keeps its addresses in `known`, those found before. So
     does a peer whose name is diverted. If the setting `name` names a line, then that one names this
-    node, even if other lines are for this machine, too.
+    node, even if other lines are for this machine, too. More than one is a mistake: `my_names` has
+    them all, and nobody looks at any of them from here.
     """
     last = _parse_all(known)
     found = _look_up(nodes, last)
@@ -94,16 +108,15 @@ def resolve_cluster(
     diverted = _diverted(nodes, found, last, machine)
     for name in diverted:
         found[name] = resolve.Lookup(last[name], "")
-    my_lines: list[Node] = []
+    my_lines = machine.lines_among(nodes, found)
     peers: list[Peer] = []
     for node in nodes:
+        if node in my_lines:
+            continue
         addresses, reason = found[node.name]
-        if machine.is_meant_by(node, addresses):
-            my_lines.append(node)
-        else:
-            if reason:
-                reason = f"its name does not resolve: {reason}"
-            peers.append(Peer(node, addresses, reason))
+        if reason:
+            reason = f"its name does not resolve: {reason}"
+        peers.append(Peer(node, addresses, reason))
     listed = bool(my_lines)
     my_addresses: tuple[resolve.Address, ...] = ()
     if listed:
@@ -155,14 +168,16 @@ def _diverted(
 
     A second name of this machine is none of them: it is new, or had an address of this machine
     before, or one that the first name had, too, if the machine has other addresses now. If no other
-    line is for this machine, then the name may be its own, and nothing can be told.
+    line is for this machine, then the name may be its own, and nothing can be told. The line with
+    the host name counts here, because it would be this machine's if the others were not diverted.
     """
     my_last: set[resolve.Address] = set()
     is_listed = False
     doubtful = []
+    my_lines = machine.lines_among(nodes, found)
     for node in nodes:
         addresses = last.get(node.name, ())
-        if not machine.is_meant_by(node, found[node.name].addresses):
+        if node.name != machine.name and node not in my_lines:
             continue
         was_here = not addresses or any(map(machine.has_address, addresses))
         if node.name == machine.name or was_here:

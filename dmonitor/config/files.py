@@ -28,10 +28,18 @@ def read_lines(path: str, problems: Problems, *, optional: bool = False) -> list
         with open(path, "rb", buffering=0) as file:
             content = file.read(FILE_LIMIT)
     except OSError as error:
-        if not (optional and isinstance(error, FileNotFoundError)):
+        if not (optional and is_absent(path, error)):
             problems.add_unreadable(path, error)
         return []
     return content.decode("utf-8", "replace").splitlines()
+
+
+def is_absent(path: str, error: OSError) -> bool:
+    """Return whether `error` says that nothing is at `path`, not even a link that leads nowhere.
+
+    Who made such a link wanted a file to be read, so its defaults must not stand in for it.
+    """
+    return isinstance(error, FileNotFoundError) and not os.path.islink(path)
 
 
 class Assignment(NamedTuple):
@@ -112,7 +120,7 @@ def _list_directory(directory: str, problems: Problems, optional: bool) -> list[
                 if not names.is_ignored_file(item.name):
                     items.append(item)
     except OSError as error:
-        if not (optional and isinstance(error, FileNotFoundError)):
+        if not (optional and is_absent(directory, error)):
             problems.add_unreadable(directory, error)
         return []
     items.sort(key=lambda item: item.name)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names, user
-from dmonitor.config.files import FILE_LIMIT
+from dmonitor.config.files import FILE_LIMIT, is_absent
 from dmonitor.config.problems import Problems
 
 KEY_FILES = ("key", "key.old")
@@ -149,7 +149,7 @@ def load_key_set(path: str, problems: Problems) -> KeySet | None:
         status, text = read(path)
     except OSError as error:
         # An absent file is no problem, even if it is there by now: a key may be changing.
-        if isinstance(error, FileNotFoundError) and not os.path.islink(path):
+        if is_absent(path, error):
             return None
         problems.add_unreadable(path, error)
         return UNUSABLE

@@ -7,6 +7,8 @@ mail. The readers of the files add to Problems; the programs decide what to do w
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -61,7 +63,9 @@ class Problems(list[Problem]):
         """Add an error because `path` cannot be read."""
         self.unreadable.add(path)
         text = error.strerror or str(error)
-        if isinstance(error, PermissionError):
+        if isinstance(error, FileNotFoundError) and os.path.islink(path):
+            text = f"is a dangling link to {names.printable(os.readlink(path))}"
+        elif error.errno == errno.EACCES:  # EPERM would be so for every user
             text += f" for user {user.name()}"
         self.error(path, text)
 

@@ -197,13 +197,16 @@ def _examine_sendmail(configuration: Configuration, problems: Problems) -> None:
     sendmail = configuration.settings.sendmail
     if all(map(names.is_hook, configuration.addresses)):
         return
-    if os.path.isfile(sendmail) and os.access(sendmail, os.X_OK):
-        _examine_sender(configuration, problems)
-        return
-    reason = "does not exist"
-    if os.path.exists(sendmail):
-        reason = "is not an executable file"
-    text = f"sendmail {reason}, so no mail can be sent; install a mail transport agent"
+    if not os.path.exists(sendmail):
+        text = "sendmail does not exist, so no mail can be sent; install a mail transport agent"
+    elif not os.path.isfile(sendmail):
+        text = "sendmail is not a file, so no mail can be sent; install a mail transport agent"
+    else:
+        reason = plugin.why_not_executable(sendmail)
+        if not reason:
+            _examine_sender(configuration, problems)
+            return
+        text = f"no mail can be sent, because sendmail {reason}"
     problems.error(sendmail, text)
 
 

@@ -187,6 +187,8 @@ class RoundConfig(NamedTuple):
     nodes: tuple[Node, ...] = ()
     # The names of peers that resolve to this machine now, and did not before.
     diverted: tuple[str, ...] = ()
+    # The names of the lines of nodes.txt that are this node by its addresses or settings.
+    own_names: frozenset[str] = frozenset()
     # Whether every file could be read. If not, a test or an address that is missing is not removed.
     complete: bool = True
     # The errors in these files: where each is, and what is wrong there.

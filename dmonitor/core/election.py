@@ -342,11 +342,11 @@ def _refused_before(status: NodeStatus, refusals: Iterable[Refusals]) -> float:
 
 def _why_silent(status: NodeStatus, now: float) -> str:
     """Return why a node is not living by what it states, or ''."""
+    age = now - status.finished
+    if age == float("inf"):
+        return "never finished a round"  # whether it has an address is known only after one
     if not status.speaks:
         return "has no address"
-    age = now - status.finished
     if age <= living_limit(status):
         return ""
-    if age == float("inf"):
-        return "never finished a round"
     return f"stale {age / 60:.0f} min"

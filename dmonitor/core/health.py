@@ -2,7 +2,7 @@
 
 Pure. Each kind of trouble has a function that returns its text, or ''. A trouble never changes a
 verdict. A text names what is wrong and nothing that changes from round to round, because a new
-text is logged again.
+text is logged again; if it has a reason, `about` says what does not change.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because 
 QUIET_AT_FIRST = {
     SUSPECT: 45.0,
     MISCONFIGURED: 300.0,
+    "listed-twice": 300.0,
     "untestable": 300.0,
     "no-daemon": 300.0,
     "unanswered": 300.0,
@@ -76,6 +77,7 @@ class HealthInput(NamedTuple):
     no_daemon: str = ""  # why this node's own daemon did not answer; '' if it did
     is_suspect: bool = False  # what the function of this name found in this round
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
+    own_lines: Sequence[str] = ()  # the names of all lines of nodes.txt that are this node
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
     mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
@@ -135,6 +137,15 @@ def _no_peers(seen: HealthInput, now: float) -> str:
     if seen.others or is_cloned or seen.quorum < 2:
         return ""
     return f"nodes.txt names no other node: {_UNCONFIRMED}"
+
+
+def _listed_twice(seen: HealthInput, now: float) -> str:
+    if len(seen.own_lines) < 2:
+        return ""
+    return (
+        f"several lines of nodes.txt are this node: {_listed(seen.own_lines)}; it looks at none of"
+        " them: leave one, or if one is another machine, find out why its name leads here"
+    )
 
 
 def _isolated(seen: HealthInput, now: float) -> str:
@@ -396,6 +407,7 @@ def _long_local(seen: HealthInput, now: float) -> str:
 _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-address": _no_address,
     "no-peers": _no_peers,
+    "listed-twice": _listed_twice,
     "isolated": _isolated,
     "no-quorum": _no_quorum,
     "stale-peer": _stale_peer,
@@ -478,8 +490,38 @@ def _rehearsal_fault(rehearsal: Rehearsal) -> str:
     )
 
 
-def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> tuple[Trouble, ...]:
+def about(seen: HealthInput) -> dict[str, str]:
+    """Return what the troubles are about whose texts have reasons, by their kinds.
+
+    A reason may be another one in each round, such as the error number of a connection or what a
+    plugin prints. Such a text is no new one.
+    """
+    peers = _listed(contact.node.name for contact in seen.others)
+    rehearsals = []
+    for failure in seen.rehearsal_failures:
+        if failure.rounds >= NAMED_AFTER:
+            rehearsals.append(f"{failure.test} {failure.peer}")
+    failing = _listed(rehearsals)
+    return {
+        "isolated": peers,
+        "no-daemon": "dmonitord",
+        "daemon-disagrees": failing,
+        "unanswered": failing,
+    }
+
+
+_NOTHING: Mapping[str, str] = {}
+
+
+def follow(
+    before: Sequence[Trouble],
+    texts: Mapping[str, str],
+    now: float,
+    about: Mapping[str, str] = _NOTHING,
+) -> tuple[Trouble, ...]:
     """Return the troubles to remember: those that are over, and those that there are.
+
+    `texts` and what they are `about` are by kind.
 
     A trouble that is over is remembered if it was logged and ends now, because its end must be
     logged, or if it was said within the hour, because it must not be said again so soon.
@@ -497,8 +539,13 @@ def follow(before: Sequence[Trouble], texts: Mapping[str, str], now: float) -> t
         trouble = last.get(kind, Trouble(kind, text, now))
         if trouble.ended is not None:  # it is back
             trouble = Trouble(kind, text, now, trouble.said)
-        remembered.append(trouble._replace(text=text))
+        remembered.append(trouble._replace(text=text, about=about.get(kind, "")))
     return tuple(remembered)
+
+
+def is_news(trouble: Trouble, before: Trouble) -> bool:
+    """Return whether `trouble` differs from what it was `before` by more than its reason."""
+    return (trouble.about or trouble.text) != (before.about or before.text)
 
 
 def is_serious(trouble: Trouble, now: float) -> bool:

@@ -394,6 +394,7 @@ class Trouble(NamedTuple):
     said: Time = float("-inf")  # when people were last told of it
     ended: Time | None = None
     logged: bool = False  # it has been logged since it began
+    about: LongText = ""  # its text without the reasons that may change; "": the text has none
 
 
 class NodeStatus(NamedTuple):

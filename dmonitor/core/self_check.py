@@ -90,13 +90,14 @@ class SelfCheck:
             no_daemon=no_daemon,
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
+            own_lines=situation.own_node_names(),
             diverted=situation.config.diverted,
             mistakes=self._mistakes(),
             complete=situation.config.complete,
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)
-        troubles = self._log_troubles(health.find(view, now), now)
+        troubles = self._log_troubles(health.find(view, now), health.about(view), now)
         serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
         if any(health.is_due(trouble, now) for trouble in serious):
             texts = "; ".join(trouble.text for trouble in serious)
@@ -131,12 +132,14 @@ class SelfCheck:
         texts = [read, self._situation.node_memory.mistakes]
         return "; ".join(text for text in texts if text)
 
-    def _log_troubles(self, found: Mapping[str, str], now: float) -> list[Trouble]:
+    def _log_troubles(
+        self, found: Mapping[str, str], about: Mapping[str, str], now: float
+    ) -> list[Trouble]:
         """Log each trouble that is new or over; return all troubles as they are logged."""
         remembered = self._situation.node_memory.troubles
         before = {trouble.kind: trouble for trouble in remembered}
         troubles = []
-        for trouble in health.follow(remembered, found, now):
+        for trouble in health.follow(remembered, found, now, about):
             if trouble.ended == now:
                 self._log_over(trouble, now)
             elif health.is_serious(trouble, now):
@@ -162,8 +165,8 @@ class SelfCheck:
         """
         is_warning = trouble.kind in health.WARNINGS
         is_due = health.is_due(trouble, now)
-        has_new_text = before is not None and before.text != trouble.text
-        if is_due or has_new_text or not trouble.logged:
+        is_news = before is not None and health.is_news(trouble, before)
+        if is_due or is_news or not trouble.logged:
             self._situation.note(
                 "warning" if is_warning else "critical",
                 "trouble",

@@ -359,7 +359,7 @@ class Situation:
 
         The living nodes begin one after the other, in the order of nodes.txt.
         """
-        by_name = dict.fromkeys(self._own_node_names(), self.config.node_id)
+        by_name = dict.fromkeys(self.own_node_names(), self.config.node_id)
         for contact in self.contacts:
             if contact.statement and election.is_at_work(contact.statement.status):
                 by_name[contact.node.name] = contact.node_id
@@ -379,7 +379,7 @@ class Situation:
             finished=self.clock.now(),
             heard=tuple(heard),
             reach=self._reach(),
-            own_node_names=self._own_node_names(),
+            own_node_names=self.own_node_names(),
         )
 
     def _reach(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -399,13 +399,13 @@ class Situation:
             reach.append((contact.node.name, reached))
         return tuple(reach)
 
-    def _own_node_names(self) -> tuple[str, ...]:
-        """Return the names in nodes.txt that are this node itself."""
-        others = set()
+    def own_node_names(self) -> tuple[str, ...]:
+        """Return the names in nodes.txt that are this node itself, or at which it answers."""
+        own = {self.me.name, *self.config.own_names}
         for contact in self.contacts:
-            if not self._is_own_line(contact):
-                others.add(contact.node.name)
-        return tuple(node.name for node in self.config.nodes if node.name not in others)
+            if self._is_own_line(contact):
+                own.add(contact.node.name)
+        return tuple(node.name for node in self.config.nodes if node.name in own)
 
 
 def _lines(contacts: Sequence[Contact]) -> dict[str, str]:

@@ -91,8 +91,9 @@ def fault(path: str) -> str:
     reason = distrust_reason(path)
     if reason:
         return reason
-    if not os.access(path, os.X_OK):
-        return f"is not executable for user {user.name()}; run chmod 755 on it"
+    reason = why_not_executable(path)
+    if reason:
+        return reason
     if not os.access(path, os.R_OK):
         return f"is not readable for user {user.name()}; run chmod 755 on it"
     return _format_fault(path)
@@ -104,6 +105,15 @@ def is_monitoring_plugin(path: str) -> bool:
     They say their outcome by their exit status, and want other arguments than HOST.
     """
     return os.path.realpath(path).startswith(f"{os.path.realpath(_NAGIOS_PLUGINS)}/")
+
+
+def why_not_executable(path: str) -> str:
+    """Return why this user cannot execute the file `path`, and what to do; '' if it can."""
+    if os.access(path, os.X_OK):
+        return ""
+    if os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return "lies on a file system that is mounted noexec; move it, or remount that with exec"
+    return f"is not executable for user {user.name()}; run chmod 755 on it"
 
 
 def _format_fault(path: str) -> str:

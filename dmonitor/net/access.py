@@ -20,12 +20,14 @@ from dmonitor.base import clock, log
 from dmonitor.config.cluster import Cluster, Peer, resolve_cluster
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_RISK, Keys, load_keys
 from dmonitor.config.nodes import load_nodes
-from dmonitor.config.problems import Problems, log_problems
+from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
 from dmonitor.net.protocol import Greeting
 
 _LOOKUP_SECONDS = 300.0  # between two look-ups of the nodes' names because somebody called
-_UNRESOLVED_LOOKUP_SECONDS = 10.0  # the same, while a name has no address
+# The same, while a name has no address, or if the caller is a stranger: it may be a node whose
+# address is new, which would be closed otherwise.
+_SOON_LOOKUP_SECONDS = 10.0
 _WAITING_LIMIT = 64  # strangers that may wait for a look-up
 # Nodes with the same address whose keys are tried for a caller. A daemon has its address for
 # itself, so more than one is another name of the same node, or a mistake.
@@ -73,7 +75,9 @@ class Access:
         selector.register(self._found, selectors.EVENT_READ, self._looked_up)
         self._changed_files()
         self._read_keys()
+        self._problems: list[Problem] = []  # that were found in nodes.txt
         self._use(self._look_up(None, last_addresses))
+        self._warn()
 
     def peer(self, name: str) -> Peer | None:
         """Return the peer `name`; one that is not known may be new, so nodes.txt is looked at."""
@@ -101,22 +105,25 @@ class Access:
 
     def judge(self, address: str, decided: Callable[[bool], None]) -> None:
         """Call `decided` with whether `address` is a node's, now or after the look-up under way."""
-        self.refresh_if_due()
         is_node = address in self.admitted
+        self.refresh_if_due(is_stranger=not is_node)
         if is_node or self._thread is None or len(self._waiting) >= _WAITING_LIMIT:
             decided(is_node)
         else:
             self._waiting.append((address, decided))
 
-    def refresh_if_due(self) -> None:
-        """Read again what has changed; look names up again if the last time is a while ago."""
+    def refresh_if_due(self, *, is_stranger: bool = False) -> None:
+        """Read again what has changed; look names up again if the last time is a while ago.
+
+        That is sooner if a name has no address, or if it `is_stranger` who calls.
+        """
         is_resolved = all(peer.addresses for peer in self.cluster.peers)
         changed = self._changed_files()
         if not changed.isdisjoint(KEY_FILES):
             self._read_keys()
             self.log_keys()
-        interval = _UNRESOLVED_LOOKUP_SECONDS
-        if is_resolved:
+        interval = _SOON_LOOKUP_SECONDS
+        if is_resolved and not is_stranger:
             interval = _LOOKUP_SECONDS
         if _NODES_FILE in changed or clock.uptime() - self._looked > interval:
             self.refresh()
@@ -194,7 +201,9 @@ class Access:
         """Return the nodes of nodes.txt with their addresses; `last` has the last ones."""
         problems = Problems()
         nodes = load_nodes(self._directory, problems)
-        log_problems(problems)
+        if problems != self._problems:
+            log_problems(problems)
+        self._problems = problems
         if before and not nodes and problems:
             return before  # an unreadable nodes.txt shuts nobody out
         return resolve_cluster(nodes, self._settings, last)
@@ -203,8 +212,11 @@ class Access:
         """Use what the thread has found, and decide about those who waited for it."""
         self._found.recv(16)
         self._thread = None
+        before = self.cluster
         self._use(self._next)
-        log.info("nodes-read", name=self.greeting.name, peers=len(self.cluster.peers))
+        if _gist(self.cluster) != _gist(before):
+            log.info("nodes-read", name=self.greeting.name, peers=len(self.cluster.peers))
+            self._warn()
         if self._again:
             self.refresh()
         waiting = self._waiting
@@ -224,8 +236,21 @@ class Access:
                 names_at.setdefault(address, []).append(name)
         self.admitted = frozenset(names_at)
         self._names_at = {address: names[:_NAMES_LIMIT] for address, names in names_at.items()}
-        for name in cluster.diverted:
+
+    def _warn(self) -> None:
+        """Log which peers have no address, and which keep an earlier one."""
+        for name in self.cluster.diverted:
             log.warning("diverted-peer", peer=name, reason=DIVERTED_REASON)
-        for peer in cluster.peers:
+        for peer in self.cluster.peers:
             if not peer.addresses:
                 log.warning("unresolved", peer=peer.node.name, reason=peer.reason)
+
+
+def _gist(cluster: Cluster) -> object:
+    """Return what is worth a line in the log when it changes.
+
+    In which order a resolver names the addresses is not, nor why it names none.
+    """
+    addresses = {name: frozenset(found) for name, found in cluster.addresses.items()}
+    peers = [peer.node for peer in cluster.peers]
+    return cluster.me, cluster.my_names, peers, addresses, cluster.diverted

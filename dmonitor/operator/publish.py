@@ -7,6 +7,7 @@ dmonitor before it comes here, so it writes only where this user may.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 
@@ -79,7 +80,7 @@ def _reason(error: OSError, directory: str, home: str) -> str:
     if isinstance(error, FileNotFoundError):
         advice = f"make one that user {writer} may write, or name none to use {home}"
         return f"there is no directory {directory}; {advice}"
-    if not isinstance(error, PermissionError):
+    if error.errno != errno.EACCES:  # EPERM would be so for every user
         return error.strerror or str(error)
     return f"{error.strerror} for user {writer}; {_advice(writer, directory, home)}"
 

@@ -18,6 +18,8 @@ from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report
 from dmonitor.store import state
 
+_ADVICE = "check that cron starts dmonitor-check"
+
 
 class Reading(NamedTuple):
     """What was read."""
@@ -43,8 +45,7 @@ def read(
     user.become()
     if not _is_there(options):
         raise StateError(
-            f"{options.state}/state.db does not exist: no round has run on this node;"
-            " check that cron starts dmonitor-check"
+            f"{options.state}/state.db does not exist: no round has run on this node; {_ADVICE}"
         )
     configuration = load(options, quiet=quiet)
 
@@ -53,8 +54,11 @@ def read(
         view = _view(configuration, store, evidence)
         return view, more(store, view), store.history.broken, store.unusable
 
-    with state.time_limit(options.state):
-        found = state.read(options.state, options.run_dir, read_all)
+    try:
+        with state.time_limit(options.state):
+            found = state.read(options.state, options.run_dir, read_all)
+    except state.NothingStored as error:
+        raise StateError(f"{error}; {_ADVICE}") from None
     view, further, broken, unusable = found
     if broken:
         log.complain(f"part of the history cannot be read: {broken}")

@@ -8,6 +8,7 @@ dmonitor, such as a plugin, may have written the file: only what this module has
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from dmonitor.base import log, names, regular
+from dmonitor.base import log, names, regular, user
 from dmonitor.base.errors import StateError
 
 DatabaseError = sqlite3.DatabaseError
@@ -61,13 +62,19 @@ _ROWS_NAMED = 5  # in the log
 _LOG_BYTES = 1_000_000  # that the file of what is not yet in the database keeps when it is empty
 STATEMENT_SECONDS = 5.0  # of processor time, for one statement
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
+_FILE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
+EMPTY_VERSION = 0  # of the schema, before anything is stored
 _VERSION_WITHOUT_HISTORY = 3
 # The statements that lead from each version that can be read to this one.
-_MIGRATIONS = {0: _SCHEMA + _HISTORY, _VERSION_WITHOUT_HISTORY: _HISTORY}
+_MIGRATIONS = {EMPTY_VERSION: _SCHEMA + _HISTORY, _VERSION_WITHOUT_HISTORY: _HISTORY}
 # The statements that have made all that there is in a database of each version.
-_MADE_BY = {0: "", _VERSION_WITHOUT_HISTORY: _SCHEMA, SCHEMA_VERSION: _SCHEMA + _HISTORY}
+_MADE_BY = {
+    EMPTY_VERSION: "",
+    _VERSION_WITHOUT_HISTORY: _SCHEMA,
+    SCHEMA_VERSION: _SCHEMA + _HISTORY,
+}
 
 
 class Row(NamedTuple):
@@ -227,8 +234,18 @@ def _check(db: Connection, table: str) -> None:
 def open_or_set_aside(path: str) -> Connection:
     """Open a database for writing; if it is broken, keep it under another name and begin a new one.
 
-    It is tried twice, because a read that failed once looks like a broken database.
+    It is tried twice, because a read that failed once looks like a broken database. An empty file
+    is named once it is a database again: on a full disk it stays empty, and that is said elsewhere.
     """
+    was_empty = _is_empty(path)
+    db = _open_or_set_aside(path)
+    if was_empty:
+        log.warning("database-empty", path=path)
+        log.complain(f"{path} was empty, and a new one is begun; what was in it, if any, is lost")
+    return db
+
+
+def _open_or_set_aside(path: str) -> Connection:
     with contextlib.suppress(sqlite3.Error):
         return open_checked(path)
     try:
@@ -238,6 +255,13 @@ def open_or_set_aside(path: str) -> Connection:
             raise
         set_aside(path, str(error))
         return open_checked(path)
+
+
+def _is_empty(path: str) -> bool:
+    """Return whether there is a database file without a byte, and none in its write-ahead log."""
+    if not regular.is_there(path) or os.stat(path).st_size:
+        return False
+    return not regular.is_there(path + "-wal") or not os.stat(path + "-wal").st_size
 
 
 def write_copy(db: Connection, path: str) -> Connection:
@@ -395,4 +419,29 @@ def state_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
-        raise StateError(f"{path}: {error}") from error
+        raise StateError(f"{path}: {cause(error, path)}") from error
+
+
+def cause(error: Exception, path: str) -> str:
+    """Return why the database in `path` could not be used, from the `error` that said so.
+
+    sqlite says only that it could not open or write a file. Then it is looked up what the system
+    would say.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _FILE_CODES:
+        return str(error)
+    directory = os.path.dirname(path)
+    denied = f"{os.strerror(errno.EACCES)} for user {user.name()}"
+    if not os.access(directory, os.X_OK):
+        return f"{directory}: {denied}"
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        return denied
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    if not os.access(directory, os.W_OK):
+        return f"{directory}: {denied}"
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        return denied
+    return str(error)

@@ -92,6 +92,7 @@ class Fallback:
         The copy is in the run directory, or in memory if it cannot be written there.
         """
         path = self._stand_in_path
+        reason = database.cause(error, self.path)
         stand_in_db: Connection | None = None
         if path and regular.is_there(path):
             try:
@@ -106,7 +107,7 @@ class Fallback:
         if stand_in_db is None:
             stand_in_db = self._copy_in_memory(db)
             log.complain(
-                f"unable to write {self.path}: {error}; the round goes on without it;"
+                f"unable to write {self.path}: {reason}; the round goes on without it;"
                 " see whether the disk is full or read-only"
             )
             if path:
@@ -114,8 +115,8 @@ class Fallback:
                     stand_in_db = database.write_copy(stand_in_db, path)
                 except (database.Error, OSError):
                     path = None
-        self.failed = f"{self.path}: {error}"
-        log.error("not-stored", path=self.path, reason=str(error), instead=path or "memory")
+        self.failed = f"{self.path}: {reason}"
+        log.error("not-stored", path=self.path, reason=reason, instead=path or "memory")
         return stand_in_db
 
     def _copy_in_memory(self, db: Connection | None) -> Connection:

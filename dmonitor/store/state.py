@@ -39,6 +39,10 @@ _Lookups = dict[NodeName, tuple[str, ...]]  # the IP addresses of each node
 _Found = TypeVar("_Found")
 
 
+class NothingStored(StateError):
+    """There is a database, and no round has stored anything in it."""
+
+
 def peek(directory: str, run_dir: str | None = None) -> tuple[str, list[Incident], NodeMemory]:
     """Return the node's id, the incidents that still matter, and its memory; change nothing.
 
@@ -49,9 +53,12 @@ def peek(directory: str, run_dir: str | None = None) -> tuple[str, list[Incident
         node_id = identity.read(directory) or fresh_id()
         if not any(os.path.exists(path) for path in _paths(directory, run_dir)):
             return node_id, [], NodeMemory()
-        incidents, memory = read(
-            directory, run_dir, lambda store: (store.incidents(), store.node_memory())
-        )
+        try:
+            incidents, memory = read(
+                directory, run_dir, lambda store: (store.incidents(), store.node_memory())
+            )
+        except NothingStored:
+            return node_id, [], NodeMemory()
         return node_id, incidents, memory
 
 
@@ -134,8 +141,12 @@ class Store:
 
     def _open_read_only(self) -> None:
         db = self._fallback.open_read_only()
-        has_history = database.schema_version(db) == database.SCHEMA_VERSION
-        self._use(db, has_history=has_history)
+        version = database.schema_version(db)
+        if version == database.EMPTY_VERSION:
+            raise NothingStored(
+                f"{self._path} is empty: no round has stored anything on this node yet"
+            )
+        self._use(db, has_history=version == database.SCHEMA_VERSION)
         self._start_clock()
 
     def _open(self) -> None:
