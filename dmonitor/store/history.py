@@ -149,11 +149,10 @@ def write(db: Connection, changes: Iterable[Change], handed: Iterable[Handed]) -
             f"DELETE FROM change WHERE host = ? AND name = ? AND at <= ({newest_to_drop})",
             (*test, *test, CHANGES_KEPT),
         )
-    for hand_over in handed:
-        db.execute(
-            "INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?",
-            (hand_over.kind.value, hand_over.address, hand_over.at, hand_over.incident),
-        )
+    db.executemany(
+        "INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?",
+        [(each.kind.value, each.address, each.at, each.incident) for each in handed],
+    )
 
 
 def forget(db: Connection, now: float) -> None:

@@ -47,6 +47,7 @@ _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that
 VALUE = "iif(json_valid(value), value, '{}')"
 # As `hearsay.charged_to`.
 CHARGED_TO = f"coalesce({VALUE} ->> '$.relayed_by', {VALUE} ->> '$.heard_from')"
+NUMBER = "(SELECT incident FROM known WHERE id = ?)"  # of the incident that has an id
 EVIDENCE_REMOVED = f"json_remove({VALUE}, '$.opening', '$.closing')"  # the judgements are long
 
 
@@ -289,12 +290,14 @@ def _incident_number(db: Connection, incident: Incident) -> int | None:
 def read_outbox(db: Connection, shift: float = 0.0) -> list[Notification]:
     """Return the notifications in the outbox, oldest first."""
     rows = db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since")
+    incidents: dict[int, Sequence[Incident]] = {}  # each is read once, however many it is owed to
     outbox = []
     for number, *columns in rows.fetchall():
-        incidents = read_incidents(db, "number = ?", (number,), shift=shift)
+        if number not in incidents:
+            incidents[number] = read_incidents(db, "number = ?", (number,), shift=shift)
         try:
             kind, address, since, refusals = load(_Owing, columns, shift)
-            (incident,) = incidents
+            (incident,) = incidents[number]
         except ValueError as error:
             row_kind, row_address, *_ = columns
             db.leave_out("outbox", error, incident=number, kind=row_kind, address=row_address)
@@ -307,16 +310,15 @@ def write_outbox(
     db: Connection, owing: Iterable[Notification], settled: Iterable[Notification]
 ) -> None:
     """Put notifications into the outbox, and take those out that are settled."""
-    for notification in owing:
-        row = (*_outbox_key(db, notification), notification.since, notification.refusals)
-        db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", row)
-    for notification in settled:
-        db.execute(
-            "DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?",
-            _outbox_key(db, notification),
-        )
+    db.executemany(
+        f"REPLACE INTO outbox VALUES ({NUMBER}, ?, ?, ?, ?)",
+        [(*_outbox_key(each), each.since, each.refusals) for each in owing],
+    )
+    db.executemany(
+        f"DELETE FROM outbox WHERE incident = {NUMBER} AND kind = ? AND address = ?",
+        [_outbox_key(each) for each in settled],
+    )
 
 
-def _outbox_key(db: Connection, notification: Notification) -> tuple[int | None, str, str]:
-    number = _incident_number(db, notification.incident)
-    return number, notification.kind.value, notification.address
+def _outbox_key(notification: Notification) -> tuple[str, str, str]:
+    return notification.incident.id, notification.kind.value, notification.address
