@@ -780,6 +780,11 @@ def test_reminder() -> None:
     due = play(DOWN, incidents=[told], remind=1800.0)
     assert due.mails == [{ONE: [(REMINDER, "i")]}] and due.incident("i").reminded == 1
     assert play(DOWN, incidents=[due.incident("i")], remind=1800.0).mails == [], "once"
+    spoilt = told._replace(reminded=7300)  # by a clock that was ahead
+    corrected = play(DOWN, incidents=[spoilt], remind=1800.0)
+    assert corrected.mails == [] and corrected.incident("i").reminded == 1
+    later_on = corrected.incident("i")._replace(began=told.began - 1800.0)
+    assert play(DOWN, incidents=[later_on], remind=1800.0).mails == [{ONE: [(REMINDER, "i")]}]
     assert (
         play(
             DOWN, incidents=[told], remind=1800.0, heard=[states("peer", told._replace(reminded=1))]

@@ -32,6 +32,7 @@ from dmonitor.core.model import (
     Verdict,
 )
 from dmonitor.store.database import Connection
+from dmonitor.store.node_clock import StepBack
 
 # What the columns of a row may hold.
 _Standing = tuple[Subject, TestName, Verdict, Outcome, Time]
@@ -111,9 +112,11 @@ def read_node_memory(db: Connection, shift: float) -> NodeMemory:
     return memory
 
 
-def write_node_memory(db: Connection, memory: NodeMemory, clock_memo: object) -> None:
+def write_node_memory(
+    db: Connection, memory: NodeMemory, clock_memos: Mapping[str, object]
+) -> None:
     """Store what the node remembers of its own rounds, and how its clock goes on."""
-    write_memos(db, {"own": codec.write(NodeMemory, memory), "clock": clock_memo})
+    write_memos(db, {"own": codec.write(NodeMemory, memory), **clock_memos})
 
 
 def read_silences(db: Connection, shift: float) -> dict[str, Sequence[Silence]]:
@@ -322,3 +325,34 @@ def write_outbox(
 
 def _outbox_key(notification: Notification) -> tuple[str, str, str]:
     return notification.incident.id, notification.kind.value, notification.address
+
+
+# All times, when the clock itself was wrong.
+
+
+def step_back(db: Connection, step: StepBack) -> None:
+    """Move the times of the state with a clock that steps back; its history has its own function.
+
+    An incident that has not changed since the step has no time that moves.
+    """
+    silences = tuple(read_silences(db, 0.0).items())
+    write_memos(
+        db,
+        {
+            "own": codec.write(NodeMemory, read_node_memory(db, 0.0), step.move),
+            "silences": codec.write(_Silences, silences, step.move),
+        },
+    )
+    states = {}
+    for test, state in read_test_states(db, 0.0).items():
+        look = state.look._replace(at=step.move(state.look.at)) if state.look else None
+        states[test] = state._replace(since=step.move(state.since), look=look)
+    write_test_states(db, states, ())
+    owing = [each._replace(since=step.move(each.since)) for each in read_outbox(db)]
+    write_outbox(db, owing, ())
+    may_move = "alive OR closed IS NULL OR closed >= ?"
+    for incident in read_incidents(db, may_move, (step.since,)):
+        moved = codec.shift_times(incident, step.move)
+        if moved.minute and moved.began != incident.began:
+            moved = moved._replace(minute=max(1, moved.minute - round(step.seconds / 60)))
+        write_incident(db, moved)
