@@ -93,6 +93,7 @@ class Driver:
             remind=settings.remind,
             once=once,
             waited=waited,
+            stores=not store.failed,
             rhythms=configuration.rhythms,
         )
         self._woken = woken

@@ -520,6 +520,14 @@ def test_a_state_that_cannot_be_written() -> None:
     )
 
 
+def test_a_quiet_round_knows_that_the_state_could_not_be_written() -> None:
+    """It stores only at its end, after it has looked at itself."""
+    quiet = play(UP, heard=[states("peer")], said={"peer": ()}, stores=False)
+    assert quiet.steps == ["Observe", "Save"]
+    kinds = [trouble.kind for trouble in quiet.node_memory().troubles]
+    assert "not-stored" in kinds
+
+
 def test_a_state_that_cannot_be_written_is_known_before_anything_is_told() -> None:
     """Where nothing has changed in this round, too: the peer, who hears of it, speaks as well."""
     over = known("i", closed=NOW - 60.0)

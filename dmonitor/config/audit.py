@@ -28,6 +28,7 @@ from dmonitor.store import lock
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 # Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
 # TIMEOUT. EVERY and RETRY are dmonitor's own.
+_LEAST_ROOM = 1_000_000  # bytes; a round writes its state, and what sqlite needs beside it
 _COMMON_PARAMETERS = ("TIMEOUT", "PORT", *RHYTHM)
 _PLUGIN_PREFIX = "check_"
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
@@ -95,6 +96,16 @@ def _examine_state(state: str, problems: Problems) -> None:
             " change its owner"
         )
         problems.error(state, text)
+    elif _is_full(state):
+        text = "there is no room on its disk, so no incident can be remembered; make room"
+        problems.error(state, text)
+
+
+def _is_full(directory: str) -> bool:
+    """Return whether the file system of `directory` has no room for dmonitor, or for one file."""
+    status = os.statvfs(directory)
+    has_inodes = not status.f_files or status.f_favail  # some file systems do not count them
+    return status.f_bavail * status.f_frsize < _LEAST_ROOM or not has_inodes
 
 
 def _add_troubles(state: str, troubles: Iterable[Trouble], problems: Problems) -> None:

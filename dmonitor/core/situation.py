@@ -69,7 +69,7 @@ class Situation:
         # has heard since then it has not asked the peers about.
         self.asked_at = max(memory.node.begins, default=float("-inf"))
         # Whether what this node stores is on disk for good.
-        self.stores = True
+        self.stores = config.stores
         # This node, and the tests that it runs; `recognise` knows better.
         self.me = Node(memory.node.name, "")
         self.tests = config.tests
