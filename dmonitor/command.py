@@ -283,7 +283,7 @@ def _silence(chosen: _Options) -> int:
     facts: Facts = {"what": chosen.what, "removed": [], "until": report.moment(until), "still": []}
     end = f"until `dmonitor silence {chosen.what} off`"
     if until:
-        end = f"until {terminal.day(facts['until'])}"
+        end = f"until {terminal.day_with_offset(facts['until'])}"
     line = f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"
     return _show(chosen, facts, lambda *_: [line])
 

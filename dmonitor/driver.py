@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
 from dmonitor.base import clock, cron, log, names
@@ -20,8 +20,6 @@ from dmonitor.store import identity, lock, state
 
 if TYPE_CHECKING:
     from dmonitor.execution import delivery
-
-_Value = TypeVar("_Value", Notification, Incident)
 
 MAIL_LINES = 100  # of one mail that the log has, a line for each notification
 
@@ -98,6 +96,7 @@ class Driver:
             remind=settings.remind,
             once=once,
             waited=waited,
+            stores=not store.failed,
             rhythms=configuration.rhythms,
         )
         self._woken = woken
@@ -185,18 +184,26 @@ class Driver:
         secret = b""
         if self._configuration.keys is not None:
             secret = self._configuration.keys.cluster_secret()
-        now = time.time()
-        latest = self._to_wall(hand_over.latest)
+        shift = self._store.clock.to_wall()
+        to_wall = _incidents_shifted(shift)
+        composer = mail.Composer(
+            node=self._name,
+            now=time.time(),
+            sender=sender,
+            latest=map(to_wall, hand_over.latest),
+            secret=secret,
+        )
         letters = {}
         for address, owed in hand_over.mails.items():
-            told = self._to_wall(owed)
+            told = []
+            for kind, incident, _, since, refusals in owed:
+                moved = to_wall(incident)
+                told.append(Notification(kind, moved, address, since + shift, refusals))
             if names.is_hook(address):
-                content, facts = mail.compose_facts(told, node=self._name, now=now, latest=latest)
+                content, facts = composer.facts(told)
                 letters[address] = hook_letter(self._configuration, address, content, facts)
             else:
-                content = mail.compose(
-                    told, sender=sender, node=self._name, now=now, latest=latest, secret=secret
-                )
+                content = composer.mail(told)
                 letters[address] = mail_letter(self._configuration, address, content)
         handed_over_by = observer.HANDED_OVER_BY
         if self._woken:
@@ -230,10 +237,17 @@ class Driver:
             is_told = is_told or outcome.taken
         return is_told
 
-    def _to_wall(self, values: Iterable[_Value]) -> list[_Value]:
-        """Return the values with their times moved to the wall clock."""
-        shift = self._store.clock.to_wall()
-        return [codec.shift_times(value, lambda at: at + shift) for value in values]
+
+def _incidents_shifted(seconds: float) -> Callable[[Incident], Incident]:
+    """Return a function that moves the times of an incident; it does so once for each."""
+    shifted: dict[str, Incident] = {}
+
+    def shift(incident: Incident) -> Incident:
+        if incident.id not in shifted:
+            shifted[incident.id] = codec.shift_times(incident, lambda at: at + seconds)
+        return shifted[incident.id]
+
+    return shift
 
 
 def hook_letter(

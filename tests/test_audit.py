@@ -6,14 +6,15 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from local_nodes import LocalNode, Place, run_as, running
 
-from dmonitor.config import programs
+from dmonitor.config import audit, programs
 from dmonitor.config.configuration import load_configuration
-from dmonitor.config.problems import Problems
+from dmonitor.config.problems import Problems, Severity
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.execution import plugin
 from dmonitor.store import state
@@ -286,6 +287,33 @@ def test_what_the_last_round_found_is_said(node: LocalNode) -> None:
     _, said = complaints(node)
     found = "isolated, as of the last round: no peer answers (127.0.0.32: connection refused; 127.0.0.33: connection refused)"
     assert any(line.startswith("warning: ") and found in line for line in said), said
+
+
+@pytest.mark.parametrize(
+    ("free", "inodes", "free_inodes", "is_full"),
+    [
+        (0, 9, 9, True),
+        (100, 9, 9, True),
+        (1000, 9, 9, False),
+        (1000, 9, 0, True),
+        (1000, 0, 0, False),
+    ],
+)
+def test_a_disk_without_room_is_an_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    inodes: int,
+    free_inodes: int,
+    is_full: bool,
+) -> None:
+    status = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=inodes, f_favail=free_inodes)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    problems = Problems()
+    audit._examine_state(str(tmp_path), problems)
+    said = [str(problem) for problem in problems if problem.severity is Severity.ERROR]
+    error = f"error: {tmp_path}: there is no room on its disk, so no incident can be remembered;"
+    assert said == ([f"{error} make room"] if is_full else [])
 
 
 def test_a_state_that_cannot_be_read_costs_no_other_finding(node: LocalNode) -> None:

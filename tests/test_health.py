@@ -557,6 +557,20 @@ def test_a_peer_whose_checker_is_dead_is_named_if_nobody_can_confirm_it() -> Non
     assert found(late, judgements=confirmed) == {}, "a mail says it"
 
 
+def test_a_state_that_cannot_be_written() -> None:
+    """The node itself says so, and so do its peers, after a while."""
+    texts = found(*GOOD, status=node_status(stores=False))
+    assert list(texts) == ["not-stored"] and "whether the disk is full" in texts["not-stored"]
+    assert found(contact(PARIS, stores=False), contact(ROME)) == {
+        "peer-not-stored": "the state cannot be written on paris: see whether the disk there is full"
+    }
+    never = contact(PARIS, stores=False, finished=float("-inf"))
+    assert found(never, contact(ROME)) == {}, "it has run no round that could store anything"
+    for kind in ("not-stored", "peer-not-stored"):
+        began = Trouble(kind, "text", NOW)
+        assert not health.is_serious(began, NOW + 299.0) and health.is_serious(began, NOW + 300.0)
+
+
 def test_settings_that_differ() -> None:
     ours = node_status(quorum=2, confirm=1)
     strict = contact(PARIS, quorum=3, confirm=1)

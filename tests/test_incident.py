@@ -541,6 +541,14 @@ def test_told() -> None:
     assert (reminded.alert, reminded.reminded) == ("oslo", 2)
 
 
+@pytest.mark.parametrize(("counted", "left"), [(7300, 2), (4, 2), (3, 3), (2, 2), (0, 0)])
+def test_reminders_that_cannot_have_been_due_are_taken_back(counted: int, left: int) -> None:
+    """A clock that was ahead has counted them. Nodes may differ by one."""
+    lasting = known("i", alert="oslo", began=100.0, reminded=counted)
+    assert incident.correct_reminded(lasting, 1800.0, 3800.0).reminded == left
+    assert incident.correct_reminded(lasting, 0.0, 3800.0) == lasting
+
+
 def test_reminders() -> None:
     told = known("a", alert="x")
     for what, remind, now, due in (

@@ -26,10 +26,11 @@ def stated(age: float, interval: int, rounds: int = 3) -> Contact:
         (0.0, 1, Outcome.OK),
         (120.0, 1, Outcome.OK),
         (120.1, 1, Outcome.UNKNOWN),  # late: it neither passes nor fails
-        (300.0, 1, Outcome.UNKNOWN),
-        (300.1, 1, Outcome.FAIL),
-        (300.1, 2, Outcome.UNKNOWN),
-        (360.1, 2, Outcome.FAIL),
+        (420.0, 1, Outcome.UNKNOWN),
+        (420.1, 1, Outcome.FAIL),
+        (420.1, 2, Outcome.FAIL),
+        (420.1, 3, Outcome.UNKNOWN),
+        (540.1, 3, Outcome.FAIL),
         (360.0, 5, Outcome.OK),
         (900.0, 5, Outcome.UNKNOWN),
         (900.1, 5, Outcome.FAIL),
@@ -49,7 +50,7 @@ def test_an_interval_that_is_not_measured_yet_makes_no_checker_stale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("up", "outcome"), [(300.0, Outcome.UNKNOWN), (300.1, Outcome.FAIL), (9000.0, Outcome.FAIL)]
+    ("up", "outcome"), [(420.0, Outcome.UNKNOWN), (420.1, Outcome.FAIL), (9000.0, Outcome.FAIL)]
 )
 def test_a_checker_is_not_stale_because_its_machine_was_off(up: float, outcome: Outcome) -> None:
     """All nodes were off: none of them must find the others dead in its first round."""

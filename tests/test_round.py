@@ -530,6 +530,14 @@ def test_a_state_that_cannot_be_written() -> None:
     )
 
 
+def test_a_quiet_round_knows_that_the_state_could_not_be_written() -> None:
+    """It stores only at its end, after it has looked at itself."""
+    quiet = play(UP, heard=[states("peer")], said={"peer": ()}, stores=False)
+    assert quiet.steps == ["Observe", "Save"]
+    kinds = [trouble.kind for trouble in quiet.node_memory().troubles]
+    assert "not-stored" in kinds
+
+
 def test_a_state_that_cannot_be_written_is_known_before_anything_is_told() -> None:
     """Where nothing has changed in this round, too: the peer, who hears of it, speaks as well."""
     over = known("i", closed=NOW - 60.0)
@@ -790,6 +798,11 @@ def test_reminder() -> None:
     due = play(DOWN, incidents=[told], remind=1800.0)
     assert due.mails == [{ONE: [(REMINDER, "i")]}] and due.incident("i").reminded == 1
     assert play(DOWN, incidents=[due.incident("i")], remind=1800.0).mails == [], "once"
+    spoilt = told._replace(reminded=7300)  # by a clock that was ahead
+    corrected = play(DOWN, incidents=[spoilt], remind=1800.0)
+    assert corrected.mails == [] and corrected.incident("i").reminded == 1
+    later_on = corrected.incident("i")._replace(began=told.began - 1800.0)
+    assert play(DOWN, incidents=[later_on], remind=1800.0).mails == [{ONE: [(REMINDER, "i")]}]
     assert (
         play(
             DOWN, incidents=[told], remind=1800.0, heard=[states("peer", told._replace(reminded=1))]

@@ -39,7 +39,7 @@ from dmonitor.store import database, history, identity, node_clock, state, table
 from dmonitor.store.state import Store
 
 TEST = Test("www.example.com", "http")
-NOW = time.time()
+NOW = float(int(time.time()))
 
 
 def open_store(
@@ -347,6 +347,124 @@ def test_it_does_not_go_back_over_a_reboot(
         assert store.clock.now() == pytest.approx(now + 1.0, abs=0.01)
 
 
+YEARS = 20 * 365 * 86400.0
+PASSED = Result(Outcome.OK, "fine")
+
+
+def test_what_a_boot_with_a_wrong_wall_clock_stored_comes_back(
+    tmp_path: Path, boot: dict[str, float | str]
+) -> None:
+    """The wall clock is 20 years ahead at a boot, and is set right a minute later."""
+    before, after = known("before", began=NOW, seen=NOW, held=NOW, minute=10), named("after")
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN, incidents=(before,), changes=(Change(TEST, NOW, JUDGED),)))
+    boot |= {"id": "two", "up": 5.0, "wall": NOW + YEARS}
+    with open_store(tmp_path) as store:
+        now = store.clock.now()
+        assert now == NOW + YEARS and not store.clock.seconds_ahead()
+        minute = 10 + round(YEARS / 60)
+        opened = known("after", began=now, seen=now, held=now, minute=minute)
+        closed = before._replace(closed=now, held=now, told_at=now, alert="oslo")
+        store.save(
+            Save(
+                node=OWN._replace(begins=(NOW, now), finished=now + 9.0),
+                incidents=(closed, opened),
+                outbox=(Notification(Kind.ALERT, closed, "root", now),),
+                told=(Notification(Kind.ALERT, closed, "ops", now),),
+                changes=(Change(TEST, now, JUDGED),),
+                test_states={TEST: TestState(Verdict.UP, since=now, look=LastLook(now, PASSED))},
+                silences={"rome": (Silence("h", until=now + 50.0),)},
+            )
+        )
+        assert len(store.history.changes()) == 2, "nothing is old because of that"
+    boot |= {"up": 65.0, "wall": NOW + 660.0}
+    with open_store(tmp_path) as store:
+        assert store.clock.now() == NOW + 660.0
+        at = NOW + 600.0  # when what was stored since the boot was stored
+        memory = store.memory()
+        assert memory.node.begins == (NOW, at) and memory.node.finished == at + 9.0
+        incidents = {incident.id: incident for incident in memory.incidents}
+        assert incidents[before.id] == closed._replace(closed=at, held=at, told_at=at)
+        assert incidents[after] == opened._replace(began=at, seen=at, held=at, minute=20)
+        (owed,) = memory.outbox
+        assert (owed.since, owed.incident) == (at, incidents[before.id])
+        assert memory.test_states[TEST] == TestState(
+            Verdict.UP, since=at, look=LastLook(at, PASSED)
+        )
+        assert memory.silences == {"rome": (Silence("h", until=at + 50.0),)}
+        assert [change.at for change in store.history.changes()] == [NOW, at]
+        assert [handed.at for handed in store.history.handed()] == [at]
+    boot |= {"id": "three", "up": 5.0, "wall": NOW + 700.0}
+    with open_store(tmp_path, read_only=True) as store:
+        assert store.clock.now() == NOW + 700.0
+
+
+def test_it_comes_back_although_another_boot_came_between(
+    tmp_path: Path, boot: dict[str, float | str]
+) -> None:
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN))
+    for number, wall in enumerate((NOW + YEARS, NOW + YEARS + 90.0), 2):
+        boot |= {"id": f"{number}", "up": 5.0, "wall": wall}
+        with open_store(tmp_path) as store:
+            assert store.clock.now() == wall
+            store.save(Save(node=OWN._replace(finished=wall)))
+    boot |= {"id": "four", "up": 5.0, "wall": NOW + 300.0}
+    with open_store(tmp_path) as store:
+        assert store.clock.now() == NOW + 300.0
+        assert store.node_memory().finished == pytest.approx(NOW + 300.0)
+
+
+def test_only_the_time_off_is_taken_back(tmp_path: Path, boot: dict[str, float | str]) -> None:
+    """Whoever sets the wall clock back by an hour does not put what happens now before the past."""
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN))  # finished 9 s after NOW
+    boot |= {"id": "two", "up": 5.0, "wall": NOW + 609.0}
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN._replace(finished=NOW + 610.0)))
+    boot |= {"up": 65.0, "wall": 0.0}
+    with open_store(tmp_path) as store:
+        assert store.clock.now() == NOW + 669.0, "that is no time of day"
+    boot |= {"wall": NOW - 3600.0}
+    with open_store(tmp_path) as store:
+        assert store.clock.now() == NOW + 9.0 + 60.0
+        assert store.node_memory().finished == pytest.approx(NOW + 10.0)
+        assert not store.clock.seconds_ahead(), "there is no more to take back"
+
+
+def test_nothing_is_purged_on_the_first_day_after_a_jump(
+    tmp_path: Path, boot: dict[str, float | str]
+) -> None:
+    """It may be the wall clock that is wrong. After a day it is believed."""
+    old = Change(TEST, NOW - 10.0, JUDGED)
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN, changes=(old, old._replace(at=NOW))))
+    left = []
+    for hours, up in ((0.0, 5.0), (23.0, 82_805.0), (25.0, 90_005.0)):
+        boot |= {"id": "two", "up": up, "wall": NOW + YEARS + hours * 3600.0}
+        with open_store(tmp_path) as store:
+            now = store.clock.now()
+            assert now == boot["wall"]
+            store.save(Save(node=OWN, changes=(old._replace(at=now),)))
+            left.append([change.at - NOW < YEARS for change in store.history.changes()])
+    assert left == [[True, True, False], [True, True, False, False], [False, False, False]]
+
+
+def test_a_clock_ahead_of_the_wall_clock_purges_nothing(
+    tmp_path: Path, boot: dict[str, float | str]
+) -> None:
+    """What a version stored that kept no jumps cannot come back; but it must not look old."""
+    old = Change(TEST, NOW - 10.0, JUDGED)
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN, changes=(old, old._replace(at=NOW))))
+        store._write(lambda db: tables.write_memos(db, {"clock": ["one", NOW + YEARS - 1000.0]}))
+    with open_store(tmp_path) as store:
+        now = store.clock.now()
+        assert now == NOW + YEARS and store.clock.is_proven
+        store.save(Save(changes=(old._replace(at=now),)))
+        assert [change.at for change in store.history.changes()] == [NOW - 10.0, NOW, now]
+
+
 # Read only.
 
 
@@ -628,9 +746,9 @@ def test_a_disk_that_dies_in_the_middle_of_a_round(tmp_path: Path, run: Path) ->
     ("damage", "left_ids", "left_owed", "named"),
     [
         ("UPDATE memo SET value = '[[1' WHERE key = 'own'", {"b"}, ["two"], "memo with key 'own'"),
-        ("UPDATE memo SET value = '7'", {"b"}, ["two"], "2 rows"),
-        ("UPDATE memo SET value = x'ff'", {"b"}, ["two"], "2 rows"),
-        ("UPDATE memo SET value = printf('%.*c', 9999, '[')", {"b"}, ["two"], "2 rows"),
+        ("UPDATE memo SET value = '7'", {"b"}, ["two"], "3 rows"),
+        ("UPDATE memo SET value = x'ff'", {"b"}, ["two"], "3 rows"),
+        ("UPDATE memo SET value = printf('%.*c', 9999, '[')", {"b"}, ["two"], "3 rows"),
         ("UPDATE incident SET value = '{}'", set(), [], "incident with number 1: improper {}"),
         ("UPDATE incident SET value = 'x'", set(), [], "incident with number 1: Expecting value"),
         ("DELETE FROM incident", set(), [], "outbox with incident 1"),

@@ -25,6 +25,7 @@ from dmonitor.store import lock
 
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
+_LEAST_ROOM = 1_000_000  # bytes; a round writes its state, and what sqlite needs beside it
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
@@ -106,6 +107,16 @@ def _examine_state(state: str, problems: Problems) -> None:
             " change its owner"
         )
         problems.error(state, text)
+    elif _is_full(state):
+        text = "there is no room on its disk, so no incident can be remembered; make room"
+        problems.error(state, text)
+
+
+def _is_full(directory: str) -> bool:
+    """Return whether the file system of `directory` has no room for dmonitor, or for one file."""
+    status = os.statvfs(directory)
+    has_inodes = not status.f_files or status.f_favail  # some file systems do not count them
+    return status.f_bavail * status.f_frsize < _LEAST_ROOM or not has_inodes
 
 
 def _why_unreadable(path: str) -> str:

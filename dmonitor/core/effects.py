@@ -202,6 +202,8 @@ class RoundConfig(NamedTuple):
     once: bool = False
     # How many seconds this round has waited for its place before it began (R10).
     waited: float = 0.0
+    # Whether the state could be written when this round began.
+    stores: bool = True
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
 

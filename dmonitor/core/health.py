@@ -50,6 +50,8 @@ QUIET_AT_FIRST = {
     "unanswered": 300.0,
     "no-peers": 300.0,
     "no-address": 300.0,
+    "not-stored": 300.0,
+    "peer-not-stored": 300.0,
     # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
     "stale-peer": 240.0,
     "settings-differ": 300.0,
@@ -290,6 +292,30 @@ def _stale_peer(seen: HealthInput, now: float) -> str:
     return f"no rounds are run on {_listed(stale)}, and no other node can confirm that"
 
 
+def _not_stored(seen: HealthInput, now: float) -> str:
+    if seen.status.stores:
+        return ""
+    return (
+        "the state cannot be written, so what this node knows is lost when it is started anew,"
+        " and the others mail before it: see whether the disk is full or read-only"
+    )
+
+
+def _peer_not_stored(seen: HealthInput, now: float) -> str:
+    """Name the peers that run rounds and state that they cannot store what came of them."""
+    names_of_peers = []
+    for contact in seen.reached:
+        if contact.statement is None:
+            continue
+        stated = contact.statement.status
+        if not stated.stores and stated.finished > float("-inf"):
+            names_of_peers.append(contact.node.name)
+    if not names_of_peers:
+        return ""
+    listed = _listed(names_of_peers)
+    return f"the state cannot be written on {listed}: see whether the disk there is full"
+
+
 def _settings_differ(seen: HealthInput, now: float) -> str:
     """Name the nodes that have another quorum or confirm; one number holds for all meanwhile."""
     differences = []
@@ -411,6 +437,8 @@ _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "isolated": _isolated,
     "no-quorum": _no_quorum,
     "stale-peer": _stale_peer,
+    "not-stored": _not_stored,
+    "peer-not-stored": _peer_not_stored,
     "settings-differ": _settings_differ,
     "unconfirmed-recovery": _unconfirmed_recovery,
     "no-answer": _no_answer,

@@ -272,6 +272,20 @@ def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
     return now - incident.began >= (incident.reminded + 1) * remind
 
 
+def correct_reminded(incident: Incident, remind: float, now: float) -> Incident:
+    """Return `incident` with no more reminders than can have been due.
+
+    A clock that was ahead has counted more, and until they were due there would be no other one.
+    One more may be counted, because nodes differ by a moment in when it began.
+    """
+    if not remind:
+        return incident
+    possible = max(0, int((now - incident.began) // remind))
+    if incident.reminded <= possible + 1:
+        return incident
+    return incident._replace(reminded=possible)
+
+
 # Flapping.
 
 

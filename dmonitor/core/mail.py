@@ -13,6 +13,7 @@ import email.utils
 import hashlib
 import hmac
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import mail_text
@@ -37,36 +38,107 @@ _THREADED_INCIDENTS = 20  # that a mail may refer to; more are no thread
 _THREADED_ROOTS = 40
 
 
-def compose(
-    notifications: Sequence[Notification],
-    *,
-    sender: str,
-    node: str,
-    now: float,
-    zone: Zone = None,
-    latest: Iterable[Incident] = (),
-    secret: bytes = b"",
-) -> bytes:
-    """Return the one mail that tells all `notifications`, as sendmail takes it.
+class Composer:
+    """Composes what each address and each hook is told at one moment.
 
-    They are owed to one address. `latest` are the open incidents of their tests. `secret` is a key
-    that all nodes share; with it, nobody else can foretell the Message-ID.
+    Very many addresses may be owed the same, so that is worded once. `latest` are the open
+    incidents of all tests that something is owed about. `secret` is a key that all nodes share;
+    with it, nobody else can foretell the Message-ID.
     """
-    latest = tuple(latest)
-    stories = stories_of(notifications, latest)
-    lines = mail_text.body(stories, now, zone)
-    lines += mail_text.lateness(notifications, now, zone)
-    lines += mail_text.footer(node)
-    headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {node}", sender)}
-    headers["To"] = _mailbox("", notifications[0].address)
-    headers["Subject"] = mail_text.subject(stories, now)
-    headers["Date"] = email.utils.format_datetime(mail_text.local(now, zone))
-    headers["Message-ID"] = message_id(notifications, secret, latest)
-    roots = _roots(stories, secret)
-    if roots:
-        headers["In-Reply-To"] = roots
-        headers["References"] = roots
-    return _message(headers, lines)
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        now: float,
+        sender: str = "",
+        zone: Zone = None,
+        latest: Iterable[Incident] = (),
+        secret: bytes = b"",
+    ) -> None:
+        self._node = node
+        self._now = now
+        self._sender = sender
+        self._zone = zone
+        self._latest = tuple(latest)
+        self._secret = secret
+        self._worded: dict[_Contents, _Worded] = {}
+
+    def mail(self, notifications: Sequence[Notification]) -> bytes:
+        """Return the one mail that tells all `notifications`, as sendmail takes it.
+
+        They are owed to one address.
+        """
+        address = notifications[0].address
+        worded = self._word(notifications)
+        headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {self._node}", self._sender)}
+        headers["To"] = _mailbox("", address)
+        headers["Subject"] = worded.subject
+        headers["Date"] = email.utils.format_datetime(mail_text.local(self._now, self._zone))
+        headers["Message-ID"] = _message_id(address, worded.told, self._secret)
+        if worded.roots:
+            headers["In-Reply-To"] = worded.roots
+            headers["References"] = worded.roots
+        return _message(headers, [*worded.lines, *mail_text.footer(self._node)])
+
+    def facts(self, notifications: Sequence[Notification]) -> tuple[bytes, dict[str, str]]:
+        """Return what a hook is told: the text of a mail, and facts for its environment.
+
+        dmonitor-plugin(7) names the facts. Each has a line for each incident, the most urgent
+        first, and no more than 200.
+        """
+        worded = self._word(notifications)
+        facts = _facts(worded.stories, alerted(notifications), self._zone)
+        facts["DMONITOR_COUNT"] = str(sum(len(story.incidents) for story in worded.stories))
+        facts["DMONITOR_SUBJECT"] = names.escaped(worded.subject)
+        facts["DMONITOR_NODE"] = names.escaped(self._node)
+        return _text(worded.lines).encode(), facts
+
+    def _word(self, notifications: Sequence[Notification]) -> _Worded:
+        """Return what tells `notifications`, whoever they are owed to.
+
+        At one moment an id names one incident.
+        """
+        contents = tuple(
+            (each.incident.id, each.kind, each.since, each.refusals) for each in notifications
+        )
+        if contents not in self._worded:
+            stories = stories_of(notifications, self._latest)
+            lines = mail_text.body(stories, self._now, self._zone)
+            lines += mail_text.lateness(notifications, self._now, self._zone)
+            self._worded[contents] = _Worded(
+                stories,
+                mail_text.subject(stories, self._now),
+                lines,
+                _all_told(notifications, self._latest),
+                _roots(stories, self._secret),
+            )
+        return self._worded[contents]
+
+
+_Contents = tuple[tuple[str, Kind, float, int], ...]  # what is told, and not to whom
+
+
+class _Worded(NamedTuple):
+    """The words that tell some notifications, whoever they are owed to."""
+
+    stories: Sequence[Story]
+    subject: str
+    lines: Sequence[str]
+    told: Sequence[str]  # what the Message-ID is made of, beside the address
+    roots: str  # the Message-IDs that a mail refers to
+
+
+def compose(notifications: Sequence[Notification], **facts: Any) -> bytes:
+    """Return the mail that tells `notifications`; the `facts` are those of a Composer."""
+    return Composer(**facts).mail(notifications)
+
+
+def compose_facts(
+    notifications: Sequence[Notification], **facts: Any
+) -> tuple[bytes, dict[str, str]]:
+    """Return what a hook is told of `notifications`; the `facts` are those of a Composer."""
+    return Composer(**facts).facts(notifications)
 
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
@@ -86,29 +158,6 @@ def compose_trouble(text: str, address: str, *, sender: str, node: str, now: flo
     headers["Date"] = email.utils.format_datetime(mail_text.local(now, None))
     lines = [f"{text}.", "", *_TROUBLE_NOTE, "", *mail_text.footer(node)]
     return _message(headers, lines)
-
-
-def compose_facts(
-    notifications: Sequence[Notification],
-    *,
-    node: str,
-    now: float,
-    zone: Zone = None,
-    latest: Iterable[Incident] = (),
-) -> tuple[bytes, dict[str, str]]:
-    """Return what a hook is told: the text of a mail, and facts for its environment.
-
-    dmonitor-plugin(7) names the facts. Each has a line for each incident, the most urgent first,
-    and no more than 200. `latest` are the open incidents of the tests.
-    """
-    stories = stories_of(notifications, latest)
-    lines = mail_text.body(stories, now, zone)
-    lines += mail_text.lateness(notifications, now, zone)
-    facts = _facts(stories, alerted(notifications), zone)
-    facts["DMONITOR_COUNT"] = str(sum(len(story.incidents) for story in stories))
-    facts["DMONITOR_SUBJECT"] = names.escaped(mail_text.subject(stories, now))
-    facts["DMONITOR_NODE"] = names.escaped(node)
-    return _text(lines).encode(), facts
 
 
 def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
@@ -170,9 +219,17 @@ def message_id(
     other one, which is among `latest`, is open, the recovery says STILL DOWN. The one that says UP
     is still to come, and is no double of it.
     """
+    return _message_id(notifications[0].address, _all_told(notifications, latest), secret)
+
+
+def _message_id(address: str, told: Sequence[str], secret: bytes) -> str:
+    return f"<{_digest('message-id', [address, *told], secret)}@{_DOMAIN}>"
+
+
+def _all_told(notifications: Sequence[Notification], latest: Iterable[Incident]) -> Sequence[str]:
+    """Return what tells these notifications from all others of one address, in order."""
     lasting = {_lasting_name(incident) for incident in latest}
-    told = sorted(_told(notification, lasting) for notification in notifications)
-    return f"<{_digest('message-id', [notifications[0].address, *told], secret)}@{_DOMAIN}>"
+    return sorted(_told(notification, lasting) for notification in notifications)
 
 
 def _told(notification: Notification, lasting: Collection[str]) -> str:
@@ -211,10 +268,12 @@ def _roots(stories: Sequence[Story], secret: bytes) -> str:
     incidents: list[Incident] = []
     for story in stories:
         incidents += story.incidents
+    if len(incidents) > _THREADED_INCIDENTS:
+        return ""
     roots: set[str] = set()
     for incident in incidents:
         roots.update(_roots_of(incident, secret))
-    if len(incidents) > _THREADED_INCIDENTS or len(roots) > _THREADED_ROOTS:
+    if len(roots) > _THREADED_ROOTS:
         return ""
     return " ".join(f"<incident-{root}@{_DOMAIN}>" for root in sorted(roots))
 

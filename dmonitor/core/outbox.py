@@ -13,6 +13,7 @@ from dmonitor.core.incident import owed as owed_by
 from dmonitor.core.model import Incident, Kind, Notification, Test
 
 _Key = tuple[str, Kind, str]  # of a notification: the incident's id, the kind, the address
+_Told = tuple[str, Kind]  # what is told, to whichever address: the incident's id, and the kind
 
 Mail = Sequence[Notification]  # all that one address gets at one moment
 
@@ -33,14 +34,16 @@ class Outbox:
         self._owed = _by_key(left)
         # What was handed over in this round, whatever came of it.
         self._tried: set[_Key] = set()
-        # What this node is telling now, and no address has taken yet.
-        self._untold: dict[_Key, Notification] = {}
+        # What this node is telling now, and no address has taken yet, by what it tells and by its
+        # address: once one address has taken it, it is owed to all others, and looked for no more.
+        self._untold: dict[_Told, dict[str, Notification]] = {}
 
     def drop_removed(
         self, addresses: Collection[str], tests: Collection[Test]
     ) -> list[Notification]:
         """Drop what is owed to a removed address, or about a removed test; return it."""
         dropped = []
+        addresses = frozenset(addresses)
         for notification in list(self._owed.values()):
             if notification.address in addresses and notification.incident.test in tests:
                 continue
@@ -88,10 +91,12 @@ class Outbox:
         over waits for its recovery if the incident is closed: one mail tells both.
         """
         self._refresh(find)
-        self._untold = _by_key(due)
-        candidates = list(self._untold.values())
+        candidates = list(due)
+        self._untold = {}
+        for notification in candidates:
+            self._untold.setdefault(_told(notification), {})[notification.address] = notification
         for notification in self._owed.values():
-            if _key(notification) in self._untold or is_silenced(notification.incident):
+            if self._is_untold(notification) or is_silenced(notification.incident):
                 continue
             if self._is_told_to_be_over(notification):
                 continue  # the next round renews it
@@ -110,8 +115,11 @@ class Outbox:
         incident = notification.incident
         if notification.kind is not Kind.ALERT or Kind.RECOVERY not in owed_by(incident):
             return False
-        recovery = incident.id, Kind.RECOVERY, notification.address
-        return recovery not in self._untold
+        return not self._is_untold(notification._replace(kind=Kind.RECOVERY))
+
+    def _is_untold(self, notification: Notification) -> bool:
+        """Return whether this node is telling it now, and no address has taken it yet."""
+        return notification.address in self._untold.get(_told(notification), ())
 
     def _refresh(self, find: Callable[[Collection[str]], Sequence[Incident]]) -> None:
         """Take each incident as it is known now: its ids may have grown, or two may be one."""
@@ -128,9 +136,11 @@ class Outbox:
         """
         if self._was_tried(notification, notification.kind):
             return False
-        alert = notification.incident.id, Kind.ALERT, notification.address
-        owes_alert = alert in self._untold or alert in self._owed
-        return not (owes_alert and self._was_tried(notification, Kind.ALERT))
+        if not self._was_tried(notification, Kind.ALERT):
+            return True
+        alert = notification._replace(kind=Kind.ALERT)
+        owes_alert = self._is_untold(alert) or _key(alert) in self._owed
+        return not owes_alert
 
     def _was_tried(self, notification: Notification, kind: Kind) -> bool:
         """Return whether `kind` of the incident was handed to this address in this round.
@@ -149,7 +159,7 @@ class Outbox:
 
     def tells(self, mail: Mail) -> bool:
         """Return whether `mail` tells something that no address has taken yet."""
-        return any(_key(notification) in self._untold for notification in mail)
+        return any(map(self._is_untold, mail))
 
     def take(self, mail: Mail, hooks: Iterable[str]) -> Taken:
         """Note that `mail` was taken.
@@ -158,20 +168,17 @@ class Outbox:
         got it, and to `hooks`.
         """
         told: dict[str, list[Kind]] = {}
+        owed: list[Notification] = []
+        hooks = tuple(hooks)
         for notification in mail:
-            key = _key(notification)
-            self._owed.pop(key, None)
-            if self._untold.pop(key, None):
-                told.setdefault(notification.incident.id, []).append(notification.kind)
-
-        def is_told(notification: Notification) -> bool:
-            return notification.kind in told.get(notification.incident.id, ())
-
-        owed = [notification for notification in self._untold.values() if is_told(notification)]
-        newly_told = _by_key(notification for notification in mail if is_told(notification))
-        for hook in hooks:
-            for notification in newly_told.values():
-                owed.append(notification._replace(address=hook))
+            self._owed.pop(_key(notification), None)
+            if not self._is_untold(notification):
+                continue
+            others = self._untold.pop(_told(notification))
+            del others[notification.address]
+            told.setdefault(notification.incident.id, []).append(notification.kind)
+            owed += others.values()
+            owed += [notification._replace(address=hook) for hook in hooks]
         self._owed |= _by_key(owed)
         return Taken(told, tuple(owed))
 
@@ -198,6 +205,10 @@ class Outbox:
 
 def _key(notification: Notification) -> _Key:
     return notification.incident.id, notification.kind, notification.address
+
+
+def _told(notification: Notification) -> _Told:
+    return notification.incident.id, notification.kind
 
 
 def _by_key(notifications: Iterable[Notification]) -> dict[_Key, Notification]:

@@ -16,8 +16,10 @@ from dmonitor.core.model import Contact, Judgement, NodeStatus, Outcome, Result,
 SECOND_LOOK_PAUSE = 2.0  # seconds from the end of a first look that failed to the second look
 SLOW_LOOK = 4.0  # seconds that a first look may run before the second one begins beside it
 
-# A peer's checker is stale if its last round ended longer ago than both of these.
-STALE_SECONDS = 300.0
+# A peer's checker is stale if its last round ended longer ago than both of these. A node whose cron
+# is changed from one minute to five states the new interval only after some such rounds, and each
+# may begin a minute later in its interval than the last one, and take 55 seconds longer.
+STALE_SECONDS = 420.0
 STALE_INTERVALS = 3  # of the peer's own rounds
 MEASURED_ROUNDS = 3  # from which an interval must be measured before a checker can be stale
 MISTAKEN = Result(

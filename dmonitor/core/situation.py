@@ -21,7 +21,7 @@ from dmonitor.core.effects import (
     RoundConfig,
     Save,
 )
-from dmonitor.core.incident import owed
+from dmonitor.core.incident import correct_reminded, owed
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Confirming,
@@ -70,7 +70,7 @@ class Situation:
         # has heard since then it has not asked the peers about.
         self.asked_at = max(memory.node.begins, default=float("-inf"))
         # Whether what this node stores is on disk for good.
-        self.stores = True
+        self.stores = config.stores
         # This node, and the tests that it runs; `recognise` knows better.
         self.me = Node(memory.node.name, "")
         self.tests = config.tests
@@ -92,6 +92,10 @@ class Situation:
         began = self.clock.now() - self.config.waited
         begins = (*self.node_memory.begins, began)[-_BEGINS_KEPT:]
         self.node_memory = self.node_memory._replace(begins=begins)
+        for incident in self.ledger:
+            corrected = correct_reminded(incident, self.config.remind, began)
+            if corrected != incident:
+                self.ledger.put(corrected)
 
     def has_slept(self) -> bool:
         """Return whether this round is over its limit, because the machine slept (R10).

@@ -11,7 +11,7 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.effects import Greet, HandOver, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, owed, told
-from dmonitor.core.model import Incident, Kind, Notification, Quiet
+from dmonitor.core.model import Incident, Kind, Notification, Quiet, Test
 from dmonitor.core.outbox import Mail, Outbox
 from dmonitor.core.situation import Situation, Steps
 
@@ -29,6 +29,11 @@ class Telling:
     def __init__(self, situation: Situation, outbox: Outbox) -> None:
         self._situation = situation
         self._outbox = outbox
+        addresses = situation.config.addresses
+        self._hooks = [address for address in addresses if names.is_hook(address)]
+        # When an alert was taken by an address that was not the first one to take it, by the id of
+        # its incident; of this hand-over.
+        self._taken_again: dict[str, float] = {}
         # Whether every mail that was handed over in this round was taken.
         self.all_taken = True
         # When the peers were greeted last, in seconds of the round.
@@ -122,6 +127,7 @@ class Telling:
             still_owed = outbox.refuse(mails[address])
             if still_owed:
                 yield from situation.store(Save(outbox=still_owed))
+        yield from self._store_taken_again()
         yield from self._count_refusals(telling, refusing, was_first=was_first)
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
@@ -132,13 +138,15 @@ class Telling:
         What is told late must not read as if the test were well, because a newer incident is open.
         """
         ledger = self._situation.ledger
-        latest = {}
+        # In the order of the mails, and each test once: many addresses are mailed about the same.
+        tests: dict[Test, None] = {}
         for mail in mails.values():
-            for notification in mail:
-                test = notification.incident.test
-                for incident in (ledger.open_for(test), ledger.open_for(test, flapping=True)):
-                    if incident:
-                        latest[incident.id] = incident
+            tests |= dict.fromkeys(notification.incident.test for notification in mail)
+        latest = {}
+        for test in tests:
+            for incident in (ledger.open_for(test), ledger.open_for(test, flapping=True)):
+                if incident:
+                    latest[incident.id] = incident
         return tuple(latest.values())
 
     def _due_notifications(self) -> list[Notification]:
@@ -149,18 +157,20 @@ class Telling:
         """
         _note_quiet(self._situation)
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
-        due = self._due(quiet_ended)
         now = self._situation.clock.now()
         config, refused = self._situation.config, self._situation.node_memory.refused
+        due = []
+        for incident, kinds in self._due(quiet_ended):
+            for kind in kinds:
+                since = _due_since(incident, quiet_ended)
+                if kind is Kind.REMINDER:
+                    since = now
+                due.append((kind, incident, since))
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
-            for incident, kinds in due:
-                for kind in kinds:
-                    since = _due_since(incident, quiet_ended)
-                    if kind is Kind.REMINDER:
-                        since = now
-                    notifications.append(Notification(kind, incident, address, since, refused))
+            for kind, incident, since in due:
+                notifications.append(Notification(kind, incident, address, since, refused))
         return notifications
 
     def _due(self, quiet_ended: Mapping[str, float]) -> list[tuple[Incident, tuple[Kind, ...]]]:
@@ -217,22 +227,35 @@ class Telling:
     def _store_taken(self, mail: Mail) -> Steps:
         """Store that `mail` was taken, and what this node owes to the others from now on."""
         situation = self._situation
-        config = situation.config
         hooks: list[str] = []
         if not names.is_hook(mail[0].address):
-            hooks = [address for address in config.addresses if names.is_hook(address)]
+            hooks = self._hooks
         taken = self._outbox.take(mail, hooks)
         now = situation.clock.now()
+        remind = situation.config.remind
         for incident in situation.ledger.find(taken.told):
             kinds = taken.told[incident.id]
-            situation.ledger.put(told(incident, kinds, situation.me.name, now, config.remind))
-        # An alert that was left over counts as told now: its reader must not be left with it if
-        # another node has told the recovery before.
-        alerts = [each.incident.id for each in mail if each.kind is Kind.ALERT]
-        for incident in situation.ledger.find(alerts):
-            if incident.told_at < now:
-                situation.ledger.put(incident._replace(told_at=now, held=now))
+            situation.ledger.put(told(incident, kinds, situation.me.name, now, remind))
+        for notification in mail:
+            is_new = notification.incident.id in taken.told
+            if notification.kind is Kind.ALERT and not is_new:
+                self._taken_again[notification.incident.id] = now
         yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
+
+    def _store_taken_again(self) -> Steps:
+        """Store when the alerts were taken last that some address had taken before.
+
+        An alert that was left over counts as told then: its reader must not be left with it if
+        another node has told the recovery before. Once a hand-over is enough: if each of many
+        addresses had each incident stored anew, they would take longer than there is time.
+        """
+        situation = self._situation
+        for incident in situation.ledger.find(self._taken_again):
+            at = self._taken_again[incident.id]
+            if incident.told_at < at:
+                situation.ledger.put(incident._replace(told_at=at, held=at))
+        self._taken_again = {}
+        yield from situation.store(Save())
 
     def _count_refusals(
         self, telling: Collection[str], refusing: Collection[str], *, was_first: bool

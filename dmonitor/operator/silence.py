@@ -85,12 +85,25 @@ def end(when: str) -> float:
 def _moment(text: str, now: float) -> float:
     """Return the next time at which the clock shows `text`, or the moment that it names."""
     if not re.fullmatch(r"\d{1,2}:\d\d", text):
-        return datetime.datetime.fromisoformat(text).timestamp()
+        return _next(datetime.datetime.fromisoformat(text), now)
     clock = datetime.time.fromisoformat(text.zfill(5))
-    at = datetime.datetime.combine(datetime.date.today(), clock)
-    if at.timestamp() <= now:
-        at += datetime.timedelta(days=1)
-    return at.timestamp()
+    today = datetime.datetime.fromtimestamp(now).date()
+    until = _next(datetime.datetime.combine(today, clock), now)
+    if until <= now:
+        until = _next(datetime.datetime.combine(today + datetime.timedelta(days=1), clock), now)
+    return until
+
+
+def _next(moment: datetime.datetime, now: float) -> float:
+    """Return when it is `moment`: for the second time if that is twice and the first one is over.
+
+    A local time comes twice when the clocks are set back.
+    """
+    first = moment.timestamp()
+    second = moment.replace(fold=1).timestamp()
+    if first <= now < second:
+        return second
+    return first
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:

@@ -103,6 +103,14 @@ def day(moment: str | None) -> str:
     return moment[:19].replace("T", " ")
 
 
+def day_with_offset(moment: str) -> str:
+    """Return a time of `report` that nobody must mistake: 2026-10-25 02:30:00 +0100.
+
+    When the clocks are set back, the local time alone comes twice.
+    """
+    return f"{day(moment)} {moment[19:].replace(':', '')}"
+
+
 def _ago(seconds: float) -> str:
     return f"{names.span(seconds)} ago"
 

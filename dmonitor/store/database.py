@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from dmonitor.base import log, names, regular, user
@@ -63,6 +64,7 @@ _LOG_BYTES = 1_000_000  # that the file of what is not yet in the database keeps
 STATEMENT_SECONDS = 5.0  # of processor time, for one statement
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
 _FILE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_BATCH = 1000  # rows that are written with one limit
 _STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
 EMPTY_VERSION = 0  # of the schema, before anything is stored
@@ -106,10 +108,17 @@ class Connection(sqlite3.Connection):
         self._limit = time.thread_time() + STATEMENT_SECONDS
         return super().execute(*args)
 
-    def executemany(self, *args: Any) -> sqlite3.Cursor:
-        """Execute a statement several times, with the same limit for all of them."""
-        self._limit = time.thread_time() + STATEMENT_SECONDS
-        return super().executemany(*args)
+    def executemany(self, statement: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """Execute a statement for each of the `rows`, `_BATCH` of them with one limit.
+
+        With one limit for all, very many rows would count as a table without an end.
+        """
+        cursor = self.cursor()
+        rows = iter(rows)
+        while batch := list(itertools.islice(rows, _BATCH)):
+            self._limit = time.thread_time() + STATEMENT_SECONDS
+            cursor.executemany(statement, batch)
+        return cursor
 
     def _takes_too_long(self) -> bool:
         return time.thread_time() > self._limit

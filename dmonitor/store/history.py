@@ -15,6 +15,7 @@ from dmonitor.core.codec import Time
 from dmonitor.core.model import Change, Handed, Incident, Judgement, Test
 from dmonitor.store import database, tables
 from dmonitor.store.database import Connection
+from dmonitor.store.node_clock import StepBack
 
 HISTORY_SECONDS = 400 * 86400.0  # seconds for which history is kept
 CHANGES_KEPT = 500  # changes of one test; if there are more, the oldest are dropped
@@ -149,11 +150,10 @@ def write(db: Connection, changes: Iterable[Change], handed: Iterable[Handed]) -
             f"DELETE FROM change WHERE host = ? AND name = ? AND at <= ({newest_to_drop})",
             (*test, *test, CHANGES_KEPT),
         )
-    for hand_over in handed:
-        db.execute(
-            "INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?",
-            (hand_over.kind.value, hand_over.address, hand_over.at, hand_over.incident),
-        )
+    db.executemany(
+        "INSERT INTO handed SELECT incident, ?, ?, ? FROM known WHERE id = ?",
+        [(each.kind.value, each.address, each.at, each.incident) for each in handed],
+    )
 
 
 def forget(db: Connection, now: float) -> None:
@@ -179,3 +179,12 @@ def forget(db: Connection, now: float) -> None:
         f" WHERE NOT alive AND closed < ? AND {has_evidence}",
         (oldest,),
     )
+
+
+def step_back(db: Connection, step: StepBack) -> None:
+    """Move the times of the history with a clock that steps back."""
+    for table in ("change", "handed"):
+        db.execute(
+            f"UPDATE OR REPLACE {table} SET at = at - ? WHERE at >= ? AND typeof(at) = 'real'",
+            (step.seconds, step.since),
+        )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from dmonitor.base import cli
+from dmonitor.base import cli, log
 from dmonitor.base.errors import StateError
 from dmonitor.core import hearsay
 from dmonitor.core.effects import Memory, NodeMemory, Save
@@ -158,6 +158,26 @@ class Store:
         if self._db.unusable:
             database.log_unusable(self._db, self._path)
             self._write(tables.forget_unusable)
+        self._bring_clock_back()
+
+    def _bring_clock_back(self) -> None:
+        """Take back what a boot made the clock too late, and move all times with it (R10)."""
+        seconds = self.clock.seconds_ahead()
+        if not seconds:
+            return
+        step = self.clock.step_back(seconds)
+
+        def put(db: Connection) -> None:
+            tables.step_back(db, step)
+            history.step_back(db, step)
+            tables.write_memos(db, self.clock.memos)
+
+        self._write(put)
+        log.warning(
+            "clock-brought-back",
+            seconds=round(seconds),
+            reason="the wall clock was ahead when this machine was started",
+        )
 
     def _use(self, db: Connection, *, has_history: bool = True) -> None:
         self._db = db
@@ -165,7 +185,8 @@ class Store:
 
     def _start_clock(self) -> None:
         memo = tables.read_memo(self._db, "clock", node_clock.Memo, node_clock.NEW_MEMO)
-        self.clock = NodeClock.start(memo, self.node_memory().finished)
+        jump = tables.read_memo(self._db, "clock-jump", node_clock.JumpMemo, node_clock.NO_JUMP)
+        self.clock = NodeClock.start(memo, self.node_memory().finished, node_clock.Jump(*jump))
 
     def __enter__(self) -> Store:
         return self
@@ -311,7 +332,7 @@ class Store:
 
     def _put(self, db: Connection, save: Save) -> None:
         if save.node:
-            tables.write_node_memory(db, save.node, self.clock.memo)
+            tables.write_node_memory(db, save.node, self.clock.memos)
         if save.silences is not None:
             tables.write_silences(db, save.silences)
         tables.write_test_states(db, save.test_states, save.gone)
@@ -324,5 +345,7 @@ class Store:
             for told in save.told:
                 handed.append(Handed(told.incident.id, told.kind, told.address, now))
             history.write(db, save.changes, handed)
-            history.forget(db, now)
+            if self.clock.is_proven:
+                # A clock that is ahead of the wall clock makes nothing look old.
+                history.forget(db, now + min(0.0, self.clock.to_wall()))
         self._forget_hearsay(db, save)

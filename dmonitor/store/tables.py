@@ -32,6 +32,7 @@ from dmonitor.core.model import (
     Verdict,
 )
 from dmonitor.store.database import Connection
+from dmonitor.store.node_clock import StepBack
 
 # What the columns of a row may hold.
 _Standing = tuple[Subject, TestName, Verdict, Outcome, Time]
@@ -47,6 +48,7 @@ _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that
 VALUE = "iif(json_valid(value), value, '{}')"
 # As `hearsay.charged_to`.
 CHARGED_TO = f"coalesce({VALUE} ->> '$.relayed_by', {VALUE} ->> '$.heard_from')"
+NUMBER = "(SELECT incident FROM known WHERE id = ?)"  # of the incident that has an id
 EVIDENCE_REMOVED = f"json_remove({VALUE}, '$.opening', '$.closing')"  # the judgements are long
 
 
@@ -110,9 +112,11 @@ def read_node_memory(db: Connection, shift: float) -> NodeMemory:
     return memory
 
 
-def write_node_memory(db: Connection, memory: NodeMemory, clock_memo: object) -> None:
+def write_node_memory(
+    db: Connection, memory: NodeMemory, clock_memos: Mapping[str, object]
+) -> None:
     """Store what the node remembers of its own rounds, and how its clock goes on."""
-    write_memos(db, {"own": codec.write(NodeMemory, memory), "clock": clock_memo})
+    write_memos(db, {"own": codec.write(NodeMemory, memory), **clock_memos})
 
 
 def read_silences(db: Connection, shift: float) -> dict[str, Sequence[Silence]]:
@@ -289,12 +293,14 @@ def _incident_number(db: Connection, incident: Incident) -> int | None:
 def read_outbox(db: Connection, shift: float = 0.0) -> list[Notification]:
     """Return the notifications in the outbox, oldest first."""
     rows = db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since")
+    incidents: dict[int, Sequence[Incident]] = {}  # each is read once, however many it is owed to
     outbox = []
     for number, *columns in rows.fetchall():
-        incidents = read_incidents(db, "number = ?", (number,), shift=shift)
+        if number not in incidents:
+            incidents[number] = read_incidents(db, "number = ?", (number,), shift=shift)
         try:
             kind, address, since, refusals = load(_Owing, columns, shift)
-            (incident,) = incidents
+            (incident,) = incidents[number]
         except ValueError as error:
             row_kind, row_address, *_ = columns
             db.leave_out("outbox", error, incident=number, kind=row_kind, address=row_address)
@@ -307,16 +313,46 @@ def write_outbox(
     db: Connection, owing: Iterable[Notification], settled: Iterable[Notification]
 ) -> None:
     """Put notifications into the outbox, and take those out that are settled."""
-    for notification in owing:
-        row = (*_outbox_key(db, notification), notification.since, notification.refusals)
-        db.execute("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", row)
-    for notification in settled:
-        db.execute(
-            "DELETE FROM outbox WHERE incident = ? AND kind = ? AND address = ?",
-            _outbox_key(db, notification),
-        )
+    db.executemany(
+        f"REPLACE INTO outbox VALUES ({NUMBER}, ?, ?, ?, ?)",
+        [(*_outbox_key(each), each.since, each.refusals) for each in owing],
+    )
+    db.executemany(
+        f"DELETE FROM outbox WHERE incident = {NUMBER} AND kind = ? AND address = ?",
+        [_outbox_key(each) for each in settled],
+    )
 
 
-def _outbox_key(db: Connection, notification: Notification) -> tuple[int | None, str, str]:
-    number = _incident_number(db, notification.incident)
-    return number, notification.kind.value, notification.address
+def _outbox_key(notification: Notification) -> tuple[str, str, str]:
+    return notification.incident.id, notification.kind.value, notification.address
+
+
+# All times, when the clock itself was wrong.
+
+
+def step_back(db: Connection, step: StepBack) -> None:
+    """Move the times of the state with a clock that steps back; its history has its own function.
+
+    An incident that has not changed since the step has no time that moves.
+    """
+    silences = tuple(read_silences(db, 0.0).items())
+    write_memos(
+        db,
+        {
+            "own": codec.write(NodeMemory, read_node_memory(db, 0.0), step.move),
+            "silences": codec.write(_Silences, silences, step.move),
+        },
+    )
+    states = {}
+    for test, state in read_test_states(db, 0.0).items():
+        look = state.look._replace(at=step.move(state.look.at)) if state.look else None
+        states[test] = state._replace(since=step.move(state.since), look=look)
+    write_test_states(db, states, ())
+    owing = [each._replace(since=step.move(each.since)) for each in read_outbox(db)]
+    write_outbox(db, owing, ())
+    may_move = "alive OR closed IS NULL OR closed >= ?"
+    for incident in read_incidents(db, may_move, (step.since,)):
+        moved = codec.shift_times(incident, step.move)
+        if moved.minute and moved.began != incident.began:
+            moved = moved._replace(minute=max(1, moved.minute - round(step.seconds / 60)))
+        write_incident(db, moved)

@@ -461,7 +461,7 @@ def _recall(db: database.Connection, ids: Iterable[str]) -> Sequence[Incident]:
 def _put(db: database.Connection, save: effects.Save) -> None:
     with database.transaction(db):
         if save.node:
-            tables.write_node_memory(db, save.node, None)
+            tables.write_node_memory(db, save.node, {})
         if save.silences is not None:
             tables.write_silences(db, save.silences)
         for each in save.incidents:

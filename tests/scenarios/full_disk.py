@@ -173,6 +173,15 @@ def among_others(directory: Path) -> None:
         for node in nodes:
             node.round()
         for node in nodes:
+            node.round()
+        for node, words in zip(
+            nodes, ("no room on its disk", "peer-not-stored", "peer-not-stored"), strict=True
+        ):
+            said = node.run("dmonitor-check", "-t").stderr
+            note(words in said, f"-t on {node.address} names {words}")
+            if node is first:
+                note("not-stored, as of the last round" in said, "and so does its last round")
+        for node in nodes:
             set_result(node, "FAIL no route")
         time.sleep(flights.RESULT_CACHE_SECONDS + 0.1)  # what was rehearsed is forgotten
         for node in nodes:

@@ -26,7 +26,7 @@ PROMPT_LIMIT = 13.0
 # Seconds more if a node looks when the speaker does not stay any more: until the speaker's next round.
 GAP = 3.0
 BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
-BLIND_CHECKER_LIMIT = 420.0  # the same, if only its cron stops: its last round has to get old first
+BLIND_CHECKER_LIMIT = 540.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
 PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
 # Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as

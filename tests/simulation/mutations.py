@@ -240,6 +240,13 @@ def takes_a_connection_for_a_living_checker() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def takes_a_changed_cron_for_a_dead_one() -> Iterator[None]:
+    """A node whose cron is changed from one minute to five is stale before its first such round has ended."""
+    with mock.patch.object(result, "STALE_SECONDS", 300.0):
+        yield
+
+
+@contextlib.contextmanager
 def asks_a_node_about_itself() -> Iterator[None]:
     """A node speaks of its own incident, also if it has just been found DOWN."""
     with (
@@ -660,6 +667,7 @@ BLIND = (
     takes_a_late_checker_for_a_good_one,
     forgets_what_it_complained_of,
     takes_a_connection_for_a_living_checker,
+    takes_a_changed_cron_for_a_dead_one,
     asks_a_node_about_itself,
 )
 LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep)

@@ -55,6 +55,7 @@ COUNTED = (
     mutations.takes_a_late_checker_for_a_good_one,
     mutations.does_not_count_sleep,
     mutations.tells_an_old_end_as_it_was,
+    mutations.takes_a_changed_cron_for_a_dead_one,
     mutations.asks_a_node_about_itself,
     mutations.wakes_before_it_stores,
     mutations.closes_without_those_it_cannot_hear,
@@ -283,6 +284,25 @@ def test_a_node_that_was_away_for_minutes_hides_no_new_failure() -> None:
     assert any("boots" in line for line in history.world.trace)
     with mutations.forgets_that_it_was_well():
         assert states(told(_back_after_four_minutes())) == ["DOWN", "UP"]
+
+
+def _cron_of_five_minutes() -> History:
+    """One of three nodes gets another cron, and a plugin hangs in its next round, 300 s after the last."""
+    script = Script((1, 0.0), (1, 4.0), (1, 8.0))
+    changed = script.nodes[0]
+    script.at(310.0, setattr, changed, "interval", 5)
+    script.world.slow = 1.0
+    script.fail(655.0, 675.0, changed)
+    return script.play(3000.0)
+
+
+def test_a_cron_that_is_changed_to_five_minutes_mails_nothing() -> None:
+    history = _cron_of_five_minutes()
+    assert history.watch is not None and not history.watch.said
+    assert not history.wrong
+    with mutations.takes_a_changed_cron_for_a_dead_one():
+        before = _cron_of_five_minutes()
+        assert before.watch is not None and before.watch.said
 
 
 def _two_dead_of_four() -> History:
