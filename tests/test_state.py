@@ -189,6 +189,7 @@ _incidents = st.builds(
     told_at=_times,
     minute=st.integers(0, 10**8),
     seen=_times,
+    handing=_times,
     heard_from=st.just(""),  # hearsay that is over is forgotten
     relayed_by=st.just(""),
     alert_stated_by=_names,

@@ -88,6 +88,7 @@ class SelfCheck:
             is_suspect=self._is_suspect,
             unconfirmed_recoveries=unconfirmed_recoveries,
             diverted=situation.config.diverted,
+            refused=[each.address for each in remembered.refused_addresses],
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)

@@ -58,6 +58,7 @@ READ = {
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
 WATCHED = (*READ, "pair", "woken", "liar", "struck", "rough", "many", "standing", "seldom")
+KINDS["sluggish"] = hardships.sluggish, judges.calm
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck
 KINDS["woken"] = hardships.woken, judges.woken
