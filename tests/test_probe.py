@@ -396,6 +396,29 @@ def test_whose_fault_it_is_that_no_ping_is_answered(host: str, setup: str, said:
 
 
 @in_a_network
+@pytest.mark.parametrize("address", ["10.99.0.77", "203.0.113.1"])
+def test_a_ping_waits_for_nothing_that_cannot_come(address: str, plugin: Path) -> None:
+    """All three requests are sent, and what each met is known; the time would last for hours."""
+    body = f"""
+    import _socket as socket
+    sent = []
+    class Target(icmp._Target):
+        def send(self, sequence):
+            sent.append(sequence)
+            super().send(sequence)
+    icmp._Target = Target
+    icmp._PATIENCE = 9999.0
+    probe.deadline = outcome.Deadline(probe.deadline.end + 9999.0, 9999)
+    try:
+        icmp.echo([(socket.AF_INET, "{address}")], probe.deadline)
+    except base.Fail as fault:
+        return f"{{sent}} {{fault}}"
+    """
+    path = written(plugin, body, "base, icmp, outcome")
+    assert in_network("", f"{path} x.test").startswith("OK [0, 1, 2] no route to host")
+
+
+@in_a_network
 @pytest.mark.parametrize(
     ("host", "setup", "said"),
     [
@@ -479,6 +502,39 @@ def test_every_address_of_a_name_is_tried(dead: str) -> None:
     assert in_network(two, f"{PLUGINS}/check_ping two.test").startswith("OK alive")
     said = in_network(two, f"PORT=22 {PLUGINS}/check_tcp two.test")
     assert said == "FAIL connection refused"
+
+
+LINK_LOCAL = """
+ip addr add fe80::1/64 dev v0 nodad; there ip addr add fe80::2/64 dev v1 nodad
+there timeout 4 python3 -c 'import socket; s = socket.create_server(("::", 8080), family=socket.AF_INET6)
+c = s.accept()[0]; c.recv(1000); c.send(b"HTTP/1.0 204 Nothing\\r\\n\\r\\n")' & sleep 0.5
+"""
+
+
+@in_a_network
+@pytest.mark.parametrize(
+    ("name", "port", "said"),
+    [
+        ("ping", 0, "OK alive, "),
+        ("tcp", 8080, "OK fe80::2%"),
+        ("tcp", 80, "FAIL connection refused"),
+        ("tcp", 83, OWN_FIREWALL),
+        ("dns", 80, "FAIL connection refused"),
+        ("http", 8080, "OK 204 in "),
+        ("http", 80, "FAIL Failed to connect to fe80::2%"),
+    ],
+)
+def test_a_name_with_a_link_local_address(name: str, port: int, said: str, plugin: Path) -> None:
+    """Multicast DNS finds such addresses; here two.test stands for one, with its interface."""
+    code = (PLUGINS / f"check_{name}").read_text()
+    code = code.replace('__file__.rpartition("/")[0] + "/.."', repr(str(CHECKOUT)))
+    found = 'lookup._ask = lambda *_: lookup._literal("fe80::2%v0", 0)'
+    call = "\nbase.run("
+    assert call in code
+    plugin.write_text(code.replace(call, f"\nfrom dmonitor.probe import lookup\n{found}\n{call}"))
+    plugin.chmod(0o755)
+    heard = in_network(LINK_LOCAL, f"PORT={port} {plugin} two.test")
+    assert heard.startswith(said)
 
 
 @in_a_network

@@ -8,6 +8,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
+from dmonitor.probe.lookup import destination
 from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 TYPE_CHECKING = False
@@ -241,7 +242,7 @@ def _begin(
         found.append(error)
         return
     try:
-        sock.connect((address, port))
+        sock.connect(destination(address, port))
     except BlockingIOError as error:
         if error.errno == errno.EINPROGRESS:
             trying[sock] = address

@@ -11,6 +11,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
+from dmonitor.probe.lookup import destination
 from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 TYPE_CHECKING = False
@@ -43,7 +44,7 @@ class _Asked:
             self.fault = error
             return
         try:
-            self.socket.connect((target[1], port))
+            self.socket.connect(destination(target[1], port))
         except OSError as error:
             self.fault = faults.fault(self.socket, target[1], error)
 

@@ -11,6 +11,7 @@ import _socket as socket
 import errno
 import posix
 
+from dmonitor.probe.lookup import destination
 from dmonitor.probe.outcome import Fail, Unknown, Unreachable
 
 # From linux/in.h, linux/in6.h, linux/errqueue.h and linux/tcp.h.
@@ -74,9 +75,10 @@ def fault(sock: socket.socket, address: str, error: OSError) -> Fail | Unknown:
     """Return whose fault `error` is, which came of sending to `address` by `sock`."""
     number = error.errno or 0
     sender = _icmp_sender(sock)
-    if sender == address.partition("%")[0]:
+    plain, percent, interface = address.partition("%")
+    if sender == plain:
         return Fail(_text(number))
-    if sender and _source(sock.family, sender) == sender:
+    if sender and _source(sock.family, sender + percent + interface) == sender:
         return Unknown(f"this node's own firewall forbids it: {_text(number)}")
     if sender:
         return Fail(f"{_text(number)}, says {sender}")
@@ -116,7 +118,7 @@ def _source(family: int, address: str) -> str | None:
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            sock.connect((address, _DISCARD_PORT))
+            sock.connect(destination(address, _DISCARD_PORT))
             return str(sock.getsockname()[0])
         finally:
             sock.close()

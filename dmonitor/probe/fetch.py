@@ -248,13 +248,14 @@ class _Journey:
         There may be secrets in them, and everybody can see arguments.
         """
         name, port = self._place.host.rstrip("."), self._place.port
+        # An address with an interface can be connected to, but curl takes none as a name's.
+        found = [address for _, address in self._addresses if "%" not in address]
         lines = [_setting("url", self._url)]
-        if ":" in name:
-            lines.append(_setting("connect-to", f"::[{name}]:{port}"))
+        if ":" in name or not found:
+            lines.append(_setting("connect-to", f"::[{self._addresses[0][1]}]:{port}"))
         else:
-            found = ",".join(address for _, address in self._addresses)
             lines.append(_setting("connect-to", f"::{name}:{port}"))
-            lines.append(_setting("resolve", f"{name}:{port}:{found}"))
+            lines.append(_setting("resolve", f"{name}:{port}:{','.join(found)}"))
         if self._method == "HEAD":
             lines.append("head")
         elif self._method != "GET":

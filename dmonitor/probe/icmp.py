@@ -13,6 +13,7 @@ import select
 
 from dmonitor.base import clock
 from dmonitor.probe import faults
+from dmonitor.probe.lookup import destination
 from dmonitor.probe.outcome import Deadline, Fail, Unknown, Unreachable, verdict
 
 _SEND_AT = (0.0, 1.0, 2.5)  # seconds, as a host may wake a neighbour first, or lose a packet
@@ -39,17 +40,19 @@ class _Target:
         self.cookie = posix.urandom(_COOKIE_BYTES)
         self.socket = _open(family)
         self.fault: Fail | Unknown | None = None
+        self.is_pending = True  # nothing was heard since the last request
 
     def send(self, sequence: int) -> None:
         head = bytes([_REQUEST[self.family], 0, 0, 0]) + self.cookie[:2] + bytes([0, sequence])
         packet = head + self.cookie
         packet = packet[:2] + _checksum(packet) + packet[4:]
+        self.is_pending = True
         try:
             # A raw socket that is not connected hears of the errors of all other pings, too.
-            self.socket.connect((self.address, 0))
+            self.socket.connect(destination(self.address, 0))
             self.socket.send(packet)
         except OSError as error:
-            self.fault = faults.fault(self.socket, self.address, error)
+            self._fail(error)
 
     def is_answered(self) -> bool:
         """Take what has arrived; return whether it is the answer."""
@@ -58,13 +61,17 @@ class _Target:
         except BlockingIOError:
             return False
         except OSError as error:
-            self.fault = faults.fault(self.socket, self.address, error)
+            self._fail(error)
             return False
         if self.family == socket.AF_INET and self.socket.type == socket.SOCK_RAW:
             packet = packet[(packet[0] & 15) * 4 :]
         is_reply = packet[:1] == bytes([_REPLY[self.family]])
         is_ours = packet[_HEADER_BYTES:] == self.cookie
         return is_reply and is_ours and sender[0].partition("%")[0] == self._plain()
+
+    def _fail(self, error: OSError) -> None:
+        self.fault = faults.fault(self.socket, self.address, error)
+        self.is_pending = False
 
     def _plain(self) -> str:
         return self.address.partition("%")[0]
@@ -94,21 +101,23 @@ def _echo(addresses: list[tuple[int, str]], deadline: Deadline) -> float:
         sent_at = max(begin + offset, clock.uptime())
         for target in targets:
             target.send(sequence)
-        until = end
-        if sequence + 1 < len(_SEND_AT):
-            until = min(end, begin + _SEND_AT[sequence + 1])
-        if _wait(targets, until):
+        is_last = sequence + 1 == len(_SEND_AT)
+        until = end if is_last else min(end, begin + _SEND_AT[sequence + 1])
+        if _wait(targets, until, is_last):
             return clock.uptime() - sent_at
     found.extend(target.fault or Fail("no answer") for target in targets)
     raise verdict(found) or Fail("no answer")
 
 
-def _wait(targets: list[_Target], until: float) -> bool:
-    """Wait until an address has answered; return whether one has by `until`."""
+def _wait(targets: list[_Target], until: float, is_last: bool) -> bool:
+    """Wait until an address has answered; return whether one has by `until`.
+
+    After the last request there is nothing to wait for once each address has an error.
+    """
     sockets = {target.socket: target for target in targets}
     while True:
         pause = until - clock.uptime()
-        if pause <= 0:
+        if pause <= 0 or (is_last and not any(target.is_pending for target in targets)):
             return False
         ready, _, _ = select.select(list(sockets), [], [], pause)
         for sock in ready:

@@ -23,6 +23,7 @@ ADDRESS_LIMIT = 8  # addresses of a host that count
 def addresses(host: str, version: int, patience: float) -> list[tuple[int, str]]:
     """Return the families and addresses of `host`, in the order in which to try them.
 
+    A link-local address has its interface, as in fe80::1%2, without which it leads nowhere.
     `version` is 4 or 6 if only such addresses count, and otherwise 0. Raise Fail if there are none,
     and Unknown if that cannot be told within `patience` seconds.
     """
@@ -50,6 +51,14 @@ def plain(address: str) -> str:
         raise Unknown(f"{address} is no address") from None
 
 
+def destination(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return `address`, which is one of `addresses`, as a socket wants it."""
+    plain_address, _, interface = address.partition("%")
+    if not interface:
+        return address, port
+    return plain_address, port, 0, int(interface)
+
+
 def _literal(host: str, family: int) -> list[tuple[int, str]]:
     try:
         return _resolve(host, family, socket.AI_NUMERICHOST)
@@ -65,8 +74,14 @@ def _literal(host: str, family: int) -> list[tuple[int, str]]:
 def _resolve(host: str, family: int, flags: int = 0) -> list[tuple[int, str]]:
     # As bytes: for a str, Python loads its table of IDNA, which takes as long as all else.
     entries = socket.getaddrinfo(host.encode(), 0, family, socket.SOCK_STREAM, 0, flags)
-    found = [(entry[0], str(entry[4][0])) for entry in entries if entry[0] in _VERSIONS]
+    found = [(entry[0], _written(entry[4])) for entry in entries if entry[0] in _VERSIONS]
     return list(dict.fromkeys(found))[:ADDRESS_LIMIT]
+
+
+def _written(found: tuple[object, ...]) -> str:
+    """Return the address that the resolver `found`, with the number of its interface."""
+    interface = found[3] if len(found) == 4 else 0
+    return f"{found[0]}%{interface}" if interface else str(found[0])
 
 
 def _ask(host: str, family: int, patience: float) -> list[tuple[int, str]] | OSError:

@@ -39,9 +39,10 @@ PACKAGE = "/root/dmonitor.deb"  # where the README has it
 _Found = TypeVar("_Found")
 _FACT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 _EVENT = re.compile(r" (dmonitor-check|dmonitord)\[\d+\]: (\S+)(.*)")
-# Only dmonitor's: the lab's nodes have no other work for cron to do as root.
+# Only dmonitor's: the lab's nodes have no other work for cron. Older packages' rounds were begun as
+# dmonitor, and not as root.
 _SESSION = re.compile(
-    r" CRON\[(\d+)\]: pam_unix\(cron:session\): session (opened|closed) for user root\b"
+    r" CRON\[(\d+)\]: pam_unix\(cron:session\): session (opened|closed) for user (?:root|dmonitor)\b"
 )
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
