@@ -365,6 +365,20 @@ def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
     assert taken.mails == [{ONE: [(RECOVERY, "new")]}]
 
 
+def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again() -> None:
+    """The nodes did not hear each other, and the reader may have got the alert last."""
+    slow = play(DOWN, mta=lambda _: None)
+    told = slow.incident()._replace(alert="peer", recovery="peer", closed=NOW + 20.0)
+
+    def recovers(told_at: float) -> bool:
+        incidents = [told._replace(told_at=told_at)]
+        memory = slow.node_memory()
+        late = {ONE: True}
+        return bool(play(UP, incidents=incidents, remembered=memory, late=late).mails)
+
+    assert recovers(NOW + 30.0) and not recovers(NOW - 10.0)
+
+
 def test_what_a_node_hands_over_it_states() -> None:
     memory = play(DOWN, mta=lambda _: None).node_memory()
     (hand_over,) = memory.handing

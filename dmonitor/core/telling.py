@@ -11,6 +11,7 @@ from dmonitor.base import names
 from dmonitor.core import election
 from dmonitor.core.effects import Greet, HandOver, LookAfter, NodeMemory, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, is_untold, owed, told
+from dmonitor.core.ledger import AGAIN_LIMIT
 from dmonitor.core.model import (
     HAND_OVER_LIMIT,
     Handing,
@@ -187,8 +188,27 @@ class Telling:
             mail = [Notification(kind, incident, address) for incident, kind in handed]
             if outbox.tells(mail):
                 telling.add(address)
+            if taken:
+                self._owe_recoveries_again(mail, hand_over.since)
             yield from self._store_outcome(mail, taken)
         self._count_refusals(telling, outcomes, was_first=was_first)
+
+    def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
+        """Owe the recovery again of an alert in `mail` if another node has told both `since` then.
+
+        The two nodes did not hear each other. The reader may have got the alert last.
+        """
+        ours = self._situation.me.name
+        for notification in mail:
+            incident = notification.incident
+            if notification.kind is not Kind.ALERT or ours in (incident.alert, incident.recovery):
+                continue
+            overtook = incident.recovery and incident.told_at >= since
+            if overtook and incident.again < AGAIN_LIMIT:
+                again = incident.again + 1
+                self._situation.ledger.put(
+                    incident._replace(recovery="", recovery_stated_by="", again=again)
+                )
 
     def _store_handing(self, handing: Iterable[Handing]) -> Steps:
         """Store which hand-overs have no outcome yet, and what has been refused."""

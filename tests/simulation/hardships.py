@@ -396,7 +396,10 @@ def picky(world: World) -> Setup:
 
 
 def sluggish(world: World) -> Setup:
-    """Mail systems that take a mail late, or say so late, or never answer. There is no fault."""
+    """Mail systems that take a mail late, or say so late, or never answer.
+
+    In some histories a node loses its power, or its rounds are killed, or links are cut.
+    """
     chance = world.plan
     nodes = _make_nodes(
         world, chance.choice((2, 3, 3, 4)), (1, 1, 1, 2), addresses=chance.choice((1, 1, 2))
@@ -421,7 +424,29 @@ def sluggish(world: World) -> Setup:
 
     world.mta, world.mta_lag = mta, lag
     world.slowest_mta = 1e6
+    if chance.random() < 0.4:
+        _disturb(world, failures)
     return failures, settle + 1200.0
+
+
+def _disturb(world: World, failures: Sequence[Failure]) -> None:
+    """Let one or two things happen while mails are on their way."""
+    chance = world.plan
+    for _ in range(chance.choice((1, 2))):
+        node, failure = chance.choice(world.nodes), chance.choice(failures)
+        at = chance.choice((failure.began, failure.ended)) + chance.uniform(0.0, 300.0)
+        match chance.choice(("power", "kill", "links")):
+            case "power":
+                world.at(at, _power_cutter(world, node, chance.uniform(10.0, 400.0)))
+            case "kill":
+                for _ in range(3):
+                    world.at(at + chance.uniform(0.0, 60.0), _round_killer(world, node))
+            case "links":
+                _partition(world, _any_group(world), at, at + chance.uniform(20.0, 400.0))
+
+
+def _round_killer(world: World, node: SimNode) -> Callable[[], None]:
+    return lambda: world.kill_round(node)
 
 
 def swallow(world: World) -> Setup:
