@@ -30,6 +30,7 @@ from .world import Look, World
 FOUND_IN = {
     "forgets_told_on_restart": "rebooted",
     "takes_refusals_for_success": "late",
+    "marks_told_before_sending": "late",
     "mails_on_unconfirmed": "rough",
     "closes_on_one_lost_answer": "lossy",
     "waits_for_ever_for_who_does_not_list_it": "standing",
