@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -143,6 +144,24 @@ def test_without_a_place_for_its_file_a_mail_is_handed_over(tmp_path: Path) -> N
     places = keeper.Places([str(tmp_path / "none")])
     done = dict(keeper.hand_over(letters(program, "root"), places, "1", patience=30))
     assert done == {"root": delivery.Delivery(True, "root")}
+
+
+def test_a_place_without_room_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, other = tmp_path / "full", tmp_path / "other"
+    full.mkdir()
+    other.mkdir()
+    allocate = os.posix_fallocate
+
+    def posix_fallocate(descriptor: int, offset: int, size: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(full)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
+    os.close(keeper.Places([str(full), str(other)]).create("1", 4096))
+    assert os.listdir(full) == [] and os.listdir(other) == ["handing-1"]
 
 
 def test_a_file_that_makes_no_sense_says_nothing(tmp_path: Path) -> None:

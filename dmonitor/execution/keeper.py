@@ -53,8 +53,10 @@ class Places:
         """
         for directory in self._directories:
             with contextlib.suppress(OSError):
-                descriptor = regular.create(f"{directory}/{_PREFIX}{name}")
+                path = f"{directory}/{_PREFIX}{name}"
+                descriptor = regular.create(path)
                 with contextlib.ExitStack() as unused:
+                    unused.callback(os.unlink, path)
                     unused.callback(os.close, descriptor)
                     os.posix_fallocate(descriptor, 0, size)
                     unused.pop_all()
