@@ -144,18 +144,21 @@ class _Outcomes:
         os.close(self._descriptor)
 
     def is_running(self) -> bool:
-        """Return whether the process goes on that writes to it."""
+        """Return whether the process goes on that writes to it, or may do so."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        except OSError:
             return True
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         return False
 
     def read(self) -> dict[str, Delivery]:
-        """Return the outcomes until now, by the recipient. A line that makes no sense is none."""
+        """Return the outcomes until now, by the recipient. What makes no sense is none."""
         known = {}
-        for line in os.pread(self._descriptor, _FILE_BYTES, 0).splitlines():
+        written = b""
+        with contextlib.suppress(OSError):
+            written = os.pread(self._descriptor, _FILE_BYTES, 0)
+        for line in written.splitlines():
             with contextlib.suppress(ValueError, TypeError):
                 recipient, taken, text = json.loads(line)
                 known[str(recipient)] = Delivery(taken is True, str(text))
