@@ -157,7 +157,8 @@ class _Outcomes:
         known = {}
         written = b""
         with contextlib.suppress(OSError):
-            written = os.pread(self._descriptor, _FILE_BYTES, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            written = os.read(self._descriptor, _FILE_BYTES)
         for line in written.splitlines():
             with contextlib.suppress(ValueError, TypeError):
                 recipient, taken, text = json.loads(line)
