@@ -260,6 +260,7 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
             configuration,
             store,
             directory=options.state,
+            run_dir=options.run_dir,
             stopwatch=stopwatch,
             once=options.once,
             waited=started.elapsed(),

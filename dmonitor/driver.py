@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
 from dmonitor.base import clock, cron, log, names
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.problems import Problems, errors
-from dmonitor.core import codec, effects, round, round_log
+from dmonitor.core import codec, effects, model, round, round_log
 from dmonitor.core.model import Incident, Notification
-from dmonitor.store import identity, lock, state
+from dmonitor.store import identity, lock, state, taken
 
 if TYPE_CHECKING:
     from dmonitor.execution import delivery
@@ -55,6 +55,7 @@ class Driver:
         store: state.Store,
         *,
         directory: str,
+        run_dir: str | None = None,
         stopwatch: clock.Stopwatch,
         once: bool = False,
         waited: float = 0.0,
@@ -62,8 +63,9 @@ class Driver:
     ) -> None:
         """Start the round that began with `stopwatch`, after it has `waited` some seconds.
 
-        `directory` is the state directory. With `once` the peers are greeted only once. With
-        `woken` nothing is tested: the round only tells what the peers hold.
+        `directory` is the state directory, and `run_dir` the run directory if there is one. With
+        `once` the peers are greeted only once. With `woken` nothing is tested: the round only tells
+        what the peers hold.
         """
         self._configuration = configuration
         self._store = store
@@ -95,6 +97,7 @@ class Driver:
             flapping=settings.flapping,
             remind=settings.remind,
             once=once,
+            tests_taken=frozenset() if woken else taken.take(directory),
             waited=waited,
             stores=not store.failed,
             rhythms=configuration.rhythms,
@@ -104,7 +107,9 @@ class Driver:
         self._name = ""
         # The hand-over that is under way, and the outcomes of its mails.
         self._hand_over: effects.HandOver | None = None
-        self._deliveries: Iterator[tuple[str, delivery.Delivery]] = iter(())
+        self._deliveries: Iterator[tuple[str, delivery.Delivery | None]] = iter(())
+        self._handing: tuple[model.Handing, ...] = ()  # as it is stored
+        self._directories = [run_dir, directory] if run_dir else [directory]
 
     def drive(self) -> effects.RoundEnd:
         """Take the round; return what it leaves."""
@@ -123,6 +128,7 @@ class Driver:
 
     def _script(self) -> round.RoundScript:
         config, memory = self._round_config, self._store.memory()
+        self._handing = memory.node.handing
         if self._woken:
             return round.run_woken(config, memory, self._clock, _note)
         return round.run_round(config, memory, self._clock, _note, state.fresh_id)
@@ -143,10 +149,12 @@ class Driver:
             case effects.Examine():
                 return self._examine()
             case effects.Save():
-                return self._store.save(effect)
+                return self._save(effect)
             case effects.HandOver():
                 self._configuration = self._configuration.with_sender(self._name)
                 return self._next_outcome(effect)
+            case effects.LookAfter(handing):
+                return self._look_after(handing)
             case effects.Wait(seconds):
                 clock.wait(seconds)
             case effects.Complain(text, is_new):
@@ -163,22 +171,47 @@ class Driver:
         programs.examine_programs(self._configuration, problems)
         return errors(problems)
 
-    def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool]:
+    def _save(self, save: effects.Save) -> bool:
+        """Store `save`; forget the files of the hand-overs that it knows no more."""
+        is_stored = self._store.save(save)
+        if save.node and self._handing and save.node.handing != self._handing:
+            from dmonitor.execution import keeper
+
+            kept = {_name(each.since) for each in save.node.handing}
+            keeper.Places(self._directories).forget(kept)
+        if save.node:
+            self._handing = save.node.handing
+        return is_stored
+
+    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[float, str], bool | None]:
+        """Return which mails of earlier hand-overs have ended, and whether they were taken."""
+        from dmonitor.execution import keeper
+
+        places = keeper.Places(self._directories)
+        ended: dict[tuple[float, str], bool | None] = {}
+        for hand_over in handing:
+            outcomes = keeper.look_after(places, _name(hand_over.since), hand_over.addresses)
+            for address, outcome in outcomes.items():
+                ended[hand_over.since, address] = outcome.taken if outcome else None
+                _log_late(address, self._clock.now() - hand_over.since, outcome)
+        return ended
+
+    def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool | None]:
         """Wait for the next of the mails; return its address, and whether it was taken.
 
-        The first call for a HandOver starts all its mails.
+        The first call for a HandOver starts all its mails. None says that one goes on.
         """
         if hand_over is not self._hand_over:
             self._hand_over = hand_over
             self._deliveries = self._start(hand_over)
         address, outcome = next(self._deliveries)
         _log_outcome(address, hand_over.mails[address], outcome)
-        return address, outcome.taken
+        return address, outcome.taken if outcome else None
 
-    def _start(self, hand_over: effects.HandOver) -> Iterator[tuple[str, delivery.Delivery]]:
+    def _start(self, hand_over: effects.HandOver) -> Iterator[tuple[str, delivery.Delivery | None]]:
         """Hand over one mail to each address; return the outcomes, each as soon as it is known."""
         from dmonitor.core import mail
-        from dmonitor.execution import delivery
+        from dmonitor.execution import keeper
 
         sender = self._configuration.settings.sender
         secret = b""
@@ -209,7 +242,8 @@ class Driver:
         if self._woken:
             handed_over_by = observer.WOKEN_HANDED_OVER_BY
         patience = handed_over_by - self._clock.elapsed()
-        return delivery.send(letters, patience=patience)
+        places = keeper.Places(self._directories)
+        return keeper.hand_over(letters, places, _name(hand_over.since), patience=patience)
 
     def _mail_trouble(self, text: str) -> bool:
         """Mail a trouble of this node to each address; return whether one of them took it.
@@ -267,15 +301,36 @@ def mail_letter(configuration: Configuration, address: str, content: bytes) -> d
     return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
 
 
-def _log_outcome(address: str, mail: Sequence[Notification], outcome: delivery.Delivery) -> None:
+def _name(since: float) -> str:
+    """Return the name of the file of a hand-over."""
+    return f"{since:.6f}"
+
+
+def _log_late(address: str, seconds: float, outcome: delivery.Delivery | None) -> None:
+    """Log what became of a mail for which its round did not wait."""
+    event, write = "late-refused", log.error
+    if outcome is None:
+        event = "hand-over-lost"
+    elif outcome.taken:
+        event, write = "late-handed-over", log.info
+    text = outcome.text if outcome else "its process is gone: it may have been taken"
+    write(event, address=address, seconds=int(seconds), reason=text or None)
+
+
+def _log_outcome(
+    address: str, mail: Sequence[Notification], outcome: delivery.Delivery | None
+) -> None:
     """Log what became of each notification in a mail; of very many, how many there are."""
     event, write = "refused", log.error
-    if outcome.taken:
+    if outcome is None:
+        event, write = "perhaps-taken", log.warning
+    elif outcome.taken:
         event, write = "handed-over", log.info
 
     def note_more(count: int) -> None:
         write(f"more-{event}", address=address, count=count)
 
+    text = outcome.text if outcome else "it takes long: the next rounds look after it"
     for notification in round_log.first_of(mail, MAIL_LINES, note_more):
         write(
             event,
@@ -283,7 +338,7 @@ def _log_outcome(address: str, mail: Sequence[Notification], outcome: delivery.D
             kind=notification.kind.value,
             test=str(notification.incident.test),
             incident=notification.incident.id,
-            reason=outcome.text or None,
+            reason=text or None,
         )
 
 

@@ -240,7 +240,7 @@ class NodeFacts:
             )
             own_silences = [store.clock.from_wall(silence) for silence in silences]
             statement = effects.statement_of(memory, (), own_silences, status, now)
-            incidents = effects.stated_incidents(store.each_incident())
+            incidents = effects.stated_incidents(store.each_incident(), memory.handing)
             return protocol.write_statement(statement, now, incidents)
 
         now = time.time()
@@ -252,10 +252,9 @@ class NodeFacts:
         """Return what is known of an incident, with the time on this node's clock."""
 
         def read(store: state.Store) -> tuple[Incident | None, float]:
-            for incident in store.recall([incident_id]):
-                if not incident.removed:
-                    return incident, store.clock.now()
-            return None, store.clock.now()
+            known = store.recall([incident_id])
+            stated = effects.stated_incidents(known, store.node_memory().handing)
+            return next(stated, None), store.clock.now()
 
         nothing: tuple[Incident | None, float] = (None, time.time())
         return self._read(read, nothing)

@@ -21,7 +21,7 @@ from dmonitor.config.problems import did_you_mean
 from dmonitor.core import effects, election
 from dmonitor.core.model import Incident, Judgement, Test, Vote
 from dmonitor.execution import delivery
-from dmonitor.store import lock, state
+from dmonitor.store import lock, state, taken
 
 _TEST_ALERT_PATIENCE = 60  # seconds for all mails of --test-alert together
 
@@ -170,10 +170,15 @@ def test_alert(options: cli.Options) -> int:
             content = mail.compose_test(address, sender=sender, node=node, now=time.time())
             letters[address] = driver.mail_letter(configuration, address, content)
     all_taken = True
+    taking = []
     # Every outcome is awaited first, so that the lines come together.
     for address, outcome in list(delivery.send(letters, patience=_TEST_ALERT_PATIENCE)):
         _print_outcome(address, letters[address].command[0], outcome)
+        if outcome.taken:
+            taking.append(address)
         all_taken = all_taken and outcome.taken
+    if taking:
+        taken.write(options.state, taking)
     return os.EX_OK if all_taken else os.EX_TEMPFAIL
 
 

@@ -510,6 +510,7 @@ def test_nodes_that_cannot_be_read_any_more_are_unknown(three: list[LocalNode]) 
 def test_one_address_that_is_refused_is_tried_again_alone(
     three: list[LocalNode], place: Place
 ) -> None:
+    place.rests_never()
     living(three)
     three[0].mail("full@example.com")
     all_see(three, "FAIL no route")
@@ -522,6 +523,70 @@ def test_one_address_that_is_refused_is_tried_again_alone(
         three[0].round()
         three[0].round()
     assert [mail["To"] for mail in place.mails()] == [ADDRESS, "full@example.com"]
+
+
+def test_a_mail_system_that_answers_late_gets_no_mail_twice(
+    three: list[LocalNode], place: Place
+) -> None:
+    """It has the mail at once, and says so much later, when the round is over."""
+    place.replace("execution/keeper.py", "SENDMAIL_WAIT = 15.0", "SENDMAIL_WAIT = 2.0")
+    living(three)
+    for node in three:
+        node.mail()
+    all_see(three, "FAIL no route")
+    go = place.mailbox.parent / "go"
+    with running(three):
+        with with_sendmail(place, f'usual "$@"; while [ ! -e {go} ]; do sleep 0.1; done\n'):
+            assert f"perhaps-taken address={ADDRESS}" in three[0].round()
+            for node in three[1:]:
+                said = node.round()
+                assert "127.0.0.31 hands it over" in said, said
+            again = three[0].round()
+            assert "handed-over" not in again and "perhaps-taken" not in again
+            assert len(place.mails()) == 1
+            (left,) = node_memory(three[0]).handing
+            assert (three[0].state / f"handing-{left.since:.6f}").exists()
+            go.touch()
+            time.sleep(0.5)
+            assert f"late-handed-over address={ADDRESS}" in three[0].round()
+        for node in three[1:]:
+            assert "alert=127.0.0.31" in node.round()
+    assert place.subjects() == [f"DOWN {TEST} (3 of 3 nodes)"]
+    assert node_memory(three[0]).handing == () and not list(three[0].state.glob("handing-*"))
+
+
+def test_a_round_that_is_killed_while_sendmail_runs_doubles_nothing(
+    three: list[LocalNode], place: Place
+) -> None:
+    living(three)
+    all_see(three, "FAIL no route")
+    go = place.mailbox.parent / "go"
+    with running(three):
+        with with_sendmail(place, f'usual "$@"; while [ ! -e {go} ]; do sleep 0.1; done\n'):
+            with started(three[0]) as process:
+                wait_until(place.mails, 40)
+            assert process.returncode == -signal.SIGKILL
+            go.touch()
+            time.sleep(0.5)
+            assert f"late-handed-over address={ADDRESS}" in three[0].round()
+        three[0].round()
+    assert len(place.mails()) == 1
+
+
+def test_a_test_that_is_taken_clears_what_was_refused(three: list[LocalNode], place: Place) -> None:
+    living(three)
+    all_see(three, "FAIL no route")
+    with running(three[1:]):
+        with with_sendmail(place, "exit 75\n"):
+            three[0].run("dmonitor-check", "--once")
+        all_see(three, "OK fine")
+        assert node_memory(three[0]).refused == 1
+        assert three[0].run("dmonitor-check", "--test-alert").returncode == 0
+        assert (three[0].state / "test-taken").read_text() == f"{ADDRESS}\n"
+        three[0].run("dmonitor-check", "--once")
+    memory = node_memory(three[0])
+    assert (memory.refused, memory.refused_addresses) == (0, ())
+    assert not (three[0].state / "test-taken").exists(), "it counts once"
 
 
 def test_an_address_that_is_removed_drops_what_it_was_owed(

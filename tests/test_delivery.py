@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from dmonitor.execution import delivery
+from dmonitor.execution import delivery, keeper, processes
 
 
 def sendmail(directory: Path, code: str) -> str:
@@ -52,16 +55,13 @@ def test_no_sendmail(tmp_path: Path) -> None:
     )
 
 
-def test_one_that_hangs_is_ended_and_delays_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery, "SENDMAIL_LIMIT", 4.0)
+def test_one_that_hangs_is_ended_and_delays_no_other(tmp_path: Path) -> None:
     program = sendmail(
         tmp_path,
         f'case "$5" in slow*) echo $$ >{tmp_path}/pid; sleep 60 & sleep 60 ;; *) date +%s.%N >{tmp_path}/"$5" ;; esac\n',
     )
     began = time.time()
-    done = send(program, "slow1", "quick", "slow2")
+    done = send(program, "slow1", "quick", "slow2", patience=4.0)
     assert list(done) == ["quick", "slow1", "slow2"], "each is reported as soon as it is known"
     assert done["slow1"] == delivery.Delivery(False, "sendmail did not end in time")
     assert done["quick"].taken
@@ -69,6 +69,113 @@ def test_one_that_hangs_is_ended_and_delays_no_other(
     assert time.time() - began < 7.5, "not one after the other"
     group = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{group}").exists()
+
+
+def test_those_that_take_long_keep_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_LONG", 1.0)
+    program = sendmail(tmp_path, 'case "$5" in slow*) exec sleep 60 ;; esac\n')
+    slow = [f"slow{number}" for number in range(delivery._CONCURRENCY)]
+    done = send(program, *slow, "quick", patience=6.0)
+    assert next(iter(done)) == "quick" and done["quick"].taken
+    assert not done["slow0"].taken and len(done) == len(slow) + 1
+
+
+# In a process that goes on when the round is over.
+
+
+def test_one_that_takes_long_goes_on_and_is_looked_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "SENDMAIL_WAIT", 1.0)
+    program = sendmail(
+        tmp_path,
+        f'case "$5" in slow*) while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; echo late ;; esac\n'
+        f'cat >>{tmp_path}/mails; case "$5" in *bad) exit 75 ;; esac\n',
+    )
+    places = keeper.Places([str(tmp_path / "none"), str(tmp_path)])
+    given = letters(program, "slow-good", "quick", "slow-bad")
+    before = set(processes.children())
+    done = dict(keeper.hand_over(given, places, "1", patience=30.0))
+    assert done == {"quick": delivery.Delivery(True, ""), "slow-good": None, "slow-bad": None}
+    assert before.issuperset(processes.children()), "it is no child of the round"
+    wanted = ["slow-good", "slow-bad"]
+    assert keeper.look_after(places, "1", [*wanted, "quick"]) == {"quick": done["quick"]}
+    (tmp_path / "go").touch()
+    deadline = time.monotonic() + 30
+    while len(ended := keeper.look_after(places, "1", wanted)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert ended == {
+        "slow-good": delivery.Delivery(True, "late"),
+        "slow-bad": delivery.Delivery(False, "sendmail: exit 75: late"),
+    }
+    assert (tmp_path / "mails").read_text().count("end\n") == 3
+    places.forget(["1"])
+    assert keeper.look_after(places, "1", ["quick"]) == {"quick": done["quick"]}
+    places.forget([])
+    assert not list(tmp_path.glob("handing-*"))
+    assert keeper.look_after(places, "1", ["quick"]) == {"quick": None}, "nobody can know it"
+
+
+def test_what_became_of_one_whose_process_was_killed_nobody_can_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "SENDMAIL_WAIT", 1.0)
+    program = sendmail(tmp_path, f"echo $PPID >{tmp_path}/keeper; exec sleep 60\n")
+    places = keeper.Places([str(tmp_path)])
+    assert dict(keeper.hand_over(letters(program, "root"), places, "1", patience=9)) == {
+        "root": None
+    }
+    assert keeper.look_after(places, "1", ["root"]) == {}
+    keeper_pid = int((tmp_path / "keeper").read_text())
+    sleeper = Path(f"/proc/{keeper_pid}/task/{keeper_pid}/children").read_text().split()
+    for pid in (keeper_pid, *map(int, sleeper)):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while keeper.look_after(places, "1", ["root"]) == {}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert keeper.look_after(places, "1", ["root"]) == {"root": None}
+
+
+def test_without_a_place_for_its_file_a_mail_is_handed_over(tmp_path: Path) -> None:
+    program = sendmail(tmp_path, "echo $5\n")
+    places = keeper.Places([str(tmp_path / "none")])
+    done = dict(keeper.hand_over(letters(program, "root"), places, "1", patience=30))
+    assert done == {"root": delivery.Delivery(True, "root")}
+
+
+def test_a_place_without_room_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, other = tmp_path / "full", tmp_path / "other"
+    full.mkdir()
+    other.mkdir()
+    allocate = os.posix_fallocate
+
+    def posix_fallocate(descriptor: int, offset: int, size: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(full)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
+    os.close(keeper.Places([str(full), str(other)]).create("1", 4096))
+    assert os.listdir(full) == [] and os.listdir(other) == ["handing-1"]
+
+
+def test_a_file_that_makes_no_sense_says_nothing(tmp_path: Path) -> None:
+    places = keeper.Places([str(tmp_path)])
+    path = tmp_path / "handing-1"
+    for content in (b"\xff\n[]\n1\n", b'["root", "yes"]\n', b"\0" * 100):
+        path.write_bytes(content)
+        assert keeper.look_after(places, "1", ["root"]) == {"root": None}
+    path.write_bytes(b'["root", "yes", ""]\n')
+    assert keeper.look_after(places, "1", ["root"]) == {"root": delivery.Delivery(False, "")}
+    path.unlink()
+    os.mkfifo(path)
+    assert keeper.look_after(places, "1", ["root"]) == {"root": None}, "nobody waits for it"
 
 
 def test_nothing_is_started_before_it_is_asked_for_and_each_is_known_at_once(
@@ -92,7 +199,7 @@ def test_more_than_run_at_once(tmp_path: Path) -> None:
 
 def test_no_time_left(tmp_path: Path) -> None:
     assert send(sendmail(tmp_path, "exit 0"), "root", patience=0.5)["root"] == delivery.Delivery(
-        False, "no time left in this round"
+        False, "no time left"
     )
 
 

@@ -119,6 +119,12 @@ def test_nothing_is_configured_yet() -> None:
     ("contacts", "facts", "kind", "text"),
     [
         (GOOD, {"status": node_status(speaks=False)}, "no-address", "alert.d names no address"),
+        (
+            GOOD,
+            {"refused": ["hook:push", "a@example.com"]},
+            "mail-refused",
+            "what this node hands over is refused for a@example.com, hook:push",
+        ),
         ((), {}, "no-peers", "nodes.txt names no other node"),
         (
             (silent(PARIS), silent(ROME)),
@@ -410,6 +416,12 @@ def test_a_configuration_may_take_five_minutes_to_be_written() -> None:
     }
     assert said((0, half), (4, half)) == []
     assert said((0, half), (4, half), (5, half)) == [(5, kind) for kind in half]
+
+
+def test_a_mail_system_may_refuse_for_five_minutes() -> None:
+    refused = {"mail-refused": "what this node hands over is refused for root"}
+    assert said((0, refused), (4, refused)) == []
+    assert said((0, refused), (4, refused), (5, refused)) == [(5, "mail-refused")]
 
 
 def test_from_when_to_when() -> None:

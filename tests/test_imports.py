@@ -64,6 +64,7 @@ MAY_START = {
     "execution.plugin_process": {"posix_spawn"},
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
+    "execution.keeper": {"fork"},  # it goes on by itself
     "dmonitord": {"fork"},
     "probe.tool": {"posix_spawnp"},
     "check": {"execv"},  # it becomes `stay`

@@ -31,7 +31,7 @@ from dmonitor.core.model import (
     Test,
     Verdict,
 )
-from dmonitor.execution import delivery
+from dmonitor.execution import delivery, keeper
 
 GOLDEN = Path(__file__).parent / "golden"
 BEGAN = datetime.datetime(2026, 11, 23, 2, 12, 6, tzinfo=datetime.UTC).timestamp()
@@ -780,12 +780,14 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
     letters: dict[str, delivery.Letter] = {}
     seconds: list[float] = []
 
-    def send(given: dict[str, delivery.Letter], *, patience: float) -> Iterator[None]:
+    def send(
+        given: dict[str, delivery.Letter], _places: object, _name: str, *, patience: float
+    ) -> Iterator[None]:
         letters.update(given)
         seconds.append(patience)
         return iter(())
 
-    monkeypatch.setattr(delivery, "send", send)
+    monkeypatch.setattr(keeper, "hand_over", send)
     settings = SimpleNamespace(sender="dmonitor", sendmail="/bin/false")
     round_driver = driver.Driver.__new__(driver.Driver)
     facts = {
@@ -794,6 +796,7 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
         "_name": "oslo",
         "_clock": SimpleNamespace(elapsed=lambda: 5.0),
         "_woken": False,
+        "_directories": [],
     }
     for name, fact in facts.items():
         setattr(round_driver, name, fact)

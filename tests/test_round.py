@@ -23,6 +23,7 @@ from dmonitor.core.model import (
     NodeStatus,
     Notification,
     Outcome,
+    RefusedAddress,
     Rehearsal,
     RehearsalFailure,
     Result,
@@ -192,7 +193,8 @@ def play(
     incidents: Sequence[Incident] = (),
     heard: Heard | Callable[[float], Heard] = (),
     outbox: Sequence[Notification] = (),
-    mta: Callable[[str], bool] = lambda _: True,
+    mta: Callable[[str], bool | None] = lambda _: True,
+    late: Mapping[str, bool | None] | None = None,
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
@@ -212,7 +214,7 @@ def play(
 ) -> Played:
     """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
 
-    Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
+    `late` has what became of earlier mails, by the address. Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
     `sleeps_in`.
     """
     round_clock, played = clock or Clock(), Played()
@@ -244,7 +246,7 @@ def play(
     else:
         script = round.run_round(config, memory, round_clock, note, lambda: next(ids))
     handing_over: effects.HandOver | None = None
-    outcomes: list[tuple[str, bool]] = []
+    outcomes: list[tuple[str, bool | None]] = []
     answer: Any = None
     while True:
         try:
@@ -285,6 +287,12 @@ def play(
                     outcomes = [(address, mta(address)) for address in mails]
                     played.note_mails(mails)
                 answer = outcomes.pop(0)
+            case effects.LookAfter(handing):
+                answer = {}
+                for hand_over in handing:
+                    for address in hand_over.addresses:
+                        if late and address in late:
+                            answer[hand_over.since, address] = late[address]
             case effects.Wait(seconds):
                 round_clock.at += seconds
             case effects.Wake(node_ids):
@@ -295,6 +303,200 @@ def play(
         if type(effect).__name__ == sleeps_in:
             sleeps_in = ""
             round_clock.at += 3600.0
+
+
+# What has no outcome yet is perhaps taken (R6).
+
+
+def handed(played: Played) -> list[tuple[tuple[str, ...], tuple[tuple[str, Kind], ...]]]:
+    """Return what has no outcome yet after a round: the addresses, and what they were told."""
+    return [(each.addresses, each.notifications) for each in played.node_memory().handing]
+
+
+def next_round(
+    before: Played, *ids: str, left: Sequence[Notification] = (), **facts: Any
+) -> Played:
+    """Take the round after another one, which had these incidents; the test still fails."""
+    incidents = [before.incident(incident_id) for incident_id in ids]
+    finished = facts.get("clock", Clock()).now() - 50.0
+    memory = before.node_memory()._replace(begins=node_memory().begins, finished=finished)
+    return play(
+        **{"seen": DOWN, "incidents": incidents, "remembered": memory, "outbox": left, **facts}
+    )
+
+
+def test_what_is_handed_over_is_stored_before_it_leaves() -> None:
+    opened = play(DOWN, addresses=(ONE, TWO))
+    (stored,) = opened.saves[1].node.handing if opened.saves[1].node else ()
+    assert (stored.addresses, stored.notifications) == ((ONE, TWO), (("new", ALERT),))
+    assert handed(opened) == [], "all of it has an outcome"
+
+
+def test_what_goes_on_is_neither_told_nor_refused_nor_repeated() -> None:
+    slow = play(DOWN, mta=lambda _: None)
+    assert slow.mails and slow.incident().alert == "" and slow.end.completed
+    assert slow.node_memory().refused == 0 and handed(slow) == [((ONE,), (("new", ALERT),))]
+    later_round = next_round(slow, "new")
+    assert later_round.mails == [] and handed(later_round) == handed(slow)
+    assert "LookAfter" in later_round.steps
+    closed = next_round(slow, "new", seen=UP)
+    assert closed.mails == [] and closed.incident().closed, "its recovery waits for it"
+
+
+def test_what_went_on_is_told_once_it_is_taken_and_owed_to_the_others() -> None:
+    slow = play(DOWN, addresses=(ONE, TWO), mta=lambda _: None)
+    taken = next_round(slow, "new", addresses=(ONE, TWO), late={ONE: True})
+    assert taken.mails == [] and taken.incident().alert == "me"
+    assert list(taken.outbox()) == [(ALERT, "new", TWO)]
+    assert handed(taken) == [((TWO,), (("new", ALERT),))]
+    both = next_round(slow, "new", addresses=(ONE, TWO), late={ONE: True, TWO: True})
+    assert both.outbox() == {} and both.mails == [] and handed(both) == []
+
+
+def test_what_went_on_and_was_refused_is_handed_over_again() -> None:
+    """Its process may be lost with its machine, too: then nobody knows, and two mails are better."""
+    slow = play(DOWN, mta=lambda _: None)
+    for outcome, refused in ((False, 1), (None, 0)):
+        again = next_round(slow, "new", late={ONE: outcome}, mta=lambda _: None)
+        assert again.mails == [{ONE: [(ALERT, "new")]}]
+        assert again.node_memory().refused == refused
+    over = next_round(slow, "new", clock=later(700.0))
+    assert over.mails, "nothing goes on for longer than ten minutes"
+    assert not next_round(slow, "new", clock=later(560.0)).mails
+
+
+def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
+    slow = play(DOWN, mta=lambda _: None)
+    void = slow.incident()._replace(closed=NOW, void=True)
+    taken = play(
+        UP, incidents=[void], remembered=slow.node_memory(), late={ONE: True}, clock=later(70.0)
+    )
+    assert taken.mails == [{ONE: [(RECOVERY, "new")]}]
+
+
+def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again() -> None:
+    """The nodes did not hear each other, and the reader may have got the alert last."""
+    slow = play(DOWN, mta=lambda _: None)
+    told = slow.incident()._replace(alert="peer", recovery="peer", closed=NOW + 20.0)
+
+    def recovers(told_at: float) -> bool:
+        incidents = [told._replace(told_at=told_at)]
+        memory = slow.node_memory()
+        late = {ONE: True}
+        return bool(play(UP, incidents=incidents, remembered=memory, late=late).mails)
+
+    assert recovers(NOW + 30.0) and not recovers(NOW - 10.0)
+
+
+def test_what_a_node_hands_over_it_states() -> None:
+    memory = play(DOWN, mta=lambda _: None).node_memory()
+    (hand_over,) = memory.handing
+    status = memory.status("me", "id-me", NOW)
+
+    def stated(incident: Incident) -> float:
+        statement = effects.statement_of(memory, [incident], (), status, NOW)
+        return statement.incidents[0].handing
+
+    assert stated(known("a", "new")) == hand_over.since, "whatever its ids have become"
+    assert stated(known("new", alert="me")) == float("-inf"), "it is told"
+    assert stated(known("other")) == float("-inf")
+
+
+def test_nobody_else_tells_what_a_living_node_hands_over() -> None:
+    def tells(handing: float, **facts: Any) -> bool:
+        heard = states("z", known("i", held=NOW - 300.0, handing=handing), **facts)
+        return bool(play(UP, incidents=[known("i", held=NOW - 300.0)], heard=[heard]).mails)
+
+    assert not tells(NOW - 30.0) and not tells(NOW - 590.0), "z comes after us in the order"
+    assert tells(NOW - 600.0) and tells(NOW + 1e6), "it is over, or no time"
+    assert tells(NOW - 30.0, finished=NOW - 200.0), "its checker does not run"
+    assert tells(float("-inf"))
+
+
+# What was refused before (R5, R6).
+
+
+def refusing(**facts: Any) -> effects.NodeMemory:
+    """Return the memory of a node that was refused three times, the last time a minute ago."""
+    refused = RefusedAddress(ONE, 3, NOW - 400.0, NOW - 60.0)
+    return node_memory(
+        **{"refused": 3, "refused_at": NOW - 60.0, "refused_addresses": (refused,), **facts}
+    )
+
+
+def test_old_refusals_are_forgotten_when_nothing_is_to_be_told() -> None:
+    def left(**facts: Any) -> tuple[int, int]:
+        memory = play(**{"seen": UP, **facts}).node_memory()
+        return memory.refused, len(memory.refused_addresses)
+
+    assert left(remembered=refusing()) == (3, 1), "they were a moment ago"
+    old = refusing(
+        refused_at=NOW - 601.0,
+        refused_addresses=(RefusedAddress(ONE, 3, NOW - 900.0, NOW - 601.0),),
+    )
+    assert left(remembered=old) == (0, 0)
+    assert left(remembered=refusing(refused_at=float("-inf"))) == (0, 1), "of an earlier version"
+    untold = [states("a", known("i"))]
+    assert left(remembered=old, heard=untold) == (3, 0), "another node may be handing it over"
+    alert = Notification(ALERT, known("i", alert="me"), ONE, NOW - 700.0, 3)
+    owing = {"seen": DOWN, "incidents": [alert.incident], "outbox": [alert]}
+    assert left(remembered=old, mta=lambda _: False, **owing)[1] == 1, "it is still owed"
+
+
+def test_a_test_that_is_taken_clears_what_was_refused() -> None:
+    by_mail = play(UP, remembered=refusing(), tests_taken=frozenset([ONE])).node_memory()
+    assert (by_mail.refused, by_mail.refused_addresses, by_mail.refusals) == (0, (), ())
+    by_hook = play(UP, remembered=refusing(), tests_taken=frozenset(["hook:push"])).node_memory()
+    assert by_hook.refused == 3 and by_hook.refused_addresses, "it says nothing of the mail system"
+
+
+def test_a_left_over_mail_that_is_taken_clears_what_was_refused() -> None:
+    alert = Notification(ALERT, known("i", alert="me"), ONE, NOW - 700.0, 3)
+    old = refusing(refused_addresses=())
+    taken = play(DOWN, remembered=old, outbox=[alert], incidents=[known("i", alert="me")])
+    assert taken.mails == [{ONE: [(ALERT, "i")]}] and taken.node_memory().refused == 0
+
+
+@pytest.mark.parametrize(
+    ("refusals", "seconds"),
+    [(1, 60), (2, 120), (3, 240), (4, 480), (5, 960), (6, 1800), (99, 1800)],
+)
+def test_an_address_that_refuses_rests_for_longer_and_longer(refusals: int, seconds: int) -> None:
+    alert = Notification(ALERT, known("i", alert="me"), ONE, NOW - 9000.0, refusals)
+
+    def is_tried(ago: float, **facts: Any) -> bool:
+        resting = RefusedAddress(ONE, refusals, NOW - 9000.0, NOW + 5.0 - ago)
+        memory = node_memory(refused_addresses=(resting,))
+        incidents = [known("i", alert="me")]
+        facts = {"incidents": incidents, "outbox": [alert], "seen": DOWN, **facts}
+        return bool(play(remembered=memory, **facts).mails)
+
+    assert is_tried(seconds) and not is_tried(seconds - 10.0)
+    assert is_tried(1.0, seen=UP), "something new is told at once"
+    assert is_tried(1.0, outbox=[alert._replace(refusals=0)]), "it was not tried yet"
+
+
+def test_a_node_whose_mail_system_refuses_says_so() -> None:
+    (trouble,) = (
+        play(UP, remembered=refusing(), peers=0, heard=[states("peer")]).node_memory().troubles
+    )
+    assert (trouble.kind, trouble.since) == ("mail-refused", NOW + 5.0)
+
+
+def test_how_often_an_address_refuses_is_counted_until_it_takes_a_mail() -> None:
+    refused = play(DOWN, addresses=(ONE, TWO), mta=lambda address: address == TWO)
+    (noted,) = refused.node_memory().refused_addresses
+    assert (noted.address, noted.refusals, noted.at) == (ONE, 1, NOW + 5.0)
+    again = play(
+        DOWN,
+        addresses=(ONE, TWO),
+        remembered=refused.node_memory(),
+        mta=lambda _: False,
+        clock=later(50.0),
+    ).node_memory()
+    assert [each.refusals for each in again.refused_addresses] == [2, 1]
+    taken = play(DOWN, addresses=(ONE, TWO), remembered=again, clock=later(50.0)).node_memory()
+    assert taken.refused_addresses == ()
 
 
 # A machine that sleeps (R10).
@@ -344,7 +546,7 @@ def test_what_was_taken_in_a_sleep_is_stored_and_counts_for_no_refusal() -> None
     assert list(both.outbox()) == [(ALERT, "new", ONE)], "what was refused is still owed"
     refused = play(DOWN, mta=lambda _: False, sleeps_in="HandOver")
     assert slept(refused) and refused.mails and refused.incident().alert == ""
-    assert [save.node.refused for save in refused.saves if save.node] == [0], "it was asleep"
+    assert [save.node.refused for save in refused.saves if save.node] == [0, 0, 0], "it was asleep"
     awake = play(DOWN, mta=lambda _: False)
     assert awake.node_memory().refused == 1
 
@@ -456,12 +658,9 @@ def test_all_order_a_node_by_the_name_that_its_checker_knows() -> None:
 
 def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> None:
     opened = play(DOWN)
-    assert opened.steps == ["Observe", "Save", "HandOver", "Save", "Save"]
-    assert [[known.alert for known in save.incidents] for save in opened.saves] == [
-        [""],
-        ["me"],
-        [],
-    ]
+    assert opened.steps == ["Observe", "Save", "Save", "HandOver", "Save", "Save", "Save"]
+    alerts = [[known.alert for known in save.incidents] for save in opened.saves]
+    assert alerts == [[""], [], ["me"], [], []]
     assert opened.mails == [{ONE: [(ALERT, "new")]}]
     assert opened.incident().opening and opened.all_taken and opened.outbox() == {}
 
@@ -469,17 +668,21 @@ def test_the_incident_is_stored_before_the_mail_and_told_once_it_is_taken() -> N
 def test_nothing_is_told_before_its_mail_is_taken() -> None:
     """Whoever is killed here has handed nothing over, as far as he knows: two mails rather than none."""
     refused = play(DOWN, mta=lambda _: False)
-    assert refused.steps == ["Observe", "Save", "HandOver", "Save", "Save"]
+    assert refused.steps == ["Observe", "Save", "Save", "HandOver", "Save", "Save"]
     assert refused.incident().alert == "" and refused.outbox() == {} and not refused.all_taken
 
 
 def test_each_outcome_is_stored_before_the_next_is_awaited() -> None:
     """A slow mail system must not make what another address has taken be told twice."""
     both = play(DOWN, addresses=(ONE, TWO))
-    assert both.steps == ["Observe", "Save", "HandOver", "Save", "HandOver", "Save", "Save"]
-    assert both.saves[1].incidents[0].alert == "me"
-    assert [each.address for each in both.saves[1].outbox] == [TWO], "owed until it is taken"
-    assert [each.address for each in both.saves[2].settled] == [TWO]
+    assert both.steps == [
+        *("Observe", "Save", "Save"),
+        *("HandOver", "Save", "HandOver", "Save"),
+        *("Save", "Save"),
+    ]
+    assert both.saves[2].incidents[0].alert == "me"
+    assert [each.address for each in both.saves[2].outbox] == [TWO], "owed until it is taken"
+    assert [each.address for each in both.saves[3].settled] == [TWO]
 
 
 def test_recovery_and_both_in_one() -> None:
@@ -592,16 +795,6 @@ def test_what_is_left_over_is_tried_again_alone() -> None:
             ).mails
             == again.mails
         )
-
-
-def test_what_is_left_over_does_not_clear_the_count() -> None:
-    told = known("i", alert="me")
-    assert (
-        play(DOWN, incidents=[told], outbox=[left(told)], remembered=node_memory(refused=2))
-        .node_memory()
-        .refused
-        == 2
-    )
 
 
 def test_what_is_left_over_of_incidents_that_become_one_is_mailed_once() -> None:
@@ -862,9 +1055,11 @@ def test_who_is_woken_tells_what_it_hears_and_tests_nothing() -> None:
     assert told.mails == [{ONE: [(ALERT, "i")]}] and told.incident("i").alert == "me"
     assert told.observed and told.observed.open == frozenset() and told.rehearsed == []
     first = told.steps.index("HandOver")
-    assert told.steps[:first] == ["Observe", "Save"], "what was heard is stored before it is told"
+    assert told.steps[:first] == ["Observe", "Save", "Save"], "what was heard is stored before"
     stored = [save.node for save in told.saves if save.node]
-    assert stored == [node_memory()], "it is no round of its own"
+    assert {(each.begins, each.finished) for each in stored} == {
+        (node_memory().begins, node_memory().finished)
+    }, "it is no round of its own"
     nothing = play(None, heard=[states("peer")], woken=True, tests=frozenset([TEST]))
     assert "HandOver" not in nothing.steps and nothing.end.completed
 
@@ -1034,7 +1229,9 @@ def test_a_success_for_what_the_first_lacks_moves_nobody_before_it() -> None:
     """The first may be handing over just then."""
     first = states("a", refused=1)._replace(tests=frozenset[Test]())
     spoken = play(DOWN, heard=[first], remembered=node_memory(refused=2))
-    assert spoken.mails == [{ONE: [(ALERT, "new")]}] and spoken.node_memory().refused == 2
+    assert spoken.mails == [{ONE: [(ALERT, "new")]}]
+    counts = [save.node.refused for save in spoken.saves if save.node]
+    assert counts == [2, 2, 2, 0], "not before its round is over, and nothing is to be told"
     assert play(DOWN, remembered=node_memory(refused=2)).node_memory().refused == 0, (
         "the first itself"
     )

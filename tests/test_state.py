@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import tempfile
@@ -21,6 +22,7 @@ from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
     Change,
+    Handing,
     Incident,
     Judgement,
     Kind,
@@ -29,6 +31,7 @@ from dmonitor.core.model import (
     NodeStatus,
     Notification,
     Outcome,
+    RefusedAddress,
     Result,
     Silence,
     Test,
@@ -154,6 +157,25 @@ def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
         assert store.node_memory() == OWN
 
 
+def test_what_is_handed_over_outlives_a_round_and_an_upgrade(tmp_path: Path) -> None:
+    """An earlier version leaves the fields out, and passes over those of a later one."""
+    handing = Handing(NOW, ("root",), (("aaaaaaaa", Kind.ALERT),))
+    refused = RefusedAddress("root", 2, NOW - 60.0, NOW)
+    new: dict[str, Any] = {
+        "handing": (handing,),
+        "refused_addresses": (refused,),
+        "refused_at": NOW,
+    }
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN))
+        (text,) = store._db.execute("SELECT value FROM memo WHERE key = 'own'").fetchone()
+    assert not new.keys() & json.loads(json.loads(text)).keys(), "as an earlier version writes it"
+    with open_store(tmp_path) as store:
+        assert store.node_memory() == OWN
+        store.save(Save(node=OWN._replace(**new)))
+    assert open_store(tmp_path).node_memory() == OWN._replace(**new)
+
+
 def test_nothing_is_known_at_first(tmp_path: Path) -> None:
     books = open_store(tmp_path).memory()
     assert (books.node, books.test_states, books.silences, books.outbox, books.incidents) == (
@@ -189,6 +211,7 @@ _incidents = st.builds(
     told_at=_times,
     minute=st.integers(0, 10**8),
     seen=_times,
+    handing=_times,
     heard_from=st.just(""),  # hearsay that is over is forgotten
     relayed_by=st.just(""),
     alert_stated_by=_names,

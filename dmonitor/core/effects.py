@@ -4,6 +4,7 @@ Pure data. The script in `round` yields the effects; `driver` carries them out, 
 simulator. A Save is one transaction. It is on disk before the script yields its next effect.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -11,6 +12,7 @@ from typing import NamedTuple, Protocol
 from dmonitor import __version__
 from dmonitor.core import election, model
 from dmonitor.core.codec import Time
+from dmonitor.core.incident import owed
 from dmonitor.core.model import (
     Change,
     Contact,
@@ -79,6 +81,12 @@ class NodeMemory(NamedTuple):
     # The errors that were found when its programs were last examined, and when that was.
     mistakes: model.LongText = ""
     examined: Time = float("-inf")
+    # When the last one of its hand-overs was refused.
+    refused_at: Time = float("-inf")
+    # The addresses whose last mails were refused.
+    refused_addresses: tuple[model.RefusedAddress, ...] = ()
+    # The hand-overs that have no outcome yet.
+    handing: tuple[model.Handing, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -138,20 +146,31 @@ def statement_of(
 ) -> model.Statement:
     """Return what a node's greeting states; a silence that is over is not stated."""
     lasting = [silence for silence in silences if silence.until is None or silence.until > now]
-    stated = tuple(stated_incidents(incidents))
+    stated = tuple(stated_incidents(incidents, node_memory.handing))
     return model.Statement(
         status, node_memory.heard, tuple(lasting), stated, confirming=node_memory.confirming
     )
 
 
-def stated_incidents(incidents: Iterable[Incident]) -> Iterator[Incident]:
-    """Yield those of the `incidents` that a greeting states.
+def stated_incidents(
+    incidents: Iterable[Incident], handing: Iterable[model.Handing]
+) -> Iterator[Incident]:
+    """Yield those of the `incidents` that a greeting states, with what this node is `handing` over.
 
     An incident whose test was removed here is not stated: that says nothing about the host.
     """
+    first: dict[tuple[str, model.Kind], float] = {}
+    for hand_over in handing:
+        for key in hand_over.notifications:
+            first[key] = min(hand_over.since, first.get(key, hand_over.since))
     for incident in incidents:
-        if not incident.removed:
-            yield incident
+        if incident.removed:
+            continue
+        keys = itertools.product(incident.ids, owed(incident)) if first else ()
+        begun = [first[key] for key in keys if key in first]
+        if begun:
+            incident = incident._replace(handing=min(begun))
+        yield incident
 
 
 class Memory(NamedTuple):
@@ -200,6 +219,8 @@ class RoundConfig(NamedTuple):
     remind: float = 0.0
     # The option --once: greet the peers once, and do not stay for what they find.
     once: bool = False
+    # The addresses and hooks that have taken a test since the last round, which somebody has made.
+    tests_taken: frozenset[str] = frozenset()
     # How many seconds this round has waited for its place before it began (R10).
     waited: float = 0.0
     # Whether the state could be written when this round began.
@@ -295,13 +316,25 @@ class HandOver(NamedTuple):
     """Hand each address its one mail, all at the same time.
 
     The script yields this same object once for each address: the first time starts all mails.
-    Sent back: (address, whether its mail was taken) of the mail that ends next. So each outcome is
-    stored before the script waits for the next one.
+    Sent back: (address, whether its mail was taken) of the mail that ends next; None for one that
+    goes on although the round has waited for it. So each outcome is stored before the script waits
+    for the next one.
     """
 
     mails: Mapping[str, Sequence[Notification]]
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
+    since: float = 0.0  # its name, as in Handing
+
+
+class LookAfter(NamedTuple):
+    """See what became of the hand-overs that had no outcome yet.
+
+    Sent back: for (since, address) of each mail that has ended whether it was taken; None if nobody
+    can know that.
+    """
+
+    handing: tuple[model.Handing, ...]
 
 
 class Wait(NamedTuple):
@@ -321,7 +354,7 @@ class Complain(NamedTuple):
     is_new: bool = False  # it names a trouble that nobody was told of before
 
 
-Effect = Observe | Rehearse | Examine | Greet | Wake | Save | HandOver | Wait | Complain
+Effect = Observe | Rehearse | Examine | Greet | Wake | Save | HandOver | LookAfter | Wait | Complain
 
 
 class Observation(NamedTuple):

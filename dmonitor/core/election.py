@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core.incident import owed
-from dmonitor.core.model import Incident, NodeStatus, Refusals, Statement, Test, node_test
+from dmonitor.core.model import (
+    HAND_OVER_LIMIT,
+    Incident,
+    NodeStatus,
+    Refusals,
+    Statement,
+    Test,
+    node_test,
+)
 
 # Seconds beyond its interval for which a node that has finished a round counts as living.
 LIVING_GRACE = 60.0
@@ -42,6 +51,8 @@ class Candidate(NamedTuple):
     closed_ids: frozenset[str] = frozenset()  # of the incidents that it lists as over
     is_down: bool = False  # this round has concluded that it is DOWN
     line: str = ""  # of nodes.txt at which it answers; "": it was not greeted
+    # Since when it hands over incidents, by all of their ids.
+    handing: Mapping[str, float] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -140,8 +151,11 @@ def candidates(
 def _greeted_candidate(me: NodeStatus, statement: Statement, line: str) -> Candidate:
     ids: set[str] = set()
     closed_ids: set[str] = set()
+    handing: dict[str, float] = {}
     for incident in statement.incidents:
         ids.update(incident.ids)
+        if incident.handing > float("-inf"):
+            handing.update(dict.fromkeys(incident.ids, incident.handing))
         if incident.closed is not None:
             closed_ids.update(incident.ids)
     hears_me = any(status.node_id == me.node_id for status in statement.heard)
@@ -153,6 +167,7 @@ def _greeted_candidate(me: NodeStatus, statement: Statement, line: str) -> Candi
         tests=statement.tests,
         hears_me=hears_me,
         line=line,
+        handing=handing,
     )
 
 
@@ -176,6 +191,9 @@ def choose(
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     order.sort(key=_rank_of)
+    for peer in order:
+        if incident and _is_handing(peer, incident, now):
+            return Choice(peer.status, f"{peer.name} hands it over")
     this_node = Candidate(me)
     why_silent = _why_silent(me, now)
     if why_silent:
@@ -194,6 +212,17 @@ def choose(
         if refused > order[0].status.refused:
             reasons[candidate.name] = f"was refused ({refused} in a row)"
     return _choice(order, reasons)
+
+
+def _is_handing(peer: Candidate, incident: Incident, now: float) -> bool:
+    """Return whether a peer hands over `incident`: its mail is perhaps taken already."""
+    return abs(now - _handing_since(peer, incident)) < HAND_OVER_LIMIT
+
+
+def _handing_since(peer: Candidate, incident: Incident) -> float:
+    """Return since when a peer hands over `incident`; -inf if it does not."""
+    begun = [peer.handing[each] for each in incident.ids if each in peer.handing]
+    return min(begun, default=float("-inf"))
 
 
 def _rank_of(candidate: Candidate) -> tuple[bool, int, int, str, str]:
@@ -262,17 +291,24 @@ def _pass_over(
     """Return the rest of the `order`, from that node on whose turn it is.
 
     Add to `reasons` why the turn of those before it is over. A turn lasts for the interval of its
-    node and a minute. If all were over at once, each node would speak. So the others have NEXT_TURN
-    at least, once that of the first one is over.
+    node and a minute, from when nodes before it were refused, or have handed over for too long. If
+    all were over at once, each node would speak. So the others have NEXT_TURN at least, once that
+    of the first one is over.
     """
     incident = turns.incident
     due = incident.held if turns.due_since is None else turns.due_since
     next_ends = float("-inf")
+    given_up = {}
+    for peer in order:
+        since = _handing_since(peer, incident)
+        if float("-inf") < since < now:
+            given_up[peer.status.node_id] = since + HAND_OVER_LIMIT
     for place, peer in enumerate(order):
         if peer is this_node:
             return list(order[place:])
         patience = _patience(peer, turns.slowest)
-        began = max(due, _refused_before(peer.status, turns.refusals))
+        others = [at for node_id, at in given_up.items() if node_id != peer.status.node_id]
+        began = max(due, _refused_before(peer.status, turns.refusals), *others)
         ends = max(began + patience, next_ends)
         why = _why_unheard(peer, incident)
         if why:

@@ -52,6 +52,7 @@ QUIET_AT_FIRST = {
     "no-address": 300.0,
     "not-stored": 300.0,
     "peer-not-stored": 300.0,
+    "mail-refused": 300.0,
     # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
     "stale-peer": 240.0,
     "settings-differ": 300.0,
@@ -81,6 +82,7 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     own_lines: Sequence[str] = ()  # the names of all lines of nodes.txt that are this node
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
+    refused: Sequence[str] = ()  # the addresses whose last mails were refused
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
     mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
     complete: bool = True  # the whole configuration could be read
@@ -129,6 +131,13 @@ def _no_address(seen: HealthInput, now: float) -> str:
     if seen.status.speaks:
         return ""
     return "alert.d names no address: this node can mail nobody"
+
+
+def _mail_refused(seen: HealthInput, now: float) -> str:
+    if not seen.refused:
+        return ""
+    refused = f"what this node hands over is refused for {_listed(seen.refused)}"
+    return f"{refused}: the log says why (refused), and dmonitor-check --test-alert tries again"
 
 
 _UNCONFIRMED = "nothing that fails here can be confirmed, and nobody is alerted"
@@ -432,6 +441,7 @@ def _long_local(seen: HealthInput, now: float) -> str:
 # In the order in which a complaint names them.
 _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-address": _no_address,
+    "mail-refused": _mail_refused,
     "no-peers": _no_peers,
     "listed-twice": _listed_twice,
     "isolated": _isolated,

@@ -96,6 +96,7 @@ def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
         recovery_stated_by=_stated_by(stated.recovery, peer),
         closing=None,
         held=0.0,
+        handing=float("-inf"),
         removed=False,
     )
 

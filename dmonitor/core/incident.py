@@ -243,6 +243,18 @@ def owed(incident: Incident) -> tuple[Kind, ...]:
     return tuple(kinds)
 
 
+def is_untold(incident: Incident, kind: Kind, remind: float, now: float) -> bool:
+    """Return whether nobody was told this of `incident` yet, owed or not.
+
+    `remind` is the seconds from one reminder to the next, and `now` is when it is handed over.
+    """
+    if kind is Kind.ALERT:
+        return not incident.alert
+    if kind is Kind.RECOVERY:
+        return not incident.recovery
+    return is_reminder_due(incident, remind, now)
+
+
 def told(
     incident: Incident, kinds: Collection[Kind], node: str, now: float, remind: float = 0.0
 ) -> Incident:

@@ -14,6 +14,8 @@ from dmonitor.base import names
 from dmonitor.core.codec import Time, must_be
 
 SLOWEST_INTERVAL = 1440  # minutes
+# Seconds for which a hand-over may go on. Meanwhile it is perhaps taken, so nobody repeats it (R6).
+HAND_OVER_LIMIT = 600.0
 
 
 def _is_test_or_node(name: str) -> bool:
@@ -237,6 +239,9 @@ class Incident(NamedTuple):
     # it. What a peer states with a name here is hearsay at that peer, too.
     heard_from: NodeName = ""
     relayed_by: NodeName = ""  # the peer that has told of `heard_from`, which has not said it here
+    # Since when the node that states this hands over what it owes, without an outcome until now;
+    # -inf: it does not. It is made for the statement, and not kept (R5).
+    handing: Time = float("-inf")
     # The peer that was the first to state that another node handed this over; "": that node itself.
     alert_stated_by: NodeName = ""
     recovery_stated_by: NodeName = ""
@@ -313,6 +318,23 @@ class Notification(NamedTuple):
     address: Recipient
     since: Time = 0.0  # when it became owed
     refusals: int = 0  # hand-overs that were refused
+
+
+class Handing(NamedTuple):
+    """Mails about the same that were handed over to some addresses, without an outcome yet (R6)."""
+
+    since: Time  # names the hand-over: a node begins one at a time
+    addresses: tuple[Recipient, ...]
+    notifications: tuple[tuple[NodeId, Kind], ...]  # the ids of the incidents, and what is told
+
+
+class RefusedAddress(NamedTuple):
+    """An address, or a hook, whose last mails were refused."""
+
+    address: Recipient
+    refusals: int  # in a row
+    since: Time  # of the first one
+    at: Time  # of the last one
 
 
 class Quiet(NamedTuple):

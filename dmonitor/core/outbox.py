@@ -5,7 +5,7 @@ Pure. `election` decides which node tells an incident; `telling` hands the mails
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -34,6 +34,9 @@ class Outbox:
         self._owed = _by_key(left)
         # What was handed over in this round, whatever came of it.
         self._tried: set[_Key] = set()
+        # What was handed to each address and has no outcome yet, by hand-over: the ids of the
+        # incidents, and what is told. It is perhaps taken, so it is not tried.
+        self.handing: Mapping[str, Sequence[Collection[tuple[str, Kind]]]] = {}
         # What this node is telling now, and no address has taken yet, by what it tells and by its
         # address: once one address has taken it, it is owed to all others, and looked for no more.
         self._untold: dict[_Told, dict[str, Notification]] = {}
@@ -83,18 +86,17 @@ class Outbox:
         due: Iterable[Notification],
         find: Callable[[Collection[str]], Sequence[Incident]],
         is_silenced: Callable[[Incident], bool],
+        resting: Collection[str] = (),
     ) -> dict[str, list[Notification]]:
         """Return one mail for each address: what is `due` now, and what it is still owed.
 
         `find` returns the incidents that have one of the ids, as they are known now. A notification
         is tried once in a round, so the mails count as tried from now on. An alert that is left
-        over waits for its recovery if the incident is closed: one mail tells both.
+        over waits for its recovery if the incident is closed: one mail tells both. The `resting`
+        addresses have refused what they are still owed: they get it with the next news, or later.
         """
-        self._refresh(find)
         candidates = list(due)
-        self._untold = {}
-        for notification in candidates:
-            self._untold.setdefault(_told(notification), {})[notification.address] = notification
+        self.tell(candidates, find)
         for notification in self._owed.values():
             if self._is_untold(notification) or is_silenced(notification.incident):
                 continue
@@ -106,9 +108,21 @@ class Outbox:
         for notification in candidates:
             if self._may_be_tried(notification):
                 mails.setdefault(notification.address, []).append(notification)
+        for address in resting:
+            if address in mails and not self._has_news(mails[address]):
+                del mails[address]
         for mail in mails.values():
             self._note_tried(mail)
         return mails
+
+    def tell(
+        self, due: Iterable[Notification], find: Callable[[Collection[str]], Sequence[Incident]]
+    ) -> None:
+        """Note what this node tells now: it owes it to each address once one has taken it."""
+        self._refresh(find)
+        self._untold = {}
+        for notification in due:
+            self._untold.setdefault(_told(notification), {})[notification.address] = notification
 
     def _waits_for_recovery(self, notification: Notification) -> bool:
         """Return whether this alert comes after the end, and the recovery is still to be told."""
@@ -132,7 +146,8 @@ class Outbox:
     def _may_be_tried(self, notification: Notification) -> bool:
         """Return whether `notification` was not tried in this round, and does not come too early.
 
-        No recovery goes out before its alert: if that was refused in this round, both wait.
+        No recovery goes out before its alert: if that was refused in this round, or has no outcome
+        yet, both wait.
         """
         if self._was_tried(notification, notification.kind):
             return False
@@ -143,12 +158,15 @@ class Outbox:
         return not owes_alert
 
     def _was_tried(self, notification: Notification, kind: Kind) -> bool:
-        """Return whether `kind` of the incident was handed to this address in this round.
+        """Return whether `kind` of the incident was handed to this address, in this round or still.
 
         The incident may have had fewer ids then.
         """
+        handing = self.handing.get(notification.address, ())
         for incident_id in notification.incident.ids:
             if (incident_id, kind, notification.address) in self._tried:
+                return True
+            if any((incident_id, kind) in handed for handed in handing):
                 return True
         return False
 
@@ -156,6 +174,10 @@ class Outbox:
         for notification in mail:
             for incident_id in notification.incident.ids:
                 self._tried.add((incident_id, notification.kind, notification.address))
+
+    def _has_news(self, mail: Mail) -> bool:
+        """Return whether `mail` tells something that its address has not refused yet."""
+        return self.tells(mail) or any(not notification.refusals for notification in mail)
 
     def tells(self, mail: Mail) -> bool:
         """Return whether `mail` tells something that no address has taken yet."""
@@ -178,7 +200,7 @@ class Outbox:
             del others[notification.address]
             told.setdefault(notification.incident.id, []).append(notification.kind)
             owed += others.values()
-            owed += [notification._replace(address=hook) for hook in hooks]
+            owed += [notification._replace(address=hook, refusals=0) for hook in hooks]
         self._owed |= _by_key(owed)
         return Taken(told, tuple(owed))
 
@@ -193,6 +215,10 @@ class Outbox:
                 refused.append(notification._replace(refusals=notification.refusals + 1))
         self._owed |= _by_key(refused)
         return tuple(refused)
+
+    def owed_addresses(self) -> set[str]:
+        """Return the addresses that are owed anything."""
+        return {notification.address for notification in self._owed.values()}
 
     def owes_untried_hooks(self) -> bool:
         """Return whether a hook is owed something that was not handed to it in this round."""

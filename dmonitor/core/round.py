@@ -99,6 +99,7 @@ def run_round(
 
     # Tell, then look at itself.
     yield from telling.run()
+    telling.forget_refusals()
     test_states = {**memory.test_states, **conclusions.test_states}
     if not situation.has_slept():
         yield from self_check.run(

@@ -94,6 +94,7 @@ class SelfCheck:
             diverted=situation.config.diverted,
             mistakes=self._mistakes(),
             complete=situation.config.complete,
+            refused=[each.address for each in remembered.refused_addresses],
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)

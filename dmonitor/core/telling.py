@@ -5,13 +5,23 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election
-from dmonitor.core.effects import Greet, HandOver, Save, Wait, Wake
-from dmonitor.core.incident import is_reminder_due, owed, told
-from dmonitor.core.model import Incident, Kind, Notification, Quiet, Test
+from dmonitor.core.effects import Greet, HandOver, LookAfter, NodeMemory, Save, Wait, Wake
+from dmonitor.core.incident import is_reminder_due, is_untold, owed, told
+from dmonitor.core.ledger import AGAIN_LIMIT
+from dmonitor.core.model import (
+    HAND_OVER_LIMIT,
+    Handing,
+    Incident,
+    Kind,
+    Notification,
+    Quiet,
+    RefusedAddress,
+    Test,
+)
 from dmonitor.core.outbox import Mail, Outbox
 from dmonitor.core.situation import Situation, Steps
 
@@ -21,6 +31,14 @@ GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
 # both, and may deliver them in any order. A little less than a minute, so that the round a minute
 # later need not wait.
 LETTER_INTERVAL = 55.0
+# Seconds by which a hand-over is ended late. One that goes on after that is not looked after.
+_ENDED_LATE = 60.0
+# Seconds after the last refusal, if nothing is to be told, after which it says nothing of now.
+REFUSALS_LAST = 600.0
+_LONGEST_REST = 30  # minutes from one mail to an address that refuses to the next one
+_EARLY = 5.0  # seconds by which a round may begin early
+
+_Outcome = bool | None  # whether a mail was taken; None: that is not known
 
 
 class Telling:
@@ -36,6 +54,8 @@ class Telling:
         self._taken_again: dict[str, float] = {}
         # Whether every mail that was handed over in this round was taken.
         self.all_taken = True
+        # Whether a mail was taken in this round, whatever it told.
+        self._mail_taken = any(not names.is_hook(each) for each in situation.config.tests_taken)
         # When the peers were greeted last, in seconds of the round.
         self._greeted_at = 0.0
         # Why speakers were chosen: each reason is logged once.
@@ -102,35 +122,157 @@ class Telling:
     def _hand_over(self) -> Steps:
         """Hand over what is due, and what is left in the outbox.
 
-        Each address gets one mail. Each outcome is stored before the next one is awaited. In a
-        round that slept nothing is due: another node may have told it meanwhile.
+        Each address gets one mail. What is handed over is stored before it leaves, so that nobody
+        repeats it. Each outcome is stored before the next one is awaited. In a round that slept
+        nothing is due: another node may have told it meanwhile.
         """
         situation, outbox = self._situation, self._outbox
         if situation.has_slept():
             return
+        yield from self._look_after()
+        now = situation.clock.now()
         mails = outbox.make_mails(
-            self._due_notifications(), situation.ledger.find, situation.is_silenced
+            self._due_notifications(),
+            situation.ledger.find,
+            situation.is_silenced,
+            _resting(situation.node_memory, now),
         )
         if not mails:
             return
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
-        refusing = set()
-        hand_over = HandOver(mails, self._latest(mails))
+        earlier = situation.node_memory.handing
+        yield from self._store_handing((*earlier, *_handing(mails, now)))
+        hand_over = HandOver(mails, self._latest(mails), now)
+        outcomes: dict[str, _Outcome] = {}
         for _ in mails:
-            address, taken = yield hand_over
-            if taken:
-                yield from self._store_taken(mails[address])
-                continue
-            self.all_taken = False
-            refusing.add(address)
-            still_owed = outbox.refuse(mails[address])
-            if still_owed:
-                yield from situation.store(Save(outbox=still_owed))
+            address, outcomes[address] = yield hand_over
+            yield from self._store_outcome(mails[address], outcomes[address])
         yield from self._store_taken_again()
-        yield from self._count_refusals(telling, refusing, was_first=was_first)
+        if not situation.has_slept():  # a mail system that was asleep has refused nothing
+            self._count_refusals(telling, outcomes, was_first=was_first)
+        going_on = {address: mails[address] for address in mails if outcomes[address] is None}
+        yield from self._store_handing((*earlier, *_handing(going_on, now)))
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
+
+    def _look_after(self) -> Steps:
+        """Store what became of the hand-overs that had no outcome yet, as if they ended now."""
+        situation = self._situation
+        handing = situation.node_memory.handing
+        self._outbox.handing = _by_address(handing)
+        if not handing:
+            return
+        ended = yield LookAfter(handing)
+        left = []
+        for hand_over in handing:
+            outcomes = _outcomes_of(hand_over, ended, situation.clock.now())
+            yield from self._store_late(hand_over, outcomes)
+            running = tuple(each for each in hand_over.addresses if each not in outcomes)
+            if running:
+                left.append(hand_over._replace(addresses=running))
+        if left != list(handing):
+            yield from self._store_handing(left)
+
+    def _store_late(self, hand_over: Handing, outcomes: Mapping[str, _Outcome]) -> Steps:
+        """Store the `outcomes` of mails that were handed over earlier, by the address.
+
+        A mail that has left has told its reader, also if nobody is owed it any more.
+        """
+        ledger, outbox = self._situation.ledger, self._outbox
+        remind = self._situation.config.remind
+        handed: list[tuple[Incident, Kind]] = []
+        for incident_id, kind in hand_over.notifications:
+            handed += [(incident, kind) for incident in ledger.find([incident_id])]
+        untold = []
+        for incident, kind in handed:
+            if is_untold(incident, kind, remind, hand_over.since):
+                untold.append((incident, (kind,)))
+        outbox.tell(self._notifications(untold), ledger.find)
+        was_first = self._situation.is_first()
+        telling = set()
+        for address, taken in outcomes.items():
+            mail = [Notification(kind, incident, address) for incident, kind in handed]
+            if outbox.tells(mail):
+                telling.add(address)
+            if taken:
+                self._owe_recoveries_again(mail, hand_over.since)
+            yield from self._store_outcome(mail, taken)
+        yield from self._store_taken_again()
+        self._count_refusals(telling, outcomes, was_first=was_first)
+
+    def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
+        """Owe the recovery again of an alert in `mail` if another node has told both `since` then.
+
+        The two nodes did not hear each other. The reader may have got the alert last.
+        """
+        ours = self._situation.me.name
+        for notification in mail:
+            incident = notification.incident
+            if notification.kind is not Kind.ALERT or ours in (incident.alert, incident.recovery):
+                continue
+            overtook = incident.recovery and incident.told_at >= since
+            if overtook and incident.again < AGAIN_LIMIT:
+                again = incident.again + 1
+                self._situation.ledger.put(
+                    incident._replace(recovery="", recovery_stated_by="", again=again)
+                )
+
+    def _store_handing(self, handing: Iterable[Handing]) -> Steps:
+        """Store which hand-overs have no outcome yet, and what has been refused."""
+        situation = self._situation
+        situation.node_memory = situation.node_memory._replace(handing=tuple(handing))
+        self._outbox.handing = _by_address(situation.node_memory.handing)
+        yield from situation.store(Save(node=situation.node_memory))
+
+    def _store_outcome(self, mail: Mail, taken: _Outcome) -> Steps:
+        """Store that `mail` was taken, or refused; nothing if that is not known."""
+        if taken is None or not mail:
+            return
+        situation = self._situation
+        self._note_refusal(mail[0].address, refused=not taken)
+        if taken:
+            self._mail_taken = self._mail_taken or not names.is_hook(mail[0].address)
+            yield from self._store_taken(mail)
+            return
+        self.all_taken = False
+        still_owed = self._outbox.refuse(mail)
+        if still_owed:
+            yield from situation.store(Save(outbox=still_owed))
+
+    def forget_refusals(self) -> None:
+        """Forget refusals that say nothing of now: a mail was taken since, or they are old (R5).
+
+        This changes who speaks, so it has to wait while something is to be told.
+        """
+        situation = self._situation
+        memory, config = situation.node_memory, situation.config
+        now = situation.clock.now()
+        owed_addresses = self._outbox.owed_addresses()
+        lasting = []
+        for each in memory.refused_addresses:
+            is_recent = now - each.at <= REFUSALS_LAST or each.address in owed_addresses
+            if is_recent and each.address in config.addresses:
+                lasting.append(each)
+        lasting = [each for each in lasting if each.address not in config.tests_taken]
+        memory = memory._replace(refused_addresses=tuple(lasting))
+        is_old = now - memory.refused_at > REFUSALS_LAST
+        if memory.refused and (is_old or self._mail_taken) and not situation.holds_untold():
+            situation.note_refusals(situation.me.name, config.node_id, 0)
+            memory = memory._replace(refused=0, refusals=situation.node_memory.refusals)
+        situation.node_memory = memory
+
+    def _note_refusal(self, address: str, *, refused: bool) -> None:
+        """Remember that an address has refused its mail once more, or has taken it."""
+        situation = self._situation
+        noted = {each.address: each for each in situation.node_memory.refused_addresses}
+        now = situation.clock.now()
+        before = noted.pop(address, RefusedAddress(address, 0, now, now))
+        if refused:
+            noted[address] = before._replace(refusals=before.refusals + 1, at=now)
+        situation.node_memory = situation.node_memory._replace(
+            refused_addresses=tuple(each for _, each in sorted(noted.items()))
+        )
 
     def _latest(self, mails: Mapping[str, Mail]) -> tuple[Incident, ...]:
         """Return the open incidents of each test that a mail is about; one may be its flapping.
@@ -157,19 +299,26 @@ class Telling:
         """
         _note_quiet(self._situation)
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
+        return self._notifications(self._due(quiet_ended))
+
+    def _notifications(
+        self, due: Iterable[tuple[Incident, tuple[Kind, ...]]]
+    ) -> list[Notification]:
+        """Return what is `due` for each address that is to be mailed."""
+        quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         now = self._situation.clock.now()
         config, refused = self._situation.config, self._situation.node_memory.refused
-        due = []
-        for incident, kinds in self._due(quiet_ended):
+        told = []
+        for incident, kinds in due:
             for kind in kinds:
                 since = _due_since(incident, quiet_ended)
                 if kind is Kind.REMINDER:
                     since = now
-                due.append((kind, incident, since))
+                told.append((kind, incident, since))
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []
         for address in addresses or config.addresses:
-            for kind, incident, since in due:
+            for kind, incident, since in told:
                 notifications.append(Notification(kind, incident, address, since, refused))
         return notifications
 
@@ -258,28 +407,71 @@ class Telling:
         yield from situation.store(Save())
 
     def _count_refusals(
-        self, telling: Collection[str], refusing: Collection[str], *, was_first: bool
-    ) -> Steps:
-        """Store how many hand-overs were refused in a row, if that has changed (R5).
+        self, telling: Collection[str], outcomes: Mapping[str, _Outcome], *, was_first: bool
+    ) -> None:
+        """Count how many hand-overs were refused in a row (R5).
 
-        `telling` are the addresses to which something untold was handed over; `refusing` those
-        whose mail was refused. Nobody may move to the front while another node hands over. So what
-        was left in the outbox changes nothing. A success changes nothing either if this node
-        speaks only because the first node does not count for that incident. A mail system that was
-        asleep has refused nothing.
+        `telling` are the addresses to which something untold was handed over. Nobody may move to
+        the front while another node hands over. So what was left in the outbox changes nothing. A
+        success changes nothing either if this node speaks only because the first node does not
+        count for that incident; nor does what may still be taken.
         """
         situation = self._situation
+        memory = situation.node_memory
+        told = [outcomes[address] for address in telling]
+        if told and all(taken is False for taken in told):
+            now = situation.clock.now()
+            situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
+        elif any(told) and was_first:
+            situation.node_memory = memory._replace(refused=0)
         refused = situation.node_memory.refused
-        if not telling or situation.has_slept():
-            return
-        if all(address in refusing for address in telling):
-            refused += 1
-        elif was_first:
-            refused = 0
-        if refused != situation.node_memory.refused:
+        if refused != memory.refused:
             situation.note_refusals(situation.me.name, situation.config.node_id, refused)
-            situation.node_memory = situation.node_memory._replace(refused=refused)
-            yield from situation.store(Save(node=situation.node_memory))
+
+
+def _handing(mails: Mapping[str, Mail], now: float) -> list[Handing]:
+    """Return that `mails` are handed over from now on. Those that tell the same are together."""
+    addresses: dict[tuple[tuple[str, Kind], ...], list[str]] = {}
+    for address, mail in mails.items():
+        told = tuple((each.incident.id, each.kind) for each in mail)
+        addresses.setdefault(told, []).append(address)
+    return [Handing(now, tuple(alike), told) for told, alike in addresses.items()]
+
+
+def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[str, Kind]]]]:
+    """Return what each address was handed, as `Outbox` wants it."""
+    handed: dict[str, list[frozenset[tuple[str, Kind]]]] = {}
+    for hand_over in handing:
+        told = frozenset(hand_over.notifications)
+        for address in hand_over.addresses:
+            handed.setdefault(address, []).append(told)
+    return handed
+
+
+def _outcomes_of(
+    hand_over: Handing, ended: Mapping[tuple[float, str], _Outcome], now: float
+) -> dict[str, _Outcome]:
+    """Return the outcomes of a hand-over, by the address, as far as it has `ended`.
+
+    What goes on for too long counts as refused.
+    """
+    outcomes: dict[str, _Outcome] = {}
+    for address in hand_over.addresses:
+        if (hand_over.since, address) in ended:
+            outcomes[address] = ended[hand_over.since, address]
+        elif now - hand_over.since > HAND_OVER_LIMIT + _ENDED_LATE:
+            outcomes[address] = False
+    return outcomes
+
+
+def _resting(memory: NodeMemory, now: float) -> set[str]:
+    """Return the addresses that get what they have refused not now, but in some minutes (R6)."""
+    resting = set()
+    for each in memory.refused_addresses:
+        minutes = min(2 ** min(each.refusals - 1, 10), _LONGEST_REST)
+        if now - each.at < 60.0 * minutes - _EARLY:
+            resting.add(each.address)
+    return resting
 
 
 def _due_since(incident: Incident, quiet_ended: Mapping[str, float]) -> float:

@@ -1,7 +1,7 @@
 """Hand notifications to the mail system or to a hook, and report what became of them (rule R6).
 
-Only this module starts sendmail and hooks. Other modules decide what is told, whether it may
-leave, and what a refusal means.
+Only this module starts sendmail and hooks. `keeper` has that done in a process that outlives the
+round. Other modules decide what is told, whether it may leave, and what a refusal means.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import clock, names
 from dmonitor.execution import plugin, processes
 
-SENDMAIL_LIMIT = 15.0  # seconds that sendmail may take
-# Seconds that a hook may take. A round that stays greets its peers as often (R5), and what it hears
-# from them must not wait for a hook that hangs.
-HOOK_LIMIT = 10.0
 _LEAST_LIMIT = 1.0  # seconds; a program that would get less is not started
-_CONCURRENCY = 20  # programs that run at the same time
+_CONCURRENCY = 20  # programs that run at the same time, without those that take long
+_LONG = 10.0  # seconds after which a program takes long: it waits for somebody, and costs nothing
 _POLL_INTERVAL = 0.01  # seconds between two looks whether one has ended
+_SLOW_POLL_INTERVAL = 0.2  # the same if all of them take long
+_START_LIMIT = 10.0  # seconds until a process goes on by itself
 _KILL_LIMIT = 1.0  # seconds to wait for a killed program to be gone
 _HOOK_FILE_SIZE = 10_000_000  # bytes that a hook may print, or write to a file
 _OUTPUT_BYTES = 2000  # bytes of a program's output that are reported
@@ -58,7 +57,8 @@ class _Attempt(NamedTuple):
 
     process: subprocess.Popen[bytes]
     output: int  # the descriptor of the file in memory that the program prints to
-    deadline: float  # in uptime
+    started: float  # in uptime
+    deadline: float
     name: str  # of the program
     # Of a hook and its descendants. 0 for sendmail, which may leave a process that delivers.
     mark: int
@@ -77,14 +77,14 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
     """Hand each recipient its letter, many at the same time; yield each recipient and its delivery.
 
     A delivery is yielded as soon as it is known. Mails start first, because no mail may wait for
-    hooks. `patience` is the time for all letters together, in seconds. No program runs on when the
-    last delivery has been yielded.
+    hooks, nor for one that takes long. `patience` is the time for all letters together, in seconds.
+    No program runs on when the last delivery has been yielded.
     """
     deadline = clock.uptime() + patience
     waiting = sorted(letters, key=lambda recipient: letters[recipient].is_hook)
     running: dict[str, _Attempt] = {}
     while waiting or running:
-        while waiting and len(running) < _CONCURRENCY:
+        while waiting and _count_recent(running.values()) < _CONCURRENCY:
             recipient = waiting.pop(0)
             attempt = _try_to_start(letters[recipient], deadline)
             if isinstance(attempt, Delivery):
@@ -96,25 +96,27 @@ def send(letters: Mapping[str, Letter], *, patience: float) -> Iterator[tuple[st
                 del running[recipient]
                 yield recipient, _finish(attempt)
         if running:
-            time.sleep(_POLL_INTERVAL)
+            time.sleep(_POLL_INTERVAL if _count_recent(running.values()) else _SLOW_POLL_INTERVAL)
+
+
+def _count_recent(running: Iterable[_Attempt]) -> int:
+    """Return how many of the programs do not take long yet."""
+    recent = clock.uptime() - _LONG
+    return sum(attempt.started > recent for attempt in running)
 
 
 def _try_to_start(letter: Letter, deadline: float) -> _Attempt | Delivery:
     """Start the program for `letter`, to end by `deadline`; return a refusal if that fails."""
-    limit = SENDMAIL_LIMIT
-    if letter.is_hook:
-        limit = HOOK_LIMIT
-    limit = min(limit, deadline - clock.uptime())
-    if limit < _LEAST_LIMIT:
-        return Delivery(False, "no time left in this round")
+    if deadline - clock.uptime() < _LEAST_LIMIT:
+        return Delivery(False, "no time left")
     try:
-        return _start(letter, limit)
+        return _start(letter, deadline)
     except OSError as error:
         return Delivery(False, f"{letter.command[0]}: {error.strerror}")
 
 
-def _start(letter: Letter, limit: float) -> _Attempt:
-    """Start the program for `letter`, for `limit` seconds. Raise OSError if that fails.
+def _start(letter: Letter, deadline: float) -> _Attempt:
+    """Start the program for `letter`, to end by `deadline`. Raise OSError if that fails.
 
     Its input and output are files in memory. A pipe could block us, or be held open by a process
     that outlives the program.
@@ -146,7 +148,34 @@ def _start(letter: Letter, limit: float) -> _Attempt:
         os.close(output)
         raise
     name = os.path.basename(program)
-    return _Attempt(process, output, clock.uptime() + limit, name, mark)
+    return _Attempt(process, output, clock.uptime(), deadline, name, mark)
+
+
+def start_detached(command: Sequence[str], content: bytes, descriptor: int) -> None:
+    """Have `command` start a process that goes on by itself; return once that has been started.
+
+    It gets `content` as its input, and the `descriptor` by its number. Raise OSError if it fails.
+    """
+    with open(os.memfd_create("content"), "w+b") as file:
+        file.write(content)
+        file.seek(0)
+        process = subprocess.Popen(
+            command,
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_ENVIRONMENT,
+            start_new_session=True,
+            pass_fds=(descriptor,),
+        )
+    try:
+        status = process.wait(_START_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+    if status:
+        raise OSError(errno.EIO, f"{command[0]} ended with status {status}")
 
 
 @contextlib.contextmanager

@@ -395,6 +395,60 @@ def picky(world: World) -> Setup:
     return failures, settle + 500.0
 
 
+def sluggish(world: World) -> Setup:
+    """Mail systems that take a mail late, or say so late, or never answer.
+
+    In some histories a node loses its power, or its rounds are killed, or links are cut.
+    """
+    chance = world.plan
+    nodes = _make_nodes(
+        world, chance.choice((2, 3, 3, 4)), (1, 1, 1, 2), addresses=chance.choice((1, 1, 2))
+    )
+    failures, settle = _failures(world, chance.choice((1, 2, 3)), (150.0, 900.0), gap=200.0)
+    # Until then a mail system of each kind behaves as it does; after that each one is quick.
+    until = failures[-1].ended + chance.uniform(0.0, 600.0)
+    kinds = {}
+    for node in nodes:
+        for address in node.addresses:
+            kinds[node.name, address] = chance.choice(("quick", "late", "late", "slow", "hangs"))
+
+    def mta(node: SimNode, address: str) -> tuple[float, bool]:
+        kind = kinds[node.name, address] if world.now < until else "quick"
+        seconds = {"slow": world.chance.uniform(10.0, 120.0), "hangs": 1e6}
+        return seconds.get(kind, world.chance.uniform(0.0, 2.0)), True
+
+    def lag(node: SimNode, address: str) -> float:
+        if kinds[node.name, address] == "late" and world.now < until:
+            return world.chance.choice((world.chance.uniform(10.0, 30.0), 550.0))
+        return 0.01
+
+    world.mta, world.mta_lag = mta, lag
+    world.slowest_mta = 1e6
+    if chance.random() < 0.4:
+        _disturb(world, failures)
+    return failures, settle + 1200.0
+
+
+def _disturb(world: World, failures: Sequence[Failure]) -> None:
+    """Let one or two things happen while mails are on their way."""
+    chance = world.plan
+    for _ in range(chance.choice((1, 2))):
+        node, failure = chance.choice(world.nodes), chance.choice(failures)
+        at = chance.choice((failure.began, failure.ended)) + chance.uniform(0.0, 300.0)
+        match chance.choice(("power", "kill", "links")):
+            case "power":
+                world.at(at, _power_cutter(world, node, chance.uniform(10.0, 400.0)))
+            case "kill":
+                for _ in range(3):
+                    world.at(at + chance.uniform(0.0, 60.0), _round_killer(world, node))
+            case "links":
+                _partition(world, _any_group(world), at, at + chance.uniform(20.0, 400.0))
+
+
+def _round_killer(world: World, node: SimNode) -> Callable[[], None]:
+    return lambda: world.kill_round(node)
+
+
 def swallow(world: World) -> Setup:
     """The node that has handed over a mail loses power before its round has stored that."""
     chance = world.plan

@@ -57,7 +57,19 @@ READ = {
     "settling": hardships.settling,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
-WATCHED = (*READ, "pair", "woken", "liar", "struck", "rough", "many", "standing", "seldom")
+WATCHED = (
+    *READ,
+    "pair",
+    "woken",
+    "liar",
+    "struck",
+    "rough",
+    "many",
+    "standing",
+    "seldom",
+    "sluggish",
+)
+KINDS["sluggish"] = hardships.sluggish, judges.sluggish
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck
 KINDS["woken"] = hardships.woken, judges.woken

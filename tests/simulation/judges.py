@@ -246,6 +246,14 @@ def _hears_too_few(world: World, node: SimNode) -> bool:
     return len(silent) >= world.quorum and 2 * len(silent) >= len(owners)
 
 
+def sluggish(history: History) -> None:
+    """As `rough`, or as `calm` without a fault."""
+    if history.world.faults:
+        rough(history)
+    else:
+        calm(history)
+
+
 def seldom(history: History) -> None:
     """As `rough`, or as `calm` without a fault; and no test is looked at more often than it may be.
 

@@ -36,6 +36,7 @@ RECOVERY_WAITS = 55.0  # seconds after its alert until a recovery may be told in
 FRESH = 300.0
 FRESH_ROUNDS = 3
 EXPLAINED = 120.0  # seconds, and an interval, for which looks that failed explain an alert
+LONGEST_REST = 1800.0  # seconds from one mail to an address that refuses to the next one
 STALE_ROUNDS = 5  # intervals, and as many minutes, for which a node that was away may be told
 
 
@@ -58,7 +59,7 @@ class Moment(NamedTuple):
     at: float
     is_disturbed: bool  # a fault lasts, or was lately
     is_lossy: bool
-    refused: frozenset[str]  # the addresses that some MTA refuses
+    refused: frozenset[str]  # the addresses that some MTA refuses, or that rest after that
     tellable: frozenset[
         Test
     ]  # a quorum sees them fail, and a node that can mail asks and hears that
@@ -108,6 +109,8 @@ class Watch:
     # For how many seconds each node could hear that DOWN is told of a test, and was able to.
     _hearing: dict[tuple[Test, str], float] = dataclasses.field(default_factory=dict)
     _disks: dict[str, Disk] = dataclasses.field(default_factory=dict)
+    # From when to when each address was refused that rests.
+    _refusals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     # When a node that knows it of each test last saw a quorum fail.
     _seen: dict[Test, float] = dataclasses.field(default_factory=dict)
 
@@ -188,7 +191,7 @@ class Watch:
                 world.now,
                 any(standing) or is_late,
                 is_lossy,
-                refused,
+                refused | self._resting(refused),
                 frozenset(self._tellable()),
                 frozenset(clearable),
                 view.away,
@@ -220,6 +223,20 @@ class Watch:
         for node in world.nodes:
             refused.update(each for each in node.addresses if world.refuses(node, each))
         return frozenset(refused)
+
+    def _resting(self, refused: frozenset[str]) -> set[str]:
+        """Return the addresses that rest (R6): for as long again as they were refused, at most."""
+        now = self.world.now
+        for address in refused:
+            began, _ = self._refusals.get(address, (now, now))
+            self._refusals[address] = began, now
+        resting = set()
+        for address, (began, ended) in list(self._refusals.items()):
+            if now - ended <= min(ended - began, LONGEST_REST):
+                resting.add(address)
+            else:
+                del self._refusals[address]
+        return resting
 
     def _see(self) -> _View:
         heard = {node.name: self._heard(node) for node in self.world.nodes if self._works(node)}

@@ -6,7 +6,7 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -40,9 +40,9 @@ def marks_told_before_sending() -> Iterator[None]:
     """What is handed over is stored as told first; a refusal takes it back, a crash does not."""
     original = VirtualRound._hand_over
 
-    def hand_over(self: VirtualRound, mails: Mapping[str, Sequence[Notification]]) -> None:
+    def hand_over(self: VirtualRound, effect: effects.HandOver) -> None:
         disk = self.node.disk
-        for mail in mails.values():
+        for mail in effect.mails.values():
             for notification in mail:
                 kinds = [notification.kind]
                 told = incident.told(notification.incident, kinds, self.node.name, self.now())
@@ -50,7 +50,7 @@ def marks_told_before_sending() -> Iterator[None]:
                 alert = stored.alert or told.alert
                 recovery = stored.recovery or told.recovery
                 disk.put(stored._replace(alert=alert, recovery=recovery))
-        original(self, mails)
+        original(self, effect)
 
     with mock.patch.object(VirtualRound, "_hand_over", hand_over):
         yield
@@ -155,12 +155,12 @@ def oldest_id_wins() -> Iterator[None]:
 @contextlib.contextmanager
 def takes_refusals_for_success() -> Iterator[None]:
     """A mail that the MTA refuses counts as taken."""
-    original = VirtualRound._ended
+    original = telling.Telling._store_outcome
 
-    def ended(self: VirtualRound, address: str, taken: bool) -> Callable[[], None]:
-        return original(self, address, True)
+    def store(self: telling.Telling, mail: Any, taken: bool | None) -> Any:
+        return original(self, mail, taken is not None)
 
-    with mock.patch.object(VirtualRound, "_ended", ended):
+    with mock.patch.object(telling.Telling, "_store_outcome", store):
         yield
 
 
@@ -600,6 +600,49 @@ def lets_one_node_decide_for_all() -> Iterator[None]:
         yield
 
 
+# Hand-overs that take long, and refusals (rules R5, R6).
+
+
+@contextlib.contextmanager
+def forgets_what_it_hands_over() -> Iterator[None]:
+    """A mail that takes long is handed over again by the next round."""
+    with mock.patch.object(telling, "_handing", lambda mails, now: []):
+        yield
+
+
+@contextlib.contextmanager
+def tells_what_another_one_hands_over() -> Iterator[None]:
+    """A node that has not told an incident after its turn is passed over, whatever it says."""
+    with mock.patch.object(election, "_is_handing", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def takes_what_goes_on_for_refused() -> Iterator[None]:
+    """What takes longer than a round waits for is refused, although it goes on."""
+    original = telling.Telling._store_outcome
+
+    def store(self: telling.Telling, mail: Any, taken: bool | None) -> Any:
+        return original(self, mail, bool(taken))
+
+    with mock.patch.object(telling.Telling, "_store_outcome", store), forgets_what_it_hands_over():
+        yield
+
+
+@contextlib.contextmanager
+def looks_after_nothing() -> Iterator[None]:
+    """What became of a mail that took long is never found out."""
+    with mock.patch.object(telling, "_outcomes_of", lambda *_: {}):
+        yield
+
+
+@contextlib.contextmanager
+def counts_old_refusals_for_ever() -> Iterator[None]:
+    """What a mail system refused this morning still decides who speaks tonight."""
+    with mock.patch.object(telling.Telling, "forget_refusals", lambda self: None):
+        yield
+
+
 # Tests that rest (rules R1, R3).
 
 
@@ -644,6 +687,13 @@ REST = (
     takes_all_turns_at_once,
     lets_rest_what_is_to_be_confirmed,
     lets_rest_what_has_an_incident,
+)
+LONG = (
+    forgets_what_it_hands_over,
+    tells_what_another_one_hands_over,
+    takes_what_goes_on_for_refused,
+    looks_after_nothing,
+    counts_old_refusals_for_ever,
 )
 EIGHT = (
     marks_told_before_sending,

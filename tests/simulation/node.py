@@ -192,6 +192,8 @@ class SimNode:
     asleep_until: float = float("-inf")
     stopped_until: float = float("-inf")
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
+    # What became of each mail, by its hand-over and its address; None as long as its sendmail runs.
+    handed: dict[tuple[float, str], bool | None] = dataclasses.field(default_factory=dict)
     lie: Lie | None = None  # what it lies about: it takes no rounds then
 
     def clock(self, at: float) -> float:
@@ -243,6 +245,7 @@ def _shift_incident(stated: Incident, seconds: float) -> Incident:
     return stated._replace(
         seen=stated.seen + seconds,
         told_at=stated.told_at + seconds,
+        handing=stated.handing + seconds,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
         held=stated.held + seconds,

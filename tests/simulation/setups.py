@@ -153,8 +153,13 @@ def rebooted(world: World) -> Setup:
 
 
 def reboot_all(world: World) -> None:
-    """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it."""
-    is_busy = any(node.running or node.waiting for node in world.nodes)
+    """Reboot all nodes at once, as soon as none of them is in a round, or misses one by it.
+
+    Nor may a mail be on its way: after a reboot nobody knows what became of it.
+    """
+    is_busy = any(
+        node.running or node.waiting or node.disk.node_memory.handing for node in world.nodes
+    )
     if is_busy or any(node.next_cron - world.now < 0.5 for node in world.nodes):
         world.after(0.7, lambda: reboot_all(world))
         return

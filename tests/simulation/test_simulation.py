@@ -8,11 +8,13 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from dmonitor.core import telling
 from dmonitor.core.model import Outcome, Rhythm, Test, node_test
 
 from . import histories, mailbox, mutations, setups
@@ -27,6 +29,8 @@ from .world import Look, World
 # The kind of history in which a mutation is found, if not in calm ones, and how many seeds it may take.
 FOUND_IN = {
     "forgets_told_on_restart": "rebooted",
+    "takes_refusals_for_success": "late",
+    "marks_told_before_sending": "late",
     "mails_on_unconfirmed": "rough",
     "closes_on_one_lost_answer": "lossy",
     "waits_for_ever_for_who_does_not_list_it": "standing",
@@ -42,13 +46,14 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.BLIND), "blind"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR)
+_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -68,6 +73,7 @@ COUNTED = (
     mutations.takes_a_wake_for_the_next_round,
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
+    mutations.counts_old_refusals_for_ever,
     *mutations.LIAR,
 )
 
@@ -97,6 +103,7 @@ COUNTED = (
         ("pair", 10),
         ("oneway", 25),
         ("swallow", 30),
+        ("sluggish", 40),
         ("restored", 30),
         ("edited", 30),
         ("site", 15),
@@ -273,7 +280,7 @@ def _back_after_four_minutes() -> History:
     script = Script((1, 0.0), (1, 1.0))
     script.fail(115.0, 200.0)
     script.fail(250.0, 2400.0)
-    script.cut_power_after_first_mail(1.0, until=280.0)
+    script.cut_power_after_first_mail(0.85, until=280.0)
     return script.play(3000.0)
 
 
@@ -448,7 +455,8 @@ def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
         address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
     )
     script.at(740.0, script.world.power_cut, second, 224.0)
-    history = script.play(2200.0)
+    with mock.patch.object(telling, "_resting", lambda *_: set()):
+        history = script.play(2200.0)
     late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
     assert 964.0 < late.at < 1000.0 and late.node == first.name
     assert states(told(history, ADDRESSES[1])) == ["DOWN", "UP", "DOWN", "UP"]
@@ -740,17 +748,41 @@ def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
     assert 102.0 < first.disk.node_memory.finished < 110.0
 
 
+def _refused_by_all_and_later_by_the_first() -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.fail(100.0, 900.0)
+    script.fail(2000.0, 2400.0)
+    first: list[str] = []  # who has told something first, so that its refusals are forgotten
+    script.world.mailed.append(lambda mail: first.append(mail.node))
+    script.world.refuses = lambda node, address: (
+        90.0 < script.world.now < 820.0 or (script.world.now > 1500.0 and node.name == first[0])
+    )
+    return script.play(2600.0)
+
+
+def test_old_refusals_do_not_count_when_only_one_node_is_refused() -> None:
+    history = _refused_by_all_and_later_by_the_first()
+    assert not history.wrong
+    assert [state for _, state in told(history)] == ["DOWN", "UP", "DOWN", "UP"]
+    down = [said.at for said in history.watch.said if said.state == "DOWN"] if history.watch else []
+    assert 820.0 < down[0] < 900.0 and 2000.0 < down[1] < 2160.0, down
+    assert told(history)[2][0] != told(history)[0][0]
+    with mutations.counts_old_refusals_for_ever():
+        later = _refused_by_all_and_later_by_the_first()
+        down = [said.at for said in later.watch.said if said.state == "DOWN"] if later.watch else []
+        assert down[1:] == [] or down[1] > 2160.0
+
+
 def test_who_was_refused_waits_for_the_nodes_that_come_after_it() -> None:
     """Four mail systems stand, one after the other, and the last one takes 14 seconds."""
     script = Script((1, 0.0), (1, 12.0), (1, 24.0), (1, 36.0), (1, 48.0))
     world, last = script.world, script.nodes[-1]
 
     def seconds(node: SimNode) -> float:
-        if node is last:
-            return 14.0
-        return 30.0 if world.now < 235.0 else 1.0
+        return 14.9 if node is last or world.now < 235.0 else 1.0
 
     world.mta = lambda node, address: (seconds(node), True)
+    world.refuses = lambda node, address: node is not last and world.now < 235.0
     script.fail(115.0, 600.0)
     script.play(1200.0)
     assert any("node5 speaks" in line and "node4 was refused" in line for line in world.trace), (
@@ -804,7 +836,8 @@ def test_who_claims_rounds_of_a_day_is_not_waited_for_although_the_others_were_r
     history = _claims_rounds_of_a_day_when_others_were_refused()
     first, *honest = history.world.nodes
     assert first.lie and first.lie.listings, "it has listed what the honest nodes hold"
-    assert all(node.disk.node_memory.refused for node in honest), "they come after it"
+    refused = [node.disk.node_memory.refused_at for node in honest]
+    assert min(refused) > float("-inf"), "they came after it"
     assert states(told(history)) == ["DOWN", "UP", "DOWN", "UP"]
     beliefs = [at for at, belief in _beliefs(history) if belief in ("DOWN", "UP")]
     for at, ought in zip(beliefs[1:], (280.0, 1000.0, 2000.0, 3000.0), strict=True):

@@ -13,6 +13,7 @@ from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
 from dmonitor.core.incident import surely_open
 from dmonitor.core.model import (
+    HAND_OVER_LIMIT,
     Answer,
     Contact,
     Incident,
@@ -113,7 +114,8 @@ class VirtualRound:
             self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
         self.handing_over: effects.HandOver | None = None
-        self.outcomes: list[tuple[str, bool]] = []  # that the script has not got yet
+        self.outcomes: list[tuple[str, bool | None]] = []  # that the script has not got yet
+        self.reported: set[str] = set()  # the addresses whose outcomes were sent, or are in that
         self.wants_outcome = False
         world.at(self.began + HARD_LIMIT / node.rate, self._hard_limit)
 
@@ -201,6 +203,8 @@ class VirtualRound:
                 self._after(seconds / self.node.rate, lambda: self.resume(None))
             case effects.HandOver():
                 self._next_outcome(effect)
+            case effects.LookAfter():
+                self._look_after(effect)
             case effects.Complain(text):
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
@@ -494,7 +498,8 @@ class VirtualRound:
         """Send the next outcome to the script; the first time, start all mails."""
         if effect is not self.handing_over:
             self.handing_over = effect
-            self._hand_over(effect.mails)
+            self.reported = set()
+            self._hand_over(effect)
             self._after(0.0, self._send_outcome)
         else:
             self._send_outcome()
@@ -505,42 +510,86 @@ class VirtualRound:
         if self.outcomes:
             self.resume(self.outcomes.pop(0))
 
-    def _hand_over(self, mails: Mapping[str, Sequence[Notification]]) -> None:
-        """Start to hand over all mails."""
+    def _hand_over(self, effect: effects.HandOver) -> None:
+        """Start to hand over all mails. Their sendmails go on if the round ends, or is killed."""
         world = self.world
         handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
-        patience = (handed_over_by - self.elapsed()) / self.node.rate
-        for address, mail in mails.items():
+        patience = min(MTA_LIMIT, handed_over_by - self.elapsed()) / self.node.rate
+        for address, mail in effect.mails.items():
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
-            limit = min(MTA_LIMIT, patience)
-            if seconds > limit or patience < 1:
-                world.after(max(0.0, limit), self._ended(address, False))
-            else:
-                world.after(seconds, self._delivered(address, mail, taken))
+            self._start_sendmail(effect, address, mail, seconds, taken)
+            self._after(max(0.0, patience), self._waited(effect, address))
 
-    def _delivered(
-        self, address: str, mail: Sequence[Notification], taken: bool
-    ) -> Callable[[], None]:
-        """Return what happens when the MTA has the mail, or has refused it."""
+    def _start_sendmail(
+        self,
+        effect: effects.HandOver,
+        address: str,
+        mail: Sequence[Notification],
+        seconds: float,
+        taken: bool,
+    ) -> None:
+        """Let the MTA have a mail in so many seconds, if it takes it; then sendmail ends."""
+        world, node = self.world, self.node
+        key = effect.since, address
+        limit = HAND_OVER_LIMIT / node.rate
+        boots = node.boots
+        node.handed[key] = None
 
-        def delivered() -> None:
-            world = self.world
-            if not self.alive:
-                return  # sendmail dies with its round here: what it had not finished is not delivered
-            if self.node.is_asleep(world.now):
-                # sendmail is over its time when the machine is awake again, and is ended.
-                world.at(self.node.asleep_until, self._ended(address, False))
-                return
-            if taken:
-                self._deliver(address, mail)
-                if world.kill_at_save and world.chance.random() < world.kill_at_save:
-                    world.kill_round(self.node)
-            world.after(0.01, self._ended(address, taken))
+        def when_awake(event: Callable[[], None]) -> Callable[[], None]:
+            def happen() -> None:
+                if node.boots != boots or node.handed.get(key, True) is not None:
+                    return
+                if node.is_asleep(world.now):
+                    world.at(node.asleep_until, happen)
+                else:
+                    event()
 
-        return delivered
+            return happen
 
-    def _deliver(self, address: str, mail: Sequence[Notification]) -> None:
+        def deliver() -> None:
+            self._deliver(effect, address, mail)
+            if world.kill_at_save and world.chance.random() < world.kill_at_save:
+                world.kill_round(node)
+
+        def end(result: bool) -> Callable[[], None]:
+            def ended() -> None:
+                node.handed[key] = result
+                self._when_awake(lambda: self._report(effect, address))
+
+            return ended
+
+        if taken and seconds <= limit:
+            world.after(seconds, when_awake(deliver))
+        ends = seconds + world.mta_lag(node, address)
+        world.after(min(ends, limit), when_awake(end(taken and ends <= limit)))
+
+    def _waited(self, effect: effects.HandOver, address: str) -> Callable[[], None]:
+        """Return what happens when the round has waited long enough for a sendmail."""
+        return lambda: self._report(effect, address)
+
+    def _report(self, effect: effects.HandOver, address: str) -> None:
+        """Send the script what became of a mail, once."""
+        if effect is not self.handing_over or address in self.reported:
+            return
+        self.reported.add(address)
+        self.outcomes.append((address, self.node.handed.get((effect.since, address))))
+        if self.wants_outcome:
+            self._send_outcome()
+
+    def _look_after(self, effect: effects.LookAfter) -> None:
+        """Tell what became of earlier mails; a power cut has ended their sendmails."""
+        ended: dict[tuple[float, str], bool | None] = {}
+        for hand_over in effect.handing:
+            for address in hand_over.addresses:
+                key = hand_over.since, address
+                if self.node.handed.get(key, False) is not None:
+                    ended[key] = self.node.handed.get(key)
+        self._after(0.0, lambda: self.resume(ended))
+
+    def _deliver(
+        self, effect: effects.HandOver, address: str, mail: Sequence[Notification]
+    ) -> None:
         """Note that the MTA has the mail for good."""
         world, told, flapping = self.world, [], []
         for notification in mail:
@@ -549,13 +598,12 @@ class VirtualRound:
                 flapping.append((incident.test, notification.kind))
             else:
                 told.append((incident.test, notification.kind, incident.ids))
-        latest = self.handing_over.latest if self.handing_over else ()
-        stories = story.stories_of(mail, latest)
+        stories = story.stories_of(mail, effect.latest)
         states = tuple((each.test, each.state) for each in stories)
         is_open = {
             i.test for i in self.node.disk.incidents.values() if i.is_open and not i.flapping
         }
-        message_id = mail_module.message_id(mail, b"", latest)
+        message_id = mail_module.message_id(mail, b"", effect.latest)
         letter = Mail(
             world.now,
             self.node.name,
@@ -572,13 +620,3 @@ class VirtualRound:
         words = [f"{kind.value}:{test}" for test, kind, _ in told]
         says = ", ".join(f"{state} {test}" for test, state in states)
         world.note(self.node.name, "MTA took for", address, *words, "which says:", says)
-
-    def _ended(self, address: str, taken: bool) -> Callable[[], None]:
-        """Return what happens when sendmail has ended."""
-
-        def ended() -> None:
-            self.outcomes.append((address, taken))
-            if self.wants_outcome:
-                self._send_outcome()
-
-        return lambda: self._when_awake(ended)

@@ -107,6 +107,8 @@ class World(Timeline):
         self.slow = 0.0  # chance that a failing plugin hangs until its limit
         # The seconds that a node's MTA takes for an address, and whether it takes the mail.
         self.mta: Callable[[SimNode, str], tuple[float, bool]] = lambda node, address: (0.1, True)
+        # The seconds from when it has the mail until its sendmail ends.
+        self.mta_lag: Callable[[SimNode, str], float] = lambda node, address: 0.01
         self.slowest_mta = 0.0  # seconds
         self.cut: set[tuple[str, str]] = set()  # who cannot connect to whom
         self.loss = 0.0  # chance that an exchange is lost
@@ -242,6 +244,7 @@ class World(Timeline):
         node.boots += 1
         node.waiting.clear()
         node.stays.clear()
+        node.handed.clear()
         self._end_daemon(node)
         self.after(seconds, lambda: self._boot(node))
 
