@@ -78,7 +78,8 @@ def listener(path: str) -> socket.socket:
 def keep_syslog(log: socket.socket) -> None:
     with open(OUT / "syslog", "ab", buffering=0) as file:
         while True:
-            file.write(b"%.1f %s\n" % (time.monotonic(), log.recv(65536).rstrip(b"\0\n")))
+            line = log.recv(65536).rstrip(b"\0\n")
+            file.write(b"%.1f %s\n" % (time.monotonic(), line))
 
 
 @contextlib.contextmanager
