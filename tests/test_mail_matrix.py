@@ -62,7 +62,7 @@ def test_a_good_cell(condition: str) -> None:
 def test_a_mail_that_comes_twice_is_wrong() -> None:
     twice = [*good("slow reply"), taken(BEGAN + 80, "DOWN", ONCALL)]
     verdict = verdict_of("slow reply", twice)
-    assert verdict.wrong == [f"DOWN to {ONCALL} came 2 times, with 1 Message-IDs"]
+    assert verdict.wrong == [f"DOWN to {ONCALL} came 2 times, under 1 Message-ID(s)"]
     assert verdict.doubled == 1
 
 

@@ -109,7 +109,7 @@ def judge(result: Result, *, queues: bool) -> Verdict:
             verdict.notes.append(f"{name}: the mail system took it, and bounced it")
         if len(came) > 1:
             ids = {str(event["message_id"]) for event in _mails(result, kind, address)}
-            verdict.wrong.append(f"{name} came {len(came)} times, with {len(ids)} Message-IDs")
+            verdict.wrong.append(f"{name} came {len(came)} times, under {len(ids)} Message-ID(s)")
     _judge_order(times, verdict)
     _judge_delay(result, condition, times, verdict)
     _judge_reached(result, condition, queues, verdict)

@@ -16,7 +16,7 @@ HOSTNAME = "node.test"
 class System:
     """A mail system; the commands are for a shell, and root's."""
 
-    package: str
+    packages: tuple[str, ...]
     queues: bool  # whether its sendmail ends before the smart host has answered
     files: dict[str, str] = field(default_factory=dict)
     prepare: str = ""
@@ -26,23 +26,21 @@ class System:
     flush: str = ""  # try again now what waits
 
 
-_SENDMAIL_MC = """
-    cd /etc/mail
-    sed -i '/^MAILER/d' sendmail.mc
-    cat >>sendmail.mc <<-'EOF'
-	define(`SMART_HOST', `[192.0.2.25]')dnl
-	FEATURE(`accept_unresolvable_domains')dnl
-	FEATURE(`nocanonify')dnl
-	MAILER(`local')dnl
-	MAILER(`smtp')dnl
-	EOF
-    m4 sendmail.mc >sendmail.cf
-    newaliases >/dev/null
-    """
+# It refuses mail while the machine has much to do (confREFUSE_LA), which is not what this is about.
+_SENDMAIL_MC = f"""
+define(`SMART_HOST', `[{SMART_HOST}]')dnl
+define(`confQUEUE_LA', `9999')dnl
+define(`confREFUSE_LA', `9999')dnl
+FEATURE(`accept_unresolvable_domains')dnl
+FEATURE(`nocanonify')dnl
+MAILER_DEFINITIONS
+MAILER(`local')dnl
+MAILER(`smtp')dnl
+"""
 
 SYSTEMS = {
     "postfix": System(
-        "postfix",
+        ("postfix",),
         queues=True,
         files={
             "/etc/postfix/main.cf": f"""
@@ -62,7 +60,7 @@ SYSTEMS = {
         flush="postqueue -f",
     ),
     "exim4": System(
-        "exim4-daemon-light",
+        ("exim4-daemon-light",),
         queues=True,
         files={
             "/etc/exim4/update-exim4.conf.conf": f"""
@@ -88,16 +86,20 @@ SYSTEMS = {
         flush="/usr/sbin/exim4 -qff",
     ),
     "sendmail": System(
-        "sendmail-bin",
+        ("sendmail-bin",),
         queues=True,
-        prepare=_SENDMAIL_MC,
+        files={"/etc/mail/more.mc": _SENDMAIL_MC},
+        prepare="""
+            cd /etc/mail && sed -i '/^MAILER/d' sendmail.mc && cat more.mc >>sendmail.mc &&
+            m4 sendmail.mc >sendmail.cf && newaliases
+            """,
         start="/etc/init.d/sendmail start",
         stop="/etc/init.d/sendmail stop",
         processes="sendmail.*",
         flush="/usr/sbin/sendmail -q; /usr/sbin/sendmail -Ac -q",
     ),
     "opensmtpd": System(
-        "opensmtpd",
+        ("opensmtpd", "ca-certificates"),  # without these it does not start
         queues=True,
         files={
             "/etc/smtpd.conf": f"""
@@ -112,20 +114,20 @@ SYSTEMS = {
         flush="smtpctl schedule all",
     ),
     "nullmailer": System(
-        "nullmailer",
+        ("nullmailer",),
         queues=True,
         files={
-            "/etc/nullmailer/me": HOSTNAME,
             "/etc/nullmailer/remotes": f"{SMART_HOST} smtp",
             # An hour by default; then one smart host that hangs holds all mail back for so long.
             "/etc/nullmailer/sendtimeout": "300",
         },
-        start="runuser -u mail -- setsid /usr/sbin/nullmailer-send </dev/null >/dev/null 2>&1 &",
+        prepare="cd /var/spool/nullmailer && mkfifo trigger && chown mail trigger && chmod 622 trigger",
+        start="cd /var/spool/nullmailer && runuser -u mail -- setsid /usr/sbin/nullmailer-send &",
         stop="pkill -x nullmailer-send",
         processes="nullmailer-send",
     ),
     "courier": System(
-        "courier-mta",
+        ("courier-mta",),
         queues=True,
         files={
             "/etc/courier/me": HOSTNAME,
@@ -139,7 +141,7 @@ SYSTEMS = {
         flush="/usr/sbin/courier flush",
     ),
     "dma": System(
-        "dma",
+        ("dma",),
         queues=True,
         files={
             "/etc/dma/dma.conf": f"""
@@ -151,7 +153,7 @@ SYSTEMS = {
         flush="/usr/sbin/dma -q1",
     ),
     "msmtp": System(
-        "msmtp-mta",
+        ("msmtp-mta",),
         queues=False,
         files={
             "/etc/msmtprc": f"""
@@ -164,7 +166,7 @@ SYSTEMS = {
         },
     ),
     "ssmtp": System(
-        "ssmtp",
+        ("ssmtp",),
         queues=False,
         files={
             "/etc/ssmtp/ssmtp.conf": f"""
@@ -175,6 +177,6 @@ SYSTEMS = {
         },
     ),
     "esmtp": System(
-        "esmtp-run", queues=False, files={"/etc/esmtprc": f"hostname = {SMART_HOST}:25\n"}
+        ("esmtp-run",), queues=False, files={"/etc/esmtprc": f"hostname = {SMART_HOST}:25\n"}
     ),
 }
