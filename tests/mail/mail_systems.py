@@ -51,7 +51,6 @@ SYSTEMS = {
                 inet_interfaces = loopback-only
                 inet_protocols = ipv4
                 alias_maps =
-                disable_dns_lookups = yes
                 """
         },
         start="postfix start",
