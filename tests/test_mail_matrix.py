@@ -97,7 +97,7 @@ def test_a_recovery_before_its_alert_is_wrong() -> None:
 
 
 def test_a_late_mail_is_wrong() -> None:
-    events = [{**event, "at": float(event["at"]) + 300} for event in good("up")]
+    events: list[Event] = [{**event, "at": float(event["at"]) + 300} for event in good("up")]
     verdict = verdict_of("up", events)
     assert verdict.wrong == ["an alert came 320 s late", "a recovery came 320 s late"]
 
