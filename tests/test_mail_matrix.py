@@ -113,7 +113,7 @@ def test_who_takes_mail_does_not_wait_for_who_refuses_it() -> None:
 
 
 def test_a_hand_over_that_is_cut_off_at_once_is_wrong() -> None:
-    events = [
+    events: list[Event] = [
         *good("hanging"),
         {"at": BEGAN + 16, "event": "closed", "mode": "hanging", "after": 15.0},
     ]

@@ -26,11 +26,8 @@ class System:
     flush: str = ""  # try again now what waits
 
 
-# It refuses mail while the machine has much to do (confREFUSE_LA), which is not what this is about.
 _SENDMAIL_MC = f"""
 define(`SMART_HOST', `[{SMART_HOST}]')dnl
-define(`confQUEUE_LA', `9999')dnl
-define(`confREFUSE_LA', `9999')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`nocanonify')dnl
 MAILER_DEFINITIONS
@@ -88,9 +85,13 @@ SYSTEMS = {
         ("sendmail-bin",),
         queues=True,
         files={"/etc/mail/more.mc": _SENDMAIL_MC},
+        # It refuses mail while the machine has much to do, which is not what this is about.
         prepare="""
             cd /etc/mail && sed -i '/^MAILER/d' sendmail.mc && cat more.mc >>sendmail.mc &&
-            m4 sendmail.mc >sendmail.cf && newaliases
+            m4 sendmail.mc >sendmail.cf && newaliases &&
+            for file in sendmail.cf submit.cf; do
+                printf 'O QueueLA=9999\\nO RefuseLA=9999\\n' >>$file || exit 1
+            done
             """,
         start="/etc/init.d/sendmail start",
         stop="/etc/init.d/sendmail stop",
