@@ -5,24 +5,16 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from dmonitor.base import names
-from dmonitor.core import election
-from dmonitor.core.effects import Greet, HandOver, LookAfter, NodeMemory, Save, Wait, Wake
+from dmonitor.core import election, refusals
+from dmonitor.core.effects import Greet, HandOver, LookAfter, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, is_untold, owed, told
 from dmonitor.core.ledger import AGAIN_LIMIT
-from dmonitor.core.model import (
-    HAND_OVER_LIMIT,
-    Handing,
-    Incident,
-    Kind,
-    Notification,
-    Quiet,
-    RefusedAddress,
-    Test,
-)
+from dmonitor.core.model import HAND_OVER_LIMIT, Handing, Incident, Kind, Notification, Quiet, Test
 from dmonitor.core.outbox import Mail, Outbox
+from dmonitor.core.refusals import Outcome
 from dmonitor.core.situation import Situation, Steps
 
 GREETINGS_END = 36.0  # seconds of the round, after which no greeting begins
@@ -33,12 +25,6 @@ GREETING_INTERVAL = 10.0  # seconds from one greeting of all peers to the next
 LETTER_INTERVAL = 55.0
 # Seconds by which a hand-over is ended late. One that goes on after that is not looked after.
 _ENDED_LATE = 60.0
-# Seconds after the last refusal, if nothing is to be told, after which it says nothing of now.
-REFUSALS_LAST = 600.0
-_LONGEST_REST = 30  # minutes from one mail to an address that refuses to the next one
-_EARLY = 5.0  # seconds by which a round may begin early
-
-_Outcome = bool | None  # whether a mail was taken; None: that is not known
 
 
 class Telling:
@@ -54,8 +40,7 @@ class Telling:
         self._taken_again: dict[str, float] = {}
         # Whether every mail that was handed over in this round was taken.
         self.all_taken = True
-        # Whether a mail was taken in this round, whatever it told.
-        self._mail_taken = any(not names.is_hook(each) for each in situation.config.tests_taken)
+        self._refusals = refusals.RefusalMemory(situation)
         # When the peers were greeted last, in seconds of the round.
         self._greeted_at = 0.0
         # Why speakers were chosen: each reason is logged once.
@@ -135,7 +120,7 @@ class Telling:
             self._due_notifications(),
             situation.ledger.find,
             situation.is_silenced,
-            _resting(situation.node_memory, now),
+            refusals.resting(situation.node_memory, now),
         )
         if not mails:
             return
@@ -144,13 +129,14 @@ class Telling:
         earlier = situation.node_memory.handing
         yield from self._store_handing((*earlier, *_handing(mails, now)))
         hand_over = HandOver(mails, self._latest(mails), now)
-        outcomes: dict[str, _Outcome] = {}
+        outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over
             yield from self._store_outcome(mails[address], outcomes[address])
         yield from self._store_taken_again()
         if not situation.has_slept():  # a mail system that was asleep has refused nothing
-            self._count_refusals(telling, outcomes, was_first=was_first)
+            told = [outcomes[address] for address in telling]
+            self._refusals.count(told, was_first=was_first)
         going_on = {address: mails[address] for address in mails if outcomes[address] is None}
         yield from self._store_handing((*earlier, *_handing(going_on, now)))
         if outbox.owes_untried_hooks():
@@ -174,7 +160,7 @@ class Telling:
         if left != list(handing):
             yield from self._store_handing(left)
 
-    def _store_late(self, hand_over: Handing, outcomes: Mapping[str, _Outcome]) -> Steps:
+    def _store_late(self, hand_over: Handing, outcomes: Mapping[str, Outcome]) -> Steps:
         """Store the `outcomes` of mails that were handed over earlier, by the address.
 
         A mail that has left has told its reader, also if nobody is owed it any more.
@@ -199,7 +185,8 @@ class Telling:
                 self._owe_recoveries_again(mail, hand_over.since)
             yield from self._store_outcome(mail, taken)
         yield from self._store_taken_again()
-        self._count_refusals(telling, outcomes, was_first=was_first)
+        told = [outcomes[address] for address in telling]
+        self._refusals.count(told, was_first=was_first)
 
     def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
         """Owe the recovery again of an alert in `mail` if another node has told both `since` then.
@@ -225,14 +212,13 @@ class Telling:
         self._outbox.handing = _by_address(situation.node_memory.handing)
         yield from situation.store(Save(node=situation.node_memory))
 
-    def _store_outcome(self, mail: Mail, taken: _Outcome) -> Steps:
+    def _store_outcome(self, mail: Mail, taken: Outcome) -> Steps:
         """Store that `mail` was taken, or refused; nothing if that is not known."""
         if taken is None or not mail:
             return
         situation = self._situation
-        self._note_refusal(mail[0].address, refused=not taken)
+        self._refusals.note(mail[0].address, taken=taken)
         if taken:
-            self._mail_taken = self._mail_taken or not names.is_hook(mail[0].address)
             yield from self._store_taken(mail)
             return
         self.all_taken = False
@@ -241,38 +227,8 @@ class Telling:
             yield from situation.store(Save(outbox=still_owed))
 
     def forget_refusals(self) -> None:
-        """Forget refusals that say nothing of now: a mail was taken since, or they are old (R5).
-
-        This changes who speaks, so it has to wait while something is to be told.
-        """
-        situation = self._situation
-        memory, config = situation.node_memory, situation.config
-        now = situation.clock.now()
-        owed_addresses = self._outbox.owed_addresses()
-        lasting = []
-        for each in memory.refused_addresses:
-            is_recent = now - each.at <= REFUSALS_LAST or each.address in owed_addresses
-            if is_recent and each.address in config.addresses:
-                lasting.append(each)
-        lasting = [each for each in lasting if each.address not in config.tests_taken]
-        memory = memory._replace(refused_addresses=tuple(lasting))
-        is_old = now - memory.refused_at > REFUSALS_LAST
-        if memory.refused and (is_old or self._mail_taken) and not situation.holds_untold():
-            situation.note_refusals(situation.me.name, config.node_id, 0)
-            memory = memory._replace(refused=0, refusals=situation.node_memory.refusals)
-        situation.node_memory = memory
-
-    def _note_refusal(self, address: str, *, refused: bool) -> None:
-        """Remember that an address has refused its mail once more, or has taken it."""
-        situation = self._situation
-        noted = {each.address: each for each in situation.node_memory.refused_addresses}
-        now = situation.clock.now()
-        before = noted.pop(address, RefusedAddress(address, 0, now, now))
-        if refused:
-            noted[address] = before._replace(refusals=before.refusals + 1, at=now)
-        situation.node_memory = situation.node_memory._replace(
-            refused_addresses=tuple(each for _, each in sorted(noted.items()))
-        )
+        """Forget refusals that say nothing of now."""
+        self._refusals.forget_old(self._outbox.owed_addresses())
 
     def _latest(self, mails: Mapping[str, Mail]) -> tuple[Incident, ...]:
         """Return the open incidents of each test that a mail is about; one may be its flapping.
@@ -406,28 +362,6 @@ class Telling:
         self._taken_again = {}
         yield from situation.store(Save())
 
-    def _count_refusals(
-        self, telling: Collection[str], outcomes: Mapping[str, _Outcome], *, was_first: bool
-    ) -> None:
-        """Count how many hand-overs were refused in a row (R5).
-
-        `telling` are the addresses to which something untold was handed over. Nobody may move to
-        the front while another node hands over. So what was left in the outbox changes nothing. A
-        success changes nothing either if this node speaks only because the first node does not
-        count for that incident; nor does what may still be taken.
-        """
-        situation = self._situation
-        memory = situation.node_memory
-        told = [outcomes[address] for address in telling]
-        if told and all(taken is False for taken in told):
-            now = situation.clock.now()
-            situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
-        elif any(told) and was_first:
-            situation.node_memory = memory._replace(refused=0)
-        refused = situation.node_memory.refused
-        if refused != memory.refused:
-            situation.note_refusals(situation.me.name, situation.config.node_id, refused)
-
 
 def _handing(mails: Mapping[str, Mail], now: float) -> list[Handing]:
     """Return that `mails` are handed over from now on. Those that tell the same are together."""
@@ -449,29 +383,19 @@ def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[st
 
 
 def _outcomes_of(
-    hand_over: Handing, ended: Mapping[tuple[float, str], _Outcome], now: float
-) -> dict[str, _Outcome]:
+    hand_over: Handing, ended: Mapping[tuple[float, str], Outcome], now: float
+) -> dict[str, Outcome]:
     """Return the outcomes of a hand-over, by the address, as far as it has `ended`.
 
     What goes on for too long counts as refused.
     """
-    outcomes: dict[str, _Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for address in hand_over.addresses:
         if (hand_over.since, address) in ended:
             outcomes[address] = ended[hand_over.since, address]
         elif now - hand_over.since > HAND_OVER_LIMIT + _ENDED_LATE:
             outcomes[address] = False
     return outcomes
-
-
-def _resting(memory: NodeMemory, now: float) -> set[str]:
-    """Return the addresses that get what they have refused not now, but in some minutes (R6)."""
-    resting = set()
-    for each in memory.refused_addresses:
-        minutes = min(2 ** min(each.refusals - 1, 10), _LONGEST_REST)
-        if now - each.at < 60.0 * minutes - _EARLY:
-            resting.add(each.address)
-    return resting
 
 
 def _due_since(incident: Incident, quiet_ended: Mapping[str, float]) -> float:

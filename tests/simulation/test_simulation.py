@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from dmonitor.core import telling
+from dmonitor.core import refusals
 from dmonitor.core.model import Outcome, Rhythm, Test, node_test
 
 from . import histories, mailbox, mutations, setups
@@ -455,7 +455,7 @@ def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
         address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
     )
     script.at(740.0, script.world.power_cut, second, 224.0)
-    with mock.patch.object(telling, "_resting", lambda *_: set()):
+    with mock.patch.object(refusals, "resting", lambda *_: set()):
         history = script.play(2200.0)
     late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
     assert 964.0 < late.at < 1000.0 and late.node == first.name
