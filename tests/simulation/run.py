@@ -30,6 +30,7 @@ DECISIONS = (
     "incident",
     "ledger",
     "outbox",
+    "refusals",
     "result",
     "round",
     "self_check",
