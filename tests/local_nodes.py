@@ -90,7 +90,8 @@ class Place:
 
     def rests_never(self) -> None:
         """Let what an address has refused be tried again by the next round."""
-        self.replace("core/telling.py", "_LONGEST_REST = 30", "_LONGEST_REST = 0")
+        rests = "_SHORTEST_REST, _LONGEST_REST = "
+        self.replace("core/refusals.py", f"{rests}60.0, 1800.0", f"{rests}0.0, 0.0")
 
     def mails(self) -> list[email.message.EmailMessage]:
         files = sorted(path for path in self.mailbox.iterdir() if not path.name.startswith("."))

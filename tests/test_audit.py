@@ -307,7 +307,9 @@ def test_a_disk_without_room_is_an_error(
     free_inodes: int,
     is_full: bool,
 ) -> None:
-    status = SimpleNamespace(f_bavail=free, f_frsize=4096, f_files=inodes, f_favail=free_inodes)
+    status = SimpleNamespace(
+        f_flag=0, f_bavail=free, f_frsize=4096, f_files=inodes, f_favail=free_inodes
+    )
     monkeypatch.setattr(os, "statvfs", lambda _: status)
     problems = Problems()
     audit._examine_state(str(tmp_path), problems)

@@ -1207,14 +1207,14 @@ def test_a_checker_that_stopped_while_its_daemon_goes_on(
         for node in three:
             node.round()
         with Store(str(three[2].state)) as kept:  # as if its last round had been some minutes ago
-            begins = tuple(kept.clock.now() - ago for ago in (490.0, 430.0, 370.0))
+            begins = tuple(kept.clock.now() - ago for ago in (610.0, 550.0, 490.0))
             kept.save(Save(node=kept.node_memory()._replace(begins=begins, finished=begins[-1])))
         forget()
         three[0].round()
     (mail,) = place.mails()
     assert str(mail["Subject"]) == "DOWN node 127.0.0.33 (2 of 2 nodes)"
     assert (
-        "its daemon answers, but its checker has finished no round for 6 min" in mail.get_content()
+        "its daemon answers, but its checker has finished no round for 8 min" in mail.get_content()
     )
 
 

@@ -31,7 +31,7 @@ from dmonitor.core.model import (
 from dmonitor.core.outbox import Outbox
 from dmonitor.core.situation import Situation
 from dmonitor.core.telling import Telling
-from dmonitor.execution import delivery
+from dmonitor.execution import delivery, keeper
 from dmonitor.store.state import Store
 
 ME, PEER = Node("me", "me"), Node("peer", "peer")
@@ -46,7 +46,11 @@ class Clock:
     """The clock of a round that has begun a moment ago."""
 
     def __init__(self, store: Store) -> None:
-        self.now = store.clock.now
+        self._store = store
+        self.later = 0.0  # seconds; who has refused a mail rests for a minute
+
+    def now(self) -> float:
+        return self._store.clock.now() + self.later
 
     def elapsed(self) -> float:
         return 5.0
@@ -75,15 +79,20 @@ class Teller:
         begins = (now - 120.0, now - 60.0)
         memory = effects.NodeMemory(begins=begins, finished=now - 50.0, speaks=True)
         self.store.save(effects.Save(node=memory, incidents=tuple(incidents)))
+        self.clock = Clock(self.store)
         self._driver = driver.Driver.__new__(driver.Driver)
         settings = SimpleNamespace(sender="dmonitor", sendmail="/bin/false")
+        configuration = SimpleNamespace(keys=None, settings=settings)
+        configuration.with_sender = lambda _: configuration
         facts = {
-            "_configuration": SimpleNamespace(keys=None, settings=settings),
+            "_configuration": configuration,
             "_store": self.store,
-            "_clock": Clock(self.store),
+            "_clock": self.clock,
             "_name": "me",
             "_woken": False,
             "_hand_over": None,
+            "_handing": (),
+            "_directories": (),
         }
         for name, fact in facts.items():
             setattr(self._driver, name, fact)
@@ -106,7 +115,7 @@ class Teller:
         config = effects.RoundConfig(
             "aaaaaaaa", frozenset(self._tests), "d", self.addresses, nodes=(ME,)
         )
-        situation = Situation(config, memory, Clock(self.store), lambda *_, **__: None)
+        situation = Situation(config, memory, self.clock, lambda *_, **__: None)
         situation.recognise(effects.Observation(ME, {}, [Contact(ME, "aaaaaaaa")], frozenset()))
         script = Telling(situation, Outbox(memory.outbox)).run()
         answer: Any = None
@@ -126,7 +135,7 @@ class Sendmail:
         self.refusing: tuple[str, ...] = ()
 
     def send(
-        self, letters: Mapping[str, delivery.Letter], *, patience: float
+        self, letters: Mapping[str, delivery.Letter], *_: object, patience: float
     ) -> Iterator[tuple[str, delivery.Delivery]]:
         for address in letters:
             is_taken = address not in self.refusing
@@ -137,7 +146,7 @@ class Sendmail:
 @pytest.fixture
 def sendmail(monkeypatch: pytest.MonkeyPatch) -> Sendmail:
     sendmail = Sendmail()
-    monkeypatch.setattr(delivery, "send", sendmail.send)
+    monkeypatch.setattr(keeper, "hand_over", sendmail.send)
     monkeypatch.setattr(driver, "MAIL_LINES", 1)  # they are bounded, and count for nothing here
     return sendmail
 
@@ -159,6 +168,7 @@ def work_of(
     assert sendmail.taken == addresses - refusing
     assert rows(teller.store, "outbox") == refusing * tests
     sendmail.refusing = ()
+    teller.clock.later = 70.0
     work += teller.tell()
     assert sendmail.taken == addresses and not rows(teller.store, "outbox")
     assert rows(teller.store, "handed") == tests * addresses

@@ -418,7 +418,7 @@ def test_nobody_else_tells_what_a_living_node_hands_over() -> None:
 
 def refusing(**facts: Any) -> effects.NodeMemory:
     """Return the memory of a node that was refused three times, the last time a minute ago."""
-    refused = RefusedAddress(ONE, 3, NOW - 400.0, NOW - 60.0)
+    refused = RefusedAddress(ONE, NOW - 400.0, NOW - 60.0)
     return node_memory(
         **{"refused": 3, "refused_at": NOW - 60.0, "refused_addresses": (refused,), **facts}
     )
@@ -431,8 +431,7 @@ def test_old_refusals_are_forgotten_when_nothing_is_to_be_told() -> None:
 
     assert left(remembered=refusing()) == (3, 1), "they were a moment ago"
     old = refusing(
-        refused_at=NOW - 601.0,
-        refused_addresses=(RefusedAddress(ONE, 3, NOW - 900.0, NOW - 601.0),),
+        refused_at=NOW - 601.0, refused_addresses=(RefusedAddress(ONE, NOW - 900.0, NOW - 601.0),)
     )
     assert left(remembered=old) == (0, 0)
     assert left(remembered=refusing(refused_at=float("-inf"))) == (0, 1), "of an earlier version"
@@ -458,14 +457,16 @@ def test_a_left_over_mail_that_is_taken_clears_what_was_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refusals", "seconds"),
-    [(1, 60), (2, 120), (3, 240), (4, 480), (5, 960), (6, 1800), (99, 1800)],
+    ("refused", "seconds"),
+    [(0, 60), (50, 60), (120, 120), (240, 240), (960, 960), (1920, 1800), (9000, 1800)],
 )
-def test_an_address_that_refuses_rests_for_longer_and_longer(refusals: int, seconds: int) -> None:
-    alert = Notification(ALERT, known("i", alert="me"), ONE, NOW - 9000.0, refusals)
+def test_an_address_that_refuses_rests_for_as_long_again(refused: int, seconds: int) -> None:
+    """So it is tried again after 1, 2, 4, … minutes."""
+    alert = Notification(ALERT, known("i", alert="me"), ONE, NOW - 9000.0, 1)
 
     def is_tried(ago: float, **facts: Any) -> bool:
-        resting = RefusedAddress(ONE, refusals, NOW - 9000.0, NOW + 5.0 - ago)
+        last = NOW + 5.0 - ago
+        resting = RefusedAddress(ONE, last - refused, last)
         memory = node_memory(refused_addresses=(resting,))
         incidents = [known("i", alert="me")]
         facts = {"incidents": incidents, "outbox": [alert], "seen": DOWN, **facts}
@@ -483,10 +484,10 @@ def test_a_node_whose_mail_system_refuses_says_so() -> None:
     assert (trouble.kind, trouble.since) == ("mail-refused", NOW + 5.0)
 
 
-def test_how_often_an_address_refuses_is_counted_until_it_takes_a_mail() -> None:
+def test_since_when_an_address_refuses_is_known_until_it_takes_a_mail() -> None:
     refused = play(DOWN, addresses=(ONE, TWO), mta=lambda address: address == TWO)
     (noted,) = refused.node_memory().refused_addresses
-    assert (noted.address, noted.refusals, noted.at) == (ONE, 1, NOW + 5.0)
+    assert (noted.address, noted.since, noted.at) == (ONE, NOW + 5.0, NOW + 5.0)
     again = play(
         DOWN,
         addresses=(ONE, TWO),
@@ -494,7 +495,8 @@ def test_how_often_an_address_refuses_is_counted_until_it_takes_a_mail() -> None
         mta=lambda _: False,
         clock=later(50.0),
     ).node_memory()
-    assert [each.refusals for each in again.refused_addresses] == [2, 1]
+    lasted = [each.at - each.since for each in again.refused_addresses]
+    assert lasted == [45.0, 0.0]
     taken = play(DOWN, addresses=(ONE, TWO), remembered=again, clock=later(50.0)).node_memory()
     assert taken.refused_addresses == ()
 

@@ -160,7 +160,7 @@ def test_all_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_what_is_handed_over_outlives_a_round_and_an_upgrade(tmp_path: Path) -> None:
     """An earlier version leaves the fields out, and passes over those of a later one."""
     handing = Handing(NOW, ("root",), (("aaaaaaaa", Kind.ALERT),))
-    refused = RefusedAddress("root", 2, NOW - 60.0, NOW)
+    refused = RefusedAddress("root", NOW - 60.0, NOW)
     new: dict[str, Any] = {
         "handing": (handing,),
         "refused_addresses": (refused,),

@@ -332,8 +332,7 @@ class RefusedAddress(NamedTuple):
     """An address, or a hook, whose last mails were refused."""
 
     address: Recipient
-    refusals: int  # in a row
-    since: Time  # of the first one
+    since: Time  # of the first refusal in a row
     at: Time  # of the last one
 
 

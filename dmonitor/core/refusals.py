@@ -14,7 +14,8 @@ from dmonitor.core.situation import Situation
 
 # Seconds after the last refusal, if nothing is to be told, after which it says nothing of now.
 _LASTS = 600.0
-_LONGEST_REST = 30  # minutes from one mail to an address that refuses to the next one
+# Seconds from one mail to an address that refuses to the next one.
+_SHORTEST_REST, _LONGEST_REST = 60.0, 1800.0
 _EARLY = 5.0  # seconds by which a round may begin early
 
 Outcome = bool | None  # whether a mail was taken; None: that is not known
@@ -33,9 +34,9 @@ class RefusalMemory:
         situation = self._situation
         noted = {each.address: each for each in situation.node_memory.refused_addresses}
         now = situation.clock.now()
-        before = noted.pop(address, RefusedAddress(address, 0, now, now))
+        before = noted.pop(address, RefusedAddress(address, now, now))
         if not taken:
-            noted[address] = before._replace(refusals=before.refusals + 1, at=now)
+            noted[address] = before._replace(at=now)
         elif not names.is_hook(address):
             self._mail_taken = True
         situation.node_memory = situation.node_memory._replace(
@@ -85,10 +86,14 @@ class RefusalMemory:
 
 
 def resting(memory: NodeMemory, now: float) -> set[str]:
-    """Return the addresses that get what they have refused not now, but in some minutes."""
+    """Return the addresses that get what they have refused not now, but in some minutes.
+
+    Each rests for as long again as it has refused. So it is tried again after 1, 2, 4, … minutes,
+    and what else it refuses meanwhile, because there was news, makes its rest no longer.
+    """
     found = set()
     for each in memory.refused_addresses:
-        minutes = min(2 ** min(each.refusals - 1, 10), _LONGEST_REST)
-        if now - each.at < 60.0 * minutes - _EARLY:
+        rest = min(max(_SHORTEST_REST, each.at - each.since), _LONGEST_REST)
+        if now - each.at < rest - _EARLY:
             found.add(each.address)
     return found

@@ -100,10 +100,10 @@ def _next(moment: datetime.datetime, now: float) -> float:
     A local time comes twice when the clocks are set back.
     """
     first = moment.timestamp()
+    if first > now:
+        return first
     second = moment.replace(fold=1).timestamp()
-    if first <= now < second:
-        return second
-    return first
+    return second if second > now else first
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:

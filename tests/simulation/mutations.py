@@ -216,8 +216,8 @@ def counts_every_line_as_a_site() -> Iterator[None]:
 def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
     """A node that is back passes before its first round, and fails again when its last one gets too old."""
     with (
-        mock.patch.object(election, "living_limit", lambda status: 300.0),
-        mock.patch.object(election, "LIVING_GRACE", 240.0),
+        mock.patch.object(election, "living_limit", lambda status: 420.0),
+        mock.patch.object(election, "LIVING_GRACE", 360.0),
     ):
         yield
 

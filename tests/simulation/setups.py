@@ -566,7 +566,7 @@ def brief(world: World) -> Setup:
         world.at(at, lambda: _switch_daemon(world, lost, False))
         world.at(at + length, lambda: _switch_daemon(world, lost, True))
     world.at(at, lambda: setattr(lost, "cron", False))
-    world.at(at + length + 150.0, lambda: setattr(lost, "cron", True))
+    world.at(at + length + 270.0, lambda: setattr(lost, "cron", True))
     return [Failure(Test("host0", "ssh"), at, at)], 900.0
 
 
