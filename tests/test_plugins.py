@@ -654,6 +654,26 @@ def test_a_server_that_begins_no_good_tls_fails(steps: list[Step], said: str) ->
     assert re.fullmatch(said, text), text
 
 
+@pytest.mark.skipif(not has("curl"), reason="needs curl")
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"INSECURE": "yes"}, "OK 204 in .*"),
+        ({"INSECURE": "no"}, "FAIL SSL certificate problem: self-signed certificate"),
+        ({"INSECURE": "maybe"}, "UNKNOWN INSECURE=maybe is neither yes nor no"),
+        ({"INSECURE": "yes", "CAFILE": "/dev/null"}, "UNKNOWN INSECURE=yes takes any .*"),
+        ({"INSECURE": "yes", "HEADER": "X-Token: 1"}, "UNKNOWN whoever answers would get .*"),
+        ({"INSECURE": "yes", "HEADER": "X-Token: 1", "PASSWORD_TO_ANYBODY": "yes"}, "OK 204 in .*"),
+    ],
+)
+def test_any_certificate_will_do_if_that_is_wanted(parameters: dict[str, str], said: str) -> None:
+    with serving([tls_context(), "GET", b"HTTP/1.1 204 x\r\n\r\n"]) as server:
+        text = run_plugin(
+            PLUGINS / "check_https", "127.0.0.1", PORT=server.port, TIMEOUT=3, **parameters
+        )
+    assert re.fullmatch(said, text), text
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -64,6 +64,7 @@ class Request:
         self.is_compressed = False  # whether the page is unpacked
         self.most = 1_000_000  # bytes of a page that are read
         self.authorities = ""  # a file of certificates, in place of those of this machine
+        self.takes_any_certificate = False
         self.ends: Callable[[int], bool] = lambda status: False  # a redirect is not followed if so
 
     def has_secret(self) -> bool:
@@ -228,16 +229,14 @@ class _Journey:
         self._status = 0
 
     def _keep_secrets(self) -> None:
-        """Raise Unknown if a secret would be told to a server without a certificate."""
+        """Raise Unknown if a secret would be told to a server without a valid certificate."""
         is_secret = self._first.login or self._request.has_secret()
-        if (
-            is_secret
-            and self._first.scheme == "http"
-            and not self._probe.is_set("PASSWORD_TO_ANYBODY")
-        ):
+        is_verified = self._first.scheme == "https" and not self._request.takes_any_certificate
+        if is_secret and not is_verified and not self._probe.is_set("PASSWORD_TO_ANYBODY"):
             what = "password in URL" if self._first.login else "secret in HEADER"
             raise Unknown(
-                f"whoever answers would get the {what}: take https, or say PASSWORD_TO_ANYBODY=yes"
+                f"whoever answers would get the {what}: take https, and no INSECURE, or say"
+                " PASSWORD_TO_ANYBODY=yes"
             )
 
     def go(self) -> Page:
@@ -294,6 +293,8 @@ class _Journey:
             lines.append("compressed")
         if self._request.authorities:
             lines.append(_setting("cacert", self._request.authorities))
+        if self._request.takes_any_certificate:
+            lines.append("insecure")
         headers = [self._cookies.header(self._place)]
         if self._place.origin() == self._first.origin():
             headers += self._request.headers

@@ -23,6 +23,9 @@ def look(probe: Probe, scheme: str, port: int) -> str:
     request.headers = _headers(probe)
     request.most = probe.number("BODY_LIMIT", request.most, _MOST_BYTES)
     request.authorities = _authorities(probe)
+    request.takes_any_certificate = probe.is_set("INSECURE")
+    if request.authorities and request.takes_any_certificate:
+        raise Unknown("INSECURE=yes takes any certificate, and CAFILE only some: take one of them")
     request.ends = lambda status: _fits(status, statuses)
     expected = probe.text("EXPECT")
     request.is_compressed = bool(expected)
