@@ -289,10 +289,9 @@ class Observer:
         return self._looks.pending
 
     def _end_plugins(self) -> None:
-        if self._runner:
-            self._runner.close()
-            self._runner = None
-            self._looks = None
+        runner, self._runner, self._looks = self._runner, None, None
+        if runner:
+            runner.close()
 
     def _start_greeting(
         self, incidents: Sequence[Incident], *, twice: Callable[[Node], bool] = never_twice

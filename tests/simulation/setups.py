@@ -507,7 +507,8 @@ def blind(world: World) -> Setup:
     for number, node in enumerate(world.nodes):
         node.interval, node.tests = 1, frozenset(tests)
         node.site = "here" if shares_site and number < 2 else node.name
-    at, until = chance.uniform(100.0, 160.0), chance.uniform(800.0, 1100.0)
+    # A dead cron is known after seven minutes, and complained of four minutes later.
+    at, until = chance.uniform(100.0, 160.0), chance.uniform(920.0, 1220.0)
     world.gone = at, until
     _lose_node(world)
     if scene in ("isolated", "targets"):
