@@ -113,9 +113,11 @@ def test_an_authority_is_named(subject: bytes, name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "ends", [b"", b"3012312359Z", b"301331235959Z", b"301231235959+0100", b"\xff" * 13]
 )
-def test_a_date_that_is_none(ends: bytes, tmp_path: Path) -> None:
+def test_a_date_that_is_none(ends: bytes) -> None:
+    """Newer versions of OpenSSL make no server that shows some of these."""
     shown = certified(b"", b"", element(0x17, ends))
-    assert said_of(tmp_path, shown) == "FAIL its certificate cannot be read"
+    with pytest.raises(Fail, match="its certificate cannot be read"):
+        certificate.read(shown)
 
 
 def test_every_cut_of_a_certificate_is_a_fault_of_its_server() -> None:

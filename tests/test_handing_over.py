@@ -162,6 +162,13 @@ def work_of(
 ) -> Counter[str]:
     """Return how much work it is to tell many addresses of many tests; some refuse at first."""
     teller = Teller(directory / f"{tests}-{addresses}", tests, addresses)
+    with teller.store:
+        return work_with(teller, sendmail, tests, addresses, refusing)
+
+
+def work_with(
+    teller: Teller, sendmail: Sendmail, tests: int, addresses: int, refusing: int
+) -> Counter[str]:
     sendmail.taken = 0
     sendmail.refusing = teller.addresses[1 : 1 + refusing]
     work = teller.tell()

@@ -611,7 +611,6 @@ def test_how_far_a_host_may_lead(
     assert len(requests) == count
 
 
-@can_be_led
 def redirect(target: bytes) -> bytes:
     return b"HTTP/1.1 302 x\r\nLocation: " + target + b"\r\nContent-Length: 0\r\n\r\n"
 
@@ -715,6 +714,7 @@ def test_what_a_server_says_is_not_taken_for_the_word_of_curl() -> None:
     assert answer.exit_status == 60 and answer.fault().startswith("not a name: x")
 
 
+@can_be_led
 def test_https_is_not_led_to_http(tmp_path: Path) -> None:
     for target in ("http://evil.test/", "http://other.test/"):
         text, requests, _ = lead(
