@@ -774,6 +774,7 @@ def test_what_a_block_list_says(lists: str, said: str, plugins: Path, tmp_path: 
     assert text.startswith(said), text
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_a_registry_with_endless_brackets_does_not_say(plugins: Path) -> None:
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000
     with serving([0.1, page, LONG]) as server:
