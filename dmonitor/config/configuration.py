@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config.files import is_absent
 from dmonitor.config.keyfile import Keys, load_keys
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problem, Problems
@@ -107,10 +108,8 @@ def _is_absent(path: str) -> bool:
     """Return whether there is nothing at `path`; not if a directory on the way cannot be read."""
     try:
         os.lstat(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return is_absent(path, error)
     return False
 
 

@@ -71,10 +71,7 @@ class Composer:
         """
         address = notifications[0].address
         worded = self._word(notifications)
-        headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {self._node}", self._sender)}
-        headers["To"] = _mailbox("", address)
-        headers["Subject"] = worded.subject
-        headers["Date"] = email.utils.format_datetime(mail_text.local(self._now, self._zone))
+        headers = _headers(worded.subject, address, self._sender, self._node, self._now, self._zone)
         headers["Message-ID"] = _message_id(address, worded.told, self._secret)
         if worded.roots:
             headers["In-Reply-To"] = worded.roots
@@ -143,21 +140,28 @@ def compose_facts(
 
 def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that `dmonitor-check --test-alert` sends to `address`."""
-    headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {node}", sender)}
-    headers["To"] = _mailbox("", address)
-    headers["Subject"] = _TEST_SUBJECT.format(node)
-    headers["Date"] = email.utils.format_datetime(mail_text.local(now, None))
+    headers = _headers(_TEST_SUBJECT.format(node), address, sender, node, now, None)
     return _message(headers, [_TEST_TEXT.format(node), "", *mail_text.footer(node)])
 
 
 def compose_trouble(text: str, address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that tells `address` what keeps `node` from seeing or telling (rule R7)."""
-    headers: dict[str, object] = {"From": _mailbox(f"dmonitor on {node}", sender)}
-    headers["To"] = _mailbox("", address)
-    headers["Subject"] = f"TROUBLE {names.printable(text, _TROUBLE_SUBJECT)}"
-    headers["Date"] = email.utils.format_datetime(mail_text.local(now, None))
+    subject = f"TROUBLE {names.printable(text, _TROUBLE_SUBJECT)}"
+    headers = _headers(subject, address, sender, node, now, None)
     lines = [f"{text}.", "", *_TROUBLE_NOTE, "", *mail_text.footer(node)]
     return _message(headers, lines)
+
+
+def _headers(
+    subject: str, address: str, sender: str, node: str, now: float, zone: Zone
+) -> dict[str, object]:
+    """Return the headers that every mail has, in their order."""
+    return {
+        "From": _mailbox(f"dmonitor on {node}", sender),
+        "To": _mailbox("", address),
+        "Subject": subject,
+        "Date": email.utils.format_datetime(mail_text.local(now, zone)),
+    }
 
 
 def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:

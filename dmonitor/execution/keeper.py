@@ -31,6 +31,7 @@ _PREFIX = "handing-"  # of the names of files
 _POLL_INTERVAL = 0.01  # seconds between two looks at the outcomes
 _OUTCOME_BYTES = 4096  # of one letter
 _FILE_BYTES = 10_000_000  # of outcomes that are read
+_READ_BYTES = 65_536  # of them at one time
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -138,6 +139,8 @@ class _Outcomes:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._known: dict[str, Delivery] = {}
+        self._bytes_read = 0  # of whole lines
 
     def close(self) -> None:
         """Look at it no more."""
@@ -153,17 +156,24 @@ class _Outcomes:
         return False
 
     def read(self) -> dict[str, Delivery]:
-        """Return the outcomes until now, by the recipient. What makes no sense is none."""
-        known = {}
-        written = b""
-        with contextlib.suppress(OSError):
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-            written = os.read(self._descriptor, _FILE_BYTES)
-        for line in written.splitlines():
-            with contextlib.suppress(ValueError, TypeError):
-                recipient, taken, text = json.loads(line)
-                known[str(recipient)] = Delivery(taken is True, str(text))
-        return known
+        """Return the outcomes until now, by the recipient. What makes no sense is none.
+
+        Each line is read once, because a round looks a hundred times a second. Behind the last one
+        there are zeros: the room that the file has for more.
+        """
+        while self._bytes_read < _FILE_BYTES:
+            written = b""
+            with contextlib.suppress(OSError):
+                written = os.pread(self._descriptor, _READ_BYTES, self._bytes_read)
+            lines, newline, _ = written.rpartition(b"\n")
+            if not newline:
+                break
+            self._bytes_read += len(lines) + 1
+            for line in lines.split(b"\n"):
+                with contextlib.suppress(ValueError, TypeError):
+                    recipient, taken, text = json.loads(line)
+                    self._known[str(recipient)] = Delivery(taken is True, str(text))
+        return self._known
 
 
 def _start(letters: Mapping[str, Letter], descriptor: int) -> _Outcomes:
