@@ -19,7 +19,7 @@ from dmonitor.config.settings import Settings
 from dmonitor.config.tests import environment
 from dmonitor.core.model import Node, Silence, Test
 
-A_TIME = "not a whole number of m, h or d from 1m to 7d, such as 6h"
+A_TIME = "not a time from 1m to 7d, such as 6h or 1h30m"
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_remind(tree: Path, value: str, seconds: float) -> None:
         *(
             (
                 f"remind = {value}",
-                f"remind = {value}: neither off nor a time from 10min to 365d, such as 90min, 4h or 1d",
+                f"remind = {value}: neither off nor a time from 10min to 365d, such as 6h or 1h30m",
             )
             for value in ("9min", "366d", "4", "4 hours", "1.5h", "-1d", "min", "on", "٤h", "")
         ),
@@ -234,7 +234,6 @@ def test_a_suffix_that_is_no_port(tree: Path) -> None:
         ("EVERY=30s", f"EVERY=30s: {A_TIME}"),
         ("EVERY=1.5h", f"EVERY=1.5h: {A_TIME}"),
         ("EVERY=06h", f"EVERY=06h: {A_TIME}"),
-        ("EVERY=6 h", f"EVERY=6 h: {A_TIME}"),
         ("EVERY=-1h", f"EVERY=-1h: {A_TIME}"),
         ("EVERY=8d", f"EVERY=8d: {A_TIME}"),
         ("EVERY=169h", f"EVERY=169h: {A_TIME}"),

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Set
 from dmonitor.base import names
 from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
 from dmonitor.config.problems import Problems, quoted
-from dmonitor.config.settings import duration, whole_number
+from dmonitor.config.settings import whole_number
+from dmonitor.config.times import duration
 from dmonitor.core.model import Test
 
 # The parameters of each test; None if its file has a mistake.
@@ -31,8 +32,8 @@ _NUMBERS = {
     "DAYS": whole_number(0, 10_000),
 }
 # Parameters that say how often dmonitor looks at the test. They are not for its plugin.
-LONGEST_EVERY = 7  # days
-RHYTHM = {"EVERY": duration(LONGEST_EVERY), "RETRY": duration(LONGEST_EVERY)}
+read_rhythm = duration("1m", "7d")
+RHYTHM = {"EVERY": read_rhythm, "RETRY": read_rhythm}
 _READERS = {**_NUMBERS, **RHYTHM}
 
 
