@@ -137,6 +137,11 @@ def test_a_recovery_of_what_still_fails() -> None:
     assert set(wrong(record)) == {TRUE}
 
 
+@pytest.mark.parametrize(("at", "test"), [(999.0, GONE), (1100.0, "node/node2")])
+def test_a_mail_about_what_was_well(at: float, test: str) -> None:
+    assert set(wrong(with_mail(slow(), mail(at, "DOWN", test, ADMIN, at)))) == {TRUE}
+
+
 def test_a_late_mail() -> None:
     record = without(slow(), "DOWN", GONE)
     record = with_mail(record, mail(1195.0, "DOWN", GONE, ADMIN, 1000.0))

@@ -156,6 +156,9 @@ class _Judge:
                 yield f"{message_id} came {count} times to {address}"
 
     def _untrue(self) -> Iterator[str]:
+        for address, told in self.told:
+            if not any(self._is_in(told, window) for window in self._windows()):
+                yield f"{self._at(told.came)} {told.state} {told.test} to {address}: nothing was there"
         for address in ADDRESSES:
             for window in self._windows():
                 incident = window.incident
@@ -212,13 +215,11 @@ class _Judge:
                 yield _Window(incident, following.began if following else math.inf)
 
     def _told_in(self, window: _Window, address: str) -> list[Told]:
-        return [
-            told
-            for to, told in self.told
-            if to == address
-            and told.test == window.incident.test
-            and window.incident.began <= told.came < window.until
-        ]
+        return [told for to, told in self.told if to == address and self._is_in(told, window)]
+
+    def _is_in(self, told: Told, window: _Window) -> bool:
+        incident = window.incident
+        return told.test == incident.test and incident.began <= told.came < window.until
 
     def _delays(self) -> Iterator[tuple[str, float]]:
         """Return what was told, and how long after it was so, or could be told again."""
