@@ -21,7 +21,11 @@ TWICE, TRUE, PROMPT = (
     "what was told was so",
     "all was told in time",
 )
-RETURN, MET = "the first mail came within 60 s of the return", "the story was met"
+RETURN, TRIED, MET = (
+    "the first mail came within 60 s of the return",
+    "so it would have, whenever the return had been: tried every 60 s",
+    "the story was met",
+)
 
 
 def mail(at: float, state: str, test: str, address: str, began: float) -> Event:
@@ -71,7 +75,11 @@ def down() -> Record:
     events += mails(BACK + 50, "DOWN", STAYS, 2000.0)
     events += mails(BACK + 50, "UP", GONE, 6000.0)
     events += mails(8760.0, "UP", STAYS, 2000.0)
-    attempts = [Attempt(2060.0, "node1", ADMIN, "EX_TEMPFAIL")]
+    attempts = [
+        Attempt(float(at), "node1", address, "EX_TEMPFAIL")
+        for at in range(2060, int(BACK), 60)
+        for address in ADDRESSES
+    ]
     return Record(DOWN, incidents, [(AWAY, "down"), (BACK, "up")], events, attempts, [])
 
 
@@ -97,7 +105,7 @@ def with_mail(record: Record, event: Event) -> Record:
 @pytest.mark.parametrize("record", [slow(), down()])
 def test_a_good_record(record: Record) -> None:
     assert wrong(record) == {}
-    assert len(judge(record).checks) == (6 if record.kind == DOWN else 5)
+    assert len(judge(record).checks) == (7 if record.kind == DOWN else 5)
 
 
 def test_a_mail_that_comes_again() -> None:
@@ -155,6 +163,12 @@ def test_a_first_mail_that_comes_late_after_the_return() -> None:
         if event["at"] == BACK + 50:
             event["at"] = BACK + 61
     assert set(wrong(record)) == {RETURN}
+
+
+def test_a_minute_in_which_nothing_was_tried() -> None:
+    record = down()
+    attempts = [attempt for attempt in record.attempts if attempt.at != 4100.0]
+    assert wrong(dataclasses.replace(record, attempts=attempts)).keys() == {TRIED}
 
 
 def test_what_an_absence_loses() -> None:

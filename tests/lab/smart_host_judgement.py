@@ -115,6 +115,9 @@ class _Judge:
             checks[f"the first mail came within {RETURN:g} s of the return"] = list(
                 self._late_return()
             )
+            checks[f"so it would have, whenever the return had been: tried every {RETURN:g} s"] = (
+                list(self._long_waits())
+            )
         checks["the story was met"] = list(self._unmet())
         verdict.notes += self._figures()
         return verdict
@@ -177,6 +180,11 @@ class _Judge:
         after = self._first_after_return()
         if after > RETURN:
             yield f"it came after {after:.1f} s"
+
+    def _long_waits(self) -> Iterator[str]:
+        for before, after in itertools.pairwise(self._refused()):
+            if after.at - before.at > RETURN:
+                yield f"not from {self._at(before.at)} to {self._at(after.at)}"
 
     def _unmet(self) -> Iterator[str]:
         """See that the smart host was as it should be, and that there was something to tell."""
