@@ -184,6 +184,11 @@ def test_a_smart_host_that_was_never_slow(mode: str) -> None:
     assert set(wrong(dataclasses.replace(record, events=events))) == {MET}
 
 
+def test_an_hour_in_which_nothing_failed() -> None:
+    events = [event for event in slow().events if event["event"] != "taken"]
+    assert set(wrong(dataclasses.replace(slow(), incidents=[], events=events))) == {MET}
+
+
 def test_an_absence_that_nobody_met() -> None:
     assert set(wrong(dataclasses.replace(down(), attempts=[]))) == {MET}
     early = with_mail(down(), mail(3000.0, "DOWN", STAYS, ADMIN, 2000.0))

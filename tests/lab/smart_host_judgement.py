@@ -86,7 +86,7 @@ class _Window:
 class _Judge:
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.began = min(each.began for each in record.incidents)
+        self.began = min((each.began for each in record.incidents), default=0.0)
         self.came = [
             event
             for event in record.events
@@ -188,9 +188,11 @@ class _Judge:
 
     def _unmet(self) -> Iterator[str]:
         """See that the smart host was as it should be, and that there was something to tell."""
+        if not self.record.incidents:
+            yield "nothing failed"
         met = Counter(event.get("mode") for event in self.record.events)
-        for _, mode in self.record.modes[:-1]:
-            if mode != "down" and not met[mode]:
+        for _, mode in self.record.modes:
+            if mode.startswith("slow") and not met[mode]:
                 yield f"no mail met the smart host while it was {mode}"
         if self.record.kind == SLOW:
             return
@@ -273,7 +275,8 @@ class _Judge:
         delays = [delay for _, delay in self._delays()]
         yield (
             f"{len(self.record.incidents)} incidents, {len(self.came)} mails, {len(self.told)} words;"
-            f" delay: median {statistics.median(delays):.1f} s, worst {max(delays):.1f} s"
+            f" delay: median {statistics.median(delays or [math.nan]):.1f} s,"
+            f" worst {max(delays, default=math.nan):.1f} s"
         )
         if self.record.kind != DOWN:
             return
