@@ -1,0 +1,56 @@
+"""Tests that stand behind others: while a router is DOWN, what it leads to is not told (rule R9).
+
+Pure. That is a silence which a test has by its place. The verdict, the incident and the history of
+a test are as ever, and only the telling waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dmonitor.core.incident import FRESH_SECONDS, owed
+from dmonitor.core.ledger import Ledger
+from dmonitor.core.model import Incident, Kind, Test
+
+
+def is_hidden(incident: Incident, parents: Sequence[Test], ledger: Ledger, now: float) -> bool:
+    """Return whether nobody need be told of `incident`, because of what stands before its test.
+
+    If its test stands behind several, each of these has to fail. What was told before is told to
+    its end.
+    """
+    if incident.flapping or not parents or Kind.ALERT not in owed(incident):
+        return False
+    return all(_hides(parent, incident, ledger, now) for parent in parents)
+
+
+def _hides(parent: Test, incident: Incident, ledger: Ledger, now: float) -> bool:
+    """Return whether `parent` is DOWN, or has just come back.
+
+    What came back is tested by the same looks as what is behind it. So the next ones have to see
+    that the test behind it still fails. One peer's word hides only what the same peer has stated.
+    """
+    until = incident.closed or now
+    for before in ledger.all_of(parent):
+        if before.flapping or before.began > until:
+            continue
+        if before.heard_from not in ("", incident.heard_from):
+            continue
+        if before.closed is None:
+            return True
+        if incident.seen <= before.closed and now - before.closed <= FRESH_SECONDS:
+            return True
+    return False
+
+
+def hidden_behind(
+    tests: Mapping[Test, Sequence[Test]], told: set[Test], ledger: Ledger, now: float
+) -> dict[Test, tuple[Test, ...]]:
+    """Return for each test that is `told` those which are DOWN and hidden behind it."""
+    found: dict[Test, tuple[Test, ...]] = {}
+    for test, parents in tests.items():
+        incident = ledger.open_for(test)
+        if incident and is_hidden(incident, parents, ledger, now):
+            for parent in told.intersection(parents):
+                found[parent] = (*found.get(parent, ()), test)
+    return found
