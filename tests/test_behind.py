@@ -24,7 +24,7 @@ def incident(test: Test, began: float = NOW - 100.0, **facts: Any) -> Incident:
 
 def is_hidden(of_web: Incident, *others: Incident, parents: tuple[Test, ...] = (ROUTER,)) -> bool:
     ledger = Ledger([of_web, *others], lambda _: [])
-    return behind.is_hidden(of_web, parents, ledger, NOW)
+    return behind.is_hidden(of_web, parents, ledger, now=NOW, slowest=1)
 
 
 def test_what_fails_behind_a_router_that_is_down() -> None:
@@ -50,10 +50,11 @@ def test_what_still_fails_after_the_router_has_come_back() -> None:
     came_back = incident(ROUTER, closed=NOW - 30.0, alert="oslo")
     assert is_hidden(incident(WEB, seen=NOW - 30.0), came_back), "the same looks saw both"
     assert not is_hidden(incident(WEB, seen=NOW - 10.0), came_back)
-    long_ago = incident(ROUTER, began=NOW - 900.0, closed=NOW - 301.0)
-    assert not is_hidden(incident(WEB, began=NOW - 800.0, seen=NOW - 301.0), long_ago), (
-        "nobody looks"
-    )
+    long_ago = incident(ROUTER, began=NOW - 900.0, closed=NOW - 121.0)
+    unseen = incident(WEB, began=NOW - 800.0, seen=NOW - 121.0)
+    assert not is_hidden(unseen, long_ago), "nobody looks"
+    came_late = incident(WEB, began=NOW - 300.0, closed=NOW + 91.0, seen=NOW - 60.0)
+    assert not is_hidden(came_late, came_back), "nobody saw it fail alone, and yet it did"
 
 
 def test_what_was_over_before_the_router_failed_is_told() -> None:
@@ -66,9 +67,11 @@ def test_what_was_over_before_the_router_failed_is_told() -> None:
 def test_the_mail_names_what_is_behind() -> None:
     router = incident(ROUTER)
     ledger = Ledger([router, incident(WEB)], lambda _: [])
-    found = behind.hidden_behind({WEB: (ROUTER,), OTHER: (ROUTER,)}, {ROUTER}, ledger, NOW)
+    found = behind.hidden_behind(
+        {WEB: (ROUTER,), OTHER: (ROUTER,)}, {ROUTER}, ledger, now=NOW, slowest=1
+    )
     assert found == {ROUTER: (WEB,)}
-    assert behind.hidden_behind({WEB: (ROUTER,)}, {OTHER}, ledger, NOW) == {}
+    assert behind.hidden_behind({WEB: (ROUTER,)}, {OTHER}, ledger, now=NOW, slowest=1) == {}
     told = [Notification(Kind.ALERT, router, "admin", NOW)]
     composer = mail.Composer(node="oslo", now=NOW, behind=found)
     assert "\nAnd 1 test behind it: web/ping\n" in composer.mail(told).decode()

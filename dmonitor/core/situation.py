@@ -300,11 +300,13 @@ class Situation:
         if self.silences.cover(incident.test, now):
             return True
         parents = self.config.behind.get(incident.test, ())
-        return behind.is_hidden(incident, parents, self.ledger, now)
+        slowest = self.node_memory.interval_that_holds()
+        return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
 
     def hidden_behind(self, told: set[Test]) -> dict[Test, tuple[Test, ...]]:
         """Return for each test that is `told` which tests are DOWN behind it, and not told."""
-        return behind.hidden_behind(self.config.behind, told, self.ledger, self.clock.now())
+        now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
+        return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.
