@@ -305,6 +305,18 @@ def closes_without_those_it_cannot_hear() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def closes_with_those_that_cannot_tell() -> Iterator[None]:
+    """A site that failed and cannot tell any more counts as one that does not fail."""
+
+    def silent(judgement: Judgement) -> set[str]:
+        everywhere = {answer.node.site for answer in judgement.answers} - {""}
+        return everywhere - incident._heard_sites(judgement)
+
+    with mock.patch.object(incident, "_undecided_sites", silent):
+        yield
+
+
+@contextlib.contextmanager
 def waits_for_every_silent_site() -> Iterator[None]:
     """Nodes that have been dead for long keep every incident open."""
 
@@ -745,6 +757,7 @@ BLIND = (
 LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep, forgets_a_tests_own_confirm)
 TRUE = (
     closes_without_those_it_cannot_hear,
+    closes_with_those_that_cannot_tell,
     waits_for_every_silent_site,
     takes_a_ghost_for_fresh,
     forgets_that_it_was_well,

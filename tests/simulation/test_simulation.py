@@ -64,6 +64,7 @@ COUNTED = (
     mutations.asks_a_node_about_itself,
     mutations.wakes_before_it_stores,
     mutations.closes_without_those_it_cannot_hear,
+    mutations.closes_with_those_that_cannot_tell,
     mutations.waits_for_every_silent_site,
     mutations.forgets_that_it_was_well,
     mutations.forgets_the_name_before_it_was_united,
@@ -351,6 +352,27 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     history = script.play(2200.0)
     assert states(told(history)) == ["DOWN", "UP"]
     assert not history.wrong
+
+
+def _unable_to_tell() -> History:
+    """Two of three nodes see it fail, and the plugins of one of them break meanwhile."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    _, second, third = script.nodes
+    script.fail(100.0, 1500.0, second, third)
+    script.at(300.0, script.world.unable.add, second.name)
+    script.at(900.0, script.world.unable.clear)
+    return script.play(2200.0)
+
+
+def test_nobody_tells_up_while_a_site_that_saw_it_fail_cannot_tell() -> None:
+    history = _unable_to_tell()
+    assert any("sees=UNKNOWN" in line for line in history.world.trace)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+    with mutations.closes_with_those_that_cannot_tell():
+        broken = _unable_to_tell()
+    assert "UP" in states(told(broken))[:-1]
+    assert any("and it has failed since" in text for text in broken.wrong)
 
 
 def test_nobody_asks_about_what_passes() -> None:
