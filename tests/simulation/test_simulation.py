@@ -270,6 +270,28 @@ def _cut_off() -> History:
     return script.play(2200.0)
 
 
+def test_a_mail_that_sleeps_with_its_machine_is_followed_by_the_end() -> None:
+    """A machine is suspended while its sendmail has the alert. Nothing takes that back."""
+    script = Script((1, 0.0), (1, 20.0))
+    world, first = script.world, script.nodes[0]
+    world.mta = lambda node, address: (3.0, True)
+    script.fail(100.0, 350.0)
+
+    def suspend_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.suspend(first, 400.0)
+        else:
+            world.after(0.5, suspend_while_it_hands_over)
+
+    script.at(100.0, suspend_while_it_hands_over)
+    history = script.play(1500.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert history.watch is not None
+    (alert, recovery) = [said for said in history.watch.said if said.test == TEST]
+    assert alert.handed < 350.0 and alert.at > 500.0 and recovery.at - alert.at < 120.0
+    assert not history.wrong
+
+
 def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
     history = _cut_off()
     assert states(told(history)) == ["DOWN", "UP"]
