@@ -102,6 +102,7 @@ class Watch:
     failures: Sequence[Failure]
     moments: list[Moment] = dataclasses.field(default_factory=list)
     said: list[Said] = dataclasses.field(default_factory=list)
+    refusing: list[float] = dataclasses.field(default_factory=list)  # when some MTA refused
     _quiet_from: float = 0.0  # when the last fault began or ended
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
@@ -166,6 +167,8 @@ class Watch:
         world = self.world
         world.after(self.step, self._look)
         refused = self._refused()
+        if refused:
+            self.refusing.append(world.now)
         lasting = tuple(node.name for node in world.nodes if not _is_well(node, world.now))
         is_lossy = bool(world.loss)
         standing = (lasting, frozenset(world.cut), frozenset(world.link_loss), refused, is_lossy)

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.core import refusals
-from dmonitor.core.model import Outcome, Rhythm, Test, node_test
+from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
 
-from . import histories, mailbox, mutations, setups
+from . import histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -1019,6 +1019,24 @@ def test_what_fails_is_looked_at_in_each_round_until_it_is_over_and_rests_again(
     over = _DAY + 4 * 3600.0 + 180.0
     assert _count(script, first, over) > 3 * 120, "each minute by each node"
     assert _count(script, _DAY, first) + _count(script, over, 2 * _DAY) <= 12
+
+
+@pytest.mark.parametrize("refused_until", [0.0, 5500.0])
+def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
+    """The judge of `seldom` counts from the moment at which a mail system takes it again."""
+    script = _seldom(1800.0)
+    script.world.refuses = lambda node, address: script.world.now < refused_until
+    script.fail(4000.0, 7000.0)
+    history = script.play(9000.0)
+    history.wrong.clear()  # for the mailboxes' judge nobody looks late
+    judges.seldom(history)
+    assert not history.wrong
+    (told_at,) = history.times_told(TEST, Kind.ALERT)
+    assert told_at > refused_until
+    late = history.world.mails[0]._replace(at=max(told_at, refused_until) + 150.0)
+    history.world.mails[0] = late
+    judges.seldom(history)
+    assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
