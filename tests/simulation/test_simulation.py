@@ -60,6 +60,7 @@ COUNTED = (
     mutations.takes_a_late_checker_for_a_good_one,
     mutations.does_not_count_sleep,
     mutations.tells_an_old_end_as_it_was,
+    mutations.keeps_an_end_back_although_it_is_down_again,
     mutations.takes_a_changed_cron_for_a_dead_one,
     mutations.asks_a_node_about_itself,
     mutations.wakes_before_it_stores,
@@ -473,6 +474,25 @@ def _away_until_it_is_down_again() -> History:
     )
     script.at(800.0, script.world.power_cut, first, 156.0)
     return script.play(2200.0)
+
+
+def _down_again_at_once() -> History:
+    """A test is well for some seconds, ten seconds after its alert."""
+    script = Script((1, 0.0), (1, 15.0), (1, 30.0), (1, 45.0))
+    script.fail(100.0, 115.0)
+    script.fail(124.0, 600.0)
+    return script.play(1200.0)
+
+
+def test_who_hears_that_it_is_down_again_hears_in_the_same_mail_that_it_was_well() -> None:
+    history = _down_again_at_once()
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    first, second, _ = [said for said in history.watch.said if said.test == TEST]
+    assert second.kinds == {Kind.ALERT, Kind.RECOVERY} and second.at - first.at < 50.0
+    assert not history.wrong
+    with mutations.keeps_an_end_back_although_it_is_down_again():
+        assert any("told again" in text for text in _down_again_at_once().wrong)
 
 
 def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
