@@ -302,7 +302,10 @@ def seldom(history: History) -> None:
 
 
 def _judge_noticed(history: History, test: Test) -> None:
-    """Each failure is seen when it is a node's turn, and told within promise 4 once it is seen."""
+    """Each failure is seen when it is a node's turn, and told within promise 4 once it is seen.
+
+    If a mail system refuses, the first mail leaves within a minute of its return (R6).
+    """
     world = history.world
     rhythm = world.rhythms[test]
     slowest = 60.0 * max(node.interval for node in world.nodes)
@@ -322,10 +325,18 @@ def _judge_noticed(history: History, test: Test) -> None:
                 f"nobody looked at {test} for {late:.0f} s; {limit:.0f} s are allowed"
             )
         told = [at for at in history.times_told(test, Kind.ALERT) if at >= failure.began]
+        told_at = min(told, default=float("inf"))
+        can_tell = max(first, _last_refusing(history, told_at))
         is_quick = slowest == 60.0 and test not in world.unowed
         more = (world.confirm - 1) * ROUND_TAKES
-        if is_quick and min(told, default=float("inf")) > first + mailbox.PROMPT + more:
+        if is_quick and told_at > can_tell + mailbox.PROMPT + more:
             history.wrong.append(f"{test} was seen to fail at {first:.0f}, and told at {told[:1]}")
+
+
+def _last_refusing(history: History, before: float) -> float:
+    """Return when a mail system was last seen to refuse before a time; -inf if none was."""
+    assert history.watch is not None
+    return max((at for at in history.watch.refusing if at < before), default=float("-inf"))
 
 
 def _judge_rest(history: History, node: SimNode, test: Test) -> None:

@@ -306,6 +306,18 @@ def closes_without_those_it_cannot_hear() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def closes_with_those_that_cannot_tell() -> Iterator[None]:
+    """A site that failed and cannot tell any more counts as one that does not fail."""
+
+    def silent(judgement: Judgement) -> set[str]:
+        everywhere = {answer.node.site for answer in judgement.answers} - {""}
+        return everywhere - incident._heard_sites(judgement)
+
+    with mock.patch.object(incident, "_undecided_sites", silent):
+        yield
+
+
+@contextlib.contextmanager
 def waits_for_every_silent_site() -> Iterator[None]:
     """Nodes that have been dead for long keep every incident open."""
 
@@ -373,6 +385,17 @@ def tells_an_old_end_as_it_was() -> Iterator[None]:
         return original(told)
 
     with mock.patch.object(story, "stories_of", without_latest):
+        yield
+
+
+@contextlib.contextmanager
+def keeps_an_end_back_although_it_is_down_again() -> Iterator[None]:
+    """A recovery waits for a letter of its own, and a newer alert of the test leaves without it."""
+
+    def is_too_soon(now: situation.Situation, over: Incident) -> bool:
+        return now.clock.now() - telling._letter_at(over) < telling.LETTER_INTERVAL
+
+    with mock.patch.object(telling, "_is_too_soon", is_too_soon):
         yield
 
 
@@ -781,6 +804,7 @@ BLIND = (
 LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep, forgets_a_tests_own_confirm)
 TRUE = (
     closes_without_those_it_cannot_hear,
+    closes_with_those_that_cannot_tell,
     waits_for_every_silent_site,
     takes_a_ghost_for_fresh,
     forgets_that_it_was_well,
@@ -788,6 +812,7 @@ TRUE = (
     grants_a_slow_node_no_more,
     goes_by_its_own_quorum,
     tells_an_old_end_as_it_was,
+    keeps_an_end_back_although_it_is_down_again,
     names_two_incidents_alike,
     forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,
