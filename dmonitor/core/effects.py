@@ -386,6 +386,7 @@ class RoundEnd(NamedTuple):
     # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
     place: float | None = None
     interval: int = 1  # minutes from one round of this node to the next
+    able: bool = False  # this node has found that it can alert (R7)
 
 
 class RoundClock(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import behind, digest, election, hearsay, round_log, verdict
+from dmonitor.core import ability, behind, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -367,6 +367,19 @@ class Situation:
             if owed(incident) and incident.test in self.tests and not self.is_silenced(incident):
                 return True
         return False
+
+    def is_able(self) -> bool:
+        """Return whether this node can alert, as far as this round has found (R7)."""
+        config = self.config
+        return self.stores and not ability.lacking(
+            self.me.name,
+            config.nodes,
+            {contact.node.name for contact in self.contacts if contact.statement},
+            quorum=config.quorum,
+            addresses=config.addresses,
+            whole=config.complete,
+            refused=self.node_memory.refused,
+        )
 
     # What the next round is to know.
 
