@@ -191,7 +191,7 @@ def choose(
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     order.sort(key=_rank_of)
-    for peer in order:
+    for peer in sorted(peers, key=_rank_of):
         if incident and _is_handing(peer, incident, now):
             return Choice(peer.status, f"{peer.name} hands it over")
     this_node = Candidate(me)
@@ -215,8 +215,13 @@ def choose(
 
 
 def _is_handing(peer: Candidate, incident: Incident, now: float) -> bool:
-    """Return whether a peer hands over `incident`: its mail is perhaps taken already."""
-    return abs(now - _handing_since(peer, incident)) < HAND_OVER_LIMIT
+    """Return whether a peer hands over `incident`: its mail is perhaps taken already.
+
+    It was living when it began. It may have become too old since then, because it has missed a
+    round; its mail goes on all the same.
+    """
+    since = _handing_since(peer, incident)
+    return abs(now - since) < HAND_OVER_LIMIT and not _why_silent(peer.status, since)
 
 
 def _handing_since(peer: Candidate, incident: Incident) -> float:

@@ -650,6 +650,19 @@ def tells_what_another_one_hands_over() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
+    """A node that has missed a round does not count, although its mail is on its way."""
+    original = election._is_handing
+
+    def is_handing(peer: election.Candidate, held: Incident, now: float) -> bool:
+        is_late = bool(election._why_silent(peer.status, peer.status.at))
+        return not is_late and original(peer, held, now)
+
+    with mock.patch.object(election, "_is_handing", is_handing):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -736,6 +749,7 @@ REST = (
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,
+    tells_what_a_node_hands_over_that_is_late,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,

@@ -76,6 +76,7 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
 )
@@ -827,6 +828,32 @@ def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
     script.play(120.0)
     assert first.boots == 1
     assert 102.0 < first.disk.node_memory.finished < 110.0
+
+
+def _late_with_a_mail_on_its_way() -> History:
+    """A round is killed while its mail is on its way; the next one ends when its node is too old."""
+    script = Script((1, 0.0), (1, 3.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 900.0)
+    world.mta_lag = lambda node, address: 120.0 if node is first and world.now < 150.0 else 0.01
+
+    def kill_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.kill_round(first)
+        else:
+            world.after(0.2, kill_while_it_hands_over)
+
+    script.at(100.0, kill_while_it_hands_over)
+    return script.play(1500.0)
+
+
+def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
+    history = _late_with_a_mail_on_its_way()
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert any("round killed" in line for line in history.world.trace)
+    assert not history.wrong
+    with mutations.tells_what_a_node_hands_over_that_is_late():
+        assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
 
 
 def _refused_by_all_and_later_by_the_first() -> History:
