@@ -180,13 +180,14 @@ def choose(
     due_since: float | None = None,
     refusals: Iterable[Refusals] = (),
     slowest: int = 1,
+    down_since: float = float("-inf"),
 ) -> Choice:
     """Return who speaks for `incident`, which this node holds.
 
     Without an incident, return who would speak for one that every node has. What `incident` owes
     may be told since `due_since`; None means since this node holds it. `refusals` are those that
     this node knows of, its own included. `slowest` is the longest interval for which any node is
-    waited.
+    waited. `down_since` is when a node was last found DOWN that still is.
     """
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
@@ -205,7 +206,7 @@ def choose(
         order.append(this_node)
         order.sort(key=_rank_of)
     if incident:
-        turns = _Turns(incident, due_since, tuple(refusals), slowest)
+        turns = _Turns(incident, due_since, tuple(refusals), slowest, down_since)
         order = _pass_over(order, this_node, turns, now, reasons)
     for candidate in order[1:]:
         refused = candidate.status.refused
@@ -284,6 +285,7 @@ class _Turns(NamedTuple):
     due_since: float | None
     refusals: tuple[Refusals, ...]
     slowest: int  # the longest interval for which any node is waited
+    down_since: float  # when a node was last found DOWN that still is
 
 
 def _pass_over(
@@ -296,9 +298,9 @@ def _pass_over(
     """Return the rest of the `order`, from that node on whose turn it is.
 
     Add to `reasons` why the turn of those before it is over. A turn lasts for the interval of its
-    node and a minute, from when nodes before it were refused, or have handed over for too long. If
-    all were over at once, each node would speak. So the others have NEXT_TURN at least, once that
-    of the first one is over.
+    node and a minute, from when nodes before it were refused, were found DOWN, or have handed over
+    for too long. If all were over at once, each node would speak. So the others have NEXT_TURN at
+    least, once that of the first one is over.
     """
     incident = turns.incident
     due = incident.held if turns.due_since is None else turns.due_since
@@ -313,7 +315,8 @@ def _pass_over(
             return list(order[place:])
         patience = _patience(peer, turns.slowest)
         others = [at for node_id, at in given_up.items() if node_id != peer.status.node_id]
-        began = max(due, _refused_before(peer.status, turns.refusals), *others)
+        refused = _refused_before(peer.status, turns.refusals)
+        began = max(due, refused, turns.down_since, *others)
         ends = max(began + patience, next_ends)
         why = _why_unheard(peer, incident)
         if why:

@@ -287,6 +287,7 @@ class Telling:
         status, now = situation.status(), situation.clock.now()
         peers = situation.candidates()
         slowest = situation.node_memory.interval_that_holds()
+        down_since = situation.down_since()
         self._speakers = set()
         due = []
         for incident in situation.ledger:
@@ -306,6 +307,7 @@ class Telling:
                 due_since=since,
                 refusals=situation.node_memory.refusals,
                 slowest=slowest,
+                down_since=down_since,
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:

@@ -663,6 +663,13 @@ def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def ends_all_turns_at_a_death() -> Iterator[None]:
+    """When the speaker is found DOWN, the turns of all others have been over for long."""
+    with mock.patch.object(situation.Situation, "down_since", lambda self: float("-inf")):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -750,6 +757,7 @@ LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,
     tells_what_a_node_hands_over_that_is_late,
+    ends_all_turns_at_a_death,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,

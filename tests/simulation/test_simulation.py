@@ -76,6 +76,7 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.ends_all_turns_at_a_death,
     mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
@@ -854,6 +855,27 @@ def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
     assert not history.wrong
     with mutations.tells_what_a_node_hands_over_that_is_late():
         assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
+
+
+def _dead_with_a_mail_on_its_way() -> History:
+    """The speaker dies minutes after it began to hand over; the others' mails take a minute."""
+    script = Script((1, 0.0), (1, 20.0), (1, 24.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 1200.0)
+    world.mta = lambda node, address: (0.1 if node is first else 60.0, True)
+    world.mta_lag = lambda node, address: 550.0 if node is first and world.now < 500.0 else 0.01
+    script.at(310.0, world.power_cut, first, 1500.0)
+    return script.play(3000.0)
+
+
+def test_the_turns_of_the_others_begin_when_the_speaker_is_found_down() -> None:
+    history = _dead_with_a_mail_on_its_way()
+    alerted = [name for name, state in told(history) if state == "DOWN"]
+    assert alerted == ["node1", "node2"], "nobody knows whether the first mail has left"
+    assert not history.wrong
+    with mutations.ends_all_turns_at_a_death():
+        broken = [name for name, state in told(_dead_with_a_mail_on_its_way()) if state == "DOWN"]
+    assert broken == ["node1", "node2", "node3"]
 
 
 def _refused_by_all_and_later_by_the_first() -> History:
