@@ -670,6 +670,19 @@ def ends_all_turns_at_a_death() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def lets_an_alert_come_last() -> Iterator[None]:
+    """A recovery is not owed again although this node's alert may have come after it."""
+    original = telling.Telling._owe_recoveries_again
+
+    def owe(self: telling.Telling, mail: Sequence[Notification], since: float) -> None:
+        ours = self._situation.me.name
+        original(self, [each for each in mail if each.incident.alert != ours], since)
+
+    with mock.patch.object(telling.Telling, "_owe_recoveries_again", owe):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -758,6 +771,7 @@ LONG = (
     tells_what_another_one_hands_over,
     tells_what_a_node_hands_over_that_is_late,
     ends_all_turns_at_a_death,
+    lets_an_alert_come_last,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,

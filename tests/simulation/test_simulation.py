@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dmonitor.core import refusals
 from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
 
-from . import histories, judges, mailbox, mutations, setups
+from . import hardships, histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -76,6 +76,7 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.lets_an_alert_come_last,
     mutations.ends_all_turns_at_a_death,
     mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
@@ -876,6 +877,35 @@ def test_the_turns_of_the_others_begin_when_the_speaker_is_found_down() -> None:
     with mutations.ends_all_turns_at_a_death():
         broken = [name for name, state in told(_dead_with_a_mail_on_its_way()) if state == "DOWN"]
     assert broken == ["node1", "node2", "node3"]
+
+
+def _told_to_one_address_and_on_its_way_to_the_other() -> History:
+    """Two halves of a cluster mail the same; one of them mails one address after the recovery."""
+    script = Script((1, 0.0), (1, 10.0), (1, 20.0), (1, 30.0), addresses=2)
+    world, third = script.world, script.nodes[2]
+
+    def mta(node: SimNode, address: str) -> tuple[float, bool]:
+        is_slow = node is third and address == ADDRESSES[1] and world.now < 300.0
+        return 200.0 if is_slow else 0.1, True
+
+    world.mta = mta
+    script.fail(100.0, 180.0)
+    for up, at in ((False, 100.0), (True, 180.0)):
+        script.at(at, lambda up: hardships._split(world, frozenset({"node1", "node2"}), up=up), up)
+    return script.play(1200.0)
+
+
+def test_who_gets_the_alert_last_gets_the_recovery_again() -> None:
+    history = _told_to_one_address_and_on_its_way_to_the_other()
+    late = told(history, ADDRESSES[1])
+    assert ("node3", "DOWN") in late[2:], "after a recovery"
+    assert late[-1][1] == "UP"
+    history.wrong.clear()  # for the mailboxes' judge no mail system is so slow
+    judges.rough(history)
+    assert not history.wrong
+    with mutations.lets_an_alert_come_last():
+        broken = _told_to_one_address_and_on_its_way_to_the_other()
+    assert told(broken, ADDRESSES[1])[-1] == ("node3", "DOWN")
 
 
 def _refused_by_all_and_later_by_the_first() -> History:
