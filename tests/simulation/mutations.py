@@ -683,6 +683,13 @@ def lets_an_alert_come_last() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def leaves_it_at_still_down() -> Iterator[None]:
+    """The end of one of two incidents was told while the other was open; they are one, and it is told."""
+    with mock.patch.object(ledger, "_said_still_down", lambda ours: False):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -772,6 +779,7 @@ LONG = (
     tells_what_a_node_hands_over_that_is_late,
     ends_all_turns_at_a_death,
     lets_an_alert_come_last,
+    leaves_it_at_still_down,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,

@@ -77,6 +77,7 @@ COUNTED = (
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
     mutations.lets_an_alert_come_last,
+    mutations.leaves_it_at_still_down,
     mutations.ends_all_turns_at_a_death,
     mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
@@ -906,6 +907,46 @@ def test_who_gets_the_alert_last_gets_the_recovery_again() -> None:
     with mutations.lets_an_alert_come_last():
         broken = _told_to_one_address_and_on_its_way_to_the_other()
     assert told(broken, ADDRESSES[1])[-1] == ("node3", "DOWN")
+
+
+def _united_after_one_end_was_told() -> History:
+    """The end of one incident is told while another one of the test is open; then they are one.
+
+    Two parts of a cluster open one each. The first node hears that the other part's is over, and is
+    woken to tell it. The last node was off, and unites both: it reaches the second node only.
+    """
+    script = Script((1, 0.0), (1, 38.0), (1, 20.0), (1, 25.0), (1, 5.0))
+    world, (first, second, third, fourth, last) = script.world, script.nodes
+    script.fail(110.0, 400.0)
+    world.refuses = lambda node, address: (
+        node not in (first, second) and 390.0 < world.now < 1000.0
+    )
+    script.at(125.0, lambda: hardships._split(world, frozenset({"node1", "node2"}), up=False))
+    script.at(390.0, world.power_cut, last, 149.0)
+
+    def mend(nodes: Sequence[SimNode]) -> None:
+        for one, other in itertools.permutations(nodes, 2):
+            world.link(one.name, other.name, True)
+
+    def leave_one_link() -> None:
+        for other in (first, third, fourth):
+            world.link(other.name, last.name, False)
+            world.link(last.name, other.name, False)
+
+    script.at(535.0, leave_one_link)
+    script.at(547.0, mend, (first, second, third, fourth))
+    script.at(539.0, mend, (second, last))
+    script.at(800.0, mend, script.nodes)
+    return script.play(1800.0)
+
+
+def test_an_end_that_said_still_down_is_told_again_if_both_are_one_incident() -> None:
+    history = _united_after_one_end_was_told()
+    assert [state for _, state in told(history)] == ["DOWN", "DOWN", "STILL DOWN", "UP"]
+    assert not history.wrong
+    with mutations.leaves_it_at_still_down():
+        broken = _united_after_one_end_was_told()
+    assert [state for _, state in told(broken)] == ["DOWN", "DOWN", "STILL DOWN"]
 
 
 def _refused_by_all_and_later_by_the_first() -> History:
