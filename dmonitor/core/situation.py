@@ -356,6 +356,15 @@ class Situation:
             self.status(), self.statements.values(), down, unheard, self._lines
         )
 
+    def down_since(self) -> float:
+        """Return when a node was last found DOWN that still is; -inf if none is."""
+        since = dict(self.down_now)
+        for incident in self.ledger:
+            if incident.is_open and incident.is_fact and not incident.flapping:
+                since[incident.test] = incident.began
+        found = [at for test, at in since.items() if test.host == names.NODE]
+        return max(found, default=float("-inf"))
+
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""
         status = self.status()

@@ -193,12 +193,13 @@ class Telling:
     def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
         """Owe the recovery again of an alert in `mail` if another node has told both `since` then.
 
-        The two nodes did not hear each other. The reader may have got the alert last.
+        The two nodes did not hear each other, or another address has had the alert for long. The
+        reader may have got the alert last.
         """
         ours = self._situation.me.name
         for notification in mail:
             incident = notification.incident
-            if notification.kind is not Kind.ALERT or ours in (incident.alert, incident.recovery):
+            if notification.kind is not Kind.ALERT or ours == incident.recovery:
                 continue
             overtook = incident.recovery and incident.told_at >= since
             if overtook and incident.again < AGAIN_LIMIT:
@@ -289,6 +290,7 @@ class Telling:
         status, now = situation.status(), situation.clock.now()
         peers = situation.candidates()
         slowest = situation.node_memory.interval_that_holds()
+        down_since = situation.down_since()
         self._speakers = set()
         due = []
         for incident in situation.ledger:
@@ -308,6 +310,7 @@ class Telling:
                 due_since=since,
                 refusals=situation.node_memory.refusals,
                 slowest=slowest,
+                down_since=down_since,
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:

@@ -651,6 +651,46 @@ def tells_what_another_one_hands_over() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
+    """A node that has missed a round does not count, although its mail is on its way."""
+    original = election._is_handing
+
+    def is_handing(peer: election.Candidate, held: Incident, now: float) -> bool:
+        is_late = bool(election._why_silent(peer.status, peer.status.at))
+        return not is_late and original(peer, held, now)
+
+    with mock.patch.object(election, "_is_handing", is_handing):
+        yield
+
+
+@contextlib.contextmanager
+def ends_all_turns_at_a_death() -> Iterator[None]:
+    """When the speaker is found DOWN, the turns of all others have been over for long."""
+    with mock.patch.object(situation.Situation, "down_since", lambda self: float("-inf")):
+        yield
+
+
+@contextlib.contextmanager
+def lets_an_alert_come_last() -> Iterator[None]:
+    """A recovery is not owed again although this node's alert may have come after it."""
+    original = telling.Telling._owe_recoveries_again
+
+    def owe(self: telling.Telling, mail: Sequence[Notification], since: float) -> None:
+        ours = self._situation.me.name
+        original(self, [each for each in mail if each.incident.alert != ours], since)
+
+    with mock.patch.object(telling.Telling, "_owe_recoveries_again", owe):
+        yield
+
+
+@contextlib.contextmanager
+def leaves_it_at_still_down() -> Iterator[None]:
+    """The end of one of two incidents was told while the other was open; they are one, and it is told."""
+    with mock.patch.object(ledger, "_said_still_down", lambda ours: False):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -772,6 +812,10 @@ PLACES = (tells_what_is_behind, hides_what_stays_down, tells_what_has_no_look_of
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,
+    tells_what_a_node_hands_over_that_is_late,
+    ends_all_turns_at_a_death,
+    lets_an_alert_come_last,
+    leaves_it_at_still_down,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,

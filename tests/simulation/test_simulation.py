@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dmonitor.core import refusals
 from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
 
-from . import histories, judges, mailbox, mutations, setups
+from . import hardships, histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -84,6 +84,10 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.lets_an_alert_come_last,
+    mutations.leaves_it_at_still_down,
+    mutations.ends_all_turns_at_a_death,
+    mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
 )
@@ -836,6 +840,122 @@ def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
     script.play(120.0)
     assert first.boots == 1
     assert 102.0 < first.disk.node_memory.finished < 110.0
+
+
+def _late_with_a_mail_on_its_way() -> History:
+    """A round is killed while its mail is on its way; the next one ends when its node is too old."""
+    script = Script((1, 0.0), (1, 3.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 900.0)
+    world.mta_lag = lambda node, address: 120.0 if node is first and world.now < 150.0 else 0.01
+
+    def kill_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.kill_round(first)
+        else:
+            world.after(0.2, kill_while_it_hands_over)
+
+    script.at(100.0, kill_while_it_hands_over)
+    return script.play(1500.0)
+
+
+def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
+    history = _late_with_a_mail_on_its_way()
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert any("round killed" in line for line in history.world.trace)
+    assert not history.wrong
+    with mutations.tells_what_a_node_hands_over_that_is_late():
+        assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
+
+
+def _dead_with_a_mail_on_its_way() -> History:
+    """The speaker dies minutes after it began to hand over; the others' mails take a minute."""
+    script = Script((1, 0.0), (1, 20.0), (1, 24.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 1200.0)
+    world.mta = lambda node, address: (0.1 if node is first else 60.0, True)
+    world.mta_lag = lambda node, address: 550.0 if node is first and world.now < 500.0 else 0.01
+    script.at(310.0, world.power_cut, first, 1500.0)
+    return script.play(3000.0)
+
+
+def test_the_turns_of_the_others_begin_when_the_speaker_is_found_down() -> None:
+    history = _dead_with_a_mail_on_its_way()
+    alerted = [name for name, state in told(history) if state == "DOWN"]
+    assert alerted == ["node1", "node2"], "nobody knows whether the first mail has left"
+    assert not history.wrong
+    with mutations.ends_all_turns_at_a_death():
+        broken = [name for name, state in told(_dead_with_a_mail_on_its_way()) if state == "DOWN"]
+    assert broken == ["node1", "node2", "node3"]
+
+
+def _told_to_one_address_and_on_its_way_to_the_other() -> History:
+    """Two halves of a cluster mail the same; one of them mails one address after the recovery."""
+    script = Script((1, 0.0), (1, 10.0), (1, 20.0), (1, 30.0), addresses=2)
+    world, third = script.world, script.nodes[2]
+
+    def mta(node: SimNode, address: str) -> tuple[float, bool]:
+        is_slow = node is third and address == ADDRESSES[1] and world.now < 300.0
+        return 200.0 if is_slow else 0.1, True
+
+    world.mta = mta
+    script.fail(100.0, 180.0)
+    for up, at in ((False, 100.0), (True, 180.0)):
+        script.at(at, lambda up: hardships._split(world, frozenset({"node1", "node2"}), up=up), up)
+    return script.play(1200.0)
+
+
+def test_who_gets_the_alert_last_gets_the_recovery_again() -> None:
+    history = _told_to_one_address_and_on_its_way_to_the_other()
+    late = told(history, ADDRESSES[1])
+    assert ("node3", "DOWN") in late[2:], "after a recovery"
+    assert late[-1][1] == "UP"
+    history.wrong.clear()  # for the mailboxes' judge no mail system is so slow
+    judges.rough(history)
+    assert not history.wrong
+    with mutations.lets_an_alert_come_last():
+        broken = _told_to_one_address_and_on_its_way_to_the_other()
+    assert told(broken, ADDRESSES[1])[-1] == ("node3", "DOWN")
+
+
+def _united_after_one_end_was_told() -> History:
+    """The end of one incident is told while another one of the test is open; then they are one.
+
+    Two parts of a cluster open one each. The first node hears that the other part's is over, and is
+    woken to tell it. The last node was off, and unites both: it reaches the second node only.
+    """
+    script = Script((1, 0.0), (1, 38.0), (1, 20.0), (1, 25.0), (1, 5.0))
+    world, (first, second, third, fourth, last) = script.world, script.nodes
+    script.fail(110.0, 400.0)
+    world.refuses = lambda node, address: (
+        node not in (first, second) and 390.0 < world.now < 1000.0
+    )
+    script.at(125.0, lambda: hardships._split(world, frozenset({"node1", "node2"}), up=False))
+    script.at(390.0, world.power_cut, last, 149.0)
+
+    def mend(nodes: Sequence[SimNode]) -> None:
+        for one, other in itertools.permutations(nodes, 2):
+            world.link(one.name, other.name, True)
+
+    def leave_one_link() -> None:
+        for other in (first, third, fourth):
+            world.link(other.name, last.name, False)
+            world.link(last.name, other.name, False)
+
+    script.at(535.0, leave_one_link)
+    script.at(547.0, mend, (first, second, third, fourth))
+    script.at(539.0, mend, (second, last))
+    script.at(800.0, mend, script.nodes)
+    return script.play(1800.0)
+
+
+def test_an_end_that_said_still_down_is_told_again_if_both_are_one_incident() -> None:
+    history = _united_after_one_end_was_told()
+    assert [state for _, state in told(history)] == ["DOWN", "DOWN", "STILL DOWN", "UP"]
+    assert not history.wrong
+    with mutations.leaves_it_at_still_down():
+        broken = _united_after_one_end_was_told()
+    assert [state for _, state in told(broken)] == ["DOWN", "DOWN", "STILL DOWN"]
 
 
 def _refused_by_all_and_later_by_the_first() -> History:
