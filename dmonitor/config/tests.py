@@ -20,7 +20,7 @@ from dmonitor.core.model import Test
 Tests = Mapping[Test, Mapping[str, str] | None]
 
 A_HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
-_A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
 _TEST_FILE = "a test is a file, empty or with KEY=VALUE lines"
 
 # Parameters that mean the same in every plugin, and how they are read. TIMEOUT is less than the 10
@@ -81,10 +81,10 @@ def _load_host(
     host: Entry, tests: dict[Test, Mapping[str, str] | None], problems: Problems
 ) -> None:
     """Add the tests of `host` to `tests`."""
-    for entry in scan_directory(host.path, problems, names.is_test, _A_TEST_NAME):
+    for entry in scan_directory(host.path, problems, names.is_test, A_TEST_NAME):
         test = Test(host.name, entry.name)
         if entry.is_file():
-            tests[test] = _load_test(entry, problems)
+            tests[test] = load_test(entry, problems)
         elif entry.is_dangling():
             problems.error(entry.path, f"is a dangling link; {_TEST_FILE}")
             tests[test] = None  # the operator did not remove the test, so its incident goes on
@@ -92,7 +92,7 @@ def _load_host(
             problems.error(entry.path, f"is not a file; {_TEST_FILE}")
 
 
-def _load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
+def load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
     """Return the parameters of the test whose file is `entry`; None if there is a mistake."""
     defaults = {}
     suffix = entry.name.partition(":")[2]
