@@ -17,8 +17,7 @@ from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.files import scan_directory
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
-from dmonitor.config.rhythms import read_duration
-from dmonitor.config.tests import A_HOST_NAME, RHYTHM
+from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
 from dmonitor.core.model import Silence, Trouble
 from dmonitor.store import lock
@@ -68,8 +67,8 @@ def _examine_rhythms(configuration: Configuration, interval: int, problems: Prob
     for test in configuration.rhythms:
         parameters = configuration.tests[test] or {}
         for key in RHYTHM:
-            if key in parameters and read_duration(parameters[key]) < 60 * interval:
-                path = f"{configuration.directory}/hosts.d/{test}"
+            if key in parameters and read_rhythm(parameters[key]) < 60 * interval:
+                path = file_of(configuration.directory, test, key)
                 text = f"{key}={parameters[key]}: rounds come every {interval} min on this node"
                 problems.error(path, f"{text}; give {interval}m or more, or remove the line")
 

@@ -42,6 +42,26 @@ def is_absent(path: str, error: OSError) -> bool:
     return isinstance(error, FileNotFoundError) and not os.path.islink(path)
 
 
+class Line(NamedTuple):
+    """A line of a configuration file that says something."""
+
+    number: int  # from 1
+    text: str  # without surrounding space
+
+
+def read_statements(
+    path: str, problems: Problems, *, comment_marks: str = "#", optional: bool = False
+) -> Iterator[Line]:
+    """Yield the lines of `path` that are neither empty nor a comment.
+
+    A comment begins with one of the characters in `comment_marks`.
+    """
+    for number, line in enumerate(read_lines(path, problems, optional=optional), 1):
+        text = line.strip()
+        if text and text[0] not in comment_marks:
+            yield Line(number, text)
+
+
 class Assignment(NamedTuple):
     """A line KEY=VALUE, or a line that should have been one."""
 
@@ -51,22 +71,20 @@ class Assignment(NamedTuple):
     value: str | None  # None if there is no equals sign
 
 
+def assignment(line: Line) -> Assignment:
+    """Return `line` as KEY=VALUE, without space around the equals sign."""
+    key, equals_sign, value = line.text.partition("=")
+    if equals_sign:
+        return Assignment(line.number, line.text, key.strip(), value.strip())
+    return Assignment(line.number, line.text, line.text, None)
+
+
 def read_assignments(
     path: str, problems: Problems, *, comment_marks: str = "#", optional: bool = False
 ) -> Iterator[Assignment]:
-    """Yield the lines of `path` that are neither empty nor a comment, without surrounding space.
-
-    A comment begins with one of the characters in `comment_marks`.
-    """
-    for number, line in enumerate(read_lines(path, problems, optional=optional), 1):
-        text = line.strip()
-        if not text or text[0] in comment_marks:
-            continue
-        key, equals_sign, value = text.partition("=")
-        if equals_sign:
-            yield Assignment(number, text, key.strip(), value.strip())
-        else:
-            yield Assignment(number, text, text, None)
+    """Yield the lines of `path` that are neither empty nor a comment, as KEY=VALUE."""
+    lines = read_statements(path, problems, comment_marks=comment_marks, optional=optional)
+    return map(assignment, lines)
 
 
 class Entry(NamedTuple):

@@ -12,15 +12,12 @@ import stat
 from collections.abc import Mapping
 
 from dmonitor.config.problems import Problems
-from dmonitor.config.settings import duration
-from dmonitor.config.tests import LONGEST_EVERY, Tests
+from dmonitor.config.tests import Tests, file_of, read_rhythm
 from dmonitor.core.digest import digest
 from dmonitor.core.model import Rhythm, Test
 
 _HEAD_BYTES = 1024  # of a plugin that are read
 _HEAD_MARK = "#: EVERY ("  # what stands before a plugin's own EVERY; a parenthesis ends it
-
-read_duration = duration(LONGEST_EVERY)
 
 
 def load_rhythms(directory: str, tests: Tests, problems: Problems) -> dict[Test, Rhythm]:
@@ -39,21 +36,22 @@ def _rhythm(
     test: Test, parameters: Mapping[str, str], plugins: _Plugins, directory: str, problems: Problems
 ) -> Rhythm | None:
     """Return how often `test` is looked at; None if in each round."""
-    path = f"{directory}/hosts.d/{test}"
     if "EVERY" in parameters:
-        every = read_duration(parameters["EVERY"])
+        every = read_rhythm(parameters["EVERY"])
     else:
         every = plugins.every(test.plugin)
     retry = 0
     if "RETRY" in parameters:
-        retry = read_duration(parameters["RETRY"])
+        retry = read_rhythm(parameters["RETRY"])
     if not every:
         if retry:
             text = "RETRY without EVERY does nothing: the test is looked at in each round"
+            path = file_of(directory, test, "RETRY")
             problems.error(path, f"{text}; add EVERY, or remove RETRY")
         return None
     if retry > every:
         text = f"RETRY={parameters['RETRY']} is longer than EVERY"
+        path = file_of(directory, test, "RETRY")
         problems.error(path, f"{text}; make it shorter, or remove it")
         retry = every
     lines = [f"{key}={value}" for key, value in parameters.items()]
@@ -80,7 +78,7 @@ class _Plugins:
         if not text:
             return 0
         try:
-            return read_duration(text)
+            return read_rhythm(text)
         except ValueError as error:
             self._problems.error(path, f"EVERY ({text}): {error}")
             return 0

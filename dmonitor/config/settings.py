@@ -12,11 +12,9 @@ from typing import NamedTuple
 from dmonitor.base import names
 from dmonitor.config.files import read_assignments
 from dmonitor.config.problems import Problems, did_you_mean, quoted
+from dmonitor.config.times import duration
 
 PORT = 2929
-_SHORTEST_REMINDER = 600  # seconds
-_LONGEST_REMINDER = 365 * 86400  # seconds
-_UNITS = {"m": 60, "h": 3600, "d": 86400}  # of a duration, in seconds
 
 
 class Settings(NamedTuple):
@@ -80,23 +78,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def duration(longest: int) -> Callable[[str], int]:
-    """Return a function that reads minutes, hours or days, such as `6h`, and returns seconds.
-
-    It raises ValueError if that is less than a minute, or more than `longest` days.
-    """
-
-    def read(value: str) -> int:
-        number, unit = value[:-1], value[-1:]
-        if unit in _UNITS and number.isascii() and number.isdigit():
-            seconds = int(number) * _UNITS[unit]
-            if number == str(int(number)) and 0 < seconds <= longest * _UNITS["d"]:
-                return seconds
-        raise ValueError(f"not a whole number of m, h or d from 1m to {longest}d, such as 6h")
-
-    return read
-
-
 def _listen(value: str) -> tuple[str, ...]:
     import ipaddress
 
@@ -133,17 +114,17 @@ def _switch(value: str) -> bool:
     return value == "on"
 
 
+_read_reminder = duration("10min", "365d")
+
+
 def _reminder(value: str) -> float:
     """Return the seconds between two reminders, such as 14400 for `4h`; 0 for `off`."""
     if value == "off":
         return 0.0
-    for unit, length in (("min", 60), ("h", 3600), ("d", 86400)):
-        number = value.removesuffix(unit).rstrip()
-        if value.endswith(unit) and number.isascii() and number.isdigit():
-            seconds = int(number) * length
-            if _SHORTEST_REMINDER <= seconds <= _LONGEST_REMINDER:
-                return float(seconds)
-    raise ValueError("neither off nor a time from 10min to 365d, such as 90min, 4h or 1d")
+    try:
+        return float(_read_reminder(value))
+    except ValueError as error:
+        raise ValueError(f"neither off nor {str(error).removeprefix('not ')}") from None
 
 
 # The keys in dmonitor.conf that belong to one node. The others are meant to be alike on all.

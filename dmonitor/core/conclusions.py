@@ -135,7 +135,7 @@ class Conclusions:
         own = self._situation.own_confirming.get(test)
         heard = self._situation.heard_confirming(test)
         confirming = confirm_down(test, own, heard, self._now)
-        if confirming.downs < self._situation.confirm():
+        if confirming.downs < self._situation.confirm(test):
             self._confirming.append(confirming)
             return
         self._put(None, self._open(confirming, judgement), judgement)

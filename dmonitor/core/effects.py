@@ -227,6 +227,8 @@ class RoundConfig(NamedTuple):
     stores: bool = True
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
+    # The tests that have a `confirm` of their own, with that.
+    confirmations: Mapping[Test, int] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.

@@ -127,8 +127,10 @@ class Situation:
         """How many sites there are."""
         return len({node.site for node in self.config.nodes})
 
-    def confirm(self) -> int:
-        """Return how many DOWN verdicts open an incident."""
+    def confirm(self, test: Test) -> int:
+        """Return how many DOWN verdicts open an incident of `test`."""
+        if test in self.config.confirmations:
+            return self.config.confirmations[test]
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
         return verdict.setting_that_holds(self.config.confirm, stated)
 

@@ -23,7 +23,7 @@ from dmonitor.config.files import Entry
 from dmonitor.config.problems import Problem, Problems, Severity, did_you_mean, quoted
 from dmonitor.config.rhythms import load_rhythms
 from dmonitor.config.settings import Settings
-from dmonitor.config.tests import A_HOST_NAME, A_TEST_NAME, load_test
+from dmonitor.config.tests import A_HOST_NAME, A_TEST_NAME, FOR_ALL, load_host_parameters, load_test
 from dmonitor.core.model import Test
 
 _DRAFT = ".add."  # begins the name of a file that is being made; every reader passes over it
@@ -214,7 +214,8 @@ def _is_added(directory: str, wanted: Wanted, problems: Problems) -> bool:
             _compare(directory, test, parameters, problems, given=bool(wanted.parameters))
             return False
         _examine(directory, test, parameters, problems)
-        if any(problem.path in (path, host_path) for problem in _errors(problems)):
+        ways = (path, host_path, f"{host_path}/{FOR_ALL}")
+        if any(problem.path in ways for problem in _errors(problems)):
             return False
         return _put(draft, path)
 
@@ -263,8 +264,6 @@ def _read(directory: str, test: Test, path: str, problems: Problems) -> dict[str
     status = os.stat(path)
     found = Problems()
     parameters = load_test(Entry(test.name, path, status.st_mode, status.st_size), found)
-    if parameters is not None:
-        load_rhythms(directory, {test: parameters}, found)
     test_path = f"{directory}/hosts.d/{test}"
     for problem in found:
         if problem.path == path:
@@ -286,8 +285,11 @@ def _compare(
 
 
 def _examine(directory: str, test: Test, parameters: dict[str, str], problems: Problems) -> None:
-    """Look at the plugin of `test` and at the name of its host."""
-    configuration = Configuration(directory, Settings(), (), {test: parameters}, (), ())
+    """Look at all parameters of `test`, at its plugin, and at the name of its host."""
+    for_all = load_host_parameters(f"{directory}/hosts.d/{test.host}", problems)
+    tests = {test: {**(for_all or {}), **parameters}}
+    load_rhythms(directory, tests, problems)
+    configuration = Configuration(directory, Settings(), (), tests, (), ())
     for package in sorted(programs.examine_tests(configuration, problems)):
         problems.warning(configuration.plugin(test), f"to have it: apt install {package}")
 
@@ -376,7 +378,7 @@ def _remove_host(host_path: str, removed: list[str]) -> None:
     others = []
     for name in sorted(os.listdir(host_path)):
         path = f"{host_path}/{name}"
-        if _is_test_file(path):
+        if _is_test_file(path) or (name == FOR_ALL and os.path.isfile(path)):
             os.unlink(path)
             removed.append(path)
         else:

@@ -5,17 +5,15 @@ An operator may touch or remove the same file himself. What a file means is deci
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import os
-import re
 import time
 
 from dmonitor.base import log, names
 from dmonitor.config.configuration import load_configuration
 from dmonitor.config.silences import LONGEST_SILENCE, silent_until
+from dmonitor.config.times import read_duration, read_moment
 from dmonitor.operator import report
-
-_UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86400}  # seconds
 
 
 class Refused(Exception):
@@ -66,12 +64,12 @@ def lift(directory: str, subject: str) -> list[str]:
 def end(when: str) -> float:
     """Return the time that `when` names, `2h` or `until 18:00`, in seconds since the epoch."""
     now = time.time()
-    length = re.fullmatch(r"([1-9]\d{0,3})\s*(min|m|h|d)", when)
-    if length:
-        return now + int(length[1]) * _UNITS[length[2]]
     text = when.removeprefix("until ").strip()
     try:
-        until = _moment(text, now)
+        if text == when:
+            with contextlib.suppress(ValueError):
+                return now + read_duration(when)
+        until = read_moment(text, now)
     except (ValueError, OverflowError):
         forms = "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
         raise Refused(f"'{names.printable(when)}' is {forms}") from None
@@ -80,30 +78,6 @@ def end(when: str) -> float:
     if until >= now + LONGEST_SILENCE:
         raise Refused(f"{text} is too far away; the end must be less than 28 years away")
     return until
-
-
-def _moment(text: str, now: float) -> float:
-    """Return the next time at which the clock shows `text`, or the moment that it names."""
-    if not re.fullmatch(r"\d{1,2}:\d\d", text):
-        return _next(datetime.datetime.fromisoformat(text), now)
-    clock = datetime.time.fromisoformat(text.zfill(5))
-    today = datetime.datetime.fromtimestamp(now).date()
-    until = _next(datetime.datetime.combine(today, clock), now)
-    if until <= now:
-        until = _next(datetime.datetime.combine(today + datetime.timedelta(days=1), clock), now)
-    return until
-
-
-def _next(moment: datetime.datetime, now: float) -> float:
-    """Return when it is `moment`: for the second time if that is twice and the first one is over.
-
-    A local time comes twice when the clocks are set back.
-    """
-    first = moment.timestamp()
-    if first > now:
-        return first
-    second = moment.replace(fold=1).timestamp()
-    return second if second > now else first
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:

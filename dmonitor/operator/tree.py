@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.config.settings import PER_NODE
+from dmonitor.config.tests import FOR_ALL
 
 NODES = "nodes.txt"
 HOSTS = "hosts.d"
@@ -124,6 +125,8 @@ def common(tree: Tree, directory: str) -> dict[str, Entry]:
 def _is_common(path: str) -> bool:
     """Return whether a program reads what is at `path`, and on all nodes the same."""
     top, *parts = path.split("/")
+    if path.endswith(f"/{FOR_ALL}"):
+        return len(parts) == 2 and top == HOSTS and names.is_host(parts[0])
     if any(map(names.is_ignored_file, parts)):
         return False
     match [top, *parts]:

@@ -124,7 +124,8 @@ class Watch:
         self.addresses = {address for node in world.nodes for address in node.addresses}
         self.slowest = max(node.interval / min(1.0, node.rate) for node in world.nodes)
         confirms = [node.confirm or world.confirm for node in world.nodes]
-        self.confirm = verdict.setting_that_holds(confirms[0], confirms[1:])
+        settled = verdict.setting_that_holds(confirms[0], confirms[1:])
+        self.confirm = max([settled, *world.confirmations.values()])
         self.step = STEP * max(1.0, self.slowest / 5)
         self.outages = {test: self._outages(test) for test in self.tests}
         self._quiet_from = -CALM_AFTER - 60.0 * self.slowest

@@ -26,7 +26,16 @@ from dmonitor.core import (
     telling,
     verdict,
 )
-from dmonitor.core.model import Answer, Incident, Judgement, Node, NodeStatus, Notification, Verdict
+from dmonitor.core.model import (
+    Answer,
+    Incident,
+    Judgement,
+    Node,
+    NodeStatus,
+    Notification,
+    Test,
+    Verdict,
+)
 
 from . import old_node
 from .node import SimNode
@@ -349,7 +358,7 @@ def goes_by_its_own_quorum() -> Iterator[None]:
     """Nodes that differ open and close by their own settings."""
     with (
         mock.patch.object(verdict, "quorum_that_holds", lambda own, *_: own),
-        mock.patch.object(situation.Situation, "confirm", lambda self: self.config.confirm),
+        mock.patch.object(situation.Situation, "confirm", lambda self, test: self.config.confirm),
     ):
         yield
 
@@ -668,6 +677,19 @@ def takes_all_turns_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def forgets_a_tests_own_confirm() -> Iterator[None]:
+    """A test's own CONFIRM does not count."""
+    original = situation.Situation.confirm
+
+    def confirm(self: situation.Situation, test: Test) -> int:
+        with mock.patch.object(self, "config", self.config._replace(confirmations={})):
+            return original(self, test)
+
+    with mock.patch.object(situation.Situation, "confirm", confirm):
+        yield
+
+
+@contextlib.contextmanager
 def lets_rest_what_is_to_be_confirmed() -> Iterator[None]:
     """A row of DOWN verdicts breaks off, because the next look waits for its RETRY."""
     with mock.patch.object(rest, "_tests_in_a_row", lambda *_: set()):
@@ -720,7 +742,7 @@ BLIND = (
     takes_a_changed_cron_for_a_dead_one,
     asks_a_node_about_itself,
 )
-LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep)
+LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep, forgets_a_tests_own_confirm)
 TRUE = (
     closes_without_those_it_cannot_hear,
     waits_for_every_silent_site,

@@ -74,6 +74,7 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
 )
 
@@ -524,6 +525,22 @@ def test_confirm_counts_the_rounds_of_all_nodes() -> None:
     assert history.watch is not None
     assert history.watch.said[0].at < 200.0
     assert not history.wrong
+
+
+def test_the_confirm_of_a_test_comes_before_the_setting() -> None:
+    """What only two rounds see is told by the setting, and not by the test's own number."""
+    with mutations.forgets_a_tests_own_confirm():
+        assert states(told(_two_rounds_fail())) == ["DOWN", "UP"]
+    history = _two_rounds_fail()
+    assert told(history) == []
+    assert not history.wrong
+
+
+def _two_rounds_fail() -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.world.confirmations[TEST] = 3
+    script.fail(115.0, 145.0)
+    return script.play(1000.0)
 
 
 def test_one_of_two_nodes_says_that_the_cron_of_the_other_one_is_dead() -> None:

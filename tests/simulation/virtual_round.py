@@ -105,6 +105,7 @@ class VirtualRound:
             rhythms={} if node.is_old else world.rhythms,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
+            confirmations=world.confirmations,
             **world.settings,
         )
         memory = node.disk.memory(self.now())
