@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dmonitor import verbs
 from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
+from dmonitor.config.configuration import load_configuration
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problems, did_you_mean
@@ -371,7 +372,7 @@ def _remove(chosen: Options) -> int:
     return _show_done(chosen, done, {"removed": done.changed, "refused": done.refused}, said)
 
 
-def _required_source(chosen: Options) -> str:
+def _required_source(chosen: Options) -> str | None:
     """Return the file that was named; raise _Unknown if neither that nor a word was typed."""
     if not chosen.words and not chosen.source:
         raise _Unknown("nothing is named: HOST TEST, HOST/TEST, or --from FILE")
@@ -387,6 +388,30 @@ def _show_done(chosen: Options, done: hosts.Done, facts: Facts, lines: list[str]
     if lines or chosen.json:
         _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
     return done.status
+
+
+@_usage_error_if_unknown
+def _push(chosen: Options) -> int:
+    """Show how other nodes are configured otherwise, and change that if it is wanted."""
+    from dmonitor.operator import push
+
+    may_ask = sys.stdin.isatty() and not chosen.json
+    if not (may_ask or chosen.yes or chosen.dry_run):
+        raise _Unknown("nobody can be asked here: give --yes, or --dry-run only to see")
+    configuration = load_configuration(chosen.config)
+    if mistakes := push.mistakes(configuration):
+        for line in [*mistakes, "nothing was pushed, because of what is wrong here"]:
+            log.complain(line)
+        return os.EX_CONFIG
+    login = push.Login(chosen.config, chosen.user)
+    nodes = push.find(configuration, chosen.nodes)
+    say = _say_nothing if chosen.json else print
+    push.look(nodes, login, say)
+    if not chosen.dry_run and (chosen.yes or push.is_wanted(nodes)):
+        push.change(nodes, login, say)
+    if chosen.json:
+        _print_json({"nodes": [node.facts() for node in nodes]})
+    return push.status(nodes)
 
 
 def _key(chosen: Options) -> int:
@@ -456,6 +481,7 @@ _VERBS: dict[str, Callable[[Options], int]] = {
     "metrics": _metrics,
     "add": _add,
     "remove": _remove,
+    "push": _push,
     "key": _key,
 }
 

@@ -31,8 +31,8 @@ class Options(cli.Options):
     nodes: Sequence[str] = ()
     when: Sequence[str] = ()
     words: Sequence[str] = ()
-    source: str = ""
-    user: str = "root"
+    source: str | None = None
+    user: str = ""
     json: bool = False
     html: bool = False
     peers: bool = False
@@ -116,7 +116,8 @@ def _add_arguments(name: str, verb: Any) -> None:
             verb.add_argument("nodes", metavar="NODE", nargs="*", help="without it: all others")
             verb.add_argument("--dry-run", action="store_true", help="only show what differs")
             verb.add_argument("--yes", action="store_true", help="do not ask")
-            verb.add_argument("--user", metavar="NAME", help="whom to log in as; default: root")
+            text = "whom to log in as; default: root; anybody else needs sudo there"
+            verb.add_argument("--user", metavar="NAME", default="root", help=text)
         case "key":
             choices = ("new", "set", "drop")
             text = f"{_KEY} without it: show the fingerprints"

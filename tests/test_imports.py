@@ -48,7 +48,7 @@ ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"store.lock"},
     "sqlite3": {"store.database"},
-    "subprocess": {"execution.delivery"},
+    "subprocess": {"execution.delivery", "execution.remote"},
     "multiprocessing": set(),
 }
 # Functions that start a process, and who alone may call them.

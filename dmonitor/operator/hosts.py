@@ -69,10 +69,10 @@ class Done(NamedTuple):
 Line = tuple[Sequence[str], Place | None]  # the words of a line, and where it stands
 
 
-def lines_of(words: Sequence[str], source: str, problems: Problems) -> Iterator[Line]:
+def lines_of(words: Sequence[str], source: str | None, problems: Problems) -> Iterator[Line]:
     """Yield the `words` that were typed, and those of each line of the file `source`.
 
-    `-` is standard input, and '' no file. Words are as in a shell: a value with blanks stands in
+    `-` is standard input, and None no file. Words are as in a shell: a value with blanks stands in
     quotes, and a # begins a comment. A line that is no such words becomes a problem.
     """
     if words:
@@ -115,8 +115,6 @@ def _parse_line(words: Sequence[str], place: Place | None, problems: Problems) -
     for word in words:
         if "=" in word and (bare is not None or not wanted):
             _complain(problems, place, word, "a parameter must stand after a test")
-        elif "=" in word and (word.splitlines() != [word] or word.strip().startswith("#")):
-            _complain(problems, place, word, "is not one line KEY=VALUE")
         elif "=" in word:
             last = wanted[-1]
             wanted[-1] = last._replace(parameters=(*last.parameters, word))
@@ -194,7 +192,7 @@ def _placed(problem: Problem, directory: str, test: Wanted) -> Problem:
 def _is_added(directory: str, wanted: Wanted, problems: Problems) -> bool:
     """Make the file of one test; return False if it is there already or there is an error."""
     hosts = f"{directory}/hosts.d"
-    if not _is_named(wanted, hosts, problems):
+    if not _is_proper(wanted, hosts, problems):
         return False
     test = Test(wanted.host, wanted.name)
     path = f"{hosts}/{test}"
@@ -220,8 +218,8 @@ def _is_added(directory: str, wanted: Wanted, problems: Problems) -> bool:
         return _put(draft, path)
 
 
-def _is_named(wanted: Wanted, hosts: str, problems: Problems) -> bool:
-    """Return whether both names are proper; name what is not."""
+def _is_proper(wanted: Wanted, hosts: str, problems: Problems) -> bool:
+    """Return whether names and parameters are proper; name what is not."""
     host, name = wanted.host, wanted.name
     host_path = f"{hosts}/{host}"
     if host == names.NODE:
@@ -230,9 +228,11 @@ def _is_named(wanted: Wanted, hosts: str, problems: Problems) -> bool:
         problems.error(host_path, f"{quoted(host)} is not {A_HOST_NAME}")
     elif not names.is_test(name) or names.is_ignored_file(name):
         problems.error(f"{host_path}/{name}", f"{quoted(name)} is not {A_TEST_NAME}")
-    else:
-        return True
-    return False
+    for parameter in wanted.parameters:  # what would be several lines, or a comment
+        if parameter.splitlines() != [parameter] or parameter.strip().startswith("#"):
+            text = f"{quoted(parameter)} is not one line KEY=VALUE"
+            problems.error(f"{host_path}/{name}", text)
+    return not problems
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ import difflib
 import os
 import shlex
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from dmonitor.base import log, names, user
+from dmonitor.base import log, names
 from dmonitor.config import keyfile
-from dmonitor.config.problems import Problem, Severity
+from dmonitor.config.cluster import resolve_cluster
+from dmonitor.config.configuration import Configuration
+from dmonitor.config.problems import Severity, did_you_mean
 from dmonitor.execution import remote
 from dmonitor.operator import keys, tree
 from dmonitor.operator.tree import Difference, Entry, Tree
@@ -35,11 +37,13 @@ done
 # Then: take what comes in a tar, which is unpacked beside. If its last member came, all came.
 _WRITE = """
 umask 022
+find . -maxdepth 1 -name '.push.*' -mmin +60 -exec rm -rf -- {} +  # of one that was killed
 draft=$(mktemp -d ./.push.XXXXXX)
 trap 'rm -rf "$draft"' EXIT
 trap 'exit 1' HUP INT TERM
 tar -x -p -f - -C "$draft"
-[ -e "$draft/end" ]
+[ -e "$draft/end" ] || { echo "not all of it came over, so nothing was changed" >&2; exit 1; }
+if [ -e "$draft/key" ]; then dmonitor --config "$PWD" key set <"$draft/key" >/dev/null; fi
 drop() {
     while IFS= read -r path; do
         rm -f -- "$path"
@@ -52,7 +56,6 @@ while IFS= read -r path; do
     mv -f -T -- "$draft/tree/$path" "$path"
 done <"$draft/put"
 drop <"$draft/last"
-if [ -e "$draft/key" ]; then dmonitor --config "$PWD" key set <"$draft/key"; fi
 """
 _CHECK = """
 command -v dmonitor-check >/dev/null || { echo "dmonitor-check is not installed there"; exit 69; }
@@ -84,16 +87,19 @@ class Node:
             changes.append({"path": _KEY, "change": "set"})
         return {
             "node": self.name,
-            "reached": not self.failure,
-            "failure": self.failure,
+            "failure": self.failure or None,
             "differences": changes,
             "notes": self.notes,
             "pushed": self.pushed,
-            "check": self.check.output.decode("utf-8", "replace").splitlines()
-            if self.check
-            else [],
+            "check": _said(self.check) if self.check else [],
             "check_status": self.check.status if self.check else None,
         }
+
+
+def _said(ran: remote.Ran) -> list[str]:
+    """Return the lines that a program has printed on another node, or why it was not started."""
+    lines = ran.output.decode("utf-8", "backslashreplace").splitlines()
+    return [names.escaped(line) for line in lines or ran.text.splitlines()]
 
 
 class Login(NamedTuple):
@@ -103,23 +109,67 @@ class Login(NamedTuple):
     user: str  # who logs in there
 
 
-def mistakes(problems: Iterable[Problem], directory: str) -> list[Problem]:
-    """Return the errors in what would be pushed: they are mended here first."""
+def mistakes(configuration: Configuration) -> list[str]:
+    """Return what is wrong with what would be pushed: it is mended here first."""
+    directory = configuration.directory
     found = []
-    for problem in problems:
+    for problem in configuration.problems:
         top = problem.path.removeprefix(f"{directory}/").partition("/")[0]
         if problem.severity is Severity.ERROR and top in _CHECKED:
-            found.append(problem)
+            found.append(str(problem))
+    if not configuration.tests:  # who has only just installed this node has not meant that
+        found.append(f"error: {directory}/hosts.d: there is no test, which no node is to have")
     return found
 
 
-def read_own(directory: str) -> Tree:
-    """Return the configuration of this node; raise OSError if any of it cannot be read."""
-    return tree.read_directory(directory, _PATHS)
+def find(configuration: Configuration, wanted: Sequence[str]) -> list[Node]:
+    """Return the nodes that are `wanted`, or all others; one that is none of them has failed."""
+    cluster = resolve_cluster(configuration.nodes, configuration.settings, {})
+    others = [peer.node.name for peer in cluster.peers]
+    nodes = [Node(name) for name in wanted or others]
+    for node in nodes:
+        if node.name in cluster.my_names:
+            node.failure = "that is this node"
+        elif node.name not in others:
+            node.failure = f"no such node in nodes.txt{did_you_mean(node.name, others)}"
+    return nodes
 
 
-def look(node: Node, ours: Tree, login: Login) -> None:
-    """Find out what of the configuration of `node` is to be changed."""
+def look(nodes: Sequence[Node], login: Login, say: Callable[[str], object]) -> None:
+    """Find out, and `say`, what of the configuration of each node is to be changed.
+
+    Raise OSError if that of this node cannot be read.
+    """
+    ours = tree.read_directory(login.directory, _PATHS)
+    for node in nodes:
+        if not node.failure:
+            _look_at(node, ours, login)
+        for line in describe(node):
+            say(line)
+
+
+def is_wanted(nodes: Iterable[Node]) -> bool:
+    """Ask the person at the terminal whether what differs is to be changed, and return that."""
+    names_of_others = [node.name for node in nodes if node.differs]
+    if not names_of_others:
+        return False
+    try:
+        answer = input(f"Change this on {', '.join(names_of_others)}? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+def change(nodes: Iterable[Node], login: Login, say: Callable[[str], object]) -> None:
+    """Change what differs on each node, and `say` what came of it."""
+    for node in nodes:
+        if node.differs:
+            _change(node, login)
+            for line in outcome(node):
+                say(line)
+
+
+def _look_at(node: Node, ours: Tree, login: Login) -> None:
     script = _READ.format(paths=" ".join(_PATHS))
     ran = _run(node, login, script)
     if ran is None:
@@ -130,31 +180,32 @@ def look(node: Node, ours: Tree, login: Login) -> None:
         node.failure = f"what it sent is no tar: {error}"
         return
     node.differences = tree.differences(ours, theirs, login.directory)
-    for path in (tree.NODES, tree.HOSTS):
-        if not any(f"{each}/".startswith(f"{path}/") for each in ours):
-            node.failure = f"{login.directory}/{path} is empty here, so nothing is pushed"
     _compare_keys(node, ours, theirs)
 
 
 def _compare_keys(node: Node, ours: Tree, theirs: Tree) -> None:
-    """Find out whether `node` is to take the key of this node, if one is for all."""
-    mine, other, old = (_key_of(each) for each in (ours.get(_KEY), theirs.get(_KEY), None))
-    old = _key_of(theirs.get(_OLD_KEY))
+    """Find out whether `node` is to take the key of this node, if that is one for all."""
+    mine, other = _key_set(ours.get(_KEY)), _key_set(theirs.get(_KEY))
+    old = _key_set(theirs.get(_OLD_KEY))
     if mine is None or mine == other:
         return
-    if b"\n" in mine or b" " in mine or (other is not None and b" " in other):
-        node.notes.append("key: each pair of nodes has its own, so none is pushed")
-    elif old == mine:
-        node.notes.append("key: that node has a newer one; `dmonitor key set` here takes it")
+    if mine.pairs is not None or (other is not None and other.pairs is not None):
+        return  # each node has its own
+    if mine == old:
+        node.notes.append("key: that node has a newer one; `dmonitor key set` takes it here")
     else:
-        node.key = mine
+        node.key = mine.secret
 
 
-def _key_of(entry: Entry | None) -> bytes | None:
-    return None if entry is None else entry.content.strip()
+def _key_set(entry: Entry | None) -> keyfile.KeySet | None:
+    """Return the keys in a file; None if it is not there or none of them can be used."""
+    if entry is None:
+        return None
+    key_set, _ = keyfile.parse(entry.content)
+    return key_set if key_set.is_usable else None
 
 
-def change(node: Node, login: Login) -> None:
+def _change(node: Node, login: Login) -> None:
     """Change what differs on `node`, then have it look its configuration over."""
     ran = _run(node, login, _WRITE, _parcel(node))
     if ran is None:
@@ -217,7 +268,7 @@ def describe(node: Node) -> list[str]:
         for difference in node.differences:
             lines += _describe(difference)
         if node.key is not None:
-            lines.append(f"  set      {_KEY}: {keys.fingerprint(node.key)}")
+            lines.append(f"  set      {_KEY}: {keys.digits(node.key)}")
     lines += [f"  {note}" for note in node.notes]
     return lines
 
@@ -252,12 +303,10 @@ def _text(entry: Entry | None) -> list[str]:
 def outcome(node: Node) -> list[str]:
     """Return lines that say what became of `node` when it was to be changed."""
     if not node.pushed:
-        return [f"{node.name}: {node.failure}; it was not changed"]
+        return [f"{node.name}: {node.failure}; see what differs now: dmonitor push {node.name}"]
     lines = [f"{node.name}: changed"]
     if node.check is not None:
-        said = node.check.output.decode("utf-8", "backslashreplace").splitlines()
-        said = said or node.check.text.splitlines()
-        lines += [f"  {names.escaped(line.removeprefix('dmonitor-check: '))}" for line in said]
+        lines += [f"  {line.removeprefix('dmonitor-check: ')}" for line in _said(node.check)]
     if any(each.path == tree.SETTINGS for each in node.differences):
         lines.append("  a change of port or concurrency counts after `service dmonitor restart`")
     return lines

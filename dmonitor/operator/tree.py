@@ -125,9 +125,7 @@ def common(tree: Tree, directory: str) -> dict[str, Entry]:
 def _is_common(path: str) -> bool:
     """Return whether a program reads what is at `path`, and on all nodes the same."""
     top, *parts = path.split("/")
-    if path.endswith(f"/{FOR_ALL}"):
-        return len(parts) == 2 and top == HOSTS and names.is_host(parts[0])
-    if any(map(names.is_ignored_file, parts)):
+    if any(map(_is_left_over, parts)):
         return False
     match [top, *parts]:
         case ["nodes.txt"]:
@@ -137,7 +135,7 @@ def _is_common(path: str) -> bool:
         case ["hosts.d", host]:  # a link, because a directory is no entry
             return names.is_host(host)
         case ["hosts.d", host, name]:
-            return names.is_host(host) and names.is_test(name)
+            return names.is_host(host) and (names.is_test(name) or name == FOR_ALL)
     return False
 
 
@@ -149,12 +147,19 @@ def _led_to(tree: Tree, path: str, directory: str) -> Iterator[str]:
             return
         absolute = posixpath.join(directory, posixpath.dirname(path), entry.target)
         path = posixpath.relpath(posixpath.normpath(absolute), directory)
+        if not path.startswith((f"{HOSTS}/", f"{ADDRESSES}/")):
+            return
         if path in tree:
             yield path
-        else:
-            for other in tree:  # a directory
-                if other.startswith(f"{path}/") and path.startswith((HOSTS, ADDRESSES)):
-                    yield other
+        for other in tree:
+            name = posixpath.basename(other)
+            if other.startswith(f"{path}/") and not _is_left_over(name):
+                yield other
+
+
+def _is_left_over(name: str) -> bool:
+    """Return whether a file of this name in the directory of a host is passed over."""
+    return names.is_ignored_file(name) and name != FOR_ALL
 
 
 # How they differ.
