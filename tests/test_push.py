@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import stat
 import subprocess
@@ -191,7 +192,8 @@ def test_the_key_of_all_is_taken_and_never_shown(nodes: list[LocalNode]) -> None
     first.key("k" * 32)
     second.key("o" * 32)
     ran = push(nodes, "--yes")
-    assert "  set      key: " in ran.stdout and "kkkk" not in ran.stdout + ran.stderr
+    assert "  set      key: " in ran.stdout and not ran.stderr
+    assert not re.search("k{4}", ran.stdout)
     assert shape(second)["key"] == shape(third)["key"] == "k" * 32 + "\n"
     assert shape(second)["key.old"] == "o" * 32 + "\n" and "key.old" not in shape(third)
     assert stat.S_IMODE((second.config / "key").stat().st_mode) == 0o640
@@ -253,10 +255,8 @@ def test_links_to_templates_are_pushed_with_what_they_lead_to(nodes: list[LocalN
         left = shape(node)
         assert left["hosts.d/a.example.com"] == "-> .web"
         assert left["hosts.d/b.example.com/web"] == "-> ../.web/web"
-        assert (
-            left["hosts.d/.web/web"] == "EXPECT=Hello\n" and "hosts.d/.web/unused.bak" not in left
-        )
-    assert "hosts.d/.other/web" not in shape(second), "nothing leads there any more"
+        assert left["hosts.d/.web/web"] == "EXPECT=Hello\n"
+        assert {name for name in left if name.startswith("hosts.d/.")} == {"hosts.d/.web/web"}
     assert facts(nodes, "--dry-run")[second.address]["differences"] == []
 
 
