@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -347,6 +348,28 @@ def _publish(chosen: Options, path: str, text: str) -> int:
 
 
 @_usage_error_if_unknown
+def _availability(chosen: Options) -> int:
+    """Show how available each host and test was in a month: the verb `report`."""
+    from dmonitor.operator import availability, availability_text
+
+    try:
+        of = availability.period(chosen.what, time.time())
+    except availability.NoMonth as error:
+        raise _Unknown(str(error)) from None
+
+    def read(store: state.Store, _: NodeReport) -> tuple[list[Incident], list[Change]]:
+        return store.history.past(since=of.since), store.history.changes(evidence=False)
+
+    reading = reader.read(chosen, read)
+    incidents, changes = reading.more
+    facts = availability.availability(reading.view, incidents, changes, of)
+    if chosen.html and not chosen.json:
+        print(availability_text.page(facts), end="")
+        return os.EX_OK
+    return _show(chosen, facts, availability_text.text)
+
+
+@_usage_error_if_unknown
 def _add(chosen: Options) -> int:
     """Make the files of tests."""
     from dmonitor.operator import hosts
@@ -482,6 +505,7 @@ _VERBS: dict[str, Callable[[Options], int]] = {
     "add": _add,
     "remove": _remove,
     "push": _push,
+    "report": _availability,
     "key": _key,
 }
 

@@ -81,6 +81,7 @@ _TEXTS = {
     "add": "make tests of a host, if they are not there",
     "remove": "remove tests, or a host with all its tests",
     "push": "show how the other nodes are configured otherwise than this one, and change that",
+    "report": "how available each host and test was in a month, as a quorum saw it",
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
@@ -118,6 +119,10 @@ def _add_arguments(name: str, verb: Any) -> None:
             verb.add_argument("--yes", action="store_true", help="do not ask")
             text = "whom to log in as; default: root; anybody else needs sudo there"
             verb.add_argument("--user", metavar="NAME", default="root", help=text)
+        case "report":
+            text = "such as 2026-11, or `last`; without it: this month"
+            verb.add_argument("what", metavar="MONTH", nargs="?", default="", help=text)
+            verb.add_argument("--html", action="store_true", help="print a web page")
         case "key":
             choices = ("new", "set", "drop")
             text = f"{_KEY} without it: show the fingerprints"

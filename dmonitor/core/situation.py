@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election, hearsay, round_log, verdict
+from dmonitor.core import absence, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -381,7 +381,7 @@ class Situation:
         for node_id, statement in self.statements.items():
             status = statement.status._replace(version="", wall=0.0, up=float("inf"))
             heard.append(status._replace(name=self._lines[node_id]))
-        return self.node_memory._replace(
+        return absence.remember(self.node_memory, self.asked_at)._replace(
             finished=self.clock.now(),
             heard=tuple(heard),
             reach=self._reach(),
