@@ -381,6 +381,13 @@ def test_a_tar_holds_what_was_put_into_it(tmp_path: Path) -> None:
     assert tree.read(b"") == {}
 
 
+def test_a_template_that_is_there_and_unused_is_no_change() -> None:
+    ours = {"hosts.d/a": Entry(target=".web"), "hosts.d/.web/web": Entry(b"x")}
+    theirs = {"hosts.d/.web/web": Entry(b"x")}
+    (found,) = tree.differences(ours, theirs, "/etc/dmonitor")
+    assert (found.path, found.word) == ("hosts.d/a", "new")
+
+
 def test_which_files_are_the_same_on_all_nodes() -> None:
     ours = dict.fromkeys(
         [
@@ -416,6 +423,8 @@ def test_which_files_are_the_same_on_all_nodes() -> None:
         assert found == {"hosts.d/b", "hosts.d/.a/web"}
     loop = {"hosts.d/b": Entry(target="c"), "hosts.d/c": Entry(target="b")}
     assert set(tree.common(loop, "/etc/dmonitor")) == {"hosts.d/b", "hosts.d/c"}
+    unprintable = {"hosts.d/b": Entry(target=".b"), "hosts.d/.b/web\nkey": Entry()}
+    assert set(tree.common(unprintable, "/etc/dmonitor")) == {"hosts.d/b"}
     outside = {"hosts.d/b": Entry(target="../../../etc"), "key": Entry(b"k")}
     assert set(tree.common(outside, "/etc/dmonitor")) == {"hosts.d/b"}
     to_the_key = {"hosts.d/b/web": Entry(target="../../key"), "key": Entry(b"k")}

@@ -379,8 +379,10 @@ class Situation:
         """Return this node's memory at the end of its round."""
         heard = []
         for node_id, statement in self.statements.items():
-            status = statement.status._replace(version="", wall=0.0, up=float("inf"))
-            heard.append(status._replace(name=self._lines[node_id]))
+            name = self._lines[node_id]
+            heard.append(
+                statement.status._replace(name=name, version="", wall=0.0, up=float("inf"))
+            )
         return absence.remember(self.node_memory, self.asked_at)._replace(
             finished=self.clock.now(),
             heard=tuple(heard),

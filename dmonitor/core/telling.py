@@ -270,6 +270,9 @@ class Telling:
                 since = _due_since(incident, quiet_ended)
                 if kind is Kind.REMINDER:
                     since = now
+                elif kind is Kind.ALERT and not incident.is_open:
+                    # It has waited for longer than its recovery, which is held since the end.
+                    since = max(incident.began, quiet_ended.get(incident.id, 0.0))
                 told.append((kind, incident, since))
         addresses = [address for address in config.addresses if not names.is_hook(address)]
         notifications = []

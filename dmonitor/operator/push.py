@@ -177,7 +177,7 @@ def _look_at(node: Node, ours: Tree, login: Login) -> None:
     try:
         theirs = tree.read(ran.output)
     except tarfile.TarError as error:
-        node.failure = f"what it sent is no tar: {error}"
+        node.failure = f"what it sent is no tar: {names.printable(str(error))}"
         return
     node.differences = tree.differences(ours, theirs, login.directory)
     _compare_keys(node, ours, theirs)
@@ -257,25 +257,20 @@ def _list(paths: Iterable[str]) -> Entry:
 
 def describe(node: Node) -> list[str]:
     """Return lines that say how `node` differs, with the lines that change."""
-    lines = []
     if node.failure:
-        lines.append(f"{node.name}: {node.failure}")
-    elif not node.differs:
-        lines.append(f"{node.name}: nothing differs")
-    else:
-        lines.append(f"{node.name}:")
-    if not node.failure:
-        for difference in node.differences:
-            lines += _describe(difference)
-        if node.key is not None:
-            lines.append(f"  set      {_KEY}: {keys.digits(node.key)}")
+        return [f"{node.name}: {node.failure}"]
+    lines = [f"{node.name}:" if node.differs else f"{node.name}: nothing differs"]
+    for difference in node.differences:
+        lines += _describe(difference)
+    if node.key is not None:
+        lines.append(f"  set      {_KEY}: {keys.digits(node.key)}")
     lines += [f"  {note}" for note in node.notes]
     return lines
 
 
 def _describe(difference: Difference) -> Iterator[str]:
     theirs, ours = difference.theirs, difference.ours
-    yield f"  {difference.word:<8} {difference.path}{_access(theirs, ours)}"
+    yield f"  {difference.word:<8} {names.escaped(difference.path)}{_access(theirs, ours)}"
     before, after = _text(theirs), _text(ours)
     diff = list(difflib.unified_diff(before, after, lineterm=""))[2:]
     for line in diff:
@@ -302,7 +297,7 @@ def _text(entry: Entry | None) -> list[str]:
 
 def outcome(node: Node) -> list[str]:
     """Return lines that say what became of `node` when it was to be changed."""
-    if not node.pushed:
+    if not node.pushed:  # a part of it may be
         return [f"{node.name}: {node.failure}; see what differs now: dmonitor push {node.name}"]
     lines = [f"{node.name}: changed"]
     if node.check is not None:

@@ -149,11 +149,12 @@ def _led_to(tree: Tree, path: str, directory: str) -> Iterator[str]:
         path = posixpath.relpath(posixpath.normpath(absolute), directory)
         if not path.startswith((f"{HOSTS}/", f"{ADDRESSES}/")):
             return
-        if path in tree:
+        if path in tree and path.isprintable():
             yield path
         for other in tree:
             name = posixpath.basename(other)
-            if other.startswith(f"{path}/") and not _is_left_over(name):
+            is_below = other.startswith(f"{path}/") and other.isprintable()
+            if is_below and not _is_left_over(name):
                 yield other
 
 
@@ -171,9 +172,10 @@ def differences(ours: Tree, theirs: Tree, directory: str) -> list[Difference]:
     there = common(theirs, directory)
     found = []
     for path in sorted({*wanted, *there}):
-        mine, other = wanted.get(path), there.get(path)
+        mine = wanted.get(path)
+        other = there.get(path) if mine is None else theirs.get(path)
         if mine is None or other is None or not mine.is_like(other):
-            found.append(Difference(path, theirs.get(path), mine))
+            found.append(Difference(path, other, mine))
     settings = _difference_of_settings(ours.get(SETTINGS), theirs.get(SETTINGS))
     if settings is not None:
         found.append(settings)
