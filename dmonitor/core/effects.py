@@ -87,6 +87,9 @@ class NodeMemory(NamedTuple):
     refused_addresses: tuple[model.RefusedAddress, ...] = ()
     # The hand-overs that have no outcome yet.
     handing: tuple[model.Handing, ...] = ()
+    # Since when it remembers its absences, and which there were.
+    present_since: Time = float("-inf")
+    absences: tuple[model.Absence, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""

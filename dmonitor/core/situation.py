@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import ability, behind, digest, election, hearsay, round_log, verdict
+from dmonitor.core import ability, absence, behind, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -415,7 +415,7 @@ class Situation:
             heard.append(
                 statement.status._replace(name=name, version="", wall=0.0, up=float("inf"))
             )
-        return self.node_memory._replace(
+        return absence.remember(self.node_memory, self.asked_at)._replace(
             finished=self.clock.now(),
             heard=tuple(heard),
             reach=self._reach(),
