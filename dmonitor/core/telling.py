@@ -128,7 +128,9 @@ class Telling:
         was_first = situation.is_first()
         earlier = situation.node_memory.handing
         yield from self._store_handing((*earlier, *_handing(mails, now)))
-        hand_over = HandOver(mails, self._latest(mails), now)
+        told_of = {each.incident.test for mail in mails.values() for each in mail}
+        behind = situation.hidden_behind(told_of)
+        hand_over = HandOver(mails, self._latest(mails), now, behind)
         outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over

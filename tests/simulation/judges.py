@@ -5,6 +5,7 @@ A judge adds what is wrong to the history.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -31,6 +32,7 @@ NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
 PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
 # Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as
 # much as it takes to find that the first node fell silent (promise 4).
+HIDDEN_LIMIT = 2.0  # seconds after a router's end in which what is behind it comes back, too
 LIAR_LIMIT = 240.0
 ROUND_TAKES = 65.0  # seconds from the time for a round to the last look of that round
 _MORE_LOOKS = 3  # for each fault: an incident of it may be open for a while, and turns move
@@ -252,6 +254,31 @@ def sluggish(history: History) -> None:
         rough(history)
     else:
         calm(history)
+
+
+def behind(history: History) -> None:
+    """As `sluggish`; of what fails behind a router, only what outlasts its failure is told."""
+    world = history.world
+    hidden = [failure for failure in history.failures if _is_hidden(history, failure)]
+    if not hidden:
+        return sluggish(history)
+
+    def is_owed(at: float, test: Test) -> bool:
+        spans = [(each.began, each.ended + HIDDEN_LIMIT) for each in hidden if each.test == test]
+        return not any(began <= at <= ended for began, ended in spans)
+
+    world.opened = [each for each in world.opened if is_owed(each[0], each[2].test)]
+    kept = [failure for failure in history.failures if failure not in hidden]
+    return sluggish(dataclasses.replace(history, failures=kept))
+
+
+def _is_hidden(history: History, failure: Failure) -> bool:
+    """Return whether a failure begins while that of a router before it lasts, and ends with that."""
+    for router in history.failures:
+        if router.test in history.world.behind.get(failure.test, ()):
+            if router.began <= failure.began and failure.ended <= router.ended + HIDDEN_LIMIT:
+                return True
+    return False
 
 
 def seldom(history: History) -> None:

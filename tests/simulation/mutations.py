@@ -12,6 +12,7 @@ from unittest import mock
 
 from dmonitor import stay
 from dmonitor.core import (
+    behind,
     conclusions,
     effects,
     election,
@@ -753,6 +754,40 @@ def forgets_a_tests_own_confirm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tells_what_is_behind() -> Iterator[None]:
+    """What stands behind a router that is DOWN is told by itself."""
+    with mock.patch.object(behind, "is_hidden", lambda *_, **__: False):
+        yield
+
+
+@contextlib.contextmanager
+def hides_what_stays_down() -> Iterator[None]:
+    """What still fails after a router has come back is not told."""
+    original = behind.is_hidden
+
+    def is_hidden(incident: Incident, *arguments: Any, **facts: Any) -> bool:
+        return original(incident._replace(seen=float("-inf")), *arguments, **facts)
+
+    with (
+        mock.patch.object(behind, "is_hidden", is_hidden),
+        mock.patch.object(behind, "_NEXT_LOOK", float("inf")),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def tells_what_has_no_look_of_its_own() -> Iterator[None]:
+    """When a router has come back, it counts that what is behind it failed in the same looks."""
+    original = behind.is_hidden
+
+    def is_hidden(incident: Incident, *arguments: Any, **facts: Any) -> bool:
+        return original(incident._replace(seen=float("inf")), *arguments, **facts)
+
+    with mock.patch.object(behind, "is_hidden", is_hidden):
+        yield
+
+
+@contextlib.contextmanager
 def lets_rest_what_is_to_be_confirmed() -> Iterator[None]:
     """A row of DOWN verdicts breaks off, because the next look waits for its RETRY."""
     with mock.patch.object(rest, "_tests_in_a_row", lambda *_: set()):
@@ -773,6 +808,7 @@ REST = (
     lets_rest_what_is_to_be_confirmed,
     lets_rest_what_has_an_incident,
 )
+PLACES = (tells_what_is_behind, hides_what_stays_down, tells_what_has_no_look_of_its_own)
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,

@@ -47,13 +47,21 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.PLACES), "behind"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG)
+_EVERY = (
+    *_ALL,
+    *mutations.WOKEN,
+    *mutations.REST,
+    *mutations.LIAR,
+    *mutations.LONG,
+    *mutations.PLACES,
+)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -111,6 +119,7 @@ COUNTED = (
         ("oneway", 25),
         ("swallow", 30),
         ("sluggish", 40),
+        ("behind", 60),
         ("restored", 30),
         ("edited", 30),
         ("site", 15),

@@ -108,6 +108,7 @@ class VirtualRound:
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             confirmations=world.confirmations,
+            behind=world.behind,
             **world.settings,
         )
         memory = node.disk.memory(self.now())

@@ -126,6 +126,7 @@ class World(Timeline):
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self.confirm = 1
+        self.behind: dict[Test, tuple[Test, ...]] = {}  # the tests that each test stands behind
         self.confirmations: dict[Test, int] = {}  # of the tests that have their own
         self.rhythms: dict[Test, Rhythm] = {}  # of the tests with EVERY
         # When rounds begin: "spread" as rounds before have left it; "fresh", spread from the second
