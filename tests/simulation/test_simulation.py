@@ -85,6 +85,7 @@ COUNTED = (
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
     mutations.lets_an_alert_come_last,
+    mutations.gives_up_before_it_has_looked_after,
     mutations.leaves_it_at_still_down,
     mutations.ends_all_turns_at_a_death,
     mutations.tells_what_a_node_hands_over_that_is_late,
@@ -866,6 +867,24 @@ def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
     assert not history.wrong
     with mutations.tells_what_a_node_hands_over_that_is_late():
         assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
+
+
+def _between_two_rounds_of_three_minutes() -> History:
+    """The other node's round comes when the ten minutes are over, and before the teller's next one."""
+    script = Script((3, 0.0), (3, 75.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(340.0, 1800.0)
+    world.mta_lag = lambda node, address: 590.0 if node is first and world.now < 500.0 else 0.01
+    return script.play(3000.0)
+
+
+def test_nobody_tells_what_a_node_has_handed_over_and_not_looked_after_yet() -> None:
+    history = _between_two_rounds_of_three_minutes()
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert any("node1 hands it over" in line for line in history.world.trace)
+    assert not history.wrong
+    with mutations.gives_up_before_it_has_looked_after():
+        assert ("node2", "DOWN") in told(_between_two_rounds_of_three_minutes())
 
 
 def _dead_with_a_mail_on_its_way() -> History:
