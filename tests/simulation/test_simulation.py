@@ -85,6 +85,7 @@ COUNTED = (
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
     mutations.lets_an_alert_come_last,
+    mutations.gives_up_before_it_has_looked_after,
     mutations.leaves_it_at_still_down,
     mutations.ends_all_turns_at_a_death,
     mutations.tells_what_a_node_hands_over_that_is_late,
@@ -868,6 +869,24 @@ def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
         assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
 
 
+def _between_two_rounds_of_three_minutes() -> History:
+    """The other node's round comes when the ten minutes are over, and before the teller's next one."""
+    script = Script((3, 0.0), (3, 75.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(340.0, 1800.0)
+    world.mta_lag = lambda node, address: 590.0 if node is first and world.now < 500.0 else 0.01
+    return script.play(3000.0)
+
+
+def test_nobody_tells_what_a_node_has_handed_over_and_not_looked_after_yet() -> None:
+    history = _between_two_rounds_of_three_minutes()
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert any("node1 hands it over" in line for line in history.world.trace)
+    assert not history.wrong
+    with mutations.gives_up_before_it_has_looked_after():
+        assert ("node2", "DOWN") in told(_between_two_rounds_of_three_minutes())
+
+
 def _dead_with_a_mail_on_its_way() -> History:
     """The speaker dies minutes after it began to hand over; the others' mails take a minute."""
     script = Script((1, 0.0), (1, 20.0), (1, 24.0))
@@ -1186,6 +1205,24 @@ def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
     history.world.mails[0] = late
     judges.seldom(history)
     assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
+
+
+def test_who_cannot_close_an_incident_may_look_in_each_round() -> None:
+    """A node is cut off before the end. The judge of `seldom` counts its looks after it has closed it."""
+    script = _seldom(900.0)
+    world, first = script.world, script.nodes[0]
+    script.fail(1000.0, 2400.0)
+    script.fail(6000.0, 8000.0)
+    script.at(2300.0, lambda: hardships._split(world, frozenset({first.name}), up=False))
+    script.at(7900.0, lambda: hardships._split(world, frozenset({first.name}), up=True))
+    history = script.play(11000.0)
+    history.wrong.clear()  # for the mailboxes' judge nobody looks late
+    judges.seldom(history)
+    assert not history.wrong
+    assert any(look.is_open and 2500.0 < look.at < 6000.0 for look in world.looks)
+    world.looks = [look._replace(is_open=False) for look in world.looks]
+    judges.seldom(history)
+    assert any("looked at host0/ssh" in text for text in history.wrong)
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
