@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -140,8 +142,10 @@ def _show(
     if chosen.json:
         _print_json(facts)
         return os.EX_OK
-    lines = table(terminal.printable(facts), terminal.Paint(_wants_colour()))
-    print("\n".join(lines))
+    paint = terminal.Paint(_wants_colour(), _width())
+    if paint.width is not None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an escape would be wider than its character
+    print("\n".join(table(terminal.printable(facts), paint)))
     return os.EX_OK
 
 
@@ -164,6 +168,18 @@ def _wants_colour() -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return sys.stdout.isatty()
+
+
+def _width() -> int | None:
+    """Return the columns that lines may take; None if nothing limits them, as in a pipe.
+
+    That is COLUMNS if it is set, or the width of the terminal, or 80 if it does not say.
+    """
+    told = os.environ.get("COLUMNS", "")
+    is_told = told.isdecimal() and int(told) > 0
+    if not is_told and not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 # What a verb is about.
