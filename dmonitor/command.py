@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
-_ANYWHERE = ("--json", "--peers")  # options that may stand behind the verb's arguments
+_ANYWHERE = ("--json", "--peers", "--check")  # options that may stand behind the verb's arguments
 _Past = tuple[list[Incident], list[Handed]]
 
 
@@ -69,6 +69,7 @@ class _Options(cli.Options):
     when: Sequence[str] = ()
     json: bool = False
     peers: bool = False
+    check: bool = False
 
 
 class _Unknown(Exception):
@@ -97,6 +98,7 @@ _VERB_TEXTS = {
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
+_CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
@@ -107,6 +109,7 @@ def _add_arguments(name: str, verb: Any) -> None:
         case "status":
             verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
             verb.add_argument("--peers", action="store_true", help="ask all nodes now")
+            verb.add_argument("--check", action="store_true", help=_CHECK)
         case "why":
             verb.add_argument("what", metavar="HOST/TEST")
         case "history":
@@ -234,7 +237,9 @@ def _status(chosen: _Options) -> int:
     reading = reader.read(chosen)
     wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
-        return _show(chosen, report.status(reading.view, wanted), terminal.status)
+        facts = report.status(reading.view, wanted)
+        status = _show(chosen, facts, terminal.status)
+        return report.check_status(facts) if chosen.check else status
     from dmonitor import questions
 
     tests = {}
@@ -247,7 +252,8 @@ def _status(chosen: _Options) -> int:
         if report.is_chosen(test, wanted):
             judgements[test] = judgement
     facts = report.views(report.ability(reading.view), judgements)
-    return _show(chosen, facts, terminal.views)
+    status = _show(chosen, facts, terminal.views)
+    return report.check_status(facts) if chosen.check else status
 
 
 @_usage_error_if_unknown

@@ -1274,3 +1274,47 @@ def test_the_state_of_a_later_dmonitor_is_not_read(three: list[LocalNode]) -> No
     path.unlink()
     path.mkdir()
     assert f"{path} is not a regular file: move it away" in Said(three[0]).run("status").stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "able", "tests"),
+    [
+        (0, {}, []),
+        (0, {}, [("UP", [])]),
+        (1, {}, [("UP", []), ("LOCAL", [])]),
+        (1, {}, [("UNKNOWN", [])]),
+        (1, {}, [("UNCONFIRMED", [])]),
+        (1, {}, [("", [])]),
+        (1, {}, [("DOWN", ["paris"])]),
+        (1, {"troubles": [{}]}, [("UP", [])]),
+        (2, {}, [("UP", []), ("LOCAL", []), ("DOWN", [])]),
+        (2, {}, [("FLAPPING", [])]),
+        (2, {"can_alert": False}, [("UP", [])]),
+    ],
+)
+def test_the_status_of_a_check(
+    status: int, able: dict[str, Any], tests: list[tuple[str, list[str]]]
+) -> None:
+    listed = [{"state": state, "silenced_by": silencers} for state, silencers in tests]
+    facts = {"can_alert": True, "troubles": [], "tests": listed, **able}
+    assert report.check_status(facts) == status
+
+
+def test_a_check_of_real_nodes(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    assert said.run("status", "--check").returncode == os.EX_TEMPFAIL, "it knows nothing"
+    with running(three):
+        story("OK 200")
+        assert said.run("status", "--check").returncode == 1, "the peers had no round yet"
+        three[0].round()
+        well = said.run("status", "--check")
+        assert well.returncode == 0, well.stdout
+        story("FAIL refused")
+        assert said.run("status", "--check").returncode == 2
+        assert said.run("status", "--check", "mail.example.com").returncode == 0
+        assert said.run("status", WEB, "--peers", "--check", "--json").returncode == 2
+        assert said.run("status").returncode == 0
+        said("silence", WEB, "1h")
+        assert said.run("status", WEB, "--check").returncode == 1
+    stale = said.run("status", WEB, "--check", "--peers")
+    assert stale.returncode == 1, "nobody confirms what fails here"

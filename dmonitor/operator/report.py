@@ -38,6 +38,7 @@ FLAPPING = "FLAPPING"
 NOT_TESTED = ""
 # Of the states, the one that needs somebody first comes first.
 ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", NOT_TESTED, "UP")
+_FAILING = (Verdict.DOWN.value, FLAPPING)
 _LAST_MOMENT = 4e9  # seconds since the epoch; a later time is no time
 
 
@@ -149,6 +150,23 @@ def ability(view: NodeReport) -> Facts:
         "whole": view.whole,
         "troubles": troubles,
     }
+
+
+def check_status(facts: Facts) -> int:
+    """Return the exit status of `dmonitor status --check` for the facts of `status` or `views`.
+
+    It is 2 if this node cannot alert or a test fails, 1 if somebody should look, else 0. What fails
+    in a silence is known already, so it is only to be looked at.
+    """
+    if not facts["can_alert"]:
+        return 2
+    worst = 1 if facts["troubles"] else 0
+    for test in facts["tests"]:
+        if test["state"] in _FAILING and not test.get("silenced_by"):
+            return 2
+        if test["state"] != Verdict.UP.value:
+            worst = 1
+    return worst
 
 
 def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
