@@ -47,7 +47,7 @@ class Options(cli.Options):
     check_config = False
     test_alert = False
     peers = False
-    test: str | None = None
+    test: Sequence[str] | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         help="mail every address a test, run every hook, and print what each answered",
     )
     action.add_argument(
-        "--test", metavar="HOST/NAME", help="run one test as a round runs it; print its result"
+        "--test",
+        metavar="HOST[/NAME]",
+        nargs="+",
+        help="run tests as a round runs them; print their results; shell patterns will do, too",
     )
     parser.add_argument("--peers", action="store_true", help="with --test: ask all peers too")
     return parser
@@ -121,7 +124,7 @@ def _run(options: Options) -> int:
     if options.test_alert:
         return questions.test_alert(options)
     if options.test is not None:
-        return questions.one_test(options, options.test, peers=options.peers)
+        return questions.some_tests(options, options.test, peers=options.peers)
     return questions.dry_run(options)
 
 
