@@ -294,3 +294,23 @@ def test_on_a_real_terminal(place: Place, width: int) -> None:
     assert max(map(seen_width, piped(COLUMNS="60").splitlines())) <= 60, "watch(1) sets it"
     latin = piped(COLUMNS="60", PYTHONIOENCODING="latin-1")
     assert max(map(seen_width, latin.splitlines())) <= 60 and "?" in latin
+
+
+def test_a_round_at_a_terminal_says_what_it_does(place: Place) -> None:
+    node = LocalNode(place, "127.0.0.31", ["127.0.0.31"])
+    node.plugin("web", "printf 'FAIL \\033[2J gone\\n'\n")
+    node.plugin("ssh", "echo OK fine\n")
+    for test in ("www.example.com/web", "www.example.com/ssh"):
+        node.test(test)
+    node.mail()
+    command = node.command("dmonitor-check")
+    status, lines = Screen(80).run(command, place.environment())
+    said = [line.removeprefix("dmonitor-check: ") for line in lines]
+    assert status == 0, lines
+    assert said[0] == "a round begins, and mails what it has to tell: 2 tests, 1 node in nodes.txt"
+    (verdict,) = [line for line in said if "test=www.example.com/web verdict=UNCONFIRMED" in line]
+    assert verdict.startswith("verdict ") and "\\x1b[2J gone" in verdict
+    end = r"the round has ended: 1 UP, 1 UNCONFIRMED; nothing owed; \d+\.\d s"
+    assert re.fullmatch(end, said[-1]), said
+    assert not any("\x1b" in line for line in lines)
+    assert node.run("dmonitor-check", "--once").stderr.count("\n") == 0, "cron hears nothing"
