@@ -21,6 +21,7 @@ from dmonitor.base import cli, log, names, options, user
 from dmonitor.base.errors import StateError
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
 from dmonitor.config.problems import Problems, did_you_mean
+from dmonitor.config.times import read_duration
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
@@ -114,6 +115,7 @@ def _add_arguments(name: str, verb: Any) -> None:
             verb.add_argument("what", metavar="HOST/TEST")
         case "history":
             verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
+            verb.add_argument("when", metavar="AGE", nargs="*", help="of the last 7d, say, only")
         case "silence":
             verb.add_argument("what", metavar="HOST[/TEST]")
             verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
@@ -223,9 +225,14 @@ def _usage_error_if_unknown(verb: Callable[[_Options], int]) -> Callable[[_Optio
     return tried
 
 
-def _past(store: state.Store, wanted: tuple[str, str]) -> _Past:
-    """Return the incidents of what is wanted, oldest first, and what was handed over of them."""
-    since = store.clock.now() - history.HISTORY_SECONDS
+def _past(
+    store: state.Store, wanted: tuple[str, str], seconds: float = history.HISTORY_SECONDS
+) -> _Past:
+    """Return the incidents of what is wanted, oldest first, and what was handed over of them.
+
+    What ended more than `seconds` ago is left out.
+    """
+    since = store.clock.now() - seconds
     return store.history.past(wanted, since), store.history.handed(wanted)
 
 
@@ -273,18 +280,34 @@ def _why(chosen: _Options) -> int:
 
 @_usage_error_if_unknown
 def _history(chosen: _Options) -> int:
-    wanted = _split(chosen.what)  # a test that was removed has a history, too
+    subject, seconds = _subject_and_age(chosen)
+    wanted = _split(subject)  # a test that was removed has a history, too
 
-    def read(store: state.Store, _: NodeReport) -> tuple[list[Change], _Past, float]:
+    def read(store: state.Store, view: NodeReport) -> tuple[list[Change], _Past, float]:
         changes = store.history.changes(wanted, evidence=False) if chosen.json else []
-        return changes, _past(store, wanted), store.history.known_since(store.clock.now())
+        changes = [change for change in changes if change.at >= view.now - seconds]
+        past = _past(store, wanted, seconds)
+        return changes, past, store.history.known_since(store.clock.now())
 
     reading = reader.read(chosen, read)
     changes, (incidents, handed), since = reading.more
     if not changes and not incidents:
-        _require(reading.view, chosen.what)
+        _require(reading.view, subject)
     facts = report.history(incidents, changes, handed, reading.view, since)
     return _show(chosen, facts, terminal.history)
+
+
+def _subject_and_age(chosen: _Options) -> tuple[str, float]:
+    """Return what the history is wanted of, '' for everything, and of how many seconds."""
+    age = " ".join(chosen.when)
+    if not age:
+        with contextlib.suppress(ValueError):
+            return "", read_duration(chosen.what)
+        return chosen.what, history.HISTORY_SECONDS
+    try:
+        return chosen.what, read_duration(age)
+    except ValueError as error:
+        raise _Unknown(f"'{names.printable(age)}': {error}") from None
 
 
 def _silences(chosen: _Options) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import json
 import os
 import re
 import resource
 import runpy
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -1318,3 +1320,30 @@ def test_a_check_of_real_nodes(three: list[LocalNode], story: Callable[[str], No
         assert said.run("status", WEB, "--check").returncode == 1
     stale = said.run("status", WEB, "--check", "--peers")
     assert stale.returncode == 1, "nobody confirms what fails here"
+
+
+def test_the_history_of_some_days(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    with running(three):
+        for words in ("OK 200", "FAIL refused", "OK 200"):
+            story(words)
+    database_file = three[0].state / "state.db"
+
+    def age(days: int) -> None:
+        """Make all that has been older by so many days."""
+        with contextlib.closing(sqlite3.connect(database_file, isolation_level=None)) as db:
+            seconds = days * 86400
+            assert db.execute("UPDATE incident SET closed = closed - ?", (seconds,)).rowcount == 1
+            assert db.execute("UPDATE change SET at = at - ?", (seconds,)).rowcount > 2
+
+    assert len(said.json("history", "7d")["incidents"]) == 1
+    age(8)
+    assert said("history", "7d") == "no incidents\n"
+    assert said.json("history", "7d")["changes"] == []
+    assert said("history", WEB, "7d") == "no incidents\n"
+    assert WEB in said("history", "9d") and WEB in said("history", "www.example.com", "8d", "1h")
+    assert said("history") == said("history", "9d")
+    assert len(said.json("history", WEB, "9d")["changes"]) == 3
+    ran = said.run("history", WEB, "soon")
+    assert ran.returncode == os.EX_USAGE and "'soon': not a time such as" in ran.stderr, ran
+    assert said.run("history", "gone.example.com", "7d").returncode == os.EX_USAGE
