@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
-_ANYWHERE = ("--json", "--peers", "--check")  # options that may stand behind the verb's arguments
+_ANYWHERE = (
+    "--json",
+    "--peers",
+    "--check",
+    "--force",
+)  # options that may stand behind the verb's arguments
 _Past = tuple[list[Incident], list[Handed]]
 
 
@@ -71,6 +76,7 @@ class _Options(cli.Options):
     json: bool = False
     peers: bool = False
     check: bool = False
+    force: bool = False
 
 
 class _Unknown(Exception):
@@ -101,6 +107,7 @@ _VERB_TEXTS = {
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
+_FORCE = "with drop: even if not all nodes are known to have the new key"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
 
@@ -128,6 +135,7 @@ def _add_arguments(name: str, verb: Any) -> None:
             text = f"{_KEY} without it: show the fingerprints"
             verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
             verb.add_argument("nodes", metavar="NODE", nargs="*", help=_KEY_NODES)
+            verb.add_argument("--force", action="store_true", help=_FORCE)
 
 
 def _path(text: str) -> str:
@@ -387,14 +395,13 @@ def _silenced_still(chosen: _Options, subject: str, *, is_known: bool) -> list[F
 
 
 def _peers(chosen: _Options) -> int:
-    from dmonitor import observer
+    from dmonitor import key_holders
     from dmonitor.core import digest
 
     user.become()
     configuration = reader.load(chosen)
-    own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
-    node_id, _, _ = state.peek(chosen.state, chosen.run_dir)
-    around, contacts = observer.greet_all(configuration, node_id, own_incarnation)
+    around, contacts = key_holders.greet(chosen, configuration)
+    shared = key_holders.keys_in_use(chosen, configuration, [contact for contact, _ in contacts])
     our_digests = (
         digest.digest(configuration.tests),
         digest.digest_nodes(configuration.nodes),
@@ -406,7 +413,8 @@ def _peers(chosen: _Options) -> int:
             addresses[peer.node.name] = str(peer.addresses[0])
     order = [node.name for node in configuration.nodes]
     contacts = sorted(contacts, key=lambda greeted: order.index(greeted[0].node.name))
-    return _show(chosen, report.peers(contacts, our_digests, addresses), terminal.peers)
+    facts = report.peers(contacts, our_digests, addresses, shared)
+    return _show(chosen, facts, terminal.peers)
 
 
 def _page(chosen: _Options) -> int:
@@ -471,7 +479,7 @@ def _key(chosen: _Options) -> int:
         return _make_pair_keys(chosen)
     if chosen.what:
         say = _say_nothing if chosen.json else print
-        status = keys.change(chosen.config, chosen.what, say)
+        status = _may_change_key(chosen) or keys.change(chosen.config, chosen.what, say)
         if status or not chosen.json:
             return status
     problems = Problems()
@@ -484,6 +492,17 @@ def _key(chosen: _Options) -> int:
         lines.append(NO_KEY_ADVICE)
     _show(chosen, {"keys": _key_facts(fingerprints)}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
+
+
+def _may_change_key(chosen: _Options) -> int:
+    """Return 0 unless nodes would be cut off by that; then say which, and return a status."""
+    from dmonitor import key_holders
+
+    if chosen.what != "drop" or chosen.force:
+        return os.EX_OK
+    if not os.path.lexists(f"{chosen.config}/{KEY_FILES[1]}"):
+        return os.EX_OK
+    return key_holders.may_drop(chosen)
 
 
 def _make_pair_keys(chosen: _Options) -> int:

@@ -389,6 +389,7 @@ def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
         "CLOCK",
         "LAST",
         "ROUND",
+        "KEY",
         "DRIFT",
     ]
 

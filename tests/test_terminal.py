@@ -86,6 +86,7 @@ def a_peer(node: str, **more: Any) -> dict[str, Any]:
         "version": "0.4.0",
         "clock": 0.1,
         "last_round_age": 34.0,
+        "key": "9ee3c6be2b9b943b",
         "drift": [],
         **more,
     }
@@ -196,9 +197,8 @@ def test_of_the_peers_what_matters_most_is_left() -> None:
     assert [title.strip() for title in titles if title] == [
         "NODE",
         "ANSWER",
-        "LATENCY",
-        "CLOCK",
         "LAST ROUND",
+        "KEY",
         "DRIFT",
     ]
     assert "SITE" in terminal.peers(facts, PLAIN)[0]

@@ -489,12 +489,19 @@ def peers(
     contacts: Iterable[tuple[Contact, float]],
     our_digests: tuple[str, str, str],
     addresses: Mapping[str, str],
+    shared_keys: Mapping[str, str],
 ) -> Facts:
     """Return what came of greeting each peer, and how many seconds that took.
 
     The digests are of our tests, nodes and addresses; `addresses` is where each peer was called.
+    `shared_keys` are the fingerprints of the keys that this node shares with those it reached.
     """
-    return {"peers": [_peer(contact, took, our_digests, addresses) for contact, took in contacts]}
+    listed = []
+    for contact, took in contacts:
+        facts = _peer(contact, took, our_digests, addresses)
+        facts["key"] = shared_keys.get(contact.node.name)
+        listed.append(facts)
+    return {"peers": listed}
 
 
 def _peer(

@@ -51,6 +51,7 @@ _PEERS = (
     Column("LATENCY", dispensable=1),
     Column("CLOCK", dispensable=2),
     Column("LAST ROUND"),
+    Column("KEY"),
     Column("DRIFT", Cut.END),
 )
 
@@ -377,5 +378,6 @@ def _peer_row(peer: Facts) -> tuple[str, ...]:
         latency,
         clock,
         last_round,
+        peer["key"] or "-",
         ", ".join(peer["drift"]) or drift,
     )
