@@ -294,7 +294,7 @@ def _say_what_begins(configuration: Configuration) -> None:
     """Tell the person at the terminal what this round is about to do."""
     tests = names.pluralize(len(configuration.tests), "test")
     nodes = names.pluralize(len(configuration.nodes), "node")
-    log.complain(f"a round begins, and mails what it has to tell: {tests}, {nodes} in nodes.txt")
+    log.complain(f"a round begins: {tests}, {nodes}; what it has to tell is mailed")
 
 
 def _say_what_came_of_it(store: Store, round_end: effects.RoundEnd, seconds: float) -> None:

@@ -307,7 +307,7 @@ def test_a_round_at_a_terminal_says_what_it_does(place: Place) -> None:
     status, lines = Screen(80).run(command, place.environment())
     said = [line.removeprefix("dmonitor-check: ") for line in lines]
     assert status == 0, lines
-    assert said[0] == "a round begins, and mails what it has to tell: 2 tests, 1 node in nodes.txt"
+    assert said[0] == "a round begins: 2 tests, 1 node; what it has to tell is mailed"
     (verdict,) = [line for line in said if "test=www.example.com/web verdict=UNCONFIRMED" in line]
     assert verdict.startswith("verdict ") and "\\x1b[2J gone" in verdict
     end = r"the round has ended: 1 UP, 1 UNCONFIRMED; nothing owed; \d+\.\d s"
