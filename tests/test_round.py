@@ -1662,6 +1662,12 @@ def test_confirm_goes_on_from_what_a_living_peer_counted() -> None:
     assert up.node_memory().confirming == (), "a row ends with another verdict"
 
 
+def test_a_test_may_have_its_own_confirm() -> None:
+    other = states("peer", confirm=3)
+    assert play(DOWN, heard=[other], confirm=3, confirmations={TEST: 1}).mails != []
+    assert play(DOWN, heard=[states("peer")], confirmations={TEST: 2}).mails == []
+
+
 def test_the_confirm_of_two_nodes_holds() -> None:
     cautious = states("peer", confirm=2)
     assert play(DOWN, heard=[cautious]).mails == []

@@ -17,7 +17,7 @@ from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.files import scan_directory
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
-from dmonitor.config.tests import A_HOST_NAME, RHYTHM, read_rhythm
+from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
 from dmonitor.core.model import Silence, Trouble
 from dmonitor.store import lock
@@ -68,7 +68,7 @@ def _examine_rhythms(configuration: Configuration, interval: int, problems: Prob
         parameters = configuration.tests[test] or {}
         for key in RHYTHM:
             if key in parameters and read_rhythm(parameters[key]) < 60 * interval:
-                path = f"{configuration.directory}/hosts.d/{test}"
+                path = file_of(configuration.directory, test, key)
                 text = f"{key}={parameters[key]}: rounds come every {interval} min on this node"
                 problems.error(path, f"{text}; give {interval}m or more, or remove the line")
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config.behind import load_behind
 from dmonitor.config.files import is_absent
 from dmonitor.config.keyfile import Keys, load_keys
 from dmonitor.config.nodes import load_nodes
@@ -40,6 +41,8 @@ class Configuration(NamedTuple):
     ] = ()  # those that ended, too; `until` is in seconds since the epoch
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
+    # The tests that stand behind others, with those.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
     @property
     def complete(self) -> bool:
@@ -85,6 +88,7 @@ def load_configuration(directory: str) -> Configuration:
     addresses = load_recipients(directory, problems)
     unreadable = frozenset(problems.unreadable)
     rhythms = _load_rhythms(directory, tests, problems)
+    behind = load_behind(directory, tests, problems)
     keys = load_keys(directory, problems)
     known_tests = None
     if not unreadable:
@@ -101,6 +105,7 @@ def load_configuration(directory: str) -> Configuration:
         keys=keys,
         silences=tuple(silences),
         rhythms=rhythms,
+        behind=behind,
     )
 
 

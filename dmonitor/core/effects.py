@@ -227,6 +227,10 @@ class RoundConfig(NamedTuple):
     stores: bool = True
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
+    # The tests that have a `confirm` of their own, with that.
+    confirmations: Mapping[Test, int] = MappingProxyType({})
+    # The tests that stand behind others, with those: while all of these are DOWN, they are told.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -325,6 +329,8 @@ class HandOver(NamedTuple):
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
     since: float = 0.0  # its name, as in Handing
+    # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 class LookAfter(NamedTuple):

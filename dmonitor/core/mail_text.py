@@ -10,7 +10,7 @@ import datetime
 import itertools
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
@@ -116,8 +116,10 @@ def _share(judgement: Judgement) -> str:
     return f"{len(judgement.nodes(Vote.FAILING))} of {len(judgement.answers)} nodes"
 
 
-def body(stories: Sequence[Story], now: float, zone: Zone) -> list[str]:
-    """Return the lines that tell all stories.
+def body(
+    stories: Sequence[Story], now: float, zone: Zone, behind: Mapping[Test, Sequence[Test]]
+) -> list[str]:
+    """Return the lines that tell all stories, and which tests are DOWN `behind` theirs.
 
     If there are several, what is well again has its line in the summary, and no section.
     """
@@ -125,7 +127,7 @@ def body(stories: Sequence[Story], now: float, zone: Zone) -> list[str]:
     told = [story for story in stories if len(stories) == 1 or not _is_brief(story)]
     shown = _shown(told)
     for story in shown:
-        lines += _section(story, now, zone)
+        lines += _section(story, now, zone, behind.get(story.test, ()))
     left_out = len(told) - len(shown)
     if left_out:
         lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
@@ -218,8 +220,8 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
     return [stories[index] for index in shown]
 
 
-def _section(story: Story, now: float, zone: Zone) -> list[str]:
-    """Tell one story: how the test is, how it was before, and who saw what if it is not well."""
+def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> list[str]:
+    """Tell one story: how the test is and was, what is behind it, who saw what if it fails."""
     main = story.main
     evidence: list[str] = []
     if story.state == UP:
@@ -232,10 +234,20 @@ def _section(story: Story, now: float, zone: Zone) -> list[str]:
     for incident, following in itertools.pairwise(in_order):
         if incident.closed is not None:
             lead.append(_past(incident, following, zone))
+    if behind and main.closed is None:
+        lead.append(_behind(behind))
     for incident in in_order:
         if incident.flapping and incident.closed is None:
             evidence += ["", _quiet(incident, is_main=incident is main)]
     return [*lead, "", *evidence, ""] if evidence else [*lead, ""]
+
+
+def _behind(tests: Sequence[Test]) -> str:
+    """Return the sentence that names the tests which are DOWN behind this one."""
+    listed = ", ".join(map(str, tests))
+    begin = f"And {names.pluralize(len(tests), 'test')} behind it: "
+    room = max(_SHORTEST_LIST, LINE - len(begin))
+    return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
 
 
 def _recovery(story: Story, now: float, zone: Zone) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import digest, election, hearsay, round_log, verdict
+from dmonitor.core import behind, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -127,8 +127,10 @@ class Situation:
         """How many sites there are."""
         return len({node.site for node in self.config.nodes})
 
-    def confirm(self) -> int:
-        """Return how many DOWN verdicts open an incident."""
+    def confirm(self, test: Test) -> int:
+        """Return how many DOWN verdicts open an incident of `test`."""
+        if test in self.config.confirmations:
+            return self.config.confirmations[test]
         stated = [confirm for _, _, confirm in self.node_memory.stated_settings]
         return verdict.setting_that_holds(self.config.confirm, stated)
 
@@ -288,13 +290,23 @@ class Situation:
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
 
-        An operator has silenced its test, or the test flaps and only the flapping is told. That a
-        test flaps is not believed of one peer.
+        An operator has silenced its test, or the test flaps and only the flapping is told, or what
+        stands before it is DOWN. That a test flaps is not believed of one peer.
         """
         flapping = self.ledger.open_for(incident.test, flapping=True)
         if flapping and flapping.is_fact and not incident.flapping:
             return True
-        return self.silences.cover(incident.test, self.clock.now())
+        now = self.clock.now()
+        if self.silences.cover(incident.test, now):
+            return True
+        parents = self.config.behind.get(incident.test, ())
+        slowest = self.node_memory.interval_that_holds()
+        return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
+
+    def hidden_behind(self, told: set[Test]) -> dict[Test, tuple[Test, ...]]:
+        """Return for each test that is `told` which tests are DOWN behind it, and not told."""
+        now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
+        return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.
@@ -377,8 +389,10 @@ class Situation:
         """Return this node's memory at the end of its round."""
         heard = []
         for node_id, statement in self.statements.items():
-            status = statement.status._replace(version="", wall=0.0, up=float("inf"))
-            heard.append(status._replace(name=self._lines[node_id]))
+            name = self._lines[node_id]
+            heard.append(
+                statement.status._replace(name=name, version="", wall=0.0, up=float("inf"))
+            )
         return self.node_memory._replace(
             finished=self.clock.now(),
             heard=tuple(heard),

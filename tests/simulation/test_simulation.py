@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.core import refusals
-from dmonitor.core.model import Outcome, Rhythm, Test, node_test
+from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
 
-from . import histories, mailbox, mutations, setups
+from . import histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -47,23 +47,33 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.PLACES), "behind"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG)
+_EVERY = (
+    *_ALL,
+    *mutations.WOKEN,
+    *mutations.REST,
+    *mutations.LIAR,
+    *mutations.LONG,
+    *mutations.PLACES,
+)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
     mutations.takes_a_late_checker_for_a_good_one,
     mutations.does_not_count_sleep,
     mutations.tells_an_old_end_as_it_was,
+    mutations.keeps_an_end_back_although_it_is_down_again,
     mutations.takes_a_changed_cron_for_a_dead_one,
     mutations.asks_a_node_about_itself,
     mutations.wakes_before_it_stores,
     mutations.closes_without_those_it_cannot_hear,
+    mutations.closes_with_those_that_cannot_tell,
     mutations.waits_for_every_silent_site,
     mutations.forgets_that_it_was_well,
     mutations.forgets_the_name_before_it_was_united,
@@ -74,6 +84,7 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
 )
 
@@ -104,6 +115,7 @@ COUNTED = (
         ("oneway", 25),
         ("swallow", 30),
         ("sluggish", 40),
+        ("behind", 60),
         ("restored", 30),
         ("edited", 30),
         ("site", 15),
@@ -268,6 +280,28 @@ def _cut_off() -> History:
     return script.play(2200.0)
 
 
+def test_a_mail_that_sleeps_with_its_machine_is_followed_by_the_end() -> None:
+    """A machine is suspended while its sendmail has the alert. Nothing takes that back."""
+    script = Script((1, 0.0), (1, 20.0))
+    world, first = script.world, script.nodes[0]
+    world.mta = lambda node, address: (3.0, True)
+    script.fail(100.0, 350.0)
+
+    def suspend_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.suspend(first, 400.0)
+        else:
+            world.after(0.5, suspend_while_it_hands_over)
+
+    script.at(100.0, suspend_while_it_hands_over)
+    history = script.play(1500.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert history.watch is not None
+    (alert, recovery) = [said for said in history.watch.said if said.test == TEST]
+    assert alert.handed < 350.0 and alert.at > 500.0 and recovery.at - alert.at < 120.0
+    assert not history.wrong
+
+
 def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
     history = _cut_off()
     assert states(told(history)) == ["DOWN", "UP"]
@@ -352,6 +386,27 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     assert not history.wrong
 
 
+def _unable_to_tell() -> History:
+    """Two of three nodes see it fail, and the plugins of one of them break meanwhile."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    _, second, third = script.nodes
+    script.fail(100.0, 1500.0, second, third)
+    script.at(300.0, script.world.unable.add, second.name)
+    script.at(900.0, script.world.unable.clear)
+    return script.play(2200.0)
+
+
+def test_nobody_tells_up_while_a_site_that_saw_it_fail_cannot_tell() -> None:
+    history = _unable_to_tell()
+    assert any("sees=UNKNOWN" in line for line in history.world.trace)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+    with mutations.closes_with_those_that_cannot_tell():
+        broken = _unable_to_tell()
+    assert "UP" in states(told(broken))[:-1]
+    assert any("and it has failed since" in text for text in broken.wrong)
+
+
 def test_nobody_asks_about_what_passes() -> None:
     """The two nodes that see it fail do not reach each other, and the third one reaches both."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
@@ -428,6 +483,25 @@ def _away_until_it_is_down_again() -> History:
     )
     script.at(800.0, script.world.power_cut, first, 156.0)
     return script.play(2200.0)
+
+
+def _down_again_at_once() -> History:
+    """A test is well for some seconds, ten seconds after its alert."""
+    script = Script((1, 0.0), (1, 15.0), (1, 30.0), (1, 45.0))
+    script.fail(100.0, 115.0)
+    script.fail(124.0, 600.0)
+    return script.play(1200.0)
+
+
+def test_who_hears_that_it_is_down_again_hears_in_the_same_mail_that_it_was_well() -> None:
+    history = _down_again_at_once()
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    first, second, _ = [said for said in history.watch.said if said.test == TEST]
+    assert second.kinds == {Kind.ALERT, Kind.RECOVERY} and second.at - first.at < 50.0
+    assert not history.wrong
+    with mutations.keeps_an_end_back_although_it_is_down_again():
+        assert any("told again" in text for text in _down_again_at_once().wrong)
 
 
 def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
@@ -524,6 +598,22 @@ def test_confirm_counts_the_rounds_of_all_nodes() -> None:
     assert history.watch is not None
     assert history.watch.said[0].at < 200.0
     assert not history.wrong
+
+
+def test_the_confirm_of_a_test_comes_before_the_setting() -> None:
+    """What only two rounds see is told by the setting, and not by the test's own number."""
+    with mutations.forgets_a_tests_own_confirm():
+        assert states(told(_two_rounds_fail())) == ["DOWN", "UP"]
+    history = _two_rounds_fail()
+    assert told(history) == []
+    assert not history.wrong
+
+
+def _two_rounds_fail() -> History:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    script.world.confirmations[TEST] = 3
+    script.fail(115.0, 145.0)
+    return script.play(1000.0)
 
 
 def test_one_of_two_nodes_says_that_the_cron_of_the_other_one_is_dead() -> None:
@@ -958,6 +1048,24 @@ def test_what_fails_is_looked_at_in_each_round_until_it_is_over_and_rests_again(
     over = _DAY + 4 * 3600.0 + 180.0
     assert _count(script, first, over) > 3 * 120, "each minute by each node"
     assert _count(script, _DAY, first) + _count(script, over, 2 * _DAY) <= 12
+
+
+@pytest.mark.parametrize("refused_until", [0.0, 5500.0])
+def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
+    """The judge of `seldom` counts from the moment at which a mail system takes it again."""
+    script = _seldom(1800.0)
+    script.world.refuses = lambda node, address: script.world.now < refused_until
+    script.fail(4000.0, 7000.0)
+    history = script.play(9000.0)
+    history.wrong.clear()  # for the mailboxes' judge nobody looks late
+    judges.seldom(history)
+    assert not history.wrong
+    (told_at,) = history.times_told(TEST, Kind.ALERT)
+    assert told_at > refused_until
+    late = history.world.mails[0]._replace(at=max(told_at, refused_until) + 150.0)
+    history.world.mails[0] = late
+    judges.seldom(history)
+    assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
