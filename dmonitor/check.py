@@ -14,13 +14,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dmonitor.base import cli, clock, cron, log, user
+from dmonitor.base import cli, clock, cron, log, names, user
 from dmonitor.store import doorbell, lock, place
 
 if TYPE_CHECKING:
     import argparse
 
+    from dmonitor.config.configuration import Configuration
     from dmonitor.core import effects
+    from dmonitor.store.state import Store
 
 PROGRAM = "dmonitor-check"
 # Seconds after which a process that holds the lock hangs; then the next round ends it. It may have
@@ -47,7 +49,7 @@ class Options(cli.Options):
     check_config = False
     test_alert = False
     peers = False
-    test: str | None = None
+    test: Sequence[str] | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().error("--peers needs --test")
     # If cron mailed the log, it would mail whatever a round finds.
     is_read = _is_round(options) and log.is_lost() and not cron.is_known_to_mail()
+    is_read = is_read or (_is_round(options) and _is_watched())
     log.start(PROGRAM, to_stderr=options.verbose or is_read, verbose=options.verbose)
     os.umask(0o027)
     status = cli.guard(lambda: _run(options))
@@ -102,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         help="mail every address a test, run every hook, and print what each answered",
     )
     action.add_argument(
-        "--test", metavar="HOST/NAME", help="run one test as a round runs it; print its result"
+        "--test",
+        metavar="HOST[/NAME]",
+        nargs="+",
+        help="run tests as a round runs them; print their results; shell patterns will do, too",
     )
     parser.add_argument("--peers", action="store_true", help="with --test: ask all peers too")
     return parser
@@ -121,7 +127,7 @@ def _run(options: Options) -> int:
     if options.test_alert:
         return questions.test_alert(options)
     if options.test is not None:
-        return questions.one_test(options, options.test, peers=options.peers)
+        return questions.some_tests(options, options.test, peers=options.peers)
     return questions.dry_run(options)
 
 
@@ -176,6 +182,11 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_watched() -> bool:
+    """Return whether a person at a terminal sees what this process says."""
+    return os.isatty(2)
 
 
 def _wait_for_place(seconds: float) -> None:
@@ -256,6 +267,8 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
         if not configuration.complete:
             # What cannot be read now may still be there.
             configuration = configuration.with_hidden(store.test_states(), store.addresses())
+        if _is_watched():
+            _say_what_begins(configuration)
         round_end = driver.Driver(
             configuration,
             store,
@@ -266,6 +279,8 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
             waited=started.elapsed(),
             woken=woken,
         ).drive()
+        if _is_watched():
+            _say_what_came_of_it(store, round_end, stopwatch.elapsed())
     faulthandler.cancel_dump_traceback_later()
     if round_end.able and configuration.heartbeats:
         from dmonitor.execution import heartbeat
@@ -277,6 +292,30 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
         round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())
     return round_end
+
+
+def _say_what_begins(configuration: Configuration) -> None:
+    """Tell the person at the terminal what this round is about to do."""
+    tests = names.pluralize(len(configuration.tests), "test")
+    nodes = names.pluralize(len(configuration.nodes), "node")
+    log.complain(f"a round begins: {tests}, {nodes}; what it has to tell is mailed")
+
+
+def _say_what_came_of_it(store: Store, round_end: effects.RoundEnd, seconds: float) -> None:
+    """Tell the person at the terminal how the tests are, and what is still owed."""
+    from dmonitor.core import incident, model
+
+    memory = store.memory()
+    verdicts = [test_state.verdict for test_state in memory.test_states.values()]
+    counts = []
+    for verdict in model.Verdict:
+        if verdict in verdicts:
+            counts.append(f"{verdicts.count(verdict)} {verdict.value}")
+    owing = {known.id for known in memory.incidents if incident.owed(known)}
+    owing |= {notification.incident.id for notification in memory.outbox}
+    owed = f"{len(owing)} owed" if owing else "nothing owed"
+    end = "has ended" if round_end.completed else "is not complete, the next one goes on"
+    log.complain(f"the round {end}: {', '.join(counts) or 'no tests'}; {owed}; {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from dmonitor.config.configuration import load_configuration
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problems, did_you_mean
+from dmonitor.config.times import read_duration
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
@@ -69,8 +72,10 @@ def _show(
     if chosen.json:
         _print_json(facts)
         return os.EX_OK
-    lines = table(terminal.printable(facts), terminal.Paint(_wants_colour()))
-    print("\n".join(lines))
+    paint = terminal.Paint(_wants_colour(), _width())
+    if paint.width is not None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an escape would be wider than its character
+    print("\n".join(table(terminal.printable(facts), paint)))
     return os.EX_OK
 
 
@@ -93,6 +98,18 @@ def _wants_colour() -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return sys.stdout.isatty()
+
+
+def _width() -> int | None:
+    """Return the columns that lines may take; None if nothing limits them, as in a pipe.
+
+    That is COLUMNS if it is set, or the width of the terminal, or 80 if it does not say.
+    """
+    told = os.environ.get("COLUMNS", "")
+    is_told = told.isdecimal() and int(told) > 0
+    if not is_told and not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 # What a verb is about.
@@ -133,9 +150,14 @@ def _usage_error_if_unknown(verb: Callable[[Options], int]) -> Callable[[Options
     return tried
 
 
-def _past(store: state.Store, wanted: tuple[str, str]) -> _Past:
-    """Return the incidents of what is wanted, oldest first, and what was handed over of them."""
-    since = store.clock.now() - history.HISTORY_SECONDS
+def _past(
+    store: state.Store, wanted: tuple[str, str], seconds: float = history.HISTORY_SECONDS
+) -> _Past:
+    """Return the incidents of what is wanted, oldest first, and what was handed over of them.
+
+    What ended more than `seconds` ago is left out.
+    """
+    since = store.clock.now() - seconds
     return store.history.past(wanted, since), store.history.handed(wanted)
 
 
@@ -147,7 +169,9 @@ def _status(chosen: Options) -> int:
     reading = reader.read(chosen)
     wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
-        return _show(chosen, report.status(reading.view, wanted), terminal.status)
+        facts = report.status(reading.view, wanted)
+        status = _show(chosen, facts, terminal.status)
+        return report.check_status(facts) if chosen.check else status
     from dmonitor import questions
 
     tests = {}
@@ -160,7 +184,8 @@ def _status(chosen: Options) -> int:
         if report.is_chosen(test, wanted):
             judgements[test] = judgement
     facts = report.views(report.ability(reading.view), judgements)
-    return _show(chosen, facts, terminal.views)
+    status = _show(chosen, facts, terminal.views)
+    return report.check_status(facts) if chosen.check else status
 
 
 @_usage_error_if_unknown
@@ -180,18 +205,34 @@ def _why(chosen: Options) -> int:
 
 @_usage_error_if_unknown
 def _history(chosen: Options) -> int:
-    wanted = _split(chosen.what)  # a test that was removed has a history, too
+    subject, seconds = _subject_and_age(chosen)
+    wanted = _split(subject)  # a test that was removed has a history, too
 
-    def read(store: state.Store, _: NodeReport) -> tuple[list[Change], _Past, float]:
+    def read(store: state.Store, view: NodeReport) -> tuple[list[Change], _Past, float]:
         changes = store.history.changes(wanted, evidence=False) if chosen.json else []
-        return changes, _past(store, wanted), store.history.known_since(store.clock.now())
+        changes = [change for change in changes if change.at >= view.now - seconds]
+        past = _past(store, wanted, seconds)
+        return changes, past, store.history.known_since(store.clock.now())
 
     reading = reader.read(chosen, read)
     changes, (incidents, handed), since = reading.more
     if not changes and not incidents:
-        _require(reading.view, chosen.what)
+        _require(reading.view, subject)
     facts = report.history(incidents, changes, handed, reading.view, since)
     return _show(chosen, facts, terminal.history)
+
+
+def _subject_and_age(chosen: Options) -> tuple[str, float]:
+    """Return what the history is wanted of, '' for everything, and of how many seconds."""
+    age = " ".join(chosen.when)
+    if not age:
+        with contextlib.suppress(ValueError):
+            return "", read_duration(chosen.what)
+        return chosen.what, history.HISTORY_SECONDS
+    try:
+        return chosen.what, read_duration(age)
+    except ValueError as error:
+        raise _Unknown(f"'{names.printable(age)}': {error}") from None
 
 
 def _silences(chosen: Options) -> int:
@@ -271,14 +312,13 @@ def _silenced_still(chosen: Options, subject: str, *, is_known: bool) -> list[Fa
 
 
 def _peers(chosen: Options) -> int:
-    from dmonitor import observer
+    from dmonitor import key_holders
     from dmonitor.core import digest
 
     user.become()
     configuration = reader.load(chosen)
-    own_incarnation = functools.partial(lock.holder, chosen.state, "dmonitord")
-    node_id, _, _ = state.peek(chosen.state, chosen.run_dir)
-    around, contacts = observer.greet_all(configuration, node_id, own_incarnation)
+    around, contacts = key_holders.greet(chosen, configuration)
+    shared = key_holders.keys_in_use(chosen, configuration, [contact for contact, _ in contacts])
     our_digests = (
         digest.digest(configuration.tests),
         digest.digest_nodes(configuration.nodes),
@@ -290,7 +330,8 @@ def _peers(chosen: Options) -> int:
             addresses[peer.node.name] = str(peer.addresses[0])
     order = [node.name for node in configuration.nodes]
     contacts = sorted(contacts, key=lambda greeted: order.index(greeted[0].node.name))
-    return _show(chosen, report.peers(contacts, our_digests, addresses), terminal.peers)
+    facts = report.peers(contacts, our_digests, addresses, shared)
+    return _show(chosen, facts, terminal.peers)
 
 
 def _page(chosen: Options) -> int:
@@ -445,7 +486,7 @@ def _key(chosen: Options) -> int:
         return _make_pair_keys(chosen)
     if chosen.what:
         say = _say_nothing if chosen.json else print
-        status = keys.change(chosen.config, chosen.what, say)
+        status = _may_change_key(chosen) or keys.change(chosen.config, chosen.what, say)
         if status or not chosen.json:
             return status
     problems = Problems()
@@ -458,6 +499,17 @@ def _key(chosen: Options) -> int:
         lines.append(NO_KEY_ADVICE)
     _show(chosen, {"keys": _key_facts(fingerprints)}, lambda *_: lines)
     return os.EX_CONFIG if problems else os.EX_OK
+
+
+def _may_change_key(chosen: Options) -> int:
+    """Return 0 unless nodes would be cut off by that; then say which, and return a status."""
+    from dmonitor import key_holders
+
+    if chosen.what != "drop" or chosen.force:
+        return os.EX_OK
+    if not os.path.lexists(f"{chosen.config}/{KEY_FILES[1]}"):
+        return os.EX_OK
+    return key_holders.may_drop(chosen)
 
 
 def _make_pair_keys(chosen: Options) -> int:

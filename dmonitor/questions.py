@@ -1,4 +1,4 @@
-"""What an operator asks of dmonitor-check: a dry run, one test, a test alert (manual page).
+"""What an operator asks of dmonitor-check: a dry run, some tests, a test alert (manual page).
 
 None of it changes or stores anything. Rounds are for `driver`.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fnmatch
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dmonitor import driver, observer
 from dmonitor.base import cli, clock, log, names, user
@@ -19,7 +20,7 @@ from dmonitor.config import cluster
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import did_you_mean
 from dmonitor.core import effects, election
-from dmonitor.core.model import Incident, Judgement, Test, Vote
+from dmonitor.core.model import Answer, Incident, Judgement, Test, Vote, node_test
 from dmonitor.execution import delivery
 from dmonitor.store import lock, state, taken
 
@@ -59,54 +60,88 @@ def dry_run(options: cli.Options) -> int:
     if not configuration.tests:
         log.complain(f"nothing to test: no HOST/TEST in {configuration.directory}/hosts.d")
     observation, open_tests = look(options, configuration)
-    for test, judgement in observation.judgements.items():
-        print("\n".join(_describe(test, judgement, test in open_tests)))
+    for line in _descriptions(observation.judgements, open_tests):
+        print(line)
     return os.EX_OK
 
 
-def one_test(options: cli.Options, name: str, *, peers: bool) -> int:
-    """Run one test as a round runs it; print its result, and what the peers see if asked for.
+def some_tests(options: cli.Options, wanted: Sequence[str], *, peers: bool) -> int:
+    """Run the tests that `wanted` names as a round runs them; print what is seen here.
 
-    Return 0 if the test passes, 1 if it fails, 3 if it is UNKNOWN.
+    With `peers`, ask all of them, and print what each node sees. Return 1 if a test fails here, or
+    else 3 if one is UNKNOWN, or else 0.
     """
     configuration = load_configuration(options.config)
-    test = _find_test(options, configuration, name.removeprefix(f"{options.config}/hosts.d/"))
-    if test is None:
+    chosen = _chosen_tests(options, configuration, wanted)
+    if not chosen:
         return os.EX_USAGE
     if os.geteuid() and user.name() != user.find().pw_name:
         log.complain(f"run as user {user.name()}; rounds run it as {user.find().pw_name}")
-    configuration = configuration._replace(tests={test: configuration.tests[test]})
+    of_hosts = {test: configuration.tests[test] for test in chosen if test.host != names.NODE}
+    configuration = configuration._replace(tests=of_hosts)
     if not peers:
-        configuration = configuration._replace(nodes=())
-    observation, open_tests = look(options, configuration)
-    judgement = observation.judgements[test]
-    lines = _describe(test, judgement, test in open_tests)
+        named = tuple(node for node in configuration.nodes if node_test(node.name) in chosen)
+        configuration = configuration._replace(nodes=named)
+    observation, open_tests = look(options, configuration, ask_all=peers)
+    judgements = {}
+    for test, judgement in observation.judgements.items():
+        if test in chosen:
+            judgements[test] = judgement
+    if not judgements:
+        log.complain(f"{', '.join(map(str, chosen))} is this node itself")
+        return os.EX_USAGE
     if peers:
-        print("\n".join(lines))
+        lines = _descriptions(judgements, open_tests)
     else:
-        _, _, own_result = lines[1].strip().partition(" ")  # without the node's name
-        print(own_result.strip())
-    statuses = {Vote.PASSING: os.EX_OK, Vote.FAILING: 1, Vote.ABSTAIN: 3}
-    return statuses[judgement.answers[0].vote]
+        is_one = len(wanted) == len(chosen) == 1 and wanted[0].endswith(str(chosen[0]))
+        lines = _own_results(judgements, with_names=not is_one)
+    print("\n".join(lines))
+    return _status_of({judgement.answers[0].vote for judgement in judgements.values()})
 
 
-def _find_test(options: cli.Options, configuration: Configuration, name: str) -> Test | None:
-    """Return the test HOST/NAME; print what is wrong with its file, or why it is not there."""
-    found = [test for test in configuration.tests if str(test) == name]
+def _status_of(votes: Collection[Vote]) -> int:
+    """Return the exit status for what this node sees of some tests."""
+    if Vote.FAILING in votes:
+        return 1
+    return 3 if Vote.ABSTAIN in votes else os.EX_OK
+
+
+def _chosen_tests(
+    options: cli.Options, configuration: Configuration, wanted: Sequence[str]
+) -> list[Test]:
+    """Return the tests that `wanted` names: each word is a test, a host, a file or a pattern.
+
+    Print what is wrong with their files. If a word names nothing, print that, and return nothing.
+    """
+    candidates = [*configuration.tests, *(node_test(node.name) for node in configuration.nodes)]
+    hosts_directory = f"{options.config}/hosts.d"
+    chosen: dict[Test, None] = {}
+    unknown = []
+    for word in wanted:
+        name = word.removeprefix(f"{hosts_directory}/").rstrip("/")
+        found = [test for test in candidates if _is_named(test, name)]
+        chosen.update(dict.fromkeys(found))
+        if not found:
+            unknown.append(name)
+    paths = [f"{hosts_directory}/{test}" for test in chosen]
     for problem in configuration.problems:
-        if not found or problem.path == f"{options.config}/hosts.d/{name}":
+        if unknown or problem.path in paths:
             log.complain(str(problem))
-    if found:
-        return found[0]
-    hint = did_you_mean(name, map(str, configuration.tests))
-    log.complain(f"no such test in {options.config}/hosts.d: '{names.printable(name)}'{hint}")
-    return None
+    for name in unknown:
+        hint = did_you_mean(name, map(str, candidates))
+        log.complain(f"no such test in {hosts_directory}: '{names.printable(name)}'{hint}")
+    return [] if unknown else list(chosen)
+
+
+def _is_named(test: Test, name: str) -> bool:
+    """Return whether `name`, which may be a shell pattern, fits the test or its host."""
+    return fnmatch.fnmatchcase(str(test), name) or fnmatch.fnmatchcase(test.host, name)
 
 
 def look(
-    options: cli.Options, configuration: Configuration
+    options: cli.Options, configuration: Configuration, *, ask_all: bool = True
 ) -> tuple[effects.Observation, frozenset[Test]]:
-    """Observe as a round does, but ask every peer about every test; change nothing.
+    """Observe as a round does, but with `ask_all` ask every peer about every test; change nothing.
 
     Return what is seen, and the tests that have an open incident.
     """
@@ -121,7 +156,7 @@ def look(
         {},
         driver.Clock(stopwatch, time.time),
         functools.partial(lock.holder, options.state, "dmonitord"),
-        ask_all=True,
+        ask_all=ask_all,
     )
     open_tests = frozenset(incident.test for incident in incidents if incident.is_open)
     try:
@@ -131,6 +166,30 @@ def look(
         eyes.close()
     faulthandler.cancel_dump_traceback_later()
     return observation, open_tests
+
+
+def _descriptions(judgements: Mapping[Test, Judgement], open_tests: Collection[Test]) -> list[str]:
+    """Return the lines that are printed for all tests."""
+    lines = []
+    for test, judgement in judgements.items():
+        lines += _describe(test, judgement, test in open_tests)
+    return lines
+
+
+def _own_results(judgements: Mapping[Test, Judgement], *, with_names: bool) -> list[str]:
+    """Return a line for what this node itself sees of each test."""
+    width = max(len(str(test)) for test in judgements)
+    lines = []
+    for test, judgement in judgements.items():
+        begin = f"{test!s:<{width}}  " if with_names else ""
+        lines.append(names.escaped(f"{begin}{_seen(judgement.answers[0])}".rstrip()))
+    return lines
+
+
+def _seen(answer: Answer) -> str:
+    """Return what a node sees, with how long its plugin ran."""
+    duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
+    return f"{answer.seen:<9} {duration}  {answer.text}"
 
 
 def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str]:
@@ -144,8 +203,7 @@ def _describe(test: Test, judgement: Judgement, incident_open: bool) -> list[str
     width = max(len(answer.node.name) for answer in judgement.answers)
     lines = [f"{test}  {verdict}"]
     for answer in judgement.answers:
-        duration = f"{answer.result.duration:6.2f} s" if answer.result else " " * 8
-        line = f"    {answer.node.name:<{width}}  {answer.seen:<9} {duration}  {answer.text}"
+        line = f"    {answer.node.name:<{width}}  {_seen(answer)}"
         lines.append(names.escaped(line.rstrip()))
     return lines
 

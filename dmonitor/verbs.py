@@ -15,6 +15,8 @@ from dmonitor.base import cli, options
 _ANYWHERE = {
     "--json": 0,
     "--peers": 0,
+    "--check": 0,
+    "--force": 0,
     "--dry-run": 0,
     "--yes": 0,
     "--html": 0,
@@ -36,6 +38,8 @@ class Options(cli.Options):
     json: bool = False
     html: bool = False
     peers: bool = False
+    check: bool = False
+    force: bool = False
     dry_run: bool = False
     yes: bool = False
 
@@ -86,6 +90,8 @@ _TEXTS = {
 }
 _WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
+_CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
+_FORCE = "with drop: even if not all nodes are known to have the new key"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
@@ -96,10 +102,12 @@ def _add_arguments(name: str, verb: Any) -> None:
         case "status":
             verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
             verb.add_argument("--peers", action="store_true", help="ask all nodes now")
+            verb.add_argument("--check", action="store_true", help=_CHECK)
         case "why":
             verb.add_argument("what", metavar="HOST/TEST")
         case "history":
             verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
+            verb.add_argument("when", metavar="AGE", nargs="*", help="of the last 7d, say, only")
         case "silence":
             verb.add_argument("what", metavar="HOST[/TEST]")
             verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
@@ -128,6 +136,7 @@ def _add_arguments(name: str, verb: Any) -> None:
             text = f"{_KEY} without it: show the fingerprints"
             verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
             verb.add_argument("nodes", metavar="NODE", nargs="*", help=_KEY_NODES)
+            verb.add_argument("--force", action="store_true", help=_FORCE)
 
 
 def _add_source(verb: Any) -> None:

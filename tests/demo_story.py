@@ -158,7 +158,7 @@ def show(mails: list[email.message.EmailMessage]) -> None:
 
 def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None) -> None:
     """Play the story; write a page of it into the directory `page`, if there is one."""
-    first, down = nodes[0], f"DOWN 2 tests on {TARGET}: http, ssh"
+    first, down = nodes[0], f"DOWN {TARGET}: http, ssh"
     print(
         f"Three nodes on this machine: {', '.join(NODES)}. Each tests {TARGET}: a web server, and something like an SSH daemon."
     )
@@ -219,7 +219,7 @@ def tell(place: Place, nodes: list[LocalNode], target: Target, page: str | None)
     lines_about(nodes[1].round(), "incident", "speaker-chosen", "handed-over")
     nodes[2].round()
     show(place.mails()[1:])
-    expect(place, down, f"UP 2 tests on {TARGET}: http, ssh")
+    expect(place, down, f"UP {TARGET}: http, ssh")
 
 
 def take_turn() -> socket.socket:

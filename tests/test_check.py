@@ -1583,6 +1583,48 @@ def test_one_test_with_everybodys_view(three: list[LocalNode]) -> None:
     assert not (three[0].state / "state.db").exists(), "nothing is stored"
 
 
+def test_several_tests_a_host_a_pattern_and_a_node(three: list[LocalNode]) -> None:
+    prepare(three)
+    node = three[0]
+    node.test("mail.example.com/web")
+    node.test("mail.example.com/bad")
+    node.plugin("bad", "echo FAIL it is bad")
+
+    def tested(*words: str) -> tuple[int, dict[str, str]]:
+        ran = node.run("dmonitor-check", "--test", *words)
+        assert ran.stderr == "", ran
+        return ran.returncode, dict(line.split()[:2] for line in ran.stdout.splitlines())
+
+    sees(node, "OK fine")
+    mail, web = "mail.example.com/web", TEST
+    assert tested(mail, TEST) == (0, {mail: "OK", web: "OK"})
+    assert tested("mail.example.com") == (1, {mail: "OK", "mail.example.com/bad": "FAIL"})
+    assert tested("*/web") == (0, {mail: "OK", web: "OK"})
+    assert tested("mail*/w?b") == (0, {mail: "OK"}), "a pattern does not say which test that is"
+    with running(three):
+        for other in three:
+            other.round()
+        assert tested("node/127.0.0.32", TEST) == (0, {"node/127.0.0.32": "OK", web: "OK"})
+        everybody = node.run("dmonitor-check", "--test", "node/127.0.0.32", TEST, "--peers")
+        assert everybody.returncode == 0
+        firsts = [line for line in everybody.stdout.splitlines() if not line.startswith(" ")]
+        assert firsts == [
+            f"{TEST}  UP: 0 sites failing, quorum 2",
+            "node/127.0.0.32  UP: 0 sites failing, quorum 2",
+        ]
+        own = node.run("dmonitor-check", "--test", "node/127.0.0.31")
+        assert (own.returncode, own.stderr) == (
+            os.EX_USAGE,
+            "dmonitor-check: node/127.0.0.31 is this node itself\n",
+        )
+    gone = node.run("dmonitor-check", "--test", "node/127.0.0.32")
+    assert gone.returncode == 1 and gone.stdout.startswith("FAIL "), gone
+    sees(node, "UNKNOWN no tool")
+    assert tested(TEST, "mail.example.com/bad")[0] == 1, "a failure is worse"
+    ran = node.run("dmonitor-check", "--test", TEST, "nothing*")
+    assert ran.returncode == os.EX_USAGE and ran.stdout == "" and "'nothing*'" in ran.stderr
+
+
 def test_a_test_that_cannot_be_run_says_why(three: list[LocalNode]) -> None:
     prepare(three)
     node = three[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
@@ -108,9 +109,54 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
         "key.old: the old key is still accepted; when all nodes have the new one, run `dmonitor key drop` on each"
         in checked
     )
-    for _ in range(2):
-        assert key(node, "drop") == (0, "The old key is no longer accepted.\n", "")
+    for words in (("drop", "--force"), ("drop",)):
+        assert key(node, *words) == (0, "The old key is no longer accepted.\n", "")
     assert keys_of(node) == keyfile.of_all(two.encode())
+
+
+def test_the_old_key_is_dropped_when_all_nodes_have_the_new_one(three: list[LocalNode]) -> None:
+    first, second, third = three
+    old = first.config / "key.old"
+
+    def dropped(node: LocalNode, *words: str) -> tuple[int, str]:
+        """Return the status of `dmonitor key drop`, and what it said last about a node."""
+        ran = node.run("dmonitor", "key", "drop", *words)
+        named = [line for line in ran.stderr.splitlines() if "127.0.0." in line]
+        return ran.returncode, named[-1] if named else ""
+
+    def shared(node: LocalNode) -> dict[str, str]:
+        peers = json.loads(node.run("dmonitor", "peers", "--json").stdout)["peers"]
+        return {peer["node"]: peer["key"] for peer in peers}
+
+    with running([first, second]):
+        before = shared(first)
+        assert before["127.0.0.33"] is None, "it was not reached"
+        assert key(first, "new")[0] == 0
+        made = (first.config / "key").read_text()
+        fingerprint = key(first)[1].split()[0]
+        assert before["127.0.0.32"] == key(first)[1].splitlines()[1].split()[0] != fingerprint
+        assert shared(first) == before, "it has not got the new one"
+        status, said = dropped(first)
+        assert (status, said) == (
+            os.EX_TEMPFAIL,
+            "dmonitor: 127.0.0.33 does not answer: connection refused",
+        )
+        with running([third]):
+            status, said = dropped(first)
+            assert status == os.EX_TEMPFAIL and "127.0.0.33 has only the old key; give it" in said
+            assert key(second, "set", stdin=made)[0] == 0
+            assert shared(first) == {**before, "127.0.0.32": fingerprint} | {
+                "127.0.0.33": before["127.0.0.32"]
+            }
+            assert dropped(first)[0] == os.EX_TEMPFAIL and old.exists()
+            assert key(third, "set", stdin=made)[0] == 0
+            for node in three:
+                assert set(shared(node).values()) == {fingerprint}, "old keys or not"
+                assert dropped(node) == (0, "")
+            assert not old.exists()
+    key(first, "new")
+    assert dropped(first)[0] == os.EX_TEMPFAIL and old.exists(), "nobody answers"
+    assert dropped(first, "--force") == (0, "") and not old.exists()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_without_the_quorum_rule_the_demo_fails(copied: Path) -> None:
     assert "verdict=DOWN was=UP votes=1 quorum=2" in output
     # What is on stderr comes after the story, whatever reads both.
     assert output.splitlines()[-1] == (
-        "dmonitor demo: FAILED: expected the mails [], and got [('oncall@example.com', 'DOWN 2 tests on 127.0.0.21: http, ssh')]"
+        "dmonitor demo: FAILED: expected the mails [], and got [('oncall@example.com', 'DOWN 127.0.0.21: http, ssh')]"
     )
     assert not list(copied.rglob("__pycache__")), "the demo leaves something behind"
 

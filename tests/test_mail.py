@@ -212,10 +212,17 @@ CASES = {
 }
 
 
+# The incidents of these tests that are open and were told before.
+LATEST = {"flapping": [incident("ssh", alert="oslo")]}
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str) -> None:
     notifications, now = CASES[name]
-    letter = mail.compose(notifications, sender="dmonitor", node="oslo", now=now, zone=ZONE)
+    latest = LATEST.get(name, ())
+    letter = mail.compose(
+        notifications, sender="dmonitor", node="oslo", now=now, zone=ZONE, latest=latest
+    )
     path = GOLDEN / f"{name}.eml"
     if os.environ.get("DMONITOR_GOLDEN") == "write":
         path.write_bytes(letter)
@@ -285,15 +292,15 @@ def test_the_evidence_of_a_peer_alone_says_whose_word_it_is(
     alert = owed(Kind.ALERT, incident("ssh", **source))
     text = mail.compose([alert], sender="dmonitor", node="oslo", now=BEGAN + 3, zone=ZONE).decode()
     assert f"\n\n{said}  oslo   FAIL     connection refused\n" in text
-    for kind, what in (
-        (Kind.ALERT, incident("ssh", flapping=7, **source)),
-        (Kind.RECOVERY, incident("ssh", closed=BEGAN + HOUR, **source)),
-    ):
-        letter = mail.compose(
-            [owed(kind, what)], sender="dmonitor", node="oslo", now=BEGAN + 2 * HOUR, zone=ZONE
-        ).decode()
-        assert f"\n{said}  oslo   FAIL     connection refused\n" in letter
-        assert letter.count("states") == bool(said)
+    flapping = composed(owed(Kind.ALERT, incident("ssh", flapping=7, **source))).get_content()
+    assert f"\n{said}  oslo   FAIL     connection refused\n" in flapping
+    assert flapping.count("states") == bool(said)
+    over = owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + HOUR, **source))
+    mine = owed(Kind.RECOVERY, incident("http", closed=BEGAN + HOUR))
+    words = f", {said[:-2].replace('As', 'as', 1)}" if said else ""
+    for letter in (composed(over), composed(over, mine)):
+        is_told = f"+0100 for 1 h{words}.\n" in letter.get_content()
+        assert is_told == bool(said or "http" not in letter.get_content())
 
 
 def test_a_plugin_cannot_write_a_header() -> None:
@@ -342,7 +349,9 @@ def test_the_mail_about_a_trouble() -> None:
     text = f"oslo: no peer answers ({'paris: connection refused; ' * 20}): nobody is alerted"
     letter = read(mail.compose_trouble(text, "root", sender="dmonitor", node="oslo", now=BEGAN))
     assert letter["Subject"].startswith("TROUBLE oslo: no peer answers (paris: connection refused;")
-    assert len(letter["Subject"]) < 140
+    subject = str(letter["Subject"])
+    assert len(subject) < 140 and subject.isascii() and subject.endswith(" ...")
+    assert subject.removesuffix(" ...") in f"TROUBLE {text}"
     assert letter.get_content().startswith(f"{text}.\n\n")
     assert letter["To"] == "root" and letter["Auto-Submitted"] == "auto-generated"
     odd = mail.compose_trouble("a\nb", "root", sender="dmonitor", node="oslo", now=BEGAN)
@@ -454,19 +463,27 @@ def test_mails_about_an_incident_from_before_an_upgrade_go_on_with_its_thread() 
         owed(Kind.RECOVERY, incident("ssh", ids=("a", "b"), minute=0, closed=BEGAN + 9))
     )
     assert alert["References"] == "<incident-b@dmonitor.invalid>"
-    assert recovery["References"] == "<incident-a@dmonitor.invalid> <incident-b@dmonitor.invalid>"
-    assert recovery["In-Reply-To"] == recovery["References"]
+    assert recovery["References"] == "<incident-b@dmonitor.invalid> <incident-a@dmonitor.invalid>"
+    assert recovery["In-Reply-To"] == "<incident-a@dmonitor.invalid>"
 
 
-def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
-    assert composed(*MASS[:20])["References"].count("@") == 20
-    assert composed(*MASS[:21])["References"] is None
-    assert (
-        composed(
-            owed(Kind.ALERT, incident("ssh", ids=tuple(f"{n:02}" for n in range(41)), minute=0))
-        )["References"]
-        is None
-    )
+def test_a_mail_refers_to_the_ten_most_urgent_incidents_and_answers_the_first() -> None:
+    few = composed(*MASS[:9])
+    assert few["References"].count("@") == 9
+    assert few["In-Reply-To"] == few["References"].split()[-1] == composed(MASS[0])["In-Reply-To"]
+    many = composed(*MASS)
+    assert many["References"].count("@") == 10 and many["In-Reply-To"].count("@") == 1
+    over = [
+        owed(Kind.RECOVERY, told.incident._replace(closed=BEGAN + HOUR, closing=UP))
+        for told in MASS
+    ]
+    assert composed(*over)["References"] == many["References"], "its recovery is of that thread"
+    ids = tuple(f"{number:02}" for number in range(41))
+    old = composed(owed(Kind.ALERT, incident("ssh", ids=ids, minute=0)))
+    assert old["References"].count("@") == 10 and old["In-Reply-To"].startswith("<incident-00@")
+    down = owed(Kind.ALERT, incident("ssh", host="zoo.example.com"))
+    mixed = composed(*over[:5], down)
+    assert mixed["In-Reply-To"] == composed(down)["In-Reply-To"], "the worst"
 
 
 @pytest.mark.parametrize(
@@ -479,7 +496,7 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
         ),
         (
             (owed(Kind.REMINDER, incident("ssh")), owed(Kind.REMINDER, incident("http"))),
-            "STILL DOWN 2 tests on www.example.com: http, ssh",
+            "STILL DOWN www.example.com: http, ssh",
             "{} is STILL DOWN since",
         ),
         (
@@ -495,7 +512,7 @@ def test_a_mail_about_very_many_incidents_is_no_thread() -> None:
                 owed(Kind.ALERT, incident("ssh", flapping=7, began=BEGAN + 60)),
                 owed(Kind.RECOVERY, incident("ssh", closed=BEGAN + 50)),
             ),
-            "FLAPPING {} (7 changes in 30 min)",
+            "FLAPPING {} (UP now, 7 changes in 30 min)",
             "It had been DOWN from Mon 23 Nov 2026 03:12:06 +0100 to Mon 23 Nov 2026 03:12:56 +0100.",
         ),
         (
@@ -565,8 +582,7 @@ def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> 
     letter = composed(*crowd)
     lines = letter.get_content().splitlines()
     assert letter["Subject"] == (
-        "DOWN 90 tests on h00, h01, h02, h03, h04, h05, h06, h07 and 37 more hosts;"
-        " UP 9 tests on h00"
+        "DOWN h00, h01, h02, h03, h04, h05, h06, h07 and 37 more (90 tests); UP h00 (9 tests)"
     )
     assert lines[0] == "DOWN h00: http, ssh" and lines[39:42] == [
         "DOWN h39: http, ssh",
@@ -575,9 +591,10 @@ def test_a_summary_is_of_hosts_not_too_many_and_its_lines_are_not_too_long() -> 
     ]
     detailed = [line.split(" is ")[0] for line in lines if " is DOWN since" in line]
     assert detailed == [f"h{number:02}/http" for number in range(20)]
-    assert "… and 79 more; on any node: dmonitor-check --dry-run" in lines
+    assert "… and 70 more; on any node: dmonitor-check --dry-run" in lines
     lines = composed(*crowd[-9:]).get_content().splitlines()
-    assert lines[0] == f"UP h00: 9 tests: {'0' * 60}, {'1' * 60}, …" and len(lines[0]) <= 200
+    assert lines[0] == f"UP h00: 9 tests: {'0' * 60}, {'1' * 60}, … (were DOWN up to 1 s)"
+    assert len(lines[0]) <= 200 and lines[1] == "" and lines[2].startswith("This mail is late")
 
 
 @pytest.mark.parametrize("began", [-9e10, 9e10])
@@ -650,7 +667,7 @@ def test_a_late_steady_does_not_say_how_the_test_was() -> None:
     assert "It had been flapping from Mon 23 Nov 2026 03:12:06" in down.get_content()
     flaps_again = incident("ssh", flapping=9, began=BEGAN + 9100)
     flapping = composed(steady, latest=[flaps_again])
-    assert flapping["Subject"] == "FLAPPING www.example.com/ssh (9 changes in 30 min)"
+    assert flapping["Subject"] == "FLAPPING www.example.com/ssh (UP now, 9 changes in 30 min)"
     assert "STEADY" not in flapping.get_content()
 
 
@@ -690,29 +707,29 @@ def alerts(*tests: str) -> list[Notification]:
 @pytest.mark.parametrize(
     ("tests", "subject"),
     [
-        (("web1/http", "db2/ping"), "DOWN 2 tests on db2, web1"),
-        (("web1/http", "web1/ssh", "db2/ping"), "DOWN 3 tests on db2, web1"),
+        (("web1/http", "db2/ping"), "DOWN db2, web1 (2 tests)"),
+        (("web1/http", "web1/ssh", "db2/ping"), "DOWN db2, web1 (3 tests)"),
         (
             [f"h{number}.example.com/ssh" for number in range(4)],
-            "DOWN 4 tests on h0.example.com, h1.example.com and 2 more hosts",
+            "DOWN h0.example.com, h1.example.com and 2 more (4 tests)",
         ),
         (
             [f"h{number}.example.com/ssh" for number in range(3)],
-            "DOWN 3 tests on h0.example.com, h1.example.com and 1 more host",
+            "DOWN h0.example.com, h1.example.com and 1 more (3 tests)",
         ),
-        ((f"{'a' * 99}/ssh", "b/ssh"), f"DOWN 2 tests on {'a' * 99} and 1 more host"),
-        (("node/rome", "node/paris"), "DOWN 2 nodes: paris, rome"),
+        ((f"{'a' * 99}/ssh", "b/ssh"), f"DOWN {'a' * 99} and 1 more (2 tests)"),
+        (("node/rome", "node/paris"), "DOWN nodes paris, rome"),
         (
             [f"node/node{number}.example.com" for number in range(5)],
-            "DOWN 5 nodes: node0.example.com, node1.example.com and 3 more",
+            "DOWN nodes node0.example.com, node1.example.com and 3 more",
         ),
         (
             ("node/rome", "web1/http", "web1/ssh"),
-            "DOWN 2 tests on web1: http, ssh; DOWN node rome (2 of 3 nodes)",
+            "DOWN web1: http, ssh; DOWN node rome (2 of 3 nodes)",
         ),
         (
             ("node/rome", "node/oslo", "web1/ssh"),
-            "DOWN web1/ssh (2 of 3 nodes); DOWN 2 nodes: oslo, rome",
+            "DOWN web1/ssh (2 of 3 nodes); DOWN nodes oslo, rome",
         ),
     ],
 )
@@ -720,6 +737,53 @@ def test_a_subject_names_hosts_and_nodes_as_far_as_there_is_room(
     tests: tuple[str, ...], subject: str
 ) -> None:
     assert composed(*alerts(*tests))["Subject"] == subject
+
+
+def test_a_subject_of_many_states_says_the_worst_first_and_ends_at_a_whole_part() -> None:
+    hosts = [f"host{number:02}.example.com" for number in range(6)]
+    down = [owed(Kind.ALERT, incident("ssh", host=host)) for host in hosts[:2]]
+    lasting = [owed(Kind.REMINDER, incident("ssh", host=host)) for host in hosts[2:4]]
+    flapped = incident("ssh", host="flap.example.com", flapping=7, closed=BEGAN + 2 * HOUR)
+    still = owed(Kind.RECOVERY, flapped._replace(closing=STILL_DOWN))
+    flaps = owed(Kind.ALERT, incident("ssh", host="a.example.com", flapping=7))
+    over = [owed(Kind.RECOVERY, incident("ssh", host="up", closed=BEGAN + 9))]
+    letter = composed(*over, flaps, still, *lasting, *down)
+    assert letter["Subject"] == (
+        "DOWN host00.example.com, host01.example.com (2 tests);"
+        " STILL DOWN host02.example.com, host03.example.com (2 tests); and 3 more"
+    )
+    lines = letter.get_content().splitlines()
+    assert [line.split()[0] for line in lines[: lines.index("")]] == [
+        *("DOWN", "DOWN", "STILL", "STILL", "STEADY", "FLAPPING", "UP")
+    ]
+    assert composed(*over, flaps, still)["Subject"] == (
+        "STEADY flap.example.com/ssh: DOWN; FLAPPING a.example.com/ssh (UP now, 7 changes in"
+        " 30 min); UP up/ssh (was DOWN 9 s)"
+    )
+    for each in (letter, composed(*MASS)):
+        assert str(each["Subject"]).isascii(), "so it has no encoded word"
+
+
+def test_what_flaps_is_said_to_be_as_it_is_now() -> None:
+    flapping = owed(Kind.ALERT, incident("ssh", flapping=7))
+    for latest, now in (([], "UP"), ([AGAIN], "DOWN"), ([flapping.incident, AGAIN], "DOWN")):
+        letter = composed(flapping, latest=latest)
+        assert letter["Subject"] == f"FLAPPING www.example.com/ssh ({now} now, 7 changes in 30 min)"
+        assert f": 7 changes in 30 min.\nIt is {now} now.\n\n" in letter.get_content()
+    both = composed(flapping, owed(Kind.ALERT, incident("http")), latest=[AGAIN])
+    assert "FLAPPING www.example.com: ssh (DOWN now)\n" in both.get_content()
+
+
+def test_what_is_well_again_has_a_line_and_no_table() -> None:
+    over = incident("ssh", closed=BEGAN + 725)
+    alone = composed(owed(Kind.RECOVERY, over)).get_content()
+    assert "is UP again since" in alone and "oslo   " not in alone
+    web = incident("http", closed=BEGAN + 60)
+    two = composed(owed(Kind.RECOVERY, over), owed(Kind.RECOVERY, web)).get_content()
+    assert two.startswith("UP www.example.com: http, ssh (were DOWN up to 12 min 5 s)\n\nThis mail")
+    mixed = composed(owed(Kind.RECOVERY, over), *alerts("db2/ping")).get_content()
+    assert "\nUP   www.example.com: ssh (was DOWN 12 min 5 s)\n\ndb2/ping is DOWN since" in mixed
+    assert mixed.count("  oslo   FAIL     connection refused") == 1
 
 
 def test_each_state_of_a_node_reads_like_a_sentence() -> None:

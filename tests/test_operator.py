@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import json
 import os
 import re
 import resource
 import runpy
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -194,7 +196,7 @@ def test_from_first_to_last(
             lines[0],
         )
         table = lines[lines.index("") + 1 :]
-        assert table[0].split()[:3] == ["STATE", "TEST", "SINCE"] and table[0].endswith("TEXT THEN")
+        assert table[0].split()[:3] == ["STATE", "TEST", "SINCE"] and table[0].endswith(" TEXT")
         assert re.match(
             rf"DOWN +{WEB} +\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \(\d+ s\) +connection refused$",
             table[1],
@@ -387,6 +389,7 @@ def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
         "CLOCK",
         "LAST",
         "ROUND",
+        "KEY",
         "DRIFT",
     ]
 
@@ -760,19 +763,6 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(
     assert database.SCHEMA_VERSION == 4
 
 
-def test_tables_are_as_wide_as_what_is_in_them() -> None:
-    paint = terminal.Paint(False)
-    assert terminal.table(("A", "BB"), [("xxx", "y"), ("z", "")], paint) == [
-        "A    BB",
-        "xxx  y",
-        "z",
-    ]
-    assert terminal.table(("A",), [("DOWN",)], terminal.Paint(True)) == [
-        "A",
-        "\x1b[1;31mDOWN\x1b[0m",
-    ]
-
-
 def test_labels_are_escaped() -> None:
     assert metrics._labels({"a": 'x"y\\z\n\u202e'}) == '{a="x\\"y\\\\z\\\\n\\\\u202e"}', (
         "what reads them shows them as one line"
@@ -1109,7 +1099,7 @@ def test_what_cannot_be_read_is_not_taken_for_removed(
             "some of the configuration cannot be read, see dmonitor-check -t"
             in said.run("status").stdout
         )
-        assert said.run("why", WEB).stdout.startswith(f"{WEB} is UP since ")
+        assert said.run("why", WEB).stdout.startswith(f"{WEB} is UP (unknown here) since ")
         assert "\ndmonitor_configuration_whole 0\n" in said("metrics", "-")
     finally:
         for directory in ("hosts.d/www.example.com", "alert.d"):
@@ -1287,3 +1277,74 @@ def test_the_state_of_a_later_dmonitor_is_not_read(three: list[LocalNode]) -> No
     path.unlink()
     path.mkdir()
     assert f"{path} is not a regular file: move it away" in Said(three[0]).run("status").stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "able", "tests"),
+    [
+        (0, {}, []),
+        (0, {}, [("UP", [])]),
+        (1, {}, [("UP", []), ("LOCAL", [])]),
+        (1, {}, [("UNKNOWN", [])]),
+        (1, {}, [("UNCONFIRMED", [])]),
+        (1, {}, [("", [])]),
+        (1, {}, [("DOWN", ["paris"])]),
+        (1, {"troubles": [{}]}, [("UP", [])]),
+        (2, {}, [("UP", []), ("LOCAL", []), ("DOWN", [])]),
+        (2, {}, [("FLAPPING", [])]),
+        (2, {"can_alert": False}, [("UP", [])]),
+    ],
+)
+def test_the_status_of_a_check(
+    status: int, able: dict[str, Any], tests: list[tuple[str, list[str]]]
+) -> None:
+    listed = [{"state": state, "silenced_by": silencers} for state, silencers in tests]
+    facts = {"can_alert": True, "troubles": [], "tests": listed, **able}
+    assert report.check_status(facts) == status
+
+
+def test_a_check_of_real_nodes(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    assert said.run("status", "--check").returncode == os.EX_TEMPFAIL, "it knows nothing"
+    with running(three):
+        story("OK 200")
+        assert said.run("status", "--check").returncode == 1, "the peers had no round yet"
+        three[0].round()
+        well = said.run("status", "--check")
+        assert well.returncode == 0, well.stdout
+        story("FAIL refused")
+        assert said.run("status", "--check").returncode == 2
+        assert said.run("status", "--check", "mail.example.com").returncode == 0
+        assert said.run("status", WEB, "--peers", "--check", "--json").returncode == 2
+        assert said.run("status").returncode == 0
+        said("silence", WEB, "1h")
+        assert said.run("status", WEB, "--check").returncode == 1
+    stale = said.run("status", WEB, "--check", "--peers")
+    assert stale.returncode == 1, "nobody confirms what fails here"
+
+
+def test_the_history_of_some_days(three: list[LocalNode], story: Callable[[str], None]) -> None:
+    said = Said(three[0])
+    with running(three):
+        for words in ("OK 200", "FAIL refused", "OK 200"):
+            story(words)
+    database_file = three[0].state / "state.db"
+
+    def age(days: int) -> None:
+        """Make all that has been older by so many days."""
+        with contextlib.closing(sqlite3.connect(database_file, isolation_level=None)) as db:
+            seconds = days * 86400
+            assert db.execute("UPDATE incident SET closed = closed - ?", (seconds,)).rowcount == 1
+            assert db.execute("UPDATE change SET at = at - ?", (seconds,)).rowcount > 2
+
+    assert len(said.json("history", "7d")["incidents"]) == 1
+    age(8)
+    assert said("history", "7d") == "no incidents\n"
+    assert said.json("history", "7d")["changes"] == []
+    assert said("history", WEB, "7d") == "no incidents\n"
+    assert WEB in said("history", "9d") and WEB in said("history", "www.example.com", "8d", "1h")
+    assert said("history") == said("history", "9d")
+    assert len(said.json("history", WEB, "9d")["changes"]) == 3
+    ran = said.run("history", WEB, "soon")
+    assert ran.returncode == os.EX_USAGE and "'soon': not a time such as" in ran.stderr, ran
+    assert said.run("history", "gone.example.com", "7d").returncode == os.EX_USAGE

@@ -218,8 +218,9 @@ def choose(
 def _is_handing(peer: Candidate, incident: Incident, now: float, slowest: int) -> bool:
     """Return whether a peer hands over `incident`: its mail is perhaps taken already.
 
-    `slowest` is the longest interval for which any node is waited. The peer was living when it began. It may have become too old since then, because it has missed a
-    round; its mail goes on all the same.
+    `slowest` is the longest interval for which any node is waited. The peer was living when it
+    began. It may have become too old since then, because it has missed a round; its mail goes on
+    all the same.
     """
     since = _handing_since(peer, incident)
     return abs(now - since) < _handed_for(peer, slowest) and not _why_silent(peer.status, since)

@@ -12,6 +12,7 @@ import email.policy
 import email.utils
 import hashlib
 import hmac
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -35,8 +36,7 @@ _TROUBLE_NOTE = (
     "This is a trouble of that node itself, which no other node has to confirm. It is mailed once.",
     "Whether it lasts, `dmonitor status` says there, and the log (trouble-over).",
 )
-_THREADED_INCIDENTS = 20  # that a mail may refer to; more are no thread
-_THREADED_ROOTS = 40
+_REFERENCES = 10  # that a mail has; mail systems cut longer lists
 
 
 class Composer:
@@ -78,8 +78,8 @@ class Composer:
         headers = _headers(worded.subject, address, self._sender, self._node, self._now, self._zone)
         headers["Message-ID"] = _message_id(address, worded.told, self._secret)
         if worded.roots:
-            headers["In-Reply-To"] = worded.roots
-            headers["References"] = worded.roots
+            headers["In-Reply-To"] = worded.roots[0]
+            headers["References"] = " ".join(reversed(worded.roots))
         return _message(headers, [*worded.lines, *mail_text.footer(self._node)])
 
     def facts(self, notifications: Sequence[Notification]) -> tuple[bytes, dict[str, str]]:
@@ -127,7 +127,7 @@ class _Worded(NamedTuple):
     subject: str
     lines: Sequence[str]
     told: Sequence[str]  # what the Message-ID is made of, beside the address
-    roots: str  # the Message-IDs that a mail refers to
+    roots: Sequence[str]  # the Message-IDs that a mail refers to, the most urgent first
 
 
 def compose(notifications: Sequence[Notification], **facts: Any) -> bytes:
@@ -150,7 +150,8 @@ def compose_test(address: str, *, sender: str, node: str, now: float) -> bytes:
 
 def compose_trouble(text: str, address: str, *, sender: str, node: str, now: float) -> bytes:
     """Return the mail that tells `address` what keeps `node` from seeing or telling (rule R7)."""
-    subject = f"TROUBLE {names.printable(text, _TROUBLE_SUBJECT)}"
+    short = textwrap.shorten(names.escaped(text), _TROUBLE_SUBJECT, placeholder=" ...")
+    subject = f"TROUBLE {short}"
     headers = _headers(subject, address, sender, node, now, None)
     lines = [f"{text}.", "", *_TROUBLE_NOTE, "", *mail_text.footer(node)]
     return _message(headers, lines)
@@ -268,22 +269,19 @@ def _lasting_name(incident: Incident) -> str:
     return f"{incident.test} {kind} {incident.minute or incident.id}"
 
 
-def _roots(stories: Sequence[Story], secret: bytes) -> str:
+def _roots(stories: Sequence[Story], secret: bytes) -> Sequence[str]:
     """Return the roots that a mail refers to, so that all mails about an incident are one thread.
 
-    A root is a Message-ID that no mail ever had, because no node knows which mail was the first.
+    A root is a Message-ID that no mail ever had, because no node knows which mail was the first. Of
+    very many incidents, the most urgent ones have theirs here.
     """
-    incidents: list[Incident] = []
+    roots: dict[str, None] = {}
     for story in stories:
-        incidents += story.incidents
-    if len(incidents) > _THREADED_INCIDENTS:
-        return ""
-    roots: set[str] = set()
-    for incident in incidents:
-        roots.update(_roots_of(incident, secret))
-    if len(roots) > _THREADED_ROOTS:
-        return ""
-    return " ".join(f"<incident-{root}@{_DOMAIN}>" for root in sorted(roots))
+        for incident in story.incidents:
+            roots.update(dict.fromkeys(_roots_of(incident, secret)))
+        if len(roots) >= _REFERENCES:
+            break
+    return [f"<incident-{root}@{_DOMAIN}>" for root in list(roots)[:_REFERENCES]]
 
 
 def _roots_of(incident: Incident, secret: bytes) -> Sequence[str]:

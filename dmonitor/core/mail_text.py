@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
 from dmonitor.core.model import Answer, Incident, Judgement, Notification, Test, Vote
-from dmonitor.core.story import STILL_DOWN, UP, Story, is_node
+from dmonitor.core.story import DOWN, FLAPPING, STEADY, STILL_DOWN, UP, Story, is_node
 
 Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
 
@@ -24,6 +24,7 @@ LINE = 200  # characters of a line in the summary
 _SUMMARY_HOSTS = 40  # lines of the summary
 _SECTIONS = 20  # stories whose evidence is shown
 _FEW_TESTS = 3  # of one host in the summary; more are counted
+_SUBJECT = 120  # characters after which no further state is begun in a subject
 _NAMED_IN_SUBJECT = 40  # characters of the names of one host's tests, of hosts, of nodes
 _SHORTEST_LIST = 10  # characters that are left for names, however long the host's name is
 _LONG_RUN = 1.0  # seconds from which a plugin's duration is shown
@@ -31,20 +32,22 @@ _LAST_MOMENT = 4e9  # seconds since the epoch; the state may hold anything
 
 
 def subject(stories: Sequence[Story], now: float) -> str:
-    """Return the subject: each state, with its test or the count of its tests.
+    """Return the subject: each state, the worst first, with its hosts, or with its nodes.
 
-    Nodes are counted by themselves. A part can be read without the others.
+    A part can be read without the others. What there is no room for is counted.
     """
     groups: dict[tuple[str, bool], list[Story]] = {}
     for story in stories:
         groups.setdefault((story.state, is_node(story.test)), []).append(story)
-    parts = []
+    text = ""
+    left = len(stories)
     for (state, _), group in groups.items():
-        if len(group) == 1:
-            parts.append(_headline(group[0], now))
-        else:
-            parts.append(f"{state} {_count(group)}")
-    return "; ".join(parts)
+        part = _headline(group[0], now) if len(group) == 1 else f"{state} {_named(group)}"
+        if text and len(text) + len(part) > _SUBJECT:
+            return f"{text}; and {left} more"
+        text = f"{text}; {part}" if text else part
+        left -= len(group)
+    return text
 
 
 def _headline(story: Story, now: float) -> str:
@@ -58,7 +61,7 @@ def _headline(story: Story, now: float) -> str:
         case "STILL":
             return f"STILL DOWN {name}{share} for {names.span(now - incident.began)}"
         case "FLAPPING":
-            return f"FLAPPING {name} ({_changes(incident)})"
+            return f"FLAPPING {name} ({_now(story)} now, {_changes(incident)})"
         case "STEADY" if rest:
             return f"STEADY {name}: {rest}"
         case "STEADY":
@@ -81,33 +84,31 @@ def _changes(incident: Incident) -> str:
     return f"{incident.flapping} changes in {names.span(FLAPPING_WINDOW)}"
 
 
-def _count(stories: Sequence[Story]) -> str:
-    """Return how many tests of which hosts the stories are about, or how many nodes."""
-    test_names = [story.test.name for story in stories]
+def _now(story: Story) -> str:
+    """Return how a test is now that flaps."""
+    return DOWN if story.is_down else UP
+
+
+def _named(stories: Sequence[Story]) -> str:
+    """Return the hosts that several stories are about, with their tests; or the nodes."""
+    tests = [story.test.name for story in stories]
     if is_node(stories[0].test):
-        listed, left_out = _listed(test_names)
-        more = f" and {left_out} more" if left_out else ""
-        return f"{len(stories)} nodes: {listed}{more}"
+        return f"nodes {_listed(tests)}"
     hosts = list(dict.fromkeys(story.test.host for story in stories))
-    listed, left_out = _listed(hosts)
-    counted = f"{len(stories)} tests on {listed}"
-    if left_out:
-        return f"{counted} and {names.pluralize(left_out, 'more host')}"
-    tests = ", ".join(test_names)
-    if len(hosts) > 1 or len(tests) > _NAMED_IN_SUBJECT:
-        return counted
-    return f"{counted}: {tests}"
+    if len(hosts) == 1 and len(", ".join(tests)) <= _NAMED_IN_SUBJECT:
+        return f"{hosts[0]}: {', '.join(tests)}"
+    return f"{_listed(hosts)} ({len(tests)} tests)"
 
 
-def _listed(all_names: Sequence[str]) -> tuple[str, int]:
+def _listed(all_names: Sequence[str]) -> str:
     """Return as many names as a subject has room for, at least one, and how many are left out."""
     listed = all_names[0]
     for number, name in enumerate(all_names[1:], 1):
         longer = f"{listed}, {name}"
         if len(longer) > _NAMED_IN_SUBJECT:
-            return listed, len(all_names) - number
+            return f"{listed} and {len(all_names) - number} more"
         listed = longer
-    return listed, 0
+    return listed
 
 
 def _share(judgement: Judgement) -> str:
@@ -118,43 +119,67 @@ def _share(judgement: Judgement) -> str:
 def body(
     stories: Sequence[Story], now: float, zone: Zone, behind: Mapping[Test, Sequence[Test]]
 ) -> list[str]:
-    """Return the lines that tell all stories, and which tests are DOWN `behind` theirs."""
+    """Return the lines that tell all stories, and which tests are DOWN `behind` theirs.
+
+    If there are several, what is well again has its line in the summary, and no section.
+    """
     lines = _summary(stories)
-    shown = _shown(stories)
+    told = [story for story in stories if len(stories) == 1 or not _is_brief(story)]
+    shown = _shown(told)
     for story in shown:
         lines += _section(story, now, zone, behind.get(story.test, ()))
-    left_out = len(stories) - len(shown)
+    left_out = len(told) - len(shown)
     if left_out:
         lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
     return lines
+
+
+def _is_brief(story: Story) -> bool:
+    """Return whether the summary says all about a story: its test is well, by more than hearsay."""
+    return _is_well(story) and story.main.is_fact
+
+
+def _is_well(story: Story) -> bool:
+    return story.state in (UP, STEADY, f"{STEADY} {UP}")
 
 
 def _summary(stories: Sequence[Story]) -> list[str]:
     """List hosts and their tests, and the nodes, if there is more than one story."""
     if len(stories) < 2:
         return []
-    hosts: dict[tuple[str, str], list[str]] = {}
+    hosts: dict[tuple[str, str, str], list[Story]] = {}
     for story in stories:
-        hosts.setdefault((story.state, story.test.host), []).append(story.test.name)
-    width = max(len(state) for state, _ in hosts)
+        note = f"{_now(story)} now" if story.state == FLAPPING else ""
+        hosts.setdefault((story.state, note, story.test.host), []).append(story)
+    width = max(len(state) for state, _, _ in hosts)
     lines = []
-    for (state, host), tests in itertools.islice(hosts.items(), _SUMMARY_HOSTS):
-        lines.append(_summary_line(f"{state:<{width}} ", host, tests))
-    left_out = list(hosts.items())[_SUMMARY_HOSTS:]
+    for (state, note, host), group in itertools.islice(hosts.items(), _SUMMARY_HOSTS):
+        note = _was_down(group) if state == UP else note
+        tests = [story.test.name for story in group]
+        lines.append(_summary_line(f"{state:<{width}} ", host, tests, f" ({note})" if note else ""))
+    left_out = [(host, group) for (_, _, host), group in hosts.items()][_SUMMARY_HOSTS:]
     if left_out:
         lines.append(f"… and {_left_out_hosts(left_out)}")
     return [*lines, ""]
 
 
-def _left_out_hosts(left_out: Sequence[tuple[tuple[str, str], Sequence[str]]]) -> str:
+def _was_down(stories: Sequence[Story]) -> str:
+    """Return for how long tests were DOWN that are UP again."""
+    if len(stories) == 1:
+        return f"was DOWN {_lasted(stories[0].main)}"
+    longest = max((story.main for story in stories), key=_seconds)
+    return f"were DOWN up to {_lasted(longest)}"
+
+
+def _left_out_hosts(left_out: Sequence[tuple[str, Sequence[Story]]]) -> str:
     """Return how many hosts and nodes the summary leaves out."""
     hosts = nodes = tests = 0
-    for (_, host), test_names in left_out:
+    for host, stories in left_out:
         if host == names.NODE:
-            nodes += len(test_names)
+            nodes += len(stories)
         else:
             hosts += 1
-            tests += len(test_names)
+            tests += len(stories)
     parts = []
     if hosts:
         counted = names.pluralize(tests, "test")
@@ -164,8 +189,8 @@ def _left_out_hosts(left_out: Sequence[tuple[tuple[str, str], Sequence[str]]]) -
     return " and ".join(parts)
 
 
-def _summary_line(begin: str, host: str, tests: Sequence[str]) -> str:
-    """Return the tests of `host`, or the nodes, after `begin`."""
+def _summary_line(begin: str, host: str, tests: Sequence[str], note: str) -> str:
+    """Return the tests of `host`, or the nodes, between `begin` and `note`."""
     if host == names.NODE and len(tests) == 1:
         begin += "node "
     elif host == names.NODE:
@@ -174,9 +199,9 @@ def _summary_line(begin: str, host: str, tests: Sequence[str]) -> str:
         begin += f"{host}: {len(tests)} tests: "
     else:
         begin += f"{host}: "
-    room = max(_SHORTEST_LIST, LINE - len(begin))
+    room = max(_SHORTEST_LIST, LINE - len(begin) - len(note))
     listed = ", ".join(tests)
-    return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
+    return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False) + note
 
 
 def _shown(stories: Sequence[Story]) -> list[Story]:
@@ -196,10 +221,11 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
 
 
 def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> list[str]:
-    """Tell one story: how the test is, how it was before, what is behind it, and who saw what."""
+    """Tell one story: how the test is and was, what is behind it, who saw what if it fails."""
     main = story.main
+    evidence: list[str] = []
     if story.state == UP:
-        lead, evidence = _recovery(story, now, zone)
+        lead = _recovery(story, now, zone)
     elif main.flapping:
         lead, evidence = _flapping(story, now, zone)
     else:
@@ -213,7 +239,7 @@ def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> li
     for incident in in_order:
         if incident.flapping and incident.closed is None:
             evidence += ["", _quiet(incident, is_main=incident is main)]
-    return [*lead, "", *evidence, ""]
+    return [*lead, "", *evidence, ""] if evidence else [*lead, ""]
 
 
 def _behind(tests: Sequence[Test]) -> str:
@@ -224,29 +250,27 @@ def _behind(tests: Sequence[Test]) -> str:
     return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
 
 
-def _recovery(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
+def _recovery(story: Story, now: float, zone: Zone) -> list[str]:
     main = story.main
-    lead = [
+    stated = "" if main.is_fact else f", as {_source(main)}"
+    return [
         f"{story.test} is UP again since {when(main.closed or now, zone)}.",
-        f"It was DOWN from {when(main.began, zone)} for {_lasted(main)}.",
+        f"It was DOWN from {when(main.began, zone)} for {_lasted(main)}{stated}.",
     ]
-    evidence = ["When it came back:", *_evidence(main.closing)]
-    evidence += ["", "When it went down:", *_opening(main)]
-    return lead, evidence
 
 
 def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
     main = story.main
     if main.closed is None:
         since = _since(main, now, zone)
-        lead = [f"{story.test} is FLAPPING {since}: {_changes(main)}."]
+        lead = [f"{story.test} is FLAPPING {since}: {_changes(main)}.", f"It is {_now(story)} now."]
         return lead, _opening(main)
     state = story.state.replace(" ", ": ")
     quiet = f"for {names.span(FLAPPING_ENDS_AFTER)}"
     if main.seen > float("-inf"):
         quiet = f"since {when(main.seen, zone)}"
     lead = [f"{story.test} is {state}, without a change {quiet}.", _past(main, main, zone)]
-    return lead, _evidence(main.closing)
+    return lead, [] if _is_well(story) else _evidence(main.closing)
 
 
 def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
@@ -265,15 +289,15 @@ def _opening(incident: Incident) -> list[str]:
     """Return who saw what when an incident began; above it, whose word alone that is."""
     evidence = _evidence(incident.opening)
     if not incident.is_fact:
-        evidence.insert(0, _hearsay(incident))
+        evidence.insert(0, f"As {_source(incident)}:")
     return evidence
 
 
-def _hearsay(incident: Incident) -> str:
+def _source(incident: Incident) -> str:
     """Return the words that say whose evidence it is: that node may have made up all of it."""
     if incident.relayed_by not in ("", incident.heard_from):
-        return f"As {incident.relayed_by} states, which has it from {incident.heard_from}:"
-    return f"As {incident.heard_from} states:"
+        return f"{incident.relayed_by} states, which has it from {incident.heard_from}"
+    return f"{incident.heard_from} states"
 
 
 def _since(incident: Incident, now: float, zone: Zone) -> str:
@@ -376,7 +400,12 @@ def footer(node: str) -> list[str]:
 
 
 def _lasted(incident: Incident) -> str:
-    return names.span((incident.closed or incident.began) - incident.began)
+    return names.span(_seconds(incident))
+
+
+def _seconds(incident: Incident) -> float:
+    """Return how long an incident lasted that is over."""
+    return (incident.closed or incident.began) - incident.began
 
 
 def when(at: float, zone: Zone) -> str:

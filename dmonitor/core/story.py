@@ -29,6 +29,7 @@ class Story(NamedTuple):
     state: str
     main: Incident  # the incident that says how the test is
     others: Sequence[Incident]  # the other incidents, oldest first
+    is_down: bool = False  # an ordinary incident of the test is open, however it flaps
 
     @property
     def test(self) -> Test:
@@ -66,12 +67,17 @@ def stories_of(
     for notification in told:
         incident = notification.incident
         by_test.setdefault(incident.test, {})[incident.id] = incident
+    known = [*(notification.incident for notification in told), *latest]
+    down = {incident.test for incident in known if incident.is_open and not incident.flapping}
     over = {test for test, incidents in by_test.items() if _are_over(incidents.values())}
-    for incident in latest:
+    for incident in known:
         if incident.test in over:
             by_test[incident.test][incident.id] = incident
     alerts = alerted(told)
-    stories = [_story(incidents.values(), alerts) for incidents in by_test.values()]
+    stories = []
+    for test, incidents in by_test.items():
+        story = _story(incidents.values(), alerts)
+        stories.append(story._replace(is_down=test in down))
     return sorted(stories, key=_urgency)
 
 
@@ -79,9 +85,10 @@ def _are_over(incidents: Iterable[Incident]) -> bool:
     return all(incident.closed is not None for incident in incidents)
 
 
-def _urgency(story: Story) -> tuple[int, str, bool, Test]:
-    """Return the sort key of a story; of one state, the nodes come after the hosts."""
-    return _rank(story.state), story.state, is_node(story.test), story.test
+def _urgency(story: Story) -> tuple[bool, int, str, bool, Test]:
+    """Return the sort key of a story: what is DOWN comes first, and nodes come after the hosts."""
+    is_well = DOWN not in story.state.split()
+    return is_well, _rank(story.state), story.state, is_node(story.test), story.test
 
 
 def alerted(notifications: Iterable[Notification]) -> set[str]:

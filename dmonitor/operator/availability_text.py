@@ -10,10 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from dmonitor.base import names
-from dmonitor.operator import terminal
+from dmonitor.operator import columns, terminal
+from dmonitor.operator.columns import Column, Cut
 from dmonitor.operator.report import Facts
 
-_HEAD = ("HOST, TEST", "AVAILABLE", "DOWN", "INCIDENTS", "RECOVERY", "SEEN")
+_TITLES = ("HOST, TEST", "AVAILABLE", "DOWN", "INCIDENTS", "RECOVERY", "SEEN")
+_HEAD = (Column(_TITLES[0], Cut.MIDDLE), *map(Column, _TITLES[1:]))
 _NOT_RECORDED = (
     "Not recorded, so not in here: when there were flakes, of which `dmonitor status` has the"
     " number, and how long silences lasted."
@@ -38,7 +40,7 @@ def text(facts: Facts, paint: terminal.Paint) -> list[str]:
         for test in host["tests"]:
             rows.append((f"  {test['test'].partition('/')[2]}", *_cells(test)))
     lines = [f"{_title(facts)}.", *_notes(facts), ""]
-    return [*lines, *terminal.table(_HEAD, rows, paint), "", _NOT_RECORDED]
+    return [*lines, *columns.table(_HEAD, rows, paint, paint.width), "", _NOT_RECORDED]
 
 
 def page(facts: Facts) -> str:
@@ -46,7 +48,7 @@ def page(facts: Facts) -> str:
     title = html.escape(names.escaped(_title(facts)))
     notes = "\n".join(f"<p>{html.escape(names.escaped(note))}</p>" for note in _notes(facts))
     rows = "\n".join(_rows(facts))
-    head = "".join(f'<th scope="col">{each.capitalize()}</th>' for each in _HEAD)
+    head = "".join(f'<th scope="col">{each.capitalize()}</th>' for each in _TITLES)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

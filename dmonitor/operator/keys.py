@@ -81,7 +81,7 @@ def fingerprints_of(path: str, key_set: KeySet) -> Iterator[Fingerprint]:
 
 
 def digits(key: bytes) -> str:
-    """Return what can be shown of `key`, and tells nothing of it."""
+    """Return the digits of the fingerprint of `key`."""
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 

@@ -39,6 +39,7 @@ FLAPPING = "FLAPPING"
 NOT_TESTED = ""
 # Of the states, the one that needs somebody first comes first.
 ORDER = ("DOWN", FLAPPING, "UNCONFIRMED", "LOCAL", "UNKNOWN", NOT_TESTED, "UP")
+_FAILING = (Verdict.DOWN.value, FLAPPING)
 _LAST_MOMENT = 4e9  # seconds since the epoch; a later time is no time
 
 
@@ -150,6 +151,23 @@ def ability(view: NodeReport) -> Facts:
         "whole": view.whole,
         "troubles": troubles,
     }
+
+
+def check_status(facts: Facts) -> int:
+    """Return the exit status of `dmonitor status --check` for the facts of `status` or `views`.
+
+    It is 2 if this node cannot alert or a test fails, 1 if somebody should look, else 0. What fails
+    in a silence is known already, so it is only to be looked at.
+    """
+    if not facts["can_alert"]:
+        return 2
+    worst = 1 if facts["troubles"] else 0
+    for test in facts["tests"]:
+        if test["state"] in _FAILING and not test.get("silenced_by"):
+            return 2
+        if test["state"] != Verdict.UP.value:
+            worst = 1
+    return worst
 
 
 def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
@@ -460,12 +478,19 @@ def peers(
     contacts: Iterable[tuple[Contact, float]],
     our_digests: tuple[str, str, str],
     addresses: Mapping[str, str],
+    shared_keys: Mapping[str, str],
 ) -> Facts:
     """Return what came of greeting each peer, and how many seconds that took.
 
     The digests are of our tests, nodes and addresses; `addresses` is where each peer was called.
+    `shared_keys` are the fingerprints of the keys that this node shares with those it reached.
     """
-    return {"peers": [_peer(contact, took, our_digests, addresses) for contact, took in contacts]}
+    listed = []
+    for contact, took in contacts:
+        facts = _peer(contact, took, our_digests, addresses)
+        facts["key"] = shared_keys.get(contact.node.name)
+        listed.append(facts)
+    return {"peers": listed}
 
 
 def _peer(

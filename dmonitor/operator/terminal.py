@@ -1,16 +1,18 @@
 """What `report` says, as text for a person at a terminal: plain tables, coloured if wanted.
 
-Pure: facts in, lines out. A colour never says what a word does not. Facts have to go through
-`printable` first, whoever stated them: the terminal must not obey them.
+Pure: facts in, lines out. A colour never says what a word does not, and only the words of dmonitor
+have one. Facts have to go through `printable` first, whoever stated them: the terminal must not
+obey them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.operator import report
+from dmonitor.operator import columns, report
+from dmonitor.operator.columns import Column, Cut
 from dmonitor.operator.report import FLAPPING, Facts
 
 _COLOURS = {
@@ -26,24 +28,43 @@ _COLOURS = {
     "no-answer": "35",
 }
 _FLAKES_SHOWN = 86400.0  # seconds for which `status` shows that a test had a flake
-_PEER_COLUMNS = (
-    "NODE",
-    "ADDRESS",
-    "SITE",
-    "ANSWER",
-    "VERSION",
-    "LATENCY",
-    "CLOCK",
-    "LAST ROUND",
-    "DRIFT",
+_STATE = Column("STATE", is_state=True)
+_TEST = Column("TEST", Cut.MIDDLE)
+_TEXT = Column("TEXT", Cut.END)
+_STATUS = (_STATE, _TEST, Column("SINCE"), _TEXT)
+_NARROW_STATUS = (_STATE, _TEST, Column("FOR"), _TEXT)
+_EVIDENCE = (Column(""), Column("", is_state=True), Column(""), Column(""))
+_HISTORY = (
+    Column("BEGAN"),
+    Column("LENGTH"),
+    _TEST,
+    Column("SEEN BY", Cut.END),
+    Column("TOLD BY", Cut.END),
+)
+_SILENCES = (Column("SILENCED", Cut.MIDDLE), Column("UNTIL"), Column("SAID BY", Cut.MIDDLE))
+_PEERS = (
+    Column("NODE", Cut.MIDDLE),
+    Column("ADDRESS", dispensable=4),
+    Column("SITE", Cut.MIDDLE, dispensable=5),
+    Column("ANSWER", Cut.END, is_state=True),
+    Column("VERSION", dispensable=3),
+    Column("LATENCY", dispensable=1),
+    Column("CLOCK", dispensable=2),
+    Column("LAST ROUND"),
+    Column("KEY"),
+    Column("DRIFT", Cut.END),
 )
 
 
 class Paint:
-    """Colours words if colours are `wanted`."""
+    """How a terminal shows lines: with colours if they are `wanted`, in `width` columns.
 
-    def __init__(self, wanted: bool) -> None:
+    A width of None is one without end: then nothing is cut.
+    """
+
+    def __init__(self, wanted: bool, width: int | None = None) -> None:
         self._wanted = wanted
+        self.width = width
 
     def __call__(self, word: str, shown: str = "") -> str:
         """Return `shown`, or else `word`, in the colour of `word`."""
@@ -65,35 +86,13 @@ def printable(facts: Any) -> Any:
     return facts
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], paint: Paint) -> list[str]:
-    """Return the lines of a table. Each column is as wide as its widest cell."""
-    body = list(rows)
-    widths = [len(title) for title in head]
-    for row in body:
-        widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
-    lines = [_line(head, widths)]
-    for row in body:
-        lines.append(_line(row, widths, paint))
-    return lines
-
-
-def _line(row: Sequence[str], widths: Sequence[int], paint: Paint | None = None) -> str:
-    """Return one line of a table, without blanks at its end."""
-    cells = []
-    last = len(row) - 1
-    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        padded = cell if column == last else f"{cell:<{width}}"
-        cells.append(paint(cell, padded) if paint else padded)
-    return "  ".join(cells).rstrip()
-
-
 def _table_or(
-    nothing: str, head: Sequence[str], rows: Sequence[Sequence[str]], paint: Paint
+    nothing: str, head: Sequence[Column], rows: Sequence[Sequence[str]], paint: Paint
 ) -> list[str]:
     """Return a table, or the line `nothing` if there are no rows."""
     if not rows:
         return [nothing]
-    return table(head, rows, paint)
+    return columns.table(head, rows, paint, paint.width)
 
 
 def day(moment: str | None) -> str:
@@ -121,31 +120,53 @@ def last_look(test: Facts) -> str:
 
 
 def status(facts: Facts, paint: Paint) -> list[str]:
-    """Return whether the node can alert, then a line for each test."""
-    rows = [_status_row(test) for test in facts["tests"]]
-    head = ("STATE", "TEST", "SINCE", "TEXT THEN")
+    """Return whether the node can alert, then a line for each test.
+
+    Where the table is too wide, how long a test has been in its state stands for since when.
+    """
+    head = _STATUS
+    rows = [_status_row(test, _since(test)) for test in facts["tests"]]
+    if not columns.fits(head, rows, paint.width):
+        head = _NARROW_STATUS
+        rows = [_status_row(test, _lasting(test)) for test in facts["tests"]]
     return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
 
 
-def _status_row(test: Facts) -> tuple[str, str, str, str]:
-    since = "-"
-    if test["since"]:
-        since = f"{day(test['since'])} ({names.span(test['seconds'])})"
+def _since(test: Facts) -> str:
+    if not test["since"]:
+        return "-"
+    return f"{day(test['since'])} ({names.span(test['seconds'])})"
+
+
+def _lasting(test: Facts) -> str:
+    if not test["since"]:
+        return "-"
+    return names.span(test["seconds"])
+
+
+def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
     text = test["text"]
     if test["look_age"] is not None:
         text = f"[{last_look(test)}] {text}"
     elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
     if test["silenced_by"]:
-        text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
+        text = f"[silenced by {', '.join(test['silenced_by'])}] {text}"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
-    return test["state"] or "not tested yet", test["test"], since, text
+    return _state(test), test["test"], since, text
+
+
+def _state(test: Facts) -> str:
+    """Return the state of a test, and whether this node has no part in it."""
+    if test["state"] == "UP" and test["here"] == "UNKNOWN":
+        return "UP (unknown here)"
+    return test["state"] or "not tested yet"
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
-    """Return one line that says whether the node can alert, then its troubles."""
+    """Return a sentence that says whether the node can alert, then its troubles."""
     last_round = "no round yet"
     if facts["last_round"]:
         last_round = f"last round {_ago(facts['last_round_age'])}"
@@ -157,14 +178,21 @@ def ability(facts: Facts, paint: Paint) -> list[str]:
         names.pluralize(len(facts["addresses"]), "address", "es"),
         owed,
     ]
-    word = paint("UP", "can alert")
-    if not facts["can_alert"]:
-        word = paint("DOWN", "CANNOT ALERT")
-    lines = [f"{facts['node']} {word}: " + "; ".join([*facts["why_not"], ", ".join(parts)])]
-    lines += report.lacks(facts)
+    state, words = ("UP", "can alert") if facts["can_alert"] else ("DOWN", "CANNOT ALERT")
+    reasons = "; ".join([*facts["why_not"], ", ".join(parts)])
+    lines = _sentence(f"{facts['node']} {words}: {reasons}", state, words, paint)
+    for lack in report.lacks(facts):
+        lines += columns.fold(lack, paint.width)
     for trouble in facts["troubles"]:
-        word = paint("UNKNOWN", "trouble")
-        lines.append(f"{word} since {day(trouble['since'])}: {trouble['text']}")
+        text = f"trouble since {day(trouble['since'])}: {trouble['text']}"
+        lines += _sentence(text, "UNKNOWN", "trouble", paint)
+    return lines
+
+
+def _sentence(text: str, state: str, words: str, paint: Paint) -> list[str]:
+    """Return the lines of a sentence, in which the first `words` have the colour of `state`."""
+    lines = columns.fold(text, paint.width)
+    lines[0] = lines[0].replace(words, paint(state, words), 1)
     return lines
 
 
@@ -175,7 +203,8 @@ def views(facts: Facts, paint: Paint) -> list[str]:
         seen = {answer["node"]: answer["sees"] for answer in test["evidence"]["answers"]}
         columns = [seen.get(node, "-") for node in facts["nodes"]]
         rows.append((test["state"], test["test"], *columns))
-    head = ("STATE", "TEST", *facts["nodes"])
+    nodes = [Column(node, Cut.MIDDLE, is_state=True) for node in facts["nodes"]]
+    head = (_STATE, _TEST, *nodes)
     return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
 
 
@@ -201,7 +230,7 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     if not facts["state"]:
         line = f"{facts['test']} is not tested yet"
     else:
-        line = f"{facts['test']} is {paint(facts['state'])}"
+        line = f"{facts['test']} is {paint(facts['state'], _state(facts))}"
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
@@ -246,7 +275,7 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
     for answer in facts["answers"]:
         duration = "" if answer["seconds"] is None else f"{answer['seconds']:.2f} s"
         rows.append((answer["node"], answer["sees"], duration, answer["text"]))
-    without_head = table(("", "", "", ""), rows, paint)[1:]
+    without_head = columns.table(_EVIDENCE, rows, paint)[1:]
     count = f"{facts['sites_failing']} failing, quorum {facts['quorum']}: {facts['verdict']}"
     return [f"  {line}" for line in (*without_head, count)]
 
@@ -279,8 +308,7 @@ def _recipients(handed_over: Sequence[Facts]) -> str:
 def history(facts: Facts, paint: Paint) -> list[str]:
     """Return a line for each incident, newest first."""
     rows = [_history_row(incident) for incident in facts["incidents"]]
-    head = ("BEGAN", "LENGTH", "TEST", "SEEN BY", "TOLD BY")
-    return [*_stale(facts, paint), *_table_or("no incidents", head, rows, paint)]
+    return [*_stale(facts, paint), *_table_or("no incidents", _HISTORY, rows, paint)]
 
 
 def _history_row(incident: Facts) -> tuple[str, str, str, str, str]:
@@ -318,13 +346,13 @@ def silences(facts: Facts, paint: Paint) -> list[str]:
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
         rows.append((silence["what"], until, silence["node"]))
-    return _table_or("no silences", ("SILENCED", "UNTIL", "SAID BY"), rows, paint)
+    return _table_or("no silences", _SILENCES, rows, paint)
 
 
 def peers(facts: Facts, paint: Paint) -> list[str]:
     """Return a line for each peer: whether it answers, and what it states."""
     rows = [_peer_row(peer) for peer in facts["peers"]]
-    return _table_or("no peers", _PEER_COLUMNS, rows, paint)
+    return _table_or("no peers", _PEERS, rows, paint)
 
 
 def _peer_row(peer: Facts) -> tuple[str, ...]:
@@ -350,5 +378,6 @@ def _peer_row(peer: Facts) -> tuple[str, ...]:
         latency,
         clock,
         last_round,
+        peer["key"] or "-",
         ", ".join(peer["drift"]) or drift,
     )

@@ -463,7 +463,7 @@ class Told:
 _STATE = r"(DOWN|STILL DOWN|UP|FLAPPING|STEADY(?: [A-Z]+)?)"
 _ONE_STORY = re.compile(rf"^{_STATE} (node \S+?|\S+/[^\s,]+?):?(?= |$)")
 _SUMMARY_LINE = re.compile(
-    rf"^{_STATE} +(?:(?:node|\d+ nodes:) |([^\s:]+): (?:\d+ tests: )?)(\S.*)$", re.M
+    rf"^{_STATE} +(?:(?:node|\d+ nodes:) |([^\s:]+): (?:\d+ tests: )?)(\S.*?)(?: \(.*\))?$", re.M
 )
 _SECTION = re.compile(r"^(\S+/\S+) is (DOWN) since ", re.M)
 

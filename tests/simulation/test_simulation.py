@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
@@ -946,9 +946,7 @@ def _united_after_one_end_was_told() -> History:
     script = Script((1, 0.0), (1, 38.0), (1, 20.0), (1, 25.0), (1, 5.0))
     world, (first, second, third, fourth, last) = script.world, script.nodes
     script.fail(110.0, 400.0)
-    world.refuses = lambda node, address: (
-        node not in (first, second) and 390.0 < world.now < 1000.0
-    )
+    world.refuses = lambda node, address: node not in (first, second) and 390.0 < world.now < 1000.0
     script.at(125.0, lambda: hardships._split(world, frozenset({"node1", "node2"}), up=False))
     script.at(390.0, world.power_cut, last, 149.0)
 
