@@ -342,7 +342,8 @@ def _last_refusing(history: History, before: float) -> float:
 def _judge_rest(history: History, node: SimNode, test: Test) -> None:
     """A node looks at a test once in its EVERY, or twice as often if its turns have moved.
 
-    While the test may fail here or elsewhere, and a while after, it may look in each round.
+    While the test may fail here or elsewhere, and a while after, it may look in each round. So may a
+    node that still holds an open incident of it (R1), because it hears too few to close it.
     """
     world = history.world
     rhythm = world.rhythms[test]
@@ -353,7 +354,7 @@ def _judge_rest(history: History, node: SimNode, test: Test) -> None:
     for failure in sorted(history.failures, key=lambda failure: failure.began):
         if failure.test != test:
             continue
-        looks = _looks_between(world, node, test, began, failure.began)
+        looks = _looks_between(world, node, test, began, failure.began, and_open=not world.faults)
         allowed = (failure.began - began) // rhythm.every + 2
         if world.faults:
             allowed += _MORE_LOOKS * world.faults
@@ -383,14 +384,17 @@ def _judge_retry(history: History, node: SimNode, test: Test) -> None:
 
 
 def _looks_between(
-    world: World, node: SimNode, test: Test, began: float, ended: float
+    world: World, node: SimNode, test: Test, began: float, ended: float, *, and_open: bool = True
 ) -> list[float]:
-    """Return when the rounds of a node looked at a test in a time."""
+    """Return when the rounds of a node looked at a test in a time.
+
+    Without `and_open` those are left out in which it held an open incident of the test.
+    """
     return [
         look.at
         for look in world.looks
         if look.test == test and look.node == node.name and look.looker == "round"
-        if began <= look.at < ended
+        if began <= look.at < ended and (and_open or not look.is_open)
     ]
 
 

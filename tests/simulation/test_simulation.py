@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
@@ -1205,6 +1205,24 @@ def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
     history.world.mails[0] = late
     judges.seldom(history)
     assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
+
+
+def test_who_cannot_close_an_incident_may_look_in_each_round() -> None:
+    """A node is cut off before the end. The judge of `seldom` counts its looks after it has closed it."""
+    script = _seldom(900.0)
+    world, first = script.world, script.nodes[0]
+    script.fail(1000.0, 2400.0)
+    script.fail(6000.0, 8000.0)
+    script.at(2300.0, lambda: hardships._split(world, frozenset({first.name}), up=False))
+    script.at(7900.0, lambda: hardships._split(world, frozenset({first.name}), up=True))
+    history = script.play(11000.0)
+    history.wrong.clear()  # for the mailboxes' judge nobody looks late
+    judges.seldom(history)
+    assert not history.wrong
+    assert any(look.is_open and 2500.0 < look.at < 6000.0 for look in world.looks)
+    world.looks = [look._replace(is_open=False) for look in world.looks]
+    judges.seldom(history)
+    assert any("looked at host0/ssh" in text for text in history.wrong)
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
