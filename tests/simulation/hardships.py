@@ -644,7 +644,9 @@ def confirm(world: World) -> Setup:
     else:
         world.confirmations[TEST] = number
     world.noise[TEST] = chance.choice((0.0, 0.1, 0.2))
-    return _failures(world, 1, (400.0, 700.0), gap=0.0)
+    failures, settle = _failures(world, 1, (400.0, 700.0), gap=0.0)
+    world.at(failures[-1].ended + 200.0, world.noise.clear)
+    return failures, 200.0 + settle
 
 
 def skewed(world: World) -> Setup:
