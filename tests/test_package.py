@@ -57,6 +57,12 @@ def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert verbs is not None
     assert complete("dmonitor", "key", "") == set(verbs[1].split("|"))
     assert complete("dmonitor", "key", "new", "") == set()
+    every = re.findall(r"^    ([a-z]+) +[a-z]", usage("dmonitor"), re.MULTILINE)
+    assert {"status", "key", "add", "push"} < set(every)
+    for verb in every:
+        assert verb in complete("dmonitor", ""), verb
+        options = set(re.findall(r"--[a-z][a-z-]*", usage("dmonitor", verb)))
+        assert options <= complete("dmonitor", verb, "x", "--"), verb
 
 
 def test_the_package_has_the_version_of_the_programs() -> None:

@@ -595,6 +595,7 @@ def test_a_quiet_round() -> None:
         stated_settings=(),
         known_ids=(),
         examined=float("-inf"),
+        present_since=float("-inf"),
     )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dmonitor.base import names
 from dmonitor.config.behind import load_behind
 from dmonitor.config.files import is_absent
+from dmonitor.config.heartbeats import load_heartbeats
 from dmonitor.config.keyfile import Keys, load_keys
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problem, Problems
@@ -43,6 +44,7 @@ class Configuration(NamedTuple):
     rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
     # The tests that stand behind others, with those.
     behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
+    heartbeats: Mapping[str, str] = MappingProxyType({})  # the URL of each, by its name
 
     @property
     def complete(self) -> bool:
@@ -89,6 +91,7 @@ def load_configuration(directory: str) -> Configuration:
     unreadable = frozenset(problems.unreadable)
     rhythms = _load_rhythms(directory, tests, problems)
     behind = load_behind(directory, tests, problems)
+    heartbeats = load_heartbeats(directory, problems)
     keys = load_keys(directory, problems)
     known_tests = None
     if not unreadable:
@@ -106,6 +109,7 @@ def load_configuration(directory: str) -> Configuration:
         silences=tuple(silences),
         rhythms=rhythms,
         behind=behind,
+        heartbeats=heartbeats,
     )
 
 

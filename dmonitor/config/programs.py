@@ -39,11 +39,11 @@ def examine_programs(configuration: Configuration, problems: Problems) -> set[st
     """
     _examine_sendmail(configuration, problems)  # a trouble names the first mistakes only
     packages = _examine_recipients(configuration, problems)
-    packages |= _examine_tests(configuration, problems)
+    packages |= examine_tests(configuration, problems)
     return packages
 
 
-def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
+def examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
     """Look at the plugin of each test and at the name of each host; return missing packages."""
     packages: set[str] = set()
     for test, parameters in configuration.tests.items():

@@ -22,7 +22,7 @@ from dmonitor.core.model import Test
 Tests = Mapping[Test, Mapping[str, str] | None]
 
 A_HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
-_A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
 FOR_ALL = ".all"  # the file with the parameters of all tests of a host
 _TEST_FILE = "a test is a file, empty or with KEY=VALUE lines"
 
@@ -132,10 +132,10 @@ def _load_host(
 ) -> None:
     """Add the tests of `host` to `tests`."""
     for_all = load_host_parameters(host.path, problems)
-    for entry in scan_directory(host.path, problems, names.is_test, _A_TEST_NAME):
+    for entry in scan_directory(host.path, problems, names.is_test, A_TEST_NAME):
         test = Test(host.name, entry.name)
         if entry.is_file():
-            own = _load_test(entry, problems)
+            own = load_test(entry, problems)
             tests[test] = None if own is None or for_all is None else {**for_all, **own}
         elif entry.is_dangling():
             problems.error(entry.path, f"is a dangling link; {_TEST_FILE}")
@@ -144,7 +144,7 @@ def _load_host(
             problems.error(entry.path, f"is not a file; {_TEST_FILE}")
 
 
-def _load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
+def load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
     """Return the parameters of the test whose file is `entry`; None if there is a mistake."""
     defaults = {}
     suffix = entry.name.partition(":")[2]

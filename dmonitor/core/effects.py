@@ -87,6 +87,9 @@ class NodeMemory(NamedTuple):
     refused_addresses: tuple[model.RefusedAddress, ...] = ()
     # The hand-overs that have no outcome yet.
     handing: tuple[model.Handing, ...] = ()
+    # Since when it remembers its absences, and which there were.
+    present_since: Time = float("-inf")
+    absences: tuple[model.Absence, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -386,6 +389,7 @@ class RoundEnd(NamedTuple):
     # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
     place: float | None = None
     interval: int = 1  # minutes from one round of this node to the next
+    able: bool = False  # this node has found that it can alert (R7)
 
 
 class RoundClock(Protocol):

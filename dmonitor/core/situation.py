@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import behind, digest, election, hearsay, round_log, verdict
+from dmonitor.core import ability, absence, behind, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -377,6 +377,19 @@ class Situation:
                 return True
         return False
 
+    def is_able(self) -> bool:
+        """Return whether this node can alert, as far as this round has found (R7)."""
+        config = self.config
+        return self.stores and not ability.lacking(
+            self.me.name,
+            config.nodes,
+            {contact.node.name for contact in self.contacts if contact.statement},
+            quorum=config.quorum,
+            addresses=config.addresses,
+            whole=config.complete,
+            refused=self.node_memory.refused,
+        )
+
     # What the next round is to know.
 
     def place(self) -> float:
@@ -402,7 +415,7 @@ class Situation:
             heard.append(
                 statement.status._replace(name=name, version="", wall=0.0, up=float("inf"))
             )
-        return self.node_memory._replace(
+        return absence.remember(self.node_memory, self.asked_at)._replace(
             finished=self.clock.now(),
             heard=tuple(heard),
             reach=self._reach(),
