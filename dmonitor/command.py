@@ -94,7 +94,10 @@ _VERB_TEXTS = {
     "metrics": "write a file for node_exporter's textfile collector, to FILE or www/dmonitor.prom",
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
-_WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
+_WHEN = (
+    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
+    " any of these; off; without it: until off"
+)
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
 
@@ -272,20 +275,23 @@ def _silences(chosen: _Options) -> int:
 
 @_usage_error_if_unknown
 def _silence(chosen: _Options) -> int:
-    """Touch the file of a silence, or remove it."""
-    when = " ".join(chosen.when).removeprefix("for ")
-    if when == "off":
+    """Write the file of a silence, or remove it."""
+    chosen.what = chosen.what.removesuffix("/")
+    if list(chosen.when) == ["off"]:
         return _lift(chosen)
-    if chosen.when and not when:
+    if chosen.when and not "".join(chosen.when):
         raise _Unknown("until when? an empty word names no time")
-    until = silence.end(when) if when else None
-    silence.say(chosen.config, chosen.what, until)
-    facts: Facts = {"what": chosen.what, "removed": [], "until": report.moment(until), "still": []}
-    end = f"until `dmonitor silence {chosen.what} off`"
+    order = silence.order(chosen.when)
+    silence.say(chosen.config, chosen.what, order.line)
+    until = report.moment(order.until)
+    facts: Facts = {"what": chosen.what, "removed": [], "until": until, "still": []}
+    end = order.line or f"until `dmonitor silence {chosen.what} off`"
     if until:
-        end = f"until {terminal.day_with_offset(facts['until'])}"
+        end = f"until {terminal.day_with_offset(until)}"
     line = f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"
-    return _show(chosen, facts, lambda *_: [line])
+    if order.line.startswith("until up"):
+        line = f"nobody is reminded of what is DOWN at {chosen.what}; its recovery is mailed"
+    return _show(chosen, facts, lambda *_: [names.escaped(line)])
 
 
 def _lift(chosen: _Options) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import errno
 import json
 import os
@@ -272,12 +273,12 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
         (
             ("silence", WEB, "tomorrow"),
-            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
         (
             ("silence", WEB, "0001-01-01"),
-            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", WEB, "until", "9999-12-31"),
@@ -285,7 +286,7 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         ),
         (
             ("silence", WEB, "0h"),
-            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", "www.example.com.bak", "2h"),
@@ -319,11 +320,11 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
     with running(three):
         story("OK 200")
         before = time.time()
-        facts = first.json("silence", WEB, "2h")
-        until = (three[0].config / "silence.d" / WEB).stat().st_mtime
-        assert before + 7200 <= until <= time.time() + 7200 and facts["until"] == report.moment(
-            until
-        )
+        facts = first.json("silence", WEB, "2h", "rack", "move,", "jo")
+        written = (three[0].config / "silence.d" / WEB).read_text()
+        assert written == f"until {facts['until']} rack move, jo\n"
+        until = datetime.datetime.fromisoformat(facts["until"]).timestamp()
+        assert int(before) + 7200 <= until <= time.time() + 7200
         first("silence", "mail.example.com")
         time.sleep(REUSED_SECONDS)  # a peer may still get a statement from before
         three[1].round()
@@ -332,7 +333,10 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         ("mail.example.com", "127.0.0.31"),
         (WEB, "127.0.0.31"),
     ]
-    assert listed[0]["until"] is None
+    assert listed[0]["until"] is None and listed[0]["reason"] == ""
+    assert listed[1]["reason"] == "rack move, jo" and 0 <= listed[1]["age"] < 600
+    shown = second("status")
+    assert ": rack move, jo)" in shown and "(silenced by 127.0.0.31 until it is removed, " in shown
     quiet = {each["test"] for each in second.json("status")["tests"] if each["silenced_by"]}
     assert quiet == {WEB, "mail.example.com/ssh"}
     rows = [line.split()[0] for line in first("silences").splitlines()[1:]]
@@ -662,13 +666,13 @@ def test_what_is_too_far_away_is_refused_and_costs_no_greeting(
     assert ran.returncode == os.EX_USAGE and "2090-01-01 is too far away" in ran.stderr
     path = three[0].config / "silence.d/mail.example.com"
     path.parent.mkdir(exist_ok=True)
-    path.touch()
-    os.utime(path, (3.9e9, 3.9e9))
+    path.write_text("until 2090-01-01\nevery 00:00-24:00\n")
     with running(three):
         story("OK 200")
         assert "not-greeted" not in three[1].round()
     listed = Said(three[1]).json("silences")["silences"]
-    assert [(each["what"], each["until"]) for each in listed] == [("mail.example.com", None)]
+    assert [each["what"] for each in listed] == ["mail.example.com"]
+    assert listed[0]["until"] < report.moment(time.time() + 10 * 86_400.0)
 
 
 def test_places_that_are_not_meant(
@@ -908,10 +912,7 @@ def test_a_silence_holds_whatever_the_umask_and_says_what_it_is_not(three: list[
     )
     said("silence", "www.example.com", "2h")
     path = node.config / "silence.d/www.example.com"
-    path.unlink()
-    path.touch()
-    os.utime(path, (time.time() + 1.5, time.time() + 1.5))
-    time.sleep(1.6)
+    path.write_text("until 2001-01-01T00:00 moved\n")
     said("silence", WEB, "2h")  # what has ended is in nobody's way
     typo = said.run("silence", "wwww.example.com", "2h")
     assert (

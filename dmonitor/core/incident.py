@@ -275,11 +275,12 @@ def told(
 def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
     """Return whether an open incident whose alert is told has lasted another `remind` seconds.
 
-    If `remind` is 0, no reminder is ever due. Flapping has none.
+    If `remind` is 0, no reminder is ever due. Flapping has none, nor has what an operator has
+    acknowledged (R9).
     """
     if not remind or not incident.is_open:
         return False
-    if not incident.alert or incident.flapping:
+    if not incident.alert or incident.flapping or incident.acknowledged is not None:
         return False
     return now - incident.began >= (incident.reminded + 1) * remind
 

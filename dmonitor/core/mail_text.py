@@ -202,6 +202,11 @@ def _section(story: Story, now: float, zone: Zone) -> list[str]:
         lead, evidence = _flapping(story, now, zone)
     else:
         lead, evidence = _failure(story, now, zone)
+    if main.silenced:
+        lead.append(f"Nobody was mailed meanwhile, because it was silenced {main.silenced}.")
+    if main.acknowledged is not None:
+        words = f": {main.acknowledgement}" if main.acknowledgement else ""
+        lead.append(f"It was acknowledged at {when(main.acknowledged, zone)}{words}.")
     in_order = [*story.others, main]
     for incident, following in itertools.pairwise(in_order):
         if incident.closed is not None:

@@ -248,6 +248,7 @@ class Situation:
         self._heard_count += round_log.note_heard(
             self.note, self.ledger.changed.values(), news, before=self._heard_count
         )
+        self.acknowledge()
 
     def _stated_incidents(self, now: float) -> list[tuple[Incident, str]]:
         """Return the incidents that the peers state, each with the peer's name, the closed first.
@@ -295,6 +296,28 @@ class Situation:
         if flapping and flapping.is_fact and not incident.flapping:
             return True
         return self.silences.cover(incident.test, self.clock.now())
+
+    def acknowledge(self) -> None:
+        """Note which incidents an operator of this node has acknowledged (R9).
+
+        An incident keeps that, so peers hear of it with the incident.
+        """
+        for acknowledgement in self.config.acknowledgements:
+            for incident in list(self.ledger):
+                if incident.acknowledged is not None or not acknowledgement.covers(incident):
+                    continue
+                self.ledger.put(
+                    incident._replace(
+                        acknowledged=acknowledgement.written, acknowledgement=acknowledgement.text
+                    )
+                )
+                self.note(
+                    "info",
+                    "incident-acknowledged",
+                    test=str(incident.test),
+                    incident=incident.id,
+                    text=acknowledgement.text or None,
+                )
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.

@@ -254,6 +254,7 @@ class Telling:
         mail, the hooks themselves are told.
         """
         _note_quiet(self._situation)
+        _note_silenced(self._situation)
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         return self._notifications(self._due(quiet_ended))
 
@@ -458,12 +459,25 @@ def _note_quiet(situation: Situation) -> None:
         if not owed(incident):
             continue
         quiet = _find_quiet(before, incident)
+        now = situation.clock.now()
+        silenced = situation.silences.why(incident.test, now, situation.me.name)
+        if quiet and not silenced:
+            silenced = quiet.silenced
         if _must_wait(situation, incident):
-            noted.append(Quiet(incident.id))
+            noted.append(Quiet(incident.id, silenced=silenced))
         elif quiet:
-            ended = quiet.ended or situation.clock.now()
-            noted.append(Quiet(incident.id, ended))
+            noted.append(Quiet(incident.id, quiet.ended or now, silenced))
     situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
+
+
+def _note_silenced(situation: Situation) -> None:
+    """Note in each incident that may be told now which silence its mail had to wait for (R9)."""
+    for quiet in situation.node_memory.quiet:
+        if not quiet.ended or not quiet.silenced:
+            continue
+        for incident in situation.ledger.find([quiet.incident]):
+            if incident.silenced != quiet.silenced:
+                situation.ledger.put(incident._replace(silenced=quiet.silenced))
 
 
 def _find_quiet(noted: Mapping[str, Quiet], incident: Incident) -> Quiet | None:

@@ -136,8 +136,8 @@ def _status_row(test: Facts) -> tuple[str, str, str, str]:
         text = f"[{last_look(test)}] {text}"
     elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
-    if test["silenced_by"]:
-        text = f"{text} (silenced by {', '.join(test['silenced_by'])})"
+    for silence in test["silences"]:
+        text = f"{text} (silenced {silence_words(silence)})"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
@@ -205,8 +205,8 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
-    if facts["silenced_by"]:
-        lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
+    for silence in facts["silences"]:
+        lines.append(f"It is silenced {silence_words(silence)}.")
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
         if facts["text"]:
@@ -317,8 +317,21 @@ def silences(facts: Facts, paint: Paint) -> list[str]:
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
-        rows.append((silence["what"], until, silence["node"]))
-    return _table_or("no silences", ("SILENCED", "UNTIL", "SAID BY"), rows, paint)
+        age = "-" if silence["age"] is None else names.span(silence["age"])
+        rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
+    head = ("SILENCED", "UNTIL", "AGE", "SAID BY", "REASON")
+    return _table_or("no silences", head, rows, paint)
+
+
+def silence_words(silence: Facts) -> str:
+    """Return by which node, until when, for how long already and why something is silenced."""
+    until = day(silence["until"]) if silence["until"] else "it is removed"
+    words = f"by {silence['node']} until {until}"
+    if silence["age"] is not None:
+        words += f", for {names.span(silence['age'])} now"
+    if silence["reason"]:
+        words += f": {silence['reason']}"
+    return words
 
 
 def peers(facts: Facts, paint: Paint) -> list[str]:

@@ -228,7 +228,8 @@ def shift_statement(statement: Statement, seconds: float) -> Statement:
         return statement
     heard = [shift_status(status, seconds) for status in statement.heard]
     silences = [
-        silence._replace(until=_shift(silence.until, seconds)) for silence in statement.silences
+        silence._replace(until=_shift(silence.until, seconds), since=_shift(silence.since, seconds))
+        for silence in statement.silences
     ]
     incidents = [_shift_incident(stated, seconds) for stated in statement.incidents]
     confirming = [each._replace(since=each.since + seconds) for each in statement.confirming]
@@ -248,6 +249,7 @@ def _shift_incident(stated: Incident, seconds: float) -> Incident:
         handing=stated.handing + seconds,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
+        acknowledged=_shift(stated.acknowledged, seconds),
         held=stated.held + seconds,
         failed=tuple((site, at + seconds) for site, at in stated.failed),
     )
