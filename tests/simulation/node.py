@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dmonitor.config.silences import SilenceFile, acknowledgements, holding
 from dmonitor.core import effects, hearsay, incident
 from dmonitor.core.model import (
+    Acknowledgement,
     Incident,
     Kind,
     NodeStatus,
@@ -182,6 +184,7 @@ class SimNode:
     skipped: list[float] = dataclasses.field(default_factory=list)  # when rounds were skipped
     suspended: float = 0.0  # seconds for which the machine was suspended so far
     silences: tuple[Silence, ...] = ()
+    files: tuple[SilenceFile, ...] = ()  # in its silence.d, with times of the world
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)
     quorum: int | None = None  # its own setting, if it is not that of the world
@@ -203,6 +206,25 @@ class SimNode:
     def world_time(self, at: float) -> float:
         """Return the time of the world at which this node's clock shows `at`."""
         return (at - self.offset) / self.rate
+
+    def silences_at(self, at: float) -> tuple[Silence, ...]:
+        """Return what its operator silences at a time of the world, with times of its clock."""
+        found = list(self.silences)
+        for silence in holding(self.files, at):
+            until, since = silence.until, silence.since
+            found.append(
+                silence._replace(
+                    until=None if until is None else self.clock(until),
+                    since=None if since is None else self.clock(since),
+                )
+            )
+        return tuple(found)
+
+    def acknowledgements(self) -> tuple[Acknowledgement, ...]:
+        """Return what its operator has acknowledged, with times of its clock."""
+        return tuple(
+            each._replace(written=self.clock(each.written)) for each in acknowledgements(self.files)
+        )
 
     def is_asleep(self, at: float) -> bool:
         """Return whether the machine is suspended at a time of the world."""

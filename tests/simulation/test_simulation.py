@@ -47,13 +47,15 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.QUIET), "quiet"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG)
+_MORE = (*mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG, *mutations.QUIET)
+_EVERY = (*_ALL, *_MORE)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
@@ -91,6 +93,7 @@ COUNTED = (
         ("many", 40),
         ("lossy", 60),
         ("standing", 80),
+        ("quiet", 30),
         ("blind", 140),
         ("late", 20),
         ("brief", 60),
