@@ -88,6 +88,7 @@ _VERB_TEXTS = {
     "why": "the evidence for a verdict, and for the last incident: who saw what, who told whom",
     "history": "the incidents: when, how long, seen by whom, told by whom",
     "silence": "stop mail about a host or a test for a while",
+    "ack": "say that somebody is on what is DOWN: nobody is reminded of it",
     "silences": "what is silenced, until when, and which node said so",
     "peers": "greet the other nodes: version, latency, clock, last round, differing configuration",
     "page": "write a web page that shows how everything is, to DIR or www in the state directory",
@@ -115,6 +116,9 @@ def _add_arguments(name: str, verb: Any) -> None:
         case "silence":
             verb.add_argument("what", metavar="HOST[/TEST]")
             verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
+        case "ack":
+            verb.add_argument("what", metavar="HOST[/TEST]")
+            verb.add_argument("when", metavar="TEXT", nargs="*", help="what is being done")
         case "page":
             verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
         case "metrics":
@@ -292,6 +296,60 @@ def _silence(chosen: _Options) -> int:
     if order.line.startswith("until up"):
         line = f"nobody is reminded of what is DOWN at {chosen.what}; its recovery is mailed"
     return _show(chosen, facts, lambda *_: [names.escaped(line)])
+
+
+@_usage_error_if_unknown
+def _ack(chosen: _Options) -> int:
+    """Write the file of an acknowledgement, if something is DOWN there."""
+    chosen.what = chosen.what.removesuffix("/")
+    node = _as_user(lambda: _acknowledging_node(chosen))
+    line = silence.acknowledgement(node, chosen.when)
+    silence.say(chosen.config, chosen.what, line)
+    said = f"nobody is reminded of what is DOWN at {chosen.what}; its recovery is mailed"
+    return _show(chosen, {"what": chosen.what, "line": line}, lambda *_: [said])
+
+
+def _acknowledging_node(chosen: _Options) -> str:
+    """Return this node's name; raise _Unknown if nothing of what is named is DOWN."""
+    view = reader.read(chosen, quiet=True).view
+    wanted = _require(view, chosen.what)
+    down = sorted({str(each.test) for each in view.incidents if each.is_open and not each.flapping})
+    for incident in view.incidents:
+        is_down = incident.is_open and not incident.flapping
+        if is_down and report.is_chosen(incident.test, wanted):
+            return view.me
+    listed = ", ".join(down) or "nothing is"
+    text = f"nothing of {chosen.what} is DOWN, as this node knows; DOWN: {listed}"
+    raise _Unknown(text)
+
+
+def _as_user(read: Callable[[], str]) -> str:
+    """Return what `read` returns, which gives up root: a process of its own does so.
+
+    This one has to write what is root's. Raise _Unknown or StateError as `read` does.
+    """
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        found, error = "", "StateError the state was not read"
+        try:
+            found, error = read(), ""
+        except (_Unknown, StateError, user.NoUser, OSError) as raised:
+            error = f"{type(raised).__name__} {raised}"
+        finally:
+            os.write(theirs, json.dumps([found, error]).encode())
+            os._exit(0)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    found, error = json.loads(answer)
+    kind, _, text = error.partition(" ")
+    if kind == "_Unknown":
+        raise _Unknown(text)
+    if error:
+        raise StateError(text)
+    return str(found)
 
 
 def _lift(chosen: _Options) -> int:
@@ -485,6 +543,7 @@ _VERBS: dict[str, Callable[[_Options], int]] = {
     "why": _why,
     "history": _history,
     "silence": _silence,
+    "ack": _ack,
     "silences": _silences,
     "peers": _peers,
     "page": _page,

@@ -361,6 +361,39 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         )
 
 
+def test_who_is_on_it_says_so_once_and_nobody_is_reminded(
+    three: list[LocalNode], story: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "anna")
+    first, second = Said(three[0]), Said(three[1])
+    with running(three):
+        story("OK 200")
+        for what in (WEB, "www.example.com", "www.example.com/"):
+            refused = first.run("ack", what, "disk")
+            assert refused.returncode == os.EX_USAGE
+            assert refused.stderr.startswith(f"dmonitor: nothing of {what.rstrip('/')} is DOWN")
+        assert first.run("ack", "nowhere.example.com").returncode == os.EX_USAGE
+        story("FAIL refused")
+        assert first.run("ack", "www.example.com/ssh").stderr == (
+            f"dmonitor: nothing of www.example.com/ssh is DOWN, as this node knows; DOWN: {WEB}\n"
+        )
+        facts = first.json("ack", WEB, "disk is", "being changed")
+        assert facts["line"] == "until up by anna on 127.0.0.31: disk is being changed"
+        written = (three[0].config / "silence.d" / WEB).read_text()
+        assert written == f"{facts['line']}\n"
+        assert "incident-acknowledged" in three[0].round()
+        time.sleep(REUSED_SECONDS)
+        three[1].round()
+    words = "by anna on 127.0.0.31: disk is being changed"
+    for said in (first, second):
+        assert f": {words})" in said("status", WEB) and words in said("why", WEB)
+        (test,) = said.json("status", WEB)["tests"]
+        assert test["acknowledgement"] == words and test["silenced_by"] == []
+        label = 'dmonitor_test_acknowledged{host="www.example.com",test="web"} 1'
+        assert label in said("metrics", "-")
+        assert words in said("page", "-")
+
+
 def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
     three[1].test("only.example.com/ssh")
     with running(three[:2]):
@@ -994,13 +1027,14 @@ def test_a_silence_that_ends_says_what_holds_on(
     with running(three):
         first("silence", "www.example.com")
         story("OK 200")
-    held = {"what": "www.example.com", "until": None, "node": "127.0.0.31"}
+    held = {"what": "www.example.com", "until": None, "node": "127.0.0.31", "reason": "", "age": 0}
     for said in (first, second):
         assert said("silence", WEB, "off").splitlines() == [
             f"{WEB} is not silenced here",
             "www.example.com is still silenced by 127.0.0.31: dmonitor silence www.example.com off, there",
         ]
-    assert second.json("silence", "www.example.com", "off")["still"] == [held]
+    (still,) = second.json("silence", "www.example.com", "off")["still"]
+    assert still["age"] >= 0 and {**still, "age": 0} == held
     assert first.json("silence", "www.example.com", "off")["still"] == []
     typo = first.run("silence", "wwww.example.com", "off")
     assert (

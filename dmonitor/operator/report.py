@@ -237,6 +237,8 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
         "silences": silences(view.silences, view.now, test)["silences"],
+        "acknowledged": moment(shown.acknowledged) if shown else None,
+        "acknowledgement": shown.acknowledgement if shown else "",
     }
     return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
 
@@ -353,6 +355,8 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
+        "acknowledged": moment(known.acknowledged),
+        "acknowledgement": known.acknowledgement,
         "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
         "alert_by": known.alert or None,

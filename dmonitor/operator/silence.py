@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dmonitor.base import log, names
+from dmonitor.base import log, names, user
 from dmonitor.config.configuration import load_configuration
 from dmonitor.config.files import read_statements
 from dmonitor.config.problems import Problems
@@ -72,6 +72,15 @@ def _replace(path: str, text: str) -> None:
     except OSError:
         os.unlink(draft)
         raise
+
+
+def acknowledgement(node: str, words: Sequence[str]) -> str:
+    """Return the line that says that somebody is on what is DOWN: who, on which node, and why."""
+    who = os.environ.get("SUDO_USER") or user.name()
+    line = f"until up by {who} on {node}"
+    if text := " ".join(" ".join(words).split()):
+        line += f": {text}"
+    return names.escaped(line)
 
 
 def lift(directory: str, subject: str) -> list[str]:

@@ -136,6 +136,8 @@ def _status_row(test: Facts) -> tuple[str, str, str, str]:
         text = f"[{last_look(test)}] {text}"
     elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
+    if test["acknowledged"]:
+        text = f"{text} ({acknowledged_words(test)})"
     for silence in test["silences"]:
         text = f"{text} (silenced {silence_words(silence)})"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
@@ -194,6 +196,8 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines += ["When it began:", *_evidence(incident["opening"], paint)]
     if incident["closing"]:
         lines += ["When it ended:", *_evidence(incident["closing"], paint)]
+    if incident["acknowledged"]:
+        lines.append(f"It was {acknowledged_words(incident)}.")
     return [*lines, *_told(incident)]
 
 
@@ -331,6 +335,14 @@ def silence_words(silence: Facts) -> str:
         words += f", for {names.span(silence['age'])} now"
     if silence["reason"]:
         words += f": {silence['reason']}"
+    return words
+
+
+def acknowledged_words(facts: Facts) -> str:
+    """Return since when and how the incident of a test is acknowledged."""
+    words = f"acknowledged at {day(facts['acknowledged'])}"
+    if facts["acknowledgement"]:
+        words += f": {facts['acknowledgement']}"
     return words
 
 
