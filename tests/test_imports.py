@@ -66,6 +66,7 @@ MAY_START = {
     "execution.delivery": {"Popen"},
     "execution.keeper": {"fork"},  # it goes on by itself
     "dmonitord": {"fork"},
+    "command": {"fork"},  # what reads as another user, so that root can write afterwards
     "probe.tool": {"posix_spawnp"},
     "check": {"execv"},  # it becomes `stay`
     "stay": {"posix_spawn"},  # of dmonitor-check

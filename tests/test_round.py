@@ -17,6 +17,7 @@ from dmonitor.core.model import (
     Confirming,
     Contact,
     Flake,
+    Handing,
     Incident,
     Judgement,
     Kind,
@@ -962,7 +963,8 @@ def test_what_is_acknowledged_has_no_reminder_and_a_recovery(name: str) -> None:
     assert due.mails == [{ONE: [(REMINDER, "i")]}]
     ack = acknowledged(name)
     quiet = play(DOWN, incidents=[told], remind=1800.0, acknowledgements=(ack,))
-    assert quiet.mails == [] and quiet.events().count("incident-acknowledged") == 1
+    assert quiet.mails == [{ONE: [(Kind.ACK, "i")]}]
+    assert quiet.incident("i").ack == "me" and quiet.events().count("incident-acknowledged") == 1
     on = quiet.incident("i")
     assert (on.acknowledged, on.acknowledgement) == (ack.written, ack.text)
     again = play(DOWN, incidents=[on], remind=1800.0, acknowledgements=(ack,))
@@ -986,13 +988,45 @@ def test_an_acknowledgement_is_of_what_was_open_when_it_was_written() -> None:
     assert new.mails == [{ONE: [(ALERT, "new")]}] and new.incident().acknowledged is None
     untold = play(DOWN, incidents=[known("i")], acknowledgements=(acknowledged(),))
     assert untold.mails == [{ONE: [(ALERT, "i")]}], "who has not been told is told"
+    assert untold.incident("i").ack == "me", "that says who is on it"
+    refused = play(DOWN, incidents=[later], acknowledgements=(acknowledged(),), mta=lambda _: False)
+    assert refused.mails and refused.incident("i").ack == ""
+    again = play(DOWN, incidents=[refused.incident("i")])
+    assert again.mails == [{ONE: [(Kind.ACK, "i")]}], "it is owed until it is taken"
+    silent = play(DOWN, incidents=[refused.incident("i")], silences=(QUIET,))
+    assert silent.mails == []
+    over = play(UP, incidents=[refused.incident("i")])
+    assert over.mails == [{ONE: [(RECOVERY, "i")]}], "nobody has to be on it any more"
+    left = Notification(Kind.ACK, over.incident("i"), ONE, NOW - 60.0, 1)
+    dropped = play(UP, incidents=[over.incident("i")], outbox=[left])
+    assert dropped.mails == [] and left.kind in {
+        each.kind for save in dropped.saves for each in save.settled
+    }
+
+
+def test_an_alert_whose_outcome_comes_late_did_not_say_who_is_on_it() -> None:
+    handing = Handing(NOW - 60.0, (ONE,), (("i", ALERT),))
+    held = known("i", began=NOW - 200.0)
+    ack = acknowledged()
+    late = play(
+        DOWN,
+        incidents=[held],
+        remembered=node_memory()._replace(handing=(handing,)),
+        late={ONE: True},
+        acknowledgements=(ack,),
+    )
+    assert late.incident("i").alert == "me" and late.mails == [{ONE: [(Kind.ACK, "i")]}]
 
 
 def test_an_acknowledgement_is_heard_of_peers_and_the_earliest_holds() -> None:
     told = known("i", began=NOW - 1900.0, alert="me", told_at=NOW - 1800.0)
     on = told._replace(acknowledged=NOW - 60.0, acknowledgement="anna")
     heard = play(DOWN, incidents=[told], remind=1800.0, heard=[states("z", on)])
-    assert heard.mails == [] and heard.incident("i").acknowledgement == "anna"
+    assert heard.mails == [{ONE: [(Kind.ACK, "i")]}]
+    assert heard.incident("i").acknowledgement == "anna"
+    told_of = on._replace(ack="z")
+    heard = play(DOWN, incidents=[told], remind=1800.0, heard=[states("z", told_of)])
+    assert heard.mails == [] and heard.incident("i").ack == "z", "one mail in the cluster"
     first = on._replace(ids=("h",), acknowledged=NOW - 90.0, acknowledgement="bob")
     united = play(DOWN, incidents=[on], heard=[states("z", first, tests="d")])
     assert united.incident("h").acknowledgement == "bob"

@@ -133,6 +133,10 @@ def test_a_silence_that_has_ended_is_in_nobodys_way(tmp_path: Path) -> None:
     silence.say(str(tmp_path), "www.example.com/http", "")
     assert (host / "http").is_file()
     assert silence.lift(str(tmp_path), "www.example.com/http")
+    host.write_text("until up by anna on oslo\n")
+    os.utime(host, (time.time() - 601.0, time.time() - 601.0))
+    silence.say(str(tmp_path), "www.example.com/http", "until up by jo on oslo")
+    assert silence.lift(str(tmp_path), "www.example.com/http")
     for lasts in ("until 2001-01-01\nevery sun 03:00-04:00\n", "until up\n", "# moved\n"):
         host.write_text(lasts)
         with pytest.raises(silence.Refused, match="is silenced as a whole already"):

@@ -217,6 +217,7 @@ _incidents = st.builds(
     relayed_by=st.just(""),
     acknowledged=st.none() | _times,
     acknowledgement=st.sampled_from(("", "anna: disk")),
+    ack=_names,
     silenced=st.sampled_from(("", "on oslo")),
     alert_stated_by=_names,
     recovery_stated_by=_names,

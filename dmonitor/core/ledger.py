@@ -301,6 +301,7 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
         incident.overtaken,
         incident.opening is not None,
         incident.acknowledged is not None,
+        incident.ack != "",
     )
 
 
@@ -342,6 +343,7 @@ def _merge(first: Incident, second: Incident) -> Incident:
     return first._replace(
         acknowledged=acknowledged.acknowledged,
         acknowledgement=acknowledged.acknowledgement,
+        ack=first.ack or second.ack,
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
         minute=_first_minute(first.minute, second.minute),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
 from dmonitor.core.model import Answer, Incident, Judgement, Notification, Test, Vote
-from dmonitor.core.story import STILL_DOWN, UP, Story, is_node
+from dmonitor.core.story import ACK, DOWN, STILL_DOWN, UP, Story, is_node
 
 Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
 
@@ -57,6 +57,8 @@ def _headline(story: Story, now: float) -> str:
             return f"DOWN {name}{share}{_after_flapping(story)}"
         case "STILL":
             return f"STILL DOWN {name}{share} for {names.span(now - incident.began)}"
+        case "ACK":
+            return f"ACK {name} {incident.acknowledgement}".rstrip()
         case "FLAPPING":
             return f"FLAPPING {name} ({_changes(incident)})"
         case "STEADY" if rest:
@@ -245,9 +247,10 @@ def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
 def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
     main = story.main
     since = _since(main, now, zone)
-    lead = [f"{story.test} is {story.state} {since}{_after_flapping(story)}."]
+    state = DOWN if story.state == ACK else story.state
+    lead = [f"{story.test} is {state} {since}{_after_flapping(story)}."]
     evidence = _opening(main)
-    if story.state == STILL_DOWN:
+    if story.state in (STILL_DOWN, ACK):
         evidence.insert(0, "When it went down:")
     if main.opening:
         evidence += ["", _rule(main.opening)]

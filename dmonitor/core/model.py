@@ -91,10 +91,14 @@ class Verdict(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """Which of an incident's notifications: it has opened, it still lasts, or it is closed."""
+    """Which of an incident's notifications it is.
+
+    It has opened, it still lasts, somebody is on it, or it is closed.
+    """
 
     ALERT = "alert"
     REMINDER = "reminder"
+    ACK = "ack"
     RECOVERY = "recovery"
 
 
@@ -245,6 +249,7 @@ class Incident(NamedTuple):
     # That an operator has acknowledged it, in his words, and when; None: nobody has.
     acknowledged: Time | None = None
     acknowledgement: Text = ""
+    ack: NodeName = ""  # the node that told of that
     # By which silence a mail of it had to wait here, for people; "": by none. Peers do not hear it.
     silenced: Text = ""
     # The peer that was the first to state that another node handed this over; "": that node itself.

@@ -183,7 +183,7 @@ class Telling:
                 telling.add(address)
             if taken:
                 self._owe_recoveries_again(mail, hand_over.since)
-            yield from self._store_outcome(mail, taken)
+            yield from self._store_outcome(mail, taken, is_late=True)
         yield from self._store_taken_again()
         told = [outcomes[address] for address in telling]
         self._refusals.count(told, was_first=was_first)
@@ -212,14 +212,14 @@ class Telling:
         self._outbox.handing = _by_address(situation.node_memory.handing)
         yield from situation.store(Save(node=situation.node_memory))
 
-    def _store_outcome(self, mail: Mail, taken: Outcome) -> Steps:
+    def _store_outcome(self, mail: Mail, taken: Outcome, *, is_late: bool = False) -> Steps:
         """Store that `mail` was taken, or refused; nothing if that is not known."""
         if taken is None or not mail:
             return
         situation = self._situation
         self._refusals.note(mail[0].address, taken=taken)
         if taken:
-            yield from self._store_taken(mail)
+            yield from self._store_taken(mail, is_late=is_late)
             return
         self.all_taken = False
         still_owed = self._outbox.refuse(mail)
@@ -330,8 +330,11 @@ class Telling:
                 reason="nobody can be mailed: alert.d names no address",
             )
 
-    def _store_taken(self, mail: Mail) -> Steps:
-        """Store that `mail` was taken, and what this node owes to the others from now on."""
+    def _store_taken(self, mail: Mail, *, is_late: bool) -> Steps:
+        """Store that `mail` was taken, and what this node owes to the others from now on.
+
+        An alert says who is on it, unless it was made before that was known: what is told late.
+        """
         situation = self._situation
         hooks: list[str] = []
         if not names.is_hook(mail[0].address):
@@ -341,6 +344,8 @@ class Telling:
         remind = situation.config.remind
         for incident in situation.ledger.find(taken.told):
             kinds = taken.told[incident.id]
+            if Kind.ALERT in kinds and incident.acknowledged is not None and not is_late:
+                kinds = [*kinds, Kind.ACK]
             situation.ledger.put(told(incident, kinds, situation.me.name, now, remind))
         for notification in mail:
             is_new = notification.incident.id in taken.told

@@ -20,6 +20,7 @@ from dmonitor.config.silences import LONGEST_SILENCE, read_file, read_term
 from dmonitor.config.times import read_duration, read_moment
 from dmonitor.operator import report
 
+_READ_AFTER = 600.0  # seconds after which a round has read a new file
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _CLOCK = re.compile(r"\d{1,2}:\d\d")
 
@@ -197,8 +198,14 @@ def _is_directory(path: str) -> bool:
 
 
 def _has_ended(path: str) -> bool:
-    """Return whether the silence of this file had an end, which is over."""
+    """Return whether the silence of this file had an end, which is over.
+
+    So has an acknowledgement that a round has read long ago: the incident has it.
+    """
     if not os.path.isfile(path):
         return False
-    end = read_file(path, "", "", os.stat(path), Problems()).last_end()
+    file = read_file(path, "", "", os.stat(path), Problems())
+    if file.terms and all(term.is_up for term in file.terms):
+        return file.written < time.time() - _READ_AFTER
+    end = file.last_end()
     return end is not None and end <= time.time()

@@ -389,7 +389,8 @@ def reminded(history: History) -> None:
     lasting, removed = (failure.test for failure in history.failures)
     for address in history.world.nodes[0].addresses:
         for test, wanted in ((lasting, (1, 2, 1)), (removed, (1, 0, 0))):
-            counts = tuple(told[test, address, kind] for kind in Kind)
+            kinds = (Kind.ALERT, Kind.REMINDER, Kind.RECOVERY)
+            counts = tuple(told[test, address, kind] for kind in kinds)
             if counts != wanted:
                 history.wrong.append(
                     f"alerts, reminders, recoveries of {test} to {address}:"
@@ -412,6 +413,11 @@ def quiet(history: History) -> None:
             counts = told[test, address, Kind.ALERT], told[test, address, Kind.RECOVERY]
             if counts != (1, 1):
                 history.wrong.append(f"alerts and recoveries of {test} to {address}: {counts}")
+        for failure in history.failures:
+            count = told[failure.test, address, Kind.ACK]
+            if count != (failure.test == up):
+                text = f"{count} acknowledgements of {failure.test} to {address}"
+                history.wrong.append(text)
     for kind in Kind:
         if history.times_told(inside, kind):
             history.wrong.append(f"{kind.value} of {inside}, which came and went in silence")
@@ -422,6 +428,9 @@ def quiet(history: History) -> None:
     for at in history.times_told(up, Kind.ALERT):
         if at > world.acknowledged:
             history.wrong.append(f"alert of {up} at {at:.0f}, late")
+    acks = history.times_told(up, Kind.ACK)
+    if acks and not world.acknowledged <= acks[0] <= world.acknowledged + 280.0:
+        history.wrong.append(f"acknowledgement of {up} at {acks[0]:.0f}")
     late = [at for at in history.times_told(up, Kind.REMINDER) if at > world.acknowledged + 120.0]
     if late:
         history.wrong.append(f"reminder of {up} at {late[0]:.0f}, which is acknowledged")

@@ -772,7 +772,20 @@ def holds_back_what_is_acknowledged() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def forgets_who_told_of_an_acknowledgement() -> Iterator[None]:
+    """What a peer states of having told it is not taken in."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> bool:
+        return original(self, heard._replace(ack=""), now, peer)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
 QUIET = (
+    forgets_who_told_of_an_acknowledgement,
     heeds_no_silence,
     states_hours_without_their_end,
     reminds_of_what_is_acknowledged,
