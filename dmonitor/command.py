@@ -1,56 +1,51 @@
 """The program dmonitor: what an operator asks of a node, and tells it. A verb is a few lines here.
 
-What a node knows is read by `reader`; `report` makes facts of it, and `terminal` shows them. What
-the program changes are files that an operator may touch as well.
+`verbs` has what each verb takes. What a node knows is read by `reader`; `report` makes facts of it,
+and `terminal` shows them. What the program changes are files that an operator may touch as well.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dmonitor.base import cli, log, names, options, user
+from dmonitor import verbs
+from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
+from dmonitor.config.configuration import load_configuration
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
+from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.core.model import Change, Handed, Incident, Test
 from dmonitor.operator import reader, report, silence, terminal
 from dmonitor.operator.report import Facts, NodeReport
 from dmonitor.store import doorbell, history, lock, state
+from dmonitor.verbs import Options
 
 if TYPE_CHECKING:
-    from dmonitor.operator import keys
+    from dmonitor.operator import hosts, keys
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
-_ANYWHERE = ("--json", "--peers")  # options that may stand behind the verb's arguments
 _Past = tuple[list[Incident], list[Handed]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
-    chosen = _Options()
+    chosen = Options()
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    cli.parse(_parser, chosen, _flags_last(given))
+    cli.parse(functools.partial(verbs.make_parser, PROGRAM), chosen, verbs.options_last(given))
     log.start(PROGRAM, to_stderr=chosen.verbose, verbose=chosen.verbose)
     return cli.guard(lambda: _run(chosen))
 
 
-def _flags_last(given: list[str]) -> list[str]:
-    """Move the options that may stand anywhere behind the other words, as argparse wants it."""
-    end = given.index("--") if "--" in given else len(given)
-    words = [word for word in given[:end] if word not in _ANYWHERE]
-    flags = [word for word in given[:end] if word in _ANYWHERE]
-    return [*words, *flags, *given[end:]]
-
-
-def _run(chosen: _Options) -> int:
+def _run(chosen: Options) -> int:
     try:
         status = _VERBS[chosen.verb](chosen)
         sys.stdout.flush()
@@ -60,88 +55,15 @@ def _run(chosen: _Options) -> int:
         return os.EX_OK
 
 
-class _Options(cli.Options):
-    verb: str = ""
-    what: str = ""
-    nodes: Sequence[str] = ()
-    when: Sequence[str] = ()
-    json: bool = False
-    peers: bool = False
-
-
 class _Unknown(Exception):
     """There is nothing of that name; the text says so."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = options.make_parser(PROGRAM, "See how a node and its tests are, and look after it.")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, text in _VERB_TEXTS.items():
-        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        _add_arguments(name, verb)
-        verb.add_argument("--json", action="store_true", help="print JSON")
-    return parser
-
-
-_VERB_TEXTS = {
-    "status": "can this node alert, and how are its tests: what needs somebody first",
-    "why": "the evidence for a verdict, and for the last incident: who saw what, who told whom",
-    "history": "the incidents: when, how long, seen by whom, told by whom",
-    "silence": "stop mail about a host or a test for a while",
-    "ack": "say that somebody is on what is DOWN: nobody is reminded of it",
-    "silences": "what is silenced, until when, and which node said so",
-    "peers": "greet the other nodes: version, latency, clock, last round, differing configuration",
-    "page": "write a web page that shows how everything is, to DIR or www in the state directory",
-    "metrics": "write a file for node_exporter's textfile collector, to FILE or www/dmonitor.prom",
-    "key": "show which key the nodes share here, make one, take one, or drop the old one",
-}
-_WHEN = (
-    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
-    " any of these; off; without it: until off"
-)
-_KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
-_KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
-
-
-def _add_arguments(name: str, verb: Any) -> None:
-    """Add to the parser of a verb what it takes."""
-    match name:
-        case "status":
-            verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
-            verb.add_argument("--peers", action="store_true", help="ask all nodes now")
-        case "why":
-            verb.add_argument("what", metavar="HOST/TEST")
-        case "history":
-            verb.add_argument("what", metavar="HOST[/TEST]", nargs="?", default="")
-        case "silence":
-            verb.add_argument("what", metavar="HOST[/TEST]")
-            verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
-        case "ack":
-            verb.add_argument("what", metavar="HOST[/TEST]")
-            verb.add_argument("when", metavar="TEXT", nargs="*", help="what is being done")
-        case "page":
-            verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
-        case "metrics":
-            verb.add_argument("what", metavar="FILE", nargs="?", type=_path)
-        case "key":
-            choices = ("new", "set", "drop")
-            text = f"{_KEY} without it: show the fingerprints"
-            verb.add_argument("what", metavar="new|set|drop", nargs="?", choices=choices, help=text)
-            verb.add_argument("nodes", metavar="NODE", nargs="*", help=_KEY_NODES)
-
-
-def _path(text: str) -> str:
-    """Return the path `text`; raise ArgumentTypeError if it is empty, which is not the default."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty; leave it out to use the default")
-    return text
 
 
 # Showing.
 
 
 def _show(
-    chosen: _Options, facts: Facts, table: Callable[[Facts, terminal.Paint], list[str]]
+    chosen: Options, facts: Facts, table: Callable[[Facts, terminal.Paint], list[str]]
 ) -> int:
     """Print `facts`, as JSON or as `table` makes lines of them; return an exit status."""
     if chosen.json:
@@ -197,11 +119,11 @@ def _require(view: NodeReport, subject: str) -> tuple[str, str]:
     raise _Unknown(f"no such {kind}: '{names.printable(subject)}'{suggestion}")
 
 
-def _usage_error_if_unknown(verb: Callable[[_Options], int]) -> Callable[[_Options], int]:
+def _usage_error_if_unknown(verb: Callable[[Options], int]) -> Callable[[Options], int]:
     """Make `verb` end with the status of wrong usage if its subject does not exist."""
 
     @functools.wraps(verb)
-    def tried(chosen: _Options) -> int:
+    def tried(chosen: Options) -> int:
         try:
             return verb(chosen)
         except (_Unknown, silence.Refused) as error:
@@ -221,7 +143,7 @@ def _past(store: state.Store, wanted: tuple[str, str]) -> _Past:
 
 
 @_usage_error_if_unknown
-def _status(chosen: _Options) -> int:
+def _status(chosen: Options) -> int:
     reading = reader.read(chosen)
     wanted = _require(reading.view, chosen.what)
     if not chosen.peers:
@@ -242,7 +164,7 @@ def _status(chosen: _Options) -> int:
 
 
 @_usage_error_if_unknown
-def _why(chosen: _Options) -> int:
+def _why(chosen: Options) -> int:
     wanted = _split(chosen.what)
     reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True)
     host, name = _require(reading.view, chosen.what)
@@ -257,7 +179,7 @@ def _why(chosen: _Options) -> int:
 
 
 @_usage_error_if_unknown
-def _history(chosen: _Options) -> int:
+def _history(chosen: Options) -> int:
     wanted = _split(chosen.what)  # a test that was removed has a history, too
 
     def read(store: state.Store, _: NodeReport) -> tuple[list[Change], _Past, float]:
@@ -272,13 +194,13 @@ def _history(chosen: _Options) -> int:
     return _show(chosen, facts, terminal.history)
 
 
-def _silences(chosen: _Options) -> int:
+def _silences(chosen: Options) -> int:
     view = reader.read(chosen).view
     return _show(chosen, report.silences(view.silences, view.now), terminal.silences)
 
 
 @_usage_error_if_unknown
-def _silence(chosen: _Options) -> int:
+def _silence(chosen: Options) -> int:
     """Write the file of a silence, or remove it."""
     chosen.what = chosen.what.removesuffix("/")
     if list(chosen.when) == ["off"]:
@@ -299,7 +221,7 @@ def _silence(chosen: _Options) -> int:
 
 
 @_usage_error_if_unknown
-def _ack(chosen: _Options) -> int:
+def _ack(chosen: Options) -> int:
     """Write the file of an acknowledgement, if something is DOWN there."""
     chosen.what = chosen.what.removesuffix("/")
     node = _as_user(lambda: _acknowledging_node(chosen))
@@ -309,7 +231,7 @@ def _ack(chosen: _Options) -> int:
     return _show(chosen, {"what": chosen.what, "line": line}, lambda *_: [said])
 
 
-def _acknowledging_node(chosen: _Options) -> str:
+def _acknowledging_node(chosen: Options) -> str:
     """Return this node's name; raise _Unknown if nothing of what is named is DOWN."""
     view = reader.read(chosen, quiet=True).view
     wanted = _require(view, chosen.what)
@@ -352,7 +274,7 @@ def _as_user(read: Callable[[], str]) -> str:
     return str(found)
 
 
-def _lift(chosen: _Options) -> int:
+def _lift(chosen: Options) -> int:
     """Remove the file of a silence, and say which other silences of the same thing hold."""
     subject = chosen.what
     removed = silence.lift(chosen.config, subject)
@@ -367,7 +289,7 @@ def _lift(chosen: _Options) -> int:
     return _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
 
 
-def _wake_all(chosen: _Options) -> None:
+def _wake_all(chosen: Options) -> None:
     """Have the node that speaks look now, because it may have something to tell (R5).
 
     If that fails, it looks in its next round.
@@ -385,7 +307,7 @@ def _wake_all(chosen: _Options) -> None:
         )
 
 
-def _silenced_still(chosen: _Options, subject: str, *, is_known: bool) -> list[Facts]:
+def _silenced_still(chosen: Options, subject: str, *, is_known: bool) -> list[Facts]:
     """Return the silences of `subject` that hold, of any node, as far as this node knows.
 
     Raise _Unknown if nothing silences it and no test has its name, unless it `is_known`.
@@ -405,7 +327,7 @@ def _silenced_still(chosen: _Options, subject: str, *, is_known: bool) -> list[F
     return still
 
 
-def _peers(chosen: _Options) -> int:
+def _peers(chosen: Options) -> int:
     from dmonitor import observer
     from dmonitor.core import digest
 
@@ -428,7 +350,7 @@ def _peers(chosen: _Options) -> int:
     return _show(chosen, report.peers(contacts, our_digests, addresses), terminal.peers)
 
 
-def _page(chosen: _Options) -> int:
+def _page(chosen: Options) -> int:
     """Write the page to DIR/index.html, or to www/index.html in the state directory."""
     from dmonitor.operator import page, publish
 
@@ -450,7 +372,7 @@ def _page(chosen: _Options) -> int:
     return _publish(chosen, os.path.join(directory, "index.html"), text)
 
 
-def _metrics(chosen: _Options) -> int:
+def _metrics(chosen: Options) -> int:
     """Write the metrics to FILE, or to www/dmonitor.prom in the state directory."""
     from dmonitor.operator import metrics, publish
 
@@ -465,7 +387,7 @@ def _metrics(chosen: _Options) -> int:
     return _publish(chosen, path, metrics.metrics(report.status(view), times, looks))
 
 
-def _publish(chosen: _Options, path: str, text: str) -> int:
+def _publish(chosen: Options, path: str, text: str) -> int:
     """Write `text` to the file `path`, or to standard output if that was named; return a status."""
     from dmonitor.operator import publish
 
@@ -482,7 +404,97 @@ def _publish(chosen: _Options, path: str, text: str) -> int:
     return os.EX_OK
 
 
-def _key(chosen: _Options) -> int:
+@_usage_error_if_unknown
+def _availability(chosen: Options) -> int:
+    """Show how available each host and test was in a month: the verb `report`."""
+    from dmonitor.operator import availability, availability_text
+
+    try:
+        of = availability.period(chosen.what, time.time())
+    except availability.NoMonth as error:
+        raise _Unknown(str(error)) from None
+
+    def read(store: state.Store, _: NodeReport) -> tuple[list[Incident], list[Change]]:
+        return store.history.past(since=of.since), store.history.changes(evidence=False)
+
+    reading = reader.read(chosen, read)
+    incidents, changes = reading.more
+    facts = availability.availability(reading.view, incidents, changes, of)
+    if chosen.html and not chosen.json:
+        print(availability_text.page(facts), end="")
+        return os.EX_OK
+    return _show(chosen, facts, availability_text.text)
+
+
+@_usage_error_if_unknown
+def _add(chosen: Options) -> int:
+    """Make the files of tests."""
+    from dmonitor.operator import hosts
+
+    problems = Problems()
+    lines = hosts.lines_of(chosen.words, _required_source(chosen), problems)
+    done = hosts.add(chosen.config, hosts.parse(lines, problems), problems)
+    said = [f"added {test}" for test in done.changed]
+    said += [f"{test} is there already" for test in done.unchanged]
+    facts = {"added": done.changed, "unchanged": done.unchanged, "refused": done.refused}
+    return _show_done(chosen, done, facts, said)
+
+
+@_usage_error_if_unknown
+def _remove(chosen: Options) -> int:
+    """Remove the files of tests."""
+    from dmonitor.operator import hosts
+
+    problems = Problems()
+    lines = hosts.lines_of(chosen.words, _required_source(chosen), problems)
+    done = hosts.remove(chosen.config, lines, problems)
+    said = [f"removed {path}" for path in done.changed]
+    return _show_done(chosen, done, {"removed": done.changed, "refused": done.refused}, said)
+
+
+def _required_source(chosen: Options) -> str | None:
+    """Return the file that was named; raise _Unknown if neither that nor a word was typed."""
+    if not chosen.words and not chosen.source:
+        raise _Unknown("nothing is named: HOST TEST, HOST/TEST, or --from FILE")
+    return chosen.source
+
+
+def _show_done(chosen: Options, done: hosts.Done, facts: Facts, lines: list[str]) -> int:
+    """Show what was changed and what was wrong; return the exit status."""
+    for problem in done.problems:
+        log.complain(str(problem))
+    if done.changed and len(load_nodes(chosen.config, Problems())) > 1:
+        lines.append("the other nodes do not know of it: see dmonitor push")
+    if lines or chosen.json:
+        _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
+    return done.status
+
+
+@_usage_error_if_unknown
+def _push(chosen: Options) -> int:
+    """Show how other nodes are configured otherwise, and change that if it is wanted."""
+    from dmonitor.operator import push
+
+    may_ask = sys.stdin.isatty() and not chosen.json
+    if not (may_ask or chosen.yes or chosen.dry_run):
+        raise _Unknown("nobody can be asked here: give --yes, or --dry-run only to see")
+    configuration = load_configuration(chosen.config)
+    if mistakes := push.mistakes(configuration):
+        for line in [*mistakes, "nothing was pushed, because of what is wrong here"]:
+            log.complain(line)
+        return os.EX_CONFIG
+    login = push.Login(chosen.config, chosen.user)
+    nodes = push.find(configuration, chosen.nodes)
+    say = _say_nothing if chosen.json else print
+    push.look(nodes, login, say)
+    if not chosen.dry_run and (chosen.yes or push.is_wanted(nodes)):
+        push.change(nodes, login, say)
+    if chosen.json:
+        _print_json({"nodes": [node.facts() for node in nodes]})
+    return push.status(nodes)
+
+
+def _key(chosen: Options) -> int:
     """Change the key, or show the fingerprints of the keys; with --json, both."""
     from dmonitor.operator import keys
 
@@ -505,7 +517,7 @@ def _key(chosen: _Options) -> int:
     return os.EX_CONFIG if problems else os.EX_OK
 
 
-def _make_pair_keys(chosen: _Options) -> int:
+def _make_pair_keys(chosen: Options) -> int:
     """Make a file of keys for each of the nodes that were named; with --json, show their paths."""
     from dmonitor.operator import pair_keys
 
@@ -538,7 +550,7 @@ def _say_nothing(text: str) -> None:
     """Drop a message that is for people."""
 
 
-_VERBS: dict[str, Callable[[_Options], int]] = {
+_VERBS: dict[str, Callable[[Options], int]] = {
     "status": _status,
     "why": _why,
     "history": _history,
@@ -548,6 +560,10 @@ _VERBS: dict[str, Callable[[_Options], int]] = {
     "peers": _peers,
     "page": _page,
     "metrics": _metrics,
+    "add": _add,
+    "remove": _remove,
+    "push": _push,
+    "report": _availability,
     "key": _key,
 }
 

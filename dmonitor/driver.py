@@ -15,6 +15,7 @@ from dmonitor.base import clock, cron, log, names
 from dmonitor.config import silences
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.problems import Problems, errors
+from dmonitor.config.tests import confirmations
 from dmonitor.core import codec, effects, model, round, round_log
 from dmonitor.core.model import Incident, Notification
 from dmonitor.store import identity, lock, state, taken
@@ -110,6 +111,8 @@ class Driver:
             waited=waited,
             stores=not store.failed,
             rhythms=configuration.rhythms,
+            confirmations=confirmations(configuration.tests),
+            behind=configuration.behind,
         )
         self._woken = woken
         # This node's name, once the round has recognised it.
@@ -233,6 +236,7 @@ class Driver:
             now=time.time(),
             sender=sender,
             latest=map(to_wall, hand_over.latest),
+            behind=hand_over.behind,
             secret=secret,
         )
         letters = {}

@@ -194,10 +194,13 @@ def test_parameters_that_a_plugin_does_not_state(node: LocalNode) -> None:
     head = "#: PORT (80): its port\n#: EXPECT: what it says\n# A comment names OTHER and TIMEOUT.\n"
     node.plugin("shop", f"{head}echo OK $OTHER\n#: EXPCT: this is no head\n")
     node.test("www.example.com/shop:81", "EXPCT=all well\nOTHER=1\nEVERY=1h\nEXPECT=all\n")
+    for_all = node.config / "hosts.d/www.example.com/.all"
+    for_all.write_text("PORT=82\nADRESS=192.0.2.7\nCONFIRM=2\n")
     ran = node.run("dmonitor-check", "-t")
     said = ran.stderr.replace(f"{node.config}/", "").replace("dmonitor-check: ", "")
     found = [line for line in said.splitlines() if "has no parameter" in line]
     assert found == [
+        "error: hosts.d/www.example.com/.all: check_shop has no parameter ADRESS; it has PORT, EXPECT",
         "error: hosts.d/www.example.com/shop:81: check_shop has no parameter EXPCT; did you mean EXPECT?",
         "error: hosts.d/www.example.com/shop:81: check_shop has no parameter OTHER; it has PORT, EXPECT",
     ]

@@ -18,7 +18,7 @@ from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import Problems
 from dmonitor.config.settings import Settings
 from dmonitor.config.silences import acknowledgements, holding
-from dmonitor.config.tests import environment
+from dmonitor.config.tests import confirmations, environment, file_of
 from dmonitor.core.model import Acknowledgement, Node, Silence, Test
 
 A_TIME = "not a time from 1m to 7d, such as 6h or 1h30m"
@@ -254,6 +254,61 @@ def test_a_test_with_a_mistake_in_its_file_cannot_be_run(
         Test("www.example.com", "ssh"): None,
     }
     assert problems(loaded) == [f"error: hosts.d/www.example.com/ssh:2: {complaint}"]
+
+
+def test_parameters_of_all_tests_of_a_host(tree: Path) -> None:
+    """What a test's own file says, or its suffix, comes before."""
+    host = tree / "hosts.d/www.example.com"
+    (host / ".all").write_text(
+        "# the new machine\nADDRESS=192.0.2.7\nTIMEOUT=5\nPORT=81\nCONFIRM=3\n"
+    )
+    (host / "ssh:2222").write_text("TIMEOUT=6\nCONFIRM=1\n")
+    (tree / "hosts.d/other.example.com").mkdir()
+    (tree / "hosts.d/other.example.com/http").touch()
+    loaded = load(tree)
+    http, ssh = Test("www.example.com", "http"), Test("www.example.com", "ssh:2222")
+    assert loaded.tests == {
+        Test("other.example.com", "http"): {},
+        http: {"ADDRESS": "192.0.2.7", "TIMEOUT": "5", "PORT": "81", "CONFIRM": "3"},
+        ssh: {"ADDRESS": "192.0.2.7", "TIMEOUT": "6", "PORT": "2222", "CONFIRM": "1"},
+    }
+    assert confirmations(loaded.tests) == {http: 3, ssh: 1}
+    assert environment(loaded.tests[http] or {}).keys() == {"ADDRESS", "TIMEOUT", "PORT"}
+    assert problems(loaded) == []
+    directory = str(tree)
+    assert file_of(directory, ssh, "ADDRESS") == f"{directory}/hosts.d/www.example.com/.all"
+    assert file_of(directory, ssh, "TIMEOUT") == f"{directory}/hosts.d/{ssh}"
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("ADDRESS=www.example.com", "ADDRESS=www.example.com: not an IPv4 or IPv6 address"),
+        ("ADDRESS=192.0.2.300", "ADDRESS=192.0.2.300: not an IPv4 or IPv6 address"),
+        ("ADDRESS=::1%", "ADDRESS=::1%: not an IPv4 or IPv6 address"),
+        ("CONFIRM=0", "CONFIRM=0: not a whole number from 1 to 100"),
+        ("confirm", "'confirm' is not KEY=VALUE with the key in capitals"),
+    ],
+)
+def test_no_test_of_a_host_can_be_run_if_what_all_have_has_a_mistake(
+    tree: Path, line: str, complaint: str
+) -> None:
+    host = tree / "hosts.d/www.example.com"
+    (host / ".all").write_text(f"{line}\n")
+    (host / "ssh").touch()
+    loaded = load(tree)
+    assert loaded.tests == {Test("www.example.com", name): None for name in ("http", "ssh")}
+    assert problems(loaded) == [f"error: hosts.d/www.example.com/.all:1: {complaint}"], "once"
+
+
+def test_a_link_to_nothing_in_place_of_what_all_have_is_a_mistake(tree: Path) -> None:
+    host = tree / "hosts.d/www.example.com"
+    (host / ".all").symlink_to("/nonexistent/template")
+    loaded = load(tree)
+    assert loaded.tests == {Test("www.example.com", "http"): None}
+    assert problems(loaded) == [
+        "error: hosts.d/www.example.com/.all: is a dangling link to /nonexistent/template"
+    ]
 
 
 def with_plugin(tree: Path, head: str = "", name: str = "http") -> Path:

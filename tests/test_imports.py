@@ -15,7 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "dmonitor"
 DOC = Path(__file__).parents[1] / "doc"
 # Each room may import those above it; within a room, imports run one way.
 ROOMS = ("base", "probe", "core", "execution", "store", "config", "net", "operator", "")
-TOP = {"check", "command", "dmonitord", "driver", "facts", "observer", "questions", "stay"}
+TOP = {
+    *("check", "command", "dmonitord", "driver", "facts", "observer", "questions", "stay"),
+    "verbs",
+}
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.
 # `os` is there for wait statuses; which of its functions, is listed below.
@@ -45,7 +48,7 @@ ONLY = {
     "daemon": {"dmonitord"},
     "lockfile": {"store.lock"},
     "sqlite3": {"store.database"},
-    "subprocess": {"execution.delivery"},
+    "subprocess": {"execution.delivery", "execution.remote"},
     "multiprocessing": set(),
 }
 # Functions that start a process, and who alone may call them.
@@ -65,6 +68,7 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "execution.keeper": {"fork"},  # it goes on by itself
+    "execution.heartbeat": {"fork"},  # the same
     "dmonitord": {"fork"},
     "command": {"fork"},  # what reads as another user, so that root can write afterwards
     "probe.tool": {"posix_spawnp"},

@@ -104,6 +104,23 @@ def test_an_alert_that_is_refused_waits_since_it_was_owed() -> None:
     assert teller.memory.quiet == ()
 
 
+def test_an_alert_that_is_refused_until_the_end_has_waited_for_longer_than_its_recovery() -> None:
+    over = incident("iiiiiiii", closed=NOW + 3600, held=NOW + 3600)
+    told = Teller(over).tell(NOW + 7200)
+    assert [(each.kind, each.since) for each in told] == [
+        (Kind.ALERT, NOW),
+        (Kind.RECOVERY, NOW + 3600),
+    ]
+    # It may not have been told before the end of a silence.
+    teller = Teller(incident("iiiiiiii"))
+    assert teller.tell(NOW + 5, silenced=True) == []
+    (alert,) = teller.tell(NOW + 1800)
+    assert alert.since == NOW + 1800
+    teller.incidents["iiiiiiii"] = over
+    alert, recovery = teller.tell(NOW + 7200)
+    assert (alert.since, recovery.since) == (NOW + 1800, NOW + 3600)
+
+
 def test_an_alert_waits_since_the_first_round_after_the_silence() -> None:
     teller = Teller(incident("iiiiiiii"))
     for at in (NOW + 5, NOW + 3600):

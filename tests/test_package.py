@@ -62,6 +62,12 @@ def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert complete("dmonitor", "key", "new", "") == set()
     assert {"until", "every", "off"} <= complete("dmonitor", "silence", "www.example.com", "")
     assert "off" not in complete("dmonitor", "history", "www.example.com", "")
+    every = re.findall(r"^    ([a-z]+) +[a-z]", usage("dmonitor"), re.MULTILINE)
+    assert {"status", "key", "add", "push"} < set(every)
+    for verb in every:
+        assert verb in complete("dmonitor", ""), verb
+        options = set(re.findall(r"--[a-z][a-z-]*", usage("dmonitor", verb)))
+        assert options <= complete("dmonitor", verb, "x", "--"), verb
 
 
 def test_an_upgrade_writes_the_ends_of_silences_into_their_files(tmp_path: Path) -> None:

@@ -370,7 +370,9 @@ def test_the_manual_has_them_all() -> None:
         package = re.search(r"^Package (\S+)\.$", item, re.MULTILINE)
         assert (needed and needed[1]) == (package and package[1]), path
         stated = set(plugin.stated_parameters(path.read_text()))
-        assert stated - {"TIMEOUT", "FAMILY"} <= set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", item)), path
+        assert stated - {"TIMEOUT", "FAMILY", "ADDRESS"} <= set(
+            re.findall(r"\b[A-Z][A-Z0-9_]+\b", item)
+        ), path
 
 
 @pytest.mark.skipif(
@@ -634,6 +636,18 @@ def test_whatever_a_web_server_says_is_its_own_fault(answer: bytes, said: str) -
     with serving([*request, answer]) as server:
         text = run_plugin(PLUGINS / "check_http", "127.0.0.1", PORT=server.port, TIMEOUT=5)
     assert server.heard and re.fullmatch(said, text), text
+
+
+@pytest.mark.skipif(not has("curl"), reason="needs curl")
+def test_an_address_stands_in_for_those_of_a_name_in_a_url() -> None:
+    """So it does where the server redirects to itself. The server is told the name."""
+    host = "nowhere.invalid"
+    steps: list[Step] = ["GET /", f"Host: {host}:", "User-Agent", "Accept", "", redirect(b"/new")]
+    with serving(steps) as server:
+        parameters = {"URL": f"http://{host}:{server.port}/", "ADDRESS": "127.0.0.1"}
+        text = run_plugin(PLUGINS / "check_http", "www.example.com", **parameters)
+    assert re.fullmatch(r"FAIL 302 in .* Maximum \(5\) redirects followed", text), text
+    assert len(server.callers) == 6
 
 
 @pytest.mark.skipif(not has("curl"), reason="needs curl")

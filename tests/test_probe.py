@@ -247,6 +247,21 @@ def test_a_server_is_told_which_name_it_is_asked_for(name: str) -> None:
         assert server.names == names
 
 
+@pytest.mark.parametrize("name", ["imaps", "pop3s", "submission"])
+def test_an_address_stands_in_for_those_of_the_name(name: str) -> None:
+    """The name is not looked up, and the server is told it all the same."""
+    elsewhere = "nowhere.invalid"
+    with serving(GOOD[name][0], port=0) as server:
+        assert look(name, elsewhere, PORT=server.port, ADDRESS="127.0.0.1").startswith("OK")
+        assert server.names == [elsewhere]
+    assert not look(name, elsewhere, PORT=1).startswith("FAIL Connection refused")
+
+
+def test_an_address_of_a_host_that_is_one_blames_no_host() -> None:
+    said = look("ssh", "192.0.2.1", PORT=1, ADDRESS="127.0.0.1")
+    assert said == "UNKNOWN ADDRESS is for a host with a name, and this one is an address"
+
+
 @pytest.mark.parametrize(
     ("steps", "said"),
     [

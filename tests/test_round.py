@@ -377,10 +377,14 @@ def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
     assert taken.mails == [{ONE: [(RECOVERY, "new")]}]
 
 
-def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again() -> None:
-    """The nodes did not hear each other, and the reader may have got the alert last."""
+@pytest.mark.parametrize("alert", ["peer", "me"])
+def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again(alert: str) -> None:
+    """The nodes did not hear each other, and the reader may have got the alert last.
+
+    If this node has told the alert, it was to another address.
+    """
     slow = play(DOWN, mta=lambda _: None)
-    told = slow.incident()._replace(alert="peer", recovery="peer", closed=NOW + 20.0)
+    told = slow.incident()._replace(alert=alert, recovery="peer", closed=NOW + 20.0)
 
     def recovers(told_at: float) -> bool:
         incidents = [told._replace(told_at=told_at)]
@@ -593,6 +597,7 @@ def test_a_quiet_round() -> None:
         stated_settings=(),
         known_ids=(),
         examined=float("-inf"),
+        present_since=float("-inf"),
     )
     assert kept == effects.NodeMemory(
         (NOW - 180.0, NOW - 120.0, NOW - 60.0, NOW + 5.0),
@@ -1775,6 +1780,12 @@ def test_confirm_goes_on_from_what_a_living_peer_counted() -> None:
     assert own.mails == [{ONE: [(ALERT, "new")]}]
     up = play(UP, heard=[states("peer")], confirm=3, remembered=node_memory(confirming=(row,)))
     assert up.node_memory().confirming == (), "a row ends with another verdict"
+
+
+def test_a_test_may_have_its_own_confirm() -> None:
+    other = states("peer", confirm=3)
+    assert play(DOWN, heard=[other], confirm=3, confirmations={TEST: 1}).mails != []
+    assert play(DOWN, heard=[states("peer")], confirmations={TEST: 2}).mails == []
 
 
 def test_the_confirm_of_two_nodes_holds() -> None:

@@ -121,6 +121,26 @@ def is_key(key: bytes) -> bool:
     return re.fullmatch(rb"[!-~]{32,1000}", key) is not None
 
 
+def is_ip_address(text: str) -> bool:
+    """Return whether `text` is an IPv4 or IPv6 address; a link-local one may name its interface."""
+    import socket
+
+    plain, _, interface = text.partition("%")
+    family = socket.AF_INET6 if ":" in plain else socket.AF_INET
+    try:
+        socket.inet_pton(family, plain)
+    except (OSError, ValueError):
+        return False
+    return interface.isalnum() if "%" in text else True
+
+
+def read_ip_address(text: str) -> str:
+    """Return `text`; raise ValueError if it is no address."""
+    if not is_ip_address(text):
+        raise ValueError("not an IPv4 or IPv6 address")
+    return text
+
+
 def is_ignored_file(name: str) -> bool:
     """Return whether `name` is that of a file which an editor or a package manager left behind."""
     return name.startswith(".") or name.endswith(("~", ".bak", ".swp")) or ".dpkg-" in name

@@ -18,7 +18,7 @@ from dmonitor.config.files import scan_directory
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.config.silences import SilenceFile
-from dmonitor.config.tests import A_HOST_NAME, RHYTHM, read_rhythm
+from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
 from dmonitor.core.model import Trouble
 from dmonitor.store import lock
@@ -27,6 +27,10 @@ from dmonitor.store import lock
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 _LEAST_ROOM = 1_000_000  # bytes; a round writes its state, and what sqlite needs beside it
 _LONG_SILENCE = 86400.0  # seconds after which a silence without an end may be forgotten
+_HEARTBEAT = (
+    "nobody notices if all nodes are dead, or all their mail systems; heartbeat.d in"
+    " dmonitor.conf(5) is for that"
+)
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
@@ -50,6 +54,8 @@ def report(
         log.complain(str(problem))
     if packages:
         log.complain(f"programs are missing; install them: apt install {' '.join(packages)}")
+    if not configuration.heartbeats and not problems:
+        log.complain(_HEARTBEAT)
     errors = 0
     for problem in problems:
         if problem.severity is Severity.ERROR:
@@ -70,7 +76,7 @@ def _examine_rhythms(configuration: Configuration, interval: int, problems: Prob
         parameters = configuration.tests[test] or {}
         for key in RHYTHM:
             if key in parameters and read_rhythm(parameters[key]) < 60 * interval:
-                path = f"{configuration.directory}/hosts.d/{test}"
+                path = file_of(configuration.directory, test, key)
                 text = f"{key}={parameters[key]}: rounds come every {interval} min on this node"
                 problems.error(path, f"{text}; give {interval}m or more, or remove the line")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 
 from dmonitor.base import names
@@ -37,7 +36,7 @@ def load_nodes(directory: str, problems: Problems) -> tuple[Node, ...]:
 
 def _complaint(name: str, site: str, words: Sequence[str]) -> str:
     """Return what is wrong with a line of `words` that lists node `name` of `site`, or ""."""
-    if ":" in name and not _is_ipv6(name):
+    if ":" in name and not names.is_ip_address(name):
         port = "a line has no port: all nodes have the one in dmonitor.conf"
         return f"{quoted(name)} is neither a host name nor an address; {port}"
     if not names.is_node(name):
@@ -47,14 +46,6 @@ def _complaint(name: str, site: str, words: Sequence[str]) -> str:
     if len(words) > 2:
         return f"unexpected {quoted(words[2])} after the site; {_FORM}"
     return ""
-
-
-def _is_ipv6(name: str) -> bool:
-    try:
-        socket.inet_pton(socket.AF_INET6, name)
-    except OSError:
-        return False
-    return True
 
 
 def line_of(directory: str, node: str) -> int | None:

@@ -16,13 +16,13 @@ from dmonitor.config import resolve
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.files import read_lines
 from dmonitor.config.problems import Problems, did_you_mean
-from dmonitor.config.tests import RHYTHM
+from dmonitor.config.tests import OWN, file_of
 from dmonitor.core.model import Test
 from dmonitor.execution import plugin
 
 # Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
 # TIMEOUT. EVERY and RETRY are dmonitor's own.
-_COMMON_PARAMETERS = ("TIMEOUT", "PORT", *RHYTHM)
+_COMMON_PARAMETERS = ("TIMEOUT", "PORT", *OWN)
 _PLUGIN_PREFIX = "check_"
 _ALIASES = "/etc/aliases"
 # The mail systems that leave an address without a domain as it is.
@@ -39,11 +39,11 @@ def examine_programs(configuration: Configuration, problems: Problems) -> set[st
     """
     _examine_sendmail(configuration, problems)  # a trouble names the first mistakes only
     packages = _examine_recipients(configuration, problems)
-    packages |= _examine_tests(configuration, problems)
+    packages |= examine_tests(configuration, problems)
     return packages
 
 
-def _examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
+def examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
     """Look at the plugin of each test and at the name of each host; return missing packages."""
     packages: set[str] = set()
     for test, parameters in configuration.tests.items():
@@ -77,12 +77,12 @@ def _examine_plugin(
     script = plugin.text(path)
     if not script:
         return set()
-    _examine_parameters(test, parameters, script, test_path, problems)
+    _examine_parameters(configuration.directory, test, parameters, script, problems)
     return _missing_packages(path, script, f"needed for {test}", problems)
 
 
 def _examine_parameters(
-    test: Test, parameters: Collection[str], script: str, path: str, problems: Problems
+    directory: str, test: Test, parameters: Collection[str], script: str, problems: Problems
 ) -> None:
     """Name the parameters of `test` that its plugin, the `script`, does not know.
 
@@ -90,7 +90,7 @@ def _examine_parameters(
     known which words occur in it.
     """
     stated = plugin.stated_parameters(script)
-    known = {*stated, *RHYTHM}
+    known = {*stated, *OWN}
     if test.name.partition(":")[2].isdigit():
         # The name of the test sets it, even if it is only there to tell tests apart.
         known.add("PORT")
@@ -100,13 +100,15 @@ def _examine_parameters(
             if parameter == "PORT":
                 hint = f", or name the test {test.name.partition(':')[0]}:8080 for port 8080"
             text = f"{test.plugin} needs {parameter}; write {parameter}=VALUE in this file{hint}"
-            problems.error(path, text)
+            problems.error(f"{directory}/hosts.d/{test}", text)
     for parameter in parameters:
         if stated and parameter not in known:
             hint = did_you_mean(parameter, stated) or f"; it has {', '.join(stated)}"
+            path = file_of(directory, test, parameter)
             problems.error(path, f"{test.plugin} has no parameter {parameter}{hint}")
         elif not stated and parameter not in script and parameter not in _COMMON_PARAMETERS:
             hint = did_you_mean(parameter, set(re.findall("[A-Z][A-Z0-9_]{2,}", script)))
+            path = file_of(directory, test, parameter)
             problems.warning(path, f"{test.plugin} does not use {parameter}{hint}")
 
 

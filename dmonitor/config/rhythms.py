@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 
 from dmonitor.config.problems import Problems
-from dmonitor.config.tests import Tests, read_rhythm
+from dmonitor.config.tests import Tests, file_of, read_rhythm
 from dmonitor.core.digest import digest
 from dmonitor.core.model import Rhythm, Test
 
@@ -36,7 +36,6 @@ def _rhythm(
     test: Test, parameters: Mapping[str, str], plugins: _Plugins, directory: str, problems: Problems
 ) -> Rhythm | None:
     """Return how often `test` is looked at; None if in each round."""
-    path = f"{directory}/hosts.d/{test}"
     if "EVERY" in parameters:
         every = read_rhythm(parameters["EVERY"])
     else:
@@ -47,10 +46,12 @@ def _rhythm(
     if not every:
         if retry:
             text = "RETRY without EVERY does nothing: the test is looked at in each round"
+            path = file_of(directory, test, "RETRY")
             problems.error(path, f"{text}; add EVERY, or remove RETRY")
         return None
     if retry > every:
         text = f"RETRY={parameters['RETRY']} is longer than EVERY"
+        path = file_of(directory, test, "RETRY")
         problems.error(path, f"{text}; make it shorter, or remove it")
         retry = every
     lines = [f"{key}={value}" for key, value in parameters.items()]

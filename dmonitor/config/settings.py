@@ -127,6 +127,8 @@ def _reminder(value: str) -> float:
         raise ValueError(f"neither off nor {str(error).removeprefix('not ')}") from None
 
 
+# The keys in dmonitor.conf that belong to one node. The others are meant to be alike on all.
+PER_NODE = ("name", "listen", "offset")
 # Key in dmonitor.conf: field of Settings, and the function that reads the value.
 _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "quorum": ("quorum", whole_number(1, 100)),

@@ -1,14 +1,15 @@
 """Read hosts.d: the tests, and the parameters in their files.
 
 A directory in hosts.d is a host, and a file in it is a test of this host. The file may hold
-KEY=VALUE lines, which become the environment of the test's plugin, except EVERY and RETRY. A test
-whose file has a mistake is kept without parameters and cannot be run, because it would test
-something that nobody meant, and might say OK.
+KEY=VALUE lines, which become the environment of the test's plugin, except those that are for
+dmonitor. The file .all holds such lines for all tests of the host; what a test's own file says
+comes before. A test is kept without parameters and cannot be run if its file or .all has a mistake,
+because it would test something that nobody meant, and might say OK.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from dmonitor.base import names
 from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
@@ -21,25 +22,68 @@ from dmonitor.core.model import Test
 Tests = Mapping[Test, Mapping[str, str] | None]
 
 A_HOST_NAME = "a host name; use ASCII letters, digits and . _ - : only"
-_A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+A_TEST_NAME = "a test; use NAME or NAME:SUFFIX, of ASCII letters, digits and . _ -"
+FOR_ALL = ".all"  # the file with the parameters of all tests of a host
 _TEST_FILE = "a test is a file, empty or with KEY=VALUE lines"
 
 # Parameters that mean the same in every plugin, and how they are read. TIMEOUT is less than the 10
 # seconds after which a plugin is killed, because a killed plugin cannot say what it saw (R1).
-_NUMBERS = {
+_COMMON: dict[str, Callable[[str], object]] = {
     "PORT": whole_number(1, 65535),
     "TIMEOUT": whole_number(1, 9),
     "DAYS": whole_number(0, 10_000),
+    "ADDRESS": names.read_ip_address,
 }
-# Parameters that say how often dmonitor looks at the test. They are not for its plugin.
 read_rhythm = duration("1m", "7d")
-RHYTHM = {"EVERY": read_rhythm, "RETRY": read_rhythm}
-_READERS = {**_NUMBERS, **RHYTHM}
+read_confirm = whole_number(1, 100)
+# Parameters that say how dmonitor goes about the test. They are not for its plugin.
+RHYTHM = ("EVERY", "RETRY")
+CONFIRM = "CONFIRM"
+BEHIND = "BEHIND"
+
+
+def read_tests(text: str) -> tuple[Test, ...]:
+    """Return the tests that `text` names, HOST/TEST each; raise ValueError for all else."""
+    tests = []
+    for word in text.split():
+        host, _, name = word.partition("/")
+        if not names.is_subject(host) or not names.is_test(name):
+            raise ValueError(f"{quoted(word)} is not HOST/TEST")
+        tests.append(Test(host, name))
+    if not tests:
+        raise ValueError("not HOST/TEST, nor several of them")
+    return tuple(tests)
+
+
+OWN: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(RHYTHM, read_rhythm),
+    CONFIRM: read_confirm,
+    BEHIND: read_tests,
+}
+_READERS = {**_COMMON, **OWN}
 
 
 def environment(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return which of a test's `parameters` its plugin gets in its environment."""
-    return {key: value for key, value in parameters.items() if key not in RHYTHM}
+    return {key: value for key, value in parameters.items() if key not in OWN}
+
+
+def confirmations(tests: Tests) -> dict[Test, int]:
+    """Return how many DOWN verdicts open an incident of those of `tests` that say it themselves."""
+    found = {}
+    for test, parameters in tests.items():
+        if parameters and CONFIRM in parameters:
+            found[test] = read_confirm(parameters[CONFIRM])
+    return found
+
+
+def file_of(directory: str, test: Test, key: str) -> str:
+    """Return the path of the file that sets the parameter `key` of `test`."""
+    host, own = f"{directory}/hosts.d/{test.host}", f"{directory}/hosts.d/{test}"
+    for_all = load_host_parameters(host, Problems()) or {}
+    if key in for_all and key not in (_load_parameters(own, Problems()) or {}):
+        return f"{host}/{FOR_ALL}"
+    return own
 
 
 def load_tests(directory: str, problems: Problems) -> Tests:
@@ -78,14 +122,21 @@ def hidden_tests(
     return hidden
 
 
+def load_host_parameters(host: str, problems: Problems) -> Mapping[str, str] | None:
+    """Return the parameters of all tests in the directory `host`; None if there is a mistake."""
+    return _load_parameters(f"{host}/{FOR_ALL}", problems, optional=True)
+
+
 def _load_host(
     host: Entry, tests: dict[Test, Mapping[str, str] | None], problems: Problems
 ) -> None:
     """Add the tests of `host` to `tests`."""
-    for entry in scan_directory(host.path, problems, names.is_test, _A_TEST_NAME):
+    for_all = load_host_parameters(host.path, problems)
+    for entry in scan_directory(host.path, problems, names.is_test, A_TEST_NAME):
         test = Test(host.name, entry.name)
         if entry.is_file():
-            tests[test] = _load_test(entry, problems)
+            own = load_test(entry, problems)
+            tests[test] = None if own is None or for_all is None else {**for_all, **own}
         elif entry.is_dangling():
             problems.error(entry.path, f"is a dangling link; {_TEST_FILE}")
             tests[test] = None  # the operator did not remove the test, so its incident goes on
@@ -93,7 +144,7 @@ def _load_host(
             problems.error(entry.path, f"is not a file; {_TEST_FILE}")
 
 
-def _load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
+def load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
     """Return the parameters of the test whose file is `entry`; None if there is a mistake."""
     defaults = {}
     suffix = entry.name.partition(":")[2]
@@ -105,22 +156,23 @@ def _load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
         defaults["PORT"] = suffix
     if entry.size == 0:
         return defaults
-    return _load_parameters(entry.path, defaults, problems)
+    own = _load_parameters(entry.path, problems)
+    return None if own is None else {**defaults, **own}
 
 
 def _load_parameters(
-    path: str, defaults: Mapping[str, str], problems: Problems
+    path: str, problems: Problems, *, optional: bool = False
 ) -> Mapping[str, str] | None:
-    """Return `defaults` and the parameters in `path`; None if there is a mistake in the file."""
-    parameters = dict(defaults)
+    """Return the parameters in `path`; None if there is a mistake in the file."""
+    parameters: dict[str, str] = {}
     problems_before = len(problems)
-    for line in read_assignments(path, problems):
+    for line in read_assignments(path, problems, optional=optional):
         if line.value is None or not names.is_parameter(line.key):
             text = f"{quoted(line.text)} is not KEY=VALUE with the key in capitals{_hint(line)}"
             problems.error(path, text, line.number)
             continue
         complaint = _complaint(line.key, line.value)
-        if not complaint and line.key in parameters and line.key not in defaults:
+        if not complaint and line.key in parameters:
             complaint = f"{line.key} is set twice; remove one of the lines"
         if not complaint:
             complaint = _range_complaint(line.key, line.value)

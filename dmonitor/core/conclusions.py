@@ -76,8 +76,8 @@ class Conclusions:
         """
         for test, judgement in judgements.items():
             before = self._remembered.get(test, TestState(since=self._now))
-            after = _next_state(before, judgement, self._now)
-            after = after._replace(look=self._look_at(test, judgement))
+            look = self._look_at(test, judgement)
+            after = _next_state(before, judgement, self._now, look)
             self._remember(Change(test, self._now, judgement), before, after)
             round_log.note_judgement(self._note, test, before, after, judgement)
             if judgement.verdict is Verdict.DOWN:
@@ -135,7 +135,7 @@ class Conclusions:
         own = self._situation.own_confirming.get(test)
         heard = self._situation.heard_confirming(test)
         confirming = confirm_down(test, own, heard, self._now)
-        if confirming.downs < self._situation.confirm():
+        if confirming.downs < self._situation.confirm(test):
             self._confirming.append(confirming)
             return
         self._put(None, self._open(confirming, judgement), judgement)
@@ -234,15 +234,17 @@ class Conclusions:
                 self._note("info", event, test=str(test), incident=flapping.id)
 
 
-def _next_state(before: TestState, judgement: Judgement, now: float) -> TestState:
+def _next_state(
+    before: TestState, judgement: Judgement, now: float, look: LastLook | None
+) -> TestState:
     """Return the state of a test after a round with `judgement`."""
     own_result = judgement.answers[0].result
-    after = before._replace(verdict=judgement.verdict)
-    if judgement.verdict is not before.verdict:
-        after = after._replace(since=now)
-    if own_result is not None:
-        after = after._replace(own_outcome=own_result.outcome)
-    return after
+    return TestState(
+        judgement.verdict,
+        before.own_outcome if own_result is None else own_result.outcome,
+        before.since if judgement.verdict is before.verdict else now,
+        look,
+    )
 
 
 def _holds(statement: Statement, incident: Incident) -> bool:

@@ -87,6 +87,9 @@ class NodeMemory(NamedTuple):
     refused_addresses: tuple[model.RefusedAddress, ...] = ()
     # The hand-overs that have no outcome yet.
     handing: tuple[model.Handing, ...] = ()
+    # Since when it remembers its absences, and which there were.
+    present_since: Time = float("-inf")
+    absences: tuple[model.Absence, ...] = ()
 
     def slowest_interval(self) -> int:
         """Return the largest interval of this node and those that it greeted, in minutes."""
@@ -229,6 +232,10 @@ class RoundConfig(NamedTuple):
     stores: bool = True
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
+    # The tests that have a `confirm` of their own, with that.
+    confirmations: Mapping[Test, int] = MappingProxyType({})
+    # The tests that stand behind others, with those: while all of these are DOWN, they are told.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -327,6 +334,8 @@ class HandOver(NamedTuple):
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
     since: float = 0.0  # its name, as in Handing
+    # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 class LookAfter(NamedTuple):
@@ -382,6 +391,7 @@ class RoundEnd(NamedTuple):
     # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
     place: float | None = None
     interval: int = 1  # minutes from one round of this node to the next
+    able: bool = False  # this node has found that it can alert (R7)
 
 
 class RoundClock(Protocol):

@@ -438,6 +438,13 @@ class Flake(NamedTuple):
     text: Text = ""  # of the last one
 
 
+class Absence(NamedTuple):
+    """A time in which this node has looked at nothing, because no round has ended."""
+
+    since: Time
+    until: Time
+
+
 class Trouble(NamedTuple):
     """A condition that keeps this node from seeing or telling, or might (rule R7)."""
 

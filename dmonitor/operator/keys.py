@@ -75,12 +75,13 @@ def fingerprints_of(path: str, key_set: KeySet) -> Iterator[Fingerprint]:
     """Yield the fingerprint of each key in `key_set`, which the file `path` holds."""
     peer = "" if key_set.pairs is None else keyfile.CLUSTER
     for name, key in (key_set.pairs or {}).items():
-        yield Fingerprint(path, name, _digits(key))
+        yield Fingerprint(path, name, digits(key))
     if key_set.secret:
-        yield Fingerprint(path, peer, _digits(key_set.secret))
+        yield Fingerprint(path, peer, digits(key_set.secret))
 
 
-def _digits(key: bytes) -> str:
+def digits(key: bytes) -> str:
+    """Return what can be shown of `key`, and tells nothing of it."""
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
@@ -138,7 +139,7 @@ def _say_written(
     path: str, key_set: KeySet, say: Callable[[str], None], *, old: str | None
 ) -> None:
     if key_set.pairs is None:
-        fingerprint = _digits(key_set.secret)
+        fingerprint = digits(key_set.secret)
         log.info("key-changed", fingerprint=fingerprint, old=old)
         say(f"{path} is written: {fingerprint}")
     else:

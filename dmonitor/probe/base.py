@@ -94,6 +94,7 @@ class Probe:
     def addresses(self, version: int = 0) -> list[tuple[int, str]]:
         """Return the addresses of the host, each with its family; look them up once.
 
+        ADDRESS stands in for all of them: the host keeps its name, and none is looked up.
         `version` is 4 or 6 for such addresses only; without it, FAMILY says which. The time of the
         look begins when they are known.
         """
@@ -101,7 +102,10 @@ class Probe:
             from dmonitor.probe import lookup
 
             patience = self._begin + _LOOKUP_SECONDS - clock.uptime()
-            self._addresses = lookup.addresses(self.host, version or self.family(), patience)
+            where = self.text("ADDRESS", self.host)
+            if where != self.host and lookup.is_address(self.host):
+                raise Unknown("ADDRESS is for a host with a name, and this one is an address")
+            self._addresses = lookup.addresses(where, version or self.family(), patience)
             self.deadline = self._deadline(clock.uptime())
         return self._addresses
 

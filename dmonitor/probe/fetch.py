@@ -326,6 +326,8 @@ class _Journey:
 
     def _allowed(self, place: Place) -> list[tuple[int, str]]:
         """Return those addresses of a redirect's host to which it may lead."""
+        if self._probe.text("ADDRESS") and place.origin()[1] == self._first.origin()[1]:
+            return self._probe.addresses()
         try:
             host = place.host if place.host.isascii() else place.host.encode("idna").decode()
         except UnicodeError:

@@ -71,10 +71,10 @@ class Checks:
 class Lab:
     """The nodes, through the script `lab`."""
 
-    def __init__(self, name: str, *, bare: bool = False) -> None:
+    def __init__(self, name: str, *, bare: bool = False, older: Path | None = None) -> None:
         defaults = {"LAB_NAME": name, "LAB_SUITE": "bookworm", "LAB_INIT": "systemd"}
         self._environment = (
-            defaults | os.environ | {"LAB_PKGS": "" if bare else ",".join(_wanted())}
+            defaults | os.environ | {"LAB_PKGS": "" if bare else ",".join(_wanted(older))}
         )
         self.suite, self.init = self._environment["LAB_SUITE"], self._environment["LAB_INIT"]
 
@@ -123,13 +123,20 @@ class Lab:
         return self.do("exec", node, *command, stdin=stdin).decode(errors="replace")
 
 
-def play(name: str, count: int, story: Callable[[Lab, Checks], None], *, bare: bool = False) -> int:
+def play(
+    name: str,
+    count: int,
+    story: Callable[[Lab, Checks], None],
+    *,
+    bare: bool = False,
+    older: Path | None = None,
+) -> int:
     """Boot COUNT nodes, tell STORY on them, and take them down, whatever happened; return the exit status.
 
-    BARE nodes have nothing of what dmonitor needs.
+    BARE nodes have nothing of what dmonitor needs; else they have what the OLDER package needs, too.
     """
     print(f"the package is {deb().name}", flush=True)
-    lab, check = Lab(name, bare=bare), Checks()
+    lab, check = Lab(name, bare=bare, older=older), Checks()
     if lab.call("status")[0] == 0:
         print(
             f"the lab {name} is up already; `LAB_NAME={name} tests/lab/lab down` ends what an earlier run left"
@@ -194,19 +201,23 @@ def deb() -> Path:
     return CHECKOUT / built.stdout.split()[-1]
 
 
-def _wanted() -> list[str]:
-    """Return what the package depends on and recommends: the nodes have no package source, so it is part of their base."""
-    command = ["dpkg-deb", "--show", "--showformat", "${Depends}, ${Recommends}", str(deb())]
-    fields = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split(
-        ", "
-    )
-    names = [
-        re.split(r"[ :]", field)[0] for field in fields
-    ]  # the first alternative, without a version
-    # A base has these anyway; setfacl of acl is what README.Debian has a person type. `confined`
-    # sees whether others' plugins can use fping and openssl.
-    others = ["acl", "fping", "iputils-ping", "openssl"]
-    return [name for name in names if name not in ("python3", "default-mta")] + others
+def _wanted(older: Path | None) -> list[str]:
+    """Return what the nodes need that a base does not have anyway; they have no package source."""
+    # setfacl of acl is what README.Debian has a person type. `confined` sees whether others'
+    # plugins can use fping and openssl.
+    names = [*_needed(deb()), "acl", "fping", "iputils-ping", "openssl"]
+    if older:
+        names += [name for name in _needed(older) if name not in names]
+    return names
+
+
+def _needed(package: Path) -> list[str]:
+    """Return what the package depends on and recommends, but for what a base has anyway."""
+    command = ["dpkg-deb", "--show", "--showformat", "${Depends}, ${Recommends}", str(package)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # The first alternative, without a version.
+    names = [re.split(r"[ :]", field)[0] for field in ran.stdout.split(", ")]
+    return [name for name in names if name not in ("python3", "default-mta")]
 
 
 def bring(lab: Lab, node: str, package: Path | None = None) -> str:
@@ -336,15 +347,15 @@ def share_key(lab: Lab, nodes: Sequence[str]) -> None:
         lab.run(node, "dmonitor", "key", "set", stdin=key)
 
 
-def a_round(lab: Lab, nodes: Sequence[str]) -> None:
-    """Wait until each of NODES has begun and ended a round."""
+def a_round(lab: Lab, nodes: Sequence[str], limit: float = 125) -> None:
+    """Wait until each of NODES has begun and ended a round, for LIMIT seconds at the most."""
     since = {node: len(Journal(lab, node).lines) for node in nodes}
 
     def waiting() -> list[str]:
         return [node for node in nodes if not Journal(lab, node).rounds(since[node])]
 
-    if not until(lambda: not waiting(), 125):
-        raise Failed(f"cron ran no round in two minutes on {', '.join(waiting())}")
+    if not until(lambda: not waiting(), limit):
+        raise Failed(f"cron ran no round in {limit:g} s on {', '.join(waiting())}")
 
 
 @dataclass(frozen=True)

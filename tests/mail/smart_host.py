@@ -133,6 +133,7 @@ class _Conversation:
                 address=address,
                 message_id=str(mail["Message-ID"]),
                 subject=str(mail["Subject"]),
+                content=mail.as_string(),
             )
         await asyncio.sleep(REPLY_AFTER.get(self.host.mode(), 0.0))
         await self.say("250 taken")

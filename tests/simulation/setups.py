@@ -397,7 +397,7 @@ def many(world: World) -> Setup:
 
 def _heal(world: World) -> None:
     world.loss = world.kill_at_save = 0.0
-    for source, to in list(world.cut):
+    for source, to in sorted(world.cut):
         world.link(source, to, True)
     for node in world.nodes:
         node.cron = True
