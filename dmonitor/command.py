@@ -242,20 +242,77 @@ def _silences(chosen: Options) -> int:
 
 @_usage_error_if_unknown
 def _silence(chosen: Options) -> int:
-    """Touch the file of a silence, or remove it."""
-    when = " ".join(chosen.when).removeprefix("for ")
-    if when == "off":
+    """Write the file of a silence, or remove it."""
+    chosen.what = chosen.what.removesuffix("/")
+    if list(chosen.when) == ["off"]:
         return _lift(chosen)
-    if chosen.when and not when:
+    if chosen.when and not "".join(chosen.when):
         raise _Unknown("until when? an empty word names no time")
-    until = silence.end(when) if when else None
-    silence.say(chosen.config, chosen.what, until)
-    facts: Facts = {"what": chosen.what, "removed": [], "until": report.moment(until), "still": []}
-    end = f"until `dmonitor silence {chosen.what} off`"
+    order = silence.order(chosen.when)
+    silence.say(chosen.config, chosen.what, order.line)
+    until = report.moment(order.until)
+    facts: Facts = {"what": chosen.what, "removed": [], "until": until, "still": []}
+    end = order.line or f"until `dmonitor silence {chosen.what} off`"
     if until:
-        end = f"until {terminal.day_with_offset(facts['until'])}"
+        end = f"until {terminal.day_with_offset(until)}"
     line = f"nobody is mailed about {chosen.what} {end}; the other nodes hear of it within a minute"
-    return _show(chosen, facts, lambda *_: [line])
+    if order.line.startswith("until up"):
+        line = f"nobody is reminded of what is DOWN at {chosen.what}; its recovery is mailed"
+    return _show(chosen, facts, lambda *_: [names.escaped(line)])
+
+
+@_usage_error_if_unknown
+def _ack(chosen: Options) -> int:
+    """Write the file of an acknowledgement, if something is DOWN there."""
+    chosen.what = chosen.what.removesuffix("/")
+    node = _as_user(lambda: _acknowledging_node(chosen))
+    line = silence.acknowledgement(node, chosen.when)
+    silence.say(chosen.config, chosen.what, line)
+    said = f"nobody is reminded of what is DOWN at {chosen.what}; its recovery is mailed"
+    return _show(chosen, {"what": chosen.what, "line": line}, lambda *_: [said])
+
+
+def _acknowledging_node(chosen: Options) -> str:
+    """Return this node's name; raise _Unknown if nothing of what is named is DOWN."""
+    view = reader.read(chosen, quiet=True).view
+    wanted = _require(view, chosen.what)
+    down = sorted({str(each.test) for each in view.incidents if each.is_open and not each.flapping})
+    for incident in view.incidents:
+        is_down = incident.is_open and not incident.flapping
+        if is_down and report.is_chosen(incident.test, wanted):
+            return view.me
+    listed = ", ".join(down) or "nothing is"
+    text = f"nothing of {chosen.what} is DOWN, as this node knows; DOWN: {listed}"
+    raise _Unknown(text)
+
+
+def _as_user(read: Callable[[], str]) -> str:
+    """Return what `read` returns, which gives up root: a process of its own does so.
+
+    This one has to write what is root's. Raise _Unknown or StateError as `read` does.
+    """
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        found, error = "", "StateError the state was not read"
+        try:
+            found, error = read(), ""
+        except (_Unknown, StateError, user.NoUser, OSError) as raised:
+            error = f"{type(raised).__name__} {raised}"
+        finally:
+            os.write(theirs, json.dumps([found, error]).encode())
+            os._exit(0)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    found, error = json.loads(answer)
+    kind, _, text = error.partition(" ")
+    if kind == "_Unknown":
+        raise _Unknown(text)
+    if error:
+        raise StateError(text)
+    return str(found)
 
 
 def _lift(chosen: Options) -> int:
@@ -550,6 +607,7 @@ _VERBS: dict[str, Callable[[Options], int]] = {
     "why": _why,
     "history": _history,
     "silence": _silence,
+    "ack": _ack,
     "silences": _silences,
     "peers": _peers,
     "page": _page,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor import observer
 from dmonitor.base import clock, cron, log, names
+from dmonitor.config import silences
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.problems import Problems, errors
 from dmonitor.config.tests import confirmations
@@ -87,7 +88,15 @@ class Driver:
             tests=self._observer.tests,
             tests_digest=self._observer.tests_digest,
             addresses=configuration.addresses,
-            silences=tuple(map(store.clock.from_wall, configuration.silences)),
+            silences=tuple(
+                map(store.clock.from_wall, silences.holding(configuration.silences, time.time()))
+            ),
+            acknowledgements=tuple(
+                map(
+                    store.clock.acknowledged_from_wall,
+                    silences.acknowledgements(configuration.silences),
+                )
+            ),
             nodes=configuration.nodes,
             diverted=self._observer.around.diverted,
             own_names=self._observer.around.my_names,

@@ -16,7 +16,7 @@ from dmonitor.base import clock, log, names
 from dmonitor.base.errors import StateError
 from dmonitor.config.problems import Problem, Problems, log_problems
 from dmonitor.config.settings import Settings
-from dmonitor.config.silences import load_silences
+from dmonitor.config.silences import holding, load_silences
 from dmonitor.config.tests import Tests, environment, hidden_tests, load_tests
 from dmonitor.core import digest, effects, result
 from dmonitor.core.incident import surely_open
@@ -222,7 +222,7 @@ class NodeFacts:
         logged here, because the checker logs them. The incidents are read one at a time, because
         peers decide how many there are.
         """
-        silences = list(load_silences(self._directory, Problems()))
+        silences = holding(load_silences(self._directory, Problems()), time.time())
         greeting = self._access.greeting
         tests = digest.digest(self.tests())
 

@@ -78,6 +78,7 @@ _TEXTS = {
     "why": "the evidence for a verdict, and for the last incident: who saw what, who told whom",
     "history": "the incidents: when, how long, seen by whom, told by whom",
     "silence": "stop mail about a host or a test for a while",
+    "ack": "say that somebody is on what is DOWN: who was told is told so, and not reminded",
     "silences": "what is silenced, until when, and which node said so",
     "peers": "greet the other nodes: version, latency, clock, last round, differing configuration",
     "page": "write a web page that shows how everything is, to DIR or www in the state directory",
@@ -88,7 +89,10 @@ _TEXTS = {
     "report": "how available each host and test was in a month, as a quorum saw it",
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
-_WHEN = "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; off; without it: until off"
+_WHEN = (
+    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
+    " any of these; off; without it: until off"
+)
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
 _FORCE = "with drop: even if not all nodes are known to have the new key"
@@ -111,6 +115,9 @@ def _add_arguments(name: str, verb: Any) -> None:
         case "silence":
             verb.add_argument("what", metavar="HOST[/TEST]")
             verb.add_argument("when", metavar="WHEN", nargs="*", help=_WHEN)
+        case "ack":
+            verb.add_argument("what", metavar="HOST[/TEST]")
+            verb.add_argument("when", metavar="TEXT", nargs="*", help="what is being done")
         case "page":
             verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
         case "metrics":

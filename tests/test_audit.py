@@ -275,14 +275,43 @@ def test_silences_are_counted_and_those_that_ended_are_named(node: LocalNode) ->
     assert complaints(node)[1] == [
         "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address, 1 silence: 0 errors, 1 warning"
     ]
-    ends = time.time() + 2
-    os.utime(silence / "www.example.com", (ends, ends))
-    time.sleep(2.1)
+    (silence / "www.example.com").write_text("until 2001-01-01 moved\nuntil 2002-02-02T12:00:00Z\n")
+    ends = 1_012_651_200.0
     ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(ends))
     assert complaints(node)[1] == [
         f"warning: silence.d/www.example.com: ended on {ended}; remove it",
         "127.0.0.31: 1 host, 1 test, 3 nodes (this one is 127.0.0.31), 1 address: 0 errors, 2 warnings",
     ]
+
+
+def test_a_silence_that_may_be_forgotten_is_named(node: LocalNode) -> None:
+    path = node.config / "silence.d/www.example.com"
+    path.parent.mkdir()
+    path.touch()
+    now = time.time()
+    write = "write `until 2026-11-29T06:00` into it"
+    for ahead, complaint in (
+        (-3600.0, None),
+        (
+            -12 * 86_400.0 - 3610.0,
+            f"has silenced www.example.com for 12 d 1 h; {write}, or remove it: `dmonitor silence"
+            " www.example.com off`",
+        ),
+        (
+            7200.0,
+            "is empty, so it silences until it is removed; its time, which is to come, is no end:"
+            f" {write}",
+        ),
+    ):
+        os.utime(path, (now + ahead, now + ahead))
+        said = [line for line in complaints(node)[1] if "silence.d" in line]
+        expected = []
+        if complaint:
+            expected = [f"warning: silence.d/www.example.com: {complaint}"]
+        assert said == expected
+    path.write_text("until up\n")
+    os.utime(path, (now - 1e6, now - 1e6))
+    assert not [line for line in complaints(node)[1] if "silence.d" in line], "it is no silence"
 
 
 def test_what_the_last_round_found_is_said(node: LocalNode) -> None:

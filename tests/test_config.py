@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from dmonitor.config import rhythms
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import Problems
 from dmonitor.config.settings import Settings
+from dmonitor.config.silences import acknowledgements, holding
 from dmonitor.config.tests import confirmations, environment, file_of
-from dmonitor.core.model import Node, Silence, Test
+from dmonitor.core.model import Acknowledgement, Node, Silence, Test
 
 A_TIME = "not a time from 1m to 7d, such as 6h or 1h30m"
 
@@ -565,6 +567,11 @@ def test_no_silences(tree: Path) -> None:
     assert load(tree).silences == () and load(tree).problems == ()
 
 
+def said(loaded: Configuration) -> list[Silence]:
+    """Return the silences that hold, without the times of their files."""
+    return [each._replace(since=None) for each in holding(loaded.silences, time.time())]
+
+
 def test_silences(tree: Path, silence: Path) -> None:
     (tree / "hosts.d/db.example.com").mkdir()
     (tree / "hosts.d/db.example.com/ping").touch()
@@ -575,49 +582,167 @@ def test_silences(tree: Path, silence: Path) -> None:
     (silence / "node/paris").touch()
     loaded = load(tree)
     assert loaded.problems == ()
-    assert loaded.silences == (
+    assert said(loaded) == [
         Silence("db.example.com"),
         Silence("node", "paris"),
         Silence("www.example.com", "http"),
-    )
+    ]
     (silence / "node/paris").unlink()
     (silence / "node").rmdir()
     (silence / "node").touch()
     loaded = load(tree)
-    assert loaded.problems == () and Silence("node") in loaded.silences
+    assert loaded.problems == () and Silence("node") in said(loaded)
 
 
-def test_a_silence_of_the_future_ends_then_and_one_of_the_past_never(
+@pytest.fixture
+def sunday(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """Be in Berlin on Sunday, 2026-11-29, 03:30; return that."""
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    now = datetime.datetime.fromisoformat("2026-11-29T03:30:00+01:00").timestamp()
+    monkeypatch.setattr(time, "time", lambda: now)
+    yield now
+    monkeypatch.undo()
+    time.tzset()
+
+
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("lines", "hours", "reason"),
+    [
+        (("until 2026-11-29T06:00 rack move, jo",), 2.5, "rack move, jo"),
+        (("# why", "", "until 2026-11-29 06:00 rack move"), 2.5, "rack move"),
+        (("until 2026-11-29T06:00:00+02:00",), 1.5, ""),
+        (("until 2026-11-30",), 20.5, ""),
+        (("until 2026-11-29T03:00 it is over",), None, ""),
+        (("every sun 03:00-04:00 backup",), 0.5, "backup"),
+        (("every 03:00-04:00 sun backup",), 0.5, "backup"),
+        (("every 03:00-04:00 sun-fire is saved",), 0.5, "sun-fire is saved"),
+        (("every mon-sat 03:00-04:00",), None, ""),
+        (("every sun 04:00-05:00",), None, ""),
+        # Lines that follow each other are one silence, and so are hours that do.
+        (("every sun 03:00-04:00 one", "every sun 04:00-05:00 two"), 1.5, "one"),
+        (("until 2026-11-29T04:00 one", "every sun 03:50-05:00 two"), 1.5, "one"),
+        (("every sat-sun 02:00-24:00", "every mon 00:00-01:00"), 21.5, ""),
+        (("until 2026-11-29T05:00 longer", "every sun 03:00-04:00"), 1.5, "longer"),
+        (("until up jo",), None, ""),
+        (("until up jo", "every sun 03:00-04:00 backup"), 0.5, "backup"),
+    ],
+)
+def test_what_a_silence_says_of_its_end(
+    tree: Path,
+    silence: Path,
+    sunday: float,
+    lines: tuple[str, ...],
+    hours: float | None,
+    reason: str,
+) -> None:
+    file = silence / "www.example.com/http"
+    file.write_text("\n".join(lines))
+    os.utime(file, (sunday + 90.0, sunday - 90.0))
+    loaded = load(tree)
+    assert loaded.problems == ()
+    found = [each._replace(since=None) for each in holding(loaded.silences, sunday)]
+    expected = []
+    if hours is not None:
+        until = sunday + hours * HOUR
+        expected = [Silence("www.example.com", "http", until, reason)]
+    assert found == expected
+    if "until up jo" in lines:
+        acknowledged = Acknowledgement("www.example.com", "http", sunday - 90.0, "jo")
+        assert acknowledgements(loaded.silences) == [acknowledged]
+    else:
+        assert acknowledgements(loaded.silences) == []
+
+
+def test_hours_of_all_days_have_an_end_that_peers_can_be_told(
+    tree: Path, silence: Path, sunday: float
+) -> None:
+    (silence / "www.example.com/http").write_text("every 00:00-24:00\n")
+    (found,) = holding(load(tree).silences, sunday)
+    assert found.until is not None and 7 * 24 * HOUR < found.until - sunday < 10 * 24 * HOUR
+
+
+@pytest.mark.parametrize("comment", ["", "# moved\n"])
+@pytest.mark.parametrize("ahead", [-86_400.0, 0.0, 7200.0, 2e9])
+def test_the_time_of_an_empty_silence_is_no_end(
+    tree: Path, silence: Path, ahead: float, comment: str
+) -> None:
+    file, now = silence / "www.example.com/http", time.time()
+    file.write_text(comment)
+    os.utime(file, (now + ahead, now + ahead))
+    (found,) = holding(load(tree).silences, now + 1e6)
+    assert found.until is None and found.since == pytest.approx(now + min(ahead, 0.0), abs=5.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            "until 18:00 rack move",
+            "'18:00' has no date, and this is read again tomorrow; write until 2026-11-29T18:00",
+        ),
+        (
+            "until 02:00",
+            "'02:00' has no date, and this is read again tomorrow; write until 2026-11-30T02:00",
+        ),
+        ("until 25:00", "'25:00' is no time; write until 2026-11-29T06:00"),
+        ("until 2026-13-01", "'2026-13-01' is no time; write until 2026-11-29T06:00"),
+        ("until 2066-01-01", "2066-01-01 is too far away; the end must be less than 28 years away"),
+        *(
+            (
+                line,
+                f"'{line}' is no silence; write until 2026-11-29T06:00 REASON, until up REASON or"
+                " every sun 03:00-04:00 REASON",
+            )
+            for line in ("rack move", "until", "until tomorrow", "until 2h", "2026-11-29T06:00")
+        ),
+        ("every", "not hours such as 08:00-20:00, or 08:00-20:00 mon-fri"),
+        (
+            "every sunday 03:00-04:00",
+            "'sunday' is no day; write mon, tue, wed, thu, fri, sat, sun, or two with - between",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("sunday")
+def test_a_line_that_is_not_understood_silences_nothing(
+    tree: Path, silence: Path, line: str, text: str
+) -> None:
+    """An extra mail is better than silence. The other lines of its file hold."""
+    file = silence / "www.example.com/http"
+    file.write_text(f"# mine\n{line}\n")
+    loaded = load(tree)
+    complaint = f"error: silence.d/www.example.com/http:2: {text}; this line silences nothing"
+    assert problems(loaded) == [complaint]
+    assert holding(loaded.silences, time.time()) == [] and loaded.complete
+    file.write_text(f"# mine\n{line}\nuntil 2026-11-29T06:00\n")
+    assert problems(load(tree)) == [complaint]
+    assert len(holding(load(tree).silences, time.time())) == 1
+
+
+def test_a_silence_that_cannot_be_read_silences_nothing_and_hides_no_test(
     tree: Path, silence: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after touch, touch -d '+2 hours', and touch -d yesterday; and two hours and a bit after the second."""
-    file, now = silence / "www.example.com/http", time.time()
-    for mtime, until in (
-        (now, None),
-        (now + 0.5, None),
-        (now + 7200, now + 7200),
-        (now - 86_400, None),
-        (0, None),
-    ):
-        file.touch()
-        os.utime(file, (mtime, mtime))
-        (found,) = load(tree).silences
-        assert found.until == (until and pytest.approx(until, abs=0.001))
-    real = os.stat
+    file = silence / "www.example.com/http"
+    file.write_text("until 2026-11-29T06:00\n")
+    real = open
 
-    def stat(path: Any, *arguments: Any, **named: Any) -> os.stat_result:
-        found = real(path, *arguments, **named)
-        return (
-            found
-            if path != str(file)
-            else os.stat_result(
-                [*found[:7], 0, 0, 0], {"st_mtime": now - 100, "st_ctime": now - 7300}
-            )
-        )
+    def refuse(path: Any, *arguments: Any, **named: Any) -> Any:
+        if path == str(file):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **named)
 
-    monkeypatch.setattr(os, "stat", stat)
-    assert load(tree).silences == (Silence("www.example.com", "http", now - 100),), (
-        "ended, and returned all the same"
+    monkeypatch.setattr("builtins.open", refuse)
+    loaded = load(tree)
+    assert problems(loaded) == [
+        f"error: silence.d/www.example.com/http: Permission denied for user {user.name()}"
+    ]
+    assert holding(loaded.silences, 0.0) == [] and loaded.complete
+    file.write_text("")
+    assert load(tree).problems == () and len(holding(load(tree).silences, 0.0)) == 1, (
+        "nobody has to read an empty one"
     )
 
 
@@ -640,11 +765,11 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
         "error: silence.d/www.example.com/directory: is not a file; touch HOST or HOST/TEST",
         "warning: silence.d/www.example.com/htp: silences nothing: no such test in hosts.d; did you mean http?",
     ]
-    assert loaded.silences == (
+    assert said(loaded) == [
         Silence("node", "pariss"),
         Silence("ww.example.com"),
         Silence("www.example.com", "htp"),
-    ), "peers may have it"
+    ], "peers may have it"
     assert loaded.complete, "no silence hides a test or an address"
 
 

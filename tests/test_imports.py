@@ -71,6 +71,7 @@ MAY_START = {
     "execution.heartbeat": {"fork"},  # the same
     "dmonitord": {"fork"},
     "key_holders": {"fork"},  # it gives up root, and the process that removes a file does not
+    "command": {"fork"},  # what reads as another user, so that root can write afterwards
     "probe.tool": {"posix_spawnp"},
     "check": {"execv"},  # it becomes `stay`
     "stay": {"posix_spawn"},  # of dmonitor-check

@@ -13,7 +13,7 @@ from dmonitor.core.telling import LETTER_INTERVAL, Telling
 
 TEST = Test("www.example.com", "http")
 NOW = 100_000.0
-SILENCE = Silence("www.example.com", "", None)
+SILENCE = Silence("www.example.com", "", None, "rack move")
 FLAPPING = Incident(("ffffffff",), TEST, NOW - 900, flapping=7, alert="me", seen=NOW - 900)
 
 
@@ -125,13 +125,14 @@ def test_an_alert_waits_since_the_first_round_after_the_silence() -> None:
     teller = Teller(incident("iiiiiiii"))
     for at in (NOW + 5, NOW + 3600):
         assert teller.tell(at, silenced=True) == []
-        assert teller.memory.quiet == (Quiet("iiiiiiii"),)
+        assert teller.memory.quiet == (Quiet("iiiiiiii", silenced="on me: rack move"),)
     ended = NOW + 3665
     (alert,) = teller.tell(ended)
+    assert alert.incident.silenced == "on me: rack move"
     assert alert.since == ended, "it is not late"
     (alert,) = teller.tell(ended + 300)
     assert alert.since == ended, "the mail system refused it, so now it is late"
-    assert teller.memory.quiet == (Quiet("iiiiiiii", ended),)
+    assert teller.memory.quiet == (Quiet("iiiiiiii", ended, "on me: rack move"),)
     # Its incident is united with a peer's.
     teller.incidents = {"aaaaaaaa": incident("aaaaaaaa", "iiiiiiii")}
     (alert,) = teller.tell(ended + 360, taken=True)

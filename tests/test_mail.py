@@ -659,6 +659,30 @@ def test_what_is_open_of_another_test_changes_nothing() -> None:
     assert composed(flapping, latest=[AGAIN])["Subject"].startswith("FLAPPING ")
 
 
+def test_a_mail_that_waited_for_a_silence_says_its_reason_and_who_is_on_it() -> None:
+    silenced = incident("ssh", silenced="on oslo: rack move, jo")
+    text = composed(owed(Kind.ALERT, silenced)).get_content()
+    words = "Nobody was mailed meanwhile, because it was silenced on oslo: rack move, jo.\n"
+    assert text.splitlines(keepends=True)[1] == words
+    assert "silenced" not in composed(owed(Kind.ALERT, incident("ssh"))).get_content()
+    taken = incident("ssh", acknowledged=BEGAN + 60, acknowledgement="anna: disk")
+    text = composed(owed(Kind.ALERT, taken)).get_content()
+    assert "It was acknowledged at Mon 23 Nov 2026 03:13:06 +0100: anna: disk.\n" in text
+    alert, ack = owed(Kind.ALERT, taken), owed(Kind.ACK, taken)
+    assert composed(alert, ack)["Subject"].startswith("DOWN www.example.com/ssh (2 of 3 nodes)")
+    letter = composed(ack)
+    assert letter["Subject"] == "ACK www.example.com/ssh anna: disk"
+    lines = letter.get_content().splitlines()
+    assert lines[0].startswith("www.example.com/ssh is DOWN since Mon 23 Nov 2026 03:12:06 +0100")
+    assert lines[1] == "It was acknowledged at Mon 23 Nov 2026 03:13:06 +0100: anna: disk."
+    assert letter["References"] == composed(alert)["References"]
+    assert letter["Message-ID"] not in (composed(alert)["Message-ID"], "")
+    both = [owed(Kind.ACK, incident(name, acknowledgement="anna")) for name in ("ssh", "http")]
+    assert composed(*both)["Subject"] == "ACK www.example.com: http, ssh"
+    _, facts = mail.compose_facts([ack], node="oslo", now=BEGAN + 90)
+    assert facts["DMONITOR_STATE"] == "ACK" and "anna: disk" in facts["DMONITOR_SUBJECT"]
+
+
 def test_a_late_steady_does_not_say_how_the_test_was() -> None:
     steady = owed(Kind.RECOVERY, FLAPPED)
     assert composed(steady)["Subject"] == "STEADY www.example.com/ssh: UP"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import datetime
 import errno
 import json
 import os
@@ -274,12 +275,12 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
         (
             ("silence", WEB, "tomorrow"),
-            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
         (
             ("silence", WEB, "0001-01-01"),
-            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", WEB, "until", "9999-12-31"),
@@ -287,7 +288,7 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         ),
         (
             ("silence", WEB, "0h"),
-            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off",
+            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", "www.example.com.bak", "2h"),
@@ -321,11 +322,11 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
     with running(three):
         story("OK 200")
         before = time.time()
-        facts = first.json("silence", WEB, "2h")
-        until = (three[0].config / "silence.d" / WEB).stat().st_mtime
-        assert before + 7200 <= until <= time.time() + 7200 and facts["until"] == report.moment(
-            until
-        )
+        facts = first.json("silence", WEB, "2h", "rack", "move,", "jo")
+        written = (three[0].config / "silence.d" / WEB).read_text()
+        assert written == f"until {facts['until']} rack move, jo\n"
+        until = datetime.datetime.fromisoformat(facts["until"]).timestamp()
+        assert int(before) + 7200 <= until <= time.time() + 7200
         first("silence", "mail.example.com")
         time.sleep(REUSED_SECONDS)  # a peer may still get a statement from before
         three[1].round()
@@ -334,7 +335,10 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         ("mail.example.com", "127.0.0.31"),
         (WEB, "127.0.0.31"),
     ]
-    assert listed[0]["until"] is None
+    assert listed[0]["until"] is None and listed[0]["reason"] == ""
+    assert listed[1]["reason"] == "rack move, jo" and 0 <= listed[1]["age"] < 600
+    shown = second("status")
+    assert ": rack move, jo] " in shown and "[silenced by 127.0.0.31 until it is removed, " in shown
     quiet = {each["test"] for each in second.json("status")["tests"] if each["silenced_by"]}
     assert quiet == {WEB, "mail.example.com/ssh"}
     rows = [line.split()[0] for line in first("silences").splitlines()[1:]]
@@ -357,6 +361,39 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         assert (three[0].config / "silence.d" / WEB).stat().st_uid == 0, (
             "what an operator writes is his"
         )
+
+
+def test_who_is_on_it_says_so_once_and_nobody_is_reminded(
+    three: list[LocalNode], story: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "anna")
+    first, second = Said(three[0]), Said(three[1])
+    with running(three):
+        story("OK 200")
+        for what in (WEB, "www.example.com", "www.example.com/"):
+            refused = first.run("ack", what, "disk")
+            assert refused.returncode == os.EX_USAGE
+            assert refused.stderr.startswith(f"dmonitor: nothing of {what.rstrip('/')} is DOWN")
+        assert first.run("ack", "nowhere.example.com").returncode == os.EX_USAGE
+        story("FAIL refused")
+        assert first.run("ack", "www.example.com/ssh").stderr == (
+            f"dmonitor: nothing of www.example.com/ssh is DOWN, as this node knows; DOWN: {WEB}\n"
+        )
+        facts = first.json("ack", WEB, "disk is", "being changed")
+        assert facts["line"] == "until up by anna on 127.0.0.31: disk is being changed"
+        written = (three[0].config / "silence.d" / WEB).read_text()
+        assert written == f"{facts['line']}\n"
+        assert "incident-acknowledged" in three[0].round()
+        time.sleep(REUSED_SECONDS)
+        three[1].round()
+    words = "by anna on 127.0.0.31: disk is being changed"
+    for said in (first, second):
+        assert f": {words})" in said("status", WEB) and words in said("why", WEB)
+        (test,) = said.json("status", WEB)["tests"]
+        assert test["acknowledgement"] == words and test["silenced_by"] == []
+        label = 'dmonitor_test_acknowledged{host="www.example.com",test="web"} 1'
+        assert label in said("metrics", "-")
+        assert words in said("page", "-")
 
 
 def test_peers(three: list[LocalNode], story: Callable[[str], None]) -> None:
@@ -665,13 +702,13 @@ def test_what_is_too_far_away_is_refused_and_costs_no_greeting(
     assert ran.returncode == os.EX_USAGE and "2090-01-01 is too far away" in ran.stderr
     path = three[0].config / "silence.d/mail.example.com"
     path.parent.mkdir(exist_ok=True)
-    path.touch()
-    os.utime(path, (3.9e9, 3.9e9))
+    path.write_text("until 2090-01-01\nevery 00:00-24:00\n")
     with running(three):
         story("OK 200")
         assert "not-greeted" not in three[1].round()
     listed = Said(three[1]).json("silences")["silences"]
-    assert [(each["what"], each["until"]) for each in listed] == [("mail.example.com", None)]
+    assert [each["what"] for each in listed] == ["mail.example.com"]
+    assert listed[0]["until"] < report.moment(time.time() + 10 * 86_400.0)
 
 
 def test_places_that_are_not_meant(
@@ -898,10 +935,7 @@ def test_a_silence_holds_whatever_the_umask_and_says_what_it_is_not(three: list[
     )
     said("silence", "www.example.com", "2h")
     path = node.config / "silence.d/www.example.com"
-    path.unlink()
-    path.touch()
-    os.utime(path, (time.time() + 1.5, time.time() + 1.5))
-    time.sleep(1.6)
+    path.write_text("until 2001-01-01T00:00 moved\n")
     said("silence", WEB, "2h")  # what has ended is in nobody's way
     typo = said.run("silence", "wwww.example.com", "2h")
     assert (
@@ -983,13 +1017,14 @@ def test_a_silence_that_ends_says_what_holds_on(
     with running(three):
         first("silence", "www.example.com")
         story("OK 200")
-    held = {"what": "www.example.com", "until": None, "node": "127.0.0.31"}
+    held = {"what": "www.example.com", "until": None, "node": "127.0.0.31", "reason": "", "age": 0}
     for said in (first, second):
         assert said("silence", WEB, "off").splitlines() == [
             f"{WEB} is not silenced here",
             "www.example.com is still silenced by 127.0.0.31: dmonitor silence www.example.com off, there",
         ]
-    assert second.json("silence", "www.example.com", "off")["still"] == [held]
+    (still,) = second.json("silence", "www.example.com", "off")["still"]
+    assert still["age"] >= 0 and {**still, "age": 0} == held
     assert first.json("silence", "www.example.com", "off")["still"] == []
     typo = first.run("silence", "wwww.example.com", "off")
     assert (

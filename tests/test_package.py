@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from dmonitor import __version__
+from dmonitor.config.silences import read_term
 
 CHECKOUT = Path(__file__).parents[1]
 DEBIAN = CHECKOUT / "debian"
@@ -57,12 +60,50 @@ def test_bash_completes_what_dmonitor_is_to_do() -> None:
     assert verbs is not None
     assert complete("dmonitor", "key", "") == set(verbs[1].split("|"))
     assert complete("dmonitor", "key", "new", "") == set()
+    assert {"until", "every", "off"} <= complete("dmonitor", "silence", "www.example.com", "")
+    assert "off" not in complete("dmonitor", "history", "www.example.com", "")
     every = re.findall(r"^    ([a-z]+) +[a-z]", usage("dmonitor"), re.MULTILINE)
     assert {"status", "key", "add", "push"} < set(every)
     for verb in every:
         assert verb in complete("dmonitor", ""), verb
         options = set(re.findall(r"--[a-z][a-z-]*", usage("dmonitor", verb)))
         assert options <= complete("dmonitor", verb, "x", "--"), verb
+
+
+def test_an_upgrade_writes_the_ends_of_silences_into_their_files(tmp_path: Path) -> None:
+    """Before, an empty file whose time was ahead of its last change ended at that time."""
+    script = (DEBIAN / "dmonitor.postinst").read_text()
+    found = re.search(r"(?ms)^move_ends_into_files\(\) .*?^}$", script)
+    assert found and "    move_ends_into_files /etc/dmonitor/silence.d\n" in script
+    now = int(time.time())
+    host = tmp_path / "www.example.com"
+    host.mkdir()
+    ends = {
+        tmp_path / "db.example.com": now + 7200,
+        host / "http": now + 90,
+        host / "lasts": now - 100,
+        host / "full": now + 7200,
+        host / "ended": now + 2,
+        tmp_path / "far": now + 2_000_000_000,
+    }
+    for file, end in ends.items():
+        file.write_text("" if file.name != "full" else "every sun 03:00-04:00\n")
+        os.utime(file, (end, end))
+    time.sleep(max(0.0, now + 2.1 - time.time()))
+    for _ in range(2):  # whatever is done twice
+        command = ["sh", "-eu", "-c", f'{found[0]}\nmove_ends_into_files "$1"', "sh", str(tmp_path)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+        assert not (host / "ended").exists()
+        for file in (host / "lasts", tmp_path / "far"):
+            assert file.read_text() == ""
+        assert (host / "full").read_text() == "every sun 03:00-04:00\n"
+        for file in (tmp_path / "db.example.com", host / "http"):
+            assert read_term(file.read_text().strip()).until == ends[file]
+            assert file.stat().st_mode & 0o777 == 0o644
+        assert len(list(host.iterdir())) == 3 and len(list(tmp_path.iterdir())) == 3
+    nothing = subprocess.run([*command[:-1], str(tmp_path / "none")], check=False, timeout=10)
+    assert nothing.returncode == 0
 
 
 def test_the_package_has_the_version_of_the_programs() -> None:

@@ -320,6 +320,8 @@ SILENCES = builds(
     HOSTS,
     words("aZ9", "aZ9_.-", 64) | st.just(""),
     st.none() | AGES.map(lambda age: NOW + age),
+    TEXTS,
+    st.none() | AGES.map(lambda age: NOW - age),
 ) | builds(Silence, st.just("node"), NODES | st.just(""), st.none())
 
 
@@ -397,14 +399,17 @@ def test_how_a_statement_looks() -> None:
     closed = Incident(
         ("2c2c2c2c",), Test("node", "rome"), NOW - 90, closed=NOW - 30, flapping=7, void=True
     )
-    silences = (Silence("www.example.com"), Silence("db", "ssh", NOW + 7200))
+    silences = (
+        Silence("www.example.com"),
+        Silence("db", "ssh", NOW + 7200, "rack move, jo", NOW - 60),
+    )
     assert protocol.write_statement(
         Statement(own, (other,), silences, (known, closed)), NOW
     ).decode() == (
         'standing {"name":"oslo","node_id":"0123456789ab","at":0.0,"finished":23.4,"speaks":true,"tests":"9bba9fa956984c9e"}\n'
         'heard {"name":"paris","node_id":"ba9876543210","at":2.0,"interval":5,"stores":false,"refused":3}\n'
         'silence {"host":"www.example.com"}\n'
-        'silence {"host":"db","name":"ssh","until":-7200.0}\n'
+        'silence {"host":"db","name":"ssh","until":-7200.0,"reason":"rack move, jo","since":60.0}\n'
         'incident {"ids":["0a0a0a0a","1b1b1b1b"],"test":{"host":"www.example.com","name":"ssh"},"began":60.0,'
         '"failed":[["osl",1.0],["par",2.0]],"alert":"oslo","reminded":2}\n'
         'incident {"ids":["2c2c2c2c"],"test":{"host":"node","name":"rome"},"began":90.0,"closed":30.0,"flapping":7,"void":true}\n'

@@ -12,10 +12,12 @@ import pytest
 from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
 from dmonitor.core.incident import owed
 from dmonitor.core.model import (
+    Acknowledgement,
     Answer,
     Confirming,
     Contact,
     Flake,
+    Handing,
     Incident,
     Judgement,
     Kind,
@@ -34,6 +36,7 @@ from dmonitor.core.model import (
     Verdict,
     node_test,
 )
+from dmonitor.net import protocol
 
 TEST = Test("www.example.com", "http")
 NOW = 10_000.0
@@ -924,6 +927,118 @@ def test_when_a_silence_ends_what_is_owed_is_told() -> None:
     assert play(UP, incidents=[known("i", closed=NOW - 60.0, alert="me")]).mails == [
         {ONE: [(RECOVERY, "i")]}
     ]
+
+
+@pytest.mark.parametrize(
+    ("remembered", "now"),
+    [
+        ({"said": {"peer": (Silence(TEST.host, reason="rack"),)}}, {"heard": [states("peer")]}),
+        ({"silences": (Silence(TEST.host, reason="rack"),)}, {}),
+    ],
+)
+@pytest.mark.parametrize("kind", [ALERT, RECOVERY])
+def test_the_mail_that_ends_a_silence_says_its_reason(
+    remembered: dict[str, Any], now: dict[str, Any], kind: Kind
+) -> None:
+    """The silence may be of this node or of a peer. What was told is told of nothing more."""
+    seen, held = DOWN, known("i")
+    if kind is RECOVERY:
+        seen, held = UP, known("i", closed=NOW - 100.0, alert="me", told_at=NOW - 900.0)
+    silent = play(seen, incidents=[held], heard=[] if now else (), **remembered)
+    assert silent.mails == [] and silent.node_memory().quiet[0].ended == 0.0
+    over = play(
+        seen, incidents=[held], remembered=silent.node_memory(), said=remembered.get("said"), **now
+    )
+    assert over.mails == [{ONE: [(kind, "i")]}]
+    where = "peer" if now else "me"
+    assert over.incident("i").silenced == f"on {where}: rack"
+    assert b"rack" not in protocol.write_incident(over.incident("i"), NOW), "it may be wrong there"
+
+
+# Acknowledgements.
+
+
+def acknowledged(name: str = "", written: float = NOW - 10.0) -> Acknowledgement:
+    return Acknowledgement(TEST.host, name, written, "anna: disk")
+
+
+@pytest.mark.parametrize("name", ["", TEST.name])
+def test_what_is_acknowledged_has_no_reminder_and_a_recovery(name: str) -> None:
+    told = known("i", began=NOW - 1900.0, alert="me", told_at=NOW - 1800.0)
+    due = play(DOWN, incidents=[told], remind=1800.0)
+    assert due.mails == [{ONE: [(REMINDER, "i")]}]
+    ack = acknowledged(name)
+    quiet = play(DOWN, incidents=[told], remind=1800.0, acknowledgements=(ack,))
+    assert quiet.mails == [{ONE: [(Kind.ACK, "i")]}]
+    assert quiet.incident("i").ack == "me" and quiet.events().count("incident-acknowledged") == 1
+    on = quiet.incident("i")
+    assert (on.acknowledged, on.acknowledgement) == (ack.written, ack.text)
+    again = play(DOWN, incidents=[on], remind=1800.0, acknowledgements=(ack,))
+    assert again.mails == [] and "incident-acknowledged" not in again.events()
+    assert play(DOWN, incidents=[on], remind=1800.0).mails == [], "the file need not stay"
+    over = play(UP, incidents=[on], acknowledgements=(ack,))
+    assert over.mails == [{ONE: [(RECOVERY, "i")]}]
+
+
+def test_an_acknowledgement_is_of_what_was_open_when_it_was_written() -> None:
+    """A file that was forgotten, or restored, hides nothing that begins later."""
+    later = known("i", began=NOW - 1900.0, alert="me", told_at=NOW - 1800.0)
+    for ack in (
+        acknowledged(written=NOW - 1901.0),
+        acknowledged(name="ssh"),
+        Acknowledgement("other.example.com", "", NOW, ""),
+    ):
+        played = play(DOWN, incidents=[later], remind=1800.0, acknowledgements=(ack,))
+        assert played.mails == [{ONE: [(REMINDER, "i")]}]
+    new = play(DOWN, acknowledgements=(acknowledged(),))
+    assert new.mails == [{ONE: [(ALERT, "new")]}] and new.incident().acknowledged is None
+    untold = play(DOWN, incidents=[known("i")], acknowledgements=(acknowledged(),))
+    assert untold.mails == [{ONE: [(ALERT, "i")]}], "who has not been told is told"
+    assert untold.incident("i").ack == "me", "that says who is on it"
+    refused = play(DOWN, incidents=[later], acknowledgements=(acknowledged(),), mta=lambda _: False)
+    assert refused.mails and refused.incident("i").ack == ""
+    again = play(DOWN, incidents=[refused.incident("i")])
+    assert again.mails == [{ONE: [(Kind.ACK, "i")]}], "it is owed until it is taken"
+    silent = play(DOWN, incidents=[refused.incident("i")], silences=(QUIET,))
+    assert silent.mails == []
+    over = play(UP, incidents=[refused.incident("i")])
+    assert over.mails == [{ONE: [(RECOVERY, "i")]}], "nobody has to be on it any more"
+    left = Notification(Kind.ACK, over.incident("i"), ONE, NOW - 60.0, 1)
+    dropped = play(UP, incidents=[over.incident("i")], outbox=[left])
+    assert dropped.mails == [] and left.kind in {
+        each.kind for save in dropped.saves for each in save.settled
+    }
+
+
+def test_an_alert_whose_outcome_comes_late_did_not_say_who_is_on_it() -> None:
+    handing = Handing(NOW - 60.0, (ONE,), (("i", ALERT),))
+    held = known("i", began=NOW - 200.0)
+    ack = acknowledged()
+    late = play(
+        DOWN,
+        incidents=[held],
+        remembered=node_memory()._replace(handing=(handing,)),
+        late={ONE: True},
+        acknowledgements=(ack,),
+    )
+    assert late.incident("i").alert == "me" and late.mails == [{ONE: [(Kind.ACK, "i")]}]
+
+
+def test_an_acknowledgement_is_heard_of_peers_and_the_earliest_holds() -> None:
+    told = known("i", began=NOW - 1900.0, alert="me", told_at=NOW - 1800.0)
+    on = told._replace(acknowledged=NOW - 60.0, acknowledgement="anna")
+    heard = play(DOWN, incidents=[told], remind=1800.0, heard=[states("z", on)])
+    assert heard.mails == [{ONE: [(Kind.ACK, "i")]}]
+    assert heard.incident("i").acknowledgement == "anna"
+    told_of = on._replace(ack="z")
+    heard = play(DOWN, incidents=[told], remind=1800.0, heard=[states("z", told_of)])
+    assert heard.mails == [] and heard.incident("i").ack == "z", "one mail in the cluster"
+    first = on._replace(ids=("h",), acknowledged=NOW - 90.0, acknowledgement="bob")
+    united = play(DOWN, incidents=[on], heard=[states("z", first, tests="d")])
+    assert united.incident("h").acknowledgement == "bob"
+    later = first._replace(acknowledged=NOW - 30.0)
+    united = play(DOWN, incidents=[on], heard=[states("z", later, tests="d")])
+    assert united.incident("h").acknowledgement == "anna"
 
 
 def test_what_is_void_is_not_told() -> None:
@@ -1889,10 +2004,10 @@ def test_who_calls_itself_like_a_dead_node_does_not_owe_what_that_one_owed(
 
 
 def test_a_silence_of_a_peer_is_logged_when_it_is_new() -> None:
-    silence = Silence(TEST.host, TEST.name, NOW + 60.0)
+    silence = Silence(TEST.host, TEST.name, NOW + 60.0, "moved")
     heard = [states("z", silences=(silence,))]
     events = [facts for event, facts in play(UP, heard=heard).notes if event == "silence-heard"]
-    assert events == [{"peer": "z", "host": TEST.host, "test": TEST.name}]
+    assert events == [{"peer": "z", "host": TEST.host, "test": TEST.name, "reason": "moved"}]
     before = {"z": (silence._replace(until=NOW + 30.0),)}
     assert "silence-heard" not in play(UP, heard=heard, said=before).events()
     ended = known("a", began=NOW - 90.0)

@@ -1,13 +1,17 @@
-"""When a silence ends that an operator orders in words (R9)."""
+"""What an operator orders in words, and what is written of it (R9)."""
 
 from __future__ import annotations
 
 import datetime
+import os
+import stat
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dmonitor.config.silences import read_term
 from dmonitor.operator import report, silence, terminal
 
 
@@ -41,7 +45,99 @@ def test_a_silence_ends_the_next_time_that_the_clock_shows(
 ) -> None:
     moment = datetime.datetime.fromisoformat(now).timestamp()
     monkeypatch.setattr(time, "time", lambda: moment)
-    end = report.moment(silence.end(words))
-    assert end == until
+    order = silence.order([*words.split(), "rack", "move"])
+    end = report.moment(order.until)
+    assert end == until and order.line == f"until {until} rack move"
     day, offset = until[:10], until[19:].replace(":", "")
     assert terminal.day_with_offset(end) == f"{day} {until[11:19]} {offset}"
+
+
+@pytest.fixture
+def sunday(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it 03:30 in Berlin on Sunday, 2026-11-29."""
+    moment = datetime.datetime.fromisoformat("2026-11-29T03:30:00+01:00").timestamp()
+    monkeypatch.setattr(time, "time", lambda: moment)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), ""),
+        (("1h30m",), "until 2026-11-29T05:00:00+01:00"),
+        (("1h", "30m", "rack", "move,", "jo"), "until 2026-11-29T05:00:00+01:00 rack move, jo"),
+        (("1h 30m", "rack move, jo"), "until 2026-11-29T05:00:00+01:00 rack move, jo"),
+        (("for", "90min", "a\nb\x1b[31m"), "until 2026-11-29T05:00:00+01:00 a b\\x1b[31m"),
+        (("until", "18:00"), "until 2026-11-29T18:00:00+01:00"),
+        (("until", "2026-12-24", "8:00", "x"), "until 2026-12-24T08:00:00+01:00 x"),
+        (("2026-12-24T18:00",), "until 2026-12-24T18:00:00+01:00"),
+        (("every", "sun", "03:00-04:00", "backup"), "every sun 03:00-04:00 backup"),
+        (("every sun 03:00-04:00",), "every sun 03:00-04:00"),
+        (("until", "up", "jo: disk"), "until up jo: disk"),
+    ],
+)
+@pytest.mark.usefixtures("berlin", "sunday")
+def test_what_is_ordered_is_a_line(words: tuple[str, ...], line: str) -> None:
+    ordered = silence.order(words)
+    assert ordered.line == line
+    if line:
+        term = read_term(line)
+        assert term.until == ordered.until and term.is_up == line.startswith("until up")
+
+
+@pytest.mark.parametrize(
+    "words", ["tomorrow", "rack move", "until", "until tomorrow", "every", "every day", "off now"]
+)
+def test_what_is_not_understood_is_refused(words: str) -> None:
+    with pytest.raises(silence.Refused):
+        silence.order(words.split())
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    """Rounds are not root's, so they can read it, whatever the umask; and `every` lines stay."""
+    file = tmp_path / "silence.d/www.example.com/http"
+    subject = "www.example.com/http"
+    for line, text in (
+        ("", ""),
+        ("until 2040-01-01T00:00:00+00:00 a", "until 2040-01-01T00:00:00+00:00 a\n"),
+        ("every sun 03:00-04:00 b", "every sun 03:00-04:00 b\n"),
+        ("every mon 03:00-04:00", "every sun 03:00-04:00 b\nevery mon 03:00-04:00\n"),
+        ("every sun 03:00-04:00 b", "every sun 03:00-04:00 b\nevery mon 03:00-04:00\n"),
+        (
+            "until 2040-01-01T00:00:00+00:00",
+            "every sun 03:00-04:00 b\nevery mon 03:00-04:00\nuntil 2040-01-01T00:00:00+00:00\n",
+        ),
+        ("", ""),
+    ):
+        before = os.umask(0o077)
+        try:
+            silence.say(str(tmp_path), subject, line)
+        finally:
+            os.umask(before)
+        assert file.read_text() == text
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755
+        assert os.listdir(file.parent) == ["http"]
+    assert silence.lift(str(tmp_path), "www.example.com/") == [str(file)]
+    assert os.listdir(tmp_path / "silence.d") == []
+
+
+def test_a_host_is_named_with_and_without_a_slash(tmp_path: Path) -> None:
+    silence.say(str(tmp_path), "www.example.com/", "")
+    assert (tmp_path / "silence.d/www.example.com").is_file()
+
+
+def test_a_silence_that_has_ended_is_in_nobodys_way(tmp_path: Path) -> None:
+    host = tmp_path / "silence.d/www.example.com"
+    host.parent.mkdir()
+    host.write_text("until 2001-01-01\nuntil 2002-01-01 moved\n")
+    silence.say(str(tmp_path), "www.example.com/http", "")
+    assert (host / "http").is_file()
+    assert silence.lift(str(tmp_path), "www.example.com/http")
+    host.write_text("until up by anna on oslo\n")
+    os.utime(host, (time.time() - 601.0, time.time() - 601.0))
+    silence.say(str(tmp_path), "www.example.com/http", "until up by jo on oslo")
+    assert silence.lift(str(tmp_path), "www.example.com/http")
+    for lasts in ("until 2001-01-01\nevery sun 03:00-04:00\n", "until up\n", "# moved\n"):
+        host.write_text(lasts)
+        with pytest.raises(silence.Refused, match="is silenced as a whole already"):
+            silence.say(str(tmp_path), "www.example.com/http", "")

@@ -20,6 +20,7 @@ from dmonitor.base.errors import StateError
 from dmonitor.core import hearsay
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
+    Acknowledgement,
     Answer,
     Change,
     Handing,
@@ -214,6 +215,10 @@ _incidents = st.builds(
     handing=_times,
     heard_from=st.just(""),  # hearsay that is over is forgotten
     relayed_by=st.just(""),
+    acknowledged=st.none() | _times,
+    acknowledgement=st.sampled_from(("", "anna: disk")),
+    ack=_names,
+    silenced=st.sampled_from(("", "on oslo")),
     alert_stated_by=_names,
     recovery_stated_by=_names,
 )  # fmt: skip
@@ -350,6 +355,10 @@ def test_nobody_can_set_the_clock(tmp_path: Path, boot: dict[str, float]) -> Non
         assert silence._replace(until=None) == Silence("h")
         assert silence.until == pytest.approx(NOW + 1059.0, abs=0.01)
         assert store.clock.from_wall(Silence("h")) == Silence("h")
+        since = store.clock.from_wall(Silence("h", since=NOW - 10_059.0)).since
+        assert since == pytest.approx(NOW, abs=0.01)
+        written = store.clock.acknowledged_from_wall(Acknowledgement("h", "", NOW - 10_059.0))
+        assert written.written == pytest.approx(NOW, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def a_test(name: str, state: str, text: str, **more: Any) -> dict[str, Any]:
         "since": "2026-11-28T01:02:03+01:00",
         "seconds": 94_203,
         "text": text,
-        "silenced_by": [],
+        "silences": [],
+        "acknowledged": None,
         "look_age": None,
         "flakes": 0,
         "last_flake_age": None,
@@ -103,8 +104,9 @@ HOSTILE = (
     "DOWN " + "word " * 40,
     "",
 )
+QUIET = {"node": "paris", "until": None, "age": 7200, "reason": HOSTILE[2]}
 SIXTY = [
-    a_test(f"{LONG_HOST}/{'t' * 63}", "DOWN", HOSTILE[1], silenced_by=["paris"]),
+    a_test(f"{LONG_HOST}/{'t' * 63}", "DOWN", HOSTILE[1], silences=[QUIET]),
     a_test(f"{LONG_HOST}/http", "UNCONFIRMED", HOSTILE[0]),
     *[a_test(f"host{each:02}.example.com/ping", "UP", HOSTILE[each % 4]) for each in range(58)],
 ]
@@ -154,7 +156,7 @@ VIEWS = {
         (terminal.peers, {"peers": PEERS}),
         (
             terminal.silences,
-            {"silences": [{"what": f"{LONG_HOST}/http", "until": None, "node": LONG_HOST}]},
+            {"silences": [{**QUIET, "what": f"{LONG_HOST}/http", "node": LONG_HOST}]},
         ),
     ],
 )

@@ -17,14 +17,16 @@ from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.files import scan_directory
 from dmonitor.config.nodes import line_of
 from dmonitor.config.problems import Problems, Severity, did_you_mean
+from dmonitor.config.silences import SilenceFile
 from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
-from dmonitor.core.model import Silence, Trouble
+from dmonitor.core.model import Trouble
 from dmonitor.store import lock
 
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 _LEAST_ROOM = 1_000_000  # bytes; a round writes its state, and what sqlite needs beside it
+_LONG_SILENCE = 86400.0  # seconds after which a silence without an end may be forgotten
 _HEARTBEAT = (
     "nobody notices if all nodes are dead, or all their mail systems; heartbeat.d in"
     " dmonitor.conf(5) is for that"
@@ -151,7 +153,7 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     """Return how many hosts, tests, nodes, addresses, hooks and silences there are."""
     hosts = {test.host for test in configuration.tests}
     hooks = [address for address in configuration.addresses if names.is_hook(address)]
-    silences = [silence for silence in configuration.silences if not _is_over(silence)]
+    silences = [file for file in configuration.silences if not _ended_at(file)]
     counts = [
         pluralize(len(hosts), "host"),
         pluralize(len(configuration.tests), "test"),
@@ -173,8 +175,10 @@ def _my_names(cluster: Cluster) -> str:
     return f"{cluster.me.name}, and also {', '.join(others)}"
 
 
-def _is_over(silence: Silence) -> bool:
-    return silence.until is not None and silence.until <= time.time()
+def _ended_at(file: SilenceFile) -> float | None:
+    """Return when the silence of `file` ended for good; None if it has not."""
+    end = file.last_end()
+    return end if end is not None and end <= time.time() else None
 
 
 def examine(configuration: Configuration, cluster: Cluster, problems: Problems) -> list[str]:
@@ -362,11 +366,26 @@ def _examine_completeness(configuration: Configuration, problems: Problems) -> N
 
 
 def _examine_silences(configuration: Configuration, problems: Problems) -> None:
-    """Warn of silences that ended, because their files are still there."""
-    for silence in configuration.silences:
-        if _is_over(silence):
-            ended = time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(silence.until))
-            path = f"{configuration.directory}/silence.d/{silence.host}"
-            if silence.name:
-                path += f"/{silence.name}"
-            problems.warning(path, f"ended on {ended}; remove it")
+    """Warn of silences that ended, because their files are still there, and of forgotten ones."""
+    for file in configuration.silences:
+        ended = _ended_at(file)
+        age = time.time() - file.written
+        subject = f"{file.host}/{file.name}" if file.name else file.host
+        if ended is not None:
+            problems.warning(file.path, f"ended on {_day(ended)}; remove it")
+        elif file.is_empty and file.is_ahead:
+            text = (
+                "is empty, so it silences until it is removed; its time, which is to come, is no"
+                " end: write `until 2026-11-29T06:00` into it"
+            )
+            problems.warning(file.path, text)
+        elif file.is_empty and age > _LONG_SILENCE:
+            text = (
+                f"has silenced {subject} for {names.span(age)}; write `until 2026-11-29T06:00` into"
+                f" it, or remove it: `dmonitor silence {subject} off`"
+            )
+            problems.warning(file.path, text)
+
+
+def _day(at: float) -> str:
+    return time.strftime("%a %d %b %Y %H:%M:%S %z", time.localtime(at))

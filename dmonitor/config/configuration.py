@@ -20,9 +20,9 @@ from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problem, Problems
 from dmonitor.config.recipients import load_recipients
 from dmonitor.config.settings import Settings, load_settings
-from dmonitor.config.silences import load_silences
+from dmonitor.config.silences import SilenceFile, load_silences
 from dmonitor.config.tests import Tests, hidden_tests, load_tests
-from dmonitor.core.model import Node, Rhythm, Silence, Test
+from dmonitor.core.model import Node, Rhythm, Test
 
 
 class Configuration(NamedTuple):
@@ -37,9 +37,7 @@ class Configuration(NamedTuple):
     # What could not be read, so that tests, nodes or addresses may exist that are missing here.
     unreadable: frozenset[str] = frozenset()
     keys: Keys | None = None  # None if there are no files with keys
-    silences: tuple[
-        Silence, ...
-    ] = ()  # those that ended, too; `until` is in seconds since the epoch
+    silences: tuple[SilenceFile, ...] = ()  # also those that are over
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
     # The tests that stand behind others, with those.

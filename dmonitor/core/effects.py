@@ -206,6 +206,8 @@ class RoundConfig(NamedTuple):
     addresses: tuple[str, ...]
     # The silences in silence.d of this node.
     silences: tuple[Silence, ...] = ()
+    # The acknowledgements there.
+    acknowledgements: tuple[model.Acknowledgement, ...] = ()
     nodes: tuple[Node, ...] = ()
     # The names of peers that resolve to this machine now, and did not before.
     diverted: tuple[str, ...] = ()

@@ -98,6 +98,7 @@ def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
         held=0.0,
         handing=float("-inf"),
         removed=False,
+        silenced="",
     )
 
 

@@ -59,6 +59,27 @@ def read_hours(words: Sequence[str]) -> Hours:
     return Hours(first, last, tuple(sorted(set(days))) or tuple(range(7)))
 
 
+def split_hours(words: Sequence[str]) -> tuple[Hours, Sequence[str]]:
+    """Return the hours at the beginning of `words`, and the words after them.
+
+    Days may stand before the times of day or, if none does, after them. Raise ValueError as
+    `read_hours` does.
+    """
+    spans = [number for number, word in enumerate(words) if ":" in word]
+    end = spans[0] + 1 if spans else len(words)
+    while spans[:1] == [0] and end < len(words) and _is_days(words[end]):
+        end += 1
+    return read_hours(words[:end]), words[end:]
+
+
+def _is_days(word: str) -> bool:
+    """Return whether `word` names days."""
+    try:
+        return bool(_days(word))
+    except ValueError:
+        return False
+
+
 def _minute(text: str) -> int:
     """Return the minute of the day that `text` names, such as 1439 for `23:59`."""
     match = _CLOCK.fullmatch(text)

@@ -229,7 +229,8 @@ def changed_at(incident: Incident) -> float | None:
 def owed(incident: Incident) -> tuple[Kind, ...]:
     """Return the notifications that `incident` owes: its alert, its recovery, both or none.
 
-    A recovery is owed only if the alert is told or is owed too (R4).
+    A recovery is owed only if the alert is told or is owed too (R4). Who was told is told while it
+    is open that somebody is on it; an alert that is not told yet says that itself (R9).
     """
     if incident.removed or incident.recovery or incident.overtaken:
         return ()
@@ -240,6 +241,8 @@ def owed(incident: Incident) -> tuple[Kind, ...]:
         kinds.append(Kind.ALERT)
     if incident.closed is not None:
         kinds.append(Kind.RECOVERY)
+    elif incident.alert and incident.acknowledged is not None and not incident.ack:
+        kinds.append(Kind.ACK)
     return tuple(kinds)
 
 
@@ -252,6 +255,8 @@ def is_untold(incident: Incident, kind: Kind, remind: float, now: float) -> bool
         return not incident.alert
     if kind is Kind.RECOVERY:
         return not incident.recovery
+    if kind is Kind.ACK:
+        return not incident.ack
     return is_reminder_due(incident, remind, now)
 
 
@@ -267,6 +272,8 @@ def told(
         incident = incident._replace(reminded=int((now - incident.began) // remind))
     if Kind.ALERT in kinds:
         incident = incident._replace(alert=node, alert_stated_by="")
+    if Kind.ACK in kinds:
+        incident = incident._replace(ack=node)
     if Kind.RECOVERY in kinds:
         incident = incident._replace(recovery=node, recovery_stated_by="")
     return incident
@@ -275,11 +282,12 @@ def told(
 def is_reminder_due(incident: Incident, remind: float, now: float) -> bool:
     """Return whether an open incident whose alert is told has lasted another `remind` seconds.
 
-    If `remind` is 0, no reminder is ever due. Flapping has none.
+    If `remind` is 0, no reminder is ever due. Flapping has none, nor has what an operator has
+    acknowledged (R9).
     """
     if not remind or not incident.is_open:
         return False
-    if not incident.alert or incident.flapping:
+    if not incident.alert or incident.flapping or incident.acknowledged is not None:
         return False
     return now - incident.began >= (incident.reminded + 1) * remind
 

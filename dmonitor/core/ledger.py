@@ -300,6 +300,8 @@ def _facts(incident: Incident) -> tuple[bool, ...]:
         incident.void,
         incident.overtaken,
         incident.opening is not None,
+        incident.acknowledged is not None,
+        incident.ack != "",
     )
 
 
@@ -356,7 +358,11 @@ def _merge(first: Incident, second: Incident) -> Incident:
             if recovered.again < AGAIN_LIMIT:
                 recovery = recovery_stated_by = ""
             again = max(alerted.again, min(recovered.again + 1, AGAIN_LIMIT))
+    acknowledged = _first_acknowledged(first, second)
     return first._replace(
+        acknowledged=acknowledged.acknowledged,
+        acknowledgement=acknowledged.acknowledgement,
+        ack=first.ack or second.ack,
         ids=tuple(sorted({*first.ids, *second.ids})),
         began=min(first.began, second.began),
         minute=_first_minute(first.minute, second.minute),
@@ -376,6 +382,15 @@ def _merge(first: Incident, second: Incident) -> Incident:
         overtaken=first.overtaken and second.overtaken,
         held=min(first.held, second.held),
     )
+
+
+def _first_acknowledged(first: Incident, second: Incident) -> Incident:
+    """Return which of the two was acknowledged earlier; `first` if both were alike."""
+    if second.acknowledged is None:
+        return first
+    if first.acknowledged is None:
+        return second
+    return second if second.acknowledged < first.acknowledged else first
 
 
 def _with_few_ids(heard: Incident, ours: Incident) -> Incident:

@@ -180,7 +180,7 @@ def compose_test_facts(*, node: str) -> tuple[bytes, dict[str, str]]:
     return _TEST_TEXT.format(node).encode() + b"\n", facts
 
 
-def _facts(stories: Sequence[Story], alerts: set[str], zone: Zone) -> dict[str, str]:
+def _facts(stories: Sequence[Story], alerts: Mapping[str, str], zone: Zone) -> dict[str, str]:
     """Return the facts that have a line for each incident."""
     rows: list[tuple[str, Incident]] = []
     for story in stories:

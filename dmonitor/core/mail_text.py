@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
 from dmonitor.core.model import Answer, Incident, Judgement, Notification, Test, Vote
-from dmonitor.core.story import DOWN, FLAPPING, STEADY, STILL_DOWN, UP, Story, is_node
+from dmonitor.core.story import ACK, DOWN, FLAPPING, STEADY, STILL_DOWN, UP, Story, is_node
 
 Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
 
@@ -60,6 +60,8 @@ def _headline(story: Story, now: float) -> str:
             return f"DOWN {name}{share}{_after_flapping(story)}"
         case "STILL":
             return f"STILL DOWN {name}{share} for {names.span(now - incident.began)}"
+        case "ACK":
+            return f"ACK {name} {incident.acknowledgement}".rstrip()
         case "FLAPPING":
             return f"FLAPPING {name} ({_now(story)} now, {_changes(incident)})"
         case "STEADY" if rest:
@@ -230,6 +232,11 @@ def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> li
         lead, evidence = _flapping(story, now, zone)
     else:
         lead, evidence = _failure(story, now, zone)
+    if main.silenced:
+        lead.append(f"Nobody was mailed meanwhile, because it was silenced {main.silenced}.")
+    if main.acknowledged is not None:
+        words = f": {main.acknowledgement}" if main.acknowledgement else ""
+        lead.append(f"It was acknowledged at {when(main.acknowledged, zone)}{words}.")
     in_order = [*story.others, main]
     for incident, following in itertools.pairwise(in_order):
         if incident.closed is not None:
@@ -276,9 +283,10 @@ def _flapping(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str
 def _failure(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:
     main = story.main
     since = _since(main, now, zone)
-    lead = [f"{story.test} is {story.state} {since}{_after_flapping(story)}."]
+    state = DOWN if story.state == ACK else story.state
+    lead = [f"{story.test} is {state} {since}{_after_flapping(story)}."]
     evidence = _opening(main)
-    if story.state == STILL_DOWN:
+    if story.state in (STILL_DOWN, ACK):
         evidence.insert(0, "When it went down:")
     if main.opening:
         evidence += ["", _rule(main.opening)]

@@ -91,10 +91,14 @@ class Verdict(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """Which of an incident's notifications: it has opened, it still lasts, or it is closed."""
+    """Which of an incident's notifications it is.
+
+    It has opened, it still lasts, somebody is on it, or it is closed.
+    """
 
     ALERT = "alert"
     REMINDER = "reminder"
+    ACK = "ack"
     RECOVERY = "recovery"
 
 
@@ -242,6 +246,12 @@ class Incident(NamedTuple):
     # Since when the node that states this hands over what it owes, without an outcome until now;
     # -inf: it does not. It is made for the statement, and not kept (R5).
     handing: Time = float("-inf")
+    # That an operator has acknowledged it, in his words, and when; None: nobody has.
+    acknowledged: Time | None = None
+    acknowledgement: Text = ""
+    ack: NodeName = ""  # the node that told of that
+    # By which silence a mail of it had to wait here, for people; "": by none. Peers do not hear it.
+    silenced: Text = ""
     # The peer that was the first to state that another node handed this over; "": that node itself.
     alert_stated_by: NodeName = ""
     recovery_stated_by: NodeName = ""
@@ -344,6 +354,7 @@ class Quiet(NamedTuple):
 
     incident: NodeId
     ended: Time = 0.0  # when this node first found that it may tell; 0: it may not yet
+    silenced: Text = ""  # by which silence, for people; "": by none
 
 
 class Refusals(NamedTuple):
@@ -361,6 +372,8 @@ class Silence(NamedTuple):
     host: Subject
     name: TestName = ""  # of the test; "": all tests of the host
     until: Time | None = None  # None: until it is removed
+    reason: Text = ""  # as the operator wrote it
+    since: Time | None = None  # when it was written; None: not known
 
     def covers(self, test: Test, now: float) -> bool:
         """Return whether the silence holds for `test` at the time `now`."""
@@ -369,6 +382,25 @@ class Silence(NamedTuple):
         if self.name not in ("", test.name):
             return False
         return self.until is None or now < self.until
+
+
+class Acknowledgement(NamedTuple):
+    """An operator's word that somebody is on what is DOWN (`until up`).
+
+    It holds for the incidents that were open when it was written, and for no later one.
+    """
+
+    host: Subject
+    name: TestName = ""  # of the test; "": all tests of the host
+    written: Time = 0.0
+    text: Text = ""
+
+    def covers(self, incident: Incident) -> bool:
+        """Return whether this acknowledges `incident`."""
+        test = incident.test
+        if self.host != test.host or self.name not in ("", test.name):
+            return False
+        return incident.is_open and not incident.flapping and incident.began < self.written
 
 
 class Rehearsal(NamedTuple):

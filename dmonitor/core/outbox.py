@@ -69,8 +69,11 @@ class Outbox:
         for alert in alerts:
             if alert.incident.recovery not in at_work:
                 recoveries.append(alert._replace(kind=Kind.RECOVERY))
-        for alert in alerts:
-            del self._owed[_key(alert)]
+        for notification in self._owed.values():
+            if notification.kind is Kind.ACK and not notification.incident.is_open:
+                alerts.append(notification)  # nobody has to be on it any more
+        for notification in alerts:
+            del self._owed[_key(notification)]
         self._owed |= _by_key(recoveries)
         return alerts, recoveries
 
@@ -102,6 +105,8 @@ class Outbox:
                 continue
             if self._is_told_to_be_over(notification):
                 continue  # the next round renews it
+            if notification.kind is Kind.ACK and not notification.incident.is_open:
+                continue
             if not self._waits_for_recovery(notification):
                 candidates.append(notification)
         mails: dict[str, list[Notification]] = {}

@@ -78,7 +78,14 @@ def note_silences(note: Note, heard: Sequence[tuple[str, Silence]]) -> None:
         note("info", "more-silences-heard", count=count)
 
     for peer, silence in first_of(heard, HEARD_LINES, note_more):
-        note("info", "silence-heard", peer=peer, host=silence.host, test=silence.name or None)
+        note(
+            "info",
+            "silence-heard",
+            peer=peer,
+            host=silence.host,
+            test=silence.name or None,
+            reason=silence.reason or None,
+        )
 
 
 def note_judgement(

@@ -63,6 +63,14 @@ class Silences:
                 names.append(name)
         return names
 
+    def why(self, test: Test, now: float, me: str) -> str:
+        """Return which silence of `test` holds, for people; '' if none does. This node is `me`."""
+        for node, silences in ((me, self._configured), *sorted(self._by_peer.items())):
+            for silence in silences:
+                if silence.covers(test, now):
+                    return f"on {node}: {silence.reason}" if silence.reason else f"on {node}"
+        return ""
+
     def take_changes(self) -> Mapping[str, Sequence[Silence]] | None:
         """Return the peers' silences to store, or None if they are stored already."""
         if self._by_peer == self._stored:

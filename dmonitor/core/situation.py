@@ -250,6 +250,7 @@ class Situation:
         self._heard_count += round_log.note_heard(
             self.note, self.ledger.changed.values(), news, before=self._heard_count
         )
+        self.acknowledge()
 
     def _stated_incidents(self, now: float) -> list[tuple[Incident, str]]:
         """Return the incidents that the peers state, each with the peer's name, the closed first.
@@ -307,6 +308,28 @@ class Situation:
         """Return for each test that is `told` which tests are DOWN behind it, and not told."""
         now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
         return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
+
+    def acknowledge(self) -> None:
+        """Note which incidents an operator of this node has acknowledged (R9).
+
+        An incident keeps that, so peers hear of it with the incident.
+        """
+        for acknowledgement in self.config.acknowledgements:
+            for incident in list(self.ledger):
+                if incident.acknowledged is not None or not acknowledgement.covers(incident):
+                    continue
+                self.ledger.put(
+                    incident._replace(
+                        acknowledged=acknowledgement.written, acknowledgement=acknowledgement.text
+                    )
+                )
+                self.note(
+                    "info",
+                    "incident-acknowledged",
+                    test=str(incident.test),
+                    incident=incident.id,
+                    text=acknowledgement.text or None,
+                )
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.

@@ -6,7 +6,7 @@ it out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
@@ -14,12 +14,13 @@ from dmonitor.core.model import Incident, Kind, Notification, Test, Verdict
 
 DOWN = "DOWN"
 STILL_DOWN = "STILL DOWN"
+ACK = "ACK"  # it is DOWN, and an operator has acknowledged that
 FLAPPING = "FLAPPING"
 STEADY = "STEADY"  # or STEADY and a verdict: STEADY DOWN
 UP = "UP"
 OVER = "OVER"  # of an incident that does not say how the test is now
 # The first words of the states, the most urgent first.
-_ORDER = ("DOWN", "STILL", "FLAPPING", "STEADY", "UP")
+_ORDER = ("DOWN", "STILL", "ACK", "FLAPPING", "STEADY", "UP")
 _FIRST_THAT_IS_OVER = _ORDER.index("STEADY")
 
 
@@ -91,13 +92,18 @@ def _urgency(story: Story) -> tuple[bool, int, str, bool, Test]:
     return is_well, _rank(story.state), story.state, is_node(story.test), story.test
 
 
-def alerted(notifications: Iterable[Notification]) -> set[str]:
-    """Return the ids of the incidents whose alert is owed."""
-    alerts = [notification for notification in notifications if notification.kind is Kind.ALERT]
-    return {notification.incident.id for notification in alerts}
+def alerted(notifications: Iterable[Notification]) -> dict[str, str]:
+    """Return the states of the incidents that are told to be DOWN or acknowledged, by their ids."""
+    states = {}
+    for notification in notifications:
+        if notification.kind is Kind.ALERT:
+            states[notification.incident.id] = DOWN
+        elif notification.kind is Kind.ACK:
+            states.setdefault(notification.incident.id, ACK)
+    return states
 
 
-def _story(incidents: Iterable[Incident], alerts: set[str]) -> Story:
+def _story(incidents: Iterable[Incident], alerts: Mapping[str, str]) -> Story:
     """Return the story of one test's incidents.
 
     The main one is open if any is, the most urgent first. If all are over, it ended last.
@@ -117,21 +123,19 @@ def _rank(state: str) -> int:
     return _ORDER.index(state.split()[0])
 
 
-def state_of(incident: Incident, alerts: set[str]) -> str:
+def state_of(incident: Incident, alerts: Mapping[str, str]) -> str:
     """Return in a word or two how the test is, as far as this incident knows.
 
-    `alerts` are the ids of the incidents whose alert is owed.
+    `alerts` has the states of those that are told to be DOWN or acknowledged, by their ids.
     """
     if incident.flapping:
         return _flapping_state(incident)
     if incident.closed is not None:
         return UP
-    if incident.id in alerts:
-        return DOWN
-    return STILL_DOWN
+    return alerts.get(incident.id, STILL_DOWN)
 
 
-def states_of(story: Story, alerts: set[str]) -> list[str]:
+def states_of(story: Story, alerts: Mapping[str, str]) -> list[str]:
     """Return a state for each of the story's incidents, in the order of `Story.incidents`.
 
     Only the first one says how the test is. What is over must not be taken for that.

@@ -185,7 +185,7 @@ class Telling:
                 telling.add(address)
             if taken:
                 self._owe_recoveries_again(mail, hand_over.since)
-            yield from self._store_outcome(mail, taken)
+            yield from self._store_outcome(mail, taken, is_late=True)
         yield from self._store_taken_again()
         told = [outcomes[address] for address in telling]
         self._refusals.count(told, was_first=was_first)
@@ -215,14 +215,14 @@ class Telling:
         self._outbox.handing = _by_address(situation.node_memory.handing)
         yield from situation.store(Save(node=situation.node_memory))
 
-    def _store_outcome(self, mail: Mail, taken: Outcome) -> Steps:
+    def _store_outcome(self, mail: Mail, taken: Outcome, *, is_late: bool = False) -> Steps:
         """Store that `mail` was taken, or refused; nothing if that is not known."""
         if taken is None or not mail:
             return
         situation = self._situation
         self._refusals.note(mail[0].address, taken=taken)
         if taken:
-            yield from self._store_taken(mail)
+            yield from self._store_taken(mail, is_late=is_late)
             return
         self.all_taken = False
         still_owed = self._outbox.refuse(mail)
@@ -257,6 +257,7 @@ class Telling:
         mail, the hooks themselves are told.
         """
         _note_quiet(self._situation)
+        _note_silenced(self._situation)
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         return self._notifications(self._due(quiet_ended))
 
@@ -337,8 +338,11 @@ class Telling:
                 reason="nobody can be mailed: alert.d names no address",
             )
 
-    def _store_taken(self, mail: Mail) -> Steps:
-        """Store that `mail` was taken, and what this node owes to the others from now on."""
+    def _store_taken(self, mail: Mail, *, is_late: bool) -> Steps:
+        """Store that `mail` was taken, and what this node owes to the others from now on.
+
+        An alert says who is on it, unless it was made before that was known: what is told late.
+        """
         situation = self._situation
         hooks: list[str] = []
         if not names.is_hook(mail[0].address):
@@ -348,6 +352,8 @@ class Telling:
         remind = situation.config.remind
         for incident in situation.ledger.find(taken.told):
             kinds = taken.told[incident.id]
+            if Kind.ALERT in kinds and incident.acknowledged is not None and not is_late:
+                kinds = [*kinds, Kind.ACK]
             situation.ledger.put(told(incident, kinds, situation.me.name, now, remind))
         for notification in mail:
             is_new = notification.incident.id in taken.told
@@ -475,12 +481,25 @@ def _note_quiet(situation: Situation) -> None:
         if not owed(incident):
             continue
         quiet = _find_quiet(before, incident)
+        now = situation.clock.now()
+        silenced = situation.silences.why(incident.test, now, situation.me.name)
+        if quiet and not silenced:
+            silenced = quiet.silenced
         if _must_wait(situation, incident):
-            noted.append(Quiet(incident.id))
+            noted.append(Quiet(incident.id, silenced=silenced))
         elif quiet:
-            ended = quiet.ended or situation.clock.now()
-            noted.append(Quiet(incident.id, ended))
+            noted.append(Quiet(incident.id, quiet.ended or now, silenced))
     situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
+
+
+def _note_silenced(situation: Situation) -> None:
+    """Note in each incident that may be told now which silence its mail had to wait for (R9)."""
+    for quiet in situation.node_memory.quiet:
+        if not quiet.ended or not quiet.silenced:
+            continue
+        for incident in situation.ledger.find([quiet.incident]):
+            if incident.silenced != quiet.silenced:
+                situation.ledger.put(incident._replace(silenced=quiet.silenced))
 
 
 def _find_quiet(noted: Mapping[str, Quiet], incident: Incident) -> Quiet | None:

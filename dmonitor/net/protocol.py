@@ -466,6 +466,7 @@ def _without_evidence(incident: Incident) -> Incident:
         closing=None,
         held=0.0,
         removed=False,
+        silenced="",
         alert_stated_by="",
         recovery_stated_by="",
     )

@@ -92,6 +92,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
     flapping: list[_Sample] = []
     failing_here: list[_Sample] = []
     silenced: list[_Sample] = []
+    acknowledged: list[_Sample] = []
     since: list[_Sample] = []
     flakes: list[_Sample] = []
     for test in status["tests"]:
@@ -100,6 +101,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         flapping.append((labels, float(test["state"] == FLAPPING)))
         failing_here.append((labels, _FAILING_HERE.get(test["here"], _NAN)))
         silenced.append((labels, float(bool(test["silenced_by"]))))
+        acknowledged.append((labels, float(bool(test["acknowledged"]))))
         flakes.append((labels, float(test["flakes"])))
         if test["test"] in seconds:
             since.append((labels, seconds[test["test"]]))
@@ -111,6 +113,8 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         failing_here,
     )
     families.add("test_silenced", "Whether nobody is mailed about it.", silenced)
+    text = "Whether an operator has acknowledged its incident."
+    families.add("test_acknowledged", text, acknowledged)
     families.add(
         "test_state_since_timestamp_seconds", "Since when the test is in this state.", since
     )

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import names
-from dmonitor.operator import report
+from dmonitor.operator import report, terminal
 from dmonitor.operator.page_style import SCRIPT, STYLE
 from dmonitor.operator.report import FLAPPING, Facts
 
@@ -247,9 +247,11 @@ def _test(test: Facts, table: str, history: _History) -> str:
         look = f"{test['here']}, {names.span(test['look_age'])} ago:"
         words.append(f'<span class="soft">{_escape(look)}</span>')
     words.append(_escape(test["text"]))
-    if test["silenced_by"]:
-        silencers = _escape(", ".join(test["silenced_by"]))
-        words.append(f'<span class="soft">silenced by {silencers}</span>')
+    if test["acknowledged"]:
+        words.append(f'<span class="soft">{_escape(terminal.acknowledged_words(test))}</span>')
+    for silence in test["silences"]:
+        silenced = _escape(terminal.silence_words(silence))
+        words.append(f'<span class="soft">silenced {silenced}</span>')
     every = history.incidents.get(test["test"], ())
     incidents = [
         incident for incident in every if not incident["flapping"] and not incident["stated_by"]
@@ -382,8 +384,10 @@ def _silences(silences: Sequence[Facts]) -> str:
     rows = []
     for silence in silences:
         until = _time(silence["until"]) if silence["until"] else "it is removed"
-        rows.append((_escape(silence["what"]), until, _escape(silence["node"])))
-    return "<h2>Silences</h2>" + _table(("What", "Until", "Said by"), rows)
+        age = "" if silence["age"] is None else names.span(silence["age"])
+        said_by, reason = _escape(silence["node"]), _escape(silence["reason"])
+        rows.append((_escape(silence["what"]), until, age, said_by, reason))
+    return "<h2>Silences</h2>" + _table(("What", "Until", "Age", "Said by", "Reason"), rows)
 
 
 def _nodes(nodes: Facts) -> str:

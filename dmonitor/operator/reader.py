@@ -14,6 +14,7 @@ from dmonitor.base import cli, log, regular, user
 from dmonitor.base.errors import StateError
 from dmonitor.config.configuration import Configuration, load_configuration
 from dmonitor.config.problems import Severity
+from dmonitor.config.silences import holding
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report
 from dmonitor.store import state
@@ -111,7 +112,7 @@ def _view(configuration: Configuration, store: state.Store, evidence: bool) -> r
         latest=store.history.latest(memory.test_states, evidence=evidence),
         incidents=memory.incidents,
         outbox=memory.outbox,
-        silences={**memory.silences, me: configuration.silences},
+        silences={**memory.silences, me: holding(configuration.silences, time.time())},
         unstored=store.failed,
         rebooted=store.clock.rebooted,
         whole=configuration.complete,

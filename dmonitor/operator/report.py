@@ -243,6 +243,9 @@ def _test(
         "text": text,
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
+        "silences": silences(view.silences, view.now, test)["silences"],
+        "acknowledged": moment(shown.acknowledged) if shown else None,
+        "acknowledgement": shown.acknowledgement if shown else "",
     }
     return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
 
@@ -359,6 +362,8 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "open": known.is_open,
         "removed": known.removed,
         "void": known.void,
+        "acknowledged": moment(known.acknowledged),
+        "acknowledgement": known.acknowledgement,
         "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
         "alert_by": known.alert or None,
@@ -448,17 +453,32 @@ def nodes(view: NodeReport) -> Facts:
     return {"nodes": every, "reached": reached}
 
 
-def silences(silences_by_node: Mapping[str, Sequence[Silence]], now: float) -> Facts:
-    """Return the silences that hold now, and which node said each."""
+def silences(
+    silences_by_node: Mapping[str, Sequence[Silence]], now: float, test: Test | None = None
+) -> Facts:
+    """Return the silences that hold now, of `test` or of all, and which node said each."""
     holding = []
     for node, silences_of_node in silences_by_node.items():
         for silence in silences_of_node:
+            if test and not silence.covers(test, now):
+                continue
             if silence.until is None or silence.until > now:
-                subject = f"{silence.host}/{silence.name}" if silence.name else silence.host
-                facts = {"what": subject, "until": moment(silence.until), "node": node}
-                holding.append(facts)
+                holding.append(_silence(silence, node, now))
     holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
     return {"silences": holding}
+
+
+def _silence(silence: Silence, node: str, now: float) -> Facts:
+    age = None
+    if silence.since is not None:
+        age = max(0, round(now - silence.since))
+    return {
+        "what": f"{silence.host}/{silence.name}" if silence.name else silence.host,
+        "until": moment(silence.until),
+        "node": node,
+        "reason": silence.reason,
+        "age": age,
+    }
 
 
 def views(able: Facts, judgements: Mapping[Test, Judgement]) -> Facts:

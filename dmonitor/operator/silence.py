@@ -1,37 +1,46 @@
-"""The verb `dmonitor silence`: touch the file of a silence, or remove it (rule R9).
+"""The verb `dmonitor silence`: write the file of a silence, or remove it (rule R9).
 
-An operator may touch or remove the same file himself. What a file means is decided in `config`.
+An operator may write or remove the same file himself. What a file means is decided in `config`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from dmonitor.base import log, names
+from dmonitor.base import log, names, user
 from dmonitor.config.configuration import load_configuration
-from dmonitor.config.silences import LONGEST_SILENCE, silent_until
+from dmonitor.config.files import read_statements
+from dmonitor.config.problems import Problems
+from dmonitor.config.silences import LONGEST_SILENCE, read_file, read_term
 from dmonitor.config.times import read_duration, read_moment
 from dmonitor.operator import report
+
+_READ_AFTER = 600.0  # seconds after which a round has read a new file
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_CLOCK = re.compile(r"\d{1,2}:\d\d")
 
 
 class Refused(Exception):
     """The request cannot be met; the text says why."""
 
 
-def say(directory: str, subject: str, until: float | None) -> None:
-    """Silence `subject`, a host or one test of it.
+def say(directory: str, subject: str, line: str) -> None:
+    """Silence `subject`, a host or one test of it, as `line` says; if it is empty, until lifted.
 
-    `until` is in seconds since the epoch; None: until the silence is lifted. Raise Refused if
-    there is no such directory, or if a wider or narrower silence is in the way.
+    Lines of the file that begin with `every` stay, and another one of these is added to them.
+    Raise Refused if there is no such directory, or if a wider or narrower silence is in the way.
     """
     host, name = _host_and_test(subject)
     host_path = _host_path(directory, host, name)
     path = f"{host_path}/{name}" if name else host_path
     if not os.path.isdir(directory):
         raise Refused(f"there is no directory {directory}")
-    os.umask(0o022)
+    os.umask(0o022)  # the rounds, which are not root's, read it
     _remove(host_path, only_ended=True)
     off = f"`dmonitor silence {host} off` first"
     if name and os.path.isfile(host_path):
@@ -39,15 +48,40 @@ def say(directory: str, subject: str, until: float | None) -> None:
     if os.path.isdir(path):
         raise Refused(f"tests of {host} are silenced already: {off}")
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.islink(path):
-        os.unlink(path)  # its target is something else
-    with open(path, "a", encoding="utf-8"):
-        pass
-    os.utime(path, None if until is None else (until, until))
+    lines = [*_repeating(path), line] if line else []
+    _replace(path, "".join(f"{each}\n" for each in dict.fromkeys(lines)))
     for problem in load_configuration(directory).problems:
         if problem.path == path:
             log.complain(str(problem))
-    log.info("silenced", what=subject, until=report.moment(until))
+    log.info("silenced", what=subject, line=line or None)
+
+
+def _repeating(path: str) -> list[str]:
+    """Return the lines of the file at `path` that begin with `every`, if it is there."""
+    lines = read_statements(path, Problems(), optional=True)
+    return [line.text for line in lines if line.text.split()[0] == "every"]
+
+
+def _replace(path: str, text: str) -> None:
+    """Replace the file at `path`, or the link, at once: a round may read it at any time."""
+    draft = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{os.getpid()}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(draft, path)
+    except OSError:
+        os.unlink(draft)
+        raise
+
+
+def acknowledgement(node: str, words: Sequence[str]) -> str:
+    """Return the line that says that somebody is on what is DOWN: who, on which node, and why."""
+    who = os.environ.get("SUDO_USER") or user.name()
+    line = f"until up by {who} on {node}"
+    if text := " ".join(" ".join(words).split()):
+        line += f": {text}"
+    return names.escaped(line)
 
 
 def lift(directory: str, subject: str) -> list[str]:
@@ -61,28 +95,61 @@ def lift(directory: str, subject: str) -> list[str]:
     return removed
 
 
-def end(when: str) -> float:
-    """Return the time that `when` names, `2h` or `until 18:00`, in seconds since the epoch."""
+class Order(NamedTuple):
+    """What an operator orders."""
+
+    line: str  # for the silence's file; "": it lasts until it is lifted
+    until: float | None = None  # when that ends, in seconds since the epoch; None: not then
+
+
+def order(words: Sequence[str]) -> Order:
+    """Return what `words` order, such as `2h moving`, `until 18:00` or `every sun 03:00-04:00`."""
+    text = " ".join(words)
+    words = text.removeprefix("for ").split()
+    if not words:
+        return Order("")
+    if words[0] == "every" or words[:2] == ["until", "up"]:
+        line = names.escaped(" ".join(words))
+        try:
+            read_term(line)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        return Order(line)
+    until, reason = _end(words, text)
+    line = f"until {report.moment(until)} {names.escaped(' '.join(reason))}"
+    return Order(line.strip(), until)
+
+
+def _end(words: Sequence[str], text: str) -> tuple[float, Sequence[str]]:
+    """Return the time that `words` begin with, in seconds since the epoch, and what follows it."""
     now = time.time()
-    text = when.removeprefix("until ").strip()
-    try:
-        if text == when:
+    if words[0] != "until":
+        for count in range(len(words), 0, -1):
             with contextlib.suppress(ValueError):
-                return now + read_duration(when)
-        until = read_moment(text, now)
+                return now + read_duration(" ".join(words[:count])), words[count:]
+    else:
+        words = words[1:]
+    moment, rest = "".join(words[:1]), words[1:]
+    if rest and _DAY.fullmatch(moment) and _CLOCK.fullmatch(rest[0]):
+        moment, rest = f"{moment}T{rest[0].zfill(5)}", rest[1:]
+    try:
+        until = read_moment(moment, now)
     except (ValueError, OverflowError):
-        forms = "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor off"
-        raise Refused(f"'{names.printable(when)}' is {forms}") from None
+        forms = (
+            "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun"
+            " 03:00-04:00, nor off"
+        )
+        raise Refused(f"'{names.printable(text)}' is {forms}") from None
     if until <= now:
-        raise Refused(f"{text} is over")
+        raise Refused(f"{moment} is over")
     if until >= now + LONGEST_SILENCE:
-        raise Refused(f"{text} is too far away; the end must be less than 28 years away")
-    return until
+        raise Refused(f"{moment} is too far away; the end must be less than 28 years away")
+    return until, rest
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:
     """Split `subject` into host and test, '' if it names no test; raise Refused."""
-    host, slash, name = subject.partition("/")
+    host, slash, name = subject.removesuffix("/").partition("/")
     proper = names.is_subject(host) and not names.is_ignored_file(host)
     if slash:
         is_proper_name = names.is_node if host == names.NODE else names.is_test
@@ -131,8 +198,14 @@ def _is_directory(path: str) -> bool:
 
 
 def _has_ended(path: str) -> bool:
-    """Return whether the silence of this file had an end, which is over."""
+    """Return whether the silence of this file had an end, which is over.
+
+    So has an acknowledgement that a round has read long ago: the incident has it.
+    """
     if not os.path.isfile(path):
         return False
-    until = silent_until(os.stat(path))
-    return until is not None and until <= time.time()
+    file = read_file(path, "", "", os.stat(path), Problems())
+    if file.terms and all(term.is_up for term in file.terms):
+        return file.written < time.time() - _READ_AFTER
+    end = file.last_end()
+    return end is not None and end <= time.time()

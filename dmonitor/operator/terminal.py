@@ -41,7 +41,13 @@ _HISTORY = (
     Column("SEEN BY", Cut.END),
     Column("TOLD BY", Cut.END),
 )
-_SILENCES = (Column("SILENCED", Cut.MIDDLE), Column("UNTIL"), Column("SAID BY", Cut.MIDDLE))
+_SILENCES = (
+    Column("SILENCED", Cut.MIDDLE),
+    Column("UNTIL"),
+    Column("AGE", dispensable=1),
+    Column("SAID BY", Cut.MIDDLE),
+    Column("REASON", Cut.END),
+)
 _PEERS = (
     Column("NODE", Cut.MIDDLE),
     Column("ADDRESS", dispensable=4),
@@ -150,8 +156,10 @@ def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
         text = f"[{last_look(test)}] {text}"
     elif test["state"] == "DOWN" and test["here"] == "OK":
         text = f"[OK here] {text}"
-    if test["silenced_by"]:
-        text = f"[silenced by {', '.join(test['silenced_by'])}] {text}"
+    if test["acknowledged"]:
+        text = f"[{acknowledged_words(test)}] {text}"
+    for silence in test["silences"]:
+        text = f"[silenced {silence_words(silence)}] {text}"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
@@ -223,6 +231,8 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines += ["When it began:", *_evidence(incident["opening"], paint)]
     if incident["closing"]:
         lines += ["When it ended:", *_evidence(incident["closing"], paint)]
+    if incident["acknowledged"]:
+        lines.append(f"It was {acknowledged_words(incident)}.")
     return [*lines, *_told(incident)]
 
 
@@ -234,8 +244,8 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
-    if facts["silenced_by"]:
-        lines.append(f"It is silenced by {', '.join(facts['silenced_by'])}.")
+    for silence in facts["silences"]:
+        lines.append(f"It is silenced {silence_words(silence)}.")
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
         if facts["text"]:
@@ -345,8 +355,28 @@ def silences(facts: Facts, paint: Paint) -> list[str]:
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
-        rows.append((silence["what"], until, silence["node"]))
+        age = "-" if silence["age"] is None else names.span(silence["age"])
+        rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
     return _table_or("no silences", _SILENCES, rows, paint)
+
+
+def silence_words(silence: Facts) -> str:
+    """Return by which node, until when, for how long already and why something is silenced."""
+    until = day(silence["until"]) if silence["until"] else "it is removed"
+    words = f"by {silence['node']} until {until}"
+    if silence["age"] is not None:
+        words += f", for {names.span(silence['age'])} now"
+    if silence["reason"]:
+        words += f": {silence['reason']}"
+    return words
+
+
+def acknowledged_words(facts: Facts) -> str:
+    """Return since when and how the incident of a test is acknowledged."""
+    words = f"acknowledged at {day(facts['acknowledged'])}"
+    if facts["acknowledgement"]:
+        words += f": {facts['acknowledgement']}"
+    return words
 
 
 def peers(facts: Facts, paint: Paint) -> list[str]:

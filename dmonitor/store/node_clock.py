@@ -9,8 +9,9 @@ import time
 from typing import NamedTuple
 
 from dmonitor.base import clock
+from dmonitor.core import codec
 from dmonitor.core.codec import Time
-from dmonitor.core.model import Silence
+from dmonitor.core.model import Acknowledgement, Silence
 
 Memo = tuple[str, Time]  # the name of a boot, and the offset in it
 JumpMemo = tuple[Time, float]  # the fields of a Jump
@@ -116,10 +117,14 @@ class NodeClock:
         return time.time() - self.now()
 
     def from_wall(self, silence: Silence) -> Silence:
-        """Return `silence` with its end on this clock instead of the wall clock."""
-        if silence.until is None:
-            return silence
-        return silence._replace(until=silence.until - self.to_wall())
+        """Return `silence` with its times on this clock instead of the wall clock."""
+        ahead = self.to_wall()
+        moved: Silence = codec.shift_times(silence, lambda at: at - ahead)
+        return moved
+
+    def acknowledged_from_wall(self, acknowledgement: Acknowledgement) -> Acknowledgement:
+        """Return `acknowledgement` with its time on this clock instead of the wall clock."""
+        return acknowledgement._replace(written=acknowledgement.written - self.to_wall())
 
 
 def boot_id() -> str:

@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[Callable[[World], setups.Setup], Callable[[History], None
     "standing": (setups.standing, judges.standing),
     "flapping": (setups.flapping, judges.flapping),
     "reminded": (setups.reminded, judges.reminded),
+    "quiet": (setups.quiet, judges.quiet),
     "blind": (setups.blind, judges.blind),
     "brief": (setups.brief, judges.brief),
     "late": (setups.late, judges.late),

@@ -30,6 +30,8 @@ BLIND_LIMIT = 125.0  # seconds until it is told that a node is gone
 BLIND_CHECKER_LIMIT = 540.0  # the same, if only its cron stops: its last round has to get old first
 NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
 PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
+# Seconds after the end of a silence: to be seen, and 180 more because the speaker may lose its power.
+QUIET_LIMIT = 280.0
 # Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as
 # much as it takes to find that the first node fell silent (promise 4).
 HIDDEN_LIMIT = 2.0  # seconds after a router's end in which what is behind it comes back, too
@@ -429,12 +431,53 @@ def reminded(history: History) -> None:
     lasting, removed = (failure.test for failure in history.failures)
     for address in history.world.nodes[0].addresses:
         for test, wanted in ((lasting, (1, 2, 1)), (removed, (1, 0, 0))):
-            counts = tuple(told[test, address, kind] for kind in Kind)
+            kinds = (Kind.ALERT, Kind.REMINDER, Kind.RECOVERY)
+            counts = tuple(told[test, address, kind] for kind in kinds)
             if counts != wanted:
                 history.wrong.append(
                     f"alerts, reminders, recoveries of {test} to {address}:"
                     f" {counts}, and {wanted} were right"
                 )
+
+
+def quiet(history: History) -> None:
+    """What is silenced is told when the silence ends; what is acknowledged is not reminded of.
+
+    All nodes have heard of a silence when it begins to matter, and of an acknowledgement two
+    minutes after it.
+    """
+    world = history.world
+    end = world.quiet_until
+    until, every, inside, up, after = (failure.test for failure in history.failures)
+    told = history.told()
+    for address in world.nodes[0].addresses:
+        for test in (until, every, up, after):
+            counts = told[test, address, Kind.ALERT], told[test, address, Kind.RECOVERY]
+            if counts != (1, 1):
+                history.wrong.append(f"alerts and recoveries of {test} to {address}: {counts}")
+        for failure in history.failures:
+            count = told[failure.test, address, Kind.ACK]
+            if count != (failure.test == up):
+                text = f"{count} acknowledgements of {failure.test} to {address}"
+                history.wrong.append(text)
+    for kind in Kind:
+        if history.times_told(inside, kind):
+            history.wrong.append(f"{kind.value} of {inside}, which came and went in silence")
+    for test in (until, every):
+        for at in history.times_told(test, Kind.ALERT):
+            if not end <= at <= end + QUIET_LIMIT:
+                history.wrong.append(f"alert of {test} at {at:.0f}; the silence ends at {end:.0f}")
+    for at in history.times_told(up, Kind.ALERT):
+        if at > world.acknowledged:
+            history.wrong.append(f"alert of {up} at {at:.0f}, late")
+    acks = history.times_told(up, Kind.ACK)
+    if acks and not world.acknowledged <= acks[0] <= world.acknowledged + 280.0:
+        history.wrong.append(f"acknowledgement of {up} at {acks[0]:.0f}")
+    late = [at for at in history.times_told(up, Kind.REMINDER) if at > world.acknowledged + 120.0]
+    if late:
+        history.wrong.append(f"reminder of {up} at {late[0]:.0f}, which is acknowledged")
+    if not history.times_told(after, Kind.REMINDER):
+        history.wrong.append(f"no reminder of {after}, which began after its acknowledgement")
 
 
 # Blindness.

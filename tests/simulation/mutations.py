@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 from dmonitor import stay
+from dmonitor.config.silences import SilenceFile
 from dmonitor.core import (
     behind,
     conclusions,
@@ -22,18 +23,21 @@ from dmonitor.core import (
     rest,
     result,
     round,
+    silences,
     situation,
     story,
     telling,
     verdict,
 )
 from dmonitor.core.model import (
+    Acknowledgement,
     Answer,
     Incident,
     Judgement,
     Node,
     NodeStatus,
     Notification,
+    Silence,
     Test,
     Verdict,
 )
@@ -816,6 +820,99 @@ REST = (
     lets_rest_what_has_an_incident,
 )
 PLACES = (tells_what_is_behind, hides_what_stays_down, tells_what_has_no_look_of_its_own)
+
+
+@contextlib.contextmanager
+def heeds_no_silence() -> Iterator[None]:
+    """What an operator silences is told all the same."""
+    with mock.patch.object(silences.Silences, "cover", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def states_hours_without_their_end() -> Iterator[None]:
+    """Peers hear of hours that they are a silence, and not until when."""
+    original = SilenceFile.silence
+
+    def endless(self: SilenceFile, now: float) -> Silence | None:
+        silence = original(self, now)
+        if silence and any(term.hours for term in self.terms):
+            silence = silence._replace(until=None)
+        return silence
+
+    with mock.patch.object(SilenceFile, "silence", endless):
+        yield
+
+
+@contextlib.contextmanager
+def reminds_of_what_is_acknowledged() -> Iterator[None]:
+    """A reminder is due whoever is on it."""
+    original = incident.is_reminder_due
+
+    def is_due(held: Incident, remind: float, now: float) -> bool:
+        return original(held._replace(acknowledged=None), remind, now)
+
+    with mock.patch.multiple(telling, is_reminder_due=is_due):
+        yield
+
+
+@contextlib.contextmanager
+def acknowledges_what_comes_later() -> Iterator[None]:
+    """A file that is still there acknowledges what begins after it was written."""
+    original = Acknowledgement.covers
+
+    def covers(self: Acknowledgement, held: Incident) -> bool:
+        return original(self._replace(written=float("inf")), held)
+
+    with mock.patch.object(Acknowledgement, "covers", covers):
+        yield
+
+
+@contextlib.contextmanager
+def keeps_an_acknowledgement_to_itself() -> Iterator[None]:
+    """What a peer states of an acknowledgement is not taken in."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> bool:
+        return original(self, heard._replace(acknowledged=None), now, peer)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+@contextlib.contextmanager
+def holds_back_what_is_acknowledged() -> Iterator[None]:
+    """What is acknowledged is silenced, and so is its recovery."""
+    original = situation.Situation.is_silenced
+
+    def is_silenced(self: situation.Situation, held: Incident) -> bool:
+        return held.acknowledged is not None or original(self, held)
+
+    with mock.patch.object(situation.Situation, "is_silenced", is_silenced):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_who_told_of_an_acknowledgement() -> Iterator[None]:
+    """What a peer states of having told it is not taken in."""
+    original = ledger.Ledger.meet
+
+    def meet(self: ledger.Ledger, heard: Incident, now: float, peer: str = "") -> bool:
+        return original(self, heard._replace(ack=""), now, peer)
+
+    with mock.patch.object(ledger.Ledger, "meet", meet):
+        yield
+
+
+QUIET = (
+    forgets_who_told_of_an_acknowledgement,
+    heeds_no_silence,
+    states_hours_without_their_end,
+    reminds_of_what_is_acknowledged,
+    acknowledges_what_comes_later,
+    keeps_an_acknowledgement_to_itself,
+    holds_back_what_is_acknowledged,
+)
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,

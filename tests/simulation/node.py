@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dmonitor.config.silences import SilenceFile, acknowledgements, holding
 from dmonitor.core import effects, hearsay, incident
 from dmonitor.core.model import (
+    Acknowledgement,
     Incident,
     Kind,
     NodeStatus,
@@ -182,6 +184,7 @@ class SimNode:
     skipped: list[float] = dataclasses.field(default_factory=list)  # when rounds were skipped
     suspended: float = 0.0  # seconds for which the machine was suspended so far
     silences: tuple[Silence, ...] = ()
+    files: tuple[SilenceFile, ...] = ()  # in its silence.d, with times of the world
     flights: dict[Test, Flight] = dataclasses.field(default_factory=dict)
     visits: dict[Test, Visit] = dataclasses.field(default_factory=dict)
     quorum: int | None = None  # its own setting, if it is not that of the world
@@ -203,6 +206,25 @@ class SimNode:
     def world_time(self, at: float) -> float:
         """Return the time of the world at which this node's clock shows `at`."""
         return (at - self.offset) / self.rate
+
+    def silences_at(self, at: float) -> tuple[Silence, ...]:
+        """Return what its operator silences at a time of the world, with times of its clock."""
+        found = list(self.silences)
+        for silence in holding(self.files, at):
+            until, since = silence.until, silence.since
+            found.append(
+                silence._replace(
+                    until=None if until is None else self.clock(until),
+                    since=None if since is None else self.clock(since),
+                )
+            )
+        return tuple(found)
+
+    def acknowledgements(self) -> tuple[Acknowledgement, ...]:
+        """Return what its operator has acknowledged, with times of its clock."""
+        return tuple(
+            each._replace(written=self.clock(each.written)) for each in acknowledgements(self.files)
+        )
 
     def is_asleep(self, at: float) -> bool:
         """Return whether the machine is suspended at a time of the world."""
@@ -228,7 +250,8 @@ def shift_statement(statement: Statement, seconds: float) -> Statement:
         return statement
     heard = [shift_status(status, seconds) for status in statement.heard]
     silences = [
-        silence._replace(until=_shift(silence.until, seconds)) for silence in statement.silences
+        silence._replace(until=_shift(silence.until, seconds), since=_shift(silence.since, seconds))
+        for silence in statement.silences
     ]
     incidents = [_shift_incident(stated, seconds) for stated in statement.incidents]
     confirming = [each._replace(since=each.since + seconds) for each in statement.confirming]
@@ -248,6 +271,7 @@ def _shift_incident(stated: Incident, seconds: float) -> Incident:
         handing=stated.handing + seconds,
         began=stated.began + seconds,
         closed=_shift(stated.closed, seconds),
+        acknowledged=_shift(stated.acknowledged, seconds),
         held=stated.held + seconds,
         failed=tuple((site, at + seconds) for site, at in stated.failed),
     )

@@ -5,8 +5,11 @@ Each setup returns the failures, and the seconds that the cluster gets after the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+from collections.abc import Callable, Mapping
 
+from dmonitor.config.silences import SilenceFile, Term
+from dmonitor.core.hours import Hours
 from dmonitor.core.model import Rhythm, Silence, Test
 
 from .history import Failure
@@ -295,6 +298,62 @@ def reminded(world: World) -> Setup:
         Failure(tests[0], began, began + 1400.0),
         Failure(removed, began, began + 1400.0),
     ], 400.0
+
+
+def quiet(world: World) -> Setup:
+    """Operators silence and acknowledge: until a time, in hours, and until the test is up.
+
+    Of each test one node has the file, and may lose its power after the others have heard of it.
+    """
+    chance = world.plan
+    _cluster(world, 3)
+    _every_minute(world)
+    _quick_mta(world)
+    world.slow = 0.0
+    world.aliases.clear()
+    world.settings = {"flapping": False, "remind": 600.0}
+    tests = [Test(name, "ssh") for name in ("until", "every", "inside", "up", "after")]
+    for node in world.nodes:
+        node.tests = frozenset(tests)
+    # Whole minutes, because hours have no others.
+    at = 60.0 * chance.randint(6, 9)
+    end = at + 60.0 * chance.randint(12, 18)
+    world.quiet_until = end
+    writer = chance.choice(world.nodes)
+    hours = Hours(_minute_of_day(at), _minute_of_day(end), tuple(range(7)))
+    terms = {"until": Term(end), "every": Term(hours=hours), "inside": Term(end)}
+    world.at(0.0, lambda: _write(writer, 0.0, terms))
+    began = at + chance.uniform(10.0, 100.0)
+    acknowledged = began + chance.uniform(300.0, 500.0)
+    world.acknowledged = acknowledged
+    up = {"up": Term(), "after": Term()}
+    world.at(acknowledged, lambda: _write(writer, acknowledged, up))
+    if chance.random() < 0.5:
+        off = chance.uniform(acknowledged + 130.0, end)
+        world.at(off, lambda: world.power_cut(writer, end + 2000.0 - off))
+    later = acknowledged + chance.uniform(1.0, 30.0)
+    return [
+        Failure(tests[0], began, end + 400.0),
+        Failure(tests[1], began, end + 400.0),
+        Failure(tests[2], began, end - 150.0),
+        Failure(tests[3], began, began + 1500.0),
+        Failure(tests[4], later, later + 800.0),
+    ], 400.0
+
+
+def _minute_of_day(at: float) -> int:
+    """Return the minute of the day at a time of the world, in this machine's zone."""
+    moment = datetime.datetime.fromtimestamp(at)
+    return 60 * moment.hour + moment.minute
+
+
+def _write(node: SimNode, at: float, terms: Mapping[str, Term]) -> None:
+    """Let the operator of `node` write a file of one line for each of these hosts."""
+    files = [
+        SilenceFile("", host, "", written=at, is_empty=False, terms=(term,))
+        for host, term in terms.items()
+    ]
+    node.files = (*node.files, *files)
 
 
 # Faults of all sorts.

@@ -47,6 +47,7 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.QUIET), "quiet"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.PLACES), "behind"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
@@ -61,6 +62,7 @@ _EVERY = (
     *mutations.LIAR,
     *mutations.LONG,
     *mutations.PLACES,
+    *mutations.QUIET,
 )
 # What these break is found by tests of their own.
 COUNTED = (
@@ -107,6 +109,7 @@ COUNTED = (
         ("many", 40),
         ("lossy", 60),
         ("standing", 80),
+        ("quiet", 30),
         ("blind", 140),
         ("late", 20),
         ("brief", 60),

@@ -150,6 +150,9 @@ class World(Timeline):
         self.rung: list[Callable[[SimNode], None]] = []
         # The tests that an operator silences: not all is told of them.
         self.unowed: set[Test] = set()
+        # Until when tests are silenced, and when one is acknowledged, in `quiet`.
+        self.quiet_until = 0.0
+        self.acknowledged = 0.0
         # The addresses that an operator removes from some nodes: those do not mail them.
         self.removed_addresses: set[str] = set()
         # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
@@ -408,7 +411,11 @@ class World(Timeline):
         """
         now, disk = node.clock(self.now), node.disk
         statement = effects.statement_of(
-            disk.node_memory, disk.listed_incidents(now), node.silences, self.status(node), now
+            disk.node_memory,
+            disk.listed_incidents(now),
+            node.silences_at(self.now),
+            self.status(node),
+            now,
         )
         listed: set[str] = set()
         for incident in statement.incidents:
