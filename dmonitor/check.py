@@ -267,6 +267,10 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
             woken=woken,
         ).drive()
     faulthandler.cancel_dump_traceback_later()
+    if round_end.able and configuration.heartbeats:
+        from dmonitor.execution import heartbeat
+
+        heartbeat.start(configuration.heartbeats)
     offset = configuration.settings.offset
     if not woken and round_end.place is not None:
         next_place = place.write(options.state, round_end.place if offset is None else offset)

@@ -103,6 +103,7 @@ class Driver:
             stores=not store.failed,
             rhythms=configuration.rhythms,
             confirmations=confirmations(configuration.tests),
+            behind=configuration.behind,
         )
         self._woken = woken
         # This node's name, once the round has recognised it.
@@ -226,6 +227,7 @@ class Driver:
             now=time.time(),
             sender=sender,
             latest=map(to_wall, hand_over.latest),
+            behind=hand_over.behind,
             secret=secret,
         )
         letters = {}

@@ -142,6 +142,34 @@ def test_from_up_to_down_and_back(three: list[LocalNode], place: Place) -> None:
     assert place.mails()[0]["From"].addresses[0].addr_spec == sender
 
 
+def test_what_is_behind_is_a_line_in_the_mail(three: list[LocalNode], place: Place) -> None:
+    """When both come back, that is one mail too; what is still down then is mailed in the next round."""
+    last = "last.example.com/web"
+    prepare(three)
+    for node in three:
+        for behind in ("near.example.com/web", last):
+            node.test(behind, f"BEHIND={TEST}\n")
+    with running(three):
+        for node in three:
+            node.round()
+        all_see(three, "FAIL no route")
+        forget()
+        log = three[0].round()
+        assert log.count("incident-opened") == 3
+        (down,) = place.mails()
+        assert str(down["Subject"]) == f"DOWN {TEST} (3 of 3 nodes)"
+        line = f"And 2 tests behind it: {last}, near.example.com/web\n"
+        assert line in down.get_content()
+        for node in three:
+            node.plugin("web", "case $1 in last.*) echo FAIL still;; *) echo OK back;; esac")
+        forget()
+        log = three[0].round()
+        assert "incident-suppressed test=near.example.com/web" in log
+        assert [subject.split(" (")[0] for subject in place.subjects()[1:]] == [f"UP {TEST}"]
+        three[0].round()
+    assert [subject.split(" (")[0] for subject in place.subjects()[2:]] == [f"DOWN {last}"]
+
+
 def test_what_one_node_alone_sees_is_not_mailed(three: list[LocalNode], place: Place) -> None:
     living(three)
     sees(three[0], "FAIL no route")

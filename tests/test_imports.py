@@ -68,6 +68,7 @@ MAY_START = {
     "execution.runner": {"fork"},
     "execution.delivery": {"Popen"},
     "execution.keeper": {"fork"},  # it goes on by itself
+    "execution.heartbeat": {"fork"},  # the same
     "dmonitord": {"fork"},
     "probe.tool": {"posix_spawnp"},
     "check": {"execv"},  # it becomes `stay`

@@ -374,10 +374,14 @@ def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
     assert taken.mails == [{ONE: [(RECOVERY, "new")]}]
 
 
-def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again() -> None:
-    """The nodes did not hear each other, and the reader may have got the alert last."""
+@pytest.mark.parametrize("alert", ["peer", "me"])
+def test_an_alert_that_was_taken_late_makes_another_nodes_recovery_owed_again(alert: str) -> None:
+    """The nodes did not hear each other, and the reader may have got the alert last.
+
+    If this node has told the alert, it was to another address.
+    """
     slow = play(DOWN, mta=lambda _: None)
-    told = slow.incident()._replace(alert="peer", recovery="peer", closed=NOW + 20.0)
+    told = slow.incident()._replace(alert=alert, recovery="peer", closed=NOW + 20.0)
 
     def recovers(told_at: float) -> bool:
         incidents = [told._replace(told_at=told_at)]

@@ -25,6 +25,10 @@ from dmonitor.store import lock
 # Troubles that do not end by themselves.
 _LASTING_TROUBLES = ("cloned-id", "daemon-disagrees")
 _LEAST_ROOM = 1_000_000  # bytes; a round writes its state, and what sqlite needs beside it
+_HEARTBEAT = (
+    "nobody notices if all nodes are dead, or all their mail systems; heartbeat.d in"
+    " dmonitor.conf(5) is for that"
+)
 _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
@@ -48,6 +52,8 @@ def report(
         log.complain(str(problem))
     if packages:
         log.complain(f"programs are missing; install them: apt install {' '.join(packages)}")
+    if not configuration.heartbeats and not problems:
+        log.complain(_HEARTBEAT)
     errors = 0
     for problem in problems:
         if problem.severity is Severity.ERROR:

@@ -12,7 +12,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config.behind import load_behind
 from dmonitor.config.files import is_absent
+from dmonitor.config.heartbeats import load_heartbeats
 from dmonitor.config.keyfile import Keys, load_keys
 from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problem, Problems
@@ -40,6 +42,9 @@ class Configuration(NamedTuple):
     ] = ()  # those that ended, too; `until` is in seconds since the epoch
     # The tests that need not be looked at in each round, with how often they are.
     rhythms: Mapping[Test, Rhythm] = MappingProxyType({})
+    # The tests that stand behind others, with those.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
+    heartbeats: Mapping[str, str] = MappingProxyType({})  # the URL of each, by its name
 
     @property
     def complete(self) -> bool:
@@ -85,6 +90,8 @@ def load_configuration(directory: str) -> Configuration:
     addresses = load_recipients(directory, problems)
     unreadable = frozenset(problems.unreadable)
     rhythms = _load_rhythms(directory, tests, problems)
+    behind = load_behind(directory, tests, problems)
+    heartbeats = load_heartbeats(directory, problems)
     keys = load_keys(directory, problems)
     known_tests = None
     if not unreadable:
@@ -101,6 +108,8 @@ def load_configuration(directory: str) -> Configuration:
         keys=keys,
         silences=tuple(silences),
         rhythms=rhythms,
+        behind=behind,
+        heartbeats=heartbeats,
     )
 
 

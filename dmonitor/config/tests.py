@@ -39,9 +39,26 @@ read_confirm = whole_number(1, 100)
 # Parameters that say how dmonitor goes about the test. They are not for its plugin.
 RHYTHM = ("EVERY", "RETRY")
 CONFIRM = "CONFIRM"
+BEHIND = "BEHIND"
+
+
+def read_tests(text: str) -> tuple[Test, ...]:
+    """Return the tests that `text` names, HOST/TEST each; raise ValueError for all else."""
+    tests = []
+    for word in text.split():
+        host, _, name = word.partition("/")
+        if not names.is_subject(host) or not names.is_test(name):
+            raise ValueError(f"{quoted(word)} is not HOST/TEST")
+        tests.append(Test(host, name))
+    if not tests:
+        raise ValueError("not HOST/TEST, nor several of them")
+    return tuple(tests)
+
+
 OWN: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(RHYTHM, read_rhythm),
     CONFIRM: read_confirm,
+    BEHIND: read_tests,
 }
 _READERS = {**_COMMON, **OWN}
 

@@ -232,6 +232,8 @@ class RoundConfig(NamedTuple):
     rhythms: Mapping[Test, model.Rhythm] = MappingProxyType({})
     # The tests that have a `confirm` of their own, with that.
     confirmations: Mapping[Test, int] = MappingProxyType({})
+    # The tests that stand behind others, with those: while all of these are DOWN, they are told.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 # The effects. Each docstring ends with what is sent back to the script.
@@ -330,6 +332,8 @@ class HandOver(NamedTuple):
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
     since: float = 0.0  # its name, as in Handing
+    # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
+    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
 
 class LookAfter(NamedTuple):
@@ -385,6 +389,7 @@ class RoundEnd(NamedTuple):
     # Seconds after cron's start at which this node's next round begins; None: as this one (R10).
     place: float | None = None
     interval: int = 1  # minutes from one round of this node to the next
+    able: bool = False  # this node has found that it can alert (R7)
 
 
 class RoundClock(Protocol):

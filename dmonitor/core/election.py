@@ -180,18 +180,19 @@ def choose(
     due_since: float | None = None,
     refusals: Iterable[Refusals] = (),
     slowest: int = 1,
+    down_since: float = float("-inf"),
 ) -> Choice:
     """Return who speaks for `incident`, which this node holds.
 
     Without an incident, return who would speak for one that every node has. What `incident` owes
     may be told since `due_since`; None means since this node holds it. `refusals` are those that
     this node knows of, its own included. `slowest` is the longest interval for which any node is
-    waited.
+    waited. `down_since` is when a node was last found DOWN that still is.
     """
     reasons: dict[str, str] = {}  # by node: why it does not count, or does not come first
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     order.sort(key=_rank_of)
-    for peer in order:
+    for peer in sorted(peers, key=_rank_of):
         if incident and _is_handing(peer, incident, now):
             return Choice(peer.status, f"{peer.name} hands it over")
     this_node = Candidate(me)
@@ -205,7 +206,7 @@ def choose(
         order.append(this_node)
         order.sort(key=_rank_of)
     if incident:
-        turns = _Turns(incident, due_since, tuple(refusals), slowest)
+        turns = _Turns(incident, due_since, tuple(refusals), slowest, down_since)
         order = _pass_over(order, this_node, turns, now, reasons)
     for candidate in order[1:]:
         refused = candidate.status.refused
@@ -215,8 +216,13 @@ def choose(
 
 
 def _is_handing(peer: Candidate, incident: Incident, now: float) -> bool:
-    """Return whether a peer hands over `incident`: its mail is perhaps taken already."""
-    return abs(now - _handing_since(peer, incident)) < HAND_OVER_LIMIT
+    """Return whether a peer hands over `incident`: its mail is perhaps taken already.
+
+    It was living when it began. It may have become too old since then, because it has missed a
+    round; its mail goes on all the same.
+    """
+    since = _handing_since(peer, incident)
+    return abs(now - since) < HAND_OVER_LIMIT and not _why_silent(peer.status, since)
 
 
 def _handing_since(peer: Candidate, incident: Incident) -> float:
@@ -279,6 +285,7 @@ class _Turns(NamedTuple):
     due_since: float | None
     refusals: tuple[Refusals, ...]
     slowest: int  # the longest interval for which any node is waited
+    down_since: float  # when a node was last found DOWN that still is
 
 
 def _pass_over(
@@ -291,9 +298,9 @@ def _pass_over(
     """Return the rest of the `order`, from that node on whose turn it is.
 
     Add to `reasons` why the turn of those before it is over. A turn lasts for the interval of its
-    node and a minute, from when nodes before it were refused, or have handed over for too long. If
-    all were over at once, each node would speak. So the others have NEXT_TURN at least, once that
-    of the first one is over.
+    node and a minute, from when nodes before it were refused, were found DOWN, or have handed over
+    for too long. If all were over at once, each node would speak. So the others have NEXT_TURN at
+    least, once that of the first one is over.
     """
     incident = turns.incident
     due = incident.held if turns.due_since is None else turns.due_since
@@ -308,7 +315,8 @@ def _pass_over(
             return list(order[place:])
         patience = _patience(peer, turns.slowest)
         others = [at for node_id, at in given_up.items() if node_id != peer.status.node_id]
-        began = max(due, _refused_before(peer.status, turns.refusals), *others)
+        refused = _refused_before(peer.status, turns.refusals)
+        began = max(due, refused, turns.down_since, *others)
         ends = max(began + patience, next_ends)
         why = _why_unheard(peer, incident)
         if why:

@@ -309,6 +309,10 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     owed_before = owed(our_one)
     for incident in ours[1:]:
         our_one = _merge(our_one, incident)
+    if _said_still_down(ours) and our_one.again < AGAIN_LIMIT:
+        # It counts as told now, so that the recovery that peers know is older than the alert.
+        again = our_one.again + 1
+        our_one = our_one._replace(recovery="", recovery_stated_by="", again=again, told_at=now)
     heard = _with_few_ids(heard, our_one)
     united = _merge(our_one, heard)._replace(held=our_one.held)
     if heard.ids == our_one.ids or heard.began < now - LISTED_SECONDS:
@@ -318,6 +322,21 @@ def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     if owed(united) != owed_before:
         united = united._replace(held=now)
     return united
+
+
+def _said_still_down(ours: Sequence[Incident]) -> bool:
+    """Return whether this node has told the end of one of `ours` while another one was open.
+
+    That mail said STILL DOWN. As they are one incident, no other mail would say that it is over.
+    """
+    for over in ours:
+        if not over.recovery or over.recovery_stated_by:
+            continue
+        for other in ours:
+            ended = float("inf") if other.closed is None else other.closed
+            if not other.recovery and other.began <= over.told_at < ended:
+                return True
+    return False
 
 
 def _merge(first: Incident, second: Incident) -> Incident:

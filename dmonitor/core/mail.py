@@ -13,12 +13,13 @@ import email.utils
 import hashlib
 import hmac
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
-from dmonitor.core.model import Incident, Kind, Notification, Vote
+from dmonitor.core.model import Incident, Kind, Notification, Test, Vote
 from dmonitor.core.story import Story, alerted, states_of, stories_of
 
 # Lines may be long: a mail that is not encoded can be read as it is, in a log or a mailbox.
@@ -43,7 +44,8 @@ class Composer:
 
     Very many addresses may be owed the same, so that is worded once. `latest` are the open
     incidents of all tests that something is owed about. `secret` is a key that all nodes share;
-    with it, nobody else can foretell the Message-ID.
+    with it, nobody else can foretell the Message-ID. `behind` has the tests that are DOWN behind a
+    test that is told, and are not told by themselves.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Composer:
         zone: Zone = None,
         latest: Iterable[Incident] = (),
         secret: bytes = b"",
+        behind: Mapping[Test, Sequence[Test]] = MappingProxyType({}),
     ) -> None:
         self._node = node
         self._now = now
@@ -62,6 +65,7 @@ class Composer:
         self._zone = zone
         self._latest = tuple(latest)
         self._secret = secret
+        self._behind = behind
         self._worded: dict[_Contents, _Worded] = {}
 
     def mail(self, notifications: Sequence[Notification]) -> bytes:
@@ -101,7 +105,7 @@ class Composer:
         )
         if contents not in self._worded:
             stories = stories_of(notifications, self._latest)
-            lines = mail_text.body(stories, self._now, self._zone)
+            lines = mail_text.body(stories, self._now, self._zone, self._behind)
             lines += mail_text.lateness(notifications, self._now, self._zone)
             self._worded[contents] = _Worded(
                 stories,

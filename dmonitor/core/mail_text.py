@@ -10,7 +10,7 @@ import datetime
 import itertools
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
@@ -115,12 +115,14 @@ def _share(judgement: Judgement) -> str:
     return f"{len(judgement.nodes(Vote.FAILING))} of {len(judgement.answers)} nodes"
 
 
-def body(stories: Sequence[Story], now: float, zone: Zone) -> list[str]:
-    """Return the lines that tell all stories."""
+def body(
+    stories: Sequence[Story], now: float, zone: Zone, behind: Mapping[Test, Sequence[Test]]
+) -> list[str]:
+    """Return the lines that tell all stories, and which tests are DOWN `behind` theirs."""
     lines = _summary(stories)
     shown = _shown(stories)
     for story in shown:
-        lines += _section(story, now, zone)
+        lines += _section(story, now, zone, behind.get(story.test, ()))
     left_out = len(stories) - len(shown)
     if left_out:
         lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
@@ -193,8 +195,8 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
     return [stories[index] for index in shown]
 
 
-def _section(story: Story, now: float, zone: Zone) -> list[str]:
-    """Tell one story: how the test is, how it was before, and who saw what."""
+def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> list[str]:
+    """Tell one story: how the test is, how it was before, what is behind it, and who saw what."""
     main = story.main
     if story.state == UP:
         lead, evidence = _recovery(story, now, zone)
@@ -206,10 +208,20 @@ def _section(story: Story, now: float, zone: Zone) -> list[str]:
     for incident, following in itertools.pairwise(in_order):
         if incident.closed is not None:
             lead.append(_past(incident, following, zone))
+    if behind and main.closed is None:
+        lead.append(_behind(behind))
     for incident in in_order:
         if incident.flapping and incident.closed is None:
             evidence += ["", _quiet(incident, is_main=incident is main)]
     return [*lead, "", *evidence, ""]
+
+
+def _behind(tests: Sequence[Test]) -> str:
+    """Return the sentence that names the tests which are DOWN behind this one."""
+    listed = ", ".join(map(str, tests))
+    begin = f"And {names.pluralize(len(tests), 'test')} behind it: "
+    room = max(_SHORTEST_LIST, LINE - len(begin))
+    return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
 
 
 def _recovery(story: Story, now: float, zone: Zone) -> tuple[list[str], list[str]]:

@@ -108,7 +108,7 @@ def run_round(
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
-    return _end(situation, telling)
+    return _end(situation, telling)._replace(able=situation.is_able())
 
 
 def _resting_tests(situation: Situation, memory: Memory) -> frozenset[Test]:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import absence, digest, election, hearsay, round_log, verdict
+from dmonitor.core import ability, absence, behind, digest, election, hearsay, round_log, verdict
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -290,13 +290,23 @@ class Situation:
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
 
-        An operator has silenced its test, or the test flaps and only the flapping is told. That a
-        test flaps is not believed of one peer.
+        An operator has silenced its test, or the test flaps and only the flapping is told, or what
+        stands before it is DOWN. That a test flaps is not believed of one peer.
         """
         flapping = self.ledger.open_for(incident.test, flapping=True)
         if flapping and flapping.is_fact and not incident.flapping:
             return True
-        return self.silences.cover(incident.test, self.clock.now())
+        now = self.clock.now()
+        if self.silences.cover(incident.test, now):
+            return True
+        parents = self.config.behind.get(incident.test, ())
+        slowest = self.node_memory.interval_that_holds()
+        return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
+
+    def hidden_behind(self, told: set[Test]) -> dict[Test, tuple[Test, ...]]:
+        """Return for each test that is `told` which tests are DOWN behind it, and not told."""
+        now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
+        return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.
@@ -346,6 +356,15 @@ class Situation:
             self.status(), self.statements.values(), down, unheard, self._lines
         )
 
+    def down_since(self) -> float:
+        """Return when a node was last found DOWN that still is; -inf if none is."""
+        since = dict(self.down_now)
+        for incident in self.ledger:
+            if incident.is_open and incident.is_fact and not incident.flapping:
+                since[incident.test] = incident.began
+        found = [at for test, at in since.items() if test.host == names.NODE]
+        return max(found, default=float("-inf"))
+
     def is_first(self) -> bool:
         """Return whether this node speaks for what every node has."""
         status = self.status()
@@ -357,6 +376,19 @@ class Situation:
             if owed(incident) and incident.test in self.tests and not self.is_silenced(incident):
                 return True
         return False
+
+    def is_able(self) -> bool:
+        """Return whether this node can alert, as far as this round has found (R7)."""
+        config = self.config
+        return self.stores and not ability.lacking(
+            self.me.name,
+            config.nodes,
+            {contact.node.name for contact in self.contacts if contact.statement},
+            quorum=config.quorum,
+            addresses=config.addresses,
+            whole=config.complete,
+            refused=self.node_memory.refused,
+        )
 
     # What the next round is to know.
 

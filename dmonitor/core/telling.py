@@ -128,7 +128,9 @@ class Telling:
         was_first = situation.is_first()
         earlier = situation.node_memory.handing
         yield from self._store_handing((*earlier, *_handing(mails, now)))
-        hand_over = HandOver(mails, self._latest(mails), now)
+        told_of = {each.incident.test for mail in mails.values() for each in mail}
+        behind = situation.hidden_behind(told_of)
+        hand_over = HandOver(mails, self._latest(mails), now, behind)
         outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over
@@ -191,12 +193,13 @@ class Telling:
     def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
         """Owe the recovery again of an alert in `mail` if another node has told both `since` then.
 
-        The two nodes did not hear each other. The reader may have got the alert last.
+        The two nodes did not hear each other, or another address has had the alert for long. The
+        reader may have got the alert last.
         """
         ours = self._situation.me.name
         for notification in mail:
             incident = notification.incident
-            if notification.kind is not Kind.ALERT or ours in (incident.alert, incident.recovery):
+            if notification.kind is not Kind.ALERT or ours == incident.recovery:
                 continue
             overtook = incident.recovery and incident.told_at >= since
             if overtook and incident.again < AGAIN_LIMIT:
@@ -287,6 +290,7 @@ class Telling:
         status, now = situation.status(), situation.clock.now()
         peers = situation.candidates()
         slowest = situation.node_memory.interval_that_holds()
+        down_since = situation.down_since()
         self._speakers = set()
         due = []
         for incident in situation.ledger:
@@ -306,6 +310,7 @@ class Telling:
                 due_since=since,
                 refusals=situation.node_memory.refusals,
                 slowest=slowest,
+                down_since=down_since,
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:
@@ -412,8 +417,7 @@ def _due_since(incident: Incident, quiet_ended: Mapping[str, float]) -> float:
 def _must_wait(situation: Situation, incident: Incident) -> bool:
     """Return whether nobody may tell now what `incident` owes, whoever speaks.
 
-    With --once a recovery does not wait for its own letter: nobody stays for it. If the test is
-    DOWN again and the next incident is not open yet, the next round tells both.
+    If the test is DOWN again and the next incident is not open yet, the next round tells both.
     """
     if Kind.RECOVERY in owed(incident) and not situation.ledger.open_for(incident.test):
         seen_down = situation.down_now.get(incident.test, float("-inf"))
@@ -421,10 +425,20 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
             return True
     if _may_be_over(situation, incident):
         return True
-    if owed(incident) == (Kind.RECOVERY,) and not situation.config.once:
-        if situation.clock.now() - _letter_at(incident) < LETTER_INTERVAL:
-            return True
+    if owed(incident) == (Kind.RECOVERY,) and _is_too_soon(situation, incident):
+        return True
     return situation.is_silenced(incident)
+
+
+def _is_too_soon(situation: Situation, incident: Incident) -> bool:
+    """Return whether a recovery might overtake its alert, which left in another letter.
+
+    With --once it does not wait, because nobody stays for it. Nor does it if the test is DOWN
+    again: what is told of it says so, in whatever order the letters come.
+    """
+    if situation.config.once or situation.ledger.open_for(incident.test):
+        return False
+    return situation.clock.now() - _letter_at(incident) < LETTER_INTERVAL
 
 
 def _letter_at(incident: Incident) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core import ability as core_ability
 from dmonitor.core import election, health, hearsay, incident, model
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
@@ -160,27 +161,15 @@ def _why_not_able(view: NodeReport, heard: set[str], late: bool) -> list[str]:
         reasons.append("no round has ended since this machine was started")
     elif late:
         reasons.append(f"its last round ended {names.span(view.now - view.node.finished)} ago")
-    if not view.addresses:
-        reasons.append("alert.d names no address")
-    if not view.whole:
-        reasons.append("some of the configuration cannot be read")
-    if view.node.refused == 1:
-        reasons.append("the mail system refused its last hand-over")
-    elif view.node.refused:
-        reasons.append(f"the mail system refused its last {view.node.refused} hand-overs")
-    sites = len(_sites(view, heard))
-    if sites < view.quorum:
-        answered = f"{names.pluralize(sites, 'site')}, its own included, answered in its last round"
-        reasons.append(f"{answered}; the quorum is {view.quorum}")
-    return reasons
-
-
-def _sites(view: NodeReport, heard: set[str]) -> set[str]:
-    """Return the sites of this node and of those it `heard`."""
-    sites = {node.site for node in view.nodes if node.name == view.me or node.name in heard}
-    if view.me not in {node.name for node in view.nodes}:
-        sites |= {model.unlisted(view.me, view.nodes).site} - {""}
-    return sites
+    return reasons + core_ability.lacking(
+        view.me,
+        view.nodes,
+        heard,
+        quorum=view.quorum,
+        addresses=view.addresses,
+        whole=view.whole,
+        refused=view.node.refused,
+    )
 
 
 def lacks(able: Facts) -> list[str]:

@@ -232,11 +232,12 @@ class _Judge:
         return told.test == incident.test and incident.began <= told.came < window.until
 
     def _delays(self) -> Iterator[tuple[str, float]]:
-        """Return what was told, and how long after it was so, or could be told again."""
+        """Return what was told first, and how long after it was so, or could be told again."""
         for address in ADDRESSES:
             for window in self._windows():
                 incident = window.incident
-                for told in self._told_in(window, address):
+                first = {told.state: told for told in reversed(self._told_in(window, address))}
+                for told in first.values():
                     at = incident.began if told.state == _DOWN else incident.ended
                     if self.away < at < self.back:
                         at = self.back

@@ -604,6 +604,33 @@ def pair(world: World) -> Setup:
     return [Failure(TEST, at + 2200.0, at + 2200.0)], _settle(world)
 
 
+def behind(world: World) -> Setup:
+    """A router fails, and with it the two hosts behind it; one of them may stay down.
+
+    One of them fails by itself before, in some histories; a node may lose its power.
+    """
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)), tests=3)
+    hosts = [Test(f"host{number}", "ssh") for number in (1, 2)]
+    world.behind = dict.fromkeys(hosts, (TEST,))
+    at = chance.uniform(60.0, 120.0)
+    failures = []
+    if chance.random() < 0.5:
+        failures.append(Failure(hosts[0], at, at + 200.0))
+        at += chance.uniform(500.0, 600.0)
+    ended = at + chance.uniform(150.0, 500.0)
+    failures.append(Failure(TEST, at, ended))
+    for host in hosts:
+        lasts = chance.choice((0.0, 1.0, 2.0))
+        failures.append(Failure(host, at + chance.uniform(1.0, 15.0), ended + lasts))
+    if chance.random() < 0.5:
+        failures[-1] = dataclasses.replace(failures[-1], ended=ended + chance.uniform(200.0, 400.0))
+    if chance.random() < 0.4:
+        off = chance.uniform(at - 30.0, ended + 60.0)
+        world.at(off, _power_cutter(world, chance.choice(world.nodes), chance.uniform(6.0, 300.0)))
+    return failures, _settle(world)
+
+
 def confirm(world: World) -> Setup:
     """confirm = 2 or 3, while looks at the target fail by chance; it fails once for good.
 

@@ -68,8 +68,10 @@ WATCHED = (
     "standing",
     "seldom",
     "sluggish",
+    "behind",
 )
 KINDS["sluggish"] = hardships.sluggish, judges.sluggish
+KINDS["behind"] = hardships.behind, judges.behind
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck
 KINDS["woken"] = hardships.woken, judges.woken

@@ -5,6 +5,7 @@ A judge adds what is wrong to the history.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -31,6 +32,7 @@ NO_ROUNDS = "no rounds are run on"  # a node that no quorum can tell DOWN
 PAIR_LIMIT = 1800.0  # seconds until the other one of two nodes complains that a cron is dead
 # Seconds until what two honest sites see fail is told although a liar is first in the order: 100, and as
 # much as it takes to find that the first node fell silent (promise 4).
+HIDDEN_LIMIT = 2.0  # seconds after a router's end in which what is behind it comes back, too
 LIAR_LIMIT = 240.0
 ROUND_TAKES = 65.0  # seconds from the time for a round to the last look of that round
 _MORE_LOOKS = 3  # for each fault: an incident of it may be open for a while, and turns move
@@ -254,6 +256,31 @@ def sluggish(history: History) -> None:
         calm(history)
 
 
+def behind(history: History) -> None:
+    """As `sluggish`; of what fails behind a router, only what outlasts its failure is told."""
+    world = history.world
+    hidden = [failure for failure in history.failures if _is_hidden(history, failure)]
+    if not hidden:
+        return sluggish(history)
+
+    def is_owed(at: float, test: Test) -> bool:
+        spans = [(each.began, each.ended + HIDDEN_LIMIT) for each in hidden if each.test == test]
+        return not any(began <= at <= ended for began, ended in spans)
+
+    world.opened = [each for each in world.opened if is_owed(each[0], each[2].test)]
+    kept = [failure for failure in history.failures if failure not in hidden]
+    return sluggish(dataclasses.replace(history, failures=kept))
+
+
+def _is_hidden(history: History, failure: Failure) -> bool:
+    """Return whether a failure begins while that of a router before it lasts, and ends with that."""
+    for router in history.failures:
+        if router.test in history.world.behind.get(failure.test, ()):
+            if router.began <= failure.began and failure.ended <= router.ended + HIDDEN_LIMIT:
+                return True
+    return False
+
+
 def seldom(history: History) -> None:
     """As `rough`, or as `calm` without a fault; and no test is looked at more often than it may be.
 
@@ -275,7 +302,10 @@ def seldom(history: History) -> None:
 
 
 def _judge_noticed(history: History, test: Test) -> None:
-    """Each failure is seen when it is a node's turn, and told within promise 4 once it is seen."""
+    """Each failure is seen when it is a node's turn, and told within promise 4 once it is seen.
+
+    If a mail system refuses, the first mail leaves within a minute of its return (R6).
+    """
     world = history.world
     rhythm = world.rhythms[test]
     slowest = 60.0 * max(node.interval for node in world.nodes)
@@ -295,10 +325,18 @@ def _judge_noticed(history: History, test: Test) -> None:
                 f"nobody looked at {test} for {late:.0f} s; {limit:.0f} s are allowed"
             )
         told = [at for at in history.times_told(test, Kind.ALERT) if at >= failure.began]
+        told_at = min(told, default=float("inf"))
+        can_tell = max(first, _last_refusing(history, told_at))
         is_quick = slowest == 60.0 and test not in world.unowed
         more = (world.confirm - 1) * ROUND_TAKES
-        if is_quick and min(told, default=float("inf")) > first + mailbox.PROMPT + more:
+        if is_quick and told_at > can_tell + mailbox.PROMPT + more:
             history.wrong.append(f"{test} was seen to fail at {first:.0f}, and told at {told[:1]}")
+
+
+def _last_refusing(history: History, before: float) -> float:
+    """Return when a mail system was last seen to refuse before a time; -inf if none was."""
+    assert history.watch is not None
+    return max((at for at in history.watch.refusing if at < before), default=float("-inf"))
 
 
 def _judge_rest(history: History, node: SimNode, test: Test) -> None:

@@ -79,6 +79,7 @@ class Said(NamedTuple):
     state: str
     kinds: frozenset[Kind]
     message_id: Hashable
+    handed: float  # when its sendmail was started
     holds_open: bool  # whether its sender holds an open incident of the test
     can_say_down: bool  # whether its sender could hear that a quorum fails when its round began
     can_say_up: bool  # whether its sender can hear that no quorum fails
@@ -101,6 +102,7 @@ class Watch:
     failures: Sequence[Failure]
     moments: list[Moment] = dataclasses.field(default_factory=list)
     said: list[Said] = dataclasses.field(default_factory=list)
+    refusing: list[float] = dataclasses.field(default_factory=list)  # when some MTA refused
     _quiet_from: float = 0.0  # when the last fault began or ended
     _before: object = None  # what was broken at the last moment
     _faults: int = 0  # how often that has changed
@@ -165,6 +167,8 @@ class Watch:
         world = self.world
         world.after(self.step, self._look)
         refused = self._refused()
+        if refused:
+            self.refusing.append(world.now)
         lasting = tuple(node.name for node in world.nodes if not _is_well(node, world.now))
         is_lossy = bool(world.loss)
         standing = (lasting, frozenset(world.cut), frozenset(world.link_loss), refused, is_lossy)
@@ -364,6 +368,7 @@ class Watch:
                     state,
                     frozenset(kinds),
                     mail.message_id,
+                    mail.handed,
                     test in mail.open,
                     is_judged and self._can_say_down(test, asked),
                     is_judged and self._can_say_up(test, heard),
@@ -489,7 +494,11 @@ class Reader:
             )
 
     def _judge_down(self, said: Said) -> None:
-        """DOWN is told of what fails, or has failed a moment ago."""
+        """DOWN is told of what fails, or has failed a moment before the mail was handed over.
+
+        Nothing takes it back after that (R6), also if the machine is suspended before it has left.
+        Then the reader has to hear the end after it: `judge_delays`.
+        """
         begun = [outage for outage in self.watch.outages[self.test] if outage[0] <= said.at]
         if begun and said.at < begun[-1][1]:
             return
@@ -499,7 +508,7 @@ class Reader:
             self.wrong(f"{said.state} {self.test} told at {said.at:.0f}, and it has never failed")
             return
         ended = begun[-1][1]
-        if said.can_say_up and said.at - ended > self.watch.prompt():
+        if said.can_say_up and said.handed - ended > self.watch.prompt():
             self.wrong(
                 f"{said.state} {self.test} told at {said.at:.0f}, and it ended at {ended:.0f}"
             )

@@ -12,6 +12,7 @@ from unittest import mock
 
 from dmonitor import stay
 from dmonitor.core import (
+    behind,
     conclusions,
     effects,
     election,
@@ -305,6 +306,18 @@ def closes_without_those_it_cannot_hear() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def closes_with_those_that_cannot_tell() -> Iterator[None]:
+    """A site that failed and cannot tell any more counts as one that does not fail."""
+
+    def silent(judgement: Judgement) -> set[str]:
+        everywhere = {answer.node.site for answer in judgement.answers} - {""}
+        return everywhere - incident._heard_sites(judgement)
+
+    with mock.patch.object(incident, "_undecided_sites", silent):
+        yield
+
+
+@contextlib.contextmanager
 def waits_for_every_silent_site() -> Iterator[None]:
     """Nodes that have been dead for long keep every incident open."""
 
@@ -372,6 +385,17 @@ def tells_an_old_end_as_it_was() -> Iterator[None]:
         return original(told)
 
     with mock.patch.object(story, "stories_of", without_latest):
+        yield
+
+
+@contextlib.contextmanager
+def keeps_an_end_back_although_it_is_down_again() -> Iterator[None]:
+    """A recovery waits for a letter of its own, and a newer alert of the test leaves without it."""
+
+    def is_too_soon(now: situation.Situation, over: Incident) -> bool:
+        return now.clock.now() - telling._letter_at(over) < telling.LETTER_INTERVAL
+
+    with mock.patch.object(telling, "_is_too_soon", is_too_soon):
         yield
 
 
@@ -627,6 +651,46 @@ def tells_what_another_one_hands_over() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
+    """A node that has missed a round does not count, although its mail is on its way."""
+    original = election._is_handing
+
+    def is_handing(peer: election.Candidate, held: Incident, now: float) -> bool:
+        is_late = bool(election._why_silent(peer.status, peer.status.at))
+        return not is_late and original(peer, held, now)
+
+    with mock.patch.object(election, "_is_handing", is_handing):
+        yield
+
+
+@contextlib.contextmanager
+def ends_all_turns_at_a_death() -> Iterator[None]:
+    """When the speaker is found DOWN, the turns of all others have been over for long."""
+    with mock.patch.object(situation.Situation, "down_since", lambda self: float("-inf")):
+        yield
+
+
+@contextlib.contextmanager
+def lets_an_alert_come_last() -> Iterator[None]:
+    """A recovery is not owed again although this node's alert may have come after it."""
+    original = telling.Telling._owe_recoveries_again
+
+    def owe(self: telling.Telling, mail: Sequence[Notification], since: float) -> None:
+        ours = self._situation.me.name
+        original(self, [each for each in mail if each.incident.alert != ours], since)
+
+    with mock.patch.object(telling.Telling, "_owe_recoveries_again", owe):
+        yield
+
+
+@contextlib.contextmanager
+def leaves_it_at_still_down() -> Iterator[None]:
+    """The end of one of two incidents was told while the other was open; they are one, and it is told."""
+    with mock.patch.object(ledger, "_said_still_down", lambda ours: False):
+        yield
+
+
+@contextlib.contextmanager
 def takes_what_goes_on_for_refused() -> Iterator[None]:
     """What takes longer than a round waits for is refused, although it goes on."""
     original = telling.Telling._store_outcome
@@ -690,6 +754,40 @@ def forgets_a_tests_own_confirm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def tells_what_is_behind() -> Iterator[None]:
+    """What stands behind a router that is DOWN is told by itself."""
+    with mock.patch.object(behind, "is_hidden", lambda *_, **__: False):
+        yield
+
+
+@contextlib.contextmanager
+def hides_what_stays_down() -> Iterator[None]:
+    """What still fails after a router has come back is not told."""
+    original = behind.is_hidden
+
+    def is_hidden(incident: Incident, *arguments: Any, **facts: Any) -> bool:
+        return original(incident._replace(seen=float("-inf")), *arguments, **facts)
+
+    with (
+        mock.patch.object(behind, "is_hidden", is_hidden),
+        mock.patch.object(behind, "_NEXT_LOOK", float("inf")),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def tells_what_has_no_look_of_its_own() -> Iterator[None]:
+    """When a router has come back, it counts that what is behind it failed in the same looks."""
+    original = behind.is_hidden
+
+    def is_hidden(incident: Incident, *arguments: Any, **facts: Any) -> bool:
+        return original(incident._replace(seen=float("inf")), *arguments, **facts)
+
+    with mock.patch.object(behind, "is_hidden", is_hidden):
+        yield
+
+
+@contextlib.contextmanager
 def lets_rest_what_is_to_be_confirmed() -> Iterator[None]:
     """A row of DOWN verdicts breaks off, because the next look waits for its RETRY."""
     with mock.patch.object(rest, "_tests_in_a_row", lambda *_: set()):
@@ -710,9 +808,14 @@ REST = (
     lets_rest_what_is_to_be_confirmed,
     lets_rest_what_has_an_incident,
 )
+PLACES = (tells_what_is_behind, hides_what_stays_down, tells_what_has_no_look_of_its_own)
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,
+    tells_what_a_node_hands_over_that_is_late,
+    ends_all_turns_at_a_death,
+    lets_an_alert_come_last,
+    leaves_it_at_still_down,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
     counts_old_refusals_for_ever,
@@ -745,6 +848,7 @@ BLIND = (
 LOOKS = (looks_once, answers_after_one_look, does_not_count_sleep, forgets_a_tests_own_confirm)
 TRUE = (
     closes_without_those_it_cannot_hear,
+    closes_with_those_that_cannot_tell,
     waits_for_every_silent_site,
     takes_a_ghost_for_fresh,
     forgets_that_it_was_well,
@@ -752,6 +856,7 @@ TRUE = (
     grants_a_slow_node_no_more,
     goes_by_its_own_quorum,
     tells_an_old_end_as_it_was,
+    keeps_an_end_back_although_it_is_down_again,
     names_two_incidents_alike,
     forgets_the_name_before_it_was_united,
     is_quiet_about_what_stays_down,

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.core import refusals
-from dmonitor.core.model import Outcome, Rhythm, Test, node_test
+from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
 
-from . import histories, mailbox, mutations, setups
+from . import hardships, histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
 from .history import History
 from .judges import LIAR_LIMIT
@@ -47,23 +47,33 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.WOKEN), "prompt"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.REST), "seldom"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.LONG), "sluggish"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.PLACES), "behind"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
-_EVERY = (*_ALL, *mutations.WOKEN, *mutations.REST, *mutations.LIAR, *mutations.LONG)
+_EVERY = (
+    *_ALL,
+    *mutations.WOKEN,
+    *mutations.REST,
+    *mutations.LIAR,
+    *mutations.LONG,
+    *mutations.PLACES,
+)
 # What these break is found by tests of their own.
 COUNTED = (
     mutations.forgets_that_nobody_hears_it,
     mutations.takes_a_late_checker_for_a_good_one,
     mutations.does_not_count_sleep,
     mutations.tells_an_old_end_as_it_was,
+    mutations.keeps_an_end_back_although_it_is_down_again,
     mutations.takes_a_changed_cron_for_a_dead_one,
     mutations.asks_a_node_about_itself,
     mutations.wakes_before_it_stores,
     mutations.closes_without_those_it_cannot_hear,
+    mutations.closes_with_those_that_cannot_tell,
     mutations.waits_for_every_silent_site,
     mutations.forgets_that_it_was_well,
     mutations.forgets_the_name_before_it_was_united,
@@ -74,6 +84,10 @@ COUNTED = (
     mutations.lets_rest_what_has_an_incident,
     mutations.lets_rest_what_fails,
     mutations.counts_old_refusals_for_ever,
+    mutations.lets_an_alert_come_last,
+    mutations.leaves_it_at_still_down,
+    mutations.ends_all_turns_at_a_death,
+    mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
     *mutations.LIAR,
 )
@@ -105,6 +119,7 @@ COUNTED = (
         ("oneway", 25),
         ("swallow", 30),
         ("sluggish", 40),
+        ("behind", 60),
         ("restored", 30),
         ("edited", 30),
         ("site", 15),
@@ -269,6 +284,28 @@ def _cut_off() -> History:
     return script.play(2200.0)
 
 
+def test_a_mail_that_sleeps_with_its_machine_is_followed_by_the_end() -> None:
+    """A machine is suspended while its sendmail has the alert. Nothing takes that back."""
+    script = Script((1, 0.0), (1, 20.0))
+    world, first = script.world, script.nodes[0]
+    world.mta = lambda node, address: (3.0, True)
+    script.fail(100.0, 350.0)
+
+    def suspend_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.suspend(first, 400.0)
+        else:
+            world.after(0.5, suspend_while_it_hands_over)
+
+    script.at(100.0, suspend_while_it_hands_over)
+    history = script.play(1500.0)
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert history.watch is not None
+    (alert, recovery) = [said for said in history.watch.said if said.test == TEST]
+    assert alert.handed < 350.0 and alert.at > 500.0 and recovery.at - alert.at < 120.0
+    assert not history.wrong
+
+
 def test_nobody_tells_up_who_is_cut_off_from_those_that_see_it_fail() -> None:
     history = _cut_off()
     assert states(told(history)) == ["DOWN", "UP"]
@@ -353,6 +390,27 @@ def test_nobody_tells_up_while_those_that_see_it_fail_are_off() -> None:
     assert not history.wrong
 
 
+def _unable_to_tell() -> History:
+    """Two of three nodes see it fail, and the plugins of one of them break meanwhile."""
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0))
+    _, second, third = script.nodes
+    script.fail(100.0, 1500.0, second, third)
+    script.at(300.0, script.world.unable.add, second.name)
+    script.at(900.0, script.world.unable.clear)
+    return script.play(2200.0)
+
+
+def test_nobody_tells_up_while_a_site_that_saw_it_fail_cannot_tell() -> None:
+    history = _unable_to_tell()
+    assert any("sees=UNKNOWN" in line for line in history.world.trace)
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert not history.wrong
+    with mutations.closes_with_those_that_cannot_tell():
+        broken = _unable_to_tell()
+    assert "UP" in states(told(broken))[:-1]
+    assert any("and it has failed since" in text for text in broken.wrong)
+
+
 def test_nobody_asks_about_what_passes() -> None:
     """The two nodes that see it fail do not reach each other, and the third one reaches both."""
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
@@ -429,6 +487,25 @@ def _away_until_it_is_down_again() -> History:
     )
     script.at(800.0, script.world.power_cut, first, 156.0)
     return script.play(2200.0)
+
+
+def _down_again_at_once() -> History:
+    """A test is well for some seconds, ten seconds after its alert."""
+    script = Script((1, 0.0), (1, 15.0), (1, 30.0), (1, 45.0))
+    script.fail(100.0, 115.0)
+    script.fail(124.0, 600.0)
+    return script.play(1200.0)
+
+
+def test_who_hears_that_it_is_down_again_hears_in_the_same_mail_that_it_was_well() -> None:
+    history = _down_again_at_once()
+    assert states(told(history)) == ["DOWN", "UP"]
+    assert history.watch is not None
+    first, second, _ = [said for said in history.watch.said if said.test == TEST]
+    assert second.kinds == {Kind.ALERT, Kind.RECOVERY} and second.at - first.at < 50.0
+    assert not history.wrong
+    with mutations.keeps_an_end_back_although_it_is_down_again():
+        assert any("told again" in text for text in _down_again_at_once().wrong)
 
 
 def test_a_late_recovery_is_not_told_while_it_is_down_again() -> None:
@@ -765,6 +842,122 @@ def test_a_reboot_between_two_rounds_takes_no_round_away() -> None:
     assert 102.0 < first.disk.node_memory.finished < 110.0
 
 
+def _late_with_a_mail_on_its_way() -> History:
+    """A round is killed while its mail is on its way; the next one ends when its node is too old."""
+    script = Script((1, 0.0), (1, 3.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 900.0)
+    world.mta_lag = lambda node, address: 120.0 if node is first and world.now < 150.0 else 0.01
+
+    def kill_while_it_hands_over() -> None:
+        if None in first.handed.values():
+            world.kill_round(first)
+        else:
+            world.after(0.2, kill_while_it_hands_over)
+
+    script.at(100.0, kill_while_it_hands_over)
+    return script.play(1500.0)
+
+
+def test_nobody_tells_what_a_node_hands_over_that_has_missed_a_round() -> None:
+    history = _late_with_a_mail_on_its_way()
+    assert told(history) == [("node1", "DOWN"), ("node1", "UP")]
+    assert any("round killed" in line for line in history.world.trace)
+    assert not history.wrong
+    with mutations.tells_what_a_node_hands_over_that_is_late():
+        assert ("node2", "DOWN") in told(_late_with_a_mail_on_its_way())
+
+
+def _dead_with_a_mail_on_its_way() -> History:
+    """The speaker dies minutes after it began to hand over; the others' mails take a minute."""
+    script = Script((1, 0.0), (1, 20.0), (1, 24.0))
+    world, first = script.world, script.nodes[0]
+    script.fail(100.0, 1200.0)
+    world.mta = lambda node, address: (0.1 if node is first else 60.0, True)
+    world.mta_lag = lambda node, address: 550.0 if node is first and world.now < 500.0 else 0.01
+    script.at(310.0, world.power_cut, first, 1500.0)
+    return script.play(3000.0)
+
+
+def test_the_turns_of_the_others_begin_when_the_speaker_is_found_down() -> None:
+    history = _dead_with_a_mail_on_its_way()
+    alerted = [name for name, state in told(history) if state == "DOWN"]
+    assert alerted == ["node1", "node2"], "nobody knows whether the first mail has left"
+    assert not history.wrong
+    with mutations.ends_all_turns_at_a_death():
+        broken = [name for name, state in told(_dead_with_a_mail_on_its_way()) if state == "DOWN"]
+    assert broken == ["node1", "node2", "node3"]
+
+
+def _told_to_one_address_and_on_its_way_to_the_other() -> History:
+    """Two halves of a cluster mail the same; one of them mails one address after the recovery."""
+    script = Script((1, 0.0), (1, 10.0), (1, 20.0), (1, 30.0), addresses=2)
+    world, third = script.world, script.nodes[2]
+
+    def mta(node: SimNode, address: str) -> tuple[float, bool]:
+        is_slow = node is third and address == ADDRESSES[1] and world.now < 300.0
+        return 200.0 if is_slow else 0.1, True
+
+    world.mta = mta
+    script.fail(100.0, 180.0)
+    for up, at in ((False, 100.0), (True, 180.0)):
+        script.at(at, lambda up: hardships._split(world, frozenset({"node1", "node2"}), up=up), up)
+    return script.play(1200.0)
+
+
+def test_who_gets_the_alert_last_gets_the_recovery_again() -> None:
+    history = _told_to_one_address_and_on_its_way_to_the_other()
+    late = told(history, ADDRESSES[1])
+    assert ("node3", "DOWN") in late[2:], "after a recovery"
+    assert late[-1][1] == "UP"
+    history.wrong.clear()  # for the mailboxes' judge no mail system is so slow
+    judges.rough(history)
+    assert not history.wrong
+    with mutations.lets_an_alert_come_last():
+        broken = _told_to_one_address_and_on_its_way_to_the_other()
+    assert told(broken, ADDRESSES[1])[-1] == ("node3", "DOWN")
+
+
+def _united_after_one_end_was_told() -> History:
+    """The end of one incident is told while another one of the test is open; then they are one.
+
+    Two parts of a cluster open one each. The first node hears that the other part's is over, and is
+    woken to tell it. The last node was off, and unites both: it reaches the second node only.
+    """
+    script = Script((1, 0.0), (1, 38.0), (1, 20.0), (1, 25.0), (1, 5.0))
+    world, (first, second, third, fourth, last) = script.world, script.nodes
+    script.fail(110.0, 400.0)
+    world.refuses = lambda node, address: (
+        node not in (first, second) and 390.0 < world.now < 1000.0
+    )
+    script.at(125.0, lambda: hardships._split(world, frozenset({"node1", "node2"}), up=False))
+    script.at(390.0, world.power_cut, last, 149.0)
+
+    def mend(nodes: Sequence[SimNode]) -> None:
+        for one, other in itertools.permutations(nodes, 2):
+            world.link(one.name, other.name, True)
+
+    def leave_one_link() -> None:
+        for other in (first, third, fourth):
+            world.link(other.name, last.name, False)
+            world.link(last.name, other.name, False)
+
+    script.at(535.0, leave_one_link)
+    script.at(547.0, mend, (first, second, third, fourth))
+    script.at(539.0, mend, (second, last))
+    script.at(800.0, mend, script.nodes)
+    return script.play(1800.0)
+
+
+def test_an_end_that_said_still_down_is_told_again_if_both_are_one_incident() -> None:
+    history = _united_after_one_end_was_told()
+    assert [state for _, state in told(history)] == ["DOWN", "DOWN", "STILL DOWN", "UP"]
+    assert not history.wrong
+    with mutations.leaves_it_at_still_down():
+        broken = _united_after_one_end_was_told()
+    assert [state for _, state in told(broken)] == ["DOWN", "DOWN", "STILL DOWN"]
+
+
 def _refused_by_all_and_later_by_the_first() -> History:
     script = Script((1, 0.0), (1, 20.0), (1, 40.0))
     script.fail(100.0, 900.0)
@@ -975,6 +1168,24 @@ def test_what_fails_is_looked_at_in_each_round_until_it_is_over_and_rests_again(
     over = _DAY + 4 * 3600.0 + 180.0
     assert _count(script, first, over) > 3 * 120, "each minute by each node"
     assert _count(script, _DAY, first) + _count(script, over, 2 * _DAY) <= 12
+
+
+@pytest.mark.parametrize("refused_until", [0.0, 5500.0])
+def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
+    """The judge of `seldom` counts from the moment at which a mail system takes it again."""
+    script = _seldom(1800.0)
+    script.world.refuses = lambda node, address: script.world.now < refused_until
+    script.fail(4000.0, 7000.0)
+    history = script.play(9000.0)
+    history.wrong.clear()  # for the mailboxes' judge nobody looks late
+    judges.seldom(history)
+    assert not history.wrong
+    (told_at,) = history.times_told(TEST, Kind.ALERT)
+    assert told_at > refused_until
+    late = history.world.mails[0]._replace(at=max(told_at, refused_until) + 150.0)
+    history.world.mails[0] = late
+    judges.seldom(history)
+    assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:

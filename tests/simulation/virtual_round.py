@@ -66,6 +66,8 @@ class Mail(NamedTuple):
     message_id: Hashable = None
     # The tests of which its sender held an open incident.
     open: frozenset[Test] = frozenset()
+    # When its sendmail was started: nothing takes a mail back after that.
+    handed: float = float("-inf")
 
 
 class VirtualRound:
@@ -106,6 +108,7 @@ class VirtualRound:
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
             confirmations=world.confirmations,
+            behind=world.behind,
             **world.settings,
         )
         memory = node.disk.memory(self.now())
@@ -535,6 +538,7 @@ class VirtualRound:
         key = effect.since, address
         limit = HAND_OVER_LIMIT / node.rate
         boots = node.boots
+        began = world.now
         node.handed[key] = None
 
         def when_awake(event: Callable[[], None]) -> Callable[[], None]:
@@ -549,7 +553,7 @@ class VirtualRound:
             return happen
 
         def deliver() -> None:
-            self._deliver(effect, address, mail)
+            self._deliver(effect, address, mail, began)
             if world.kill_at_save and world.chance.random() < world.kill_at_save:
                 world.kill_round(node)
 
@@ -589,9 +593,9 @@ class VirtualRound:
         self._after(0.0, lambda: self.resume(ended))
 
     def _deliver(
-        self, effect: effects.HandOver, address: str, mail: Sequence[Notification]
+        self, effect: effects.HandOver, address: str, mail: Sequence[Notification], began: float
     ) -> None:
-        """Note that the MTA has the mail for good."""
+        """Note that the MTA has the mail for good; its sendmail was started when this `began`."""
         world, told, flapping = self.world, [], []
         for notification in mail:
             incident = notification.incident
@@ -614,6 +618,7 @@ class VirtualRound:
             states,
             message_id,
             frozenset(is_open),
+            began,
         )
         world.mails.append(letter)
         for mailed in tuple(world.mailed):

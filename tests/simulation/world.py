@@ -117,6 +117,8 @@ class World(Timeline):
         self.link_loss: dict[tuple[str, str], float] = {}
         # The chance that a look at a test fails although it would pass.
         self.noise: dict[Test, float] = {}
+        # The names of the nodes whose plugins cannot tell how anything is.
+        self.unable: set[str] = set()
         # Whether a node's MTA refuses what is for an address.
         self.refuses: Callable[[SimNode, str], bool] = lambda node, address: False
         self.delay = 0.01  # seconds that a message takes at most
@@ -124,6 +126,7 @@ class World(Timeline):
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self.confirm = 1
+        self.behind: dict[Test, tuple[Test, ...]] = {}  # the tests that each test stands behind
         self.confirmations: dict[Test, int] = {}  # of the tests that have their own
         self.rhythms: dict[Test, Rhythm] = {}  # of the tests with EVERY
         # When rounds begin: "spread" as rounds before have left it; "fresh", spread from the second
@@ -432,6 +435,8 @@ class World(Timeline):
 
         `looker` is who looks: the node's round or its daemon.
         """
+        if node.name in self.unable:
+            return self.chance.uniform(0.05, 1.5), Outcome.UNKNOWN
         fails = self.fails(self.now, test, node)
         noise = self.noise.get(test)
         if noise and not fails:
