@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING
 from dmonitor import verbs
 from dmonitor.base import cli, log, names, user
 from dmonitor.base.errors import StateError
-from dmonitor.config.configuration import load_configuration
 from dmonitor.config.keyfile import KEY_FILES, NO_KEY_ADVICE
-from dmonitor.config.nodes import load_nodes
 from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.config.times import read_duration
 from dmonitor.core.model import Change, Handed, Incident, Test
@@ -32,7 +30,7 @@ from dmonitor.store import doorbell, history, lock, state
 from dmonitor.verbs import Options
 
 if TYPE_CHECKING:
-    from dmonitor.operator import hosts, keys
+    from dmonitor.operator import keys
 
 PROGRAM = "dmonitor"
 _WAKE_PATIENCE = 3.0  # seconds to reach the nodes that are to look now
@@ -468,71 +466,17 @@ def _availability(chosen: Options) -> int:
 
 
 @_usage_error_if_unknown
-def _add(chosen: Options) -> int:
-    """Make the files of tests."""
-    from dmonitor.operator import hosts
+def _change_tests(chosen: Options) -> int:
+    """Do what the verb `add`, `remove` or `push` says."""
+    from dmonitor import changing
 
-    problems = Problems()
-    lines = hosts.lines_of(chosen.words, _required_source(chosen), problems)
-    done = hosts.add(chosen.config, hosts.parse(lines, problems), problems)
-    said = [f"added {test}" for test in done.changed]
-    said += [f"{test} is there already" for test in done.unchanged]
-    facts = {"added": done.changed, "unchanged": done.unchanged, "refused": done.refused}
-    return _show_done(chosen, done, facts, said)
+    def show(facts: Facts, lines: list[str]) -> int:
+        return _show(chosen, facts, lambda *_: lines)
 
-
-@_usage_error_if_unknown
-def _remove(chosen: Options) -> int:
-    """Remove the files of tests."""
-    from dmonitor.operator import hosts
-
-    problems = Problems()
-    lines = hosts.lines_of(chosen.words, _required_source(chosen), problems)
-    done = hosts.remove(chosen.config, lines, problems)
-    said = [f"removed {path}" for path in done.changed]
-    return _show_done(chosen, done, {"removed": done.changed, "refused": done.refused}, said)
-
-
-def _required_source(chosen: Options) -> str | None:
-    """Return the file that was named; raise _Unknown if neither that nor a word was typed."""
-    if not chosen.words and not chosen.source:
-        raise _Unknown("nothing is named: HOST TEST, HOST/TEST, or --from FILE")
-    return chosen.source
-
-
-def _show_done(chosen: Options, done: hosts.Done, facts: Facts, lines: list[str]) -> int:
-    """Show what was changed and what was wrong; return the exit status."""
-    for problem in done.problems:
-        log.complain(str(problem))
-    if done.changed and len(load_nodes(chosen.config, Problems())) > 1:
-        lines.append("the other nodes do not know of it: see dmonitor push")
-    if lines or chosen.json:
-        _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
-    return done.status
-
-
-@_usage_error_if_unknown
-def _push(chosen: Options) -> int:
-    """Show how other nodes are configured otherwise, and change that if it is wanted."""
-    from dmonitor.operator import push
-
-    may_ask = sys.stdin.isatty() and not chosen.json
-    if not (may_ask or chosen.yes or chosen.dry_run):
-        raise _Unknown("nobody can be asked here: give --yes, or --dry-run only to see")
-    configuration = load_configuration(chosen.config)
-    if mistakes := push.mistakes(configuration):
-        for line in [*mistakes, "nothing was pushed, because of what is wrong here"]:
-            log.complain(line)
-        return os.EX_CONFIG
-    login = push.Login(chosen.config, chosen.user)
-    nodes = push.find(configuration, chosen.nodes)
-    say = _say_nothing if chosen.json else print
-    push.look(nodes, login, say)
-    if not chosen.dry_run and (chosen.yes or push.is_wanted(nodes)):
-        push.change(nodes, login, say)
-    if chosen.json:
-        _print_json({"nodes": [node.facts() for node in nodes]})
-    return push.status(nodes)
+    try:
+        return changing.VERBS[chosen.verb](chosen, show)
+    except changing.Refused as error:
+        raise _Unknown(str(error)) from None
 
 
 def _key(chosen: Options) -> int:
@@ -612,9 +556,9 @@ _VERBS: dict[str, Callable[[Options], int]] = {
     "peers": _peers,
     "page": _page,
     "metrics": _metrics,
-    "add": _add,
-    "remove": _remove,
-    "push": _push,
+    "add": _change_tests,
+    "remove": _change_tests,
+    "push": _change_tests,
     "report": _availability,
     "key": _key,
 }

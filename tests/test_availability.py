@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from typing import Any
 
 import jsonschema
 import pytest
-from local_nodes import LocalNode, running
+from local_nodes import LocalNode, run_as, running
 from test_operator import SCHEMA
 
 from dmonitor.core import absence, effects, model
 from dmonitor.core.model import Absence, Change, Incident, Judgement, Test, Verdict
 from dmonitor.operator import availability, availability_text, terminal
 from dmonitor.operator.report import NodeReport
+from dmonitor.store import state
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -236,7 +238,7 @@ def test_absences_are_remembered() -> None:
     assert absence.remember(memory, 1310.0).absences == ()
     memory = absence.remember(memory, 1311.0)
     assert memory.absences == (Absence(1010.0, 1311.0),)
-    hourly = memory._replace(begins=(0.0, HOUR), finished=2000.0, absences=())
+    hourly = memory._replace(begins=(-HOUR, 0.0, HOUR), finished=2000.0, absences=())
     assert absence.remember(hourly, 2000.0 + 3 * HOUR).absences == ()
     later = absence.remember(memory._replace(finished=500 * DAY), 500 * DAY + 60)
     assert later.absences == ()
@@ -268,3 +270,24 @@ def test_a_node_reports(three: list[LocalNode]) -> None:
         assert "www.example.com" in three[0].run("dmonitor", "report").stdout
         assert three[0].run("dmonitor", "report", "--html").stdout.startswith("<!DOCTYPE html>")
         assert three[0].run("dmonitor", "report", "2999-01").returncode == 64
+
+
+def test_an_absence_outlives_the_round_that_has_ended_it(three: list[LocalNode]) -> None:
+    first = three[0]
+    first.plugin("web", "echo OK")
+    first.test("www.example.com/web")
+    first.round()
+    with state.Store(str(first.state)) as store:  # it is as if this node had been off since then
+        memory = store.node_memory()
+        ago = memory.finished - 2 * HOUR
+        memory = memory._replace(finished=ago, begins=(ago,), present_since=ago - HOUR)
+        assert store.save(effects.Save(node=memory))
+    for path in first.state.iterdir():
+        os.chown(path, run_as().pw_uid, run_as().pw_gid)
+    first.round()
+    first.round()
+    facts = json.loads(first.run("dmonitor", "report", "--json").stdout)
+    if facts["from"][:10] != facts["to"][:10]:  # not in the first hours of a month
+        (away,) = facts["absences"]
+        begin, end = (datetime.datetime.fromisoformat(away[key]) for key in ("from", "to"))
+        assert 2 * HOUR <= (end - begin).total_seconds() < 3 * HOUR

@@ -17,7 +17,7 @@ DOC = Path(__file__).parents[1] / "doc"
 ROOMS = ("base", "probe", "core", "execution", "store", "config", "net", "operator", "")
 TOP = {
     *("check", "command", "dmonitord", "driver", "facts", "key_holders", "observer"),
-    *("questions", "stay", "verbs"),
+    *("questions", "stay", "changing", "verbs"),
 }
 
 # What the core may use of the standard library: nothing with a clock, a socket, a file or a process in it.

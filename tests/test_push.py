@@ -10,6 +10,7 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -149,6 +150,7 @@ def test_the_others_become_like_this_one(nodes: list[LocalNode]) -> None:
         "  new      hosts.d/new.example.com/web",
         "      @@ -0,0 +1 @@",
     ]
+    began = int(time.time())
     ran = push(nodes, "--yes")
     for node in (second, third):
         assert f"{node.address}: changed\n" in ran.stdout
@@ -157,7 +159,8 @@ def test_the_others_become_like_this_one(nodes: list[LocalNode]) -> None:
         for name in ("hosts.d/new.example.com/web", "hosts.d/www.example.com/.all"):
             assert left[name] == shape(first)[name]
         assert "hosts.d/old.example.com/web" not in left
-        assert stat.S_IMODE((node.config / "hosts.d/new.example.com/web").stat().st_mode) == 0o640
+        status = (node.config / "hosts.d/new.example.com/web").stat()
+        assert stat.S_IMODE(status.st_mode) == 0o640 and status.st_mtime >= began
         assert not [path for path in node.config.iterdir() if path.name.startswith(".")]
     assert shape(second)["hosts.d/old.example.com/web.bak"] == "theirs", "nothing of dmonitor's"
     assert facts(nodes, "--dry-run")[second.address]["differences"] == []

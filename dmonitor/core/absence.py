@@ -17,11 +17,12 @@ _KEPT = 200  # absences; if there are more, the oldest are dropped
 
 
 def remember(memory: NodeMemory, now: float) -> NodeMemory:
-    """Return `memory` with the absence that a round which began at `now` has ended, if it has."""
+    """Return `memory` with the absence that its last round has ended, which began at `now`."""
     if memory.present_since == float("-inf"):
         return memory._replace(present_since=now)
     absences = [each for each in memory.absences if each.until > now - _KEPT_SECONDS]
-    absences += current(memory, now)
+    # An absence is not to be taken for the interval of this node's rounds.
+    absences += current(memory._replace(begins=memory.begins[:-1]), now)
     since = memory.present_since
     if len(absences) > _KEPT:
         since = absences[-_KEPT - 1].until

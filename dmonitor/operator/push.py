@@ -41,7 +41,7 @@ find . -maxdepth 1 -name '.push.*' -mmin +60 -exec rm -rf -- {} +  # of one that
 draft=$(mktemp -d ./.push.XXXXXX)
 trap 'rm -rf "$draft"' EXIT
 trap 'exit 1' HUP INT TERM
-tar -x -p -f - -C "$draft"
+tar -x -p -m -f - -C "$draft"
 [ -e "$draft/end" ] || { echo "not all of it came over, so nothing was changed" >&2; exit 1; }
 if [ -e "$draft/key" ]; then dmonitor --config "$PWD" key set <"$draft/key" >/dev/null; fi
 drop() {
