@@ -746,7 +746,8 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(
         story("OK 200")
         path = three[0].state / "state.db"
         db = sqlite3.connect(path)
-        db.executescript("DROP TABLE change; DROP TABLE handed; PRAGMA user_version = 3;")
+        db.executescript("DROP TABLE change; DROP TABLE handed; DROP TABLE outbox;")
+        db.executescript(f"{database._OUTBOX_BY_NUMBER}; PRAGMA user_version = 3;")
         db.close()
         os.chown(path, run_as().pw_uid, run_as().pw_gid)
         facts = Said(three[0]).json("history")
@@ -757,7 +758,7 @@ def test_the_state_of_the_dmonitor_before_is_taken_over(
         story("FAIL connection refused")
     assert [each["state"] for each in Said(three[0]).json("history", WEB)["changes"]] == ["DOWN"]
     assert len(Said(three[0]).json("history")["incidents"]) == 1
-    assert database.SCHEMA_VERSION == 4
+    assert database.SCHEMA_VERSION == 6
 
 
 def test_tables_are_as_wide_as_what_is_in_them() -> None:
