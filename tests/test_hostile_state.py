@@ -275,7 +275,6 @@ UNSHOWN = [
     ("memo", ("rehearsal_failures", 0, "peer")),
     ("memo", ("rehearsal_failures", 0, "text")),
     ("memo", ("no_daemon",)),
-    ("known", ""),  # an id
 ]
 
 

@@ -175,7 +175,7 @@ def test_every_test_has_its_line_and_its_name_however_narrow() -> None:
     lines = terminal.status(facts, terminal.Paint(False, 80))
     table = lines[lines.index("") + 1 :]
     assert table[0].split() == ["STATE", "TEST", "FOR", "TEXT"] and len(table) == 61
-    assert re.match(r"DOWN +a+…t+ +1 d 2 h +\[silenced by paris\] ", table[1]), table[1]
+    assert re.match(r"DOWN +a+…t+ +1 d 2 h +\[silenced by paris until ", table[1]), table[1]
     assert re.match(r"UNCONFIRMED +a+…b*/http +1 d 2 h +\\x1b\[31mred", table[2]), table[2]
     assert all(f" host{each:02}.example.com/ping " in table[3 + each] for each in range(58))
     prose = " ".join(line.strip() for line in lines[: lines.index("")])

@@ -101,6 +101,9 @@ class Kind(enum.Enum):
     ACK = "ack"
     RECOVERY = "recovery"
 
+    # There is one of each. Enum's own is written in Python, and mails tell thousands of things.
+    __hash__ = object.__hash__
+
 
 _VOTES = {
     Outcome.OK: Vote.PASSING,

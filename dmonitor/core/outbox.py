@@ -32,11 +32,11 @@ class Outbox:
 
     def __init__(self, left: Iterable[Notification]) -> None:
         self._owed = _by_key(left)
-        # What was handed over in this round, whatever came of it.
-        self._tried: set[_Key] = set()
-        # What was handed to each address and has no outcome yet, by hand-over: the ids of the
-        # incidents, and what is told. It is perhaps taken, so it is not tried.
-        self.handing: Mapping[str, Sequence[Collection[tuple[str, Kind]]]] = {}
+        # What was handed to each address in this round, by hand-over, whatever came of it.
+        self._tried: dict[str, list[set[_Told]]] = {}
+        # What was handed to each address and has no outcome yet, by hand-over. It is perhaps
+        # taken, so it is not tried.
+        self.handing: Mapping[str, Sequence[Collection[_Told]]] = {}
         # What this node is telling now, and no address has taken yet, by what it tells and by its
         # address: once one address has taken it, it is owed to all others, and looked for no more.
         self._untold: dict[_Told, dict[str, Notification]] = {}
@@ -116,8 +116,8 @@ class Outbox:
         for address in resting:
             if address in mails and not self._has_news(mails[address]):
                 del mails[address]
-        for mail in mails.values():
-            self._note_tried(mail)
+        for address, mail in mails.items():
+            self._note_tried(address, mail)
         return mails
 
     def tell(
@@ -167,18 +167,19 @@ class Outbox:
 
         The incident may have had fewer ids then.
         """
-        handing = self.handing.get(notification.address, ())
-        for incident_id in notification.incident.ids:
-            if (incident_id, kind, notification.address) in self._tried:
-                return True
-            if any((incident_id, kind) in handed for handed in handing):
-                return True
+        address = notification.address
+        for handed in (*self._tried.get(address, ()), *self.handing.get(address, ())):
+            for incident_id in notification.incident.ids:
+                if (incident_id, kind) in handed:
+                    return True
         return False
 
-    def _note_tried(self, mail: Mail) -> None:
+    def _note_tried(self, address: str, mail: Mail) -> None:
+        tried = set()
         for notification in mail:
             for incident_id in notification.incident.ids:
-                self._tried.add((incident_id, notification.kind, notification.address))
+                tried.add((incident_id, notification.kind))
+        self._tried.setdefault(address, []).append(tried)
 
     def _has_news(self, mail: Mail) -> bool:
         """Return whether `mail` tells something that its address has not refused yet."""

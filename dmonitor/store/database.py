@@ -25,7 +25,7 @@ DatabaseError = sqlite3.DatabaseError
 Error = sqlite3.Error
 
 _FILES = ("", "-wal", "-shm", "-journal")  # what the names of a database's files end in
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 6
 _SCHEMA = """
 CREATE TABLE memo (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- The column downs is not used any more: the memo of the node says which tests are confirming.
@@ -41,11 +41,34 @@ CREATE TABLE known (
 ) WITHOUT ROWID;
 CREATE INDEX known_incident ON known (incident);
 CREATE INDEX living ON incident (alive, closed);
+"""
+# Its rows are together by address, because an address is told all at once. Each has the id of its
+# incident, and not the number, so it stays as it is when incidents unite.
+_OUTBOX = """
+CREATE TABLE outbox (
+    address TEXT NOT NULL, incident TEXT NOT NULL REFERENCES known (id), kind TEXT NOT NULL,
+    since REAL NOT NULL, refusals INTEGER NOT NULL,
+    PRIMARY KEY (address, incident, kind)
+) WITHOUT ROWID;
+"""
+_OUTBOX_BY_NUMBER = """
 CREATE TABLE outbox (
     incident INTEGER NOT NULL REFERENCES incident (number), kind TEXT NOT NULL,
     address TEXT NOT NULL, since REAL NOT NULL, refusals INTEGER NOT NULL,
     PRIMARY KEY (incident, kind, address)
 ) WITHOUT ROWID;
+"""
+# The rows of that outbox as they are kept now. One without an incident names none: it is left out.
+_ROWS_BY_ADDRESS = """
+SELECT address, coalesce((SELECT min(id) FROM known WHERE known.incident = outbox.incident), '')
+AS incident, kind, since, refusals FROM main.outbox
+"""
+_OUTBOX_BY_ADDRESS = f"""
+CREATE TEMP TABLE owed AS {_ROWS_BY_ADDRESS};
+DROP TABLE outbox;
+{_OUTBOX}
+REPLACE INTO outbox SELECT * FROM owed;
+DROP TABLE owed;
 """
 _HISTORY = """
 CREATE TABLE change (
@@ -68,14 +91,22 @@ _BATCH = 1000  # rows that are written with one limit
 _STEPS_BETWEEN_LOOKS = 100_000  # of sqlite's virtual machine, some milliseconds
 _VITAL_TABLES = ("memo", "standing", "incident", "known", "outbox")
 EMPTY_VERSION = 0  # of the schema, before anything is stored
-_VERSION_WITHOUT_HISTORY = 3
+_VERSION_WITHOUT_HISTORY = 5  # otherwise as this version: the history is begun anew
+_VERSIONS_BY_NUMBER = (3, 4)  # the outbox is another one; the first of them has no history
 # The statements that lead from each version that can be read to this one.
-_MIGRATIONS = {EMPTY_VERSION: _SCHEMA + _HISTORY, _VERSION_WITHOUT_HISTORY: _HISTORY}
+_MIGRATIONS = {
+    EMPTY_VERSION: _SCHEMA + _OUTBOX + _HISTORY,
+    3: _OUTBOX_BY_ADDRESS + _HISTORY,
+    4: _OUTBOX_BY_ADDRESS,
+    _VERSION_WITHOUT_HISTORY: _HISTORY,
+}
 # The statements that have made all that there is in a database of each version.
 _MADE_BY = {
     EMPTY_VERSION: "",
-    _VERSION_WITHOUT_HISTORY: _SCHEMA,
-    SCHEMA_VERSION: _SCHEMA + _HISTORY,
+    3: _SCHEMA + _OUTBOX_BY_NUMBER,
+    4: _SCHEMA + _OUTBOX_BY_NUMBER + _HISTORY,
+    _VERSION_WITHOUT_HISTORY: _SCHEMA + _OUTBOX,
+    SCHEMA_VERSION: _SCHEMA + _OUTBOX + _HISTORY,
 }
 
 
@@ -323,6 +354,17 @@ def schema_version(db: Connection) -> int:
     if {_plain(sql) for (sql,) in made} != set(map(_plain, _statements(_MADE_BY[version]))):
         raise _broken("its tables are not those that dmonitor makes")
     return version
+
+
+def has_history(version: int) -> bool:
+    """Return whether a database of this version of the schema has a history."""
+    return _HISTORY in _MADE_BY[version]
+
+
+def show_as_current(db: Connection, version: int) -> None:
+    """Let a reader see the outbox of an older `version` as one of this version."""
+    if version in _VERSIONS_BY_NUMBER:
+        db.execute(f"CREATE TEMP VIEW outbox AS {_ROWS_BY_ADDRESS}")
 
 
 def _statements(script: str) -> list[str]:

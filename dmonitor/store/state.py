@@ -146,7 +146,8 @@ class Store:
             raise NothingStored(
                 f"{self._path} is empty: no round has stored anything on this node yet"
             )
-        self._use(db, has_history=version == database.SCHEMA_VERSION)
+        database.show_as_current(db, version)
+        self._use(db, has_history=database.has_history(version))
         self._start_clock()
 
     def _open(self) -> None:

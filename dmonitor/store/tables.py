@@ -48,7 +48,7 @@ _Silences = tuple[tuple[NodeName, tuple[Silence, ...]], ...]  # by the node that
 VALUE = "iif(json_valid(value), value, '{}')"
 # As `hearsay.charged_to`.
 CHARGED_TO = f"coalesce({VALUE} ->> '$.relayed_by', {VALUE} ->> '$.heard_from')"
-NUMBER = "(SELECT incident FROM known WHERE id = ?)"  # of the incident that has an id
+_NUMBER = "(SELECT incident FROM known WHERE id = ?)"  # of the incident that has an id
 EVIDENCE_REMOVED = f"json_remove({VALUE}, '$.opening', '$.closing')"  # the judgements are long
 
 
@@ -73,7 +73,7 @@ def forget_unusable(db: Connection) -> None:
 
 def _forget_incident(db: Connection, number: object) -> None:
     """Delete what refers to an incident that is no more, because its number may be given anew."""
-    for table in ("known", "outbox", "handed"):
+    for table in ("known", "handed"):
         db.execute(f"DELETE FROM {table} WHERE incident IS ?", (number,))
 
 
@@ -250,7 +250,6 @@ def write_incident(db: Connection, incident: Incident) -> None:
     )
     number = db.execute("REPLACE INTO incident VALUES (?, ?, ?, ?)", row).lastrowid
     for other in sorted(replaced - {number}):
-        db.execute("UPDATE OR REPLACE outbox SET incident = ? WHERE incident = ?", (number, other))
         db.execute("UPDATE handed SET incident = ? WHERE incident = ?", (number, other))
         db.execute("DELETE FROM incident WHERE number = ?", (other,))
     rows = [(incident_id, number) for incident_id in united.ids]
@@ -267,7 +266,8 @@ def read_sources(db: Connection, since: float) -> set[str]:
 
 def read_hearsay(db: Connection, peer: str) -> list[Incident]:
     """Return the hearsay that is charged to `peer`, except that of which mails are owed."""
-    condition = f"{CHARGED_TO} = ? AND number NOT IN (SELECT incident FROM outbox)"
+    is_owed = "number IN (SELECT incident FROM known WHERE id IN (SELECT incident FROM outbox))"
+    condition = f"{CHARGED_TO} = ? AND NOT {is_owed}"
     return read_incidents(db, condition, (peer,))
 
 
@@ -291,40 +291,49 @@ def _incident_number(db: Connection, incident: Incident) -> int | None:
 
 
 def read_outbox(db: Connection, shift: float = 0.0) -> list[Notification]:
-    """Return the notifications in the outbox, oldest first."""
+    """Return the notifications in the outbox, oldest first.
+
+    Of incidents that have united since they were put there, each address is told once.
+    """
     rows = db.execute("SELECT incident, kind, address, since, refusals FROM outbox ORDER BY since")
-    incidents: dict[int, Sequence[Incident]] = {}  # each is read once, however many it is owed to
-    outbox = []
-    for number, *columns in rows.fetchall():
-        if number not in incidents:
-            incidents[number] = read_incidents(db, "number = ?", (number,), shift=shift)
+    incidents: dict[str, Sequence[Incident]] = {}  # each is read once, however many it is owed to
+    outbox: dict[tuple[str, Kind, str], Notification] = {}
+    for incident_id, *columns in rows.fetchall():
+        if incident_id not in incidents:
+            condition = f"number = {_NUMBER}"
+            incidents[incident_id] = read_incidents(db, condition, (incident_id,), shift=shift)
         try:
             kind, address, since, refusals = load(_Owing, columns, shift)
-            (incident,) = incidents[number]
+            (incident,) = incidents[incident_id]
         except ValueError as error:
             row_kind, row_address, *_ = columns
-            db.leave_out("outbox", error, incident=number, kind=row_kind, address=row_address)
+            db.leave_out("outbox", error, incident=incident_id, kind=row_kind, address=row_address)
             continue
-        outbox.append(Notification(kind, incident, address, since, refusals))
-    return outbox
+        notification = Notification(kind, incident, address, since, refusals)
+        outbox.setdefault((incident.id, kind, address), notification)
+    return list(outbox.values())
 
 
 def write_outbox(
     db: Connection, owing: Iterable[Notification], settled: Iterable[Notification]
 ) -> None:
-    """Put notifications into the outbox, and take those out that are settled."""
-    db.executemany(
-        f"REPLACE INTO outbox VALUES ({NUMBER}, ?, ?, ?, ?)",
-        [(*_outbox_key(each), each.since, each.refusals) for each in owing],
-    )
-    db.executemany(
-        f"DELETE FROM outbox WHERE incident = {NUMBER} AND kind = ? AND address = ?",
-        [_outbox_key(each) for each in settled],
-    )
+    """Put notifications into the outbox, and take those out that are settled.
 
-
-def _outbox_key(notification: Notification) -> tuple[str, str, str]:
-    return notification.incident.id, notification.kind.value, notification.address
+    What is there already may be there under any id of its incident.
+    """
+    removed = []
+    put = []
+    for each in settled:
+        kind = each.kind.value
+        removed += [(each.address, incident_id, kind) for incident_id in each.incident.ids]
+    for each in owing:
+        kind, (incident_id, *others) = each.kind.value, each.incident.ids
+        removed += [(each.address, other, kind) for other in others]
+        put.append((each.address, incident_id, kind, each.since, each.refusals))
+    condition = "address = ? AND incident = ? AND kind = ?"
+    db.executemany(f"DELETE FROM outbox WHERE {condition}", removed)
+    # In the order of the table: written in another one it takes twice as long.
+    db.executemany("REPLACE INTO outbox VALUES (?, ?, ?, ?, ?)", sorted(put))
 
 
 # All times, when the clock itself was wrong.
