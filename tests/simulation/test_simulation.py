@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
@@ -927,9 +927,7 @@ def _united_after_one_end_was_told() -> History:
     script = Script((1, 0.0), (1, 38.0), (1, 20.0), (1, 25.0), (1, 5.0))
     world, (first, second, third, fourth, last) = script.world, script.nodes
     script.fail(110.0, 400.0)
-    world.refuses = lambda node, address: (
-        node not in (first, second) and 390.0 < world.now < 1000.0
-    )
+    world.refuses = lambda node, address: node not in (first, second) and 390.0 < world.now < 1000.0
     script.at(125.0, lambda: hardships._split(world, frozenset({"node1", "node2"}), up=False))
     script.at(390.0, world.power_cut, last, 149.0)
 
@@ -1186,6 +1184,36 @@ def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
     history.world.mails[0] = late
     judges.seldom(history)
     assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
+
+
+def test_who_cannot_close_an_incident_may_look_in_each_round() -> None:
+    """The judge of `seldom` counts a node's looks again when it has heard enough to close it."""
+    every, ended, mended, again = 900.0, 6000.0, 14000.0, 20000.0
+    script = _seldom(every)
+    world, (lonely, *others) = script.world, script.nodes
+
+    def link(up: bool) -> None:
+        for other in others:
+            world.link(lonely.name, other.name, up)
+
+    script.fail(3000.0, ended)
+    script.fail(again, again + 2 * every)
+    script.at(ended - 100.0, link, False)
+    script.at(mended, link, True)
+    history = script.play(again + 3 * every)
+
+    def count(began: float, ended: float) -> int:
+        return sum(began <= look.at < ended and look.node == lonely.name for look in world.looks)
+
+    assert count(ended, mended) > 100, "it sees that it passes, and cannot close it"
+    assert count(mended + 200.0, again) < 10
+    history.wrong.clear()  # what is told of nodes is not the subject
+    judges.seldom(history)
+    assert not [text for text in history.wrong if "looked at" in text]
+    rounds = itertools.takewhile(lambda at: at < again, itertools.count(mended + 300.0, 60.0))
+    world.looks += [Look(at, "round", lonely.name, TEST, fails=False) for at in rounds]
+    judges.seldom(history)
+    assert [text for text in history.wrong if f"{lonely.name} looked at {TEST}" in text]
 
 
 def test_the_end_is_told_by_those_who_have_only_heard_that_it_is_down() -> None:
