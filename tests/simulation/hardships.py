@@ -20,6 +20,7 @@ from .world import World
 
 TEST = Test("host0", "ssh")
 SETTLED = 400.0  # seconds, and two intervals, until all is told after the last fault
+NOISY_AFTER = 200.0  # seconds after the last failure in which looks still fail by chance
 
 
 def _make_nodes(
@@ -644,7 +645,8 @@ def confirm(world: World) -> Setup:
     else:
         world.confirmations[TEST] = number
     world.noise[TEST] = chance.choice((0.0, 0.1, 0.2))
-    return _failures(world, 1, (400.0, 700.0), gap=0.0)
+    failures, _ = _failures(world, 1, (400.0, 700.0), gap=0.0)
+    return failures, _quieten(world, failures)
 
 
 def skewed(world: World) -> Setup:
@@ -670,8 +672,13 @@ def noisy(world: World) -> Setup:
         failures, _ = _failures(world, 1, (200.0, 500.0), gap=0.0)
     else:
         failures = [Failure(TEST, 900.0, 900.0)]
-    world.at(failures[-1].ended + 200.0, world.noise.clear)
-    return failures, 200.0 + _settle(world)
+    return failures, _quieten(world, failures)
+
+
+def _quieten(world: World, failures: Sequence[Failure]) -> float:
+    """Let looks fail by chance for a while more; return the seconds until all is surely over."""
+    world.at(failures[-1].ended + NOISY_AFTER, world.noise.clear)
+    return NOISY_AFTER + _settle(world)
 
 
 def leaky(world: World) -> Setup:

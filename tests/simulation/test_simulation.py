@@ -1186,6 +1186,21 @@ def test_a_mail_is_late_as_long_as_it_is_refused(refused_until: float) -> None:
     assert any("was seen to fail at" in text for text in history.wrong), "late all the same"
 
 
+@pytest.mark.parametrize("kind", ["confirm", "noisy"])
+def test_looks_that_fail_by_chance_end_long_before_the_history(kind: str) -> None:
+    """Otherwise an incident that has just been opened by chance is open in the end."""
+    for seed in range(6):
+        world = World(seed)
+        setup, _ = histories.KINDS[kind]
+        failures, settle = setup(world)
+        if not world.noise[hardships.TEST]:
+            continue
+        world.run(failures[-1].ended + settle - hardships.SETTLED)
+        assert not world.noise
+        return
+    raise AssertionError("no history has noise")
+
+
 def test_who_cannot_close_an_incident_may_look_in_each_round() -> None:
     """The judge of `seldom` counts a node's looks again when it has heard enough to close it."""
     every, ended, mended, again = 900.0, 6000.0, 14000.0, 20000.0
