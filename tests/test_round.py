@@ -412,7 +412,8 @@ def test_nobody_else_tells_what_a_living_node_hands_over() -> None:
         return bool(play(UP, incidents=[known("i", held=NOW - 300.0)], heard=[heard]).mails)
 
     assert not tells(NOW - 30.0) and not tells(NOW - 590.0), "z comes after us in the order"
-    assert tells(NOW - 600.0) and tells(NOW + 1e6), "it is over, or no time"
+    assert not tells(NOW - 710.0), "its next round has not looked after it"
+    assert tells(NOW - 720.0) and tells(NOW + 1e6), "it is over, or no time"
     assert tells(NOW - 30.0, finished=NOW - 200.0), "its checker does not run"
     assert tells(float("-inf"))
 

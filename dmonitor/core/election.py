@@ -193,7 +193,7 @@ def choose(
     order = _sort_out(peers, lambda peer: _why_not(peer, now, incident), reasons)
     order.sort(key=_rank_of)
     for peer in sorted(peers, key=_rank_of):
-        if incident and _is_handing(peer, incident, now):
+        if incident and _is_handing(peer, incident, now, slowest):
             return Choice(peer.status, f"{peer.name} hands it over")
     this_node = Candidate(me)
     why_silent = _why_silent(me, now)
@@ -215,14 +215,20 @@ def choose(
     return _choice(order, reasons)
 
 
-def _is_handing(peer: Candidate, incident: Incident, now: float) -> bool:
+def _is_handing(peer: Candidate, incident: Incident, now: float, slowest: int) -> bool:
     """Return whether a peer hands over `incident`: its mail is perhaps taken already.
 
-    It was living when it began. It may have become too old since then, because it has missed a
-    round; its mail goes on all the same.
+    `slowest` is the longest interval for which any node is waited. The peer was living when it
+    began. It may have become too old since then, because it has missed a round; its mail goes on
+    all the same.
     """
     since = _handing_since(peer, incident)
-    return abs(now - since) < HAND_OVER_LIMIT and not _why_silent(peer.status, since)
+    return abs(now - since) < _handed_for(peer, slowest) and not _why_silent(peer.status, since)
+
+
+def _handed_for(peer: Candidate, slowest: int) -> float:
+    """Return for how many seconds a peer may hand over: its next round finds what came of it."""
+    return HAND_OVER_LIMIT + _patience(peer, slowest)
 
 
 def _handing_since(peer: Candidate, incident: Incident) -> float:
@@ -309,7 +315,7 @@ def _pass_over(
     for peer in order:
         since = _handing_since(peer, incident)
         if float("-inf") < since < now:
-            given_up[peer.status.node_id] = since + HAND_OVER_LIMIT
+            given_up[peer.status.node_id] = since + _handed_for(peer, turns.slowest)
     for place, peer in enumerate(order):
         if peer is this_node:
             return list(order[place:])

@@ -655,9 +655,9 @@ def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
     """A node that has missed a round does not count, although its mail is on its way."""
     original = election._is_handing
 
-    def is_handing(peer: election.Candidate, held: Incident, now: float) -> bool:
+    def is_handing(peer: election.Candidate, *others: Any) -> bool:
         is_late = bool(election._why_silent(peer.status, peer.status.at))
-        return not is_late and original(peer, held, now)
+        return not is_late and original(peer, *others)
 
     with mock.patch.object(election, "_is_handing", is_handing):
         yield
@@ -687,6 +687,13 @@ def lets_an_alert_come_last() -> Iterator[None]:
 def leaves_it_at_still_down() -> Iterator[None]:
     """The end of one of two incidents was told while the other was open; they are one, and it is told."""
     with mock.patch.object(ledger, "_said_still_down", lambda ours: False):
+        yield
+
+
+@contextlib.contextmanager
+def gives_up_before_it_has_looked_after() -> Iterator[None]:
+    """After ten minutes another node tells what a node hands over that has had no round since."""
+    with mock.patch.object(election, "_handed_for", lambda *_: 600.0):
         yield
 
 
@@ -815,6 +822,7 @@ LONG = (
     tells_what_a_node_hands_over_that_is_late,
     ends_all_turns_at_a_death,
     lets_an_alert_come_last,
+    gives_up_before_it_has_looked_after,
     leaves_it_at_still_down,
     takes_what_goes_on_for_refused,
     looks_after_nothing,
