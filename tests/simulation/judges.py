@@ -344,8 +344,9 @@ def _last_refusing(history: History, before: float) -> float:
 def _judge_rest(history: History, node: SimNode, test: Test) -> None:
     """A node looks at a test once in its EVERY, or twice as often if its turns have moved.
 
-    While the test may fail here or elsewhere, and a while after, it may look in each round. So may a
-    node that still holds an open incident of it (R1), because it hears too few to close it.
+    While the test may fail here or elsewhere, and a while after, it may look in each round. So may
+    who is cut off from too many sites to close the incident: it stays open (R4), and what has an
+    open incident does not rest (R1).
     """
     world = history.world
     rhythm = world.rhythms[test]
@@ -356,8 +357,8 @@ def _judge_rest(history: History, node: SimNode, test: Test) -> None:
     for failure in sorted(history.failures, key=lambda failure: failure.began):
         if failure.test != test:
             continue
-        looks = _looks_between(world, node, test, began, failure.began, and_open=not world.faults)
-        allowed = (failure.began - began) // rhythm.every + 2
+        looks = _looks_between(world, node, test, began, failure.began)
+        allowed = max(0.0, failure.began - began) // rhythm.every + 2
         if world.faults:
             allowed += _MORE_LOOKS * world.faults
         if len(looks) > allowed:
@@ -366,9 +367,24 @@ def _judge_rest(history: History, node: SimNode, test: Test) -> None:
         longest = rhythm.every + 2 * interval + ROUND_TAKES
         if not world.faults and max(gaps, default=0.0) > longest:
             history.wrong.append(f"{node.name} did not look at {test} for {max(gaps):.0f} s")
-        began = failure.ended + closed_by
+        began = _surely_closed(history, node, failure, closed_by)
     if rhythm.retry and not world.faults:
         _judge_retry(history, node, test)
+
+
+def _surely_closed(history: History, node: SimNode, failure: Failure, closed_by: float) -> float:
+    """Return when a node has had `closed_by` seconds, without a break, to close an incident.
+
+    In all of them it could hear enough sites to say that the failure is over.
+    """
+    assert history.watch is not None
+    able_since = failure.ended
+    for moment in history.watch.moments:
+        if moment.at >= able_since + closed_by:
+            break
+        if moment.at >= failure.ended and node.name not in moment.can_say_up[failure.test]:
+            able_since = moment.at
+    return able_since + closed_by
 
 
 def _judge_retry(history: History, node: SimNode, test: Test) -> None:
@@ -386,17 +402,14 @@ def _judge_retry(history: History, node: SimNode, test: Test) -> None:
 
 
 def _looks_between(
-    world: World, node: SimNode, test: Test, began: float, ended: float, *, and_open: bool = True
+    world: World, node: SimNode, test: Test, began: float, ended: float
 ) -> list[float]:
-    """Return when the rounds of a node looked at a test in a time.
-
-    Without `and_open` those are left out in which it held an open incident of the test.
-    """
+    """Return when the rounds of a node looked at a test in a time."""
     return [
         look.at
         for look in world.looks
         if look.test == test and look.node == node.name and look.looker == "round"
-        if began <= look.at < ended and (and_open or not look.is_open)
+        if began <= look.at < ended
     ]
 
 

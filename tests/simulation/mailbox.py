@@ -64,6 +64,7 @@ class Moment(NamedTuple):
         Test
     ]  # a quorum sees them fail, and a node that can mail asks and hears that
     clearable: frozenset[Test]  # no quorum does, and a node that can mail can hear that
+    can_say_up: dict[Test, frozenset[str]]  # the nodes that can hear that no quorum does
     away: frozenset[str]  # the nodes that may be found failing
     gone: frozenset[str]  # those that cannot be found well
     faults: int  # until now
@@ -199,6 +200,7 @@ class Watch:
                 refused | self._resting(refused),
                 frozenset(self._tellable()),
                 frozenset(clearable),
+                view.can_say_up,
                 view.away,
                 view.gone,
                 self._faults,

@@ -51,7 +51,6 @@ class Look(NamedTuple):
     node: str
     test: Test
     fails: bool
-    is_open: bool = False  # whether the node holds an open incident of the test
 
 
 class Timeline:
@@ -451,8 +450,7 @@ class World(Timeline):
             fails = self.chance.random() < noise
         self.note_look(looker, node, test, fails=fails)
         if test in self.rhythms:
-            is_open = test in surely_open(node.disk.incidents.values())
-            self.looks.append(Look(self.now, looker, node.name, test, fails, is_open))
+            self.looks.append(Look(self.now, looker, node.name, test, fails))
         if not fails:
             return self.chance.uniform(0.05, 1.5), Outcome.OK
         if self.chance.random() < self.slow:
