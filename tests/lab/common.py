@@ -35,6 +35,7 @@ README = dict(
     )
 )
 PACKAGE = "/root/dmonitor.deb"  # where the README has it
+APT_LIMIT = 300.0  # seconds; on a machine that was busy a removal took over a minute
 
 _Found = TypeVar("_Found")
 _FACT = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S+)')
@@ -118,9 +119,9 @@ class Lab:
             )
         return out
 
-    def run(self, node: str, *command: str, stdin: bytes = b"") -> str:
+    def run(self, node: str, *command: str, stdin: bytes = b"", limit: float = 60) -> str:
         """Run COMMAND on NODE, as root; it must succeed; return its output."""
-        return self.do("exec", node, *command, stdin=stdin).decode(errors="replace")
+        return self.do("exec", node, *command, stdin=stdin, limit=limit).decode(errors="replace")
 
 
 def play(
@@ -230,7 +231,7 @@ def bring(lab: Lab, node: str, package: Path | None = None) -> str:
 def install(lab: Lab, node: str, package: Path | None = None) -> None:
     """Do on NODE what the README says, with the package or another one."""
     bring(lab, node, package)
-    lab.run(node, "sh", "-e", stdin=README["install"].encode())
+    lab.run(node, "sh", "-e", stdin=README["install"].encode(), limit=APT_LIMIT)
 
 
 # What changes on any system that runs: logs, mail, and the books of who installs.
