@@ -99,12 +99,10 @@ def test_what_is_written(tmp_path: Path) -> None:
     for line, text in (
         ("", ""),
         ("until 2040-01-01T00:00:00+00:00 a", "until 2040-01-01T00:00:00+00:00 a\n"),
-        ("every sun 03:00-04:00 b", "every sun 03:00-04:00 b\n"),
-        ("every mon 03:00-04:00", "every sun 03:00-04:00 b\nevery mon 03:00-04:00\n"),
-        ("every sun 03:00-04:00 b", "every sun 03:00-04:00 b\nevery mon 03:00-04:00\n"),
+        ("every sun 03:00-04:00 b", "until 2040-01-01T00:00:00+00:00 a\nevery sun 03:00-04:00 b\n"),
         (
-            "until 2040-01-01T00:00:00+00:00",
-            "every sun 03:00-04:00 b\nevery mon 03:00-04:00\nuntil 2040-01-01T00:00:00+00:00\n",
+            "until 2041-01-01T00:00:00+00:00",
+            "every sun 03:00-04:00 b\nuntil 2041-01-01T00:00:00+00:00\n",
         ),
         ("", ""),
     ):
@@ -119,6 +117,22 @@ def test_what_is_written(tmp_path: Path) -> None:
         assert os.listdir(file.parent) == ["http"]
     assert silence.lift(str(tmp_path), "www.example.com/") == [str(file)]
     assert os.listdir(tmp_path / "silence.d") == []
+
+
+def test_a_silence_that_lasts_is_ended_only_by_a_new_end(tmp_path: Path) -> None:
+    """Neither hours nor an acknowledgement say that somebody is to be mailed before."""
+    host = tmp_path / "silence.d/www.example.com"
+    end, hours = "until 2040-01-01 move", "every sun 03:00-04:00"
+    for line in (end, hours, "until up by anna on oslo"):
+        silence.say(str(tmp_path), "www.example.com", line)
+    assert host.read_text().splitlines() == [end, hours, "until up by anna on oslo"]
+    silence.say(str(tmp_path), "www.example.com", "until 2041-01-01 later")
+    assert host.read_text().splitlines() == [hours, "until 2041-01-01 later"]
+    silence.say(str(tmp_path), "www.example.com", "")
+    for line in (hours, "until up by anna on oslo"):
+        with pytest.raises(silence.Refused, match="silenced until that is lifted"):
+            silence.say(str(tmp_path), "www.example.com", line)
+    assert host.read_text() == ""
 
 
 def test_a_host_is_named_with_and_without_a_slash(tmp_path: Path) -> None:

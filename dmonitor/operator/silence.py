@@ -32,7 +32,7 @@ class Refused(Exception):
 def say(directory: str, subject: str, line: str) -> None:
     """Silence `subject`, a host or one test of it, as `line` says; if it is empty, until lifted.
 
-    Lines of the file that begin with `every` stay, and another one of these is added to them.
+    A new end takes the place of the last one. All other lines are added to those that are there.
     Raise Refused if there is no such directory, or if a wider or narrower silence is in the way.
     """
     host, name = _host_and_test(subject)
@@ -47,8 +47,10 @@ def say(directory: str, subject: str, line: str) -> None:
         raise Refused(f"{host} is silenced as a whole already: {off}")
     if os.path.isdir(path):
         raise Refused(f"tests of {host} are silenced already: {off}")
+    if line and not _is_end(line) and os.path.isfile(path) and not os.path.getsize(path):
+        raise Refused(f"{subject} is silenced until that is lifted: {off}")
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    lines = [*_repeating(path), line] if line else []
+    lines = [*_staying(path, line), line] if line else []
     _replace(path, "".join(f"{each}\n" for each in dict.fromkeys(lines)))
     for problem in load_configuration(directory).problems:
         if problem.path == path:
@@ -56,10 +58,25 @@ def say(directory: str, subject: str, line: str) -> None:
     log.info("silenced", what=subject, line=line or None)
 
 
-def _repeating(path: str) -> list[str]:
-    """Return the lines of the file at `path` that begin with `every`, if it is there."""
+def _staying(path: str, new: str) -> list[str]:
+    """Return the lines of the file at `path`, if it is there, that stay beside a `new` one.
+
+    What is silenced until a time ends only by another such time: neither hours of each week nor an
+    acknowledgement say that somebody is to be mailed before.
+    """
     lines = read_statements(path, Problems(), optional=True)
-    return [line.text for line in lines if line.text.split()[0] == "every"]
+    is_new_end = _is_end(new)
+    staying = []
+    for line in lines:
+        if line.text.split()[0] == "every" or (_is_end(line.text) and not is_new_end):
+            staying.append(line.text)
+    return staying
+
+
+def _is_end(text: str) -> bool:
+    """Return whether a line names the time at which a silence ends."""
+    word, *rest = text.split()
+    return word == "until" and rest[:1] != ["up"]
 
 
 def _replace(path: str, text: str) -> None:

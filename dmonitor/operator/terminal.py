@@ -293,7 +293,10 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
 def _told(incident: Facts) -> list[str]:
     """Return who handed the alert and the recovery over, and what is still owed."""
     if incident["void"] and not incident["alert_by"]:
-        return ["Nobody was told: it came and went in a silence, or while its test was FLAPPING."]
+        return [
+            "Nobody was told of it by itself: it came and went in a silence, while its test was"
+            " FLAPPING, or while all that it is behind was DOWN (BEHIND)."
+        ]
     owes = {"alert": True, "recovery": incident["ended"] and incident["alert_by"]}
     lines = []
     for kind in ("alert", "recovery"):
