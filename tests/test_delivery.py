@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -138,6 +139,52 @@ def test_what_became_of_one_whose_process_was_killed_nobody_can_know(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert keeper.look_after(places, "1", ["root"]) == {"root": None}
+
+
+def test_a_mail_is_not_refused_because_a_busy_machine_says_late_that_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go = tmp_path / "started", tmp_path / "go"
+    program = sendmail(
+        tmp_path, f"touch {started}; until [ -e {go} ]; do sleep 0.1; done; echo late\n"
+    )
+    wait = subprocess.Popen.wait
+    limits: list[float | None] = []
+
+    def wait_in_vain(process: subprocess.Popen[bytes], limit: float | None = None) -> int:
+        limits.append(limit)
+        if limit is None:
+            return wait(process)
+        while not started.exists():
+            time.sleep(0.1)
+        raise subprocess.TimeoutExpired("it", limit)
+
+    places = keeper.Places([str(tmp_path)])
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "SENDMAIL_WAIT", 1.0)
+        patch.setattr(subprocess.Popen, "wait", wait_in_vain)
+        done = dict(keeper.hand_over(letters(program, "root"), places, "1", patience=30))
+    assert done == {"root": None}, "it goes on"
+    assert limits == [delivery._START_LIMIT, None]
+    go.touch()
+    deadline = time.monotonic() + 30
+    while not (ended := keeper.look_after(places, "1", ["root"])):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert ended == {"root": delivery.Delivery(True, "late")}
+
+
+@pytest.mark.parametrize("starter", ["import signal; signal.pause()", "raise SystemExit(1)"])
+def test_a_mail_is_refused_if_nothing_was_started(
+    starter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_START_LIMIT", 1.0)
+    monkeypatch.setattr(keeper, "_PROGRAM", starter)
+    program = sendmail(tmp_path, f"touch {tmp_path}/ran\n")
+    places = keeper.Places([str(tmp_path)])
+    done = dict(keeper.hand_over(letters(program, "root"), places, "1", patience=30))
+    assert done == {"root": keeper._LOST} and not keeper._LOST.taken
+    assert not (tmp_path / "ran").exists()
 
 
 def test_without_a_place_for_its_file_a_mail_is_handed_over(tmp_path: Path) -> None:
