@@ -78,7 +78,8 @@ class Place:
     def environment(self) -> dict[str, str]:
         """Return what a node's programs find in their environment, as cron starts them."""
         environment = {**os.environ, "MAILTO": "root", "PYTHONPATH": str(self.directory)}
-        environment.pop("JOURNAL_STREAM", None)
+        for name in ("JOURNAL_STREAM", "COLUMNS"):  # a terminal of the tests is none of theirs
+            environment.pop(name, None)
         return {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def replace(self, module: str, old: str, new: str) -> None:
