@@ -1170,7 +1170,7 @@ def test_what_flaps_is_told_as_that(paint: terminal.Paint = terminal.Paint(False
     )
     told = terminal.history(report.history([over], [], [], seen, now), paint)
     assert told[-1].endswith("nobody") and "silenced" not in told[-1]
-    assert "in a silence, or while its test was FLAPPING" in "\n".join(
+    assert "in a silence, while its test was FLAPPING, or while all that" in "\n".join(
         terminal.why({**why, "last_incident": report.past(over, now)}, paint)
     )
 
