@@ -303,7 +303,7 @@ def _say_what_begins(configuration: Configuration) -> None:
 
 def _say_what_came_of_it(store: Store, round_end: effects.RoundEnd, seconds: float) -> None:
     """Tell the person at the terminal how the tests are, and what is still owed."""
-    from dmonitor.core import incident, model
+    from dmonitor.core import model, outbox
 
     memory = store.memory()
     verdicts = [test_state.verdict for test_state in memory.test_states.values()]
@@ -311,8 +311,7 @@ def _say_what_came_of_it(store: Store, round_end: effects.RoundEnd, seconds: flo
     for verdict in model.Verdict:
         if verdict in verdicts:
             counts.append(f"{verdicts.count(verdict)} {verdict.value}")
-    owing = {known.id for known in memory.incidents if incident.owed(known)}
-    owing |= {notification.incident.id for notification in memory.outbox}
+    owing = outbox.owing(memory.incidents, memory.outbox)
     owed = f"{len(owing)} owed" if owing else "nothing owed"
     end = "has ended" if round_end.completed else "is not complete, the next one goes on"
     log.complain(f"the round {end}: {', '.join(counts) or 'no tests'}; {owed}; {seconds:.1f} s")

@@ -5,7 +5,7 @@ What is wrong here is a problem, and the test is told by itself: an extra mail i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.config.tests import BEHIND, Tests, file_of, read_tests
@@ -19,40 +19,40 @@ def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
 
     A test is never behind itself: its host's .all may name it for all others.
     """
-    wanted: dict[Test, tuple[Test, ...]] = {}
+    wanted: dict[Test, Sequence[Test]] = {}
     for test, parameters in tests.items():
         if parameters and BEHIND in parameters:
             parents = [each for each in read_tests(parameters[BEHIND]) if each != test]
-            unknown = [each for each in parents if each not in tests]
-            for parent in unknown:
-                hint = did_you_mean(str(parent), map(str, tests))
-                text = f"{BEHIND}={parent}: no such test in hosts.d{hint}"
-                problems.error(file_of(directory, test, BEHIND), text)
+            unknown = [parent for parent in parents if parent not in tests]
+            _complain_of_unknown(directory, test, unknown, tests, problems)
             if parents and not unknown:
-                wanted[test] = tuple(parents)
+                wanted[test] = parents
     circles = {test: way for test in wanted if (way := _way_back(test, wanted))}
     for test, way in circles.items():
         text = f"{BEHIND} leads back to this test: {' behind '.join(map(str, way))}"
         problems.error(file_of(directory, test, BEHIND), text)
-    return {test: parents for test, parents in wanted.items() if test not in circles}
+    return {test: tuple(parents) for test, parents in wanted.items() if test not in circles}
+
+
+def _complain_of_unknown(
+    directory: str, test: Test, unknown: Iterable[Test], tests: Tests, problems: Problems
+) -> None:
+    for parent in unknown:
+        hint = did_you_mean(str(parent), map(str, tests))
+        text = f"{BEHIND}={parent}: no such test in hosts.d{hint}"
+        problems.error(file_of(directory, test, BEHIND), text)
 
 
 def _way_back(test: Test, wanted: Mapping[Test, Sequence[Test]]) -> list[Test]:
     """Return the way from `test` over those before it back to itself; empty if there is none."""
-    came_from: dict[Test, Test] = {}
-    waiting = [test]
-    while waiting:
-        here = waiting.pop()
-        for parent in wanted.get(here, ()):
+    ways = [[test]]
+    seen: set[Test] = set()
+    while ways:
+        way = ways.pop()
+        for parent in wanted.get(way[-1], ()):
             if parent == test:
-                return [test, *reversed(list(_steps(here, came_from))), test]
-            if parent not in came_from:
-                came_from[parent] = here
-                waiting.append(parent)
+                return [*way, test]
+            if parent not in seen:
+                seen.add(parent)
+                ways.append([*way, parent])
     return []
-
-
-def _steps(test: Test, came_from: Mapping[Test, Test]) -> Iterator[Test]:
-    while test in came_from:
-        yield test
-        test = came_from[test]

@@ -71,7 +71,7 @@ class Assignment(NamedTuple):
     value: str | None  # None if there is no equals sign
 
 
-def assignment(line: Line) -> Assignment:
+def _assignment(line: Line) -> Assignment:
     """Return `line` as KEY=VALUE, without space around the equals sign."""
     key, equals_sign, value = line.text.partition("=")
     if equals_sign:
@@ -84,7 +84,7 @@ def read_assignments(
 ) -> Iterator[Assignment]:
     """Yield the lines of `path` that are neither empty nor a comment, as KEY=VALUE."""
     lines = read_statements(path, problems, comment_marks=comment_marks, optional=optional)
-    return map(assignment, lines)
+    return map(_assignment, lines)
 
 
 class Entry(NamedTuple):

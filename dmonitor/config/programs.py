@@ -21,7 +21,7 @@ from dmonitor.core.model import Test
 from dmonitor.execution import plugin
 
 # Parameters that every plugin may get: a suffix of the test's name sets PORT, and `wrap` heeds
-# TIMEOUT. EVERY and RETRY are dmonitor's own.
+# TIMEOUT. Some are dmonitor's own.
 _COMMON_PARAMETERS = ("TIMEOUT", "PORT", *OWN)
 _PLUGIN_PREFIX = "check_"
 _ALIASES = "/etc/aliases"

@@ -162,20 +162,16 @@ def read_file(
 ) -> SilenceFile:
     """Return what the file at `path` says, which has `status`; its mistakes are `problems`."""
     terms = []
-    is_empty = True
-    lines = read_statements(path, problems) if status.st_size else ()
-    unreadable = path in problems.unreadable
+    lines = list(read_statements(path, problems)) if status.st_size else []
     for line in lines:
-        is_empty = False
         try:
             terms.append(read_term(line.text))
         except ValueError as error:
             problems.error(path, f"{error}; this line silences nothing", line.number)
-    unreadable = unreadable or path in problems.unreadable
     # A file that was copied or set ahead was written when it came here.
     written = min(status.st_mtime, status.st_ctime)
     is_ahead = status.st_mtime > time.time()
-    is_empty = is_empty and not unreadable
+    is_empty = not lines and path not in problems.unreadable
     return SilenceFile(path, host, name, written, is_empty, tuple(terms), is_ahead)
 
 

@@ -27,6 +27,12 @@ class Taken(NamedTuple):
     owed: tuple[Notification, ...]
 
 
+def owing(incidents: Iterable[Incident], left: Iterable[Notification]) -> set[str]:
+    """Return the ids of the incidents that owe something to all, or are `left` over for some."""
+    ids = {incident.id for incident in incidents if owed_by(incident)}
+    return ids | {notification.incident.id for notification in left}
+
+
 class Outbox:
     """The notifications that this node has told to some address, and still owes to others."""
 

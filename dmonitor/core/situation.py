@@ -300,7 +300,9 @@ class Situation:
         now = self.clock.now()
         if self.silences.cover(incident.test, now):
             return True
-        parents = self.config.behind.get(incident.test, ())
+        parents = self.config.behind.get(incident.test)
+        if not parents:
+            return False
         slowest = self.node_memory.interval_that_holds()
         return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
 
@@ -314,22 +316,23 @@ class Situation:
 
         An incident keeps that, so peers hear of it with the incident.
         """
-        for acknowledgement in self.config.acknowledgements:
-            for incident in list(self.ledger):
-                if incident.acknowledged is not None or not acknowledgement.covers(incident):
-                    continue
-                self.ledger.put(
-                    incident._replace(
-                        acknowledged=acknowledgement.written, acknowledgement=acknowledgement.text
-                    )
-                )
-                self.note(
-                    "info",
-                    "incident-acknowledged",
-                    test=str(incident.test),
-                    incident=incident.id,
-                    text=acknowledgement.text or None,
-                )
+        if not self.config.acknowledgements:
+            return
+        for incident in list(self.ledger):
+            covering = [each for each in self.config.acknowledgements if each.covers(incident)]
+            if incident.acknowledged is not None or not covering:
+                continue
+            first = covering[0]
+            self.ledger.put(
+                incident._replace(acknowledged=first.written, acknowledgement=first.text)
+            )
+            self.note(
+                "info",
+                "incident-acknowledged",
+                test=str(incident.test),
+                incident=incident.id,
+                text=first.text or None,
+            )
 
     def store(self, save: Save) -> Steps:
         """Store `save`, and with it the incidents and the silences that have changed.

@@ -482,13 +482,13 @@ def _note_quiet(situation: Situation) -> None:
             continue
         quiet = _find_quiet(before, incident)
         now = situation.clock.now()
-        silenced = situation.silences.why(incident.test, now, situation.me.name)
-        if quiet and not silenced:
-            silenced = quiet.silenced
         if _must_wait(situation, incident):
+            silenced = situation.silences.why(incident.test, now, situation.me.name)
+            if quiet and not silenced:
+                silenced = quiet.silenced
             noted.append(Quiet(incident.id, silenced=silenced))
         elif quiet:
-            noted.append(Quiet(incident.id, quiet.ended or now, silenced))
+            noted.append(Quiet(incident.id, quiet.ended or now, quiet.silenced))
     situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
 
 

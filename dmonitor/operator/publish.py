@@ -38,7 +38,7 @@ def write(path: str, text: str, home: str) -> int:
     try:
         if directory == home:
             _make(home)
-        _replace(path, directory, content)
+        replace(path, content)
     except OSError as error:
         raise NotWritten(f"unable to write {path}: {_reason(error, directory, home)}") from None
     return len(content)
@@ -60,9 +60,13 @@ def _make(directory: str) -> None:
         os.chmod(directory, 0o755)  # whatever the umask
 
 
-def _replace(path: str, directory: str, content: bytes) -> None:
-    """Replace the file `path` with `content`; raise OSError, and leave no draft, if that fails."""
-    descriptor, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+def replace(path: str, content: bytes) -> None:
+    """Replace the file, or the link, at `path` with `content`, which all may read.
+
+    Raise OSError, and leave no draft, if that fails.
+    """
+    directory, name = os.path.split(path)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=directory or ".")
     try:
         with open(descriptor, "wb") as file:
             file.write(content)

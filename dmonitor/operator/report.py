@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import ability as core_ability
-from dmonitor.core import election, health, hearsay, incident, model
+from dmonitor.core import election, health, hearsay, model, outbox
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
@@ -124,8 +124,7 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    owing = {known.id for known in view.incidents if incident.owed(known)}
-    owing |= {notification.incident.id for notification in view.outbox}
+    owing = outbox.owing(view.incidents, view.outbox)
     troubles = []
     for trouble in view.node.troubles:
         if health.is_serious(trouble, view.now):

@@ -18,7 +18,7 @@ from dmonitor.config.files import read_statements
 from dmonitor.config.problems import Problems
 from dmonitor.config.silences import LONGEST_SILENCE, read_file, read_term
 from dmonitor.config.times import read_duration, read_moment
-from dmonitor.operator import report
+from dmonitor.operator import publish, report
 
 _READ_AFTER = 600.0  # seconds after which a round has read a new file
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -51,7 +51,7 @@ def say(directory: str, subject: str, line: str) -> None:
         raise Refused(f"{subject} is silenced until that is lifted: {off}")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     lines = [*_staying(path, line), line] if line else []
-    _replace(path, "".join(f"{each}\n" for each in dict.fromkeys(lines)))
+    publish.replace(path, "".join(f"{each}\n" for each in dict.fromkeys(lines)).encode())
     for problem in load_configuration(directory).problems:
         if problem.path == path:
             log.complain(str(problem))
@@ -77,19 +77,6 @@ def _is_end(text: str) -> bool:
     """Return whether a line names the time at which a silence ends."""
     word, *rest = text.split()
     return word == "until" and rest[:1] != ["up"]
-
-
-def _replace(path: str, text: str) -> None:
-    """Replace the file at `path`, or the link, at once: a round may read it at any time."""
-    draft = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{os.getpid()}"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(draft, path)
-    except OSError:
-        os.unlink(draft)
-        raise
 
 
 def acknowledgement(node: str, words: Sequence[str]) -> str:
