@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dmonitor.base import cli, clock, cron, log, names, user
@@ -158,9 +158,13 @@ def _round(options: Options) -> int:
         if is_scheduled and doorbell.was_rung(options.state):
             # Somebody waits for what this node is to tell; its own tests may take long.
             _locked_round(options, started, woken=True)
-        round_end = _locked_round(options, started, woken=options.woken)
+        round_end, heartbeats = _locked_round(options, started, woken=options.woken)
     finally:
         round_lock.release()
+    if heartbeats:  # what asks them must not inherit the lock
+        from dmonitor.execution import heartbeat
+
+        heartbeat.start(heartbeats)
     if not round_end.completed:
         return os.EX_TEMPFAIL
     if round_end.stays and is_scheduled:
@@ -248,10 +252,13 @@ def _take(round_lock: lock.Lock, patience: float = 0.0) -> None:
         round_lock.take(patience=_END_PATIENCE)
 
 
-def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) -> effects.RoundEnd:
+def _locked_round(
+    options: Options, started: clock.Stopwatch, *, woken: bool
+) -> tuple[effects.RoundEnd, Mapping[str, str]]:
     """Run a round; leave the place of the next one. With `woken` it only tells.
 
-    `started` runs since cron has started this process.
+    `started` runs since cron has started this process. Return what the round leaves, and the URLs
+    that are to be asked because it has found this node able to alert.
     """
     import faulthandler
 
@@ -282,16 +289,12 @@ def _locked_round(options: Options, started: clock.Stopwatch, *, woken: bool) ->
         if _is_watched():
             _say_what_came_of_it(store, round_end, stopwatch.elapsed())
     faulthandler.cancel_dump_traceback_later()
-    if round_end.able and configuration.heartbeats:
-        from dmonitor.execution import heartbeat
-
-        heartbeat.start(configuration.heartbeats)
     offset = configuration.settings.offset
     if not woken and round_end.place is not None:
         next_place = place.write(options.state, round_end.place if offset is None else offset)
         round_end = round_end._replace(place=next_place)
     log.debug("round-finished", tests=len(configuration.tests), seconds=stopwatch.elapsed())
-    return round_end
+    return round_end, configuration.heartbeats if round_end.able else {}
 
 
 def _say_what_begins(configuration: Configuration) -> None:

@@ -98,6 +98,7 @@ def test_a_url_that_hangs_keeps_no_round(three: list[LocalNode], place: Place) -
             a_round = three[0].popen("dmonitor-check", "--verbose", "--once")
             assert a_round.wait(20) == 0
             took = time.monotonic() - began
+            assert three[0].run("dmonitor-check", "--once").returncode == 0, "the lock is free"
         deaf.settimeout(5)
         deaf.accept()[0].close()
     assert took < 7
