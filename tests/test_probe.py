@@ -432,6 +432,25 @@ def test_whose_fault_it_is_that_nothing_connects(
     assert in_network("", f"PORT={port} {PLUGINS}/check_{name} {host}").startswith(said)
 
 
+# The machine at 10.99.0.2 falls silent half a second after a look began, and is asked for its
+# hardware's address for longer than the look lasts.
+FALLS_SILENT = """
+there nft add rule inet f out tcp dport 80 drop
+ping -c 1 10.99.0.2 >/dev/null
+there ip link set v1 arp off
+echo 10 >/proc/sys/net/ipv4/neigh/v0/mcast_solicit
+(sleep 0.5; ip neigh del 10.99.0.2 dev v0) &
+"""
+
+
+@in_a_network
+def test_a_neighbour_that_falls_silent_is_no_firewall_of_this_node() -> None:
+    ask = f"PORT=80 TIMEOUT=4 {PLUGINS}/check_tcp 10.99.0.2"
+    said, neighbour = in_network(FALLS_SILENT, f"{ask}; ip neigh show 10.99.0.2").splitlines()
+    assert neighbour.split()[-1] == "INCOMPLETE", "nobody waited for the neighbour"
+    assert said == "FAIL no answer within 4 s"
+
+
 @in_a_network
 @pytest.mark.parametrize(
     ("host", "setup", "said"),

@@ -19,8 +19,9 @@ _IP_RECVERR = 11
 _IPV6_RECVERR = 25
 _MSG_ERRQUEUE = 0x2000
 _BY_ICMP = (2, 3)  # sock_extended_err.ee_origin
+_TCP_INFO_RETRANSMITS = 2  # where tcpi_retransmits is, a byte: how often the first one was repeated
 _TCP_INFO_RETRANS = 36  # where tcpi_retrans is: segments that were sent again and left this node
-_TCP_INFO_TOTAL_RETRANS = 100  # and tcpi_total_retrans: those that were to be sent again
+_TCP_INFO_TOTAL_RETRANS = 100  # and tcpi_total_retrans: those that were handed on to be sent
 # ICMP codes with which the kernel says of a neighbour that it does not answer: the host is off.
 _NEIGHBOUR_IS_SILENT = {socket.AF_INET: 1, socket.AF_INET6: 3}
 _ICMP_LEVELS = {
@@ -94,13 +95,14 @@ def fault(sock: socket.socket, address: str, error: OSError) -> Fail | Unknown:
 def was_kept_back(sock: socket.socket) -> bool:
     """Return whether this node let none of the repeated packets of a connection out.
 
-    The kernel counts those that it was to send again, and those of them that left. If a neighbour
-    does not answer, no packet is to be sent again.
+    The kernel counts how often it was to repeat a packet, how often it handed one on for that, and
+    those that left. While it waits for a neighbour that has fallen silent it hands none on, and
+    counts the earlier ones as lost: so only if it handed one on each time was it a firewall.
     """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     left = int.from_bytes(info[_TCP_INFO_RETRANS : _TCP_INFO_RETRANS + 4], "little")
-    due = int.from_bytes(info[_TCP_INFO_TOTAL_RETRANS : _TCP_INFO_TOTAL_RETRANS + 4], "little")
-    return due > 0 and left == 0
+    handed_on = int.from_bytes(info[_TCP_INFO_TOTAL_RETRANS : _TCP_INFO_TOTAL_RETRANS + 4], "little")
+    return left == 0 and 0 < handed_on == info[_TCP_INFO_RETRANSMITS]
 
 
 def kept_back() -> Unknown:
