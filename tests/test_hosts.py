@@ -197,6 +197,12 @@ def test_plugins_are_looked_at_as_the_user_of_the_rounds(node: LocalNode) -> Non
     assert (node.config / "hosts.d/a/web").stat().st_uid == 0
 
 
+def test_one_mistake_is_named_once(node: LocalNode) -> None:
+    status, said, wrong = say(node, "add", "../x", "web", "web:b")
+    assert (status, said) == (65, "") and len(wrong.splitlines()) == 1
+    assert wrong.startswith("dmonitor: error: hosts.d/..: '..' is not a host name")
+
+
 def test_a_host_that_is_a_link_gets_no_test_of_its_own(node: LocalNode) -> None:
     node.test(".web/web")
     (node.config / "hosts.d/a").symlink_to(".web")

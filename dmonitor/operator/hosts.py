@@ -182,7 +182,10 @@ def add(directory: str, wanted: Iterable[Wanted], problems: Problems) -> Done:
             done.refused.append(str(test))
         else:
             done.unchanged.append(str(test))
-        problems.extend(_placed(problem, directory, test) for problem in found)
+        for problem in found:
+            placed = _placed(problem, directory, test)
+            if placed not in problems:  # several tests may have a host that is none
+                problems.append(placed)
     return done
 
 

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config import silences as config_silences
+from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
 from dmonitor.core import behind as core_behind
 from dmonitor.core import election, health, hearsay, model, outbox, quiet
@@ -505,6 +507,17 @@ def silences(
                 holding.append(_silence(silence, node, now))
     holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
     return {"silences": holding}
+
+
+def planned(files: Iterable[SilenceFile], me: str, now: float) -> list[Facts]:
+    """Return the next hours in which this node, `me`, silences something, the first ones first."""
+    listed = []
+    for begins, silence in sorted(
+        config_silences.planned(files, now), key=lambda each: each.begins
+    ):
+        facts = _silence(silence, me, now)
+        listed.append({**facts, "begins": moment(begins)})
+    return listed
 
 
 def _silence(silence: Silence, node: str, now: float) -> Facts:

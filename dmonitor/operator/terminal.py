@@ -363,12 +363,15 @@ def _stale(facts: Facts, paint: Paint) -> list[str]:
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    """Return a line for each silence that holds."""
+    """Return a line for each silence that holds, and for those that are planned here."""
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
         age = "-" if silence["age"] is None else names.span(silence["age"])
         rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
+    for silence in facts["planned"]:
+        hours = f"from {day(silence['begins'])}"
+        rows.append((silence["what"], hours, "-", silence["node"], silence["reason"]))
     return _table_or("no silences", _SILENCES, rows, paint)
 
 
