@@ -81,6 +81,7 @@ class Played:
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
     latest: list[tuple[Incident, ...]] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)  # of the hand-overs
     observed: effects.Observe | None = None
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
@@ -197,7 +198,7 @@ def play(
     heard: Heard | Callable[[float], Heard] = (),
     outbox: Sequence[Notification] = (),
     mta: Callable[[str], bool | None] = lambda _: True,
-    late: Mapping[str, bool | None] | None = None,
+    late: Mapping[Any, bool | None] | None = None,
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
@@ -217,7 +218,7 @@ def play(
 ) -> Played:
     """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
 
-    `late` has what became of earlier mails, by the address. Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
+    `late` has what became of earlier mails, by the address, or by hand-over and address. Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
     `sleeps_in`.
     """
     round_clock, played = clock or Clock(), Played()
@@ -245,7 +246,7 @@ def play(
         played.notes.append((event, facts))
 
     if woken:
-        script = round.run_woken(config, memory, round_clock, note)
+        script = round.run_woken(config, memory, round_clock, note, lambda: next(ids))
     else:
         script = round.run_round(config, memory, round_clock, note, lambda: next(ids))
     handing_over: effects.HandOver | None = None
@@ -289,13 +290,15 @@ def play(
                     played.latest.append(effect.latest)
                     outcomes = [(address, mta(address)) for address in mails]
                     played.note_mails(mails)
+                    played.names.append(effect.name)
                 answer = outcomes.pop(0)
             case effects.LookAfter(handing):
                 answer = {}
                 for hand_over in handing:
                     for address in hand_over.addresses:
-                        if late and address in late:
-                            answer[hand_over.since, address] = late[address]
+                        for key in (address, (hand_over.known_as, address)):
+                            if late and key in late:
+                                answer[hand_over.known_as, address] = late[key]
             case effects.Wait(seconds):
                 round_clock.at += seconds
             case effects.Wake(node_ids):
@@ -366,6 +369,25 @@ def test_what_went_on_and_was_refused_is_handed_over_again() -> None:
     over = next_round(slow, "new", clock=later(700.0))
     assert over.mails, "nothing goes on for longer than ten minutes"
     assert not next_round(slow, "new", clock=later(560.0)).mails
+
+
+def test_a_hand_over_is_known_by_its_name_and_by_no_time() -> None:
+    """If the clock steps back, its time moves, and another one may have had the same time."""
+    slow = play(DOWN, mta=lambda _: None)
+    (hand_over,) = slow.node_memory().handing
+    assert hand_over.known_as == hand_over.name == slow.names[-1] != ""
+    moved = hand_over._replace(since=hand_over.since - 30.0)
+    other = moved._replace(name="other", notifications=(("other", ALERT),))
+    memory = slow.node_memory()._replace(handing=(moved, other))
+    incidents = [slow.incident(), known("other", test=Test("h", "t"))]
+    judged = {Test("h", "t"): DOWN}
+    late = {("other", ONE): True}
+    tests = frozenset([TEST, Test("h", "t")])
+    taken = play(
+        DOWN, incidents=incidents, remembered=memory, late=late, judged_too=judged, tests=tests
+    )
+    assert taken.incident("other").alert == "me" and not taken.mails
+    assert handed(taken) == [((ONE,), (("new", ALERT),))]
 
 
 def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:

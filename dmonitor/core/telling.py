@@ -5,7 +5,7 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from dmonitor.base import names
 from dmonitor.core import election, refusals
@@ -30,9 +30,10 @@ _ENDED_LATE = 60.0
 class Telling:
     """The telling of one round: greet again, hand over, greet again."""
 
-    def __init__(self, situation: Situation, outbox: Outbox) -> None:
+    def __init__(self, situation: Situation, outbox: Outbox, fresh_id: Callable[[], str]) -> None:
         self._situation = situation
         self._outbox = outbox
+        self._fresh_id = fresh_id
         addresses = situation.config.addresses
         self._hooks = [address for address in addresses if names.is_hook(address)]
         # When an alert was taken by an address that was not the first one to take it, by the id of
@@ -127,10 +128,11 @@ class Telling:
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
         earlier = situation.node_memory.handing
-        yield from self._store_handing((*earlier, *_handing(mails, now)))
+        name = self._fresh_id()
+        yield from self._store_handing((*earlier, *_handing(mails, now, name)))
         told_of = {each.incident.test for mail in mails.values() for each in mail}
         behind = situation.hidden_behind(told_of)
-        hand_over = HandOver(mails, self._latest(mails), now, behind)
+        hand_over = HandOver(mails, self._latest(mails), name, behind)
         outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over
@@ -140,7 +142,7 @@ class Telling:
             told = [outcomes[address] for address in telling]
             self._refusals.count(told, was_first=was_first)
         going_on = {address: mails[address] for address in mails if outcomes[address] is None}
-        yield from self._store_handing((*earlier, *_handing(going_on, now)))
+        yield from self._store_handing((*earlier, *_handing(going_on, now, name)))
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
 
@@ -377,13 +379,16 @@ class Telling:
         yield from situation.store(Save())
 
 
-def _handing(mails: Mapping[str, Mail], now: float) -> list[Handing]:
-    """Return that `mails` are handed over from now on. Those that tell the same are together."""
+def _handing(mails: Mapping[str, Mail], now: float, name: str) -> list[Handing]:
+    """Return that `mails` are handed over from now on, in the hand-over of this `name`.
+
+    Those that tell the same are together.
+    """
     addresses: dict[tuple[tuple[str, Kind], ...], list[str]] = {}
     for address, mail in mails.items():
         told = tuple((each.incident.id, each.kind) for each in mail)
         addresses.setdefault(told, []).append(address)
-    return [Handing(now, tuple(alike), told) for told, alike in addresses.items()]
+    return [Handing(now, tuple(alike), told, name) for told, alike in addresses.items()]
 
 
 def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[str, Kind]]]]:
@@ -397,7 +402,7 @@ def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[st
 
 
 def _outcomes_of(
-    hand_over: Handing, ended: Mapping[tuple[float, str], Outcome], now: float
+    hand_over: Handing, ended: Mapping[tuple[str, str], Outcome], now: float
 ) -> dict[str, Outcome]:
     """Return the outcomes of a hand-over, by the address, as far as it has `ended`.
 
@@ -405,8 +410,8 @@ def _outcomes_of(
     """
     outcomes: dict[str, Outcome] = {}
     for address in hand_over.addresses:
-        if (hand_over.since, address) in ended:
-            outcomes[address] = ended[hand_over.since, address]
+        if (hand_over.known_as, address) in ended:
+            outcomes[address] = ended[hand_over.known_as, address]
         elif now - hand_over.since > HAND_OVER_LIMIT + _ENDED_LATE:
             outcomes[address] = False
     return outcomes

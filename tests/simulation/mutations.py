@@ -519,12 +519,12 @@ def counts_a_wake_as_a_round() -> Iterator[None]:
     original = round.run_woken
 
     def run_woken(
-        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+        config: effects.RoundConfig, memory: effects.Memory, *others: Any
     ) -> round.RoundScript:
-        begins = (*memory.node.begins, clock.now())[-6:]
+        begins = (*memory.node.begins, others[0].now())[-6:]
         node_memory = memory.node._replace(begins=begins)
         yield effects.Save(node=node_memory)
-        end = yield from original(config, memory._replace(node=node_memory), clock, note)
+        end = yield from original(config, memory._replace(node=node_memory), *others)
         return end
 
     with mock.patch.object(round, "run_woken", run_woken):
@@ -571,11 +571,11 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
     original = round.run_woken
 
     def run_woken(
-        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+        config: effects.RoundConfig, memory: effects.Memory, *others: Any
     ) -> round.RoundScript:
-        begins = (*memory.node.begins[:-1], clock.now())
+        begins = (*memory.node.begins[:-1], others[0].now())
         forgetful = memory._replace(node=memory.node._replace(begins=begins))
-        return original(config, forgetful, clock, note)
+        return original(config, forgetful, *others)
 
     with mock.patch.object(round, "run_woken", run_woken):
         yield
@@ -643,7 +643,7 @@ def lets_one_node_decide_for_all() -> Iterator[None]:
 @contextlib.contextmanager
 def forgets_what_it_hands_over() -> Iterator[None]:
     """A mail that takes long is handed over again by the next round."""
-    with mock.patch.object(telling, "_handing", lambda mails, now: []):
+    with mock.patch.object(telling, "_handing", lambda *_: []):
         yield
 
 

@@ -114,7 +114,7 @@ class VirtualRound:
         )
         memory = node.disk.memory(self.now())
         if woken:
-            self.script = round.run_woken(config, memory, self, self._note)
+            self.script = round.run_woken(config, memory, self, self._note, world.fresh_id)
         else:
             self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
@@ -536,7 +536,7 @@ class VirtualRound:
     ) -> None:
         """Let the MTA have a mail in so many seconds, if it takes it; then sendmail ends."""
         world, node = self.world, self.node
-        key = effect.since, address
+        key = effect.name, address
         limit = HAND_OVER_LIMIT / node.rate
         boots = node.boots
         began = world.now
@@ -579,16 +579,16 @@ class VirtualRound:
         if effect is not self.handing_over or address in self.reported:
             return
         self.reported.add(address)
-        self.outcomes.append((address, self.node.handed.get((effect.since, address))))
+        self.outcomes.append((address, self.node.handed.get((effect.name, address))))
         if self.wants_outcome:
             self._send_outcome()
 
     def _look_after(self, effect: effects.LookAfter) -> None:
         """Tell what became of earlier mails; a power cut has ended their sendmails."""
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in effect.handing:
             for address in hand_over.addresses:
-                key = hand_over.since, address
+                key = hand_over.known_as, address
                 if self.node.handed.get(key, False) is not None:
                     ended[key] = self.node.handed.get(key)
         self._after(0.0, lambda: self.resume(ended))
