@@ -443,6 +443,87 @@ def test_nobody_else_tells_what_a_living_node_hands_over() -> None:
     assert tells(float("-inf"))
 
 
+# A hook is enough where no mail system takes the mail (R5).
+
+HOOK = "hook:push"
+BOTH: dict[str, Any] = {"addresses": (ONE, HOOK)}
+TO_BOTH = {ONE: [(ALERT, "new")], HOOK: [(ALERT, "new")]}
+
+
+def by_hook(address: str) -> bool:
+    return address == HOOK
+
+
+def test_while_a_mail_system_may_take_it_no_hook_tells() -> None:
+    first = play(DOWN, mta=by_hook, **BOTH)
+    assert first.mails == [{ONE: [(ALERT, "new")]}] and first.incident().alert == ""
+    refused = node_memory(refused=1)
+    assert play(DOWN, heard=[states("z")], remembered=refused, **BOTH).mails == [], "z speaks"
+    full = states("z", stores=False)
+    assert play(DOWN, mta=by_hook, heard=[full], remembered=refused, **BOTH).mails == first.mails
+    taken = play(DOWN, heard=[full], remembered=refused, **BOTH)
+    assert taken.mails == [*first.mails, {HOOK: [(ALERT, "new")]}], "what the mail has told"
+
+
+def test_what_a_hook_takes_is_told_if_all_mail_systems_refuse() -> None:
+    """The address stays owed, and rests; the mail system is no better for that."""
+    heard = [states("z", refused=2), states("lame", refused=0, speaks=False)]
+    told = play(DOWN, mta=by_hook, heard=heard, remembered=node_memory(refused=1), **BOTH)
+    assert told.mails == [TO_BOTH] and told.incident().alert == "me"
+    assert list(told.outbox()) == [(ALERT, "new", ONE)] and not told.all_taken
+    assert told.node_memory().refused == 2
+    left = [Notification(ALERT, told.incident(), ONE, NOW, 1)]
+    soon = next_round(told, "new", left=left, **BOTH)
+    assert soon.mails == [], "it has refused a moment ago"
+    taken = next_round(told, "new", left=left, clock=later(100.0), **BOTH)
+    assert taken.mails == [{ONE: [(ALERT, "new")]}] and taken.outbox(left) == {}
+    assert taken.node_memory().refused == 0
+
+
+def test_if_the_hooks_fail_too_the_next_node_tries_both() -> None:
+    failed = play(DOWN, mta=lambda _: False, remembered=node_memory(refused=1), **BOTH)
+    assert failed.mails == [TO_BOTH] and failed.incident().alert == "" and failed.outbox() == {}
+    assert failed.node_memory().refused == 2
+    heard = [states("z", refused=1)]
+    assert play(DOWN, heard=heard, remembered=failed.node_memory(), **BOTH).mails == []
+
+
+def test_who_is_mailed_first_owes_each_hook_once() -> None:
+    """The mail system is back, and one of two hooks fails."""
+    hooks: dict[str, Any] = {"addresses": (ONE, HOOK, "hook:two")}
+    told = play(DOWN, mta=lambda each: each != HOOK, remembered=node_memory(refused=1), **hooks)
+    assert [set(mail) for mail in told.mails] == [{ONE, HOOK, "hook:two"}]
+    assert told.outbox() == {(ALERT, "new", HOOK): 2}, "it was refused once more"
+    assert told.node_memory().refused == 0
+    first = next(save.outbox for save in told.saves if save.outbox)
+    assert [each.address for each in first] == [HOOK, "hook:two"]
+
+
+def test_what_a_hook_takes_late_is_told() -> None:
+    slow = play(
+        DOWN,
+        mta=lambda each: None if each == HOOK else False,
+        remembered=node_memory(refused=1),
+        **BOTH,
+    )
+    assert slow.mails == [TO_BOTH] and handed(slow) == [((HOOK,), (("new", ALERT),))]
+    told = next_round(slow, "new", late={HOOK: True}, mta=by_hook, clock=later(60.0), **BOTH)
+    assert told.incident().alert == "me" and (ALERT, "new", ONE) in told.outbox()
+    assert not any(HOOK in mail for mail in told.mails), "it was run once"
+    lost = next_round(slow, "new", late={HOOK: None}, mta=by_hook, clock=later(60.0), **BOTH)
+    assert lost.mails == [TO_BOTH], "nobody knows what became of it"
+
+
+def test_if_there_are_only_hooks_they_tell_and_their_refusals_count() -> None:
+    only: dict[str, Any] = {"addresses": (HOOK, "hook:two")}
+    told = play(DOWN, mta=by_hook, **only)
+    assert told.incident().alert == "me" and list(told.outbox()) == [(ALERT, "new", "hook:two")]
+    failed = play(DOWN, mta=lambda _: False, **only)
+    assert failed.incident().alert == "" and failed.node_memory().refused == 1
+    heard = [states("z", refused=0)]
+    assert play(DOWN, heard=heard, remembered=failed.node_memory(), **only).mails == []
+
+
 # What was refused before (R5, R6).
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dmonitor.base import names
 from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
 from dmonitor.core.incident import surely_open
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
+HOOK_LIMIT = 10.0
 HANDED_OVER_BY = 54.0
 WOKEN_HANDED_OVER_BY = 27.0
 HARD_LIMIT = 55.0
@@ -519,8 +521,10 @@ class VirtualRound:
         """Start to hand over all mails. Their sendmails go on if the round ends, or is killed."""
         world = self.world
         handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
-        patience = min(MTA_LIMIT, handed_over_by - self.elapsed()) / self.node.rate
+        left = handed_over_by - self.elapsed()
         for address, mail in effect.mails.items():
+            limit = HOOK_LIMIT if names.is_hook(address) else MTA_LIMIT
+            patience = min(limit, left) / self.node.rate
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
             self._start_sendmail(effect, address, mail, seconds, taken)
