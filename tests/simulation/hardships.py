@@ -469,6 +469,8 @@ def hooked(world: World) -> Setup:
     world.refused_until = until if refusing == _names(nodes) else 0.0
     if len(nodes) > 1 and chance.random() < 0.4:
         _disturb(world, failures)
+    elif chance.random() < 0.2:
+        world.kill_at_save = 0.03
     failures.append(Failure(TEST, until, until))
     return failures, settle + 2 * 1800.0
 
