@@ -222,7 +222,9 @@ class Outbox:
             del others[notification.address]
             told.setdefault(notification.incident.id, []).append(notification.kind)
             owed += others.values()
-            owed += [notification._replace(address=hook, refusals=0) for hook in hooks]
+            for hook in hooks:
+                if hook not in others:
+                    owed.append(notification._replace(address=hook, refusals=0))
         self._owed |= _by_key(owed)
         return Taken(told, tuple(owed))
 

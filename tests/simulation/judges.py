@@ -37,6 +37,9 @@ QUIET_LIMIT = 280.0
 HIDDEN_LIMIT = 2.0  # seconds after a router's end in which what is behind it comes back, too
 LOOKS_LAST = 22.0  # seconds that two looks may take, from before an end to their result
 LIAR_LIMIT = 240.0
+# Seconds until a hook is told while all mail systems refuse, and more for each node that tries.
+HOOKED_LIMIT = 100.0
+HOOKED_MORE = 30.0
 ROUND_TAKES = 65.0  # seconds from the time for a round to the last look of that round
 _MORE_LOOKS = 3  # for each fault: an incident of it may be open for a while, and turns move
 ALIAS_GRACE = 120.0  # seconds more for a second line of a node: it may keep its rank for a while
@@ -261,6 +264,45 @@ def sluggish(history: History) -> None:
         rough(history, of_each=True)
     else:
         calm(history)
+
+
+def hooked(history: History) -> None:
+    """As `rough`; without a fault each address hears all once, and somebody hears it in time.
+
+    While all mail systems refuse, a hook does; if one of them does not, each mail is sent in time.
+    """
+    world = history.world
+    history.failures = [failure for failure in history.failures if failure.ended > failure.began]
+    rough(history)
+    if world.faults:
+        return
+    for (test, address, kind), count in history.told().items():
+        if count > len(history.failures):
+            history.wrong.append(f"{kind.value} of {test} to {address}: {count} times")
+    addresses = set(world.nodes[0].addresses)
+    hooks = set(filter(names.is_hook, addresses))
+    limit = HOOKED_LIMIT + HOOKED_MORE * len(world.nodes)
+    for failure in history.failures:
+        if world.refused_until:
+            told_at = min(_alerted_at(history, failure, address) for address in hooks)
+        else:
+            told_at = max(_alerted_at(history, failure, address) for address in addresses - hooks)
+        history.delays.append(told_at - failure.began)
+        if told_at > failure.began + limit:
+            history.wrong.append(
+                f"told {told_at - failure.began:.0f} s after it began at {failure.began:.0f};"
+                f" {limit:.0f} s are allowed"
+            )
+
+
+def _alerted_at(history: History, failure: Failure, address: str) -> float:
+    """Return when an address was first told of a failure; infinity if never."""
+    for mail in history.world.mails:
+        if mail.address != address or mail.at < failure.began:
+            continue
+        if any((test, kind) == (failure.test, Kind.ALERT) for test, kind, _ in mail.told):
+            return mail.at
+    return float("inf")
 
 
 def behind(history: History) -> None:
