@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pages
 import pytest
+import rivals
 
 from dmonitor.config import settings
 from dmonitor.core import health
@@ -20,7 +21,7 @@ MARKDOWN = [path for path in pages.every_page() if path.suffix == ".md"]
 MARKDOWN.append(CHECKOUT / "CHANGELOG.md")
 PROGRAMS = ("dmonitor", "dmonitor-check", "dmonitord")
 # Pages in which no sentence has more than pages.LONG words. A page joins when it is written anew.
-PLAIN = ("CONTRIBUTING.md",)
+PLAIN = ("CONTRIBUTING.md", "doc/rivals.md")
 _PRIORITIES = ("debug", "info", "warning", "error", "critical")
 _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")
 
@@ -246,3 +247,15 @@ def test_no_event_is_in_the_manual_that_is_not_logged(program: str) -> None:
     # What is too much for the log is counted: more-refused.
     unknown = listed - every_event() - {f"more-{event}" for event in every_event()}
     assert unknown == set()
+
+
+# Figures beside other monitors
+
+
+def test_the_tables_and_the_plot_are_made_from_the_results() -> None:
+    results = rivals.read()
+    page = rivals.PAGE.read_text()
+    made = rivals.tables(results)
+    assert page == rivals.fill_in(page, made), "run tests/rivals.py"
+    assert rivals.PLOT.read_text() == rivals.plot(results), "run tests/rivals.py"
+    assert "| Nagios, one try | refused port | 200 | 120 | 80 | not counted |" in made["delay"]
