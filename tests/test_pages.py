@@ -21,7 +21,24 @@ MARKDOWN = [path for path in pages.every_page() if path.suffix == ".md"]
 MARKDOWN.append(CHECKOUT / "CHANGELOG.md")
 PROGRAMS = ("dmonitor", "dmonitor-check", "dmonitord")
 # Pages in which no sentence has more than pages.LONG words. A page joins when it is written anew.
-PLAIN = ("CONTRIBUTING.md", "doc/rivals.md")
+PLAIN = (
+    "README.md",
+    "CONTACTS.md",
+    "CONTRIBUTING.md",
+    *(
+        f"doc/{name}.md"
+        for name in (
+            "README",
+            "getting-started",
+            "what-to-test",
+            "notifications",
+            "day-two",
+            "when-something-is-odd",
+            "how-it-decides",
+            "rivals",
+        )
+    ),
+)
 _PRIORITIES = ("debug", "info", "warning", "error", "critical")
 _EVENT = re.compile(r"[a-z]+(-[a-z]+)*")
 
