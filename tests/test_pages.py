@@ -36,6 +36,10 @@ PLAIN = (
             "when-something-is-odd",
             "how-it-decides",
             "rivals",
+            "scale",
+            "container",
+            "tests",
+            "mail-systems",
         )
     ),
 )
@@ -78,6 +82,17 @@ def broken_links(page: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page, page.read_text()) == []
+
+
+def test_the_page_of_symptoms_quotes_what_the_programs_print() -> None:
+    code = "".join(path.read_text() for path in (CHECKOUT / "dmonitor").rglob("*.py"))
+    page = (CHECKOUT / "doc/when-something-is-odd.md").read_text()
+    symptoms = re.findall(
+        r'^\| (?:"([^"]+)"|`([^`]+)`) \|', page.partition("\n## ")[0], re.MULTILINE
+    )
+    assert len(symptoms) >= 4
+    for said in ("".join(either) for either in symptoms):
+        assert said in code, said
 
 
 def test_a_link_that_leads_nowhere_is_found() -> None:
