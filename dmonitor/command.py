@@ -189,7 +189,7 @@ def _status(chosen: Options) -> int:
 @_usage_error_if_unknown
 def _why(chosen: Options) -> int:
     wanted = _split(chosen.what)
-    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True)
+    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True, trends=True)
     host, name = _require(reading.view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -400,7 +400,7 @@ def _page(chosen: Options) -> int:
         }
         return store.history.past(since=store.clock.now() - page.DAYS * page.DAY), since
 
-    reading = reader.read(chosen, read, evidence=True, quiet=True)
+    reading = reader.read(chosen, read, evidence=True, trends=True, quiet=True)
     view = reading.view
     known, since = reading.more
     status = report.status(view, with_evidence=True)
@@ -421,7 +421,9 @@ def _metrics(chosen: Options) -> int:
         if report.is_flapping(incident):
             times[str(incident.test)] = incident.began
     times["last_round"] = max(0.0, view.node.finished)
-    looks = {str(test): each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks = {test: each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks.update({test: look.at for test, look in view.looks.items()})
+    looks = {str(test): at for test, at in times_of_looks.items()}
     path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
     return _publish(chosen, path, metrics.metrics(report.status(view), times, looks))
 

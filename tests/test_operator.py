@@ -54,6 +54,7 @@ class Said:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         options = ["--config", str(self.node.config), "--state", str(self.node.state)]
+        options += self.node.also
         command = [
             sys.executable,
             str(self.node.place.directory / "bin/dmonitor"),
