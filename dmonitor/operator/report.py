@@ -258,6 +258,13 @@ def _test(
     }
 
 
+def state_words(test: Facts) -> str:
+    """Return the state of a test, and whether this node has no part in it."""
+    if test["state"] == Verdict.UP.value and test["here"] == Outcome.UNKNOWN.value:
+        return "UP (unknown here)"
+    return test["state"] or "not tested yet"
+
+
 def is_flapping(known: Incident) -> bool:
     """Return whether an incident says that its test flaps now: a peer's word alone does not."""
     return bool(known.flapping) and known.is_open and known.is_fact

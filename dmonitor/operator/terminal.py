@@ -180,14 +180,7 @@ def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
-    return _state(test), test["test"], since, text
-
-
-def _state(test: Facts) -> str:
-    """Return the state of a test, and whether this node has no part in it."""
-    if test["state"] == "UP" and test["here"] == "UNKNOWN":
-        return "UP (unknown here)"
-    return test["state"] or "not tested yet"
+    return report.state_words(test), test["test"], since, text
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
@@ -257,7 +250,7 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     if not facts["state"]:
         line = f"{facts['test']} is not tested yet"
     else:
-        line = f"{facts['test']} is {paint(facts['state'], _state(facts))}"
+        line = f"{facts['test']} is {paint(facts['state'], report.state_words(facts))}"
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
