@@ -107,8 +107,8 @@ _TEXTS = {
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = (
-    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
-    " any of these; off; without it: until off"
+    "2h, 30min or 1h30m; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason"
+    " behind any of these; off; without it: until off"
 )
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"

@@ -277,12 +277,12 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
         (
             ("silence", WEB, "tomorrow"),
-            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'tomorrow' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
         (
             ("silence", WEB, "0001-01-01"),
-            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0001-01-01' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", WEB, "until", "9999-12-31"),
@@ -290,7 +290,7 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         ),
         (
             ("silence", WEB, "0h"),
-            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0h' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", "www.example.com.bak", "2h"),
