@@ -117,7 +117,7 @@ class Teller:
         )
         situation = Situation(config, memory, self.clock, lambda *_, **__: None)
         situation.recognise(effects.Observation(ME, {}, [Contact(ME, "aaaaaaaa")], frozenset()))
-        script = Telling(situation, Outbox(memory.outbox)).run()
+        script = Telling(situation, Outbox(memory.outbox, situation.audience)).run()
         answer: Any = None
         while True:
             try:

@@ -5,7 +5,7 @@ Pure. The number decides which node speaks; an address that refuses rests before
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from dmonitor.base import names
 from dmonitor.core.effects import NodeMemory
@@ -43,24 +43,37 @@ class RefusalMemory:
             refused_addresses=tuple(each for _, each in sorted(noted.items()))
         )
 
-    def count(self, told: Collection[Outcome], *, was_first: bool) -> None:
+    def count(self, told: Mapping[str, Outcome], *, was_first: bool) -> None:
         """Count how many hand-overs were refused in a row.
 
-        `told` are the outcomes of one hand-over for the addresses to which something untold was
+        `told` has the outcomes of one hand-over, by the addresses to which something untold was
         handed over. Nobody may move to the front while another node hands over. So what was left in
         the outbox changes nothing. A success changes nothing either if this node speaks only
         because the first node does not count for that incident; nor does what may still be taken.
+        Of an address with HOURS or AFTER only the first refusal counts: it may be the only one that
+        is told then, and if its name is wrong, no mail system takes it.
         """
         situation = self._situation
         memory = situation.node_memory
-        if told and all(taken is False for taken in told):
+        outcomes = told.values()
+        if told and all(taken is False for taken in outcomes) and self._is_by_mail_system(told):
             now = situation.clock.now()
             situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
-        elif any(told) and was_first:
+        elif any(outcomes) and was_first:
             situation.node_memory = memory._replace(refused=0)
         refused = situation.node_memory.refused
         if refused != memory.refused:
             situation.note_refusals(situation.me.name, situation.config.node_id, refused)
+
+    def _is_by_mail_system(self, refused: Collection[str]) -> bool:
+        """Return whether the mail system may be at fault that these addresses were `refused`."""
+        audience = self._situation.audience
+        known = {each.address: each for each in self._situation.node_memory.refused_addresses}
+        for address in refused:
+            is_first = known[address].since == known[address].at
+            if not audience.circle_of(address) or is_first:
+                return True
+        return False
 
     def forget_old(self, owed: Collection[str]) -> None:
         """Forget refusals that say nothing of now: a mail was taken since, or they are old.
@@ -85,15 +98,17 @@ class RefusalMemory:
         situation.node_memory = memory
 
 
-def resting(memory: NodeMemory, now: float) -> set[str]:
+def resting(memory: NodeMemory, now: float) -> dict[str, float]:
     """Return the addresses that get what they have refused not now, but in some minutes.
+
+    Each is there with the time at which it has refused last.
 
     Each rests for as long again as it has refused. So it is tried again after 1, 2, 4, … minutes,
     and what else it refuses meanwhile, because there was news, makes its rest no longer.
     """
-    found = set()
+    found = {}
     for each in memory.refused_addresses:
         rest = min(max(_SHORTEST_REST, each.at - each.since), _LONGEST_REST)
         if now - each.at < rest - _EARLY:
-            found.add(each.address)
+            found[each.address] = each.at
     return found

@@ -116,6 +116,7 @@ def _view(configuration: Configuration, store: state.Store, evidence: bool) -> r
         unstored=store.failed,
         rebooted=store.clock.rebooted,
         whole=configuration.complete,
+        wants=configuration.wants,
     )
     tests.update(node_test(node.name) for node in view.peers)
     return view

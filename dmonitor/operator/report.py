@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import ability as core_ability
-from dmonitor.core import election, health, hearsay, model, outbox
+from dmonitor.core import circles, election, health, hearsay, model, outbox
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
@@ -32,6 +33,7 @@ from dmonitor.core.model import (
     Verdict,
     Vote,
 )
+from dmonitor.core.wants import Audience, Wants
 
 Facts = dict[str, Any]
 
@@ -62,6 +64,8 @@ class NodeReport(NamedTuple):
     rebooted: bool = False  # no round has ended since this machine was started
     # False: some of the configuration could not be read, and earlier tests and addresses stand in.
     whole: bool = True
+    # What some of the addresses want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
 
     @property
     def peers(self) -> list[Node]:
@@ -124,7 +128,7 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    owing = outbox.owing(view.incidents, view.outbox)
+    owing = outbox.owing(view.incidents, view.outbox, Audience(view.addresses, view.wants))
     troubles = []
     for trouble in view.node.troubles:
         if health.is_serious(trouble, view.now):
@@ -365,15 +369,24 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "acknowledgement": known.acknowledgement,
         "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
-        "alert_by": known.alert or None,
+        "alert_by": _first_told(known, model.Kind.ALERT),
         "alert_stated_by": known.alert_stated_by or None,
-        "recovery_by": known.recovery or None,
+        "recovery_by": _first_told(known, model.Kind.RECOVERY),
         "recovery_stated_by": known.recovery_stated_by or None,
         "alert_to": _handed_over(mine, model.Kind.ALERT),
         "recovery_to": _handed_over(mine, model.Kind.RECOVERY),
         "opening": evidence(known.opening),
         "closing": evidence(known.closing),
     }
+
+
+def _first_told(known: Incident, kind: model.Kind) -> str | None:
+    """Return which node handed it over to those who are told at once, or else to a circle."""
+    for view in circles.views(known):
+        node = view.alert if kind is model.Kind.ALERT else view.recovery
+        if node:
+            return node
+    return None
 
 
 def _handed_over(handed: Iterable[Handed], kind: model.Kind) -> list[Facts]:
@@ -432,8 +445,44 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
         **_test(view, test, is_open, _flakes(view).get(test)),
         **_last_change(view.latest.get(test)),
         "last_incident": past(shown, view.now, handed) if shown else None,
+        "recipients": _recipients(view, test, is_open),
         **_age(view),
     }
+
+
+def _recipients(view: NodeReport, test: Test, is_open: Sequence[Incident]) -> list[Facts]:
+    """Return for each address whether it is told of `test`, when, and by which lines.
+
+    If an incident of the test is open, `at` is when it is told of that at the earliest.
+    """
+    began = min((each.began for each in is_open), default=view.now)
+    is_acknowledged = any(each.acknowledged is not None for each in is_open)
+    found = []
+    for address in view.addresses:
+        wants = view.wants.get(address, Wants())
+        excluded_by = wants.excluded_by(test)
+        by = wants.times
+        told, at = "at-once", None
+        if excluded_by:
+            told, by = "never", (str(excluded_by),)
+        elif wants.after and not is_open:
+            told = "if-it-lasts"
+        elif wants.after or wants.is_outside_hours(view.now):
+            told, at = "later", wants.told_at(max(view.now, began + wants.after))
+            if at <= view.now:
+                told, at = "at-once", None
+        if wants.after and is_acknowledged and told != "never":
+            told, at = "acknowledged", None
+        found.append(
+            {
+                "address": address,
+                "told": told,
+                "at": moment(at),
+                "after": wants.after,
+                "by": list(by),
+            }
+        )
+    return found
 
 
 def _age(view: NodeReport) -> Facts:
