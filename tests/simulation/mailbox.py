@@ -511,10 +511,12 @@ class Reader:
         if not self._hours_hold(said.handed) and not self._hours_hold(said.handed - ROUND):
             self.wrong(f"{words}, outside its hours")
         was_told = any(belief == "DOWN" for _, belief in self.beliefs)
-        if said.is_up and Kind.ALERT not in said.kinds and not was_told:
+        if self.wants.circle and said.is_up and Kind.ALERT not in said.kinds and not was_told:
             self.wrong(f"{words}, and it was never told DOWN")
         if not self.wants.after or Kind.ALERT not in said.kinds or is_node(self.test):
             return
+        if self.watch.faults_until(said.at):
+            return  # an incident lasts for as long as too few nodes are there to end it
         begun = [outage for outage in self.watch.outages[self.test] if outage[0] <= said.at]
         if begun and min(said.at, begun[-1][1]) - begun[-1][0] < self.wants.after - ROUND:
             self.wrong(f"{words}, {said.at - begun[-1][0]:.0f} s after it began")
@@ -554,10 +556,21 @@ class Reader:
             self.wrong(f"{said.state} {self.test} told at {said.at:.0f}, and it has never failed")
             return
         ended = begun[-1][1]
-        if said.can_say_up and said.handed - ended > self.watch.prompt():
+        if self._could_say_up(said) and said.handed - ended > self.watch.prompt():
             self.wrong(
                 f"{said.state} {self.test} told at {said.at:.0f}, and it ended at {ended:.0f}"
             )
+
+    def _could_say_up(self, said: Said) -> bool:
+        """Return whether the sender of a mail could know that the test is UP.
+
+        Who is told later may be told by a round that has not tested, or that began before that.
+        """
+        if not self.wants.circle:
+            return said.can_say_up
+        since = said.at - 2 * ROUND * self.watch.slowest
+        lately = [moment for moment in self.watch.moments if since <= moment.at <= said.at]
+        return all(said.node in moment.can_say_up.get(self.test, ()) for moment in lately)
 
     def _judge_up(self, said: Said) -> None:
         """UP is told of what does not fail; or of an end that is real, if nothing else is known."""
