@@ -145,7 +145,7 @@ class Driver:
         config, memory = self._round_config, self._store.memory()
         self._handing = memory.node.handing
         if self._woken:
-            return round.run_woken(config, memory, self._clock, _note)
+            return round.run_woken(config, memory, self._clock, _note, state.fresh_id)
         return round.run_round(config, memory, self._clock, _note, state.fresh_id)
 
     def _do(self, effect: effects.Effect) -> object:
@@ -192,22 +192,22 @@ class Driver:
         if save.node and self._handing and save.node.handing != self._handing:
             from dmonitor.execution import keeper
 
-            kept = {_name(each.since) for each in save.node.handing}
+            kept = {each.known_as for each in save.node.handing}
             keeper.Places(self._directories).forget(kept)
         if save.node:
             self._handing = save.node.handing
         return is_stored
 
-    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[float, str], bool | None]:
+    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[str, str], bool | None]:
         """Return which mails of earlier hand-overs have ended, and whether they were taken."""
         from dmonitor.execution import keeper
 
         places = keeper.Places(self._directories)
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in handing:
-            outcomes = keeper.look_after(places, _name(hand_over.since), hand_over.addresses)
+            outcomes = keeper.look_after(places, hand_over.known_as, hand_over.addresses)
             for address, outcome in outcomes.items():
-                ended[hand_over.since, address] = outcome.taken if outcome else None
+                ended[hand_over.known_as, address] = outcome.taken if outcome else None
                 _log_late(address, self._clock.now() - hand_over.since, outcome)
         return ended
 
@@ -259,7 +259,7 @@ class Driver:
             handed_over_by = observer.WOKEN_HANDED_OVER_BY
         patience = handed_over_by - self._clock.elapsed()
         places = keeper.Places(self._directories)
-        return keeper.hand_over(letters, places, _name(hand_over.since), patience=patience)
+        return keeper.hand_over(letters, places, hand_over.name, patience=patience)
 
     def _mail_trouble(self, text: str) -> bool:
         """Mail a trouble of this node to each address; return whether one of them took it.
@@ -316,11 +316,6 @@ def mail_letter(configuration: Configuration, address: str, content: bytes) -> d
 
     settings = configuration.settings
     return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
-
-
-def _name(since: float) -> str:
-    """Return the name of the file of a hand-over."""
-    return f"{since:.6f}"
 
 
 def _log_late(address: str, seconds: float, outcome: delivery.Delivery | None) -> None:

@@ -47,16 +47,22 @@ class RefusalMemory:
         """Count how many hand-overs were refused in a row.
 
         `told` has the outcomes of one hand-over, by the addresses to which something untold was
-        handed over. Nobody may move to the front while another node hands over. So what was left in
-        the outbox changes nothing. A success changes nothing either if this node speaks only
-        because the first node does not count for that incident; nor does what may still be taken.
-        Of an address with HOURS or AFTER only the first refusal counts: it may be the only one that
-        is told then, and if its name is wrong, no mail system takes it.
+        handed over. A hook says nothing of the mail system, unless there are only hooks. Nobody may
+        move to the front while another node hands over. So what was left in the outbox changes
+        nothing. A success changes nothing either if this node speaks only because the first node
+        does not count for that incident; nor does what may still be taken. Of an address with HOURS
+        or AFTER only the first refusal counts: it may be the only one that is told then, and if its
+        name is wrong, no mail system takes it.
         """
         situation = self._situation
         memory = situation.node_memory
-        outcomes = told.values()
-        if told and all(taken is False for taken in outcomes) and self._is_by_mail_system(told):
+        has_mails = not all(map(names.is_hook, situation.config.addresses))
+        counted = {}
+        for address, taken in told.items():
+            if not (has_mails and names.is_hook(address)):
+                counted[address] = taken
+        outcomes = counted.values()
+        if counted and all(taken is False for taken in outcomes) and self._is_new(counted):
             now = situation.clock.now()
             situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
         elif any(outcomes) and was_first:
@@ -65,13 +71,14 @@ class RefusalMemory:
         if refused != memory.refused:
             situation.note_refusals(situation.me.name, situation.config.node_id, refused)
 
-    def _is_by_mail_system(self, refused: Collection[str]) -> bool:
-        """Return whether the mail system may be at fault that these addresses were `refused`."""
+    def _is_new(self, refused: Collection[str]) -> bool:
+        """Return whether one of the addresses that have just `refused` counts."""
         audience = self._situation.audience
         known = {each.address: each for each in self._situation.node_memory.refused_addresses}
         for address in refused:
-            is_first = known[address].since == known[address].at
-            if not audience.circle_of(address) or is_first:
+            if not audience.circle_of(address):
+                return True
+            if known[address].since == known[address].at:  # its first refusal
                 return True
         return False
 

@@ -44,7 +44,7 @@ def run_round(
     situation.begin()
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
     outbox = Outbox(memory.outbox, situation.audience)
-    telling = Telling(situation, outbox)
+    telling = Telling(situation, outbox, fresh_id)
     self_check = SelfCheck(situation)
 
     # Observe and hear.
@@ -133,7 +133,9 @@ def _standing_judgements(
     return rest.standing_judgements(situation, memory.test_states, resting)
 
 
-def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:
+def run_woken(
+    config: RoundConfig, memory: Memory, clock: RoundClock, note: Note, fresh_id: Callable[[], str]
+) -> RoundScript:
     """Tell what the peers hold, because one of them has woken this node (R5).
 
     It greets and tells as a round does, but once, and tests nothing. So it changes nothing of what
@@ -141,7 +143,7 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     """
     situation = Situation(config, memory, clock, note)
     outbox = Outbox(memory.outbox, situation.audience)
-    telling = Telling(situation, outbox)
+    telling = Telling(situation, outbox, fresh_id)
     observation: Observation = yield Observe(
         frozenset(), tuple(situation.ledger), config.quorum, situation.sites
     )

@@ -6,8 +6,10 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
+from dmonitor.base import names
 from dmonitor.core import circles, election, refusals
 from dmonitor.core.effects import Greet, HandOver, LookAfter, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, is_untold, owed, told
@@ -27,12 +29,21 @@ LETTER_INTERVAL = 55.0
 _ENDED_LATE = 60.0
 
 
+class _Due(NamedTuple):
+    """What this node has to tell of one incident."""
+
+    incident: Incident  # by the eyes of those who are to be told
+    kinds: tuple[Kind, ...]
+    by_hooks: bool  # the hooks are run at once, and do not wait until a mail is taken
+
+
 class Telling:
     """The telling of one round: greet again, hand over, greet again."""
 
-    def __init__(self, situation: Situation, outbox: Outbox) -> None:
+    def __init__(self, situation: Situation, outbox: Outbox, fresh_id: Callable[[], str]) -> None:
         self._situation = situation
         self._outbox = outbox
+        self._fresh_id = fresh_id
         # When an alert was taken by an address that was not the first one to take it, by the id of
         # its incident, and the circle; of this hand-over.
         self._taken_again: dict[tuple[str, str], float] = {}
@@ -126,20 +137,21 @@ class Telling:
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
         earlier = situation.node_memory.handing
-        yield from self._store_handing((*earlier, *_handing(mails, now)))
+        name = self._fresh_id()
+        yield from self._store_handing((*earlier, *_handing(mails, now, name)))
         told_of = {each.incident.test for mail in mails.values() for each in mail}
         behind = situation.hidden_behind(told_of)
-        hand_over = HandOver(mails, self._latest(mails), now, behind)
+        hand_over = HandOver(mails, self._latest(mails), name, behind)
         outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over
             yield from self._store_outcome(mails[address], outcomes[address])
         yield from self._store_taken_again()
         if not situation.has_slept():  # a mail system that was asleep has refused nothing
-            told = {address: outcomes[address] for address in telling}
-            self._refusals.count(told, was_first=was_first)
+            told_now = {address: outcomes[address] for address in telling}
+            self._refusals.count(told_now, was_first=was_first)
         going_on = {address: mails[address] for address in mails if outcomes[address] is None}
-        yield from self._store_handing((*earlier, *_handing(going_on, now)))
+        yield from self._store_handing((*earlier, *_handing(going_on, now, name)))
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
 
@@ -176,9 +188,10 @@ class Telling:
                 for incident in ledger.find([incident_id]):
                     views.append((circles.view_for(incident, circle), kind))
         untold = []
+        by_hooks = _runs_hooks(hand_over)
         for view, kind in itertools.chain.from_iterable(handed.values()):
             if is_untold(view, kind, remind, hand_over.since):
-                untold.append((view, (kind,)))
+                untold.append(_Due(view, (kind,), by_hooks))
         outbox.tell(self._notifications(untold), ledger.find)
         was_first = self._situation.is_first()
         telling = set()
@@ -255,22 +268,24 @@ class Telling:
         return tuple(latest.values())
 
     def _due_notifications(self) -> list[Notification]:
-        """Return what this node has to tell now, for each address that is to be mailed."""
+        """Return what this node has to tell now, for each address and hook that is to tell it."""
         _note_quiet(self._situation)
         _note_silenced(self._situation)
         return self._notifications(self._due(_quiet_ended(self._situation)))
 
-    def _notifications(
-        self, due: Iterable[tuple[Incident, tuple[Kind, ...]]]
-    ) -> list[Notification]:
-        """Return what is `due` for each address that wants it, by the eyes of its circle."""
+    def _notifications(self, due: Iterable[_Due]) -> list[Notification]:
+        """Return what is `due` for each address that wants it, by the eyes of its circle.
+
+        A hook gets what a mail has told, so it is owed that later. If no mail system may take it,
+        or if nobody is mailed, the hooks themselves are told.
+        """
         quiet_ended = _quiet_ended(self._situation)
         now = self._situation.clock.now()
-        audience, refused = self._situation.audience, self._situation.node_memory.refused
-        notifications: dict[str, list[Notification]] = {
-            address: [] for address in self._situation.config.addresses
-        }
-        for view, kinds in due:
+        config, refused = self._situation.config, self._situation.node_memory.refused
+        audience = self._situation.audience
+        told: dict[str, list[Notification]] = {address: [] for address in config.addresses}
+        for view, kinds, by_hooks in due:
+            recipients = audience.recipients(view.test, view.circle, by_hooks=by_hooks)
             for kind in kinds:
                 since = _due_since(view, quiet_ended)
                 if kind is Kind.REMINDER:
@@ -279,14 +294,11 @@ class Telling:
                     # It has waited for longer than its recovery, which is held since the end.
                     began = circles.since(view) or view.began
                     since = max(began, quiet_ended.get((view.id, view.circle), 0.0))
-                for address in audience.recipients(view.test, view.circle):
-                    told = Notification(kind, view, address, since, refused)
-                    notifications[address].append(told)
-        return list(itertools.chain.from_iterable(notifications.values()))
+                for address in recipients:
+                    told[address].append(Notification(kind, view, address, since, refused))
+        return list(itertools.chain.from_iterable(told.values()))
 
-    def _due(
-        self, quiet_ended: Mapping[tuple[str, str], float]
-    ) -> list[tuple[Incident, tuple[Kind, ...]]]:
+    def _due(self, quiet_ended: Mapping[tuple[str, str], float]) -> list[_Due]:
         """Return the incidents of which this node has to tell something now, and what.
 
         Each stands there by the eyes of those who are to be told. What nobody wants is not told.
@@ -319,7 +331,7 @@ class Telling:
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:
-                due.append((incident, kinds))
+                due.append(_Due(incident, kinds, choice.all_refused))
             elif choice.speaker and choice.speaker.wakes and Kind.REMINDER not in kinds:
                 self._speakers.add(choice.speaker.node_id)
         return due
@@ -383,13 +395,21 @@ class Telling:
         yield from situation.store(Save())
 
 
-def _handing(mails: Mapping[str, Mail], now: float) -> list[Handing]:
-    """Return that `mails` are handed over from now on. Those that tell the same are together."""
+def _handing(mails: Mapping[str, Mail], now: float, name: str) -> list[Handing]:
+    """Return that `mails` are handed over from now on, in the hand-over of this `name`.
+
+    Those that tell the same are together.
+    """
     addresses: dict[tuple[tuple[str, Kind], ...], list[str]] = {}
     for address, mail in mails.items():
         told = tuple((each.incident.id, each.kind) for each in mail)
         addresses.setdefault(told, []).append(address)
-    return [Handing(now, tuple(alike), told) for told, alike in addresses.items()]
+    return [Handing(now, tuple(alike), told, name) for told, alike in addresses.items()]
+
+
+def _runs_hooks(hand_over: Handing) -> bool:
+    """Return whether hooks were to tell it, too, when it was handed over."""
+    return any(map(names.is_hook, hand_over.addresses))
 
 
 def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[str, Kind]]]]:
@@ -403,7 +423,7 @@ def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[st
 
 
 def _outcomes_of(
-    hand_over: Handing, ended: Mapping[tuple[float, str], Outcome], now: float
+    hand_over: Handing, ended: Mapping[tuple[str, str], Outcome], now: float
 ) -> dict[str, Outcome]:
     """Return the outcomes of a hand-over, by the address, as far as it has `ended`.
 
@@ -411,8 +431,8 @@ def _outcomes_of(
     """
     outcomes: dict[str, Outcome] = {}
     for address in hand_over.addresses:
-        if (hand_over.since, address) in ended:
-            outcomes[address] = ended[hand_over.since, address]
+        if (hand_over.known_as, address) in ended:
+            outcomes[address] = ended[hand_over.known_as, address]
         elif now - hand_over.since > HAND_OVER_LIMIT + _ENDED_LATE:
             outcomes[address] = False
     return outcomes

@@ -129,13 +129,14 @@ class Audience:
         """Return whether `address` is ever told of `test`."""
         return address not in self._wants or self._wants[address].covers(test)
 
-    def recipients(self, test: Test, circle: str = "") -> list[str]:
+    def recipients(self, test: Test, circle: str = "", *, by_hooks: bool = False) -> list[str]:
         """Return who in `circle` is told of `test`: the addresses, or the hooks if there is none.
 
-        A hook gets what a mail has told; only if nobody is mailed, the hooks are told themselves.
+        A hook gets what a mail has told; only if nobody is mailed, or `by_hooks` says so, the hooks
+        are told themselves.
         """
         mailed, hooks = self._find(test, circle)
-        return mailed or hooks
+        return [*mailed, *hooks] if by_hooks or not mailed else mailed
 
     def is_told(self, view: Incident) -> bool:
         """Return whether anybody is told of `view`, an incident by the eyes of a circle.

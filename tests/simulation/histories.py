@@ -71,9 +71,11 @@ WATCHED = (
     "standing",
     "seldom",
     "sluggish",
+    "hooked",
     "behind",
 )
 KINDS["sluggish"] = hardships.sluggish, judges.sluggish
+KINDS["hooked"] = hardships.hooked, judges.hooked
 KINDS["behind"] = hardships.behind, judges.behind
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dmonitor.base import names
 from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
 from dmonitor.core.incident import surely_open
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
+HOOK_LIMIT = 10.0
 HANDED_OVER_BY = 54.0
 WOKEN_HANDED_OVER_BY = 27.0
 HARD_LIMIT = 55.0
@@ -116,7 +118,7 @@ class VirtualRound:
         )
         memory = node.disk.memory(self.now())
         if woken:
-            self.script = round.run_woken(config, memory, self, self._note)
+            self.script = round.run_woken(config, memory, self, self._note, world.fresh_id)
         else:
             self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
@@ -521,8 +523,10 @@ class VirtualRound:
         """Start to hand over all mails. Their sendmails go on if the round ends, or is killed."""
         world = self.world
         handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
-        patience = min(MTA_LIMIT, handed_over_by - self.elapsed()) / self.node.rate
+        left = handed_over_by - self.elapsed()
         for address, mail in effect.mails.items():
+            limit = HOOK_LIMIT if names.is_hook(address) else MTA_LIMIT
+            patience = min(limit, left) / self.node.rate
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
             self._start_sendmail(effect, address, mail, seconds, taken)
@@ -538,7 +542,7 @@ class VirtualRound:
     ) -> None:
         """Let the MTA have a mail in so many seconds, if it takes it; then sendmail ends."""
         world, node = self.world, self.node
-        key = effect.since, address
+        key = effect.name, address
         limit = HAND_OVER_LIMIT / node.rate
         boots = node.boots
         began = world.now
@@ -581,16 +585,16 @@ class VirtualRound:
         if effect is not self.handing_over or address in self.reported:
             return
         self.reported.add(address)
-        self.outcomes.append((address, self.node.handed.get((effect.since, address))))
+        self.outcomes.append((address, self.node.handed.get((effect.name, address))))
         if self.wants_outcome:
             self._send_outcome()
 
     def _look_after(self, effect: effects.LookAfter) -> None:
         """Tell what became of earlier mails; a power cut has ended their sendmails."""
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in effect.handing:
             for address in hand_over.addresses:
-                key = hand_over.since, address
+                key = hand_over.known_as, address
                 if self.node.handed.get(key, False) is not None:
                     ended[key] = self.node.handed.get(key)
         self._after(0.0, lambda: self.resume(ended))
