@@ -576,9 +576,9 @@ class Reader:
     def _could_say_up(self, said: Said) -> bool:
         """Return whether the sender of a mail could know that the test is UP.
 
-        Who is told later may be told by a round that has not tested, or that began before that.
+        Where mails are held, one may leave in a round that has not tested, or began before that.
         """
-        if not self.wants.circle:
+        if not self.watch.world.wants:
             return said.can_say_up
         since = said.at - 2 * ROUND * self.watch.slowest
         lately = [moment for moment in self.watch.moments if since <= moment.at <= said.at]
