@@ -70,6 +70,15 @@ def test_bash_completes_what_dmonitor_is_to_do() -> None:
         assert options <= complete("dmonitor", verb, "x", "--"), verb
 
 
+def test_what_an_upgrade_does_once_it_does_once() -> None:
+    """This version is a later one than those whose silences are converted."""
+    script = (DEBIAN / "dmonitor.postinst").read_text()
+    (last,) = re.findall(r'dpkg --compare-versions "\$2" le (\S+);', script)
+    first = (DEBIAN / "changelog").read_text().splitlines()[0]
+    versions = [tuple(map(int, re.findall(r"\d+", text))) for text in (last, first)]
+    assert len(versions[0]) == len(versions[1]) == 4 and versions[0] < versions[1]
+
+
 def test_an_upgrade_writes_the_ends_of_silences_into_their_files(tmp_path: Path) -> None:
     """Before, an empty file whose time was ahead of its last change ended at that time."""
     script = (DEBIAN / "dmonitor.postinst").read_text()

@@ -249,6 +249,8 @@ def _test(test: Facts, table: str, history: _History) -> str:
     words.append(_escape(test["text"]))
     if test["acknowledged"]:
         words.append(f'<span class="soft">{_escape(terminal.acknowledged_words(test))}</span>')
+    if test["behind"]:
+        words.append(f'<span class="soft">{_escape(terminal.behind_words(test))}</span>')
     for silence in test["silences"]:
         silenced = _escape(terminal.silence_words(silence))
         words.append(f'<span class="soft">silenced {silenced}</span>')

@@ -52,7 +52,7 @@ def read(
 
     def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str, str]:
         store.shift_times(store.clock.to_wall())
-        view = _view(configuration, store, evidence)
+        view = view_of(configuration, store, evidence=evidence)
         return view, more(store, view), store.history.broken, store.unusable
 
     try:
@@ -94,7 +94,10 @@ def _is_readable(path: str) -> bool:
     return True
 
 
-def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:
+def view_of(
+    configuration: Configuration, store: state.Store, *, evidence: bool = False
+) -> report.NodeReport:
+    """Return what this node knows, as `read` does; the times of `store` are on the wall clock."""
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     if not configuration.complete:  # what cannot be read may well be there
@@ -116,6 +119,7 @@ def _view(configuration: Configuration, store: state.Store, evidence: bool) -> r
         unstored=store.failed,
         rebooted=store.clock.rebooted,
         whole=configuration.complete,
+        behind=configuration.behind,
     )
     tests.update(node_test(node.name) for node in view.peers)
     return view
