@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import ability as core_ability
-from dmonitor.core import election, health, hearsay, model, outbox
+from dmonitor.core import complaints, election, hearsay, model, outbox
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.model import (
     Answer,
@@ -127,7 +127,7 @@ def ability(view: NodeReport) -> Facts:
     owing = outbox.owing(view.incidents, view.outbox)
     troubles = []
     for trouble in view.node.troubles:
-        if health.is_serious(trouble, view.now):
+        if complaints.is_serious(trouble, view.now):
             since = moment(trouble.since)
             troubles.append({"kind": trouble.kind, "since": since, "text": trouble.text})
     return {

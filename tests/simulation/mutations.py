@@ -14,10 +14,10 @@ from dmonitor import stay
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import (
     behind,
+    complaints,
     conclusions,
     effects,
     election,
-    health,
     incident,
     ledger,
     rest,
@@ -239,7 +239,7 @@ def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
 @contextlib.contextmanager
 def forgets_what_it_complained_of() -> Iterator[None]:
     """A trouble is complained of in every round."""
-    with mock.patch.object(health, "REPEAT_SECONDS", 0.0):
+    with mock.patch.object(complaints, "REPEAT_SECONDS", 0.0):
         yield
 
 

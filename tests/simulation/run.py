@@ -24,6 +24,7 @@ from simulation import histories  # noqa: E402
 
 # The modules of the core whose branches are counted.
 DECISIONS = (
+    "complaints",
     "conclusions",
     "election",
     "health",
@@ -31,6 +32,7 @@ DECISIONS = (
     "ledger",
     "outbox",
     "refusals",
+    "rehearsal",
     "result",
     "round",
     "self_check",
