@@ -122,9 +122,18 @@ def test_nothing_is_configured_yet() -> None:
         (GOOD, {"status": node_status(speaks=False)}, "no-address", "alert.d names no address"),
         (
             GOOD,
-            {"refused": ["hook:push", "a@example.com"]},
+            {
+                "refused": ["hook:push", "a@example.com"],
+                "addresses": ["a@example.com", "b@example.com", "hook:push"],
+            },
+            "address-refused",
+            "what this node hands over is refused for a@example.com, hook:push: the log",
+        ),
+        (
+            GOOD,
+            {"refused": ["a@example.com"], "addresses": ["a@example.com"]},
             "mail-refused",
-            "what this node hands over is refused for a@example.com, hook:push",
+            "all that this node hands over is refused (a@example.com): the log says why",
         ),
         ((), {}, "no-peers", "nodes.txt names no other node"),
         (

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dmonitor.core import health
-from dmonitor.core.model import Trouble
+from dmonitor.core.model import Trouble, TroubleName
 
 REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
@@ -27,6 +27,7 @@ QUIET_AT_FIRST = {
     "not-stored": 300.0,
     "peer-not-stored": 300.0,
     "mail-refused": 300.0,
+    "address-refused": 300.0,
     # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
     "stale-peer": 240.0,
     "settings-differ": 300.0,
@@ -34,6 +35,14 @@ QUIET_AT_FIRST = {
     "unconfirmable": 300.0,
     "drift": 300.0,
 }
+
+PEERS_QUIET_AT_FIRST = 300.0  # the same for whatever a peer states that cannot tell it
+# A node with one of these can tell nobody, or only again and again: its peers tell it.
+MUTE = frozenset({"mail-refused", "no-address", "not-stored"})
+# What several nodes find alike: one of them tells it.
+SHARED = frozenset({"stale-peer", "settings-differ", "unconfirmed-recovery", "cloned-id"})
+# What nodes find of a peer that states it itself: it is told as that peer's trouble.
+TOLD_OF_PEERS = frozenset({"peer-not-stored"})
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -78,6 +87,13 @@ def is_serious(trouble: Trouble, now: float) -> bool:
     if trouble.ended is not None:
         return False
     return now - trouble.since >= QUIET_AT_FIRST.get(trouble.kind, 0.0)
+
+
+def quiet_at_first(name: TroubleName) -> float:
+    """Return how many seconds a trouble must last before it is told."""
+    if name.node:
+        return PEERS_QUIET_AT_FIRST
+    return QUIET_AT_FIRST.get(name.kind, 0.0)
 
 
 def is_due(trouble: Trouble, now: float) -> bool:

@@ -56,7 +56,8 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     own_lines: Sequence[str] = ()  # the names of all lines of nodes.txt that are this node
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
-    refused: Sequence[str] = ()  # the addresses whose last mails were refused
+    addresses: Sequence[str] = ()  # those in alert.d
+    refused: Sequence[str] = ()  # those whose last mails were refused
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
     mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
     complete: bool = True  # the whole configuration could be read
@@ -108,10 +109,20 @@ def _no_address(seen: HealthInput, now: float) -> str:
 
 
 def _mail_refused(seen: HealthInput, now: float) -> str:
-    if not seen.refused:
+    """Return that every address refuses: then this node can tell nobody, and its peers do."""
+    if not seen.refused or not set(seen.refused).issuperset(seen.addresses):
+        return ""
+    return f"all that this node hands over is refused ({_listed(seen.refused)}): {_REFUSED_ADVICE}"
+
+
+def _address_refused(seen: HealthInput, now: float) -> str:
+    if not seen.refused or _mail_refused(seen, now):
         return ""
     refused = f"what this node hands over is refused for {_listed(seen.refused)}"
-    return f"{refused}: the log says why (refused), and dmonitor-check --test-alert tries again"
+    return f"{refused}: {_REFUSED_ADVICE}"
+
+
+_REFUSED_ADVICE = "the log says why (refused), and dmonitor-check --test-alert tries again"
 
 
 _UNCONFIRMED = "nothing that fails here can be confirmed, and nobody is alerted"
@@ -416,6 +427,7 @@ def _long_local(seen: HealthInput, now: float) -> str:
 _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-address": _no_address,
     "mail-refused": _mail_refused,
+    "address-refused": _address_refused,
     "no-peers": _no_peers,
     "listed-twice": _listed_twice,
     "isolated": _isolated,

@@ -5,7 +5,7 @@ Pure. The number decides which node speaks; an address that refuses rests before
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from dmonitor.base import names
 from dmonitor.core.effects import NodeMemory
@@ -86,13 +86,18 @@ class RefusalMemory:
 
 
 def resting(memory: NodeMemory, now: float) -> set[str]:
-    """Return the addresses that get what they have refused not now, but in some minutes.
+    """Return the addresses that get what they have refused not now, but in some minutes."""
+    return resting_of(memory.refused_addresses, now)
+
+
+def resting_of(refused: Iterable[RefusedAddress], now: float) -> set[str]:
+    """Return those of the `refused` addresses that rest now.
 
     Each rests for as long again as it has refused. So it is tried again after 1, 2, 4, … minutes,
     and what else it refuses meanwhile, because there was news, makes its rest no longer.
     """
     found = set()
-    for each in memory.refused_addresses:
+    for each in refused:
         rest = min(max(_SHORTEST_REST, each.at - each.since), _LONGEST_REST)
         if now - each.at < rest - _EARLY:
             found.add(each.address)

@@ -22,11 +22,11 @@ from dmonitor.core.effects import (
     RoundEnd,
     Save,
 )
-from dmonitor.core.model import Judgement, Notification, Test
+from dmonitor.core.model import ALERT, Judgement, Notification, Test
 from dmonitor.core.outbox import Outbox
 from dmonitor.core.round_log import Note
 from dmonitor.core.self_check import SelfCheck
-from dmonitor.core.situation import Situation
+from dmonitor.core.situation import Situation, Steps
 from dmonitor.core.telling import Telling
 
 RoundScript = Generator[Effect, Any, RoundEnd]
@@ -105,10 +105,31 @@ def run_round(
         yield from self_check.run(
             all_judgements, test_states, conclusions.unconfirmed_recoveries, resting=resting
         )
+        yield from _tell_troubles(situation)
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return _end(situation, telling)._replace(able=situation.is_able())
+
+
+def _tell_troubles(situation: Situation) -> Steps:
+    """Tell those in alert.d of troubles. What does that is loaded only if there may be some."""
+    memory = situation.node_memory
+    if situation.config.troubles != ALERT:
+        situation.node_memory = memory._replace(
+            told_troubles=(), trouble_handing=(), trouble_refusals=()
+        )
+        return
+    known = memory.troubles or memory.told_troubles or memory.trouble_refusals
+    stated = any(
+        statement.status.troubles or not statement.status.stores
+        for statement in situation.statements.values()
+    )
+    if not known and not stated:
+        return
+    from dmonitor.core import trouble_telling
+
+    yield from trouble_telling.TroubleTelling(situation).run()
 
 
 def _resting_tests(situation: Situation, memory: Memory) -> frozenset[Test]:

@@ -6,11 +6,12 @@ this asks at the right moments, marks the votes of suspect nodes, logs, and comp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any
 
 from dmonitor.core import complaints, health, unanswered
-from dmonitor.core.effects import Complain, Examine, Rehearse
-from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
+from dmonitor.core.effects import Complain, Effect, Examine, Rehearse
+from dmonitor.core.model import ROOT, Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.rehearsal import rehearse
 from dmonitor.core.situation import Situation, Steps
@@ -95,18 +96,17 @@ class SelfCheck:
             diverted=situation.config.diverted,
             mistakes=self._mistakes(),
             complete=situation.config.complete,
-            refused=[each.address for each in remembered.refused_addresses],
+            addresses=situation.config.addresses,
+            refused=[
+                each.address
+                for each in (*remembered.refused_addresses, *remembered.trouble_refusals)
+            ],
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)
         troubles = self._log_troubles(health.find(view, now), health.about(view), now)
-        serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
-        if any(complaints.is_due(trouble, now) for trouble in serious):
-            texts = "; ".join(trouble.text for trouble in serious)
-            is_new = any(trouble.said == float("-inf") for trouble in serious)
-            was_refused = yield Complain(f"{situation.me.name}: {texts}", is_new)
-            if not was_refused:
-                troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
+        if situation.config.troubles == ROOT:
+            troubles = yield from self._complain(troubles, now)
         listed = {node.name for node in situation.config.nodes}
         situation.node_memory = remembered._replace(
             troubles=tuple(troubles),
@@ -115,6 +115,20 @@ class SelfCheck:
             unanswered=silent,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
+
+    def _complain(
+        self, troubles: list[Trouble], now: float
+    ) -> Generator[Effect, Any, list[Trouble]]:
+        """Print all troubles for cron if one of them is due; return them as they are said."""
+        serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
+        if not any(complaints.is_due(trouble, now) for trouble in serious):
+            return troubles
+        texts = "; ".join(trouble.text for trouble in serious)
+        is_new = any(trouble.said == float("-inf") for trouble in serious)
+        was_refused = yield Complain(f"{self._situation.me.name}: {texts}", is_new)
+        if was_refused:
+            return troubles
+        return [_mark_said(trouble, serious, now) for trouble in troubles]
 
     def _examine(self, now: float) -> Steps:
         """Have the programs examined, and remember what is wrong with them.
@@ -176,7 +190,8 @@ class SelfCheck:
                 text=trouble.text,
                 since=self._situation.clock.text(trouble.since),
             )
-        if is_warning and is_due:
+        is_said_here = is_warning or self._situation.config.troubles != ROOT
+        if is_said_here and is_due:
             trouble = trouble._replace(said=now)
         return trouble._replace(logged=True)
 

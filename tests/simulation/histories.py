@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dmonitor.core import incident
 
-from . import hardships, judges, mailbox, setups
+from . import hardships, judges, mailbox, setups, troubled
 from .history import History, truth
 from .node import SimNode
 from .world import World
@@ -71,6 +71,7 @@ WATCHED = (
     "sluggish",
     "behind",
 )
+KINDS["troubled"] = troubled.setup, troubled.judge
 KINDS["sluggish"] = hardships.sluggish, judges.sluggish
 KINDS["behind"] = hardships.behind, judges.behind
 KINDS["pair"] = hardships.pair, judges.pair
