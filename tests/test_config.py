@@ -530,6 +530,7 @@ def test_the_shipped_examples_are_right() -> None:
         "concurrency": str(defaults.concurrency),
         "flapping": "on" if defaults.flapping else "off",
         "remind": str(defaults.remind) if defaults.remind else "off",
+        "troubles": defaults.troubles,
         "name": defaults.name,
     }
 

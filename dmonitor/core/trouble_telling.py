@@ -134,11 +134,11 @@ class TroubleTelling:
         That of a peer counts from when this node is the one to tell it, or each hiccup of the node
         that does would have it told twice.
         """
-        name = record.name
-        if name.node and name not in self._peers.told_here and name.node not in self._peers.unheard:
-            return self._now - record.over_told >= FLAPPING_OVER_AFTER
-        has_settled = self._now - record.over_told >= FLAPPING_OVER_AFTER
-        return record.ended is not None and has_settled
+        if self._now - record.over_told < FLAPPING_OVER_AFTER:
+            return False
+        name, peers = record.name, self._peers
+        is_left_to_another = name.node not in {"", *peers.unheard} and name not in peers.told_here
+        return record.ended is not None or is_left_to_another
 
     def _take_in(self, name: TroubleName, text: str, since: float) -> None:
         """Note that a trouble is there.

@@ -99,7 +99,7 @@ def facts(news: Sequence[TroubleNews], node: str, ids: Sequence[str], zone: Zone
         if each.is_over and trouble.ended is not None:
             until = local(trouble.ended, zone).isoformat(timespec="seconds")
         row = {
-            "STATE": "OVER" if each.is_over else "TROUBLE",
+            "STATE": "TROUBLE OVER" if each.is_over else "TROUBLE",
             "HOST": whose,
             "TEST": trouble.name.kind,
             "NODES": whose,

@@ -39,6 +39,8 @@ DECISIONS = (
     "silences",
     "situation",
     "telling",
+    "trouble_telling",
+    "mute_peers",
     "verdict",
 )
 _CHUNK = 250  # histories that one process plays before it reports

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from dmonitor.core import complaints, trouble_telling
+from dmonitor.core import complaints
 from dmonitor.core.model import Test, TroubleName
 
 from .history import Failure, History
@@ -17,12 +17,15 @@ from .setups import ADDRESSES
 from .virtual_round import ToldNews
 from .world import World
 
+UNTESTABLE = TroubleName("untestable")
 TEST = Test("host0", "ssh")
 # Seconds until it is told that a trouble is there, or over: two rounds of a minute, killed or not,
 # and a mail system that takes its time. A trouble that a peer tells is stated a round later.
 FOUND_LIMIT = 200.0
 KILLED_LIMIT = 400.0
 _HOUR = 3600.0
+_OVER_AFTER = 300.0  # what is over is so for that long when it is told
+_KINDS = 3  # of troubles that one mail tells here
 
 Setup = tuple[list[Failure], float]
 
@@ -111,10 +114,15 @@ def judge(history: History) -> None:
         in_turn(history, told)
         _few(history, told)
         _believed(history, told)
+    _printed(history)
 
 
 def in_turn(history: History, told: list[ToldNews]) -> None:
-    """No node tells twice in a row that a trouble is there, or is over, except after a fault."""
+    """No node tells twice in a row that a trouble is there, or is over.
+
+    A power cut ends the sendmails that are under way, and nobody knows what became of them. A round
+    that is killed leaves them alone.
+    """
     last: dict[tuple[str, TroubleName], bool] = {}
     doubled = 0
     for each in told:
@@ -122,11 +130,8 @@ def in_turn(history: History, told: list[ToldNews]) -> None:
         if last.get(key, True) is each.is_over:
             doubled += 1
         last[key] = each.is_over
-    faults = history.world.kills + history.world.cuts
-    if doubled > faults:
-        history.wrong.append(
-            f"{doubled} troubles told twice in a row, with {faults} faults: {told}"
-        )
+    if doubled > _KINDS * history.world.cuts:
+        history.wrong.append(f"{doubled} troubles told twice in a row: {told}")
 
 
 def _few(history: History, told: list[ToldNews]) -> None:
@@ -134,7 +139,7 @@ def _few(history: History, told: list[ToldNews]) -> None:
     times: dict[tuple[str, TroubleName], list[float]] = defaultdict(list)
     for each in told:
         times[each.node, each.trouble].append(each.at)
-    spare = history.world.kills + history.world.cuts
+    spare = 2 * history.world.cuts
     for key, moments in times.items():
         for first, fifth in zip(moments, moments[4 + spare :], strict=False):
             if fifth - first < _HOUR:
@@ -167,6 +172,22 @@ def _believed(history: History, told: list[ToldNews]) -> None:
     _not_too_soon(history, told)
 
 
+def _printed(history: History) -> None:
+    """What can be mailed is not printed; what nobody takes is, once an hour at the most."""
+    world = history.world
+    by_lost = [at for at, name, _ in world.complaints if name == world.lost.name]
+    if world.topology == "cut" and not world.cuts and by_lost:
+        history.wrong.append(f"printed at {by_lost[0]:.0f}, although it could be mailed")
+    if world.topology == "cut":
+        return
+    begins, ends = world.troubled[0]
+    printed = [at for at in by_lost if begins <= at <= ends]
+    if not printed or printed[0] > begins + KILLED_LIMIT + complaints.quiet_at_first(UNTESTABLE):
+        history.wrong.append(f"nothing was printed in time: {by_lost}")
+    if world.topology == "refused" and len(printed) > 2 + (ends - begins) / _HOUR:
+        history.wrong.append(f"printed {len(printed)} times: {by_lost}")
+
+
 def _judge_doubles(
     history: History,
     told: list[ToldNews],
@@ -181,7 +202,7 @@ def _judge_doubles(
         for each in told
         if each.trouble == name and not each.is_over and span[0] <= each.at <= span[1]
     ]
-    if len(begun) > 1 + world.kills + 2 * world.cuts:
+    if len(begun) > 1 + 2 * world.cuts:
         history.wrong.append(f"told {len(begun)} times in {span}: {begun}")
     if not world.cuts and any(each.node not in tellers for each in begun):
         history.wrong.append(f"told by another node: {begun}")
@@ -190,10 +211,10 @@ def _judge_doubles(
 def _not_too_soon(history: History, told: list[ToldNews]) -> None:
     """It is over for five minutes when that is told: what blinks is not over each time."""
     for each in told:
-        if not each.is_over:
+        if not each.is_over or each.node != history.world.lost.name:
             continue
         for begins, ends in history.world.troubled:
-            early = ends + trouble_telling.OVER_AFTER - 5.0
+            early = ends + _OVER_AFTER - 5.0
             if history.world.topology == "cut" and begins + 130.0 < each.at < early:
                 history.wrong.append(f"told at {each.at:.0f} that it is over: {each}")
 
