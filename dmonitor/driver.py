@@ -143,7 +143,7 @@ class Driver:
         config, memory = self._round_config, self._store.memory()
         self._kept_files = _files(memory.node)
         if self._woken:
-            return round.run_woken(config, memory, self._clock, _note)
+            return round.run_woken(config, memory, self._clock, _note, state.fresh_id)
         return round.run_round(config, memory, self._clock, _note, state.fresh_id)
 
     def _do(self, effect: effects.Effect) -> object:
@@ -199,16 +199,16 @@ class Driver:
                 keeper.Places(self._directories).forget(self._kept_files)
         return is_stored
 
-    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[float, str], bool | None]:
+    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[str, str], bool | None]:
         """Return which mails of earlier hand-overs have ended, and whether they were taken."""
         from dmonitor.execution import keeper
 
         places = keeper.Places(self._directories)
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in handing:
-            outcomes = keeper.look_after(places, _name(hand_over.since), hand_over.addresses)
+            outcomes = keeper.look_after(places, hand_over.known_as, hand_over.addresses)
             for address, outcome in outcomes.items():
-                ended[hand_over.since, address] = outcome.taken if outcome else None
+                ended[hand_over.known_as, address] = outcome.taken if outcome else None
                 _log_late(address, self._clock.now() - hand_over.since, outcome)
         return ended
 
@@ -260,7 +260,7 @@ class Driver:
             handed_over_by = observer.WOKEN_HANDED_OVER_BY
         patience = handed_over_by - self._clock.elapsed()
         places = keeper.Places(self._directories)
-        return keeper.hand_over(letters, places, _name(hand_over.since), patience=patience)
+        return keeper.hand_over(letters, places, hand_over.name, patience=patience)
 
     def _tell_troubles(self, telling: effects.TellTroubles) -> dict[str, bool | None]:
         """Hand over mails about troubles; return what is known of them without waiting for it."""
@@ -292,8 +292,7 @@ class Driver:
                 )
                 letters[address] = mail_letter(self._configuration, address, content)
         places = keeper.Places(self._directories)
-        name = _trouble_name(telling.since)
-        outcomes = dict(keeper.hand_over(letters, places, name, patience=0.0))
+        outcomes = dict(keeper.hand_over(letters, places, telling.name, patience=0.0))
         for address, outcome in outcomes.items():
             if outcome is not None:
                 _log_trouble_mailed(address, outcome)
@@ -301,16 +300,16 @@ class Driver:
 
     def _look_after_troubles(
         self, handing: Iterable[model.TroubleHanding]
-    ) -> dict[tuple[float, str], bool | None]:
+    ) -> dict[tuple[str, str], bool | None]:
         """Return which mails about troubles have ended, and whether they were taken."""
         from dmonitor.execution import keeper
 
         places = keeper.Places(self._directories)
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in handing:
-            name = _trouble_name(hand_over.since)
+            name = hand_over.known_as
             for address, outcome in keeper.look_after(places, name, hand_over.addresses).items():
-                ended[hand_over.since, address] = outcome.taken if outcome else None
+                ended[name, address] = outcome.taken if outcome else None
                 _log_trouble_mailed(address, outcome)
         return ended
 
@@ -368,20 +367,10 @@ def mail_letter(configuration: Configuration, address: str, content: bytes) -> d
     return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
 
 
-def _name(since: float) -> str:
-    """Return the name of the file of a hand-over."""
-    return f"{since:.6f}"
-
-
-def _trouble_name(since: float) -> str:
-    """Return the name of the file of a hand-over that is about troubles."""
-    return f"trouble-{since:.6f}"
-
-
 def _files(memory: effects.NodeMemory) -> set[str]:
     """Return the names of the files of all hand-overs without an outcome."""
-    mails = {_name(each.since) for each in memory.handing}
-    return mails | {_trouble_name(each.since) for each in memory.trouble_handing}
+    mails = {each.known_as for each in memory.handing}
+    return mails | {each.known_as for each in memory.trouble_handing}
 
 
 def _log_trouble_mailed(address: str, outcome: delivery.Delivery | None) -> None:

@@ -982,14 +982,14 @@ def test_a_trouble_is_mailed_once_although_its_round_is_killed(
     node.configure("troubles = alert\n")
     place.program("sendmail", place.sendmail.read_text().replace("\n", "\nsleep 3\n", 1))
     with node.popen("dmonitor-check", "--once") as process:
-        wait_until(lambda: list(node.state.glob("handing-trouble-*")), 20)
+        wait_until(lambda: list(node.state.glob("handing-*")), 20)
         process.kill()
     log = node.round() + node.round()
     wait_until(place.mails, 20)
     log += node.round()
     assert log.count("trouble-mailed") == 1 and "taken=yes" in log
     assert place.subjects() == [f"TROUBLE {node.address}: no peer answers"]
-    assert not list(node.state.glob("handing-trouble-*")), "its file is gone"
+    assert not list(node.state.glob("handing-*")), "its file is gone"
 
 
 def test_a_broken_database_is_said_and_kept(three: list[LocalNode]) -> None:

@@ -32,6 +32,7 @@ from dmonitor.core.outbox import Outbox
 from dmonitor.core.situation import Situation
 from dmonitor.core.telling import Telling
 from dmonitor.execution import delivery, keeper
+from dmonitor.store import state
 from dmonitor.store.state import Store
 
 ME, PEER = Node("me", "me"), Node("peer", "peer")
@@ -117,7 +118,7 @@ class Teller:
         )
         situation = Situation(config, memory, self.clock, lambda *_, **__: None)
         situation.recognise(effects.Observation(ME, {}, [Contact(ME, "aaaaaaaa")], frozenset()))
-        script = Telling(situation, Outbox(memory.outbox)).run()
+        script = Telling(situation, Outbox(memory.outbox), state.fresh_id).run()
         answer: Any = None
         while True:
             try:

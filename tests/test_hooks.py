@@ -137,6 +137,36 @@ def test_a_hook_that_succeeds_makes_no_refused_mail_told(
     assert (told / "calls").read_text().split() == ["127.0.0.32"]
 
 
+def test_if_all_mail_systems_refuse_the_hook_tells_and_the_mail_stays_owed(
+    three: list[LocalNode], place: Place, told: Path
+) -> None:
+    place.rests_never()
+    hook(three, f"echo $DMONITOR_NODE $DMONITOR_STATE >>{told}/calls")
+    code = f'#!/bin/sh\n[ -e {told}/mended ] || exit 75\nexec {place.sendmail} "$@"\n'
+    broken = place.program("broken", code)
+    for node in three:
+        node.configure(f"sendmail = {broken}\n")
+    with running(three):
+        fail(three)
+        refusing = set()
+        for node in three * 3:
+            ran = node.run("dmonitor-check", "-v", "--once")
+            if f"refused address={ADDRESS}" in ran.stderr:
+                refusing.add(node.address)
+            if (told / "calls").exists():
+                break
+        assert len(refusing) == 3, "until then a mail system might have taken it"
+        for other in three * 2:
+            other.run("dmonitor-check", "--once")
+        assert (told / "calls").read_text().splitlines() == [f"{node.address} DOWN"], "once"
+        assert place.mails() == []
+        (told / "mended").touch()
+        for other in three:
+            other.run("dmonitor-check", "--once")
+    assert place.subjects() == ["DOWN www.example.com/web (3 of 3 nodes)"]
+    assert len((told / "calls").read_text().splitlines()) == 1
+
+
 def test_where_nobody_is_mailed_hooks_alone_tell(
     three: list[LocalNode], place: Place, told: Path
 ) -> None:

@@ -81,6 +81,7 @@ class Played:
     mails: list[dict[str, list[tuple[Kind, str]]]] = dataclasses.field(default_factory=list)
     greeted: list[float] = dataclasses.field(default_factory=list)
     latest: list[tuple[Incident, ...]] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)  # of the hand-overs
     observed: effects.Observe | None = None
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
@@ -198,7 +199,7 @@ def play(
     heard: Heard | Callable[[float], Heard] = (),
     outbox: Sequence[Notification] = (),
     mta: Callable[[str], bool | None] = lambda _: True,
-    late: Mapping[str, bool | None] | None = None,
+    late: Mapping[Any, bool | None] | None = None,
     stored: bool = True,
     clock: Clock | None = None,
     peers: int = 2,
@@ -218,7 +219,7 @@ def play(
 ) -> Played:
     """Take a round in which we and one peer have `seen` this for the test; None: we have no such test.
 
-    `late` has what became of earlier mails, by the address. Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
+    `late` has what became of earlier mails, by the address, or by hand-over and address. Each look took `seconds`. The machine sleeps for an hour in the first effect of the kind
     `sleeps_in`.
     """
     round_clock, played = clock or Clock(), Played()
@@ -247,7 +248,7 @@ def play(
         played.notes.append((event, facts))
 
     if woken:
-        script = round.run_woken(config, memory, round_clock, note)
+        script = round.run_woken(config, memory, round_clock, note, lambda: next(ids))
     else:
         script = round.run_round(config, memory, round_clock, note, lambda: next(ids))
     handing_over: effects.HandOver | None = None
@@ -292,13 +293,15 @@ def play(
                     played.latest.append(effect.latest)
                     outcomes = [(address, mta(address)) for address in mails]
                     played.note_mails(mails)
+                    played.names.append(effect.name)
                 answer = outcomes.pop(0)
             case effects.LookAfter(handing):
                 answer = {}
                 for hand_over in handing:
                     for address in hand_over.addresses:
-                        if late and address in late:
-                            answer[hand_over.since, address] = late[address]
+                        for key in (address, (hand_over.known_as, address)):
+                            if late and key in late:
+                                answer[hand_over.known_as, address] = late[key]
             case effects.TellTroubles():
                 played.trouble_mails.append(effect)
                 answer = {}
@@ -307,7 +310,7 @@ def play(
                 for told in trouble_handing:
                     for address in told.addresses:
                         if late and address in late:
-                            answer[told.since, address] = late[address]
+                            answer[told.known_as, address] = late[address]
             case effects.Wait(seconds):
                 round_clock.at += seconds
             case effects.Wake(node_ids):
@@ -380,6 +383,35 @@ def test_what_went_on_and_was_refused_is_handed_over_again() -> None:
     assert not next_round(slow, "new", clock=later(560.0)).mails
 
 
+def test_a_recovery_waits_for_what_goes_on_here_though_another_node_has_told_the_alert() -> None:
+    """Two nodes mailed the alert; the address that has had one copy may still get the other one."""
+    slow = play(DOWN, mta=lambda _: None)
+    over = slow.incident()._replace(alert="peer", closed=NOW + 20.0, told_at=NOW)
+    facts: dict[str, Any] = {"incidents": [over], "remembered": slow.node_memory()}
+    assert play(UP, clock=later(90.0), **facts).mails == []
+    ended = play(UP, clock=later(90.0), late={ONE: True}, **facts)
+    assert ended.mails == [{ONE: [(RECOVERY, "new")]}]
+
+
+def test_a_hand_over_is_known_by_its_name_and_by_no_time() -> None:
+    """If the clock steps back, its time moves, and another one may have had the same time."""
+    slow = play(DOWN, mta=lambda _: None)
+    (hand_over,) = slow.node_memory().handing
+    assert hand_over.known_as == hand_over.name == slow.names[-1] != ""
+    moved = hand_over._replace(since=hand_over.since - 30.0)
+    other = moved._replace(name="other", notifications=(("other", ALERT),))
+    memory = slow.node_memory()._replace(handing=(moved, other))
+    incidents = [slow.incident(), known("other", test=Test("h", "t"))]
+    judged = {Test("h", "t"): DOWN}
+    late = {("other", ONE): True}
+    tests = frozenset([TEST, Test("h", "t")])
+    taken = play(
+        DOWN, incidents=incidents, remembered=memory, late=late, judged_too=judged, tests=tests
+    )
+    assert taken.incident("other").alert == "me" and not taken.mails
+    assert handed(taken) == [((ONE,), (("new", ALERT),))]
+
+
 def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
     slow = play(DOWN, mta=lambda _: None)
     void = slow.incident()._replace(closed=NOW, void=True)
@@ -431,6 +463,87 @@ def test_nobody_else_tells_what_a_living_node_hands_over() -> None:
     assert tells(NOW - 720.0) and tells(NOW + 1e6), "it is over, or no time"
     assert tells(NOW - 30.0, finished=NOW - 200.0), "its checker does not run"
     assert tells(float("-inf"))
+
+
+# A hook is enough where no mail system takes the mail (R5).
+
+HOOK = "hook:push"
+BOTH: dict[str, Any] = {"addresses": (ONE, HOOK)}
+TO_BOTH = {ONE: [(ALERT, "new")], HOOK: [(ALERT, "new")]}
+
+
+def by_hook(address: str) -> bool:
+    return address == HOOK
+
+
+def test_while_a_mail_system_may_take_it_no_hook_tells() -> None:
+    first = play(DOWN, mta=by_hook, **BOTH)
+    assert first.mails == [{ONE: [(ALERT, "new")]}] and first.incident().alert == ""
+    refused = node_memory(refused=1)
+    assert play(DOWN, heard=[states("z")], remembered=refused, **BOTH).mails == [], "z speaks"
+    full = states("z", stores=False)
+    assert play(DOWN, mta=by_hook, heard=[full], remembered=refused, **BOTH).mails == first.mails
+    taken = play(DOWN, heard=[full], remembered=refused, **BOTH)
+    assert taken.mails == [*first.mails, {HOOK: [(ALERT, "new")]}], "what the mail has told"
+
+
+def test_what_a_hook_takes_is_told_if_all_mail_systems_refuse() -> None:
+    """The address stays owed, and rests; the mail system is no better for that."""
+    heard = [states("z", refused=2), states("lame", refused=0, speaks=False)]
+    told = play(DOWN, mta=by_hook, heard=heard, remembered=node_memory(refused=1), **BOTH)
+    assert told.mails == [TO_BOTH] and told.incident().alert == "me"
+    assert list(told.outbox()) == [(ALERT, "new", ONE)] and not told.all_taken
+    assert told.node_memory().refused == 2
+    left = [Notification(ALERT, told.incident(), ONE, NOW, 1)]
+    soon = next_round(told, "new", left=left, **BOTH)
+    assert soon.mails == [], "it has refused a moment ago"
+    taken = next_round(told, "new", left=left, clock=later(100.0), **BOTH)
+    assert taken.mails == [{ONE: [(ALERT, "new")]}] and taken.outbox(left) == {}
+    assert taken.node_memory().refused == 0
+
+
+def test_if_the_hooks_fail_too_the_next_node_tries_both() -> None:
+    failed = play(DOWN, mta=lambda _: False, remembered=node_memory(refused=1), **BOTH)
+    assert failed.mails == [TO_BOTH] and failed.incident().alert == "" and failed.outbox() == {}
+    assert failed.node_memory().refused == 2
+    heard = [states("z", refused=1)]
+    assert play(DOWN, heard=heard, remembered=failed.node_memory(), **BOTH).mails == []
+
+
+def test_who_is_mailed_first_owes_each_hook_once() -> None:
+    """The mail system is back, and one of two hooks fails."""
+    hooks: dict[str, Any] = {"addresses": (ONE, HOOK, "hook:two")}
+    told = play(DOWN, mta=lambda each: each != HOOK, remembered=node_memory(refused=1), **hooks)
+    assert [set(mail) for mail in told.mails] == [{ONE, HOOK, "hook:two"}]
+    assert told.outbox() == {(ALERT, "new", HOOK): 2}, "it was refused once more"
+    assert told.node_memory().refused == 0
+    first = next(save.outbox for save in told.saves if save.outbox)
+    assert [each.address for each in first] == [HOOK, "hook:two"]
+
+
+def test_what_a_hook_takes_late_is_told() -> None:
+    slow = play(
+        DOWN,
+        mta=lambda each: None if each == HOOK else False,
+        remembered=node_memory(refused=1),
+        **BOTH,
+    )
+    assert slow.mails == [TO_BOTH] and handed(slow) == [((HOOK,), (("new", ALERT),))]
+    told = next_round(slow, "new", late={HOOK: True}, mta=by_hook, clock=later(60.0), **BOTH)
+    assert told.incident().alert == "me" and (ALERT, "new", ONE) in told.outbox()
+    assert not any(HOOK in mail for mail in told.mails), "it was run once"
+    lost = next_round(slow, "new", late={HOOK: None}, mta=by_hook, clock=later(60.0), **BOTH)
+    assert lost.mails == [TO_BOTH], "nobody knows what became of it"
+
+
+def test_if_there_are_only_hooks_they_tell_and_their_refusals_count() -> None:
+    only: dict[str, Any] = {"addresses": (HOOK, "hook:two")}
+    told = play(DOWN, mta=by_hook, **only)
+    assert told.incident().alert == "me" and list(told.outbox()) == [(ALERT, "new", "hook:two")]
+    failed = play(DOWN, mta=lambda _: False, **only)
+    assert failed.incident().alert == "" and failed.node_memory().refused == 1
+    heard = [states("z", refused=0)]
+    assert play(DOWN, heard=heard, remembered=failed.node_memory(), **only).mails == []
 
 
 # What was refused before (R5, R6).

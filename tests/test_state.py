@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dmonitor.base.errors import StateError
-from dmonitor.core import hearsay
+from dmonitor.core import codec, hearsay
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Acknowledgement,
@@ -39,6 +39,7 @@ from dmonitor.core.model import (
     TestState,
     Verdict,
 )
+from dmonitor.execution import delivery, keeper
 from dmonitor.store import database, history, identity, node_clock, state, tables
 from dmonitor.store.state import Store
 
@@ -429,6 +430,40 @@ def test_what_a_boot_with_a_wrong_wall_clock_stored_comes_back(
     boot |= {"id": "three", "up": 5.0, "wall": NOW + 700.0}
     with open_store(tmp_path, read_only=True) as store:
         assert store.clock.now() == NOW + 700.0
+
+
+def test_the_outcome_of_a_hand_over_is_found_although_its_time_moves(
+    tmp_path: Path, boot: dict[str, float | str]
+) -> None:
+    """It is under way when the wall clock, 20 years ahead at the boot, is set right."""
+    with open_store(tmp_path) as store:
+        store.save(Save(node=OWN))
+    boot |= {"id": "two", "up": 5.0, "wall": NOW + YEARS}
+    places = keeper.Places([str(tmp_path)])
+    with open_store(tmp_path) as store:
+        now = store.clock.now()
+        handing = Handing(now, ("root",), (("aaaaaaaa", Kind.ALERT),), state.fresh_id())
+        store.save(Save(node=OWN._replace(finished=now, handing=(handing,))))
+        file = places.create(handing.known_as, 100)
+        os.write(file, b'["root", true, "later"]\n')
+        os.close(file)
+    boot |= {"up": 65.0, "wall": NOW + 660.0}
+    with open_store(tmp_path) as store:
+        (moved,) = store.node_memory().handing
+        assert store.clock.now() - moved.since == 60.0, "it goes on for a minute, and not for years"
+        assert moved.since < handing.since and moved == handing._replace(since=moved.since)
+    outcomes = keeper.look_after(places, moved.known_as, moved.addresses)
+    assert outcomes == {"root": delivery.Delivery(True, "later")}
+    places.forget({moved.known_as})
+    assert places.open(handing.known_as) is not None, "it is kept until its outcome is stored"
+
+
+def test_a_hand_over_of_the_last_version_is_known_by_its_time() -> None:
+    written = '{"since":1700000000.25,"addresses":["root"],"notifications":[["aaaaaaaa","alert"]]}'
+    handing = codec.read(Handing, written, limit=codec.TIME_LIMIT)
+    assert handing.known_as == "1700000000.250000" and not handing.name
+    with pytest.raises(ValueError):
+        codec.load(Handing, {**json.loads(written), "name": "../../etc/passwd"})
 
 
 def test_it_comes_back_although_another_boot_came_between(

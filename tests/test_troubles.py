@@ -106,11 +106,11 @@ def test_a_mail_is_stored_before_it_leaves_and_one_that_is_lost_is_repeated() ->
 def test_who_may_believe_what_is_wrong_is_told_again(over: bool) -> None:
     """What was lost told that it is there, and it is over; or it told that it is over, and it is back."""
     record = ToldTrouble(ISOLATED, "no peer answers", NOW - 900.0)
-    handing = TroubleHanding(NOW - 60.0, (ONE,), begun=(ISOLATED,))
+    handing = TroubleHanding(NOW - 60.0, (ONE,), "f00d", begun=(ISOLATED,))
     rounds = Rounds()
     if over:
         record = record._replace(told=(ONE,), ended=NOW - 400.0)
-        handing = TroubleHanding(NOW - 60.0, (ONE,), over=(ISOLATED,))
+        handing = TroubleHanding(NOW - 60.0, (ONE,), "f00d", over=(ISOLATED,))
     rounds.memory = node_memory(told_troubles=(record,), trouble_handing=(handing,))
     if over:
         assert rounds.play(0, late={ONE: None}) == [BEGUN]

@@ -340,7 +340,7 @@ class HandOver(NamedTuple):
     mails: Mapping[str, Sequence[Notification]]
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
-    since: float = 0.0  # its name, as in Handing
+    name: str = ""  # as in Handing
     # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
     behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
 
@@ -348,8 +348,8 @@ class HandOver(NamedTuple):
 class LookAfter(NamedTuple):
     """See what became of the hand-overs that had no outcome yet.
 
-    Sent back: for (since, address) of each mail that has ended whether it was taken; None if nobody
-    can know that.
+    Sent back: for (hand-over, address) of each mail that has ended whether it was taken; None if
+    nobody can know that. A hand-over is named by what it is known as.
     """
 
     handing: tuple[model.Handing, ...]
@@ -370,7 +370,7 @@ class TellTroubles(NamedTuple):
     """
 
     mails: Mapping[str, Sequence[TroubleNews]]
-    since: float  # its name, as in TroubleHanding
+    name: str  # as in TroubleHanding
 
 
 class LookAfterTroubles(NamedTuple):

@@ -37,6 +37,8 @@ class Choice(NamedTuple):
 
     speaker: NodeStatus | None  # None: no node does
     reason: str  # for people
+    # Whether each node that may speak was refused: no mail system of theirs takes a mail now.
+    all_refused: bool = False
 
 
 class Candidate(NamedTuple):
@@ -261,7 +263,15 @@ def _choice(order: Sequence[Candidate], reasons: dict[str, str]) -> Choice:
         return Choice(None, "; ".join(["nobody speaks: no node is living", *clauses]))
     first = order[0]
     decision = f"{first.name} speaks: first of {len(order)} living"
-    return Choice(first.status, "; ".join([decision, *clauses]))
+    all_refused = _are_all_refused(order)
+    if all_refused:
+        clauses.insert(0, "each of them was refused")
+    return Choice(first.status, "; ".join([decision, *clauses]), all_refused)
+
+
+def _are_all_refused(order: Iterable[Candidate]) -> bool:
+    """Return whether the last hand-over of each node that may speak was refused."""
+    return all(candidate.status.refused for candidate in order)
 
 
 def _peers_come_first(peers: Sequence[Candidate], now: float, incident: Incident | None) -> bool:

@@ -339,9 +339,16 @@ class Notification(NamedTuple):
 class Handing(NamedTuple):
     """Mails about the same that were handed over to some addresses, without an outcome yet (R6)."""
 
-    since: Time  # names the hand-over: a node begins one at a time
+    since: Time
     addresses: tuple[Recipient, ...]
     notifications: tuple[tuple[NodeId, Kind], ...]  # the ids of the incidents, and what is told
+    # The random name of the hand-over. A time is none: it moves if the clock steps back (R10).
+    name: NodeId = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name under which its outcomes are kept. That of an earlier version is its time."""
+        return self.name or f"{self.since:.6f}"
 
 
 class RefusedAddress(NamedTuple):
@@ -486,8 +493,9 @@ class ToldTrouble(NamedTuple):
 class TroubleHanding(NamedTuple):
     """Mails about the same troubles, handed over to some addresses without an outcome yet (R7)."""
 
-    since: Time  # names the hand-over
+    since: Time
     addresses: tuple[Recipient, ...]
+    known_as: NodeId  # the random name of the hand-over, as in Handing
     begun: tuple[TroubleName, ...] = ()  # which they tell to be there
     over: tuple[TroubleName, ...] = ()  # which they tell to be over
 

@@ -5,7 +5,7 @@ Pure. The number decides which node speaks; an address that refuses rests before
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from dmonitor.base import names
 from dmonitor.core.effects import NodeMemory
@@ -43,20 +43,26 @@ class RefusalMemory:
             refused_addresses=tuple(each for _, each in sorted(noted.items()))
         )
 
-    def count(self, told: Collection[Outcome], *, was_first: bool) -> None:
+    def count(self, told: Mapping[str, Outcome], *, was_first: bool) -> None:
         """Count how many hand-overs were refused in a row.
 
-        `told` are the outcomes of one hand-over for the addresses to which something untold was
-        handed over. Nobody may move to the front while another node hands over. So what was left in
-        the outbox changes nothing. A success changes nothing either if this node speaks only
-        because the first node does not count for that incident; nor does what may still be taken.
+        `told` has the outcomes of one hand-over, by the addresses to which something untold was
+        handed over. A hook says nothing of the mail system, unless there are only hooks. Nobody may
+        move to the front while another node hands over. So what was left in the outbox changes
+        nothing. A success changes nothing either if this node speaks only because the first node
+        does not count for that incident; nor does what may still be taken.
         """
         situation = self._situation
         memory = situation.node_memory
-        if told and all(taken is False for taken in told):
+        has_mails = not all(map(names.is_hook, situation.config.addresses))
+        outcomes = []
+        for address, taken in told.items():
+            if not (has_mails and names.is_hook(address)):
+                outcomes.append(taken)
+        if outcomes and all(taken is False for taken in outcomes):
             now = situation.clock.now()
             situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
-        elif any(told) and was_first:
+        elif any(outcomes) and was_first:
             situation.node_memory = memory._replace(refused=0)
         refused = situation.node_memory.refused
         if refused != memory.refused:

@@ -44,7 +44,7 @@ def run_round(
     situation.begin()
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
     outbox = Outbox(memory.outbox)
-    telling = Telling(situation, outbox)
+    telling = Telling(situation, outbox, fresh_id)
     self_check = SelfCheck(situation)
 
     # Observe and hear.
@@ -105,14 +105,14 @@ def run_round(
         yield from self_check.run(
             all_judgements, test_states, conclusions.unconfirmed_recoveries, resting=resting
         )
-        yield from _tell_troubles(situation)
+        yield from _tell_troubles(situation, fresh_id)
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return _end(situation, telling)._replace(able=situation.is_able())
 
 
-def _tell_troubles(situation: Situation) -> Steps:
+def _tell_troubles(situation: Situation, fresh_id: Callable[[], str]) -> Steps:
     """Tell those in alert.d of troubles. What does that is loaded only if there may be some."""
     memory = situation.node_memory
     if situation.config.troubles != ALERT:
@@ -129,7 +129,7 @@ def _tell_troubles(situation: Situation) -> Steps:
         return
     from dmonitor.core import trouble_telling
 
-    yield from trouble_telling.TroubleTelling(situation).run()
+    yield from trouble_telling.TroubleTelling(situation, fresh_id).run()
 
 
 def _resting_tests(situation: Situation, memory: Memory) -> frozenset[Test]:
@@ -152,7 +152,9 @@ def _standing_judgements(
     return rest.standing_judgements(situation, memory.test_states, resting)
 
 
-def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note) -> RoundScript:
+def run_woken(
+    config: RoundConfig, memory: Memory, clock: RoundClock, note: Note, fresh_id: Callable[[], str]
+) -> RoundScript:
     """Tell what the peers hold, because one of them has woken this node (R5).
 
     It greets and tells as a round does, but once, and tests nothing. So it changes nothing of what
@@ -160,7 +162,7 @@ def run_woken(config: RoundConfig, memory: Memory, clock: RoundClock, note: Note
     """
     situation = Situation(config, memory, clock, note)
     outbox = Outbox(memory.outbox)
-    telling = Telling(situation, outbox)
+    telling = Telling(situation, outbox, fresh_id)
     observation: Observation = yield Observe(
         frozenset(), tuple(situation.ledger), config.quorum, situation.sites
     )

@@ -5,7 +5,9 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.core import election, refusals
@@ -27,12 +29,21 @@ LETTER_INTERVAL = 55.0
 _ENDED_LATE = 60.0
 
 
+class _Due(NamedTuple):
+    """What this node has to tell of one incident."""
+
+    incident: Incident
+    kinds: tuple[Kind, ...]
+    by_hooks: bool  # the hooks are run at once, and do not wait until a mail is taken
+
+
 class Telling:
     """The telling of one round: greet again, hand over, greet again."""
 
-    def __init__(self, situation: Situation, outbox: Outbox) -> None:
+    def __init__(self, situation: Situation, outbox: Outbox, fresh_id: Callable[[], str]) -> None:
         self._situation = situation
         self._outbox = outbox
+        self._fresh_id = fresh_id
         addresses = situation.config.addresses
         self._hooks = [address for address in addresses if names.is_hook(address)]
         # When an alert was taken by an address that was not the first one to take it, by the id of
@@ -127,20 +138,21 @@ class Telling:
         telling = {address for address, mail in mails.items() if outbox.tells(mail)}
         was_first = situation.is_first()
         earlier = situation.node_memory.handing
-        yield from self._store_handing((*earlier, *_handing(mails, now)))
+        name = self._fresh_id()
+        yield from self._store_handing((*earlier, *_handing(mails, now, name)))
         told_of = {each.incident.test for mail in mails.values() for each in mail}
         behind = situation.hidden_behind(told_of)
-        hand_over = HandOver(mails, self._latest(mails), now, behind)
+        hand_over = HandOver(mails, self._latest(mails), name, behind)
         outcomes: dict[str, Outcome] = {}
         for _ in mails:
             address, outcomes[address] = yield hand_over
             yield from self._store_outcome(mails[address], outcomes[address])
         yield from self._store_taken_again()
         if not situation.has_slept():  # a mail system that was asleep has refused nothing
-            told = [outcomes[address] for address in telling]
-            self._refusals.count(told, was_first=was_first)
+            told_now = {address: outcomes[address] for address in telling}
+            self._refusals.count(told_now, was_first=was_first)
         going_on = {address: mails[address] for address in mails if outcomes[address] is None}
-        yield from self._store_handing((*earlier, *_handing(going_on, now)))
+        yield from self._store_handing((*earlier, *_handing(going_on, now, name)))
         if outbox.owes_untried_hooks():
             yield from self._hand_over()
 
@@ -173,9 +185,10 @@ class Telling:
         for incident_id, kind in hand_over.notifications:
             handed += [(incident, kind) for incident in ledger.find([incident_id])]
         untold = []
+        by_hooks = _runs_hooks(hand_over)
         for incident, kind in handed:
             if is_untold(incident, kind, remind, hand_over.since):
-                untold.append((incident, (kind,)))
+                untold.append(_Due(incident, (kind,), by_hooks))
         outbox.tell(self._notifications(untold), ledger.find)
         was_first = self._situation.is_first()
         telling = set()
@@ -187,7 +200,7 @@ class Telling:
                 self._owe_recoveries_again(mail, hand_over.since)
             yield from self._store_outcome(mail, taken, is_late=True)
         yield from self._store_taken_again()
-        told = [outcomes[address] for address in telling]
+        told = {address: outcomes[address] for address in telling}
         self._refusals.count(told, was_first=was_first)
 
     def _owe_recoveries_again(self, mail: Mail, since: float) -> None:
@@ -251,25 +264,25 @@ class Telling:
         return tuple(latest.values())
 
     def _due_notifications(self) -> list[Notification]:
-        """Return what this node has to tell now, for each address that is to be mailed.
-
-        A hook gets what a mail has told, so it is owed that later. Only if there is no address to
-        mail, the hooks themselves are told.
-        """
+        """Return what this node has to tell now, for each address and hook that is to tell it."""
         _note_quiet(self._situation)
         _note_silenced(self._situation)
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         return self._notifications(self._due(quiet_ended))
 
-    def _notifications(
-        self, due: Iterable[tuple[Incident, tuple[Kind, ...]]]
-    ) -> list[Notification]:
-        """Return what is `due` for each address that is to be mailed."""
+    def _notifications(self, due: Iterable[_Due]) -> list[Notification]:
+        """Return what is `due` for each address that is to be mailed.
+
+        A hook gets what a mail has told, so it is owed that later. If no mail system may take it,
+        or if there is no address to mail, the hooks themselves are told.
+        """
         quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
         now = self._situation.clock.now()
         config, refused = self._situation.config, self._situation.node_memory.refused
-        told = []
-        for incident, kinds in due:
+        mailed = tuple(each for each in config.addresses if not names.is_hook(each))
+        told: dict[str, list[Notification]] = {address: [] for address in config.addresses}
+        for incident, kinds, by_hooks in due:
+            recipients = config.addresses if by_hooks or not mailed else mailed
             for kind in kinds:
                 since = _due_since(incident, quiet_ended)
                 if kind is Kind.REMINDER:
@@ -277,15 +290,11 @@ class Telling:
                 elif kind is Kind.ALERT and not incident.is_open:
                     # It has waited for longer than its recovery, which is held since the end.
                     since = max(incident.began, quiet_ended.get(incident.id, 0.0))
-                told.append((kind, incident, since))
-        addresses = [address for address in config.addresses if not names.is_hook(address)]
-        notifications = []
-        for address in addresses or config.addresses:
-            for kind, incident, since in told:
-                notifications.append(Notification(kind, incident, address, since, refused))
-        return notifications
+                for address in recipients:
+                    told[address].append(Notification(kind, incident, address, since, refused))
+        return list(itertools.chain.from_iterable(told.values()))
 
-    def _due(self, quiet_ended: Mapping[str, float]) -> list[tuple[Incident, tuple[Kind, ...]]]:
+    def _due(self, quiet_ended: Mapping[str, float]) -> list[_Due]:
         """Return the incidents of which this node has to tell something now, and what."""
         situation = self._situation
         status, now = situation.status(), situation.clock.now()
@@ -315,7 +324,7 @@ class Telling:
             )
             self._note_choice(incident, choice)
             if choice.speaker == status:
-                due.append((incident, kinds))
+                due.append(_Due(incident, kinds, choice.all_refused))
             elif choice.speaker and choice.speaker.wakes and Kind.REMINDER not in kinds:
                 self._speakers.add(choice.speaker.node_id)
         return due
@@ -377,13 +386,21 @@ class Telling:
         yield from situation.store(Save())
 
 
-def _handing(mails: Mapping[str, Mail], now: float) -> list[Handing]:
-    """Return that `mails` are handed over from now on. Those that tell the same are together."""
+def _handing(mails: Mapping[str, Mail], now: float, name: str) -> list[Handing]:
+    """Return that `mails` are handed over from now on, in the hand-over of this `name`.
+
+    Those that tell the same are together.
+    """
     addresses: dict[tuple[tuple[str, Kind], ...], list[str]] = {}
     for address, mail in mails.items():
         told = tuple((each.incident.id, each.kind) for each in mail)
         addresses.setdefault(told, []).append(address)
-    return [Handing(now, tuple(alike), told) for told, alike in addresses.items()]
+    return [Handing(now, tuple(alike), told, name) for told, alike in addresses.items()]
+
+
+def _runs_hooks(hand_over: Handing) -> bool:
+    """Return whether hooks were to tell it, too, when it was handed over."""
+    return any(map(names.is_hook, hand_over.addresses))
 
 
 def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[str, Kind]]]]:
@@ -397,7 +414,7 @@ def _by_address(handing: Iterable[Handing]) -> dict[str, list[frozenset[tuple[st
 
 
 def _outcomes_of(
-    hand_over: Handing, ended: Mapping[tuple[float, str], Outcome], now: float
+    hand_over: Handing, ended: Mapping[tuple[str, str], Outcome], now: float
 ) -> dict[str, Outcome]:
     """Return the outcomes of a hand-over, by the address, as far as it has `ended`.
 
@@ -405,8 +422,8 @@ def _outcomes_of(
     """
     outcomes: dict[str, Outcome] = {}
     for address in hand_over.addresses:
-        if (hand_over.since, address) in ended:
-            outcomes[address] = ended[hand_over.since, address]
+        if (hand_over.known_as, address) in ended:
+            outcomes[address] = ended[hand_over.known_as, address]
         elif now - hand_over.since > HAND_OVER_LIMIT + _ENDED_LATE:
             outcomes[address] = False
     return outcomes

@@ -8,7 +8,7 @@ round is killed. A mail is stored before it leaves and never waited for, so it h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dmonitor.core import complaints, mute_peers, refusals
 from dmonitor.core.effects import Complain, LookAfterTroubles, Save, TellTroubles, TroubleNews
@@ -34,8 +34,9 @@ _REFUSAL_LASTS = 600.0  # seconds after a refusal, if nothing is to be told, tha
 class TroubleTelling:
     """What is told of troubles in one round."""
 
-    def __init__(self, situation: Situation) -> None:
+    def __init__(self, situation: Situation, fresh_id: Callable[[], str]) -> None:
         self._situation = situation
+        self._fresh_id = fresh_id
         self._now = situation.clock.now()
         memory = situation.node_memory
         self._records = {each.name: each for each in memory.told_troubles}
@@ -66,8 +67,8 @@ class TroubleTelling:
         for handing in self._handing:
             running = []
             for address in handing.addresses:
-                if (handing.since, address) in ended:
-                    self._note(handing, address, ended[handing.since, address])
+                if (handing.known_as, address) in ended:
+                    self._note(handing, address, ended[handing.known_as, address])
                 elif self._now - handing.since > HAND_OVER_LIMIT + _ENDED_LATE:
                     self._note(handing, address, False)
                 else:
@@ -190,19 +191,19 @@ class TroubleTelling:
         mails = self._mails()
         if not mails or not situation.stores or situation.has_slept():
             return
-        earlier = self._handing
-        self._handing = (*earlier, *_grouped(mails, self._now))
+        earlier, name = self._handing, self._fresh_id()
+        self._handing = (*earlier, *_grouped(mails, self._now, name))
         self._remember()
         yield from situation.store(Save(node=situation.node_memory))
         if not situation.stores:
             self._handing = earlier
             return
-        outcomes = yield TellTroubles(mails, self._now)
+        outcomes = yield TellTroubles(mails, name)
         left = []
         for handing in self._handing:
             running = []
             for address in handing.addresses:
-                outcome = outcomes.get(address) if handing.since == self._now else None
+                outcome = outcomes.get(address) if handing.known_as == name else None
                 if outcome is None:
                     running.append(address)
                 else:
@@ -292,8 +293,13 @@ def _over_after(record: ToldTrouble) -> float:
     return OVER_AFTER
 
 
-def _grouped(mails: dict[str, Sequence[TroubleNews]], now: float) -> Iterable[TroubleHanding]:
-    """Return that `mails` are handed over from now on; those that tell the same are together."""
+def _grouped(
+    mails: dict[str, Sequence[TroubleNews]], now: float, name: str
+) -> Iterable[TroubleHanding]:
+    """Return that `mails` are handed over from now on, in the hand-over of this `name`.
+
+    Those that tell the same are together.
+    """
     alike: dict[tuple[tuple[TroubleName, bool], ...], list[str]] = {}
     for address, news in mails.items():
         told = tuple((each.trouble.name, each.is_over) for each in news)
@@ -301,4 +307,4 @@ def _grouped(mails: dict[str, Sequence[TroubleNews]], now: float) -> Iterable[Tr
     for told, addresses in alike.items():
         begun = tuple(name for name, is_over in told if not is_over)
         over = tuple(name for name, is_over in told if is_over)
-        yield TroubleHanding(now, tuple(addresses), begun, over)
+        yield TroubleHanding(now, tuple(addresses), name, begun, over)

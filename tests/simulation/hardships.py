@@ -19,6 +19,7 @@ from .virtual_round import Mail
 from .world import World
 
 TEST = Test("host0", "ssh")
+HOOKS = ("hook:push", "hook:second")
 SETTLED = 400.0  # seconds, and two intervals, until all is told after the last fault
 NOISY_AFTER = 200.0  # seconds after the last failure in which looks still fail by chance
 
@@ -428,6 +429,50 @@ def sluggish(world: World) -> Setup:
     if chance.random() < 0.4:
         _disturb(world, failures)
     return failures, settle + 1200.0
+
+
+def hooked(world: World) -> Setup:
+    """All mail systems refuse for an hour, or all but one do; the hooks take it, soon or late.
+
+    In some histories one node's hook fails, or one of two, or nodes are disturbed.
+    """
+    chance = world.plan
+    nodes = _make_nodes(world, chance.choice((1, 2, 3, 3, 4, 5)))
+    if len(nodes) == 1:
+        world.quorum = 1
+    recipients = chance.choice(((ADDRESSES[0], HOOKS[0]), (*ADDRESSES, *HOOKS)))
+    for node in nodes:
+        node.addresses = recipients
+    failures, settle = _failures(world, chance.choice((2, 3)), (400.0, 900.0), gap=300.0)
+    at = failures[0].began - chance.choice((30.0, 300.0))
+    until = at + 3600.0
+    refusing = _names(nodes)
+    if len(nodes) > 1 and chance.random() < 0.25:
+        refusing -= {chance.choice(nodes).name}
+    broken = chance.choice(nodes).name if len(nodes) > 1 and chance.random() < 0.4 else ""
+    slow = chance.choice((1.0, 1.0, 5.0, 40.0))
+    quick = world.mta
+
+    def mta(node: SimNode, address: str) -> tuple[float, bool]:
+        if address in HOOKS:
+            return world.chance.uniform(0.0, slow), True
+        return quick(node, address)
+
+    def refuses(node: SimNode, address: str) -> bool:
+        if not at <= world.now < until:
+            return False
+        if address in HOOKS:
+            return node.name == broken and address == HOOKS[0]
+        return node.name in refusing
+
+    world.mta, world.refuses = mta, refuses
+    world.refused_until = until if refusing == _names(nodes) else 0.0
+    if len(nodes) > 1 and chance.random() < 0.4:
+        _disturb(world, failures)
+    elif chance.random() < 0.2:
+        world.kill_at_save = 0.03
+    failures.append(Failure(TEST, until, until))
+    return failures, settle + 2 * 1800.0
 
 
 def _disturb(world: World, failures: Sequence[Failure]) -> None:

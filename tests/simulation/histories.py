@@ -69,10 +69,12 @@ WATCHED = (
     "standing",
     "seldom",
     "sluggish",
+    "hooked",
     "behind",
 )
 KINDS["troubled"] = troubled.setup, troubled.judge
 KINDS["sluggish"] = hardships.sluggish, judges.sluggish
+KINDS["hooked"] = hardships.hooked, judges.hooked
 KINDS["behind"] = hardships.behind, judges.behind
 KINDS["pair"] = hardships.pair, judges.pair
 KINDS["struck"] = setups.struck, judges.struck

@@ -6,11 +6,12 @@ A mutation is a context in which one piece of the real code is replaced by anoth
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
 from dmonitor import stay
+from dmonitor.base import names
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import (
     behind,
@@ -21,6 +22,8 @@ from dmonitor.core import (
     incident,
     ledger,
     mute_peers,
+    outbox,
+    refusals,
     rest,
     result,
     round,
@@ -524,12 +527,12 @@ def counts_a_wake_as_a_round() -> Iterator[None]:
     original = round.run_woken
 
     def run_woken(
-        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+        config: effects.RoundConfig, memory: effects.Memory, *others: Any
     ) -> round.RoundScript:
-        begins = (*memory.node.begins, clock.now())[-6:]
+        begins = (*memory.node.begins, others[0].now())[-6:]
         node_memory = memory.node._replace(begins=begins)
         yield effects.Save(node=node_memory)
-        end = yield from original(config, memory._replace(node=node_memory), clock, note)
+        end = yield from original(config, memory._replace(node=node_memory), *others)
         return end
 
     with mock.patch.object(round, "run_woken", run_woken):
@@ -576,11 +579,11 @@ def takes_a_wake_for_the_next_round() -> Iterator[None]:
     original = round.run_woken
 
     def run_woken(
-        config: effects.RoundConfig, memory: effects.Memory, clock: Any, note: Any
+        config: effects.RoundConfig, memory: effects.Memory, *others: Any
     ) -> round.RoundScript:
-        begins = (*memory.node.begins[:-1], clock.now())
+        begins = (*memory.node.begins[:-1], others[0].now())
         forgetful = memory._replace(node=memory.node._replace(begins=begins))
-        return original(config, forgetful, clock, note)
+        return original(config, forgetful, *others)
 
     with mock.patch.object(round, "run_woken", run_woken):
         yield
@@ -648,7 +651,7 @@ def lets_one_node_decide_for_all() -> Iterator[None]:
 @contextlib.contextmanager
 def forgets_what_it_hands_over() -> Iterator[None]:
     """A mail that takes long is handed over again by the next round."""
-    with mock.patch.object(telling, "_handing", lambda mails, now: []):
+    with mock.patch.object(telling, "_handing", lambda *_: []):
         yield
 
 
@@ -676,6 +679,13 @@ def tells_what_a_node_hands_over_that_is_late() -> Iterator[None]:
 def ends_all_turns_at_a_death() -> Iterator[None]:
     """When the speaker is found DOWN, the turns of all others have been over for long."""
     with mock.patch.object(situation.Situation, "down_since", lambda self: float("-inf")):
+        yield
+
+
+@contextlib.contextmanager
+def ends_all_turns_when_a_site_dies() -> Iterator[None]:
+    """The same if no quorum is left that could say so."""
+    with mock.patch.object(situation.Situation, "note_unconfirmed", lambda *_: None):
         yield
 
 
@@ -729,6 +739,62 @@ def looks_after_nothing() -> Iterator[None]:
 def counts_old_refusals_for_ever() -> Iterator[None]:
     """What a mail system refused this morning still decides who speaks tonight."""
     with mock.patch.object(telling.Telling, "forget_refusals", lambda self: None):
+        yield
+
+
+# Hooks (rules R5, R6).
+
+
+@contextlib.contextmanager
+def runs_no_hook_without_a_mail() -> Iterator[None]:
+    """While all mail systems refuse, the hooks wait."""
+    with mock.patch.object(election, "_are_all_refused", lambda order: False):
+        yield
+
+
+@contextlib.contextmanager
+def runs_hooks_before_any_mail() -> Iterator[None]:
+    """A hook tells what another node's mail system may take."""
+    with mock.patch.object(election, "_are_all_refused", lambda order: True):
+        yield
+
+
+@contextlib.contextmanager
+def takes_a_hook_for_the_mail_system() -> Iterator[None]:
+    """What a hook takes, the mail system has taken."""
+    original = refusals.RefusalMemory.count
+
+    def count(
+        self: refusals.RefusalMemory, told: Mapping[str, refusals.Outcome], *, was_first: bool
+    ) -> None:
+        original(
+            self, {each.removeprefix("hook:"): told[each] for each in told}, was_first=was_first
+        )
+
+    with mock.patch.object(refusals.RefusalMemory, "count", count):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_that_it_runs_hooks() -> Iterator[None]:
+    """A hook that takes it after its round tells nothing, so it is run again."""
+    with mock.patch.object(telling, "_runs_hooks", lambda hand_over: False):
+        yield
+
+
+@contextlib.contextmanager
+def owes_no_mail_that_a_hook_has_told() -> Iterator[None]:
+    """What a hook has told no address is owed any more."""
+    original = outbox.Outbox.take
+
+    def take(self: outbox.Outbox, mail: outbox.Mail, hooks: Iterable[str]) -> outbox.Taken:
+        taken = original(self, mail, hooks)
+        if not names.is_hook(mail[0].address):
+            return taken
+        self._owed = {key: each for key, each in self._owed.items() if each not in taken.owed}
+        return taken._replace(owed=())
+
+    with mock.patch.object(outbox.Outbox, "take", take):
         yield
 
 
@@ -918,11 +984,19 @@ QUIET = (
     keeps_an_acknowledgement_to_itself,
     holds_back_what_is_acknowledged,
 )
+HOOKED = (
+    runs_no_hook_without_a_mail,
+    runs_hooks_before_any_mail,
+    takes_a_hook_for_the_mail_system,
+    forgets_that_it_runs_hooks,
+    owes_no_mail_that_a_hook_has_told,
+)
 LONG = (
     forgets_what_it_hands_over,
     tells_what_another_one_hands_over,
     tells_what_a_node_hands_over_that_is_late,
     ends_all_turns_at_a_death,
+    ends_all_turns_when_a_site_dies,
     lets_an_alert_come_last,
     gives_up_before_it_has_looked_after,
     leaves_it_at_still_down,

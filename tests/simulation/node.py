@@ -196,7 +196,7 @@ class SimNode:
     stopped_until: float = float("-inf")
     slept: float = 0.0  # seconds that the round that runs was suspended or stopped
     # What became of each mail, by its hand-over and its address; None as long as its sendmail runs.
-    handed: dict[tuple[float, str], bool | None] = dataclasses.field(default_factory=dict)
+    handed: dict[tuple[str, str], bool | None] = dataclasses.field(default_factory=dict)
     lie: Lie | None = None  # what it lies about: it takes no rounds then
 
     def clock(self, at: float) -> float:

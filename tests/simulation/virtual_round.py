@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dmonitor.base import names
 from dmonitor.core import effects, result, round, story, verdict
 from dmonitor.core import mail as mail_module
 from dmonitor.core.incident import surely_open
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 ANSWER_LIMIT = 25.0
 GREETING_LIMIT = 5.0
 MTA_LIMIT = 15.0
+HOOK_LIMIT = 10.0
 HANDED_OVER_BY = 54.0
 WOKEN_HANDED_OVER_BY = 27.0
 HARD_LIMIT = 55.0
@@ -127,7 +129,7 @@ class VirtualRound:
         )
         memory = node.disk.memory(self.now())
         if woken:
-            self.script = round.run_woken(config, memory, self, self._note)
+            self.script = round.run_woken(config, memory, self, self._note, world.fresh_id)
         else:
             self.script = round.run_round(config, memory, self, self._note, world.fresh_id)
         self.contacts: dict[Node, Contact] = {}
@@ -537,13 +539,15 @@ class VirtualRound:
         """Start to hand over all mails. Their sendmails go on if the round ends, or is killed."""
         world = self.world
         handed_over_by = WOKEN_HANDED_OVER_BY if self.woken else HANDED_OVER_BY
-        patience = min(MTA_LIMIT, handed_over_by - self.elapsed()) / self.node.rate
+        left = handed_over_by - self.elapsed()
         for address, mail in effect.mails.items():
+            limit = HOOK_LIMIT if names.is_hook(address) else MTA_LIMIT
+            patience = min(limit, left) / self.node.rate
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
             deliver = functools.partial(self._deliver, effect, address, mail, world.now)
             report = functools.partial(self._report, effect, address)
-            self._start_sendmail((effect.since, address), seconds, taken, deliver, report)
+            self._start_sendmail((effect.name, address), seconds, taken, deliver, report)
             self._after(max(0.0, patience), self._waited(effect, address))
 
     def _tell_troubles(self, effect: effects.TellTroubles) -> None:
@@ -559,12 +563,12 @@ class VirtualRound:
                     world.trouble_mails.append(told)
                     world.note(node.name, "MTA took for", address, *told[3:])
 
-            self._start_sendmail((effect.since, address), seconds, taken, deliver, lambda: None)
+            self._start_sendmail((effect.name, address), seconds, taken, deliver, lambda: None)
         self._after(0.0, lambda: self.resume({}))
 
     def _start_sendmail(
         self,
-        key: tuple[float, str],
+        key: tuple[str, str],
         seconds: float,
         taken: bool,
         deliver_it: Callable[[], None],
@@ -613,16 +617,16 @@ class VirtualRound:
         if effect is not self.handing_over or address in self.reported:
             return
         self.reported.add(address)
-        self.outcomes.append((address, self.node.handed.get((effect.since, address))))
+        self.outcomes.append((address, self.node.handed.get((effect.name, address))))
         if self.wants_outcome:
             self._send_outcome()
 
     def _look_after(self, effect: effects.LookAfter | effects.LookAfterTroubles) -> None:
         """Tell what became of earlier mails; a power cut has ended their sendmails."""
-        ended: dict[tuple[float, str], bool | None] = {}
+        ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in effect.handing:
             for address in hand_over.addresses:
-                key = hand_over.since, address
+                key = hand_over.known_as, address
                 if self.node.handed.get(key, False) is not None:
                     ended[key] = self.node.handed.get(key)
         self._after(0.0, lambda: self.resume(ended))

@@ -152,6 +152,8 @@ class World(Timeline):
         # Until when tests are silenced, and when one is acknowledged, in `quiet`.
         self.quiet_until = 0.0
         self.acknowledged = 0.0
+        # Until when all mail systems refuse, in `hooked`; 0: one of them does not.
+        self.refused_until = 0.0
         # The addresses that an operator removes from some nodes: those do not mail them.
         self.removed_addresses: set[str] = set()
         # When each site last saw a test fail: by two failing looks in a row, or two failed greetings.
