@@ -971,6 +971,7 @@ def test_a_trouble_goes_where_alerts_go(three: list[LocalNode], place: Place) ->
     assert "DMONITOR_STATE=TROUBLE\n" in told and "DMONITOR_TEST=isolated\n" in told
     assert f"DMONITOR_SUBJECT=TROUBLE {node.address}: no peer answers\n" in told
     assert node_memory(node).told_troubles[0].told == ("hook:hook",), "the address rests"
+    assert "; 1 address told" in node.run("dmonitor", "status").stdout
 
 
 def test_a_trouble_is_mailed_once_although_its_round_is_killed(

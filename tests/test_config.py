@@ -95,6 +95,7 @@ def test_remind(tree: Path, value: str, seconds: float) -> None:
     [
         ("qorum = 3", "unknown key 'qorum'; did you mean quorum?"),
         ("xyzzy = 3", "unknown key 'xyzzy'"),
+        ("troubles = mail", "troubles = mail: neither alert, root nor log"),
         ("quorum = two", "quorum = two: not a whole number from 1 to 100"),
         ("quorum = 0", "quorum = 0: not a whole number from 1 to 100"),
         ("port = 70000", "port = 70000: not a whole number from 1 to 65535"),
