@@ -965,8 +965,7 @@ def test_a_trouble_goes_where_alerts_go(three: list[LocalNode], place: Place) ->
 
     place.program("sendmail", accept)
     hook.with_name(".hook").rename(hook)
-    wait_until(lambda: not complaints_of(node) and list(facts.iterdir()), 20)
-    wait_until(lambda: "taken=yes" in node.round(), 20)
+    wait_until(lambda: not complaints_of(node) and node_memory(node).told_troubles[0].told, 40)
     told = next(facts.iterdir()).read_text()
     assert "DMONITOR_STATE=TROUBLE\n" in told and "DMONITOR_TEST=isolated\n" in told
     assert f"DMONITOR_SUBJECT=TROUBLE {node.address}: no peer answers\n" in told
