@@ -39,9 +39,13 @@ class RefusalMemory:
             noted[address] = before._replace(at=now)
         elif not names.is_hook(address):
             self._mail_taken = True
-        situation.node_memory = situation.node_memory._replace(
+        memory = situation.node_memory._replace(
             refused_addresses=tuple(each for _, each in sorted(noted.items()))
         )
+        if taken:  # it takes what is told of troubles, too
+            left = [each for each in memory.trouble_refusals if each.address != address]
+            memory = memory._replace(trouble_refusals=tuple(left))
+        situation.node_memory = memory
 
     def count(self, told: Mapping[str, Outcome], *, was_first: bool) -> None:
         """Count how many hand-overs were refused in a row.

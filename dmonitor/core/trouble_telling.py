@@ -137,6 +137,8 @@ class TroubleTelling:
         """
         if self._now - record.over_told < FLAPPING_OVER_AFTER:
             return False
+        if self._now - record.printed < complaints.REPEAT_SECONDS:
+            return False
         name, peers = record.name, self._peers
         is_left_to_another = name.node not in {"", *peers.unheard} and name not in peers.told_here
         return record.ended is not None or is_left_to_another
