@@ -39,8 +39,9 @@ QUIET_AT_FIRST = {
 PEERS_QUIET_AT_FIRST = 300.0  # the same for whatever a peer states that cannot tell it
 # A node with one of these can tell nobody, or only again and again: its peers tell it.
 MUTE = frozenset({"mail-refused", "no-address", "not-stored"})
-# What several nodes find alike: one of them tells it.
-SHARED = frozenset({"stale-peer", "settings-differ", "unconfirmed-recovery", "cloned-id"})
+# What several nodes find alike: one of them tells it. `cloned-id` is not left to another node,
+# which may be the one that has taken the id.
+SHARED = frozenset({"stale-peer", "settings-differ", "unconfirmed-recovery"})
 # What nodes find of a peer that states it itself: it is told as that peer's trouble.
 TOLD_OF_PEERS = frozenset({"peer-not-stored"})
 
