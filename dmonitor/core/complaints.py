@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dmonitor.core import health
-from dmonitor.core.model import Trouble, TroubleName
+from dmonitor.core.model import NodeStatus, Trouble, TroubleName
 
 REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
@@ -88,6 +88,11 @@ def is_serious(trouble: Trouble, now: float) -> bool:
     if trouble.ended is not None:
         return False
     return now - trouble.since >= QUIET_AT_FIRST.get(trouble.kind, 0.0)
+
+
+def is_mute(status: NodeStatus) -> bool:
+    """Return whether a node states that it can tell nobody what troubles it."""
+    return not status.stores or not MUTE.isdisjoint(status.troubles)
 
 
 def quiet_at_first(name: TroubleName) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from dmonitor.core import election
-from dmonitor.core.complaints import MUTE, SHARED, TOLD_OF_PEERS, WARNINGS
+from dmonitor.core.complaints import SHARED, TOLD_OF_PEERS, WARNINGS, is_mute
 from dmonitor.core.model import NodeStatus, TroubleName
 from dmonitor.core.situation import Situation
 from dmonitor.core.trouble_text import HEADLINES
@@ -41,8 +41,9 @@ def find(situation: Situation) -> PeerTroubles:
         stated = {TroubleName(kind, node): kind for kind in _stated(statement.status)}
         for name, kind in stated.items():
             there[name] = f"{HEADLINES[kind]}, says {node}, which cannot mail that itself"
-        is_mute = not MUTE.isdisjoint(stated.values())
-        if is_mute and _is_first(situation, _hears(situation, statement.status.node_id)):
+        if is_mute(statement.status) and _is_first(
+            situation, _hears(situation, statement.status.node_id)
+        ):
             told_here.update(stated)
     listed = {node.name for node in situation.config.nodes}
     return PeerTroubles(there, frozenset(told_here), frozenset(listed - heard))
@@ -94,4 +95,4 @@ def _is_first(situation: Situation, counts: Callable[[NodeStatus], bool]) -> boo
 
 
 def _can_tell(status: NodeStatus) -> bool:
-    return status.stores and status.speaks and MUTE.isdisjoint(status.troubles)
+    return status.speaks and not is_mute(status)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes, node_ids, result
+from dmonitor.core import complaints, flakes, node_ids, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -120,12 +120,11 @@ def _tell_troubles(situation: Situation, fresh_id: Callable[[], str]) -> Steps:
             told_troubles=(), trouble_handing=(), trouble_refusals=()
         )
         return
-    known = memory.troubles or memory.told_troubles or memory.trouble_refusals
-    stated = any(
-        statement.status.troubles or not statement.status.stores
-        for statement in situation.statements.values()
-    )
-    if not known and not stated:
+    known = memory.told_troubles or memory.trouble_refusals
+    own = [each for each in memory.troubles if each.kind not in complaints.WARNINGS]
+    stated = [statement.status for statement in situation.statements.values()]
+    mute = [each for each in stated if complaints.is_mute(each)]
+    if not known and not own and not mute:
         return
     from dmonitor.core import trouble_telling
 

@@ -1141,7 +1141,7 @@ def each_node_speaks_for_who_cannot() -> Iterator[None]:
 @contextlib.contextmanager
 def nobody_speaks_for_who_cannot() -> Iterator[None]:
     """What a node states that cannot mail is told by nobody."""
-    with mock.patch.object(mute_peers, "MUTE", frozenset()):
+    with mock.patch.object(mute_peers, "is_mute", lambda _: False):
         yield
 
 
