@@ -110,6 +110,7 @@ class Driver:
             confirm=settings.confirm,
             flapping=settings.flapping,
             remind=settings.remind,
+            troubles=settings.troubles,
             once=once,
             tests_taken=frozenset() if woken else taken.take(directory),
             waited=waited,
@@ -124,7 +125,7 @@ class Driver:
         # The hand-over that is under way, and the outcomes of its mails.
         self._hand_over: effects.HandOver | None = None
         self._deliveries: Iterator[tuple[str, delivery.Delivery | None]] = iter(())
-        self._handing: tuple[model.Handing, ...] = ()  # as it is stored
+        self._kept_files: set[str] = set()  # the names of the hand-overs that are stored
         self._directories = [run_dir, directory] if run_dir else [directory]
         self._state_dir, self._run_dir = directory, run_dir
         # How long looks took before this round, if that is now to go into the line of a day.
@@ -148,7 +149,7 @@ class Driver:
 
     def _script(self) -> round.RoundScript:
         config, memory = self._round_config, self._store.memory()
-        self._handing = memory.node.handing
+        self._kept_files = _files(memory.node)
         if self._woken:
             return round.run_woken(config, memory, self._clock, _note, state.fresh_id)
         return round.run_round(config, memory, self._clock, _note, state.fresh_id)
@@ -176,6 +177,10 @@ class Driver:
                 return self._next_outcome(effect)
             case effects.LookAfter(handing):
                 return self._look_after(handing)
+            case effects.TellTroubles():
+                return self._tell_troubles(effect)
+            case effects.LookAfterTroubles(handing):
+                return self._look_after_troubles(handing)
             case effects.Wait(seconds):
                 clock.wait(seconds)
             case effects.Complain(text, is_new):
@@ -222,13 +227,12 @@ class Driver:
     def _save(self, save: effects.Save) -> bool:
         """Store `save`; forget the files of the hand-overs that it knows no more."""
         is_stored = self._store.save(save)
-        if save.node and self._handing and save.node.handing != self._handing:
-            from dmonitor.execution import keeper
-
-            kept = {each.known_as for each in save.node.handing}
-            keeper.Places(self._directories).forget(kept)
         if save.node:
-            self._handing = save.node.handing
+            before, self._kept_files = self._kept_files, _files(save.node)
+            if before - self._kept_files:
+                from dmonitor.execution import keeper
+
+                keeper.Places(self._directories).forget(self._kept_files)
         return is_stored
 
     def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[str, str], bool | None]:
@@ -295,6 +299,57 @@ class Driver:
         places = keeper.Places(self._directories)
         return keeper.hand_over(letters, places, hand_over.name, patience=patience)
 
+    def _tell_troubles(self, telling: effects.TellTroubles) -> dict[str, bool | None]:
+        """Hand over mails about troubles; return what is known of them without waiting for it."""
+        from dmonitor.core import mail
+        from dmonitor.execution import keeper
+
+        self._configuration = self._configuration.with_sender(self._name)
+        secret = b""
+        if self._configuration.keys is not None:
+            secret = self._configuration.keys.cluster_secret()
+        shift = self._store.clock.to_wall()
+        letters = {}
+        for address, told in telling.mails.items():
+            news = []
+            for each in told:
+                trouble = codec.shift_times(each.trouble, lambda at: at + shift)
+                news.append(each._replace(trouble=trouble))
+            if names.is_hook(address):
+                content, facts = mail.compose_trouble_facts(news, node=self._name, secret=secret)
+                letters[address] = hook_letter(self._configuration, address, content, facts)
+            else:
+                content = mail.compose_troubles(
+                    news,
+                    address,
+                    sender=self._configuration.settings.sender,
+                    node=self._name,
+                    now=time.time(),
+                    secret=secret,
+                )
+                letters[address] = mail_letter(self._configuration, address, content)
+        places = keeper.Places(self._directories)
+        outcomes = dict(keeper.hand_over(letters, places, telling.name, patience=0.0))
+        for address, outcome in outcomes.items():
+            if outcome is not None:
+                _log_trouble_mailed(address, outcome)
+        return {address: each.taken if each else None for address, each in outcomes.items()}
+
+    def _look_after_troubles(
+        self, handing: Iterable[model.TroubleHanding]
+    ) -> dict[tuple[str, str], bool | None]:
+        """Return which mails about troubles have ended, and whether they were taken."""
+        from dmonitor.execution import keeper
+
+        places = keeper.Places(self._directories)
+        ended: dict[tuple[str, str], bool | None] = {}
+        for hand_over in handing:
+            name = hand_over.known_as
+            for address, outcome in keeper.look_after(places, name, hand_over.addresses).items():
+                ended[name, address] = outcome.taken if outcome else None
+                _log_trouble_mailed(address, outcome)
+        return ended
+
     def _mail_trouble(self, text: str) -> bool:
         """Mail a trouble of this node to each address; return whether one of them took it.
 
@@ -315,9 +370,7 @@ class Driver:
         is_told = not letters
         patience = observer.HANDED_OVER_BY - self._clock.elapsed()
         for address, outcome in delivery.send(letters, patience=patience):
-            write = log.info if outcome.taken else log.error
-            taken = "yes" if outcome.taken else "no"
-            write("trouble-mailed", address=address, taken=taken, reason=outcome.text or None)
+            _log_trouble_mailed(address, outcome)
             is_told = is_told or outcome.taken
         return is_told
 
@@ -350,6 +403,23 @@ def mail_letter(configuration: Configuration, address: str, content: bytes) -> d
 
     settings = configuration.settings
     return delivery.mail(content, address, sendmail=settings.sendmail, sender=settings.sender)
+
+
+def _files(memory: effects.NodeMemory) -> set[str]:
+    """Return the names of the files of all hand-overs without an outcome."""
+    mails = {each.known_as for each in memory.handing}
+    return mails | {each.known_as for each in memory.trouble_handing}
+
+
+def _log_trouble_mailed(address: str, outcome: delivery.Delivery | None) -> None:
+    """Log what became of a mail about troubles."""
+    if outcome is None:
+        text = "its process is gone: it may have been taken"
+        log.warning("trouble-mailed", address=address, taken="perhaps", reason=text)
+        return
+    write = log.info if outcome.taken else log.error
+    taken = "yes" if outcome.taken else "no"
+    write("trouble-mailed", address=address, taken=taken, reason=outcome.text or None)
 
 
 def _log_late(address: str, seconds: float, outcome: delivery.Delivery | None) -> None:

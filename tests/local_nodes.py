@@ -123,6 +123,8 @@ class LocalNode:
         self.state = place.writable(f"{address}-state")
         (self.config / "nodes.txt").write_text("".join(f"{node}\n" for node in nodes))
         settings = f"listen = {address}\nport = {port}\nsendmail = {place.sendmail}\n{conf}"
+        if "troubles" not in conf:  # what a test says of mails is about alerts
+            settings += "troubles = root\n"
         (self.config / "dmonitor.conf").write_text(settings)
 
     def test(self, name: str, content: str = "") -> Path:
@@ -134,6 +136,9 @@ class LocalNode:
 
     def configure(self, lines: str) -> None:
         """Add lines to dmonitor.conf."""
+        if "troubles" in lines:
+            path = self.config / "dmonitor.conf"
+            path.write_text(path.read_text().replace("troubles = root\n", ""))
         with open(self.config / "dmonitor.conf", "a") as file:
             file.write(lines)
 

@@ -939,6 +939,59 @@ def test_a_trouble_is_mailed_once_if_cron_is_not_known_to_mail(
     assert len(place.mails()) == 2
 
 
+def complaints_of(node: LocalNode) -> list[str]:
+    """Run a round; return what it prints, and no log."""
+    ran = node.run("dmonitor-check", "--once")
+    assert ran.returncode == 0
+    return ran.stderr.splitlines()
+
+
+def test_a_trouble_goes_where_alerts_go(three: list[LocalNode], place: Place) -> None:
+    """It is mailed by this node, told to a hook, and not printed; when nobody takes it, it is."""
+    prepare(three)
+    node = three[0]
+    node.configure("troubles = alert\n")
+    hook = node.config / "alert.d/hook"
+    facts = place.writable("facts")
+    hook.write_text(f"#!/bin/sh\nenv | grep ^DMONITOR >{facts}/$$; cat >>{facts}/$$\n")
+    hook.chmod(0o755)
+    accept = place.sendmail.read_text()
+    place.program("sendmail", "#!/bin/sh\nexit 75\n")
+    hook.rename(node.config / "alert.d/.hook")
+    wait_until(lambda: any(SILENT in line for line in complaints_of(node)), 20)
+    lasting = node_memory(node).told_troubles[0]
+    assert lasting.printed > 0.0 and lasting.told == ()
+    assert complaints_of(node) == [], "it has been printed within the hour"
+
+    place.program("sendmail", accept)
+    hook.with_name(".hook").rename(hook)
+    wait_until(lambda: not complaints_of(node) and node_memory(node).told_troubles[0].told, 40)
+    told = next(facts.iterdir()).read_text()
+    assert "DMONITOR_STATE=TROUBLE\n" in told and "DMONITOR_TEST=isolated\n" in told
+    assert f"DMONITOR_SUBJECT=TROUBLE {node.address}: no peer answers\n" in told
+    assert node_memory(node).told_troubles[0].told == ("hook:hook",), "the address rests"
+    assert "; 1 address told" in node.run("dmonitor", "status").stdout
+
+
+def test_a_trouble_is_mailed_once_although_its_round_is_killed(
+    three: list[LocalNode], place: Place
+) -> None:
+    """What hands it over goes on when the round is over, and the next round finds what came of it."""
+    prepare(three)
+    node = three[0]
+    node.configure("troubles = alert\n")
+    place.program("sendmail", place.sendmail.read_text().replace("\n", "\nsleep 3\n", 1))
+    with node.popen("dmonitor-check", "--once") as process:
+        wait_until(lambda: list(node.state.glob("handing-*")), 20)
+        process.kill()
+    log = node.round() + node.round()
+    wait_until(place.mails, 20)
+    log += node.round()
+    assert log.count("trouble-mailed") == 1 and "taken=yes" in log
+    assert place.subjects() == [f"TROUBLE {node.address}: no peer answers"]
+    assert not list(node.state.glob("handing-*")), "its file is gone"
+
+
 def test_a_broken_database_is_said_and_kept(three: list[LocalNode]) -> None:
     prepare(three)
     database = three[0].state / "state.db"

@@ -95,6 +95,7 @@ def test_remind(tree: Path, value: str, seconds: float) -> None:
     [
         ("qorum = 3", "unknown key 'qorum'; did you mean quorum?"),
         ("xyzzy = 3", "unknown key 'xyzzy'"),
+        ("troubles = mail", "troubles = mail: neither alert, root nor log"),
         ("quorum = two", "quorum = two: not a whole number from 1 to 100"),
         ("quorum = 0", "quorum = 0: not a whole number from 1 to 100"),
         ("port = 70000", "port = 70000: not a whole number from 1 to 65535"),
@@ -530,6 +531,7 @@ def test_the_shipped_examples_are_right() -> None:
         "concurrency": str(defaults.concurrency),
         "flapping": "on" if defaults.flapping else "off",
         "remind": str(defaults.remind) if defaults.remind else "off",
+        "troubles": defaults.troubles,
         "name": defaults.name,
     }
 

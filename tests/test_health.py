@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dmonitor import observer
-from dmonitor.core import health, unanswered
+from dmonitor.core import complaints, health, unanswered
 from dmonitor.core.model import (
     BUSY,
     Answer,
@@ -29,6 +29,7 @@ from dmonitor.core.model import (
     node_test,
 )
 from dmonitor.core.node_ids import SHARED, NodeIds
+from dmonitor.core.rehearsal import rehearse
 
 NOW = 100_000.0
 OSLO, PARIS, ROME = (Node(name, name) for name in ("oslo", "paris", "rome"))
@@ -121,9 +122,18 @@ def test_nothing_is_configured_yet() -> None:
         (GOOD, {"status": node_status(speaks=False)}, "no-address", "alert.d names no address"),
         (
             GOOD,
-            {"refused": ["hook:push", "a@example.com"]},
+            {
+                "refused": ["hook:push", "a@example.com"],
+                "addresses": ["a@example.com", "b@example.com", "hook:push"],
+            },
+            "address-refused",
+            "what this node hands over is refused for a@example.com, hook:push: the log",
+        ),
+        (
+            GOOD,
+            {"refused": ["a@example.com"], "addresses": ["a@example.com"]},
             "mail-refused",
-            "what this node hands over is refused for a@example.com, hook:push",
+            "all that this node hands over is refused (a@example.com): the log says why",
         ),
         ((), {}, "no-peers", "nodes.txt names no other node"),
         (
@@ -375,11 +385,11 @@ def said(*minutes: tuple[int, dict[str, str]]) -> list[tuple[int, str]]:
     known: tuple[Trouble, ...] = ()
     for minute, now_found in minutes:
         now, after = NOW + 60.0 * minute, []
-        for each in health.follow(known, now_found, now):
-            if health.is_due(each, now):
+        for each in complaints.follow(known, now_found, now):
+            if complaints.is_due(each, now):
                 told.append((minute, each.kind))
-            each = each._replace(logged=each.logged or health.is_serious(each, now))
-            after.append(each._replace(said=now) if health.is_due(each, now) else each)
+            each = each._replace(logged=each.logged or complaints.is_serious(each, now))
+            after.append(each._replace(said=now) if complaints.is_due(each, now) else each)
         known = tuple(after)
     return told
 
@@ -425,19 +435,21 @@ def test_a_mail_system_may_refuse_for_five_minutes() -> None:
 
 
 def test_from_when_to_when() -> None:
-    (began,) = health.follow((), {"isolated": "no peer answers"}, NOW)
+    (began,) = complaints.follow((), {"isolated": "no peer answers"}, NOW)
     assert began == Trouble("isolated", "no peer answers", NOW)
-    (lasts,) = health.follow([began], {"isolated": "no peer answers at all"}, NOW + 60.0)
+    (lasts,) = complaints.follow([began], {"isolated": "no peer answers at all"}, NOW + 60.0)
     assert lasts == began._replace(text="no peer answers at all")
-    (over,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
+    (over,) = complaints.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 120.0)
     assert (over.since, over.ended) == (NOW, NOW + 120.0)
-    assert health.follow([over], {}, NOW + 180.0) == (over,), "it is remembered that it was said"
-    assert health.follow([over], {}, NOW + 3601.0) == ()
-    (late,) = health.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
+    assert complaints.follow([over], {}, NOW + 180.0) == (over,), (
+        "it is remembered that it was said"
+    )
+    assert complaints.follow([over], {}, NOW + 3601.0) == ()
+    (late,) = complaints.follow([lasts._replace(said=NOW, logged=True)], {}, NOW + 3660.0)
     assert late.ended == NOW + 3660.0, "its end is told, however long ago it was said"
-    (again,) = health.follow([over], {"isolated": "x"}, NOW + 600.0)
+    (again,) = complaints.follow([over], {"isolated": "x"}, NOW + 600.0)
     assert (again.since, again.said, again.ended, again.logged) == (NOW + 600.0, NOW, None, False)
-    assert health.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
+    assert complaints.follow([began], {}, NOW + 60.0) == (), "what nobody was told of needs no end"
 
 
 def test_another_reason_is_no_news() -> None:
@@ -450,10 +462,10 @@ def test_another_reason_is_no_news() -> None:
     for contacts in (refused, unreachable, [*unreachable, silent(Node("oulu", "oulu"))]):
         seen = view(*contacts)
         before = known
-        known = health.follow(before, health.find(seen, NOW), NOW, health.about(seen))
+        known = complaints.follow(before, health.find(seen, NOW), NOW, health.about(seen))
         (isolated,) = [trouble for trouble in known if trouble.kind == "isolated"]
         assert contacts[0].reason in isolated.text
-        news += [health.is_news(isolated, old) for old in before if old.kind == "isolated"]
+        news += [complaints.is_news(isolated, old) for old in before if old.kind == "isolated"]
     assert news == [False, True]
 
 
@@ -463,10 +475,10 @@ def test_what_a_plugin_prints_is_no_news(peer: str) -> None:
     for text in ("took 0.123 s", "took 0.125 s"):
         seen = view(*GOOD, rehearsal_failures=[RehearsalFailure("www/web", peer, 3, text)])
         before = known
-        known = health.follow(before, health.find(seen, NOW), NOW, health.about(seen))
+        known = complaints.follow(before, health.find(seen, NOW), NOW, health.about(seen))
     (after,) = known
-    assert "0.125" in after.text and not health.is_news(after, before[0])
-    assert health.is_news(after, after._replace(about="www/other "))
+    assert "0.125" in after.text and not complaints.is_news(after, before[0])
+    assert complaints.is_news(after, after._replace(about="www/other "))
 
 
 # Rehearsals.
@@ -495,7 +507,7 @@ def answered(node: Node, outcome: Outcome | None, text: str = "") -> Answer:
     ],
 )
 def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
-    failures = health.rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
+    failures = rehearse((), [Rehearsal(WEB, peer, answer)], PASSES)
     assert [(each.test, each.peer, each.rounds) for each in failures] == [
         ("www/web", peer, 1)
     ] * fails
@@ -505,28 +517,26 @@ def test_rehearsal(peer: str, answer: Answer, fails: bool) -> None:
 def test_a_rehearsal_failure_stands_until_the_same_question_is_answered_well() -> None:
     own_fails = Rehearsal(WEB, "", answered(OSLO, Outcome.FAIL, "no right"))
     peer_fails = Rehearsal(WEB, "paris", answered(PARIS, Outcome.UNKNOWN))
-    first = health.rehearse((), [own_fails, peer_fails], PASSES)
+    first = rehearse((), [own_fails, peer_fails], PASSES)
     assert [each[:2] for each in first] == [
         ("www/web", ""),
         ("www/web", "paris"),
     ] and "says FAIL (no right)" in first[0].text
-    assert health.rehearse(first, [], PASSES) == first
+    assert rehearse(first, [], PASSES) == first
     others = [
         Rehearsal(SSH, "", answered(OSLO, Outcome.OK)),
         Rehearsal(SSH, "paris", answered(PARIS, Outcome.OK)),
     ]
-    assert health.rehearse(first, others, PASSES) == first, "another test says nothing of this one"
+    assert rehearse(first, others, PASSES) == first, "another test says nothing of this one"
     silent = Rehearsal(WEB, "", answered(OSLO, None, "refused"))
-    assert health.rehearse(first, [silent], PASSES) == first, (
-        "a daemon that is silent has not mended it"
-    )
-    assert [each.rounds for each in health.rehearse(first, [own_fails], PASSES)] == [2, 1]
+    assert rehearse(first, [silent], PASSES) == first, "a daemon that is silent has not mended it"
+    assert [each.rounds for each in rehearse(first, [own_fails], PASSES)] == [2, 1]
     fine = Rehearsal(WEB, "", answered(OSLO, Outcome.OK))
-    assert [each.peer for each in health.rehearse(first, [fine], PASSES)] == ["paris"]
+    assert [each.peer for each in rehearse(first, [fine], PASSES)] == ["paris"]
     gone = PASSES | {node_test("paris"): judged(Verdict.LOCAL, Outcome.FAIL)}
-    assert [each.peer for each in health.rehearse(first, [], gone)] == [""], "that peer is gone"
-    assert health.rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
-    assert health.rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), (
+    assert [each.peer for each in rehearse(first, [], gone)] == [""], "that peer is gone"
+    assert rehearse(first, [], {SSH: judged()}) == (), "it is no test any more"
+    assert rehearse(first, [], PASSES | {WEB: judged(Verdict.LOCAL, Outcome.FAIL)}) == (), (
         "it does not pass here"
     )
 
@@ -580,7 +590,9 @@ def test_a_state_that_cannot_be_written() -> None:
     assert found(never, contact(ROME)) == {}, "it has run no round that could store anything"
     for kind in ("not-stored", "peer-not-stored"):
         began = Trouble(kind, "text", NOW)
-        assert not health.is_serious(began, NOW + 299.0) and health.is_serious(began, NOW + 300.0)
+        assert not complaints.is_serious(began, NOW + 299.0) and complaints.is_serious(
+            began, NOW + 300.0
+        )
 
 
 def test_settings_that_differ() -> None:

@@ -89,6 +89,7 @@ class Played:
     notes: list[tuple[str, dict[str, Any]]] = dataclasses.field(default_factory=list)
     complaints: list[str] = dataclasses.field(default_factory=list)
     new_complaints: list[bool] = dataclasses.field(default_factory=list)
+    trouble_mails: list[effects.TellTroubles] = dataclasses.field(default_factory=list)
     rehearsed: list[effects.Rehearse] = dataclasses.field(default_factory=list)
     woken: list[frozenset[str]] = dataclasses.field(default_factory=list)
     examined: int = 0
@@ -241,6 +242,7 @@ def play(
         "addresses": (ONE,),
         "nodes": tuple(Node(name, name) for name in ("me", "peer", "z")),
         "once": True,
+        "troubles": "root",
     }
     ids = itertools.chain(["new"], (f"new{number}" for number in itertools.count(2)))
     config = effects.RoundConfig(**{**facts, **settings})
@@ -263,7 +265,8 @@ def play(
             played.all_taken = played.end.completed
             return played
         answer = None
-        if not isinstance(effect, effects.Rehearse | effects.Examine | effects.Complain):
+        at_the_end = effects.Rehearse | effects.Examine | effects.Complain
+        if not isinstance(effect, at_the_end):
             played.steps.append(type(effect).__name__)
         match effect:
             case effects.Rehearse():
@@ -302,6 +305,15 @@ def play(
                         for key in (address, (hand_over.known_as, address)):
                             if late and key in late:
                                 answer[hand_over.known_as, address] = late[key]
+            case effects.TellTroubles():
+                played.trouble_mails.append(effect)
+                answer = {}
+            case effects.LookAfterTroubles(trouble_handing):
+                answer = {}
+                for told in trouble_handing:
+                    for address in told.addresses:
+                        if late and address in late:
+                            answer[told.known_as, address] = late[address]
             case effects.Wait(seconds):
                 round_clock.at += seconds
             case effects.Wake(node_ids):

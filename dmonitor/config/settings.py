@@ -13,6 +13,7 @@ from dmonitor.base import names
 from dmonitor.config.files import read_assignments
 from dmonitor.config.problems import Problems, did_you_mean, quoted
 from dmonitor.config.times import duration
+from dmonitor.core.model import TROUBLES_GO
 
 PORT = 2929
 
@@ -32,6 +33,7 @@ class Settings(NamedTuple):
     name: str = ""  # of this node's line in nodes.txt; "" means it is recognised by its addresses
     # Seconds after cron's start at which a round begins; None: the nodes take turns (R10).
     offset: float | None = None
+    troubles: str = "alert"  # where this node's own troubles go: see model.TROUBLES_GO
 
 
 _Value = int | float | str | tuple[str, ...]
@@ -114,6 +116,12 @@ def _switch(value: str) -> bool:
     return value == "on"
 
 
+def _troubles(value: str) -> str:
+    if value not in TROUBLES_GO:
+        raise ValueError("neither alert, root nor log")
+    return value
+
+
 _read_reminder = duration("10min", "365d")
 
 
@@ -142,4 +150,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], _Value]]] = {
     "name": ("name", _node_name),
     "flapping": ("flapping", _switch),
     "remind": ("remind", _reminder),
+    "troubles": ("troubles", _troubles),
 }

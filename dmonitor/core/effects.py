@@ -88,6 +88,11 @@ class NodeMemory(NamedTuple):
     refused_addresses: tuple[model.RefusedAddress, ...] = ()
     # The hand-overs that have no outcome yet.
     handing: tuple[model.Handing, ...] = ()
+    # The troubles of which those in alert.d are told, the mails about them without an outcome yet,
+    # and the addresses that refused the last one.
+    told_troubles: tuple[model.ToldTrouble, ...] = ()
+    trouble_handing: tuple[model.TroubleHanding, ...] = ()
+    trouble_refusals: tuple[model.RefusedAddress, ...] = ()
     # Since when it remembers its absences, and which there were.
     present_since: Time = float("-inf")
     absences: tuple[model.Absence, ...] = ()
@@ -229,6 +234,8 @@ class RoundConfig(NamedTuple):
     confirm: int = 1
     flapping: bool = True
     remind: float = 0.0
+    # Where troubles go, the setting of this name: one of model.TROUBLES_GO.
+    troubles: str = model.ALERT
     # The option --once: greet the peers once, and do not stay for what they find.
     once: bool = False
     # The addresses and hooks that have taken a test since the last round, which somebody has made.
@@ -355,6 +362,30 @@ class LookAfter(NamedTuple):
     handing: tuple[model.Handing, ...]
 
 
+class TroubleNews(NamedTuple):
+    """One trouble in a mail: it is there, or it is over."""
+
+    trouble: model.ToldTrouble
+    is_over: bool = False
+
+
+class TellTroubles(NamedTuple):
+    """Hand each address its one mail about troubles, and wait for none of them (R7).
+
+    Sent back: by the address whether its mail was taken; None for one that goes on, which is nearly
+    each. LookAfterTroubles says later what became of it.
+    """
+
+    mails: Mapping[str, Sequence[TroubleNews]]
+    name: str  # as in TroubleHanding
+
+
+class LookAfterTroubles(NamedTuple):
+    """See what became of the mails about troubles. Sent back: the same as for LookAfter."""
+
+    handing: tuple[model.TroubleHanding, ...]
+
+
 class Wait(NamedTuple):
     """Let some time pass. Sent back: None."""
 
@@ -365,14 +396,16 @@ class Complain(NamedTuple):
     """Print a text on stderr, which cron mails.
 
     If it is new, and cron is not known to mail, mail it to the addresses in alert.d. Sent back:
-    whether none of them took it, so that it has to be said again.
+    whether none of them took it, so that it has to be said again. Where troubles are told by
+    TellTroubles, nothing is new.
     """
 
     text: str
     is_new: bool = False  # it names a trouble that nobody was told of before
 
 
-Effect = Observe | Rehearse | Examine | Greet | Wake | Save | HandOver | LookAfter | Wait | Complain
+Telling = HandOver | LookAfter | TellTroubles | LookAfterTroubles | Complain
+Effect = Observe | Rehearse | Examine | Greet | Wake | Save | Wait | Telling
 
 
 class Observation(NamedTuple):

@@ -2,7 +2,8 @@
 
 Pure. Each kind of trouble has a function that returns its text, or ''. A trouble never changes a
 verdict. A text names what is wrong and nothing that changes from round to round, because a new
-text is logged again; if it has a reason, `about` says what does not change.
+text is logged again; if it has a reason, `about` says what does not change. When a trouble is said
+is decided in `complaints`.
 """
 
 from __future__ import annotations
@@ -18,48 +19,21 @@ from dmonitor.core.model import (
     Node,
     NodeStatus,
     Outcome,
-    Rehearsal,
     RehearsalFailure,
     Test,
     TestState,
-    Trouble,
     Unanswered,
     Verdict,
-    Vote,
     node_test,
 )
 from dmonitor.core.node_ids import NodeIds
 from dmonitor.core.result import MEASURED_ROUNDS
 from dmonitor.core.unanswered import NAMED_AFTER
 
-REPEAT_SECONDS = 3600.0  # after which a trouble that lasts is said again
 LONG_LOCAL_SECONDS = 3600.0  # after which a test that fails here alone is a trouble
 SUSPECT_HOSTS = 4  # at least, whose tests must fail here alone for this node to suspect itself
 SUSPECT = "suspect"
 MISCONFIGURED = "misconfigured"
-WARNINGS = ("drift", "long-local")  # a warning in the log and no more, because nobody is blind
-# Seconds that a trouble must last before it is said. A plugin that died once is no trouble, nor a
-# daemon that is being restarted, a network that came back in the middle of a round, or a
-# configuration that is being copied from node to node.
-QUIET_AT_FIRST = {
-    SUSPECT: 45.0,
-    MISCONFIGURED: 300.0,
-    "listed-twice": 300.0,
-    "untestable": 300.0,
-    "no-daemon": 300.0,
-    "unanswered": 300.0,
-    "no-peers": 300.0,
-    "no-address": 300.0,
-    "not-stored": 300.0,
-    "peer-not-stored": 300.0,
-    "mail-refused": 300.0,
-    # Not whole 5 minutes: with rounds of 5 minutes, the second one has to say it.
-    "stale-peer": 240.0,
-    "settings-differ": 300.0,
-    "unconfirmed-recovery": 300.0,
-    "unconfirmable": 300.0,
-    "drift": 300.0,
-}
 _ITEMS_NAMED = 10  # in one text
 _MISTAKES_NAMED = 3  # they are long
 _ALONE = (Verdict.LOCAL, Verdict.UNCONFIRMED)
@@ -82,7 +56,8 @@ class HealthInput(NamedTuple):
     unconfirmed_recoveries: Sequence[Test] = ()  # they pass, and their incidents cannot close
     own_lines: Sequence[str] = ()  # the names of all lines of nodes.txt that are this node
     diverted: Sequence[str] = ()  # names of peers that resolve to this node now, and did not before
-    refused: Sequence[str] = ()  # the addresses whose last mails were refused
+    addresses: Sequence[str] = ()  # those in alert.d
+    refused: Sequence[str] = ()  # those whose last mails were refused
     unanswered: Sequence[Unanswered] = ()  # what `unanswered` found in this round
     mistakes: str = ""  # errors in the configuration, and where they are; '' if there is none
     complete: bool = True  # the whole configuration could be read
@@ -134,10 +109,20 @@ def _no_address(seen: HealthInput, now: float) -> str:
 
 
 def _mail_refused(seen: HealthInput, now: float) -> str:
-    if not seen.refused:
+    """Return that every address refuses: then this node can tell nobody, and its peers do."""
+    if not seen.refused or not set(seen.refused).issuperset(seen.addresses):
+        return ""
+    return f"all that this node hands over is refused ({_listed(seen.refused)}): {_REFUSED_ADVICE}"
+
+
+def _address_refused(seen: HealthInput, now: float) -> str:
+    if not seen.refused or _mail_refused(seen, now):
         return ""
     refused = f"what this node hands over is refused for {_listed(seen.refused)}"
-    return f"{refused}: the log says why (refused), and dmonitor-check --test-alert tries again"
+    return f"{refused}: {_REFUSED_ADVICE}"
+
+
+_REFUSED_ADVICE = "the log says why (refused), and dmonitor-check --test-alert tries again"
 
 
 _UNCONFIRMED = "nothing that fails here can be confirmed, and nobody is alerted"
@@ -442,6 +427,7 @@ def _long_local(seen: HealthInput, now: float) -> str:
 _KINDS: dict[str, Callable[[HealthInput, float], str]] = {
     "no-address": _no_address,
     "mail-refused": _mail_refused,
+    "address-refused": _address_refused,
     "no-peers": _no_peers,
     "listed-twice": _listed_twice,
     "isolated": _isolated,
@@ -478,56 +464,6 @@ def _listed_texts(texts: Sequence[str], separator: str, most: int) -> str:
     return listed
 
 
-def rehearse(
-    before: Sequence[RehearsalFailure],
-    rehearsals: Iterable[Rehearsal],
-    judgements: Mapping[Test, Judgement],
-) -> tuple[RehearsalFailure, ...]:
-    """Return the rehearsals that fail now.
-
-    These are those of `before` that were not answered, and those whose answer is wrong. A failure
-    is forgotten once its test does not pass here any more, or its peer is not well itself.
-    """
-    passing = set()
-    for test, judgement in judgements.items():
-        if judgement.answers[0].vote is Vote.PASSING:
-            passing.add(str(test))
-    failures = {}
-    for failure in before:
-        peer_is_well = not failure.peer or str(node_test(failure.peer)) in passing
-        if failure.test in passing and peer_is_well:
-            failures[failure.test, failure.peer] = failure
-    for rehearsal in rehearsals:
-        key = str(rehearsal.test), rehearsal.peer
-        text = _rehearsal_fault(rehearsal)
-        if text:
-            rounds = failures[key].rounds + 1 if key in failures else 1
-            failures[key] = RehearsalFailure(*key, rounds, text)
-        elif rehearsal.answer.result:
-            failures.pop(key, None)
-    return tuple(failures.values())
-
-
-def _rehearsal_fault(rehearsal: Rehearsal) -> str:
-    """Return what is wrong with the answer to a rehearsal; '' if nothing is.
-
-    A daemon of our own that does not answer is another trouble. What a peer sees fail is none.
-    """
-    test = rehearsal.test
-    answer = rehearsal.answer
-    if rehearsal.peer:
-        if answer.vote is not Vote.ABSTAIN:
-            return ""
-        return f"{rehearsal.peer} cannot tell how {test} is: {answer.text}"
-    if answer.result is None or answer.vote is Vote.PASSING:
-        return ""
-    return (
-        f"asked about {test} in {NAMED_AFTER} rounds running, dmonitord on this node says"
-        f" {answer.seen} ({answer.text}), and dmonitor-check sees OK:"
-        " does one of them run confined, or as another user?"
-    )
-
-
 def about(seen: HealthInput) -> dict[str, str]:
     """Return what the troubles are about whose texts have reasons, by their kinds.
 
@@ -546,53 +482,3 @@ def about(seen: HealthInput) -> dict[str, str]:
         "daemon-disagrees": failing,
         "unanswered": failing,
     }
-
-
-_NOTHING: Mapping[str, str] = {}
-
-
-def follow(
-    before: Sequence[Trouble],
-    texts: Mapping[str, str],
-    now: float,
-    about: Mapping[str, str] = _NOTHING,
-) -> tuple[Trouble, ...]:
-    """Return the troubles to remember: those that are over, and those that there are.
-
-    `texts` and what they are `about` are by kind.
-
-    A trouble that is over is remembered if it was logged and ends now, because its end must be
-    logged, or if it was said within the hour, because it must not be said again so soon.
-    """
-    remembered = []
-    last = {trouble.kind: trouble for trouble in before}
-    for trouble in before:
-        if trouble.kind in texts:
-            continue
-        if trouble.ended is None and trouble.logged:
-            remembered.append(trouble._replace(ended=now))
-        elif trouble.ended is not None and now - trouble.said < REPEAT_SECONDS:
-            remembered.append(trouble)
-    for kind, text in texts.items():
-        trouble = last.get(kind, Trouble(kind, text, now))
-        if trouble.ended is not None:  # it is back
-            trouble = Trouble(kind, text, now, trouble.said)
-        remembered.append(trouble._replace(text=text, about=about.get(kind, "")))
-    return tuple(remembered)
-
-
-def is_news(trouble: Trouble, before: Trouble) -> bool:
-    """Return whether `trouble` differs from what it was `before` by more than its reason."""
-    return (trouble.about or trouble.text) != (before.about or before.text)
-
-
-def is_serious(trouble: Trouble, now: float) -> bool:
-    """Return whether a trouble is there and has lasted long enough to be said."""
-    if trouble.ended is not None:
-        return False
-    return now - trouble.since >= QUIET_AT_FIRST.get(trouble.kind, 0.0)
-
-
-def is_due(trouble: Trouble, now: float) -> bool:
-    """Return whether people have to be told of a trouble now."""
-    return is_serious(trouble, now) and now - trouble.said >= REPEAT_SECONDS

@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import mail_text
+from dmonitor.core import mail_text, trouble_text
+from dmonitor.core.effects import TroubleNews
 from dmonitor.core.mail_text import LINE, Zone
 from dmonitor.core.model import Hidden, Incident, Kind, Notification, Test, Vote
 from dmonitor.core.story import Story, alerted, states_of, stories_of
@@ -162,6 +163,55 @@ def compose_trouble(text: str, address: str, *, sender: str, node: str, now: flo
     headers = _headers(subject, address, sender, node, now, None)
     lines = [f"{text}.", "", *_TROUBLE_NOTE, "", *mail_text.footer(node)]
     return _message(headers, lines)
+
+
+def compose_troubles(
+    news: Sequence[TroubleNews],
+    address: str,
+    *,
+    sender: str,
+    node: str,
+    now: float,
+    zone: Zone = None,
+    secret: bytes = b"",
+) -> bytes:
+    """Return the mail by which `node` tells `address` what troubles it or a peer, or is over."""
+    subject = trouble_text.subject(news, node)
+    headers = _headers(subject, address, sender, node, now, zone)
+    named = _trouble_roots(news, node, secret)
+    told = [f"{root} {each.is_over}" for root, each in zip(named, news, strict=True)]
+    headers["Message-ID"] = _message_id(address, ["troubles", *sorted(told)], secret)
+    roots = [f"<trouble-{root}@{_DOMAIN}>" for root in named]
+    headers["In-Reply-To"] = roots[0]
+    headers["References"] = " ".join(reversed(roots[:_REFERENCES]))
+    lines = [*trouble_text.lines(news, node, zone), *mail_text.footer(node)]
+    return _message(headers, lines)
+
+
+def compose_trouble_facts(
+    news: Sequence[TroubleNews], *, node: str, zone: Zone = None, secret: bytes = b""
+) -> tuple[bytes, dict[str, str]]:
+    """Return what a hook is told about troubles, and the facts for its environment."""
+    some = news[:_FACTS_LIMIT]
+    facts = trouble_text.facts(some, node, _trouble_roots(some, node, secret), zone)
+    facts["DMONITOR_COUNT"] = str(len(news))
+    facts["DMONITOR_SUBJECT"] = names.escaped(trouble_text.subject(news, node))
+    facts["DMONITOR_NODE"] = names.escaped(node)
+    return _text(trouble_text.lines(news, node, zone)).encode(), facts
+
+
+def _trouble_roots(news: Sequence[TroubleNews], node: str, secret: bytes) -> list[str]:
+    """Return what names each trouble: the same in the mail that tells it, again, or is over.
+
+    One that came back after somebody was told that it is over is another one.
+    """
+    roots = []
+    for each in news:
+        trouble = each.trouble
+        about = [node, trouble.name.node, trouble.name.kind]
+        times = [f"{trouble.since:.0f}", f"{trouble.over_told:.0f}"]
+        roots.append(_digest("trouble", about + times, secret))
+    return roots
 
 
 def _headers(

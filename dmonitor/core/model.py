@@ -13,6 +13,9 @@ from typing import Annotated, NamedTuple
 from dmonitor.base import names
 from dmonitor.core.codec import Time, must_be
 
+# Where a node says what troubles it (the setting `troubles`): to those in alert.d, to whom cron
+# mails what is printed, or nowhere but in the log.
+TROUBLES_GO = ALERT, ROOT, LOG = "alert", "root", "log"
 SLOWEST_INTERVAL = 1440  # minutes
 # Seconds for which a hand-over may go on. Meanwhile it is perhaps taken, so nobody repeats it (R6).
 HAND_OVER_LIMIT = 600.0
@@ -505,6 +508,36 @@ class Trouble(NamedTuple):
     ended: Time | None = None
     logged: bool = False  # it has been logged since it began
     about: LongText = ""  # its text without the reasons that may change; "": the text has none
+
+
+class TroubleName(NamedTuple):
+    """What tells a trouble from every other one."""
+
+    kind: Word
+    node: NodeName = ""  # the peer whose trouble it is, by its line; "": this node itself
+
+
+class ToldTrouble(NamedTuple):
+    """A trouble of which those in alert.d are told, or were told lately (rule R7)."""
+
+    name: TroubleName
+    text: LongText
+    since: Time  # when it began; a peer's: when this node first heard of it
+    told: tuple[Recipient, ...] = ()  # who were told that it is there, and not that it is over
+    ended: Time | None = None  # when it was found to be over; None: it lasts
+    # When somebody was last told, or perhaps told, that it is over; -inf: nobody was.
+    over_told: Time = float("-inf")
+    printed: Time = float("-inf")  # when it was last printed, because nobody could be told
+
+
+class TroubleHanding(NamedTuple):
+    """Mails about the same troubles, handed over to some addresses without an outcome yet (R7)."""
+
+    since: Time
+    addresses: tuple[Recipient, ...]
+    known_as: NodeId  # the random name of the hand-over, as in Handing
+    begun: tuple[TroubleName, ...] = ()  # which they tell to be there
+    over: tuple[TroubleName, ...] = ()  # which they tell to be over
 
 
 class NodeStatus(NamedTuple):

@@ -5,7 +5,7 @@ Pure. The number decides which node speaks; an address that refuses rests before
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from dmonitor.base import names
 from dmonitor.core.effects import NodeMemory
@@ -39,9 +39,13 @@ class RefusalMemory:
             noted[address] = before._replace(at=now)
         elif not names.is_hook(address):
             self._mail_taken = True
-        situation.node_memory = situation.node_memory._replace(
+        memory = situation.node_memory._replace(
             refused_addresses=tuple(each for _, each in sorted(noted.items()))
         )
+        if taken:  # it takes what is told of troubles, too
+            left = [each for each in memory.trouble_refusals if each.address != address]
+            memory = memory._replace(trouble_refusals=tuple(left))
+        situation.node_memory = memory
 
     def count(self, told: Mapping[str, Outcome], *, was_first: bool) -> None:
         """Count how many hand-overs were refused in a row.
@@ -106,7 +110,12 @@ class RefusalMemory:
 
 
 def resting(memory: NodeMemory, now: float) -> dict[str, float]:
-    """Return the addresses that get what they have refused not now, but in some minutes.
+    """Return the addresses that get what they have refused not now, but in some minutes."""
+    return resting_of(memory.refused_addresses, now)
+
+
+def resting_of(refused: Iterable[RefusedAddress], now: float) -> dict[str, float]:
+    """Return those of the `refused` addresses that rest now.
 
     Each is there with the time at which it has refused last.
 
@@ -114,7 +123,7 @@ def resting(memory: NodeMemory, now: float) -> dict[str, float]:
     and what else it refuses meanwhile, because there was news, makes its rest no longer.
     """
     found = {}
-    for each in memory.refused_addresses:
+    for each in refused:
         rest = min(max(_SHORTEST_REST, each.at - each.since), _LONGEST_REST)
         if now - each.at < rest - _EARLY:
             found[each.address] = each.at

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from dmonitor.core import flakes, node_ids, result
+from dmonitor.core import complaints, flakes, node_ids, result
 from dmonitor.core.conclusions import Conclusions
 from dmonitor.core.effects import (
     Effect,
@@ -22,11 +22,11 @@ from dmonitor.core.effects import (
     RoundEnd,
     Save,
 )
-from dmonitor.core.model import Judgement, Notification, Test
+from dmonitor.core.model import ALERT, Judgement, Notification, Test
 from dmonitor.core.outbox import Outbox
 from dmonitor.core.round_log import Note
 from dmonitor.core.self_check import SelfCheck
-from dmonitor.core.situation import Situation
+from dmonitor.core.situation import Situation, Steps
 from dmonitor.core.telling import Telling
 
 RoundScript = Generator[Effect, Any, RoundEnd]
@@ -107,10 +107,30 @@ def run_round(
         yield from self_check.run(
             all_judgements, test_states, conclusions.unconfirmed_recoveries, resting=resting
         )
+        yield from _tell_troubles(situation, fresh_id)
     if situation.has_slept():
         return _end_slept(situation)
     yield from situation.store(Save(node=situation.finish()))
     return _end(situation, telling)._replace(able=situation.is_able())
+
+
+def _tell_troubles(situation: Situation, fresh_id: Callable[[], str]) -> Steps:
+    """Tell those in alert.d of troubles. What does that is loaded only if there may be some."""
+    memory = situation.node_memory
+    if situation.config.troubles != ALERT:
+        situation.node_memory = memory._replace(
+            told_troubles=(), trouble_handing=(), trouble_refusals=()
+        )
+        return
+    known = memory.told_troubles or memory.trouble_refusals
+    own = [each for each in memory.troubles if each.kind not in complaints.WARNINGS]
+    stated = [statement.status for statement in situation.statements.values()]
+    mute = [each for each in stated if complaints.is_mute(each)]
+    if not known and not own and not mute:
+        return
+    from dmonitor.core import trouble_telling
+
+    yield from trouble_telling.TroubleTelling(situation, fresh_id).run()
 
 
 def _resting_tests(situation: Situation, memory: Memory) -> frozenset[Test]:

@@ -1,17 +1,19 @@
 """What a node finds out about itself: whether it is suspect, and what troubles it (rule R7).
 
-Pure. What counts as a trouble, and how long it must last, is decided in `health`; this asks at the
-right moments, marks the votes of suspect nodes, logs, and complains.
+Pure. What counts as a trouble is decided in `health`, and how long it must last in `complaints`;
+this asks at the right moments, marks the votes of suspect nodes, logs, and complains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any
 
-from dmonitor.core import health, unanswered
-from dmonitor.core.effects import Complain, Examine, Rehearse
-from dmonitor.core.model import Answer, Judgement, Rehearsal, Test, TestState, Trouble
+from dmonitor.core import complaints, health, unanswered
+from dmonitor.core.effects import Complain, Effect, Examine, Rehearse
+from dmonitor.core.model import ROOT, Answer, Judgement, Rehearsal, Test, TestState, Trouble
 from dmonitor.core.node_ids import NodeIds
+from dmonitor.core.rehearsal import rehearse
 from dmonitor.core.situation import Situation, Steps
 
 EXAMINE_SECONDS = 600.0  # after which the programs are examined again, if nothing was wrong
@@ -71,7 +73,7 @@ class SelfCheck:
             for test, judgement in judgements.items()
             if test not in situation.config.rhythms
         }
-        failures = health.rehearse(remembered.rehearsal_failures, rehearsals, rehearsed)
+        failures = rehearse(remembered.rehearsal_failures, rehearsals, rehearsed)
         no_daemon = _why_no_daemon(rehearsals, remembered.no_daemon)
         status = situation.status()
         node_ids = NodeIds(
@@ -94,18 +96,17 @@ class SelfCheck:
             diverted=situation.config.diverted,
             mistakes=self._mistakes(),
             complete=situation.config.complete,
-            refused=[each.address for each in remembered.refused_addresses],
+            addresses=situation.config.addresses,
+            refused=[
+                each.address
+                for each in (*remembered.refused_addresses, *remembered.trouble_refusals)
+            ],
         )
         silent = unanswered.follow(remembered.unanswered, judgements, view.others, resting)
         view = view._replace(unanswered=silent)
         troubles = self._log_troubles(health.find(view, now), health.about(view), now)
-        serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
-        if any(health.is_due(trouble, now) for trouble in serious):
-            texts = "; ".join(trouble.text for trouble in serious)
-            is_new = any(trouble.said == float("-inf") for trouble in serious)
-            was_refused = yield Complain(f"{situation.me.name}: {texts}", is_new)
-            if not was_refused:
-                troubles = [_mark_said(trouble, serious, now) for trouble in troubles]
+        if situation.config.troubles == ROOT:
+            troubles = yield from self._complain(troubles, now)
         listed = {node.name for node in situation.config.nodes}
         situation.node_memory = remembered._replace(
             troubles=tuple(troubles),
@@ -114,6 +115,20 @@ class SelfCheck:
             unanswered=silent,
             known_ids=tuple(sorted(node_ids.learn(listed).items())),
         )
+
+    def _complain(
+        self, troubles: list[Trouble], now: float
+    ) -> Generator[Effect, Any, list[Trouble]]:
+        """Print all troubles for cron if one of them is due; return them as they are said."""
+        serious = [trouble for trouble in troubles if _is_complained_of(trouble, now)]
+        if not any(complaints.is_due(trouble, now) for trouble in serious):
+            return troubles
+        texts = "; ".join(trouble.text for trouble in serious)
+        is_new = any(trouble.said == float("-inf") for trouble in serious)
+        was_refused = yield Complain(f"{self._situation.me.name}: {texts}", is_new)
+        if was_refused:
+            return troubles
+        return [_mark_said(trouble, serious, now) for trouble in troubles]
 
     def _examine(self, now: float) -> Steps:
         """Have the programs examined, and remember what is wrong with them.
@@ -140,10 +155,10 @@ class SelfCheck:
         remembered = self._situation.node_memory.troubles
         before = {trouble.kind: trouble for trouble in remembered}
         troubles = []
-        for trouble in health.follow(remembered, found, now, about):
+        for trouble in complaints.follow(remembered, found, now, about):
             if trouble.ended == now:
                 self._log_over(trouble, now)
-            elif health.is_serious(trouble, now):
+            elif complaints.is_serious(trouble, now):
                 trouble = self._log_lasting(trouble, before.get(trouble.kind), now)
             troubles.append(trouble)
         return troubles
@@ -164,9 +179,9 @@ class SelfCheck:
 
         Return it as it is logged.
         """
-        is_warning = trouble.kind in health.WARNINGS
-        is_due = health.is_due(trouble, now)
-        is_news = before is not None and health.is_news(trouble, before)
+        is_warning = trouble.kind in complaints.WARNINGS
+        is_due = complaints.is_due(trouble, now)
+        is_news = before is not None and complaints.is_news(trouble, before)
         if is_due or is_news or not trouble.logged:
             self._situation.note(
                 "warning" if is_warning else "critical",
@@ -175,7 +190,8 @@ class SelfCheck:
                 text=trouble.text,
                 since=self._situation.clock.text(trouble.since),
             )
-        if is_warning and is_due:
+        is_said_here = is_warning or self._situation.config.troubles != ROOT
+        if is_said_here and is_due:
             trouble = trouble._replace(said=now)
         return trouble._replace(logged=True)
 
@@ -197,7 +213,7 @@ def _why_no_daemon(rehearsals: Sequence[Rehearsal], remembered: str) -> str:
 
 def _is_complained_of(trouble: Trouble, now: float) -> bool:
     """Return whether `trouble` is one for people, and not only for the log."""
-    return trouble.kind not in health.WARNINGS and health.is_serious(trouble, now)
+    return trouble.kind not in complaints.WARNINGS and complaints.is_serious(trouble, now)
 
 
 def _mark_said(trouble: Trouble, said: Collection[Trouble], now: float) -> Trouble:

@@ -83,7 +83,10 @@ def _add_node(families: _Families, status: Facts, seconds: Mapping[str, float]) 
     families.add_one(
         "configuration_whole", "Whether all of its configuration can be read.", status["whole"]
     )
-    troubles: list[_Sample] = [({"kind": trouble["kind"]}, 1.0) for trouble in status["troubles"]]
+    troubles: list[_Sample] = []
+    for trouble in status["troubles"]:
+        if trouble["node"] == status["node"]:  # that of another node is among its own metrics
+            troubles.append(({"kind": trouble["kind"]}, 1.0))
     families.add("trouble", "What keeps this node from seeing or telling.", troubles)
 
 

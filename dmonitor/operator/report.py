@@ -16,7 +16,7 @@ from dmonitor.config import silences as config_silences
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
 from dmonitor.core import behind as core_behind
-from dmonitor.core import circles, durations, election, health, hearsay, model, outbox, quiet
+from dmonitor.core import circles, complaints, durations, election, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
@@ -137,11 +137,6 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    troubles = []
-    for trouble in view.node.troubles:
-        if health.is_serious(trouble, view.now):
-            since = moment(trouble.since)
-            troubles.append({"kind": trouble.kind, "since": since, "text": trouble.text})
     return {
         "node": view.me,
         "now": moment(view.now),
@@ -160,8 +155,26 @@ def ability(view: NodeReport) -> Facts:
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
-        "troubles": troubles,
+        "troubles": _troubles(view),
     }
+
+
+def _troubles(view: NodeReport) -> list[Facts]:
+    """Return what troubles this node, and what it has told for peers that cannot; who was told."""
+    told = {each.name: each.told for each in view.node.told_troubles}
+    listed: list[Facts] = []
+    for trouble in view.node.troubles:
+        if complaints.is_serious(trouble, view.now):
+            whom = told.get(model.TroubleName(trouble.kind), ())
+            listed.append(_trouble(trouble.kind, view.me, trouble.since, trouble.text, whom))
+    for each in view.node.told_troubles:
+        if each.name.node and each.told and each.ended is None:
+            listed.append(_trouble(*each.name, each.since, each.text, each.told))
+    return listed
+
+
+def _trouble(kind: str, node: str, since: float, text: str, told: Sequence[str]) -> Facts:
+    return {"kind": kind, "node": node, "since": moment(since), "text": text, "told": list(told)}
 
 
 def _owing(view: NodeReport) -> set[str]:

@@ -206,6 +206,8 @@ def ability(facts: Facts, paint: Paint) -> list[str]:
         lines += columns.fold(lack, paint.width)
     for trouble in facts["troubles"]:
         text = f"trouble since {day(trouble['since'])}: {trouble['text']}"
+        if trouble["told"]:
+            text += f"; {names.pluralize(len(trouble['told']), 'address', 'es')} told"
         lines += _sentence(text, "UNKNOWN", "trouble", paint)
     return lines
 

@@ -61,7 +61,7 @@ class Watchers:
         )
         self.lab.run(self.mailbox, "useradd", "--create-home", USER)
         configure = f"""
-            printf '%s' '{settings}' >/etc/dmonitor/dmonitor.conf
+            printf '%s\\ntroubles = root\\n' '{settings}' >/etc/dmonitor/dmonitor.conf
             cd /etc/dmonitor/hosts.d && mkdir {self.target}
             for test in {" ".join(tests)}; do touch {self.target}/$test; done
             touch ../alert.d/{self.address}

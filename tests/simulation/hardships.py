@@ -706,6 +706,7 @@ def pair(world: World) -> Setup:
     """Two nodes with crons of five minutes, and the cron of one dies."""
     chance = world.plan
     _make_nodes(world, 2, (5,))
+    world.settings["troubles"] = "root"
     world.lost = chance.choice(world.nodes)
     at = chance.uniform(300.0, 600.0)
     world.gone = at, at + 2200.0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dmonitor.core import circles, incident
 from dmonitor.core.wants import Audience
 
-from . import hardships, judges, mailbox, setups
+from . import hardships, judges, mailbox, setups, troubled
 from .history import History, truth
 from .node import SimNode
 from .world import World
@@ -74,6 +74,7 @@ WATCHED = (
     "hooked",
     "behind",
 )
+KINDS["troubled"] = troubled.setup, troubled.judge
 KINDS["sluggish"] = hardships.sluggish, judges.sluggish
 KINDS["hooked"] = hardships.hooked, judges.hooked
 KINDS["behind"] = hardships.behind, judges.behind

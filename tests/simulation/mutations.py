@@ -16,12 +16,13 @@ from dmonitor.config.silences import SilenceFile
 from dmonitor.core import (
     behind,
     circles,
+    complaints,
     conclusions,
     effects,
     election,
-    health,
     incident,
     ledger,
+    mute_peers,
     outbox,
     refusals,
     rest,
@@ -31,6 +32,7 @@ from dmonitor.core import (
     situation,
     story,
     telling,
+    trouble_telling,
     verdict,
     wants,
 )
@@ -44,8 +46,11 @@ from dmonitor.core.model import (
     Notification,
     Silence,
     Test,
+    TroubleHanding,
     Verdict,
 )
+from dmonitor.core.situation import Steps
+from dmonitor.core.trouble_telling import TroubleTelling
 
 from . import old_node
 from .node import SimNode
@@ -244,7 +249,7 @@ def takes_a_late_checker_for_a_good_one() -> Iterator[None]:
 @contextlib.contextmanager
 def forgets_what_it_complained_of() -> Iterator[None]:
     """A trouble is complained of in every round."""
-    with mock.patch.object(health, "REPEAT_SECONDS", 0.0):
+    with mock.patch.object(complaints, "REPEAT_SECONDS", 0.0):
         yield
 
 
@@ -1158,4 +1163,129 @@ CHOOSY = (
     takes_hours_for_turns,
     tells_a_circle_of_the_end_only,
     escalates_what_somebody_is_on,
+)
+
+
+@contextlib.contextmanager
+def forgets_who_was_told_of_a_trouble() -> Iterator[None]:
+    """A trouble is told in each round."""
+    with mock.patch.object(TroubleTelling, "_set_told", lambda *_, **__: None):
+        yield
+
+
+@contextlib.contextmanager
+def tells_at_once_that_a_trouble_is_over() -> Iterator[None]:
+    """What blinks is told, and told to be over, each time."""
+    with mock.patch.object(trouble_telling, "OVER_AFTER", 0.0):
+        yield
+
+
+@contextlib.contextmanager
+def tells_of_each_flap_of_a_trouble() -> Iterator[None]:
+    """What comes back is over as soon as what was never there before."""
+    with mock.patch.object(trouble_telling, "_over_after", lambda _: trouble_telling.OVER_AFTER):
+        yield
+
+
+@contextlib.contextmanager
+def takes_refusals_of_troubles_for_success() -> Iterator[None]:
+    """Whoever has refused a mail about a trouble counts as told."""
+    original = TroubleTelling._note
+
+    def note(
+        self: TroubleTelling, handing: TroubleHanding, address: str, taken: bool | None
+    ) -> None:
+        original(self, handing, address, taken is not None or None)
+
+    with mock.patch.object(TroubleTelling, "_note", note):
+        yield
+
+
+@contextlib.contextmanager
+def takes_lost_mails_about_troubles_for_taken() -> Iterator[None]:
+    """What was stored and never left counts as told."""
+    original = TroubleTelling._note
+
+    def note(
+        self: TroubleTelling, handing: TroubleHanding, address: str, taken: bool | None
+    ) -> None:
+        original(self, handing, address, taken is not False)
+
+    with mock.patch.object(TroubleTelling, "_note", note):
+        yield
+
+
+@contextlib.contextmanager
+def forgets_mails_about_troubles_that_are_under_way() -> Iterator[None]:
+    """What is handed over is not stored before: who is killed then mails it again."""
+    original = TroubleTelling._remember
+
+    def remember(self: TroubleTelling) -> None:
+        handing, self._handing = self._handing, ()
+        original(self)
+        self._handing = handing
+
+    with mock.patch.object(TroubleTelling, "_remember", remember):
+        yield
+
+
+@contextlib.contextmanager
+def each_node_speaks_for_who_cannot() -> Iterator[None]:
+    """No node leaves it to the first one."""
+    with mock.patch.object(mute_peers, "_is_first", lambda situation, _: True):
+        yield
+
+
+@contextlib.contextmanager
+def nobody_speaks_for_who_cannot() -> Iterator[None]:
+    """What a node states that cannot mail is told by nobody."""
+    with mock.patch.object(mute_peers, "is_mute", lambda _: False):
+        yield
+
+
+@contextlib.contextmanager
+def mails_what_it_cannot_remember() -> Iterator[None]:
+    """A node whose disk is full mails its troubles itself."""
+    original = TroubleTelling._hand_over
+
+    def hand_over(self: TroubleTelling) -> Steps:
+        self._situation.stores = True
+        script, answer = original(self), None
+        with contextlib.suppress(StopIteration):
+            while True:
+                effect = script.send(answer)
+                answer = yield effect
+                if isinstance(effect, effects.Save):
+                    answer = True
+
+    with mock.patch.object(TroubleTelling, "_hand_over", hand_over):
+        yield
+
+
+@contextlib.contextmanager
+def prints_what_it_has_mailed() -> Iterator[None]:
+    """A trouble is printed, although it is mailed."""
+    with mock.patch.object(TroubleTelling, "_is_lost", lambda self, record: not record.name.node):
+        yield
+
+
+@contextlib.contextmanager
+def prints_nothing() -> Iterator[None]:
+    """What no mail system takes is told to nobody."""
+    with mock.patch.object(TroubleTelling, "_is_lost", lambda *_: False):
+        yield
+
+
+TROUBLED = (
+    forgets_who_was_told_of_a_trouble,
+    tells_at_once_that_a_trouble_is_over,
+    tells_of_each_flap_of_a_trouble,
+    takes_refusals_of_troubles_for_success,
+    takes_lost_mails_about_troubles_for_taken,
+    forgets_mails_about_troubles_that_are_under_way,
+    each_node_speaks_for_who_cannot,
+    nobody_speaks_for_who_cannot,
+    mails_what_it_cannot_remember,
+    prints_what_it_has_mailed,
+    prints_nothing,
 )

@@ -24,6 +24,7 @@ from simulation import histories  # noqa: E402
 
 # The modules of the core whose branches are counted.
 DECISIONS = (
+    "complaints",
     "conclusions",
     "election",
     "health",
@@ -31,12 +32,15 @@ DECISIONS = (
     "ledger",
     "outbox",
     "refusals",
+    "rehearsal",
     "result",
     "round",
     "self_check",
     "silences",
     "situation",
     "telling",
+    "trouble_telling",
+    "mute_peers",
     "verdict",
 )
 _CHUNK = 250  # histories that one process plays before it reports

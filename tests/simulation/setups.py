@@ -561,6 +561,7 @@ def blind(world: World) -> Setup:
     _keep_nodes_of_scene(world)
     tests = [Test(f"host{number}", "ssh") for number in range(6)]
     lost = world.nodes[2] if scene == "site" else chance.choice(world.nodes)
+    world.settings["troubles"] = "root"
     world.lost = lost
     shares_site = scene == "site" or (scene != "pair" and chance.random() < 0.3)
     for number, node in enumerate(world.nodes):

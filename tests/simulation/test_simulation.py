@@ -58,6 +58,7 @@ FOUND_IN = {
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
 }
+FOUND_IN |= {mutation.__name__: "troubled" for mutation in mutations.TROUBLED}
 SEEDS = 300
 _ALL = (*mutations.EIGHT, *mutations.MORE, *mutations.BLIND, *mutations.LOOKS, *mutations.TRUE)
 _EVERY = (
@@ -70,6 +71,7 @@ _EVERY = (
     *mutations.PLACES,
     *mutations.QUIET,
     *mutations.CHOOSY,
+    *mutations.TROUBLED,
 )
 # What these break is found by tests of their own.
 COUNTED = (

@@ -6,6 +6,7 @@ of a hand-over.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from dmonitor.core.model import (
     Result,
     Statement,
     Test,
+    TroubleName,
     node_test,
 )
 
@@ -72,6 +74,16 @@ class Mail(NamedTuple):
     handed: float = float("-inf")
 
 
+class ToldNews(NamedTuple):
+    """One trouble in a mail, at the moment the MTA has it for good."""
+
+    at: float
+    node: str  # who tells it
+    address: str
+    trouble: TroubleName
+    is_over: bool
+
+
 class VirtualRound:
     """One run of dmonitor-check on a virtual node. It is the RoundClock of its script as well."""
 
@@ -109,6 +121,7 @@ class VirtualRound:
             acknowledgements=() if node.is_old else node.acknowledgements(),
             nodes=self._listed_nodes(),
             waited=waited,
+            stores=node.name not in world.full,
             rhythms={} if node.is_old else world.rhythms,
             quorum=node.quorum or world.quorum,
             confirm=node.confirm or world.confirm,
@@ -214,6 +227,10 @@ class VirtualRound:
                 self._next_outcome(effect)
             case effects.LookAfter():
                 self._look_after(effect)
+            case effects.TellTroubles():
+                self._tell_troubles(effect)
+            case effects.LookAfterTroubles():
+                self._look_after(effect)
             case effects.Complain(text):
                 self.world.complaints.append((self.world.now, self.node.name, text))
                 self.world.note(self.node.name, "complains", text)
@@ -236,10 +253,11 @@ class VirtualRound:
         if save.node:
             self.node.disk.forget_hearsay(self.node.clock(world.now))
         world.saved(self.node, save)
+        node_stores = self.node.name not in world.full
         if fate < world.kill_at_save:
             world.kill_round(self.node)
             return
-        self._after(world.chance.uniform(0.0, 0.03), lambda: self.resume(True))
+        self._after(world.chance.uniform(0.0, 0.03), lambda: self.resume(node_stores))
 
     # Greeting and observing.
 
@@ -529,23 +547,39 @@ class VirtualRound:
             patience = min(limit, left) / self.node.rate
             seconds, taken = world.mta(self.node, address)
             taken = taken and not world.refuses(self.node, address)
-            self._start_sendmail(effect, address, mail, seconds, taken)
+            deliver = functools.partial(self._deliver, effect, address, mail, world.now)
+            report = functools.partial(self._report, effect, address)
+            self._start_sendmail((effect.name, address), seconds, taken, deliver, report)
             self._after(max(0.0, patience), self._waited(effect, address))
+
+    def _tell_troubles(self, effect: effects.TellTroubles) -> None:
+        """Start to hand over mails about troubles, and wait for none."""
+        world, node = self.world, self.node
+        for address, news in effect.mails.items():
+            seconds, taken = world.mta(node, address)
+            taken = taken and not world.refuses(node, address)
+
+            def deliver(address: str = address, news: Sequence[effects.TroubleNews] = news) -> None:
+                for each in news:
+                    told = ToldNews(world.now, node.name, address, each.trouble.name, each.is_over)
+                    world.trouble_mails.append(told)
+                    world.note(node.name, "MTA took for", address, *told[3:])
+
+            self._start_sendmail((effect.name, address), seconds, taken, deliver, lambda: None)
+        self._after(0.0, lambda: self.resume({}))
 
     def _start_sendmail(
         self,
-        effect: effects.HandOver,
-        address: str,
-        mail: Sequence[Notification],
+        key: tuple[str, str],
         seconds: float,
         taken: bool,
+        deliver_it: Callable[[], None],
+        report: Callable[[], None],
     ) -> None:
         """Let the MTA have a mail in so many seconds, if it takes it; then sendmail ends."""
         world, node = self.world, self.node
-        key = effect.name, address
         limit = HAND_OVER_LIMIT / node.rate
         boots = node.boots
-        began = world.now
         node.handed[key] = None
 
         def when_awake(event: Callable[[], None]) -> Callable[[], None]:
@@ -560,20 +594,20 @@ class VirtualRound:
             return happen
 
         def deliver() -> None:
-            self._deliver(effect, address, mail, began)
+            deliver_it()
             if world.kill_at_save and world.chance.random() < world.kill_at_save:
                 world.kill_round(node)
 
         def end(result: bool) -> Callable[[], None]:
             def ended() -> None:
                 node.handed[key] = result
-                self._when_awake(lambda: self._report(effect, address))
+                self._when_awake(report)
 
             return ended
 
         if taken and seconds <= limit:
             world.after(seconds, when_awake(deliver))
-        ends = seconds + world.mta_lag(node, address)
+        ends = seconds + world.mta_lag(node, key[1])
         world.after(min(ends, limit), when_awake(end(taken and ends <= limit)))
 
     def _waited(self, effect: effects.HandOver, address: str) -> Callable[[], None]:
@@ -589,7 +623,7 @@ class VirtualRound:
         if self.wants_outcome:
             self._send_outcome()
 
-    def _look_after(self, effect: effects.LookAfter) -> None:
+    def _look_after(self, effect: effects.LookAfter | effects.LookAfterTroubles) -> None:
         """Tell what became of earlier mails; a power cut has ended their sendmails."""
         ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in effect.handing:

@@ -31,7 +31,7 @@ from dmonitor.core.wants import Wants
 
 from .node import Disk, Flight, SimNode, Visit, shift_memory, shift_statement, shift_status
 from .process import Check
-from .virtual_round import GREETING_LIMIT, Mail
+from .virtual_round import GREETING_LIMIT, Mail, ToldNews
 
 PLUGIN_LIMIT = 10.0  # seconds
 RESULT_CACHE_SECONDS = 5.0  # for which a daemon gives out a result again
@@ -165,6 +165,11 @@ class World(Timeline):
         # Since when all looks of a node's round or daemon at a test have failed.
         self._failing_since: dict[tuple[str, str, Test], float] = {}
         self.complaints: list[tuple[float, str, str]] = []  # when, of which node, the text
+        self.trouble_mails: list[ToldNews] = []
+        self.troubled: list[tuple[float, float]] = []  # from when to when a node is in trouble
+        self.kills = 0  # of rounds
+        self.cuts = 0  # of power
+        self.full: set[str] = set()  # the names of the nodes whose disks are full
         self.opened: list[tuple[float, str, Incident]] = []
         self.united: dict[str, str] = {}  # ids that are one incident
         self.max_elapsed = 0.0
@@ -234,6 +239,7 @@ class World(Timeline):
         """Kill the round that runs, as kill -9 does; the daemon goes on."""
         if node.running:
             self.faults += 1
+            self.kills += 1
             self.note(node.name, "round killed")
             node.epoch += 1
             node.running = False
@@ -250,6 +256,7 @@ class World(Timeline):
     def power_cut(self, node: SimNode, seconds: float) -> None:
         """Switch a node off, and on again after `seconds`."""
         self.faults += 1
+        self.cuts += 1
         self.note(node.name, "power cut")
         node.epoch += 1
         node.up, node.running = False, False
@@ -404,7 +411,8 @@ class World(Timeline):
         now = node.clock(self.now)
         up = now - node.clock(node.booted)
         status = node.disk.node_memory.status(node.name, node.node_id, now, up=up)
-        status = status._replace(wakes=not node.is_old)
+        stores = node.name not in self.full
+        status = status._replace(wakes=not node.is_old, stores=stores)
         return node.lie.status(status) if node.lie else status
 
     def statement(
