@@ -189,7 +189,7 @@ def _status(chosen: Options) -> int:
 @_usage_error_if_unknown
 def _why(chosen: Options) -> int:
     wanted = _split(chosen.what)
-    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True)
+    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True, trends=True)
     host, name = _require(reading.view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -404,24 +404,34 @@ def _peers(chosen: Options) -> int:
     return _show(chosen, facts, terminal.peers)
 
 
+@_usage_error_if_unknown
 def _page(chosen: Options) -> int:
     """Write the page to DIR/index.html, or to www/index.html in the state directory."""
-    from dmonitor.operator import page, publish
+    from dmonitor.operator import availability, page, page_tests, publish
 
-    def read(store: state.Store, view: NodeReport) -> tuple[list[Incident], dict[str, float]]:
-        since = {
-            str(test): store.history.known_since(store.clock.now(), test)
-            for test in view.test_states
-        }
-        return store.history.past(since=store.clock.now() - page.DAYS * page.DAY), since
+    def read(store: state.Store, view: NodeReport) -> tuple[list[Incident], list[Change]]:
+        since = view.now - (page_tests.DAYS + 1) * 86400
+        return store.history.past(since=since), store.history.changes(evidence=False)
 
-    reading = reader.read(chosen, read, evidence=True, quiet=True)
+    reading = reader.read(chosen, read, evidence=not chosen.only, trends=True, quiet=True)
     view = reading.view
-    known, since = reading.more
-    status = report.status(view, with_evidence=True)
+    known, changes = reading.more
+    days = availability.days(view, known, changes, page_tests.DAYS)
+    past = page_tests.Past(
+        {str(test): of_test for test, of_test in days.items()},
+        {str(test): trend for test, trend in view.trends.items()},
+    )
     incidents = report.incidents(known, (), view.now)
-    silences = report.silences(view.silences, view.now)
-    text = page.page(status, incidents, silences, report.nodes(view), view.now, since)
+    if chosen.only:
+        if not any(page.is_public(str(test), chosen.only) for test in view.tests):
+            raise _Unknown(f"no test fits {', '.join(map(names.printable, chosen.only))}")
+        title = chosen.title or "Status"
+        text = page.public(report.status(view), incidents, past, chosen.only, title)
+    else:
+        status = report.status(view, with_evidence=True)
+        silences = report.silences(view.silences, view.now)
+        nodes = report.nodes(view)
+        text = page.page(status, incidents, silences, nodes, past, title=chosen.title)
     directory = chosen.what or publish.home_of(chosen.state)
     return _publish(chosen, os.path.join(directory, "index.html"), text)
 
@@ -436,7 +446,9 @@ def _metrics(chosen: Options) -> int:
         if report.is_flapping(incident):
             times[str(incident.test)] = incident.began
     times["last_round"] = max(0.0, view.node.finished)
-    looks = {str(test): each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks = {test: each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks.update({test: look.at for test, look in view.looks.items()})
+    looks = {str(test): at for test, at in times_of_looks.items()}
     path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
     return _publish(chosen, path, metrics.metrics(report.status(view), times, looks))
 

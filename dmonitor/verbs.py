@@ -25,6 +25,8 @@ _ANYWHERE = {
     "--html": 0,
     "--from": 1,
     "--user": 1,
+    "--only": 1,
+    "--title": 1,
 }
 
 
@@ -38,6 +40,8 @@ class Options(cli.Options):
     words: Sequence[str] = ()
     source: str | None = None
     user: str = ""
+    only: Sequence[str] = ()
+    title: str = ""
     json: bool = False
     html: bool = False
     peers: bool = False
@@ -103,11 +107,12 @@ _TEXTS = {
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = (
-    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
-    " any of these; off; without it: until off"
+    "2h, 30min or 1h30m; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason"
+    " behind any of these; off; without it: until off"
 )
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
+_ONLY = "for customers: such hosts or HOST/TESTs only, and no node and no text of a plugin"
 _FORCE = "with drop: even if not all nodes are known to have the new key"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
@@ -133,6 +138,8 @@ def _add_arguments(name: str, verb: Any) -> None:
             verb.add_argument("when", metavar="TEXT", nargs="*", help="what is being done")
         case "page":
             verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
+            verb.add_argument("--only", metavar="PATTERN", action="append", help=_ONLY)
+            verb.add_argument("--title", metavar="TEXT", help="what stands at the top of the page")
         case "metrics":
             verb.add_argument("what", metavar="FILE", nargs="?", type=_path)
         case "add":

@@ -143,8 +143,8 @@ def test_an_operator_sees_what_is_hidden_behind_what() -> None:
     why = "\n".join(terminal.why(report.why(seen, WEB, [web], []), paint))
     assert "It is behind router/ping, so it is not told by itself." in why
     assert "The alert waits, because it is behind router/ping." in why and "owed" not in why
-    shown = page.page(status, [], {"silences": []}, report.nodes(seen), NOW, {})
-    assert "behind router/ping</span>" in shown
+    shown = page.page(status, [], {"silences": []}, report.nodes(seen))
+    assert "<p>behind router/ping</p>" in shown
     assert 'dmonitor_test_behind{host="web",test="ping"} 1\n' in metrics.metrics(status, {}, {})
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import runpy
 import sqlite3
 import struct
 import subprocess
@@ -28,6 +27,7 @@ from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
+    Change,
     Incident,
     Judgement,
     LastLook,
@@ -39,11 +39,12 @@ from dmonitor.core.model import (
     Verdict,
 )
 from dmonitor.net.replies import REUSED_SECONDS
-from dmonitor.operator import metrics, page, publish, report, terminal
+from dmonitor.operator import availability, metrics, page, publish, report, terminal
 from dmonitor.store import database, state
 
 SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
 WEB = "www.example.com/web"
+UP_HERE = Judgement(Verdict.UP, 2, (Answer(Node("oslo", "oslo"), result=Result(Outcome.OK)),))
 
 
 class Said:
@@ -54,6 +55,7 @@ class Said:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         options = ["--config", str(self.node.config), "--state", str(self.node.state)]
+        options += self.node.also
         command = [
             sys.executable,
             str(self.node.place.directory / "bin/dmonitor"),
@@ -275,12 +277,12 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
         (
             ("silence", WEB, "tomorrow"),
-            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'tomorrow' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
         (
             ("silence", WEB, "0001-01-01"),
-            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0001-01-01' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", WEB, "until", "9999-12-31"),
@@ -288,7 +290,7 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         ),
         (
             ("silence", WEB, "0h"),
-            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0h' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", "www.example.com.bak", "2h"),
@@ -575,30 +577,6 @@ def test_what_could_not_be_replaced_stays(
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["index.html"]
 
 
-@pytest.mark.parametrize("nodes", [3, 10, 40])
-@pytest.mark.parametrize(
-    "text", ["Connection refused", "{:x>200}"]
-)  # the same everywhere, and as much as each can say
-def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
-    look = runpy.run_path(str(CHECKOUT / "tests/page/look"))
-    named = [
-        Node(f"node{number}.example.com", f"node{number}.example.com") for number in range(nodes)
-    ]
-    sizes = []
-    for down in (False, True):
-        written = look["render"](
-            look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text)
-        )
-        sizes.append(len(written.encode()))
-        assert "who saw what, <time" in written
-        many = nodes == 40 or (down and text != "Connection refused")
-        assert (
-            "There is no room here for who saw what of the other tests: <code>dmonitor why"
-            in written
-        ) is many, "and it says so where something is left out"
-    assert max(sizes) < look["LIMIT"], sizes
-
-
 def view(**more: Any) -> report.NodeReport:
     """Return what is known of the node oslo, with one test, which is DOWN here, and of which no change is known."""
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
@@ -640,7 +618,7 @@ def test_of_a_test_with_every_it_is_said_how_old_the_last_look_is() -> None:
     assert terminal.status(status, paint)[-1].endswith(" [OK, 3 h ago] valid for 60 days <b>")
     why = "\n".join(terminal.why(report.why(seldom, test, [], []), paint))
     assert "The last look here: OK, 3 h ago.\nThat look said: valid for 60 days <b>" in why
-    shown = page.page(status, [], {"silences": []}, report.nodes(seldom), now, {})
+    shown = page.page(status, [], {"silences": []}, report.nodes(seldom))
     assert "OK, 3 h ago:</span> valid for 60 days &lt;b&gt;" in shown
     labels = '{host="www.example.com",test="web"}'
     sample = f"dmonitor_test_last_look_timestamp_seconds{labels} {look.at:.0f}\n"
@@ -803,22 +781,6 @@ def test_labels_are_escaped() -> None:
     assert metrics._labels({"a": 'x"y\\z\n\u202e'}) == '{a="x\\"y\\\\z\\\\n\\\\u202e"}', (
         "what reads them shows them as one line"
     )
-
-
-def test_a_bar_shows_when_it_was_down() -> None:
-    now = 1_800_000_000.0
-    incident = {
-        "began": report.moment(now - 3600),
-        "ended": report.moment(now - 1800),
-        "removed": False,
-    }
-    since = now - 43200
-    drawn = page._bar([incident], now, page.DAY, since, "24 hours")
-    assert 'aria-label="Last 24 hours: DOWN once, 30 min in all (known for 12 h)"' in drawn
-    assert 'aria-label="Last 24 hours: no incident"' in page._bar(
-        [], now, page.DAY, now - 86401, "24 hours"
-    )
-    assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
 
 
 MANUAL = (CHECKOUT / "man/dmonitor.8").read_text()
@@ -1202,11 +1164,10 @@ def test_what_a_peer_alone_has_stated_is_shown_as_its_word(
         told = report.history([known], [], [], seen, now)
         assert f"rome{stated}" in terminal.history(told, paint)[-1], told
         incidents = report.incidents([known], (), now)
-        html = page.page(
-            report.status(seen), incidents, {"silences": []}, report.nodes(seen), now, {}
-        )
+        html = page.page(report.status(seen), incidents, {"silences": []}, report.nodes(seen))
         assert f"(6 min 40 s){stated}, not told yet" in html, html
-        assert ("DOWN once" in html) == (not stated)
+        (days,) = availability.days(seen, [known], [Change(test, now - 999, UP_HERE)], 90).values()
+        assert (days.letters[-1] == "d") is (not stated), "and the bar does not show it"
 
 
 def test_evidence_has_the_time_it_is_from(

@@ -198,3 +198,10 @@ def span(seconds: float) -> str:
     if not units:
         return "0 s"
     return " ".join(units[:2])
+
+
+def duration(seconds: float) -> str:
+    """Return how long a look took, such as `34 ms` or `0.14 s`; it is seldom more than 10 s."""
+    if seconds < 0.0995:
+        return f"{max(1, round(1000 * seconds))} ms"
+    return f"{seconds:.2f} s"

@@ -119,18 +119,24 @@ def _share(judgement: Judgement) -> str:
 
 
 def body(
-    stories: Sequence[Story], now: float, zone: Zone, behind: Mapping[Test, Hidden]
+    stories: Sequence[Story],
+    now: float,
+    zone: Zone,
+    behind: Mapping[Test, Hidden],
+    usual: Mapping[Test, str],
 ) -> list[str]:
     """Return the lines that tell all stories, and which tests failed `behind` theirs.
 
-    If there are several, what is well again has its line in the summary, and no section.
+    `usual` has a sentence on how long a look takes, for a story of a TIMEOUT. If there are several
+    stories, what is well again has its line in the summary, and no section.
     """
     lines = _summary(stories)
     lines += _behind_brief(stories, behind)
     told = [story for story in stories if len(stories) == 1 or not _is_brief(story)]
     shown = _shown(told)
     for story in shown:
-        lines += _section(story, now, zone, behind.get(story.test, Hidden()))
+        hidden = behind.get(story.test, Hidden())
+        lines += _section(story, now, zone, hidden, usual.get(story.test, ""))
     left_out = len(told) - len(shown)
     if left_out:
         lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
@@ -223,7 +229,7 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
     return [stories[index] for index in shown]
 
 
-def _section(story: Story, now: float, zone: Zone, behind: Hidden) -> list[str]:
+def _section(story: Story, now: float, zone: Zone, behind: Hidden, usual: str) -> list[str]:
     """Tell one story: how the test is and was, what is behind it, who saw what if it fails."""
     main = story.main
     evidence: list[str] = []
@@ -246,6 +252,8 @@ def _section(story: Story, now: float, zone: Zone, behind: Hidden) -> list[str]:
         lead += _came_back(behind, "it")
     elif behind.down:
         lead.append(_listed_tests("And", behind.down, "behind it"))
+    if usual and evidence and main.has_timed_out and not main.flapping:
+        evidence.append(usual)
     for incident in in_order:
         if incident.flapping and incident.closed is None:
             evidence += ["", _quiet(incident, is_main=incident is main)]

@@ -268,6 +268,12 @@ class Incident(NamedTuple):
         return self.closed is None and not self.removed
 
     @property
+    def has_timed_out(self) -> bool:
+        """Whether a node saw TIMEOUT when it began."""
+        answers = self.opening.answers if self.opening else ()
+        return any(answer.seen == Outcome.TIMEOUT.value for answer in answers)
+
+    @property
     def is_fact(self) -> bool:
         """Whether this node has seen it itself, or two peers have stated it."""
         return not self.heard_from

@@ -25,7 +25,7 @@ def metrics(
 
     `seconds` has times since the epoch: of each test since when it is in its state, by the
     test's name, and of the last round as `last_round`. `looks` has when this node last looked at
-    each test that it does not look at in each round.
+    each test.
     """
     families = _Families()
     _add_node(families, status, seconds)
@@ -131,14 +131,28 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
 
 
 def _add_looks(families: _Families, status: Facts, looks: Mapping[str, float]) -> None:
-    samples: list[_Sample] = []
+    """Add when this node last looked at each test, how often, and how long the last look took."""
+    times: list[_Sample] = []
+    durations: list[_Sample] = []
+    runs: list[_Sample] = []
     for test in status["tests"]:
+        labels = {"host": test["host"], "test": test["name"]}
         if test["test"] in looks:
-            samples.append(({"host": test["host"], "test": test["name"]}, looks[test["test"]]))
+            times.append((labels, looks[test["test"]]))
+        if test["duration"] is not None:
+            durations.append((labels, test["duration"]))
+            runs.append((labels, test["runs"]))
     families.add(
-        "test_last_look_timestamp_seconds",
-        "When this node last looked at a test that has EVERY; the others are in each round.",
-        samples,
+        "test_last_look_timestamp_seconds", "When this node last looked at the test.", times
+    )
+    families.add(
+        "test_duration_seconds", "How long the last look took, whatever came of it.", durations
+    )
+    families.add(
+        "test_looks_total",
+        "In how many rounds this node has looked at the test since the machine was started.",
+        runs,
+        "counter",
     )
 
 

@@ -17,7 +17,7 @@ from dmonitor.config.problems import Severity
 from dmonitor.config.silences import holding
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report
-from dmonitor.store import state
+from dmonitor.store import durations, state
 
 _ADVICE = "check that cron starts dmonitor-check"
 
@@ -35,12 +35,14 @@ def read(
     more: Callable[[state.Store, report.NodeReport], Any] = lambda store, view: None,
     *,
     evidence: bool = False,
+    trends: bool = False,
     quiet: bool = False,
 ) -> Reading:
     """Return what this node knows, with all times on the wall clock.
 
     `more` reads further in the same state. With `evidence`, the last change of each test has all
-    answers and not only our own. Mistakes in the configuration are named unless `quiet`.
+    answers and not only our own. With `trends`, there is how long looks took in the last 24 hours.
+    Mistakes in the configuration are named unless `quiet`.
     Raise StateError if no round has run here yet.
     """
     user.become()
@@ -51,8 +53,12 @@ def read(
     configuration = load(options, quiet=quiet)
 
     def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str, str]:
-        store.shift_times(store.clock.to_wall())
+        ahead = store.clock.to_wall()
+        store.shift_times(ahead)
         view = view_of(configuration, store, evidence=evidence)
+        view = view._replace(looks=durations.last_looks(options.run_dir, ahead))
+        if trends:
+            view = view._replace(trends=durations.trends(options.state, store.clock.now()))
         return view, more(store, view), store.history.broken, store.unusable
 
     try:

@@ -16,7 +16,7 @@ from dmonitor.config import silences as config_silences
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
 from dmonitor.core import behind as core_behind
-from dmonitor.core import election, health, hearsay, model, outbox, quiet
+from dmonitor.core import durations, election, health, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
@@ -69,6 +69,9 @@ class NodeReport(NamedTuple):
     whole: bool = True
     # The tests that stand behind others, with those.
     behind: Mapping[Test, Sequence[Test]] = MappingProxyType({})
+    # The last look at each test, and how long looks took in the last 24 hours, as far as known.
+    looks: Mapping[Test, durations.Look] = MappingProxyType({})
+    trends: Mapping[Test, durations.Trend] = MappingProxyType({})
 
     @property
     def peers(self) -> list[Node]:
@@ -288,7 +291,19 @@ def _test(
         "acknowledged": moment(shown.acknowledged) if shown else None,
         "acknowledgement": shown.acknowledgement if shown else "",
     }
-    return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
+    return {
+        **facts,
+        **_look_facts(look, view.now),
+        **_flake_facts(flake, view.now),
+        **_run_facts(view.looks.get(test), view.now),
+    }
+
+
+def state_words(test: Facts) -> str:
+    """Return the state of a test, and whether this node has no part in it."""
+    if test["state"] == Verdict.UP.value and test["here"] == Outcome.UNKNOWN.value:
+        return "UP (unknown here)"
+    return test["state"] or "not tested yet"
 
 
 def is_flapping(known: Incident) -> bool:
@@ -336,6 +351,25 @@ def _flake_facts(flake: Flake | None, now: float) -> Facts:
         "last_flake_age": round(now - flake.last),
         "last_flake_text": flake.text,
     }
+
+
+def _run_facts(last: durations.Look | None, now: float) -> Facts:
+    """Return what came of the last look at a test, in a round or by EVERY, and how long it took."""
+    if last is None:
+        return {"runs": 0, "last_run": None, "last_run_age": None, "duration": None}
+    return {
+        "runs": last.runs,
+        "last_run": moment(last.at),
+        "last_run_age": max(0, round(now - last.at)),
+        "duration": round(last.duration, 4),
+    }
+
+
+def usual(view: NodeReport, test: Test) -> float | None:
+    """Return how long a look at a test takes that passes, in seconds; None: not known."""
+    trend = view.trends.get(test)
+    seconds = trend.usual() if trend else None
+    return None if seconds is None else round(seconds, 4)
 
 
 def _telling(incidents: Iterable[Incident]) -> Incident | None:
@@ -473,6 +507,7 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
     return {
         **_test(view, test, is_open, _flakes(view).get(test)),
         **_last_change(view.latest.get(test)),
+        "usual_duration": usual(view, test),
         "last_incident": past(shown, view.now, handed) if shown else None,
         **_age(view),
     }
