@@ -23,6 +23,7 @@ from dmonitor.config.settings import Settings, load_settings
 from dmonitor.config.silences import SilenceFile, load_silences
 from dmonitor.config.tests import Tests, hidden_tests, load_tests
 from dmonitor.core.model import Node, Rhythm, Test
+from dmonitor.core.wants import Wants, digest_recipients
 
 
 class Configuration(NamedTuple):
@@ -45,6 +46,13 @@ class Configuration(NamedTuple):
     heartbeats: Mapping[str, str] = MappingProxyType({})  # the URL of each, by its name
     # What was understood of the tests that have no parameters, because a file has a mistake.
     understood: Mapping[Test, Mapping[str, str]] = MappingProxyType({})
+    # What some of the addresses want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
+
+    @property
+    def addresses_digest(self) -> str:
+        """The digest of alert.d, by which nodes see whether theirs is the same."""
+        return digest_recipients(self.addresses, self.wants)
 
     @property
     def complete(self) -> bool:
@@ -88,7 +96,7 @@ def load_configuration(directory: str) -> Configuration:
         problems.unreadable.discard(f"{directory}/nodes.txt")  # no node could be missing
     understood: dict[Test, Mapping[str, str]] = {}
     tests = load_tests(directory, problems, understood)
-    addresses = load_recipients(directory, problems)
+    addresses, wants = load_recipients(directory, problems)
     unreadable = frozenset(problems.unreadable)
     all_tests = {**tests, **understood}
     rhythms = dict(_load_rhythms(directory, all_tests, problems))
@@ -116,6 +124,7 @@ def load_configuration(directory: str) -> Configuration:
         behind=behind,
         heartbeats=heartbeats,
         understood=understood,
+        wants=wants,
     )
 
 
