@@ -671,3 +671,29 @@ def test_an_acknowledgement_that_covers_nothing(node: LocalNode) -> None:
     with Store(str(node.state)) as store:
         store.save(Save(incidents=(Incident(("a" * 16,), www, now - 60.0, minute=1),)))
     assert covers_nothing not in complaints(node)[1]
+
+
+def test_no_mistake_hides_another_one(node: LocalNode) -> None:
+    """All are named in one run, and what a wrong line names is not missing."""
+    node.plugin("shop", "#: PORT (required): which\n#: SHELF (a): which\necho OK $PORT $SHELF")
+    content = "PORT=99999\nSHELV=x\nBEHIND=ruter/ssh\nEVERY=5m\nRETRY=6m\noops\n"
+    node.test("www.example.com/shop", content)
+    node.test("www.example.com/http:99999", "WHAT=x\nno\n")
+    status, said = complaints(node)
+    shop, http = "hosts.d/www.example.com/shop", "hosts.d/www.example.com/http:99999"
+    expected = (
+        f"error: {shop}:1: PORT=99999: not a whole number from 1 to 65535",
+        f"error: {shop}:6: 'oops' is not KEY=VALUE with the key in capitals",
+        f"error: {shop}: BEHIND=ruter/ssh: no such test in hosts.d",
+        f"error: {shop}: RETRY=6m is longer than EVERY; make it shorter, or remove it",
+        f"error: {shop}: check_shop has no parameter SHELV; did you mean SHELF?",
+        f"error: {http}: the port 99999 is not a whole number from 1 to 65535",
+        f"error: {http}:2: 'no' is not KEY=VALUE with the key in capitals",
+        f"warning: {http}: check_http does not use WHAT",
+    )
+    assert status == os.EX_CONFIG and sorted(set(expected) - set(said)) == [], said
+    assert not [line for line in said if "needs PORT" in line]
+    loaded = load_configuration(str(node.config))
+    for name in ("shop", "http:99999"):
+        test = Test("www.example.com", name)
+        assert loaded.tests[test] is None and test not in {**loaded.rhythms, **loaded.behind}

@@ -778,6 +778,15 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
     assert loaded.complete, "no silence hides a test or an address"
 
 
+@pytest.mark.parametrize("name", ["alert.d/root", "heartbeat.d/x", "hosts.d/x", "silence.d/x"])
+def test_a_link_that_leads_nowhere_is_said_to_be_one(tree: Path, name: str) -> None:
+    link = tree / name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to("/nonexistent")
+    assert f"error: {name}: is a dangling link to /nonexistent; remove it" in problems(load(tree))
+
+
 def test_a_silence_d_that_cannot_be_read(tree: Path) -> None:
     (tree / "silence.d").touch()
     loaded = load(tree)

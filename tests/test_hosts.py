@@ -175,6 +175,8 @@ def test_what_stands_behind_is_checked_as_t_does(node: LocalNode) -> None:
         status, said, wrong = say(node, "add", *words)
         assert (status, said) == (65, "") and f"hosts.d/y/web: {what}" in wrong
     assert "y/web" not in files(node)
+    node.test("y/.all", "BEHIND=r/web\n")
+    assert "y/web: BEHIND=y/web is this test itself" in say(node, "add", "y/web", "BEHIND=y/web")[2]
     node.test("y/web", "BEHIND=y/web\n")
     checked = node.run("dmonitor-check", "-t").stderr
     assert "hosts.d/y/web: BEHIND=y/web is this test itself; name the one before it" in checked

@@ -94,6 +94,11 @@ def test_what_is_not_understood_is_refused(words: str) -> None:
         silence.order(words.split())
 
 
+def test_what_is_nearly_a_duration_is_named() -> None:
+    with pytest.raises(silence.Refused, match="'1h30' is no duration; did you mean 1h30m"):
+        silence.order(["1h30", "rack", "move"])
+
+
 def test_what_is_written(tmp_path: Path) -> None:
     """Rounds are not root's, so they can read it, whatever the umask; and `every` lines stay."""
     file = tmp_path / "silence.d/www.example.com/http"

@@ -68,6 +68,7 @@ def a_test(name: str, state: str, text: str, **more: Any) -> dict[str, Any]:
         "seconds": 94_203,
         "text": text,
         "silences": [],
+        "behind": [],
         "acknowledged": None,
         "look_age": None,
         "duration": None,
@@ -157,7 +158,10 @@ VIEWS = {
         (terminal.peers, {"peers": PEERS}),
         (
             terminal.silences,
-            {"silences": [{**QUIET, "what": f"{LONG_HOST}/http", "node": LONG_HOST}]},
+            {
+                "silences": [{**QUIET, "what": f"{LONG_HOST}/http", "node": LONG_HOST}],
+                "planned": [],
+            },
         ),
     ],
 )

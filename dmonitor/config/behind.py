@@ -6,7 +6,7 @@ What is wrong here is a problem, and the test is told by itself: an extra mail i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dmonitor.config.problems import Problems, did_you_mean
 from dmonitor.config.tests import BEHIND, FOR_ALL, Tests, file_of, read_tests
@@ -15,10 +15,16 @@ from dmonitor.core.model import Test
 Parents = Mapping[Test, tuple[Test, ...]]
 
 
-def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
+def load_behind(
+    directory: str,
+    tests: Tests,
+    problems: Problems,
+    file_of: Callable[[str, Test, str], str] = file_of,
+) -> Parents:
     """Return the tests that each of `tests` stands behind, if any.
 
-    A test is never behind itself: its host's .all may name it for all others.
+    A test is never behind itself: its host's .all may name it for all others. `file_of` returns the
+    path of the file that says so, as that of `tests` does for files that are there.
     """
     wanted: dict[Test, Sequence[Test]] = {}
     for test, parameters in tests.items():
@@ -26,9 +32,11 @@ def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
             named = read_tests(parameters[BEHIND])
             parents = [each for each in named if each != test]
             if len(parents) < len(named):
-                _complain_of_itself(directory, test, problems)
+                _complain_of_itself(file_of(directory, test, BEHIND), test, problems)
             unknown = [parent for parent in parents if parent not in tests]
-            _complain_of_unknown(directory, test, unknown, tests, problems)
+            if unknown:
+                path = file_of(directory, test, BEHIND)
+                _complain_of_unknown(path, unknown, tests, problems)
             if parents and not unknown:
                 wanted[test] = parents
     circles = {test: way for test in wanted if (way := _way_back(test, wanted))}
@@ -38,20 +46,19 @@ def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
     return {test: tuple(parents) for test, parents in wanted.items() if test not in circles}
 
 
-def _complain_of_itself(directory: str, test: Test, problems: Problems) -> None:
-    """Add an error if the file of `test` says that it stands behind itself, and not its .all."""
-    path = file_of(directory, test, BEHIND)
+def _complain_of_itself(path: str, test: Test, problems: Problems) -> None:
+    """Add an error if `path`, which says that `test` stands behind itself, is its own file."""
     if os.path.basename(path) != FOR_ALL:
         problems.error(path, f"{BEHIND}={test} is this test itself; name the one before it")
 
 
 def _complain_of_unknown(
-    directory: str, test: Test, unknown: Iterable[Test], tests: Tests, problems: Problems
+    path: str, unknown: Iterable[Test], tests: Tests, problems: Problems
 ) -> None:
     for parent in unknown:
         hint = did_you_mean(str(parent), map(str, tests))
         text = f"{BEHIND}={parent}: no such test in hosts.d{hint}"
-        problems.error(file_of(directory, test, BEHIND), text)
+        problems.error(path, text)
 
 
 def _way_back(test: Test, wanted: Mapping[Test, Sequence[Test]]) -> list[Test]:

@@ -44,6 +44,8 @@ class Configuration(NamedTuple):
     # The tests that stand behind others, with those.
     behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
     heartbeats: Mapping[str, str] = MappingProxyType({})  # the URL of each, by its name
+    # What was understood of the tests that have no parameters, because a file has a mistake.
+    understood: Mapping[Test, Mapping[str, str]] = MappingProxyType({})
     # What some of the addresses want; the others want everything at once.
     wants: Mapping[str, Wants] = MappingProxyType({})
 
@@ -92,11 +94,16 @@ def load_configuration(directory: str) -> Configuration:
     nodes = load_nodes(directory, problems)
     if _is_absent(f"{directory}/nodes.txt"):
         problems.unreadable.discard(f"{directory}/nodes.txt")  # no node could be missing
-    tests = load_tests(directory, problems)
+    understood: dict[Test, Mapping[str, str]] = {}
+    tests = load_tests(directory, problems, understood)
     addresses, wants = load_recipients(directory, problems)
     unreadable = frozenset(problems.unreadable)
-    rhythms = _load_rhythms(directory, tests, problems)
-    behind = load_behind(directory, tests, problems)
+    all_tests = {**tests, **understood}
+    rhythms = dict(_load_rhythms(directory, all_tests, problems))
+    behind = dict(load_behind(directory, all_tests, problems))
+    for test in understood:  # it cannot be run, and only its mistakes were looked for
+        rhythms.pop(test, None)
+        behind.pop(test, None)
     heartbeats = load_heartbeats(directory, problems)
     keys = load_keys(directory, problems)
     known_tests = None
@@ -116,6 +123,7 @@ def load_configuration(directory: str) -> Configuration:
         rhythms=rhythms,
         behind=behind,
         heartbeats=heartbeats,
+        understood=understood,
         wants=wants,
     )
 

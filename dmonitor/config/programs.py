@@ -47,7 +47,8 @@ def examine_tests(configuration: Configuration, problems: Problems) -> set[str]:
     """Look at the plugin of each test and at the name of each host; return missing packages."""
     packages: set[str] = set()
     for test, parameters in configuration.tests.items():
-        packages |= _examine_plugin(configuration, test, parameters or {}, problems)
+        known = configuration.understood.get(test, {}) if parameters is None else parameters
+        packages |= _examine_plugin(configuration, test, known, problems)
     for host in sorted({test.host for test in configuration.tests}):
         if _looks_like_address(host) and not resolve.is_address(host):
             text = "is neither a host name nor an address, so it cannot be found; rename it"

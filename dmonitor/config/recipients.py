@@ -53,7 +53,8 @@ def load_recipients(directory: str, problems: Problems) -> Recipients:
         if not entry.is_file():
             if entry.is_dangling():
                 problems.unreadable.add(entry.path)
-            problems.error(entry.path, "is not a file; touch a file that is named like the address")
+            text = "is not a file; touch a file that is named like the address"
+            problems.add_wrong_kind(entry.path, text)
             continue
         is_hook = bool(entry.mode & _ANY_EXECUTE_BIT and entry.size > 0)
         name = names.HOOK + entry.name if is_hook else entry.name

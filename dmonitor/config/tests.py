@@ -10,6 +10,7 @@ because it would test something that nobody meant, and might say OK.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
+from typing import NamedTuple
 
 from dmonitor.base import names
 from dmonitor.config.files import Assignment, Entry, read_assignments, scan_directory
@@ -80,21 +81,34 @@ def confirmations(tests: Tests) -> dict[Test, int]:
 def file_of(directory: str, test: Test, key: str) -> str:
     """Return the path of the file that sets the parameter `key` of `test`."""
     host, own = f"{directory}/hosts.d/{test.host}", f"{directory}/hosts.d/{test}"
-    for_all = load_host_parameters(host, Problems()) or {}
-    if key in for_all and key not in (_load_parameters(own, Problems()) or {}):
+    for_all = _load_parameters(f"{host}/{FOR_ALL}", Problems(), optional=True)
+    if key in for_all.values and key not in _load_parameters(own, Problems()).values:
         return f"{host}/{FOR_ALL}"
     return own
 
 
-def load_tests(directory: str, problems: Problems) -> Tests:
-    """Read hosts.d in `directory`."""
+class _Parameters(NamedTuple):
+    """What was understood of a file with parameters."""
+
+    values: dict[str, str]
+    is_whole: bool = True  # there is no mistake in it
+
+
+def load_tests(
+    directory: str, problems: Problems, understood: dict[Test, Mapping[str, str]] | None = None
+) -> Tests:
+    """Read hosts.d in `directory`.
+
+    What was understood of the tests that have a mistake, and no parameters therefore, is added to
+    `understood`, so that other mistakes in their files are found, too.
+    """
     tests: dict[Test, Mapping[str, str] | None] = {}
     for entry in scan_directory(f"{directory}/hosts.d", problems, names.is_subject, A_HOST_NAME):
         if entry.name == names.NODE:
             text = "the host name 'node' is reserved for the nodes in nodes.txt; rename this host"
             problems.error(entry.path, text)
         elif entry.is_directory():
-            _load_host(entry, tests, problems)
+            _load_host(entry, tests, problems, {} if understood is None else understood)
         else:
             if entry.is_dangling():
                 problems.unreadable.add(entry.path)
@@ -124,19 +138,28 @@ def hidden_tests(
 
 def load_host_parameters(host: str, problems: Problems) -> Mapping[str, str] | None:
     """Return the parameters of all tests in the directory `host`; None if there is a mistake."""
-    return _load_parameters(f"{host}/{FOR_ALL}", problems, optional=True)
+    read = _load_parameters(f"{host}/{FOR_ALL}", problems, optional=True)
+    return read.values if read.is_whole else None
 
 
 def _load_host(
-    host: Entry, tests: dict[Test, Mapping[str, str] | None], problems: Problems
+    host: Entry,
+    tests: dict[Test, Mapping[str, str] | None],
+    problems: Problems,
+    understood: dict[Test, Mapping[str, str]],
 ) -> None:
-    """Add the tests of `host` to `tests`."""
-    for_all = load_host_parameters(host.path, problems)
+    """Add the tests of `host` to `tests`, and to `understood` those that have a mistake."""
+    for_all = _load_parameters(f"{host.path}/{FOR_ALL}", problems, optional=True)
     for entry in scan_directory(host.path, problems, names.is_test, A_TEST_NAME):
         test = Test(host.name, entry.name)
         if entry.is_file():
-            own = load_test(entry, problems)
-            tests[test] = None if own is None or for_all is None else {**for_all, **own}
+            own = _load_test(entry, problems)
+            merged = {**for_all.values, **own.values}
+            if own.is_whole and for_all.is_whole:
+                tests[test] = merged
+            else:
+                tests[test] = None
+                understood[test] = merged
         elif entry.is_dangling():
             problems.error(entry.path, f"is a dangling link; {_TEST_FILE}")
             tests[test] = None  # the operator did not remove the test, so its incident goes on
@@ -146,24 +169,31 @@ def _load_host(
 
 def load_test(entry: Entry, problems: Problems) -> Mapping[str, str] | None:
     """Return the parameters of the test whose file is `entry`; None if there is a mistake."""
+    read = _load_test(entry, problems)
+    return read.values if read.is_whole else None
+
+
+def _load_test(entry: Entry, problems: Problems) -> _Parameters:
     defaults = {}
+    is_whole = True
     suffix = entry.name.partition(":")[2]
     if suffix.isdigit():
         fault = _fault("PORT", suffix)
         if fault:
             problems.error(entry.path, f"the port {suffix} is {fault}")
-            return None
+            is_whole = False
         defaults["PORT"] = suffix
     if entry.size == 0:
-        return defaults
+        return _Parameters(defaults, is_whole)
     own = _load_parameters(entry.path, problems)
-    return None if own is None else {**defaults, **own}
+    return _Parameters({**defaults, **own.values}, is_whole and own.is_whole)
 
 
-def _load_parameters(
-    path: str, problems: Problems, *, optional: bool = False
-) -> Mapping[str, str] | None:
-    """Return the parameters in `path`; None if there is a mistake in the file."""
+def _load_parameters(path: str, problems: Problems, *, optional: bool = False) -> _Parameters:
+    """Return the parameters in `path`.
+
+    A wrong value counts as one if only the plugin would read it: the parameter is there.
+    """
     parameters: dict[str, str] = {}
     problems_before = len(problems)
     for line in read_assignments(path, problems, optional=optional):
@@ -178,11 +208,9 @@ def _load_parameters(
             complaint = _range_complaint(line.key, line.value)
         if complaint:
             problems.error(path, complaint, line.number)
-        else:
-            parameters[line.key] = line.value
-    if len(problems) > problems_before:
-        return None
-    return parameters
+        if not complaint or line.key not in OWN:
+            parameters.setdefault(line.key, line.value)
+    return _Parameters(parameters, len(problems) == problems_before)
 
 
 def _hint(line: Assignment) -> str:

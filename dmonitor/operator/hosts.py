@@ -29,6 +29,7 @@ from dmonitor.config.tests import (
     A_TEST_NAME,
     BEHIND,
     FOR_ALL,
+    file_of,
     load_host_parameters,
     load_test,
     load_tests,
@@ -327,7 +328,13 @@ def _examine(
     load_rhythms(directory, tests, problems)
     if BEHIND in merged:
         found = Problems()
-        load_behind(directory, {**others, test: merged}, found)
+
+        def place(directory: str, which: Test, key: str) -> str:
+            if which == test and key in parameters:  # its file is not there yet
+                return f"{directory}/hosts.d/{test}"
+            return file_of(directory, which, key)
+
+        load_behind(directory, {**others, test: merged}, found, place)
         for problem in found:
             if problem.path in _ways(directory, test) and problem not in problems:
                 problems.append(problem)

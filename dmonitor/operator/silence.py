@@ -140,6 +140,8 @@ def _end(words: Sequence[str], text: str) -> tuple[float, Sequence[str]]:
     try:
         until, rest = read_end(words, now)
     except (ValueError, OverflowError):
+        if moment.isalnum() and moment[0].isdecimal():
+            _require_duration(moment)
         forms = (
             "neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun"
             " 03:00-04:00, nor off"
@@ -150,6 +152,14 @@ def _end(words: Sequence[str], text: str) -> tuple[float, Sequence[str]]:
     if until >= now + LONGEST_SILENCE:
         raise Refused(f"{moment} is too far away; the end must be less than 28 years away")
     return until, rest
+
+
+def _require_duration(text: str) -> None:
+    """Raise Refused, which says what would be right, if `text` is no duration."""
+    try:
+        read_duration(text)
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def _host_and_test(subject: str) -> tuple[str, str]:
