@@ -298,8 +298,11 @@ def _own_troubles(situation: Situation) -> dict[TroubleName, Trouble]:
 
 
 def _over_after(record: ToldTrouble) -> float:
-    """Return for how long a trouble must be gone: it is remembered for an hour after its end."""
-    if record.over_told > float("-inf"):
+    """Return for how long a trouble must be gone: it is remembered for an hour after its end.
+
+    It flaps if somebody was told of an earlier end; of this one each address is told.
+    """
+    if record.ended is not None and float("-inf") < record.over_told < record.ended:
         return FLAPPING_OVER_AFTER
     return OVER_AFTER
 
