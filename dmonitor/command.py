@@ -215,6 +215,9 @@ def _history(chosen: Options) -> int:
     reading = reader.read(chosen, read)
     changes, (incidents, handed), since = reading.more
     if not changes and not incidents:
+        hosts = {test.host for test in reading.view.tests}
+        if subject[:1].isdecimal() and "." not in subject and subject not in hosts:
+            _read_age(subject)  # it is nearly one
         _require(reading.view, subject)
     facts = report.history(incidents, changes, handed, reading.view, since)
     return _show(chosen, facts, terminal.history)
@@ -227,15 +230,23 @@ def _subject_and_age(chosen: Options) -> tuple[str, float]:
         with contextlib.suppress(ValueError):
             return "", read_duration(chosen.what)
         return chosen.what, history.HISTORY_SECONDS
+    return chosen.what, _read_age(age)
+
+
+def _read_age(text: str) -> float:
+    """Return the seconds that `text` names; raise _Unknown."""
     try:
-        return chosen.what, read_duration(age)
+        return read_duration(text)
     except ValueError as error:
-        raise _Unknown(f"'{names.printable(age)}': {error}") from None
+        raise _Unknown(str(error)) from None
 
 
 def _silences(chosen: Options) -> int:
-    view = reader.read(chosen).view
-    return _show(chosen, report.silences(view.silences, view.now), terminal.silences)
+    reading = reader.read(chosen)
+    view = reading.view
+    facts = report.silences(view.silences, view.now)
+    facts["planned"] = report.planned(reading.configuration.silences, view.me, view.now)
+    return _show(chosen, facts, terminal.silences)
 
 
 @_usage_error_if_unknown
@@ -247,6 +258,8 @@ def _silence(chosen: Options) -> int:
     if chosen.when and not "".join(chosen.when):
         raise _Unknown("until when? an empty word names no time")
     order = silence.order(chosen.when)
+    if order.line.startswith("until up"):
+        _as_user(lambda: _acknowledging_node(chosen))  # it would cover nothing else
     silence.say(chosen.config, chosen.what, order.line)
     until = report.moment(order.until)
     facts: Facts = {"what": chosen.what, "removed": [], "until": until, "still": []}
@@ -323,8 +336,10 @@ def _lift(chosen: Options) -> int:
     facts: Facts = {"what": subject, "removed": removed, "until": None, "still": still}
     lines = [f"removed {path}" for path in removed] or [f"{subject} is not silenced here"]
     for other in still:
-        command = f"dmonitor silence {other['what']} off"
-        lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
+        lines.append(
+            f"{other['what']} is still silenced by {other['node']}; to end that, type on"
+            f" {other['node']}: dmonitor silence {other['what']} off"
+        )
     return _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
 
 
@@ -520,8 +535,12 @@ def _may_change_key(chosen: Options) -> int:
 
     if chosen.what != "drop" or chosen.force:
         return os.EX_OK
+    from dmonitor.operator import keys
+
     if not os.path.lexists(f"{chosen.config}/{KEY_FILES[1]}"):
         return os.EX_OK
+    if keys.why_not_dropped(chosen.config):
+        return os.EX_OK  # nobody need be asked: it is refused
     return key_holders.may_drop(chosen)
 
 

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dmonitor.base import cli, options
+from dmonitor.base import cli, log, names, options
 
 # Options that may stand behind the verb's arguments, and how many words each takes.
 _ANYWHERE = {
@@ -51,6 +54,7 @@ class Options(cli.Options):
 def options_last(given: list[str]) -> list[str]:
     """Move the options that may stand anywhere behind the other words, as argparse wants it."""
     end = given.index("--") if "--" in given else len(given)
+    _refuse_negative(given[:end])
     words: list[str] = []
     flags: list[str] = []
     left = 0  # words that still belong to an option
@@ -64,6 +68,15 @@ def options_last(given: list[str]) -> list[str]:
         else:
             words.append(word)
     return [*words, *flags, *given[end:]]
+
+
+def _refuse_negative(words: Sequence[str]) -> None:
+    """End the program if a word is nearly a time, such as -2h: argparse takes it for an option."""
+    for word in words:
+        if re.fullmatch(r"-\d+(?:m|h|d)\w*", word):
+            text = f"'{names.printable(word)}' is no option, and no time; write 2h or 1h30m"
+            log.complain(text)
+            sys.exit(os.EX_USAGE)
 
 
 def make_parser(program: str) -> argparse.ArgumentParser:
@@ -94,8 +107,8 @@ _TEXTS = {
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = (
-    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
-    " any of these; off; without it: until off"
+    "2h, 30min or 1h30m; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason"
+    " behind any of these; off; without it: until off"
 )
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from dmonitor.base import names
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
-from dmonitor.core.model import Incident, Kind, Notification, Test, Vote
+from dmonitor.core.model import Hidden, Incident, Kind, Notification, Test, Vote
 from dmonitor.core.story import Story, alerted, states_of, stories_of
 
 # Lines may be long: a mail that is not encoded can be read as it is, in a log or a mailbox.
@@ -44,7 +44,7 @@ class Composer:
 
     Very many addresses may be owed the same, so that is worded once. `latest` are the open
     incidents of all tests that something is owed about. `secret` is a key that all nodes share;
-    with it, nobody else can foretell the Message-ID. `behind` has the tests that are DOWN behind a
+    with it, nobody else can foretell the Message-ID. `behind` has the tests that failed behind a
     test that is told, and are not told by themselves. `usual` has how many seconds a look takes at
     this node that passes.
     """
@@ -58,7 +58,7 @@ class Composer:
         zone: Zone = None,
         latest: Iterable[Incident] = (),
         secret: bytes = b"",
-        behind: Mapping[Test, Sequence[Test]] = MappingProxyType({}),
+        behind: Mapping[Test, Hidden] = MappingProxyType({}),
         usual: Mapping[Test, float] = MappingProxyType({}),
     ) -> None:
         self._node = node

@@ -419,6 +419,13 @@ class Acknowledgement(NamedTuple):
         return incident.is_open and not incident.flapping and incident.began < self.written
 
 
+class Hidden(NamedTuple):
+    """The tests that failed behind one that is told, and were not told by themselves."""
+
+    down: tuple[Test, ...] = ()
+    up: tuple[Test, ...] = ()  # they have come back with it; only if that is over
+
+
 class Rehearsal(NamedTuple):
     """An answer about a test that passes here, asked for practice (rule R7)."""
 

@@ -27,10 +27,18 @@ class Taken(NamedTuple):
     owed: tuple[Notification, ...]
 
 
-def owing(incidents: Iterable[Incident], left: Iterable[Notification]) -> set[str]:
-    """Return the ids of the incidents that owe something to all, or are `left` over for some."""
-    ids = {incident.id for incident in incidents if owed_by(incident)}
-    return ids | {notification.incident.id for notification in left}
+def owing(
+    incidents: Iterable[Incident],
+    left: Iterable[Notification],
+    is_quiet: Callable[[Incident], bool],
+) -> set[str]:
+    """Return the ids of the incidents that owe something to all, or are `left` over for some.
+
+    What `is_quiet` may not be mailed now, so it is not owed now.
+    """
+    owed = [incident for incident in incidents if owed_by(incident)]
+    owed += [notification.incident for notification in left]
+    return {incident.id for incident in owed if not is_quiet(incident)}
 
 
 class Outbox:

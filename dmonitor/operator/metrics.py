@@ -76,7 +76,7 @@ def _add_node(families: _Families, status: Facts, seconds: Mapping[str, float]) 
     families.add_one("addresses", "Addresses and hooks that are told.", len(status["addresses"]))
     families.add_one(
         "incidents_owed",
-        "Incidents of which something has not been told to everybody yet.",
+        "Incidents of which something is to be told now and has not been told to everybody.",
         status["owed"],
     )
     families.add_one("state_stored", "Whether its state can be written.", status["stored"])
@@ -92,6 +92,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
     flapping: list[_Sample] = []
     failing_here: list[_Sample] = []
     silenced: list[_Sample] = []
+    behind: list[_Sample] = []
     acknowledged: list[_Sample] = []
     since: list[_Sample] = []
     flakes: list[_Sample] = []
@@ -101,6 +102,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         flapping.append((labels, float(test["state"] == FLAPPING)))
         failing_here.append((labels, _FAILING_HERE.get(test["here"], _NAN)))
         silenced.append((labels, float(bool(test["silenced_by"]))))
+        behind.append((labels, float(bool(test["behind"]))))
         acknowledged.append((labels, float(bool(test["acknowledged"]))))
         flakes.append((labels, float(test["flakes"])))
         if test["test"] in seconds:
@@ -113,6 +115,8 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         failing_here,
     )
     families.add("test_silenced", "Whether nobody is mailed about it.", silenced)
+    text = "Whether it is not mailed by itself, because all that it is behind is DOWN."
+    families.add("test_behind", text, behind)
     text = "Whether an operator has acknowledged its incident."
     families.add("test_acknowledged", text, acknowledged)
     families.add(

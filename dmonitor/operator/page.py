@@ -124,7 +124,8 @@ def _public_test(test: Facts) -> Facts:
     """Return what a customer may know of a test."""
     word = {"DOWN": "DOWN", FLAPPING: UNSTABLE, "UP": "UP"}.get(test["state"], "not clear")
     known = {key: test[key] for key in ("test", "host", "name", "since", "duration")}
-    nothing: Facts = {"here": None, "text": "", "look_age": None, "silences": [], "flakes": 0}
+    nothing: Facts = {"here": None, "text": "", "look_age": None, "flakes": 0}
+    nothing |= {"silences": [], "behind": []}
     acknowledged = {"acknowledged": test["acknowledged"], "acknowledgement": ""}
     return {**known, **nothing, **acknowledged, "state": word}
 

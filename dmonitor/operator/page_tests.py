@@ -75,6 +75,8 @@ class Rows:
             words.append(f'<p class="text">{cut(test["text"], _TEXT_SHOWN)}</p>')
         if test["acknowledged"]:
             words.append(f"<p>{self._acknowledged(test)}</p>")
+        if test["behind"]:
+            words.append(f"<p>{escape(terminal.behind_words(test))}</p>")
         for silence in test["silences"]:
             words.append(f"<p>{escape(f'silenced {terminal.silence_words(silence)}')}</p>")
         pictures = self._pictures(test)

@@ -55,7 +55,7 @@ def read(
     def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str, str]:
         ahead = store.clock.to_wall()
         store.shift_times(ahead)
-        view = _view(configuration, store, evidence)
+        view = view_of(configuration, store, evidence=evidence)
         view = view._replace(looks=durations.last_looks(options.run_dir, ahead))
         if trends:
             view = view._replace(trends=durations.trends(options.state, store.clock.now()))
@@ -100,7 +100,10 @@ def _is_readable(path: str) -> bool:
     return True
 
 
-def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:
+def view_of(
+    configuration: Configuration, store: state.Store, *, evidence: bool = False
+) -> report.NodeReport:
+    """Return what this node knows, as `read` does; the times of `store` are on the wall clock."""
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     if not configuration.complete:  # what cannot be read may well be there
@@ -122,6 +125,7 @@ def _view(configuration: Configuration, store: state.Store, evidence: bool) -> r
         unstored=store.failed,
         rebooted=store.clock.rebooted,
         whole=configuration.complete,
+        behind=configuration.behind,
     )
     tests.update(node_test(node.name) for node in view.peers)
     return view

@@ -12,9 +12,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config import silences as config_silences
+from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
-from dmonitor.core import durations, election, health, hearsay, model, outbox
+from dmonitor.core import behind as core_behind
+from dmonitor.core import durations, election, health, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
+from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Answer,
     Change,
@@ -63,6 +67,8 @@ class NodeReport(NamedTuple):
     rebooted: bool = False  # no round has ended since this machine was started
     # False: some of the configuration could not be read, and earlier tests and addresses stand in.
     whole: bool = True
+    # The tests that stand behind others, with those.
+    behind: Mapping[Test, Sequence[Test]] = MappingProxyType({})
     # The last look at each test, and how long looks took in the last 24 hours, as far as known.
     looks: Mapping[Test, durations.Look] = MappingProxyType({})
     trends: Mapping[Test, durations.Trend] = MappingProxyType({})
@@ -128,7 +134,6 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    owing = outbox.owing(view.incidents, view.outbox)
     troubles = []
     for trouble in view.node.troubles:
         if health.is_serious(trouble, view.now):
@@ -147,13 +152,48 @@ def ability(view: NodeReport) -> Facts:
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
-        "owed": len(owing),
+        "owed": len(_owing(view)),
         "refused_in_a_row": view.node.refused,
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
         "troubles": troubles,
     }
+
+
+def _owing(view: NodeReport) -> set[str]:
+    """Return the ids of the incidents of which something is to be told now."""
+    ledger = Ledger(view.incidents, _recall_nothing)
+
+    def is_silenced(test: Test, _: float) -> bool:
+        return bool(_silencers(view, test))
+
+    def is_quiet(incident: Incident) -> bool:
+        slowest = view.node.interval_that_holds()
+        return quiet.is_quiet(
+            incident, ledger, is_silenced, view.behind, now=view.now, slowest=slowest
+        )
+
+    return outbox.owing(view.incidents, view.outbox, is_quiet)
+
+
+def _recall_nothing(_: Iterable[str]) -> Iterable[Incident]:
+    """Find no incident that closed long ago, because none of those hides another one."""
+    return ()
+
+
+def _hidden_behind(view: NodeReport, known: Iterable[Incident]) -> list[str]:
+    """Return the tests that are DOWN and behind which a test with these incidents is not told."""
+    for incident in known:
+        before = view.behind.get(incident.test)
+        if not before:
+            continue
+        related = [each for each in view.incidents if each.test in before]
+        ledger = Ledger(related, _recall_nothing)
+        slowest = view.node.interval_that_holds()
+        if core_behind.is_hidden(incident, before, ledger, now=view.now, slowest=slowest):
+            return [str(test) for test in before]
+    return []
 
 
 def check_status(facts: Facts) -> int:
@@ -247,6 +287,7 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
         "silences": silences(view.silences, view.now, test)["silences"],
+        "behind": _hidden_behind(view, open_incidents),
         "acknowledged": moment(shown.acknowledged) if shown else None,
         "acknowledgement": shown.acknowledgement if shown else "",
     }
@@ -501,6 +542,17 @@ def silences(
                 holding.append(_silence(silence, node, now))
     holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
     return {"silences": holding}
+
+
+def planned(files: Iterable[SilenceFile], me: str, now: float) -> list[Facts]:
+    """Return the next hours in which this node, `me`, silences something, the first ones first."""
+    listed = []
+    for begins, silence in sorted(
+        config_silences.planned(files, now), key=lambda each: each.begins
+    ):
+        facts = _silence(silence, me, now)
+        listed.append({**facts, "begins": moment(begins)})
+    return listed
 
 
 def _silence(silence: Silence, node: str, now: float) -> Facts:

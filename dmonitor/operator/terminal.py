@@ -175,6 +175,8 @@ def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
         text = f"[OK here] {text}"
     if test["acknowledged"]:
         text = f"[{acknowledged_words(test)}] {text}"
+    if test["behind"]:
+        text = f"[{behind_words(test)}] {text}"
     for silence in test["silences"]:
         text = f"[silenced {silence_words(silence)}] {text}"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
@@ -243,6 +245,8 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines += ["When it ended:", *_evidence(incident["closing"], paint)]
     if incident["acknowledged"]:
         lines.append(f"It was {acknowledged_words(incident)}.")
+    if facts["behind"] and incident["open"] and not incident["alert_by"]:
+        return [*lines, f"The alert waits, because it is {behind_words(facts)}."]
     return [*lines, *_told(incident)]
 
 
@@ -256,6 +260,11 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     lines = [f"{line}."]
     for silence in facts["silences"]:
         lines.append(f"It is silenced {silence_words(silence)}.")
+    if facts["behind"]:
+        lines.append(
+            f"It is {behind_words(facts)}, so it is not told by itself. If it still fails when that"
+            " has come back, it is told then."
+        )
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
         if facts["text"]:
@@ -376,12 +385,15 @@ def _stale(facts: Facts, paint: Paint) -> list[str]:
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    """Return a line for each silence that holds."""
+    """Return a line for each silence that holds, and for those that are planned here."""
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
         age = "-" if silence["age"] is None else names.span(silence["age"])
         rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
+    for silence in facts["planned"]:
+        hours = f"from {day(silence['begins'])}"
+        rows.append((silence["what"], hours, "-", silence["node"], silence["reason"]))
     return _table_or("no silences", _SILENCES, rows, paint)
 
 
@@ -394,6 +406,11 @@ def silence_words(silence: Facts) -> str:
     if silence["reason"]:
         words += f": {silence['reason']}"
     return words
+
+
+def behind_words(facts: Facts) -> str:
+    """Return behind which tests that are DOWN a test is not told by itself."""
+    return f"behind {', '.join(facts['behind'])}"
 
 
 def acknowledged_words(facts: Facts) -> str:
