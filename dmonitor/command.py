@@ -392,7 +392,7 @@ def _peers(chosen: Options) -> int:
     our_digests = (
         digest.digest(configuration.tests),
         digest.digest_nodes(configuration.nodes),
-        digest.digest(configuration.addresses),
+        configuration.addresses_digest,
     )
     addresses = {}
     for peer in around.peers:

@@ -16,6 +16,7 @@ from dmonitor.base import clock, cron, log, names
 from dmonitor.config import silences
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.problems import Problems, errors
+from dmonitor.config.recipients import outside_hours
 from dmonitor.config.tests import confirmations
 from dmonitor.core import codec, effects, model, round, round_log
 from dmonitor.core.model import Incident, Notification
@@ -89,6 +90,8 @@ class Driver:
             tests=self._observer.tests,
             tests_digest=self._observer.tests_digest,
             addresses=configuration.addresses,
+            wants=configuration.wants,
+            outside_hours=outside_hours(configuration.wants, time.time()),
             silences=tuple(
                 map(store.clock.from_wall, silences.holding(configuration.silences, time.time()))
             ),
@@ -321,12 +324,13 @@ class Driver:
 
 def _incidents_shifted(seconds: float) -> Callable[[Incident], Incident]:
     """Return a function that moves the times of an incident; it does so once for each."""
-    shifted: dict[str, Incident] = {}
+    shifted: dict[tuple[str, str], Incident] = {}
 
     def shift(incident: Incident) -> Incident:
-        if incident.id not in shifted:
-            shifted[incident.id] = codec.shift_times(incident, lambda at: at + seconds)
-        return shifted[incident.id]
+        key = incident.id, incident.circle
+        if key not in shifted:
+            shifted[key] = codec.shift_times(incident, lambda at: at + seconds)
+        return shifted[key]
 
     return shift
 

@@ -536,10 +536,11 @@ def test_files_in_alert_d_that_are_no_addresses(node: LocalNode) -> None:
     unknown = "is neither a user of this machine nor in /etc/aliases, so it may reach nobody; remove it, or write the whole address"
     taken = "use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters"
     assert sorted(line for line in complaints(node)[1] if ": alert.d/" in line) == [
+        "error: alert.d/ben@example.com:1: 'host = www.example.com' says nothing; write ONLY=PATTERN..., NOT=PATTERN...,"
+        " HOURS=08:00-20:00 mon-fri or AFTER=30min; until that is mended it is told everything, at once",
         f"error: alert.d/o'brien@example.com: 'o'brien@example.com' is not a mail address that is taken here; {taken}",
         f"warning: alert.d/4913: {unknown}",
         f"warning: alert.d/README: {unknown}",
-        "warning: alert.d/ben@example.com: what is in it does nothing, because it is not executable: it is mailed as an address; if it is a hook, chmod 750 and chgrp dmonitor",
         f"warning: alert.d/nouser+x: {unknown}",
         f"warning: alert.d/nouser: {unknown}",
         "warning: alert.d/ntfy.orig: looks like a copy of ntfy that was left over, and is told as well; remove it",

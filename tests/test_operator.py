@@ -38,6 +38,7 @@ from dmonitor.core.model import (
     TestState,
     Verdict,
 )
+from dmonitor.core.wants import Pattern, Wants
 from dmonitor.net.replies import REUSED_SECONDS
 from dmonitor.operator import availability, metrics, page, publish, report, terminal
 from dmonitor.store import database, state
@@ -668,6 +669,37 @@ def test_why_tells_of_the_incident_that_is_open() -> None:
     ) and "its test was removed." in "\n".join(terminal.why(gone, paint))
     both = report.why(view(), test, [down._replace(void=True, closed=now, recovery="oslo")], [])
     assert "nobody was told" not in "\n".join(terminal.why(both, paint))
+
+
+def test_why_says_who_is_told_and_by_which_line() -> None:
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    never = Wants(never=(Pattern("*/web", "NOT", 2),))
+    late = Wants(after=1800.0, times=("line 1: AFTER=30min",))
+    wants = {"never@example.com": never, "late@example.com": late}
+    addresses = ("root", *wants)
+
+    def told(*incidents: Incident) -> list[str]:
+        seen = view(addresses=addresses, wants=wants, incidents=incidents)
+        lines = terminal.why(report.why(seen, test, incidents, []), terminal.Paint(False))
+        first = lines.index("Who is told of it:") + 1
+        return [" ".join(line.split()) for line in lines[first : first + 3]]
+
+    assert told() == [
+        "root at once",
+        "never@example.com never (line 2: NOT=*/web)",
+        "late@example.com after 30 min, if it lasts so long (line 1: AFTER=30min)",
+    ]
+    down = Incident(("a" * 16,), test, view().now - 600, alert="oslo")
+    assert ", if it lasts until then (line 1: AFTER=30min)" in told(down)[2]
+    assert told(down._replace(began=view().now - 2000))[2].startswith("late@example.com at once")
+    acknowledged = told(down._replace(acknowledged=now))[2]
+    assert acknowledged.startswith("late@example.com not by itself: somebody is on it")
+    seen = view(addresses=addresses[1:2], wants=wants, incidents=(down._replace(alert=""),))
+    lines = terminal.why(
+        report.why(seen, test, [down._replace(alert="")], []), terminal.Paint(False)
+    )
+    assert "still owed" not in "\n".join(lines), "nobody wants it"
+    assert report.ability(seen)["owed"] == 0
 
 
 def test_what_is_too_far_away_is_refused_and_costs_no_greeting(

@@ -142,12 +142,22 @@ def test_a_release_names_what_is_missing_and_then_begins(tmp_path: Path) -> None
     (tmp_path / "CONTACTS.md").write_text((CHECKOUT / "CONTACTS.md").read_text())
     (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n")
 
+    git = tmp_path / "bin/git"  # says that a file has changed
+    git.parent.mkdir()
+    git.write_text("#!/bin/sh\necho ' M README.md'\n")
+    git.chmod(0o755)
+
     def check() -> tuple[int, list[str]]:
-        command = ["sh", "debian/release", "--check"]
-        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            ["sh", "debian/release", "--check"],
+            cwd=tmp_path,
+            env={"PATH": f"{git.parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         return ran.returncode, ran.stderr.splitlines()
 
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     status, wrong = check()
     assert status == 1 and len(wrong) == 8
     assert sum("placeholder" in line for line in wrong) == 4
@@ -157,16 +167,14 @@ def test_a_release_names_what_is_missing_and_then_begins(tmp_path: Path) -> None
             file.write_text(text.replace(__version__, "9.9"))
     (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## 9.9, 2026-11-30\n")
     assert check() == (1, [wrong[-1]]) and "not committed" in wrong[-1]
-    git = ["git", "-c", "user.name=n", "-c", "user.email=n@example.com"]
-    subprocess.run([*git, "add", "-A"], cwd=tmp_path, check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "All"], cwd=tmp_path, check=True)
+    git.write_text("#!/bin/sh\n")
     assert check() == (0, [])
 
 
 def test_contacts_are_in_one_file_and_where_a_package_names_them() -> None:
     """Whoever publishes dmonitor has to find each placeholder: CONTRIBUTING.md names these files."""
     listed = subprocess.run(
-        ["grep", "-rlI", "--exclude-dir=.git", "--exclude-dir=.venv", "dmonitor[.]example", "."],
+        ["grep", "-rlI", "--exclude-dir=.?*", "dmonitor[.]example", "."],
         cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = {name.removeprefix("./") for name in listed.stdout.split()}

@@ -23,6 +23,7 @@ from dmonitor.core.model import (
     Acknowledgement,
     Answer,
     Change,
+    Circle,
     Handing,
     Incident,
     Judgement,
@@ -192,6 +193,20 @@ def test_nothing_is_known_at_first(tmp_path: Path) -> None:
 
 _times = st.floats(0, 2e9)
 _names = st.sampled_from(("oslo", "rome", "node.example.com", ""))
+_circles = st.builds(
+    Circle,
+    st.sampled_from(("0" * 16, "1" * 16)),
+    _times,
+    _names,
+    _names,
+    _names,
+    st.integers(0, 99),
+    st.booleans(),
+    _times,
+    st.integers(0, 99),
+    _names,
+    _names,
+)
 _incidents = st.builds(
     Incident,
     st.sets(st.integers(0, 2**32), min_size=1, max_size=4).map(lambda ids: tuple(sorted(f"{each:08x}" for each in ids))),
@@ -222,6 +237,8 @@ _incidents = st.builds(
     silenced=st.sampled_from(("", "on oslo")),
     alert_stated_by=_names,
     recovery_stated_by=_names,
+    circles=st.lists(_circles, max_size=2, unique_by=lambda circle: circle.name).map(tuple),
+    circle=st.just(""),  # of a view, which is not stored
 )  # fmt: skip
 
 

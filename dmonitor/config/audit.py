@@ -20,7 +20,8 @@ from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.config.silences import SilenceFile
 from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
-from dmonitor.core.model import Test, Trouble
+from dmonitor.core.model import Test, Trouble, node_test
+from dmonitor.core.wants import Audience
 from dmonitor.store import lock
 
 # Troubles that do not end by themselves.
@@ -204,6 +205,7 @@ def examine(configuration: Configuration, cluster: Cluster, problems: Problems) 
     _examine_hosts(configuration, problems)
     _examine_completeness(configuration, problems)
     _examine_silences(configuration, problems)
+    _examine_recipients(configuration, cluster, problems)
     return sorted(packages)
 
 
@@ -372,6 +374,25 @@ def _examine_completeness(configuration: Configuration, problems: Problems) -> N
     if not configuration.addresses:
         text = "no address, so this node will never mail anybody; touch a file named like one"
         problems.error(f"{configuration.directory}/alert.d", text)
+
+
+def _examine_recipients(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
+    """Find patterns that match nothing, and tests that nobody is told of."""
+    if not configuration.wants or not configuration.complete:
+        return
+    tests = sorted(configuration.tests)
+    tests += [node_test(node.name) for node in (cluster.me, *(p.node for p in cluster.peers))]
+    for address, wants in configuration.wants.items():
+        for pattern in (*wants.only, *wants.never):
+            if not any(map(pattern.matches, tests)):
+                text = f"{pattern.key}={names.printable(pattern.text)} matches no test and no node"
+                problems.warning(configuration.hook(address), text, pattern.line)
+    audience = Audience(configuration.addresses, configuration.wants)
+    told = ("", *audience.after)
+    for test in tests:
+        if not any(audience.recipients(test, circle) for circle in told):
+            text = f"nobody is told of {test}; touch an address, or change its ONLY and NOT"
+            problems.warning(f"{configuration.directory}/alert.d", text)
 
 
 def _examine_silences(configuration: Configuration, problems: Problems) -> None:

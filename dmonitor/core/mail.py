@@ -107,7 +107,8 @@ class Composer:
         At one moment an id names one incident.
         """
         contents = tuple(
-            (each.incident.id, each.kind, each.since, each.refusals) for each in notifications
+            (each.incident.id, each.incident.circle, each.kind, each.since, each.refusals)
+            for each in notifications
         )
         if contents not in self._worded:
             stories = stories_of(notifications, self._latest)
@@ -123,7 +124,7 @@ class Composer:
         return self._worded[contents]
 
 
-_Contents = tuple[tuple[str, Kind, float, int], ...]  # what is told, and not to whom
+_Contents = tuple[tuple[str, str, Kind, float, int], ...]  # what is told, and not to whom
 
 
 class _Worded(NamedTuple):

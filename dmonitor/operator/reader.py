@@ -126,6 +126,7 @@ def view_of(
         rebooted=store.clock.rebooted,
         whole=configuration.complete,
         behind=configuration.behind,
+        wants=configuration.wants,
     )
     tests.update(node_test(node.name) for node in view.peers)
     return view

@@ -16,7 +16,7 @@ from dmonitor.config import silences as config_silences
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
 from dmonitor.core import behind as core_behind
-from dmonitor.core import durations, election, health, hearsay, model, outbox, quiet
+from dmonitor.core import circles, durations, election, health, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
@@ -37,6 +37,7 @@ from dmonitor.core.model import (
     Verdict,
     Vote,
 )
+from dmonitor.core.wants import Audience, Wants
 
 Facts = dict[str, Any]
 
@@ -72,6 +73,8 @@ class NodeReport(NamedTuple):
     # The last look at each test, and how long looks took in the last 24 hours, as far as known.
     looks: Mapping[Test, durations.Look] = MappingProxyType({})
     trends: Mapping[Test, durations.Trend] = MappingProxyType({})
+    # What some of the addresses want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
 
     @property
     def peers(self) -> list[Node]:
@@ -174,7 +177,8 @@ def _owing(view: NodeReport) -> set[str]:
             incident, ledger, is_silenced, view.behind, now=view.now, slowest=slowest
         )
 
-    return outbox.owing(view.incidents, view.outbox, is_quiet)
+    audience = Audience(view.addresses, view.wants)
+    return outbox.owing(view.incidents, view.outbox, audience, is_quiet)
 
 
 def _recall_nothing(_: Iterable[str]) -> Iterable[Incident]:
@@ -441,15 +445,24 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "acknowledgement": known.acknowledgement,
         "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
-        "alert_by": known.alert or None,
+        "alert_by": _first_told(known, model.Kind.ALERT),
         "alert_stated_by": known.alert_stated_by or None,
-        "recovery_by": known.recovery or None,
+        "recovery_by": _first_told(known, model.Kind.RECOVERY),
         "recovery_stated_by": known.recovery_stated_by or None,
         "alert_to": _handed_over(mine, model.Kind.ALERT),
         "recovery_to": _handed_over(mine, model.Kind.RECOVERY),
         "opening": evidence(known.opening),
         "closing": evidence(known.closing),
     }
+
+
+def _first_told(known: Incident, kind: model.Kind) -> str | None:
+    """Return which node handed it over to those who are told at once, or else to a circle."""
+    for view in circles.views(known):
+        node = view.alert if kind is model.Kind.ALERT else view.recovery
+        if node:
+            return node
+    return None
 
 
 def _handed_over(handed: Iterable[Handed], kind: model.Kind) -> list[Facts]:
@@ -509,8 +522,44 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
         **_last_change(view.latest.get(test)),
         "usual_duration": usual(view, test),
         "last_incident": past(shown, view.now, handed) if shown else None,
+        "recipients": _recipients(view, test, is_open),
         **_age(view),
     }
+
+
+def _recipients(view: NodeReport, test: Test, is_open: Sequence[Incident]) -> list[Facts]:
+    """Return for each address whether it is told of `test`, when, and by which lines.
+
+    If an incident of the test is open, `at` is when it is told of that at the earliest.
+    """
+    began = min((each.began for each in is_open), default=view.now)
+    is_acknowledged = any(each.acknowledged is not None for each in is_open)
+    found = []
+    for address in view.addresses:
+        wants = view.wants.get(address, Wants())
+        excluded_by = wants.excluded_by(test)
+        by = wants.times
+        told, at = "at-once", None
+        if excluded_by:
+            told, by = "never", (str(excluded_by),)
+        elif wants.after and not is_open:
+            told = "if-it-lasts"
+        elif wants.after or wants.is_outside_hours(view.now):
+            told, at = "later", wants.told_at(max(view.now, began + wants.after))
+            if at <= view.now:
+                told, at = "at-once", None
+        if wants.after and is_acknowledged and told != "never":
+            told, at = "acknowledged", None
+        found.append(
+            {
+                "address": address,
+                "told": told,
+                "at": moment(at),
+                "after": wants.after,
+                "by": list(by),
+            }
+        )
+    return found
 
 
 def _age(view: NodeReport) -> Facts:

@@ -36,6 +36,7 @@ _NARROW_STATUS = (_STATE, _TEST, Column("FOR"), _TEXT)
 _TOOK = Column("TOOK")
 _TOOK_AT = 2  # its place in a row of `status`
 _WIDE = 100  # columns of a terminal in which `status` says how long looks took
+_RECIPIENTS = (Column(""), Column(""))
 _EVIDENCE = (Column(""), Column("", is_state=True), Column(""), Column(""))
 _HISTORY = (
     Column("BEGAN"),
@@ -233,6 +234,7 @@ def why(facts: Facts, paint: Paint) -> list[str]:
     lines = _stale(facts, paint)
     lines += _state_and_evidence(facts, paint)
     lines.append("")
+    lines += [*_who_is_told(facts["recipients"], paint), ""]
     incident = facts["last_incident"]
     if not incident:
         return [*lines, "It has had no incident that this node remembers."]
@@ -247,7 +249,31 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines.append(f"It was {acknowledged_words(incident)}.")
     if facts["behind"] and incident["open"] and not incident["alert_by"]:
         return [*lines, f"The alert waits, because it is {behind_words(facts)}."]
-    return [*lines, *_told(incident)]
+    is_wanted = any(each["told"] != "never" for each in facts["recipients"])
+    return [*lines, *_told(incident, is_wanted=is_wanted)]
+
+
+def _who_is_told(recipients: Sequence[Facts], paint: Paint) -> list[str]:
+    """Return a line for each address: when it is told of a test, and by which lines of its file."""
+    if not recipients:
+        return ["Nobody is told of it: alert.d names no address."]
+    rows = []
+    for each in recipients:
+        match each["told"]:
+            case "never":
+                when = "never"
+            case "if-it-lasts":
+                when = f"after {names.span(each['after'])}, if it lasts so long"
+            case "later":
+                when = f"at {day(each['at'])}, if it lasts until then"
+            case "acknowledged":
+                when = "not by itself: somebody is on it"
+            case _:
+                when = "at once"
+        by = f" ({'; '.join(each['by'])})" if each["by"] else ""
+        rows.append((each["address"], when + by))
+    table = columns.table(_RECIPIENTS, rows, paint)[1:]
+    return ["Who is told of it:", *(f"  {line}" for line in table)]
 
 
 def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
@@ -321,8 +347,11 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
     return [f"  {line}" for line in (*without_head, count)]
 
 
-def _told(incident: Facts) -> list[str]:
-    """Return who handed the alert and the recovery over, and what is still owed."""
+def _told(incident: Facts, *, is_wanted: bool) -> list[str]:
+    """Return who handed the alert and the recovery over, and what is still owed.
+
+    Nothing is, unless the test `is_wanted` by an address.
+    """
     if incident["void"] and not incident["alert_by"]:
         return [
             "Nobody was told of it by itself: it came and went in a silence, while its test was"
@@ -336,7 +365,7 @@ def _told(incident: Facts) -> list[str]:
             recipients = _recipients(incident[f"{kind}_to"])
             stated = report.as_stated(incident[f"{kind}_stated_by"])
             lines.append(f"The {kind} was handed over by {by}{stated}{recipients}")
-        elif owes[kind] and not incident["removed"]:
+        elif owes[kind] and is_wanted and not incident["removed"]:
             lines.append(f"The {kind} is still owed.")
     return lines
 
