@@ -71,6 +71,7 @@ def a_test(name: str, state: str, text: str, **more: Any) -> dict[str, Any]:
         "acknowledged": None,
         "look_age": None,
         "duration": None,
+        "behind": [],
         "flakes": 0,
         "last_flake_age": None,
         **more,
@@ -157,7 +158,10 @@ VIEWS = {
         (terminal.peers, {"peers": PEERS}),
         (
             terminal.silences,
-            {"silences": [{**QUIET, "what": f"{LONG_HOST}/http", "node": LONG_HOST}]},
+            {
+                "silences": [{**QUIET, "what": f"{LONG_HOST}/http", "node": LONG_HOST}],
+                "planned": [],
+            },
         ),
     ],
 )
