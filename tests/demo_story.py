@@ -98,6 +98,7 @@ def make_nodes(place: Place) -> list[LocalNode]:
     key = secrets.token_hex(32)
     for node in nodes:
         node.key(key)
+        node.also = ("--run", str(place.writable(f"{node.address}-run")))
         for name, port in (("http", HTTP), ("ssh", SSH)):
             node.test(f"{TARGET}/{name}", f"PORT={port}\nSOURCE={node.address}\n")
             node.plugin(name, PLUGINS[name], os.path.realpath(sys.executable))

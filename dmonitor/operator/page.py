@@ -94,14 +94,19 @@ def public(
     tests = [test for test in status["tests"] if is_public(test["test"], patterns)]
     status = {**status, "tests": [_public_test(test) for test in tests]}
     shown = {test["test"] for test in tests}
-    own = [each for each in incidents if each["test"] in shown and not each["stated_by"]]
+    shown_large = {test["test"] for test in urgent_tests(status)}
+    own = []
+    for incident in incidents:
+        is_new = not incident["open"] or incident["test"] not in shown_large
+        if incident["test"] in shown and is_new and not incident["stated_by"]:
+            own.append(incident)
     heading = escape(title)
     words = escape(_title(status))
     parts = [
         _head(status, f"{words}: {heading}", heading),
         f'<section id="now" class="box {_public_kind(status)}"><h2>{words}</h2></section>',
         tests_section(status, Rows(status, past, {})),
-        _public_incidents(own, status["now"]),
+        _public_incidents(own, shown_large, status["now"]),
         _end(status),
     ]
     return "\n".join(part for part in parts if part)
@@ -244,7 +249,7 @@ def _incidents(
     past = [incident for incident in incidents if not incident["open"]]
     parts = ["<section><h2>Incidents</h2>"]
     if not is_open and not past:
-        parts.append(f"<p>None in {DAYS} days, but what is shown above.</p>")
+        parts.append(_none(tests_on_page))
     for title, listed in (("Open", is_open), ("Past", past)):
         if not listed:
             continue
@@ -270,6 +275,12 @@ def _incident(incident: Facts, tables: _EvidenceTables, now: str) -> str:
     return f"<p>{head}</p>"
 
 
+def _none(shown_large: Collection[str]) -> str:
+    """Return that there is no incident beside those of the tests that are shown large."""
+    more = " more" if shown_large else ""
+    return f"<p>None{more} in {DAYS} days.</p>"
+
+
 def _told(incident: Facts) -> str:
     if incident["alert_by"]:
         told = f"told by {escape(incident['alert_by'])}"
@@ -291,11 +302,11 @@ def _incident_head(incident: Facts, now: str) -> str:
     return f"{name} {word} since {began} ({length}){stated}"
 
 
-def _public_incidents(incidents: Sequence[Facts], now: str) -> str:
+def _public_incidents(incidents: Sequence[Facts], shown_large: Collection[str], now: str) -> str:
     """List what was DOWN, without a node."""
     parts = ["<section><h2>Incidents</h2>"]
     if not incidents:
-        parts.append(f"<p>None in {DAYS} days.</p>")
+        parts.append(_none(shown_large))
     for incident in incidents[:_INCIDENTS_SHOWN]:
         if not incident["removed"]:
             parts.append(f"<p>{_public_head(incident, now)}</p>")

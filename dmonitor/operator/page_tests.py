@@ -17,7 +17,7 @@ from dmonitor.operator.page_words import cut, escape, kind, since, state_of, tim
 from dmonitor.operator.report import Facts
 
 DAYS = 90  # of history in the bar
-_LARGE = 20  # tests that need somebody and are shown large
+_LARGE = 10  # tests that need somebody and are shown large
 _FEW_TESTS = 200  # up to so many have a line of _FINE points, more have _COARSE
 _FINE, _COARSE = 48, 16
 _WHY = "<code>dmonitor why HOST/TEST</code>"
