@@ -308,17 +308,18 @@ def _say_what_came_of_it(
     configuration: Configuration, store: Store, round_end: effects.RoundEnd, seconds: float
 ) -> None:
     """Tell the person at the terminal how the tests are, and what is still owed."""
-    from dmonitor.core import model, outbox, wants
+    from dmonitor.core import model
+    from dmonitor.operator import reader, report
 
-    memory = store.memory()
-    verdicts = [test_state.verdict for test_state in memory.test_states.values()]
+    store.shift_times(store.clock.to_wall())
+    view = reader.view_of(configuration, store)
+    verdicts = [test_state.verdict for test_state in view.test_states.values()]
     counts = []
     for verdict in model.Verdict:
         if verdict in verdicts:
             counts.append(f"{verdicts.count(verdict)} {verdict.value}")
-    audience = wants.Audience(configuration.addresses, configuration.wants)
-    owing = outbox.owing(memory.incidents, memory.outbox, audience)
-    owed = f"{len(owing)} owed" if owing else "nothing owed"
+    count = report.ability(view)["owed"]
+    owed = f"{count} owed" if count else "nothing owed"
     end = "has ended" if round_end.completed else "is not complete, the next one goes on"
     log.complain(f"the round {end}: {', '.join(counts) or 'no tests'}; {owed}; {seconds:.1f} s")
 

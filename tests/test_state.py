@@ -657,6 +657,31 @@ def test_an_outbox_by_number_is_read_and_taken_over(tmp_path: Path, version: int
         assert store.memory().outbox == []
 
 
+def test_a_long_outbox_is_taken_over_in_one_statement_that_may_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a limit of its own: one that is broken off would count as a broken database."""
+    path = str(tmp_path / "old.db")
+    rows = [(1, "alert", f"user{number}@example.com", NOW, 0) for number in range(30_000)]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in database._statements(database._MADE_BY[4]):
+            db.execute(statement)
+        db.execute("INSERT INTO incident VALUES (1, 1, NULL, '')")
+        db.execute("INSERT INTO known VALUES ('a', 1)")
+        db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", rows)
+        db.execute("PRAGMA user_version = 4")
+        db.commit()
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.0)
+    counting = "SELECT count(*) FROM outbox WHERE incident = 'a'"
+    with contextlib.closing(database.connect(path)) as store:
+        database.prepare(store)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            store.execute(f"{counting} AND address NOT IN (SELECT address || '' FROM outbox)")
+        monkeypatch.undo()
+        assert store.execute(counting).fetchone() == (len(rows),)
+        assert database.schema_version(store) == database.SCHEMA_VERSION
+
+
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with open_store(tmp_path):
         pass

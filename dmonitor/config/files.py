@@ -164,12 +164,22 @@ def _examine(item: os.DirEntry[str], problems: Problems) -> Entry | None:
     try:
         if item.is_dir(follow_symlinks=False):  # the listing knows this without a system call
             return Entry(item.name, item.path, stat.S_IFDIR)
-        status = os.stat(item.path)
-    except FileNotFoundError:
-        if os.path.lexists(item.path):
-            return Entry(item.name, item.path, mode=0)
-        return None
     except OSError as error:
         problems.add_unreadable(item.path, error)
         return None
-    return Entry(item.name, item.path, status.st_mode, status.st_size)
+    return examine(item.path, problems)
+
+
+def examine(path: str, problems: Problems) -> Entry | None:
+    """Return the entry at `path`; None if there is none, or if it cannot be read."""
+    name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            return Entry(name, path, mode=0)
+        return None
+    except OSError as error:
+        problems.add_unreadable(path, error)
+        return None
+    return Entry(name, path, status.st_mode, status.st_size)

@@ -341,8 +341,8 @@ class HandOver(NamedTuple):
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
     name: str = ""  # as in Handing
-    # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
-    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
+    # The tests that failed behind one that a mail is about, and are not told by themselves.
+    behind: Mapping[Test, model.Hidden] = MappingProxyType({})
 
 
 class LookAfter(NamedTuple):

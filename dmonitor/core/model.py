@@ -293,6 +293,12 @@ class Incident(NamedTuple):
         return self.closed is None and not self.removed
 
     @property
+    def has_timed_out(self) -> bool:
+        """Whether a node saw TIMEOUT when it began."""
+        answers = self.opening.answers if self.opening else ()
+        return any(answer.seen == Outcome.TIMEOUT.value for answer in answers)
+
+    @property
     def is_fact(self) -> bool:
         """Whether this node has seen it itself, or two peers have stated it."""
         return not self.heard_from
@@ -438,6 +444,13 @@ class Acknowledgement(NamedTuple):
         if self.host != test.host or self.name not in ("", test.name):
             return False
         return incident.is_open and not incident.flapping and incident.began < self.written
+
+
+class Hidden(NamedTuple):
+    """The tests that failed behind one that is told, and were not told by themselves."""
+
+    down: tuple[Test, ...] = ()
+    up: tuple[Test, ...] = ()  # they have come back with it; only if that is over
 
 
 class Rehearsal(NamedTuple):

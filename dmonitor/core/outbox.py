@@ -33,18 +33,22 @@ class Taken(NamedTuple):
 
 
 def owing(
-    incidents: Iterable[Incident], left: Iterable[Notification], audience: Audience
+    incidents: Iterable[Incident],
+    left: Iterable[Notification],
+    is_quiet: Callable[[Incident], bool],
+    audience: Audience,
 ) -> set[str]:
     """Return the ids of the incidents that owe something to all, or are `left` over for some.
 
-    What nobody wants is not owed.
+    What `is_quiet` may not be mailed now, so it is not owed now; nor is what nobody wants.
     """
-    ids = set()
+    owed = []
     for incident in incidents:
         for view in circles.views(incident):
             if owed_by(view) and audience.is_told(view):
-                ids.add(incident.id)
-    return ids | {notification.incident.id for notification in left}
+                owed.append(view)
+    owed += [notification.incident for notification in left]
+    return {incident.id for incident in owed if not is_quiet(incident)}
 
 
 class Outbox:

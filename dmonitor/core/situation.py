@@ -18,6 +18,7 @@ from dmonitor.core import (
     digest,
     election,
     hearsay,
+    quiet,
     round_log,
     verdict,
     wants,
@@ -37,6 +38,7 @@ from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Confirming,
     Contact,
+    Hidden,
     Incident,
     Kind,
     Node,
@@ -380,20 +382,17 @@ class Situation:
         An operator has silenced its test, or the test flaps and only the flapping is told, or what
         stands before it is DOWN. That a test flaps is not believed of one peer.
         """
-        flapping = self.ledger.open_for(incident.test, flapping=True)
-        if flapping and flapping.is_fact and not incident.flapping:
-            return True
-        now = self.clock.now()
-        if self.silences.cover(incident.test, now):
-            return True
-        parents = self.config.behind.get(incident.test)
-        if not parents:
-            return False
-        slowest = self.node_memory.interval_that_holds()
-        return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
+        return quiet.is_quiet(
+            incident,
+            self.ledger,
+            self.silences.cover,
+            self.config.behind,
+            now=self.clock.now(),
+            slowest=self.node_memory.interval_that_holds(),
+        )
 
-    def hidden_behind(self, told: set[Test]) -> dict[Test, tuple[Test, ...]]:
-        """Return for each test that is `told` which tests are DOWN behind it, and not told."""
+    def hidden_behind(self, told: set[Test]) -> dict[Test, Hidden]:
+        """Return for each test that is `told` which tests failed behind it, and are not told."""
         now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
         return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
 

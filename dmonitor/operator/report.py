@@ -12,9 +12,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config import silences as config_silences
+from dmonitor.config.recipients import outside_hours
+from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
-from dmonitor.core import circles, election, health, hearsay, model, outbox
+from dmonitor.core import behind as core_behind
+from dmonitor.core import circles, durations, election, health, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
+from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Answer,
     Change,
@@ -66,6 +71,11 @@ class NodeReport(NamedTuple):
     whole: bool = True
     # What some of the addresses want; the others want everything at once.
     wants: Mapping[str, Wants] = MappingProxyType({})
+    # The tests that stand behind others, with those.
+    behind: Mapping[Test, Sequence[Test]] = MappingProxyType({})
+    # The last look at each test, and how long looks took in the last 24 hours, as far as known.
+    looks: Mapping[Test, durations.Look] = MappingProxyType({})
+    trends: Mapping[Test, durations.Trend] = MappingProxyType({})
 
     @property
     def peers(self) -> list[Node]:
@@ -128,7 +138,6 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    owing = outbox.owing(view.incidents, view.outbox, Audience(view.addresses, view.wants))
     troubles = []
     for trouble in view.node.troubles:
         if health.is_serious(trouble, view.now):
@@ -147,13 +156,49 @@ def ability(view: NodeReport) -> Facts:
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
-        "owed": len(owing),
+        "owed": len(_owing(view)),
         "refused_in_a_row": view.node.refused,
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
         "troubles": troubles,
     }
+
+
+def _owing(view: NodeReport) -> set[str]:
+    """Return the ids of the incidents of which something is to be told now."""
+    ledger = Ledger(view.incidents, _recall_nothing)
+    audience = Audience(view.addresses, view.wants, outside_hours(view.wants, view.now))
+
+    def is_silenced(test: Test, _: float) -> bool:
+        return bool(_silencers(view, test))
+
+    def is_quiet(incident: Incident) -> bool:
+        slowest = view.node.interval_that_holds()
+        return audience.is_outside_hours(incident.circle) or quiet.is_quiet(
+            incident, ledger, is_silenced, view.behind, now=view.now, slowest=slowest
+        )
+
+    return outbox.owing(view.incidents, view.outbox, is_quiet, audience)
+
+
+def _recall_nothing(_: Iterable[str]) -> Iterable[Incident]:
+    """Find no incident that closed long ago, because none of those hides another one."""
+    return ()
+
+
+def _hidden_behind(view: NodeReport, known: Iterable[Incident]) -> list[str]:
+    """Return the tests that are DOWN and behind which a test with these incidents is not told."""
+    for incident in known:
+        before = view.behind.get(incident.test)
+        if not before:
+            continue
+        related = [each for each in view.incidents if each.test in before]
+        ledger = Ledger(related, _recall_nothing)
+        slowest = view.node.interval_that_holds()
+        if core_behind.is_hidden(incident, before, ledger, now=view.now, slowest=slowest):
+            return [str(test) for test in before]
+    return []
 
 
 def check_status(facts: Facts) -> int:
@@ -247,10 +292,23 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
         "silences": silences(view.silences, view.now, test)["silences"],
+        "behind": _hidden_behind(view, open_incidents),
         "acknowledged": moment(shown.acknowledged) if shown else None,
         "acknowledgement": shown.acknowledgement if shown else "",
     }
-    return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
+    return {
+        **facts,
+        **_look_facts(look, view.now),
+        **_flake_facts(flake, view.now),
+        **_run_facts(view.looks.get(test), view.now),
+    }
+
+
+def state_words(test: Facts) -> str:
+    """Return the state of a test, and whether this node has no part in it."""
+    if test["state"] == Verdict.UP.value and test["here"] == Outcome.UNKNOWN.value:
+        return "UP (unknown here)"
+    return test["state"] or "not tested yet"
 
 
 def is_flapping(known: Incident) -> bool:
@@ -298,6 +356,25 @@ def _flake_facts(flake: Flake | None, now: float) -> Facts:
         "last_flake_age": round(now - flake.last),
         "last_flake_text": flake.text,
     }
+
+
+def _run_facts(last: durations.Look | None, now: float) -> Facts:
+    """Return what came of the last look at a test, in a round or by EVERY, and how long it took."""
+    if last is None:
+        return {"runs": 0, "last_run": None, "last_run_age": None, "duration": None}
+    return {
+        "runs": last.runs,
+        "last_run": moment(last.at),
+        "last_run_age": max(0, round(now - last.at)),
+        "duration": round(last.duration, 4),
+    }
+
+
+def usual(view: NodeReport, test: Test) -> float | None:
+    """Return how long a look at a test takes that passes, in seconds; None: not known."""
+    trend = view.trends.get(test)
+    seconds = trend.usual() if trend else None
+    return None if seconds is None else round(seconds, 4)
 
 
 def _telling(incidents: Iterable[Incident]) -> Incident | None:
@@ -444,6 +521,7 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
     return {
         **_test(view, test, is_open, _flakes(view).get(test)),
         **_last_change(view.latest.get(test)),
+        "usual_duration": usual(view, test),
         "last_incident": past(shown, view.now, handed) if shown else None,
         "recipients": _recipients(view, test, is_open),
         **_age(view),
@@ -514,6 +592,17 @@ def silences(
                 holding.append(_silence(silence, node, now))
     holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
     return {"silences": holding}
+
+
+def planned(files: Iterable[SilenceFile], me: str, now: float) -> list[Facts]:
+    """Return the next hours in which this node, `me`, silences something, the first ones first."""
+    listed = []
+    for begins, silence in sorted(
+        config_silences.planned(files, now), key=lambda each: each.begins
+    ):
+        facts = _silence(silence, me, now)
+        listed.append({**facts, "begins": moment(begins)})
+    return listed
 
 
 def _silence(silence: Silence, node: str, now: float) -> Facts:

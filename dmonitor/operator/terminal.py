@@ -34,6 +34,9 @@ _TEXT = Column("TEXT", Cut.END)
 _STATUS = (_STATE, _TEST, Column("SINCE"), _TEXT)
 _NARROW_STATUS = (_STATE, _TEST, Column("FOR"), _TEXT)
 _RECIPIENTS = (Column(""), Column(""))
+_TOOK = Column("TOOK")
+_TOOK_AT = 2  # its place in a row of `status`
+_WIDE = 100  # columns of a terminal in which `status` says how long looks took
 _EVIDENCE = (Column(""), Column("", is_state=True), Column(""), Column(""))
 _HISTORY = (
     Column("BEGAN"),
@@ -131,12 +134,26 @@ def status(facts: Facts, paint: Paint) -> list[str]:
 
     Where the table is too wide, how long a test has been in its state stands for since when.
     """
-    head = _STATUS
-    rows = [_status_row(test, _since(test)) for test in facts["tests"]]
+    tests = facts["tests"]
+    head, rows = _with_took(_STATUS, [_status_row(test, _since(test)) for test in tests], tests)
     if not columns.fits(head, rows, paint.width):
-        head = _NARROW_STATUS
-        rows = [_status_row(test, _lasting(test)) for test in facts["tests"]]
+        head, rows = _NARROW_STATUS, [_status_row(test, _lasting(test)) for test in tests]
+        if paint.width is not None and paint.width >= _WIDE:
+            head, rows = _with_took(head, rows, tests)
     return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
+
+
+def _with_took(
+    head: Sequence[Column], rows: Sequence[Sequence[str]], tests: Sequence[Facts]
+) -> tuple[Sequence[Column], Sequence[Sequence[str]]]:
+    """Return a table of `tests` with how long their last looks took, if that is known of any."""
+    if all(test["duration"] is None for test in tests):
+        return head, rows
+    wider = []
+    for row, test in zip(rows, tests, strict=True):
+        took = "-" if test["duration"] is None else names.duration(test["duration"])
+        wider.append((*row[:_TOOK_AT], took, *row[_TOOK_AT:]))
+    return (*head[:_TOOK_AT], _TOOK, *head[_TOOK_AT:]), wider
 
 
 def _since(test: Facts) -> str:
@@ -159,19 +176,14 @@ def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
         text = f"[OK here] {text}"
     if test["acknowledged"]:
         text = f"[{acknowledged_words(test)}] {text}"
+    if test["behind"]:
+        text = f"[{behind_words(test)}] {text}"
     for silence in test["silences"]:
         text = f"[silenced {silence_words(silence)}] {text}"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
-    return _state(test), test["test"], since, text
-
-
-def _state(test: Facts) -> str:
-    """Return the state of a test, and whether this node has no part in it."""
-    if test["state"] == "UP" and test["here"] == "UNKNOWN":
-        return "UP (unknown here)"
-    return test["state"] or "not tested yet"
+    return report.state_words(test), test["test"], since, text
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
@@ -235,6 +247,8 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines += ["When it ended:", *_evidence(incident["closing"], paint)]
     if incident["acknowledged"]:
         lines.append(f"It was {acknowledged_words(incident)}.")
+    if facts["behind"] and incident["open"] and not incident["alert_by"]:
+        return [*lines, f"The alert waits, because it is {behind_words(facts)}."]
     is_wanted = any(each["told"] != "never" for each in facts["recipients"])
     return [*lines, *_told(incident, is_wanted=is_wanted)]
 
@@ -266,16 +280,22 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     if not facts["state"]:
         line = f"{facts['test']} is not tested yet"
     else:
-        line = f"{facts['test']} is {paint(facts['state'], _state(facts))}"
+        line = f"{facts['test']} is {paint(facts['state'], report.state_words(facts))}"
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
     for silence in facts["silences"]:
         lines.append(f"It is silenced {silence_words(silence)}.")
+    if facts["behind"]:
+        lines.append(
+            f"It is {behind_words(facts)}, so it is not told by itself. If it still fails when that"
+            " has come back, it is told then."
+        )
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
         if facts["text"]:
             lines.append(f"That look said: {facts['text']}")
+    lines += _took(facts)
     lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"
@@ -283,6 +303,17 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
             when = f"at {day(facts['evidence_at'])}, when that last changed"
         lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
     return lines
+
+
+def _took(facts: Facts) -> list[str]:
+    """Return how long the last look took, and how long looks usually take, if that is known."""
+    if facts["duration"] is None:
+        return []
+    line = f"The last look here took {names.duration(facts['duration'])}"
+    line += f", {_ago(facts['last_run_age'])}"
+    if facts["usual_duration"] is not None:
+        line += f"; usually one that passes takes {names.duration(facts['usual_duration'])}"
+    return [f"{line}."]
 
 
 def _flakes(facts: Facts) -> list[str]:
@@ -383,12 +414,15 @@ def _stale(facts: Facts, paint: Paint) -> list[str]:
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    """Return a line for each silence that holds."""
+    """Return a line for each silence that holds, and for those that are planned here."""
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
         age = "-" if silence["age"] is None else names.span(silence["age"])
         rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
+    for silence in facts["planned"]:
+        hours = f"from {day(silence['begins'])}"
+        rows.append((silence["what"], hours, "-", silence["node"], silence["reason"]))
     return _table_or("no silences", _SILENCES, rows, paint)
 
 
@@ -401,6 +435,11 @@ def silence_words(silence: Facts) -> str:
     if silence["reason"]:
         words += f": {silence['reason']}"
     return words
+
+
+def behind_words(facts: Facts) -> str:
+    """Return behind which tests that are DOWN a test is not told by itself."""
+    return f"behind {', '.join(facts['behind'])}"
 
 
 def acknowledged_words(facts: Facts) -> str:
