@@ -54,7 +54,8 @@ def test_what_still_fails_after_the_router_has_come_back() -> None:
     unseen = incident(WEB, began=NOW - 800.0, seen=NOW - 121.0)
     assert not is_hidden(unseen, long_ago), "nobody looks"
     came_late = incident(WEB, began=NOW - 300.0, closed=NOW + 91.0, seen=NOW - 60.0)
-    assert not is_hidden(came_late, came_back), "nobody saw it fail alone, and yet it did"
+    assert is_hidden(came_late, came_back), "this node was off, and nobody saw it fail alone"
+    assert not is_hidden(came_late._replace(seen=NOW - 29.0), came_back)
 
 
 def test_what_was_over_before_the_router_failed_is_told() -> None:

@@ -35,7 +35,8 @@ def _hides(parents: Sequence[Incident], incident: Incident, at: float, granted: 
 
     `at` is its end, or now. What came back is tested by the same looks as what is behind it. So the
     next ones have to see that the test behind it still fails; for these so many seconds are
-    `granted`. One peer's word hides only what the same peer has stated.
+    `granted`. What is over when somebody looks again has not outlasted it, as far as anybody saw.
+    One peer's word hides only what the same peer has stated.
     """
     for before in parents:
         if before.flapping or before.began > at:
@@ -44,7 +45,8 @@ def _hides(parents: Sequence[Incident], incident: Incident, at: float, granted: 
             continue
         if before.closed is None:
             return True
-        if incident.seen <= before.closed and at - before.closed <= granted:
+        was_looked_at = incident.is_open and at - before.closed > granted
+        if incident.seen <= before.closed and not was_looked_at:
             return True
     return False
 

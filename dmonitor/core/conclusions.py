@@ -79,6 +79,7 @@ class Conclusions:
             look = self._look_at(test, judgement)
             after = _next_state(before, judgement, self._now, look)
             self._remember(Change(test, self._now, judgement), before, after)
+            self._situation.note_unconfirmed(test, after)
             round_log.note_judgement(self._note, test, before, after, judgement)
             if judgement.verdict is Verdict.DOWN:
                 self._situation.down_now[test] = self._now

@@ -157,26 +157,36 @@ class Outbox:
     def _may_be_tried(self, notification: Notification) -> bool:
         """Return whether `notification` was not tried in this round, and does not come too early.
 
-        No recovery goes out before its alert: if that was refused in this round, or has no outcome
-        yet, both wait.
+        No recovery goes out before its alert: if that was refused in this round, both wait. If that
+        has no outcome yet, it waits also if another node has told the alert meanwhile: the address
+        may still get it here.
         """
         if self._was_tried(notification, notification.kind):
             return False
-        if not self._was_tried(notification, Kind.ALERT):
+        if self._was_handed(notification, Kind.ALERT, self.handing):
+            return False
+        if not self._was_handed(notification, Kind.ALERT, self._tried):
             return True
         alert = notification._replace(kind=Kind.ALERT)
         owes_alert = self._is_untold(alert) or _key(alert) in self._owed
         return not owes_alert
 
     def _was_tried(self, notification: Notification, kind: Kind) -> bool:
-        """Return whether `kind` of the incident was handed to this address, in this round or still.
+        """Return whether `kind` of it was handed to this address, in this round or still."""
+        handed = self._was_handed(notification, kind, self._tried)
+        return handed or self._was_handed(notification, kind, self.handing)
+
+    @staticmethod
+    def _was_handed(
+        notification: Notification, kind: Kind, handed: Mapping[str, Sequence[Collection[_Told]]]
+    ) -> bool:
+        """Return whether `kind` of the incident is among what was `handed` to this address.
 
         The incident may have had fewer ids then.
         """
-        address = notification.address
-        for handed in (*self._tried.get(address, ()), *self.handing.get(address, ())):
+        for told in handed.get(notification.address, ()):
             for incident_id in notification.incident.ids:
-                if (incident_id, kind) in handed:
+                if (incident_id, kind) in told:
                     return True
         return False
 

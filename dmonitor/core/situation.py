@@ -33,6 +33,8 @@ from dmonitor.core.model import (
     Refusals,
     Statement,
     Test,
+    TestState,
+    Verdict,
     node_test,
 )
 from dmonitor.core.node_ids import SHARED
@@ -83,6 +85,10 @@ class Situation:
         self._heard_count = 0
         # The tests that this round has concluded to be DOWN, with the time of that.
         self.down_now: dict[Test, float] = {}
+        # Since when each node does not answer that no quorum can say is DOWN.
+        self.unconfirmed_since: dict[Test, float] = {}
+        for test, state in memory.test_states.items():
+            self.note_unconfirmed(test, state)
         # The tests that are DOWN and have no incident yet, as of this node's last round.
         self.own_confirming = {confirming.test: confirming for confirming in memory.node.confirming}
 
@@ -382,9 +388,18 @@ class Situation:
             self.status(), self.statements.values(), down, unheard, self._lines
         )
 
+    def note_unconfirmed(self, test: Test, state: TestState) -> None:
+        """Note since when a node is UNCONFIRMED, if that is what `test` is."""
+        self.unconfirmed_since.pop(test, None)
+        if test.host == names.NODE and state.verdict is Verdict.UNCONFIRMED:
+            self.unconfirmed_since[test] = state.since
+
     def down_since(self) -> float:
-        """Return when a node was last found DOWN that still is; -inf if none is."""
-        since = dict(self.down_now)
+        """Return when a node was last found DOWN that still is; -inf if none is.
+
+        If too many have died at once, no quorum says so of any: then UNCONFIRMED counts.
+        """
+        since = self.unconfirmed_since | self.down_now
         for incident in self.ledger:
             if incident.is_open and incident.is_fact and not incident.flapping:
                 since[incident.test] = incident.began

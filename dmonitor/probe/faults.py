@@ -100,9 +100,13 @@ def was_kept_back(sock: socket.socket) -> bool:
     counts the earlier ones as lost: so only if it handed one on each time was it a firewall.
     """
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    left = int.from_bytes(info[_TCP_INFO_RETRANS : _TCP_INFO_RETRANS + 4], "little")
-    handed_on = int.from_bytes(info[_TCP_INFO_TOTAL_RETRANS : _TCP_INFO_TOTAL_RETRANS + 4], "little")
+    left = _number(info, _TCP_INFO_RETRANS)
+    handed_on = _number(info, _TCP_INFO_TOTAL_RETRANS)
     return left == 0 and 0 < handed_on == info[_TCP_INFO_RETRANSMITS]
+
+
+def _number(info: bytes, place: int) -> int:
+    return int.from_bytes(info[place : place + 4], "little")
 
 
 def kept_back() -> Unknown:

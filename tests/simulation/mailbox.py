@@ -191,7 +191,8 @@ class Watch:
         clearable = set()
         for test, able in view.can_say_up.items():
             if any(self._knows(test, name) for name in able) and not self._fails_by_chance(test):
-                clearable.add(test)
+                if not self._is_held_up(test):
+                    clearable.add(test)
         self.moments.append(
             Moment(
                 world.now,
@@ -206,6 +207,17 @@ class Watch:
                 self._faults,
             )
         )
+
+    def _is_held_up(self, test: Test) -> bool:
+        """Return whether a mail about it has no outcome, because the round that waits is stopped."""
+        for node in self.world.nodes:
+            if node.stopped_until > self.world.now and node.up:
+                for handing in node.disk.node_memory.handing:
+                    if any(
+                        node.disk.incidents[each].test == test for each, _ in handing.notifications
+                    ):
+                        return True
+        return False
 
     def _tellable(self) -> set[Test]:
         """Return the tests that a quorum sees fail, if a node that hears it asks about them.
@@ -479,7 +491,7 @@ class Reader:
         if self.is_owed_all and self._is_double(said, believed):
             self.doubles[said.state] += 1
             faults = self.watch.faults_until(said.at)
-            if self.doubles[said.state] > faults:
+            if self.doubles[said.state] > faults and not self.watch.was_lossy(said.at):
                 self.wrong(
                     f"{said.state} {self.test} told again at {said.at:.0f}:"
                     f" {self.doubles[said.state]} times, with {faults} faults"

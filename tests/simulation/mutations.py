@@ -678,6 +678,13 @@ def ends_all_turns_at_a_death() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def ends_all_turns_when_a_site_dies() -> Iterator[None]:
+    """The same if no quorum is left that could say so."""
+    with mock.patch.object(situation.Situation, "note_unconfirmed", lambda *_: None):
+        yield
+
+
+@contextlib.contextmanager
 def lets_an_alert_come_last() -> Iterator[None]:
     """A recovery is not owed again although this node's alert may have come after it."""
     original = telling.Telling._owe_recoveries_again
@@ -984,6 +991,7 @@ LONG = (
     tells_what_another_one_hands_over,
     tells_what_a_node_hands_over_that_is_late,
     ends_all_turns_at_a_death,
+    ends_all_turns_when_a_site_dies,
     lets_an_alert_come_last,
     gives_up_before_it_has_looked_after,
     leaves_it_at_still_down,

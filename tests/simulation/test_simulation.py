@@ -92,6 +92,7 @@ COUNTED = (
     mutations.gives_up_before_it_has_looked_after,
     mutations.leaves_it_at_still_down,
     mutations.ends_all_turns_at_a_death,
+    mutations.ends_all_turns_when_a_site_dies,
     mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
     mutations.takes_a_hook_for_the_mail_system,
@@ -928,6 +929,27 @@ def test_the_turns_of_the_others_begin_when_the_speaker_is_found_down() -> None:
     with mutations.ends_all_turns_at_a_death():
         broken = [name for name, state in told(_dead_with_a_mail_on_its_way()) if state == "DOWN"]
     assert broken == ["node1", "node2", "node3"]
+
+
+def _speaker_dies_with_its_site() -> History:
+    """The speaker mails, and dies with the other node of its site; the two that are left are one."""
+    script = Script((1, 0.0), (1, 4.0), (1, 23.0), (1, 23.5))
+    for node in script.nodes:
+        node.site = "here" if node.name in ("node1", "node2") else "there"
+    script.fail(50.0, 900.0)
+    script.cut_power_after_first_mail(0.5, until=1200.0)
+    script.at(65.0, script.world.power_cut, script.nodes[1], 1200.0)
+    return script.play(3000.0)
+
+
+def test_the_turns_of_the_others_begin_when_a_whole_site_falls_silent() -> None:
+    history = _speaker_dies_with_its_site()
+    alerted = [name for name, state in told(history) if state == "DOWN"]
+    assert alerted == ["node1", "node3"], "nobody has heard that it was told"
+    assert not history.wrong
+    with mutations.ends_all_turns_when_a_site_dies():
+        broken = [name for name, state in told(_speaker_dies_with_its_site()) if state == "DOWN"]
+    assert broken == ["node1", "node3", "node4"]
 
 
 def _told_to_one_address_and_on_its_way_to_the_other() -> History:
