@@ -371,6 +371,16 @@ def test_what_went_on_and_was_refused_is_handed_over_again() -> None:
     assert not next_round(slow, "new", clock=later(560.0)).mails
 
 
+def test_a_recovery_waits_for_what_goes_on_here_though_another_node_has_told_the_alert() -> None:
+    """Two nodes mailed the alert; the address that has had one copy may still get the other one."""
+    slow = play(DOWN, mta=lambda _: None)
+    over = slow.incident()._replace(alert="peer", closed=NOW + 20.0, told_at=NOW)
+    facts: dict[str, Any] = {"incidents": [over], "remembered": slow.node_memory()}
+    assert play(UP, clock=later(90.0), **facts).mails == []
+    ended = play(UP, clock=later(90.0), late={ONE: True}, **facts)
+    assert ended.mails == [{ONE: [(RECOVERY, "new")]}]
+
+
 def test_a_hand_over_is_known_by_its_name_and_by_no_time() -> None:
     """If the clock steps back, its time moves, and another one may have had the same time."""
     slow = play(DOWN, mta=lambda _: None)
@@ -388,16 +398,6 @@ def test_a_hand_over_is_known_by_its_name_and_by_no_time() -> None:
     )
     assert taken.incident("other").alert == "me" and not taken.mails
     assert handed(taken) == [((ONE,), (("new", ALERT),))]
-
-
-def test_a_recovery_waits_for_what_goes_on_here_though_another_node_has_told_the_alert() -> None:
-    """Two nodes mailed the alert; the address that has had one copy may still get the other one."""
-    slow = play(DOWN, mta=lambda _: None)
-    over = slow.incident()._replace(alert="peer", closed=NOW + 20.0, told_at=NOW)
-    facts: dict[str, Any] = {"incidents": [over], "remembered": slow.node_memory()}
-    assert play(UP, clock=later(90.0), **facts).mails == []
-    ended = play(UP, clock=later(90.0), late={ONE: True}, **facts)
-    assert ended.mails == [{ONE: [(RECOVERY, "new")]}]
 
 
 def test_an_alert_that_was_taken_late_in_silence_owes_its_recovery() -> None:
