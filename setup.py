@@ -20,7 +20,6 @@ setup(
     python_requires=">=3.11",
     license="GPL-2.0-or-later",
     license_files=["LICENSE"],
-    url="http://www.steve.org.uk/Software/dmonitor/",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: No Input/Output (Daemon)",

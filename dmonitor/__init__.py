@@ -3,4 +3,4 @@
 The programs are `check`, `dmonitord` and `command`; doc/design.md has the shape and the rules.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -287,7 +287,7 @@ def _locked_round(
             woken=woken,
         ).drive()
         if _is_watched():
-            _say_what_came_of_it(store, round_end, stopwatch.elapsed())
+            _say_what_came_of_it(configuration, store, round_end, stopwatch.elapsed())
     faulthandler.cancel_dump_traceback_later()
     offset = configuration.settings.offset
     if not woken and round_end.place is not None:
@@ -304,18 +304,22 @@ def _say_what_begins(configuration: Configuration) -> None:
     log.complain(f"a round begins: {tests}, {nodes}; what it has to tell is mailed")
 
 
-def _say_what_came_of_it(store: Store, round_end: effects.RoundEnd, seconds: float) -> None:
+def _say_what_came_of_it(
+    configuration: Configuration, store: Store, round_end: effects.RoundEnd, seconds: float
+) -> None:
     """Tell the person at the terminal how the tests are, and what is still owed."""
-    from dmonitor.core import model, outbox
+    from dmonitor.core import model
+    from dmonitor.operator import reader, report
 
-    memory = store.memory()
-    verdicts = [test_state.verdict for test_state in memory.test_states.values()]
+    store.shift_times(store.clock.to_wall())
+    view = reader.view_of(configuration, store)
+    verdicts = [test_state.verdict for test_state in view.test_states.values()]
     counts = []
     for verdict in model.Verdict:
         if verdict in verdicts:
             counts.append(f"{verdicts.count(verdict)} {verdict.value}")
-    owing = outbox.owing(memory.incidents, memory.outbox)
-    owed = f"{len(owing)} owed" if owing else "nothing owed"
+    count = report.ability(view)["owed"]
+    owed = f"{count} owed" if count else "nothing owed"
     end = "has ended" if round_end.completed else "is not complete, the next one goes on"
     log.complain(f"the round {end}: {', '.join(counts) or 'no tests'}; {owed}; {seconds:.1f} s")
 

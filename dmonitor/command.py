@@ -189,7 +189,7 @@ def _status(chosen: Options) -> int:
 @_usage_error_if_unknown
 def _why(chosen: Options) -> int:
     wanted = _split(chosen.what)
-    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True)
+    reading = reader.read(chosen, lambda store, _: _past(store, wanted), evidence=True, trends=True)
     host, name = _require(reading.view, chosen.what)
     if not host:
         raise _Unknown("which test? HOST/TEST")
@@ -215,6 +215,9 @@ def _history(chosen: Options) -> int:
     reading = reader.read(chosen, read)
     changes, (incidents, handed), since = reading.more
     if not changes and not incidents:
+        hosts = {test.host for test in reading.view.tests}
+        if subject[:1].isdecimal() and "." not in subject and subject not in hosts:
+            _read_age(subject)  # it is nearly one
         _require(reading.view, subject)
     facts = report.history(incidents, changes, handed, reading.view, since)
     return _show(chosen, facts, terminal.history)
@@ -227,15 +230,23 @@ def _subject_and_age(chosen: Options) -> tuple[str, float]:
         with contextlib.suppress(ValueError):
             return "", read_duration(chosen.what)
         return chosen.what, history.HISTORY_SECONDS
+    return chosen.what, _read_age(age)
+
+
+def _read_age(text: str) -> float:
+    """Return the seconds that `text` names; raise _Unknown."""
     try:
-        return chosen.what, read_duration(age)
+        return read_duration(text)
     except ValueError as error:
-        raise _Unknown(f"'{names.printable(age)}': {error}") from None
+        raise _Unknown(str(error)) from None
 
 
 def _silences(chosen: Options) -> int:
-    view = reader.read(chosen).view
-    return _show(chosen, report.silences(view.silences, view.now), terminal.silences)
+    reading = reader.read(chosen)
+    view = reading.view
+    facts = report.silences(view.silences, view.now)
+    facts["planned"] = report.planned(reading.configuration.silences, view.me, view.now)
+    return _show(chosen, facts, terminal.silences)
 
 
 @_usage_error_if_unknown
@@ -247,6 +258,8 @@ def _silence(chosen: Options) -> int:
     if chosen.when and not "".join(chosen.when):
         raise _Unknown("until when? an empty word names no time")
     order = silence.order(chosen.when)
+    if order.line.startswith("until up"):
+        _as_user(lambda: _acknowledging_node(chosen))  # it would cover nothing else
     silence.say(chosen.config, chosen.what, order.line)
     until = report.moment(order.until)
     facts: Facts = {"what": chosen.what, "removed": [], "until": until, "still": []}
@@ -323,8 +336,10 @@ def _lift(chosen: Options) -> int:
     facts: Facts = {"what": subject, "removed": removed, "until": None, "still": still}
     lines = [f"removed {path}" for path in removed] or [f"{subject} is not silenced here"]
     for other in still:
-        command = f"dmonitor silence {other['what']} off"
-        lines.append(f"{other['what']} is still silenced by {other['node']}: {command}, there")
+        lines.append(
+            f"{other['what']} is still silenced by {other['node']}; to end that, type on"
+            f" {other['node']}: dmonitor silence {other['what']} off"
+        )
     return _show(chosen, facts, lambda *_: list(map(names.escaped, lines)))
 
 
@@ -377,7 +392,7 @@ def _peers(chosen: Options) -> int:
     our_digests = (
         digest.digest(configuration.tests),
         digest.digest_nodes(configuration.nodes),
-        digest.digest(configuration.addresses),
+        configuration.addresses_digest,
     )
     addresses = {}
     for peer in around.peers:
@@ -389,24 +404,34 @@ def _peers(chosen: Options) -> int:
     return _show(chosen, facts, terminal.peers)
 
 
+@_usage_error_if_unknown
 def _page(chosen: Options) -> int:
     """Write the page to DIR/index.html, or to www/index.html in the state directory."""
-    from dmonitor.operator import page, publish
+    from dmonitor.operator import availability, page, page_tests, publish
 
-    def read(store: state.Store, view: NodeReport) -> tuple[list[Incident], dict[str, float]]:
-        since = {
-            str(test): store.history.known_since(store.clock.now(), test)
-            for test in view.test_states
-        }
-        return store.history.past(since=store.clock.now() - page.DAYS * page.DAY), since
+    def read(store: state.Store, view: NodeReport) -> tuple[list[Incident], list[Change]]:
+        since = view.now - (page_tests.DAYS + 1) * 86400
+        return store.history.past(since=since), store.history.changes(evidence=False)
 
-    reading = reader.read(chosen, read, evidence=True, quiet=True)
+    reading = reader.read(chosen, read, evidence=not chosen.only, trends=True, quiet=True)
     view = reading.view
-    known, since = reading.more
-    status = report.status(view, with_evidence=True)
+    known, changes = reading.more
+    days = availability.days(view, known, changes, page_tests.DAYS)
+    past = page_tests.Past(
+        {str(test): of_test for test, of_test in days.items()},
+        {str(test): trend for test, trend in view.trends.items()},
+    )
     incidents = report.incidents(known, (), view.now)
-    silences = report.silences(view.silences, view.now)
-    text = page.page(status, incidents, silences, report.nodes(view), view.now, since)
+    if chosen.only:
+        if not any(page.is_public(str(test), chosen.only) for test in view.tests):
+            raise _Unknown(f"no test fits {', '.join(map(names.printable, chosen.only))}")
+        title = chosen.title or "Status"
+        text = page.public(report.status(view), incidents, past, chosen.only, title)
+    else:
+        status = report.status(view, with_evidence=True)
+        silences = report.silences(view.silences, view.now)
+        nodes = report.nodes(view)
+        text = page.page(status, incidents, silences, nodes, past, title=chosen.title)
     directory = chosen.what or publish.home_of(chosen.state)
     return _publish(chosen, os.path.join(directory, "index.html"), text)
 
@@ -421,7 +446,9 @@ def _metrics(chosen: Options) -> int:
         if report.is_flapping(incident):
             times[str(incident.test)] = incident.began
     times["last_round"] = max(0.0, view.node.finished)
-    looks = {str(test): each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks = {test: each.look.at for test, each in view.test_states.items() if each.look}
+    times_of_looks.update({test: look.at for test, look in view.looks.items()})
+    looks = {str(test): at for test, at in times_of_looks.items()}
     path = chosen.what or f"{publish.home_of(chosen.state)}/dmonitor.prom"
     return _publish(chosen, path, metrics.metrics(report.status(view), times, looks))
 
@@ -508,8 +535,12 @@ def _may_change_key(chosen: Options) -> int:
 
     if chosen.what != "drop" or chosen.force:
         return os.EX_OK
+    from dmonitor.operator import keys
+
     if not os.path.lexists(f"{chosen.config}/{KEY_FILES[1]}"):
         return os.EX_OK
+    if keys.why_not_dropped(chosen.config):
+        return os.EX_OK  # nobody need be asked: it is refused
     return key_holders.may_drop(chosen)
 
 

@@ -6,6 +6,7 @@ It decides nothing: the script in `round` says what is done next. `check` starts
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,10 +16,11 @@ from dmonitor.base import clock, cron, log, names
 from dmonitor.config import silences
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.problems import Problems, errors
+from dmonitor.config.recipients import outside_hours
 from dmonitor.config.tests import confirmations
 from dmonitor.core import codec, effects, model, round, round_log
 from dmonitor.core.model import Incident, Notification
-from dmonitor.store import identity, lock, state, taken
+from dmonitor.store import durations, identity, lock, state, taken
 
 if TYPE_CHECKING:
     from dmonitor.execution import delivery
@@ -88,6 +90,8 @@ class Driver:
             tests=self._observer.tests,
             tests_digest=self._observer.tests_digest,
             addresses=configuration.addresses,
+            wants=configuration.wants,
+            outside_hours=outside_hours(configuration.wants, time.time()),
             silences=tuple(
                 map(store.clock.from_wall, silences.holding(configuration.silences, time.time()))
             ),
@@ -122,6 +126,9 @@ class Driver:
         self._deliveries: Iterator[tuple[str, delivery.Delivery | None]] = iter(())
         self._handing: tuple[model.Handing, ...] = ()  # as it is stored
         self._directories = [run_dir, directory] if run_dir else [directory]
+        self._state_dir, self._run_dir = directory, run_dir
+        # How long looks took before this round, if that is now to go into the line of a day.
+        self._ended_slot: durations.Ended | None = None
 
     def drive(self) -> effects.RoundEnd:
         """Take the round; return what it leaves."""
@@ -133,6 +140,7 @@ class Driver:
                     effect = script.send(answer)
                 except StopIteration as end:
                     round_end: effects.RoundEnd = end.value
+                    self._store_durations()
                     return round_end
                 answer = self._do(effect)
         finally:
@@ -151,6 +159,7 @@ class Driver:
             case effects.Observe():
                 observation = self._observer.observe(effect)
                 self._name = observation.me.name
+                self._keep_durations(observation)
                 return observation
             case effects.Greet():
                 return self._observer.greet(effect)
@@ -174,6 +183,33 @@ class Driver:
                 if is_new and not cron.is_known_to_mail():
                     return not self._mail_trouble(text)
         return None
+
+    def _keep_durations(self, observation: effects.Observation) -> None:
+        """Keep how long each look of this round took, unless the machine slept meanwhile."""
+        if self._woken or self._clock.elapsed() > effects.HARD_LIMIT:
+            return
+        results = {}
+        for test, judgement in observation.judgements.items():
+            own_result = judgement.answers[0].result
+            if own_result:
+                results[test] = own_result
+        now = self._clock.now()
+        self._ended_slot = durations.keep(self._run_dir, results, self._observer.tests, now)
+
+    def _store_durations(self) -> None:
+        """Write the line of a day, if it has a new point; a round has told everything before."""
+        if self._ended_slot:
+            now = self._clock.now()
+            durations.add(self._state_dir, self._ended_slot, self._observer.tests, now)
+
+    def _usual_durations(self, hand_over: effects.HandOver) -> dict[model.Test, float]:
+        """Return how long looks usually take at the tests that a mail says TIMEOUT of."""
+        told = itertools.chain(*hand_over.mails.values())
+        incidents = [*(notification.incident for notification in told), *hand_over.latest]
+        timed_out = {incident.test for incident in incidents if incident.has_timed_out}
+        if not timed_out:
+            return {}
+        return durations.usual(self._state_dir, timed_out, self._clock.now())
 
     def _examine(self) -> tuple[str, ...]:
         """Return what is wrong with plugins, hooks and sendmail."""
@@ -238,6 +274,7 @@ class Driver:
             latest=map(to_wall, hand_over.latest),
             behind=hand_over.behind,
             secret=secret,
+            usual=self._usual_durations(hand_over),
         )
         letters = {}
         for address, owed in hand_over.mails.items():
@@ -287,12 +324,13 @@ class Driver:
 
 def _incidents_shifted(seconds: float) -> Callable[[Incident], Incident]:
     """Return a function that moves the times of an incident; it does so once for each."""
-    shifted: dict[str, Incident] = {}
+    shifted: dict[tuple[str, str], Incident] = {}
 
     def shift(incident: Incident) -> Incident:
-        if incident.id not in shifted:
-            shifted[incident.id] = codec.shift_times(incident, lambda at: at + seconds)
-        return shifted[incident.id]
+        key = incident.id, incident.circle
+        if key not in shifted:
+            shifted[key] = codec.shift_times(incident, lambda at: at + seconds)
+        return shifted[key]
 
     return shift
 

@@ -31,19 +31,22 @@ def check_config(options: cli.Options) -> int:
     """Print what is wrong with the configuration; return the exit status."""
     from dmonitor.config import audit
 
-    memory = _last_memory(options)
+    incidents, memory = _last_memory(options)
     interval = None
     if len(memory.begins) > 1:
         interval = election.interval(memory.begins)
-    return audit.report(options.config, options.state, memory.troubles, interval)
+    down = None
+    if memory.finished > 0.0:
+        down = {each.test for each in incidents if each.is_open and not each.flapping}
+    return audit.report(options.config, options.state, memory.troubles, interval, down)
 
 
-def _last_memory(options: cli.Options) -> effects.NodeMemory:
+def _last_memory(options: cli.Options) -> tuple[Sequence[Incident], effects.NodeMemory]:
     """Return what the last round remembered; nothing if the state cannot be read."""
     with contextlib.suppress(StateError, OSError):  # the next round complains of that
-        _, _, node_memory = state.peek(options.state, options.run_dir)
-        return node_memory
-    return effects.NodeMemory()
+        _, incidents, node_memory = state.peek(options.state, options.run_dir)
+        return incidents, node_memory
+    return [], effects.NodeMemory()
 
 
 def _load_and_complain(options: cli.Options) -> Configuration:

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dmonitor.base import cli, options
+from dmonitor.base import cli, log, names, options
 
 # Options that may stand behind the verb's arguments, and how many words each takes.
 _ANYWHERE = {
@@ -22,6 +25,8 @@ _ANYWHERE = {
     "--html": 0,
     "--from": 1,
     "--user": 1,
+    "--only": 1,
+    "--title": 1,
 }
 
 
@@ -35,6 +40,8 @@ class Options(cli.Options):
     words: Sequence[str] = ()
     source: str | None = None
     user: str = ""
+    only: Sequence[str] = ()
+    title: str = ""
     json: bool = False
     html: bool = False
     peers: bool = False
@@ -47,6 +54,7 @@ class Options(cli.Options):
 def options_last(given: list[str]) -> list[str]:
     """Move the options that may stand anywhere behind the other words, as argparse wants it."""
     end = given.index("--") if "--" in given else len(given)
+    _refuse_negative(given[:end])
     words: list[str] = []
     flags: list[str] = []
     left = 0  # words that still belong to an option
@@ -60,6 +68,15 @@ def options_last(given: list[str]) -> list[str]:
         else:
             words.append(word)
     return [*words, *flags, *given[end:]]
+
+
+def _refuse_negative(words: Sequence[str]) -> None:
+    """End the program if a word is nearly a time, such as -2h: argparse takes it for an option."""
+    for word in words:
+        if re.fullmatch(r"-\d+(?:m|h|d)\w*", word):
+            text = f"'{names.printable(word)}' is no option, and no time; write 2h or 1h30m"
+            log.complain(text)
+            sys.exit(os.EX_USAGE)
 
 
 def make_parser(program: str) -> argparse.ArgumentParser:
@@ -90,11 +107,12 @@ _TEXTS = {
     "key": "show which key the nodes share here, make one, take one, or drop the old one",
 }
 _WHEN = (
-    "2h, 30min or 1d; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason behind"
-    " any of these; off; without it: until off"
+    "2h, 30min or 1h30m; until 18:00 or 2026-12-24T18:00; every sun 03:00-04:00; and a reason"
+    " behind any of these; off; without it: until off"
 )
 _ADD = "HOST TEST [KEY=VALUE]..., or HOST/TEST; a parameter belongs to the test before it"
 _CHECK = "exit status 0: all is well, 1: somebody should look, 2: DOWN, or unable to alert"
+_ONLY = "for customers: such hosts or HOST/TESTs only, and no node and no text of a plugin"
 _FORCE = "with drop: even if not all nodes are known to have the new key"
 _KEY = "new: make a key; set: read one from stdin; drop: accept the old one no more;"
 _KEY_NODES = "of new: make a key for each pair of these nodes, in files of the present directory"
@@ -120,6 +138,8 @@ def _add_arguments(name: str, verb: Any) -> None:
             verb.add_argument("when", metavar="TEXT", nargs="*", help="what is being done")
         case "page":
             verb.add_argument("what", metavar="DIR", nargs="?", type=_path)
+            verb.add_argument("--only", metavar="PATTERN", action="append", help=_ONLY)
+            verb.add_argument("--title", metavar="TEXT", help="what stands at the top of the page")
         case "metrics":
             verb.add_argument("what", metavar="FILE", nargs="?", type=_path)
         case "add":

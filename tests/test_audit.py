@@ -16,6 +16,7 @@ from dmonitor.config import audit, programs
 from dmonitor.config.configuration import load_configuration
 from dmonitor.config.problems import Problems, Severity
 from dmonitor.core.effects import NodeMemory, Save
+from dmonitor.core.model import Incident, Test
 from dmonitor.execution import plugin
 from dmonitor.store import state
 from dmonitor.store.state import Store
@@ -535,10 +536,11 @@ def test_files_in_alert_d_that_are_no_addresses(node: LocalNode) -> None:
     unknown = "is neither a user of this machine nor in /etc/aliases, so it may reach nobody; remove it, or write the whole address"
     taken = "use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters"
     assert sorted(line for line in complaints(node)[1] if ": alert.d/" in line) == [
+        "error: alert.d/ben@example.com:1: 'host = www.example.com' says nothing; write ONLY=PATTERN..., NOT=PATTERN...,"
+        " HOURS=08:00-20:00 mon-fri or AFTER=30min; until that is mended it is told everything, at once",
         f"error: alert.d/o'brien@example.com: 'o'brien@example.com' is not a mail address that is taken here; {taken}",
         f"warning: alert.d/4913: {unknown}",
         f"warning: alert.d/README: {unknown}",
-        "warning: alert.d/ben@example.com: what is in it does nothing, because it is not executable: it is mailed as an address; if it is a hook, chmod 750 and chgrp dmonitor",
         f"warning: alert.d/nouser+x: {unknown}",
         f"warning: alert.d/nouser: {unknown}",
         "warning: alert.d/ntfy.orig: looks like a copy of ntfy that was left over, and is told as well; remove it",
@@ -650,3 +652,22 @@ def test_root_that_may_not_become_another_user_is_told_what_it_lacks(node: Local
         f"root may not become user {run_as().pw_name} here: Operation not permitted;" in ran.stderr
     )
     assert "CAP_SETUID" in ran.stderr
+
+
+def test_an_acknowledgement_that_covers_nothing(node: LocalNode) -> None:
+    www = Test("www.example.com", "http")
+    with Store(str(node.state)) as store:
+        now = store.clock.now()
+        store.save(Save(NodeMemory((now - 60.0, now), now)))
+    file = node.config / "silence.d/www.example.com"
+    file.parent.mkdir()
+    file.write_text("until up jo: disk\n")
+    text = "nothing of www.example.com is DOWN; it may be removed"
+    covers_nothing = (
+        f"warning: silence.d/www.example.com: `until up` covers nothing, because {text}"
+    )
+    said = complaints(node)[1]
+    assert covers_nothing in said and "silence:" not in said[-1] and "1 silence" not in said[-1]
+    with Store(str(node.state)) as store:
+        store.save(Save(incidents=(Incident(("a" * 16,), www, now - 60.0, minute=1),)))
+    assert covers_nothing not in complaints(node)[1]

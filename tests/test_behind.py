@@ -10,10 +10,24 @@ import pytest
 from dmonitor.config.configuration import load_configuration
 from dmonitor.config.tests import read_tests
 from dmonitor.core import behind, mail
+from dmonitor.core.effects import NodeMemory
 from dmonitor.core.ledger import Ledger
-from dmonitor.core.model import Incident, Kind, Notification, Test
+from dmonitor.core.model import (
+    Hidden,
+    Incident,
+    Kind,
+    Node,
+    Notification,
+    Outcome,
+    Silence,
+    Test,
+    TestState,
+    Verdict,
+)
+from dmonitor.operator import metrics, page, report, terminal
 
 ROUTER, OTHER, WEB = (Test(host, "ping") for host in ("router", "other", "web"))
+SLOW, EARLIER = (Test(host, "ping") for host in ("slow", "earlier"))
 NOW = 10_000.0
 
 
@@ -71,17 +85,74 @@ def test_the_mail_names_what_is_behind() -> None:
     found = behind.hidden_behind(
         {WEB: (ROUTER,), OTHER: (ROUTER,)}, {ROUTER}, ledger, now=NOW, slowest=1
     )
-    assert found == {ROUTER: (WEB,)}
+    assert found == {ROUTER: Hidden(down=(WEB,))}
     assert behind.hidden_behind({WEB: (ROUTER,)}, {OTHER}, ledger, now=NOW, slowest=1) == {}
     told = [Notification(Kind.ALERT, router, "admin", NOW)]
     composer = mail.Composer(node="oslo", now=NOW, behind=found)
     assert "\nAnd 1 test behind it: web/ping\n" in composer.mail(told).decode()
-    many = {ROUTER: tuple(Test(f"host{number}", "ping") for number in range(50))}
+    many = {ROUTER: Hidden(tuple(Test(f"host{number}", "ping") for number in range(50)))}
     text = mail.Composer(node="oslo", now=NOW, behind=many).mail(told).decode()
     (line,) = [line for line in text.splitlines() if line.startswith("And 50 tests behind it: ")]
     assert line.startswith("And 50 tests behind it: host0/ping, host1/ping, ")
     assert line.endswith(" …") and len(line) <= 200
     assert "behind" not in mail.Composer(node="oslo", now=NOW).mail(told).decode()
+
+
+def test_the_mail_of_the_recovery_says_what_became_of_what_is_behind() -> None:
+    """Nobody else tells it: what came back with the router was never mailed."""
+    tests = {WEB: (ROUTER,), SLOW: (ROUTER,), OTHER: (ROUTER,), EARLIER: (ROUTER,)}
+    router = incident(ROUTER, alert="oslo", closed=NOW - 5.0)
+    came_back = incident(WEB, closed=NOW - 5.0, seen=NOW - 65.0, void=True)
+    not_yet = incident(SLOW, seen=NOW - 5.0)
+    silenced = incident(OTHER, began=NOW - 90.0, closed=NOW - 3.0, seen=NOW - 4.0, void=True)
+    long_ago = incident(EARLIER, began=NOW - 900.0, closed=NOW - 800.0, void=True)
+    older = incident(ROUTER, began=NOW - 950.0, closed=NOW - 800.0, alert="oslo")
+    ledger = Ledger([older, router, came_back, not_yet, silenced, long_ago], lambda _: [])
+    found = behind.hidden_behind(tests, {ROUTER}, ledger, now=NOW, slowest=1)
+    assert found == {ROUTER: Hidden(down=(SLOW,), up=(WEB,))}
+    told = [Notification(Kind.RECOVERY, router, "admin", NOW)]
+    text = mail.Composer(node="oslo", now=NOW, behind=found).mail(told).decode()
+    assert "\nWith it, 1 test behind it came back: web/ping\n" in text
+    assert "\nNot yet UP: 1 test behind it: slow/ping\nWhat still fails when it is" in text
+    also = [*told, Notification(Kind.ALERT, incident(Test("a", "b")), "admin", NOW)]
+    text = mail.Composer(node="oslo", now=NOW, behind=found).mail(also).decode()
+    assert "\nWith it, 1 test behind router/ping came back: web/ping\n" in text, "it has no section"
+
+
+def seen_by_an_operator(*incidents: Incident, **more: Any) -> report.NodeReport:
+    nodes = [Node("oslo", "oslo"), Node("paris", "paris")]
+    own = NodeMemory((NOW - 60, NOW - 1), NOW - 1, name="oslo", reach=(("paris", ()),))
+    tests = (ROUTER, WEB)
+    states = dict.fromkeys(tests, TestState(Verdict.DOWN, Outcome.FAIL, NOW - 60))
+    seen = report.NodeReport("oslo", NOW, nodes, tests, ["root"], 2, own, states, {}, [], [], {})
+    return seen._replace(incidents=incidents, behind={WEB: (ROUTER,)}, **more)
+
+
+def test_an_operator_sees_what_is_hidden_behind_what() -> None:
+    paint = terminal.Paint(False)
+    router, web = incident(ROUTER, alert="oslo"), incident(WEB)
+    seen = seen_by_an_operator(router, web)
+    status = report.status(seen)
+    assert [(test["test"], test["behind"]) for test in status["tests"]] == [
+        ("router/ping", []),
+        ("web/ping", ["router/ping"]),
+    ]
+    assert status["owed"] == 0
+    lines = terminal.status(status, paint)
+    assert "nothing owed" in lines[0] and "[behind router/ping]" in lines[-1]
+    why = "\n".join(terminal.why(report.why(seen, WEB, [web], []), paint))
+    assert "It is behind router/ping, so it is not told by itself." in why
+    assert "The alert waits, because it is behind router/ping." in why and "owed" not in why
+    shown = page.page(status, [], {"silences": []}, report.nodes(seen))
+    assert "<p>behind router/ping</p>" in shown
+    assert 'dmonitor_test_behind{host="web",test="ping"} 1\n' in metrics.metrics(status, {}, {})
+
+
+def test_what_is_owed_is_to_be_told_now() -> None:
+    assert report.ability(seen_by_an_operator(incident(WEB)))["owed"] == 1, "the router is UP"
+    silenced = seen_by_an_operator(incident(ROUTER), silences={"paris": [Silence("router")]})
+    assert report.ability(silenced)["owed"] == 0
+    assert report.ability(silenced._replace(silences={}))["owed"] == 1
 
 
 def test_words_that_name_tests() -> None:

@@ -114,6 +114,20 @@ def test_a_key_is_taken_and_the_one_before_it_dropped(node: LocalNode) -> None:
     assert keys_of(node) == keyfile.of_all(two.encode())
 
 
+def test_the_last_key_is_not_dropped(node: LocalNode) -> None:
+    """A node without any key would talk to nobody, or to everybody."""
+    old = node.config / "key.old"
+    node.key("k" * 32, "key.old")
+    for words in (("drop",), ("drop", "--force")):
+        status, said, wrong = key(node, *words)
+        assert (status, said) == (os.EX_DATAERR, "") and old.exists()
+        assert "the old key was not dropped, because this node would have no key then" in wrong
+    (node.config / "key").write_text("short")
+    assert key(node, "drop")[0] == os.EX_DATAERR and old.exists()
+    node.key("n" * 32)
+    assert key(node, "drop", "--force")[0] == 0 and not old.exists()
+
+
 def test_the_old_key_is_dropped_when_all_nodes_have_the_new_one(three: list[LocalNode]) -> None:
     first, second, third = three
     old = first.config / "key.old"

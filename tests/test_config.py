@@ -690,7 +690,10 @@ def test_the_time_of_an_empty_silence_is_no_end(
         ),
         ("until 25:00", "'25:00' is no time; write until 2026-11-29T06:00"),
         ("until 2026-13-01", "'2026-13-01' is no time; write until 2026-11-29T06:00"),
-        ("until 2066-01-01", "2066-01-01 is too far away; the end must be less than 28 years away"),
+        (
+            "until 2066-01-01",
+            "'2066-01-01' is too far away; the end must be less than 28 years away",
+        ),
         *(
             (
                 line,
@@ -699,10 +702,10 @@ def test_the_time_of_an_empty_silence_is_no_end(
             )
             for line in ("rack move", "until", "until tomorrow", "until 2h", "2026-11-29T06:00")
         ),
-        ("every", "not hours such as 08:00-20:00, or 08:00-20:00 mon-fri"),
+        ("every", "'' is no hours; write 08:00-20:00, or 08:00-20:00 mon-fri"),
         (
             "every sunday 03:00-04:00",
-            "'sunday' is no day; write mon, tue, wed, thu, fri, sat, sun, or two with - between",
+            "'sunday' is no day; write mon, tue, wed, thu, fri, sat, sun, or two of them such as mon-fri",
         ),
     ],
 )
@@ -757,7 +760,7 @@ def test_odd_silences(tree: Path, silence: Path) -> None:
     loaded = load(tree)
     assert problems(loaded) == [
         "error: silence.d/a b: 'a b' is not a host name; use ASCII letters, digits and . _ - : only",
-        "error: silence.d/dangling: is not a file; touch HOST or HOST/TEST",
+        "error: silence.d/dangling: is a dangling link to /nonexistent; remove it",
         "error: silence.d/node/-x: '-x' is not a node in nodes.txt",
         "warning: silence.d/node/pariss: silences nothing: no such node in nodes.txt; did you mean paris?",
         "warning: silence.d/ww.example.com: silences nothing: no such host in hosts.d; did you mean www.example.com?",

@@ -119,7 +119,7 @@ class Teller:
         )
         situation = Situation(config, memory, self.clock, lambda *_, **__: None)
         situation.recognise(effects.Observation(ME, {}, [Contact(ME, "aaaaaaaa")], frozenset()))
-        script = Telling(situation, Outbox(memory.outbox), state.fresh_id).run()
+        script = Telling(situation, Outbox(memory.outbox, situation.audience), state.fresh_id).run()
         answer: Any = None
         while True:
             try:

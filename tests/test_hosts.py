@@ -160,6 +160,49 @@ def test_parameters_of_all_tests_of_a_host_count(node: LocalNode) -> None:
     assert say(node, "remove", "a", "b")[0] == 0 and files(node) == {}
 
 
+def test_what_stands_behind_is_checked_as_t_does(node: LocalNode) -> None:
+    added = say(node, "add", "x/web", "BEHIND=r/web", "r/web")
+    assert added[:2] == (
+        0,
+        "added r/web\nadded x/web\nthe other nodes do not know of it: see dmonitor push\n",
+    )
+    node.test("r/web", "BEHIND=y/web\n")
+    for words, what in (
+        (("y/web", "BEHIND=ruter/web"), "BEHIND=ruter/web: no such test in hosts.d"),
+        (("y/web", "BEHIND=y/web"), "BEHIND=y/web is this test itself"),
+        (("y/web", "BEHIND=x/web"), "BEHIND leads back to this test: y/web behind x/web behind r/"),
+    ):
+        status, said, wrong = say(node, "add", *words)
+        assert (status, said) == (65, "") and f"hosts.d/y/web: {what}" in wrong
+    assert "y/web" not in files(node)
+    node.test("y/web", "BEHIND=y/web\n")
+    checked = node.run("dmonitor-check", "-t").stderr
+    assert "hosts.d/y/web: BEHIND=y/web is this test itself; name the one before it" in checked
+
+
+def test_plugins_are_looked_at_as_the_user_of_the_rounds(node: LocalNode) -> None:
+    """Root may read and start more than that user, and -t says so."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can look as another user")
+    plugin = node.config / "plugins/check_web"
+    plugin.chmod(0o700)
+    os.chown(plugin, 0, 0)
+    status, said, wrong = say(node, "add", "a/web")
+    fault = f"plugins/check_web: is not executable for user {run_as().pw_name}"
+    assert fault in wrong and fault in node.run("dmonitor-check", "-t").stderr
+    assert (status, said) == (
+        78,
+        "added a/web\nthe other nodes do not know of it: see dmonitor push\n",
+    )
+    assert (node.config / "hosts.d/a/web").stat().st_uid == 0
+
+
+def test_one_mistake_is_named_once(node: LocalNode) -> None:
+    status, said, wrong = say(node, "add", "../x", "web", "web:b")
+    assert (status, said) == (65, "") and len(wrong.splitlines()) == 1
+    assert wrong.startswith("dmonitor: error: hosts.d/..: '..' is not a host name")
+
+
 def test_a_host_that_is_a_link_gets_no_test_of_its_own(node: LocalNode) -> None:
     node.test(".web/web")
     (node.config / "hosts.d/a").symlink_to(".web")

@@ -30,6 +30,7 @@ PURE_LIBRARY = {
         "hashlib",
         "email",
         "enum",
+        "fnmatch",
         "functools",
         "hashlib",
         "hmac",

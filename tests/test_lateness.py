@@ -71,7 +71,7 @@ class Teller:
         )
         situation.recognise(observation)
         told: list[Notification] = []
-        script = Telling(situation, Outbox(outbox), lambda: "aaaaaaaa").run()
+        script = Telling(situation, Outbox(outbox, situation.audience), lambda: "aaaaaaaa").run()
         answer: Any = None
         while True:
             try:

@@ -19,6 +19,7 @@ from dmonitor import driver
 from dmonitor.base import names
 from dmonitor.config.keyfile import Keys, of_all
 from dmonitor.core import effects, mail
+from dmonitor.core.durations import Times
 from dmonitor.core.model import (
     Answer,
     Incident,
@@ -32,6 +33,7 @@ from dmonitor.core.model import (
     Verdict,
 )
 from dmonitor.execution import delivery, keeper
+from dmonitor.store import durations
 
 GOLDEN = Path(__file__).parent / "golden"
 BEGAN = datetime.datetime(2026, 11, 23, 2, 12, 6, tzinfo=datetime.UTC).timestamp()
@@ -863,7 +865,7 @@ def test_the_log_has_a_hundred_lines_of_a_mail(
     ],
 )
 def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
-    monkeypatch: pytest.MonkeyPatch, keys: Keys | None, secret: bytes
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: Keys | None, secret: bytes
 ) -> None:
     letters: dict[str, delivery.Letter] = {}
     seconds: list[float] = []
@@ -882,9 +884,10 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
         "_configuration": SimpleNamespace(keys=keys, settings=settings, hook=lambda _: "push"),
         "_store": SimpleNamespace(clock=SimpleNamespace(to_wall=lambda: BEGAN - 1000.0)),
         "_name": "oslo",
-        "_clock": SimpleNamespace(elapsed=lambda: 5.0),
+        "_clock": SimpleNamespace(elapsed=lambda: 5.0, now=lambda: 10_060.0),
         "_woken": False,
         "_directories": [],
+        "_state_dir": str(tmp_path),
     }
     for name, fact in facts.items():
         setattr(round_driver, name, fact)
@@ -892,11 +895,14 @@ def test_the_driver_gives_the_key_that_all_nodes_have_and_the_latest_incidents(
     over = incident("ssh", began=1000.0, closed=1060.0, minute=7)
     again = incident("ssh", began=10_000.0, minute=8)
     told = owed(Kind.RECOVERY, over)
+    ended = durations.Ended(30, {over.test: Times(0.14, 0.2)})
+    durations.add(str(tmp_path), ended, {over.test}, 9_900.0)
     mails = {"oncall@example.com": [told], "hook:push": [told._replace(address="hook:push")]}
     round_driver._start(effects.HandOver(mails, (again,)))
     letter = read(letters["oncall@example.com"].content)
     assert letter["Subject"].startswith("STILL DOWN www.example.com/ssh (2 of 3 nodes) for ")
     assert letter["Message-ID"] == composed(told, secret=secret)["Message-ID"]
+    assert "It usually takes 0.14 s on oslo." in letter.get_content(), "paris saw TIMEOUT"
     hook_facts = letters["hook:push"].facts or {}
     assert hook_facts["DMONITOR_STATE"] == "STILL DOWN\nOVER"
     since = datetime.datetime.fromtimestamp(BEGAN + 9000.0, datetime.UTC).astimezone()

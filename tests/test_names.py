@@ -146,3 +146,15 @@ def test_letters_and_marks_that_are_seen_stay() -> None:
         "\u0350\u1161\u17b6\u2801\u3165\ufe20\uffa1\U0001f4a9",
     ):
         assert names.escaped(text) == text
+
+
+@pytest.mark.parametrize("interface", ["eth0", "br-lan", "eth0.5", "veth_1"])
+def test_a_link_local_address_names_its_interface(interface: str) -> None:
+    assert names.read_ip_address(f"fe80::1%{interface}") == f"fe80::1%{interface}"
+
+
+@pytest.mark.parametrize(
+    "interface", ["", "-a", ".", "a/b", "a b", "a%b", "a\n", "sixteen_letters_"]
+)
+def test_what_is_no_interface(interface: str) -> None:
+    assert not names.is_ip_address(f"fe80::1%{interface}")

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import resource
-import runpy
 import sqlite3
 import struct
 import subprocess
@@ -28,6 +27,7 @@ from local_nodes import ADDRESS, CHECKOUT, LocalNode, Place, run_as, running
 from dmonitor.core.effects import NodeMemory, Save
 from dmonitor.core.model import (
     Answer,
+    Change,
     Incident,
     Judgement,
     LastLook,
@@ -38,12 +38,14 @@ from dmonitor.core.model import (
     TestState,
     Verdict,
 )
+from dmonitor.core.wants import Pattern, Wants
 from dmonitor.net.replies import REUSED_SECONDS
-from dmonitor.operator import metrics, page, publish, report, terminal
+from dmonitor.operator import availability, metrics, page, publish, report, terminal
 from dmonitor.store import database, state
 
 SCHEMA = json.loads((CHECKOUT / "doc/dmonitor.schema.json").read_text())
 WEB = "www.example.com/web"
+UP_HERE = Judgement(Verdict.UP, 2, (Answer(Node("oslo", "oslo"), result=Result(Outcome.OK)),))
 
 
 class Said:
@@ -54,6 +56,7 @@ class Said:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         options = ["--config", str(self.node.config), "--state", str(self.node.state)]
+        options += self.node.also
         command = [
             sys.executable,
             str(self.node.place.directory / "bin/dmonitor"),
@@ -275,12 +278,12 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         (("silence", "../x", "2h"), "'../x' is neither HOST nor HOST/TEST"),
         (
             ("silence", WEB, "tomorrow"),
-            "'tomorrow' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'tomorrow' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (("silence", WEB, "until", "2001-01-01"), "2001-01-01 is over"),
         (
             ("silence", WEB, "0001-01-01"),
-            "'0001-01-01' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0001-01-01' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", WEB, "until", "9999-12-31"),
@@ -288,7 +291,7 @@ def test_what_is_not_there_is_said(three: list[LocalNode], story: Callable[[str]
         ),
         (
             ("silence", WEB, "0h"),
-            "'0h' is neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
+            "'0h' is neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun 03:00-04:00, nor off",
         ),
         (
             ("silence", "www.example.com.bak", "2h"),
@@ -348,9 +351,7 @@ def test_silences(three: list[LocalNode], story: Callable[[str], None]) -> None:
         ran.returncode == os.EX_USAGE
         and "mail.example.com is silenced as a whole already" in ran.stderr
     )
-    assert first.run("silence", "www.example.com").returncode == os.EX_USAGE, (
-        "tests of it are silenced"
-    )
+    assert first.run("silence", "www.example.com").returncode == 0, "tests of it are silenced, too"
     for what in ("mail.example.com", "www.example.com"):
         assert first.json("silence", what, "off")["removed"]
     assert (
@@ -577,30 +578,6 @@ def test_what_could_not_be_replaced_stays(
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["index.html"]
 
 
-@pytest.mark.parametrize("nodes", [3, 10, 40])
-@pytest.mark.parametrize(
-    "text", ["Connection refused", "{:x>200}"]
-)  # the same everywhere, and as much as each can say
-def test_a_page_of_200_tests_stays_under_500_kb(nodes: int, text: str) -> None:
-    look = runpy.run_path(str(CHECKOUT / "tests/page/look"))
-    named = [
-        Node(f"node{number}.example.com", f"node{number}.example.com") for number in range(nodes)
-    ]
-    sizes = []
-    for down in (False, True):
-        written = look["render"](
-            look["view"](40, down=down, now=1_800_000_000.0, nodes=named, text=text)
-        )
-        sizes.append(len(written.encode()))
-        assert "who saw what, <time" in written
-        many = nodes == 40 or (down and text != "Connection refused")
-        assert (
-            "There is no room here for who saw what of the other tests: <code>dmonitor why"
-            in written
-        ) is many, "and it says so where something is left out"
-    assert max(sizes) < look["LIMIT"], sizes
-
-
 def view(**more: Any) -> report.NodeReport:
     """Return what is known of the node oslo, with one test, which is DOWN here, and of which no change is known."""
     test, now = Test("www.example.com", "web"), 1_800_000_000.0
@@ -642,7 +619,7 @@ def test_of_a_test_with_every_it_is_said_how_old_the_last_look_is() -> None:
     assert terminal.status(status, paint)[-1].endswith(" [OK, 3 h ago] valid for 60 days <b>")
     why = "\n".join(terminal.why(report.why(seldom, test, [], []), paint))
     assert "The last look here: OK, 3 h ago.\nThat look said: valid for 60 days <b>" in why
-    shown = page.page(status, [], {"silences": []}, report.nodes(seldom), now, {})
+    shown = page.page(status, [], {"silences": []}, report.nodes(seldom))
     assert "OK, 3 h ago:</span> valid for 60 days &lt;b&gt;" in shown
     labels = '{host="www.example.com",test="web"}'
     sample = f"dmonitor_test_last_look_timestamp_seconds{labels} {look.at:.0f}\n"
@@ -692,6 +669,37 @@ def test_why_tells_of_the_incident_that_is_open() -> None:
     ) and "its test was removed." in "\n".join(terminal.why(gone, paint))
     both = report.why(view(), test, [down._replace(void=True, closed=now, recovery="oslo")], [])
     assert "nobody was told" not in "\n".join(terminal.why(both, paint))
+
+
+def test_why_says_who_is_told_and_by_which_line() -> None:
+    test, now = Test("www.example.com", "web"), 1_800_000_000.0
+    never = Wants(never=(Pattern("*/web", "NOT", 2),))
+    late = Wants(after=1800.0, times=("line 1: AFTER=30min",))
+    wants = {"never@example.com": never, "late@example.com": late}
+    addresses = ("root", *wants)
+
+    def told(*incidents: Incident) -> list[str]:
+        seen = view(addresses=addresses, wants=wants, incidents=incidents)
+        lines = terminal.why(report.why(seen, test, incidents, []), terminal.Paint(False))
+        first = lines.index("Who is told of it:") + 1
+        return [" ".join(line.split()) for line in lines[first : first + 3]]
+
+    assert told() == [
+        "root at once",
+        "never@example.com never (line 2: NOT=*/web)",
+        "late@example.com after 30 min, if it lasts so long (line 1: AFTER=30min)",
+    ]
+    down = Incident(("a" * 16,), test, view().now - 600, alert="oslo")
+    assert ", if it lasts until then (line 1: AFTER=30min)" in told(down)[2]
+    assert told(down._replace(began=view().now - 2000))[2].startswith("late@example.com at once")
+    acknowledged = told(down._replace(acknowledged=now))[2]
+    assert acknowledged.startswith("late@example.com not by itself: somebody is on it")
+    seen = view(addresses=addresses[1:2], wants=wants, incidents=(down._replace(alert=""),))
+    lines = terminal.why(
+        report.why(seen, test, [down._replace(alert="")], []), terminal.Paint(False)
+    )
+    assert "still owed" not in "\n".join(lines), "nobody wants it"
+    assert report.ability(seen)["owed"] == 0
 
 
 def test_what_is_too_far_away_is_refused_and_costs_no_greeting(
@@ -805,22 +813,6 @@ def test_labels_are_escaped() -> None:
     assert metrics._labels({"a": 'x"y\\z\n\u202e'}) == '{a="x\\"y\\\\z\\\\n\\\\u202e"}', (
         "what reads them shows them as one line"
     )
-
-
-def test_a_bar_shows_when_it_was_down() -> None:
-    now = 1_800_000_000.0
-    incident = {
-        "began": report.moment(now - 3600),
-        "ended": report.moment(now - 1800),
-        "removed": False,
-    }
-    since = now - 43200
-    drawn = page._bar([incident], now, page.DAY, since, "24 hours")
-    assert 'aria-label="Last 24 hours: DOWN once, 30 min in all (known for 12 h)"' in drawn
-    assert 'aria-label="Last 24 hours: no incident"' in page._bar(
-        [], now, page.DAY, now - 86401, "24 hours"
-    )
-    assert "M958 0h21v24h-21z" in drawn and 'class="none" d="M0 15h500v2h-500z"' in drawn
 
 
 MANUAL = (CHECKOUT / "man/dmonitor.8").read_text()
@@ -1022,7 +1014,8 @@ def test_a_silence_that_ends_says_what_holds_on(
     for said in (first, second):
         assert said("silence", WEB, "off").splitlines() == [
             f"{WEB} is not silenced here",
-            "www.example.com is still silenced by 127.0.0.31: dmonitor silence www.example.com off, there",
+            "www.example.com is still silenced by 127.0.0.31; to end that, type on"
+            " 127.0.0.31: dmonitor silence www.example.com off",
         ]
     (still,) = second.json("silence", "www.example.com", "off")["still"]
     assert still["age"] >= 0 and {**still, "age": 0} == held
@@ -1203,11 +1196,10 @@ def test_what_a_peer_alone_has_stated_is_shown_as_its_word(
         told = report.history([known], [], [], seen, now)
         assert f"rome{stated}" in terminal.history(told, paint)[-1], told
         incidents = report.incidents([known], (), now)
-        html = page.page(
-            report.status(seen), incidents, {"silences": []}, report.nodes(seen), now, {}
-        )
+        html = page.page(report.status(seen), incidents, {"silences": []}, report.nodes(seen))
         assert f"(6 min 40 s){stated}, not told yet" in html, html
-        assert ("DOWN once" in html) == (not stated)
+        (days,) = availability.days(seen, [known], [Change(test, now - 999, UP_HERE)], 90).values()
+        assert (days.letters[-1] == "d") is (not stated), "and the bar does not show it"
 
 
 def test_evidence_has_the_time_it_is_from(
@@ -1280,6 +1272,45 @@ def test_options_stand_anywhere_and_whole(
     assert json.loads(said("silence", WEB, "--json", "until", "2050-01-01"))["what"] == WEB
     assert json.loads(said("why", "--json", "--", WEB))["test"] == WEB
     assert said.run("status", "--peer").returncode == os.EX_USAGE
+
+
+def test_a_planned_silence_is_listed(
+    three: list[LocalNode], story: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    said = Said(three[0])
+    with running(three):
+        story("OK 200")
+    now = datetime.datetime.now(datetime.UTC)
+    days = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    begins = (now + datetime.timedelta(days=2)).replace(hour=3, minute=0, second=0, microsecond=0)
+    said("silence", WEB, "every", days[begins.weekday()], "03:00-04:00", "backup")
+    facts = said.json("silences")
+    assert facts["silences"] == []
+    (planned,) = facts["planned"]
+    assert (planned["what"], planned["reason"], planned["node"]) == (WEB, "backup", "127.0.0.31")
+    assert datetime.datetime.fromisoformat(planned["begins"]) == begins
+    assert datetime.datetime.fromisoformat(planned["until"]) == begins.replace(hour=4)
+    (row,) = said("silences").splitlines()[1:]
+    assert row.startswith(WEB) and f"from {begins:%Y-%m-%d} 03:00:00" in row
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("7x",), "'7x' is no duration; write 30min, 6h, 1d or 1h30m"),
+        (("1h30",), "'1h30' is no duration; did you mean 1h30m?"),
+        ((WEB, "1h30"), "'1h30' is no duration; did you mean 1h30m?"),
+        (("-2h",), "'-2h' is no option, and no time; write 2h or 1h30m"),
+    ],
+)
+def test_an_age_that_is_none(
+    three: list[LocalNode], story: Callable[[str], None], words: tuple[str, ...], text: str
+) -> None:
+    with running(three):
+        story("OK 200")
+    ran = Said(three[0]).run("history", *words)
+    assert ran.returncode == os.EX_USAGE and text in ran.stderr
 
 
 def test_a_key_is_told_as_json(three: list[LocalNode]) -> None:

@@ -70,6 +70,15 @@ def test_bash_completes_what_dmonitor_is_to_do() -> None:
         assert options <= complete("dmonitor", verb, "x", "--"), verb
 
 
+def test_what_an_upgrade_does_once_it_does_once() -> None:
+    """This version is a later one than those whose silences are converted."""
+    script = (DEBIAN / "dmonitor.postinst").read_text()
+    (last,) = re.findall(r'dpkg --compare-versions "\$2" le (\S+);', script)
+    first = (DEBIAN / "changelog").read_text().splitlines()[0]
+    versions = [tuple(map(int, re.findall(r"\d+", text))) for text in (last, first)]
+    assert len(versions[0]) == len(versions[1]) == 4 and versions[0] < versions[1]
+
+
 def test_an_upgrade_writes_the_ends_of_silences_into_their_files(tmp_path: Path) -> None:
     """Before, an empty file whose time was ahead of its last change ended at that time."""
     script = (DEBIAN / "dmonitor.postinst").read_text()
@@ -122,3 +131,55 @@ def test_there_are_few_overrides_and_each_has_its_reason() -> None:
     overrides = [number for number, line in enumerate(lines) if not line.startswith("#")]
     assert len(overrides) <= 5
     assert all(lines[number - 1].startswith("# ") for number in overrides)
+
+
+def test_a_release_names_what_is_missing_and_then_begins(tmp_path: Path) -> None:
+    for name in ("debian/release", "debian/control", "debian/changelog", "debian/NEWS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((CHECKOUT / name).read_text())
+    (tmp_path / "dmonitor").mkdir()
+    (tmp_path / "dmonitor/__init__.py").write_text('__version__ = "9.9"\n')
+    (tmp_path / "CONTACTS.md").write_text((CHECKOUT / "CONTACTS.md").read_text())
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n")
+
+    git = tmp_path / "bin/git"  # says that a file has changed
+    git.parent.mkdir()
+    git.write_text("#!/bin/sh\necho ' M README.md'\n")
+    git.chmod(0o755)
+
+    def check() -> tuple[int, list[str]]:
+        ran = subprocess.run(
+            ["sh", "debian/release", "--check"],
+            cwd=tmp_path,
+            env={"PATH": f"{git.parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return ran.returncode, ran.stderr.splitlines()
+
+    status, wrong = check()
+    assert status == 1 and len(wrong) == 8
+    assert sum("placeholder" in line for line in wrong) == 4
+    for file in (*(tmp_path / "debian").iterdir(), tmp_path / "CONTACTS.md"):
+        if file.name != "release":
+            text = file.read_text().replace("dmonitor.example", "dmonitor.test")
+            file.write_text(text.replace(__version__, "9.9"))
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## 9.9, 2026-11-30\n")
+    assert check() == (1, [wrong[-1]]) and "not committed" in wrong[-1]
+    git.write_text("#!/bin/sh\n")
+    assert check() == (0, [])
+
+
+def test_contacts_are_in_one_file_and_where_a_package_names_them() -> None:
+    """Whoever publishes dmonitor has to find each placeholder: CONTRIBUTING.md names these files."""
+    listed = subprocess.run(
+        ["grep", "-rlI", "--exclude-dir=.?*", "dmonitor[.]example", "."],
+        cwd=CHECKOUT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = {name.removeprefix("./") for name in listed.stdout.split()}
+    named = {"CONTACTS.md", "debian/control", "debian/changelog", "debian/NEWS"}
+    about = {"CONTRIBUTING.md", "debian/release", "tests/test_package.py"}
+    assert {name for name in found if not name.startswith(("dist/", "tests/"))} - about == named
+    for name in named:
+        assert f"`{name}`" in (CHECKOUT / "CONTRIBUTING.md").read_text()

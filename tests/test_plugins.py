@@ -463,10 +463,10 @@ def test_no_page_has_a_person_use_a_file_in_a_shared_directory() -> None:
     pages = [checkout / name for name in ("README.md", "CONTRIBUTING.md", "demo")]
     pages += [*checkout.glob("man/*"), *checkout.glob("doc/*.md"), *checkout.glob("etc/**/*")]
     pages += [checkout / "debian/NEWS", checkout / "debian/dmonitor.README.Debian"]
-    shown = {page.name: commands(page) for page in pages if page.is_file()}
+    shown = {str(page.relative_to(checkout)): commands(page) for page in pages if page.is_file()}
     assert any("apt-get install" in line for line in shown["README.md"])
-    assert any("setfacl" in line for line in shown["dmonitor.README.Debian"])
-    assert any("dmonitor-check -t" in line for line in shown["dmonitor-plugin.7"])
+    assert any("setfacl" in line for line in shown["debian/dmonitor.README.Debian"])
+    assert any("dmonitor-check -t" in line for line in shown["man/dmonitor-plugin.7"])
     found = [line for lines in shown.values() for line in lines if re.search(SHARED, line)]
     assert found == []
     installing = "for x; do scp dist/x root@y:/tmp; done"

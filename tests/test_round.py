@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from dmonitor.core import codec, digest, effects, round, self_check, situation, telling, verdict
-from dmonitor.core.incident import owed
+from dmonitor.core.hours import Hours
+from dmonitor.core.incident import owed, owes
 from dmonitor.core.model import (
     Acknowledgement,
     Answer,
+    Circle,
     Confirming,
     Contact,
     Flake,
@@ -36,6 +38,7 @@ from dmonitor.core.model import (
     Verdict,
     node_test,
 )
+from dmonitor.core.wants import Pattern, Wants
 from dmonitor.net import protocol
 
 TEST = Test("www.example.com", "http")
@@ -2170,3 +2173,141 @@ def test_one_claim_of_an_interval_keeps_no_hearsay_for_days() -> None:
     both = node_memory(heard=(slow,), stated_intervals=(("peer", 1440), ("z", 1440)))
     kept = play(UP, heard=heard, remembered=both)
     assert kept.incident("a").heard_from == "z", "two nodes are as slow"
+
+
+# Who wants what (R5).
+
+LATE = "late@example.com"
+AFTER = Wants(after=1800.0)
+OFFICE = Wants(hours=(Hours(480, 1200, ()),))
+
+
+def lasting(seconds: float, **facts: Any) -> Incident:
+    """Return an open incident that has lasted for so long, and was told at once."""
+    began = NOW - seconds
+    facts = {"alert": "me", "told_at": began, "began": began, "held": began, "seen": NOW, **facts}
+    return known("a", **facts)
+
+
+def told_later(wants: Wants, **facts: Any) -> Circle:
+    return Circle(wants.circle, NOW - 500.0, **facts)
+
+
+def choosy(
+    wants: Wants, seen: tuple[Outcome, Outcome] | None, *incidents: Incident, **facts: Any
+) -> Played:
+    """Take a round in which one more address `wants` something."""
+    return play(seen, incidents=incidents, addresses=(ONE, LATE), wants={LATE: wants}, **facts)
+
+
+def test_patterns_choose_who_is_told() -> None:
+    for pattern, told in ((TEST.host, False), ("other", True)):
+        played = choosy(Wants(never=(Pattern(pattern, "NOT"),)), DOWN)
+        (mails,) = played.mails
+        assert mails.keys() == ({ONE, LATE} if told else {ONE})
+        assert played.incident().alert == "me" and not played.incident().circles
+        assert not played.outbox()
+
+
+def test_what_nobody_wants_is_not_told_nor_waited_for() -> None:
+    wants = {ONE: Wants(only=(Pattern("other"),))}
+    played = play(DOWN, wants=wants, once=False)
+    assert not played.mails and not played.woken and not played.greeted
+    assert played.incident().is_open and not played.incident().alert
+    over = known("a", closed=NOW - 3700.0, seen=NOW - 3800.0)
+    later_on = play(UP, incidents=[over], wants=wants)
+    assert "incident-unwanted" in later_on.events() and not owes(later_on.incident("a"))
+    recent = play(UP, incidents=[over._replace(closed=NOW - 3000.0)], wants=wants)
+    assert "incident-unwanted" not in recent.events(), "another node may have who wants it"
+
+
+def test_what_lasts_is_escalated_once() -> None:
+    played = choosy(AFTER, DOWN, lasting(1900.0))
+    assert played.mails == [{LATE: [(Kind.ALERT, "a")]}]
+    (circle,) = played.incident("a").circles
+    assert (circle.name, circle.alert) == (AFTER.circle, "me")
+    assert not choosy(AFTER, DOWN, played.incident("a")).mails
+    assert not choosy(AFTER, DOWN, lasting(1700.0)).mails
+    assert not choosy(AFTER, DOWN, lasting(1900.0, acknowledged=NOW - 60.0, ack="me")).mails
+
+
+def test_what_another_node_has_escalated_is_not_told_again() -> None:
+    heard = lasting(1900.0, circles=(told_later(AFTER, alert="peer", told_at=NOW - 5.0),))
+    played = choosy(AFTER, DOWN, lasting(1900.0), heard=[states("peer", heard)])
+    assert not played.mails
+    (circle,) = played.incident("a").circles
+    assert (circle.alert, circle.since) == ("peer", NOW + 5.0), "since now"
+
+
+def test_a_circle_that_no_file_here_names_is_not_taken_in() -> None:
+    heard = lasting(1900.0, circles=(Circle("f" * 16, NOW, alert="peer"),))
+    played = play(DOWN, incidents=[lasting(1900.0)], heard=[states("peer", heard)])
+    assert not played.incident("a").circles
+
+
+def test_the_end_goes_to_those_who_were_told_the_beginning() -> None:
+    told = told_later(AFTER, alert="me", told_at=NOW - 400.0)
+    for circles, addresses in (((), {ONE}), ((told,), {ONE, LATE})):
+        played = choosy(AFTER, UP, lasting(1900.0, circles=circles))
+        (mails,) = played.mails
+        assert mails.keys() == addresses
+        assert not owes(played.incident("a"))
+
+
+def test_hours_hold_what_falls_outside() -> None:
+    outside = {"outside_hours": frozenset([OFFICE.circle])}
+    night = choosy(OFFICE, DOWN, **outside)
+    assert [*night.mails[0]] == [ONE] and not night.incident().circles
+    morning = choosy(OFFICE, DOWN, lasting(1900.0))
+    assert morning.mails == [{LATE: [(Kind.ALERT, "a")]}]
+    told = lasting(1900.0, circles=(told_later(OFFICE, alert="me", told_at=NOW - 400.0),))
+    evening = choosy(OFFICE, UP, told, **outside)
+    assert [*evening.mails[0]] == [ONE]
+    assert owes(evening.incident("a")), "its end is held"
+    over = choosy(OFFICE, UP, evening.incident("a"), remembered=evening.node_memory())
+    assert over.mails == [{LATE: [(Kind.RECOVERY, "a")]}]
+    missed = choosy(OFFICE, UP, lasting(1900.0), **outside)
+    assert [*missed.mails[0]] == [ONE] and not owes(missed.incident("a"))
+
+
+def test_a_held_end_gives_the_first_node_its_turn_when_the_hours_begin() -> None:
+    """Else each node would find that the turns of all others are over, and tell it."""
+    told = told_later(OFFICE, alert="peer", told_at=NOW - 9000.0)
+    over = known(
+        "a", alert="peer", recovery="peer", began=NOW - 9900.0, closed=NOW - 8000.0,
+        held=NOW - 8000.0, told_at=NOW - 8000.0, seen=NOW - 8100.0, circles=(told,),
+    )  # fmt: skip
+    first = states("a-first", over, interval=1)
+    held = choosy(OFFICE, UP, over, heard=[first], outside_hours=frozenset([OFFICE.circle]))
+    assert not held.mails
+    (quiet,) = held.node_memory().quiet
+    assert (quiet.circle, quiet.ended) == (OFFICE.circle, 0.0)
+    begins = choosy(OFFICE, UP, over, heard=[first], remembered=held.node_memory())
+    assert not begins.mails, "it is the first node's turn"
+
+
+def test_only_the_first_refusal_of_who_is_told_later_counts_in_the_order() -> None:
+    first = choosy(AFTER, DOWN, lasting(1900.0), mta=lambda address: address != LATE)
+    assert first.mails and first.node_memory().refused == 1
+    remembered = first.node_memory()._replace(begins=node_memory().begins, finished=NOW + 80.0)
+    clock = Clock(130.0, began=125.0)
+    again = choosy(
+        AFTER, DOWN, first.incident("a"), mta=lambda _: False, remembered=remembered, clock=clock
+    )
+    assert [*again.mails[0]] == [LATE]
+    assert again.node_memory().refused == 1
+
+
+def test_a_hook_follows_the_mails_of_its_circle() -> None:
+    late = {LATE: AFTER, "hook:late": AFTER}
+    played = play(
+        DOWN,
+        incidents=[lasting(1900.0)],
+        addresses=(ONE, LATE, "hook:now", "hook:late"),
+        wants=late,
+    )
+    assert [[*mails] for mails in played.mails] == [[LATE], ["hook:late"]]
+    alone = play(
+        DOWN, incidents=[lasting(1900.0)], addresses=(ONE, "hook:late"), wants={"hook:late": AFTER}
+    )
+    assert alone.mails == [{"hook:late": [(Kind.ALERT, "a")]}]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dmonitor.config.silences import read_term
+from dmonitor.config.problems import Problems
+from dmonitor.config.silences import load_silences, read_term
+from dmonitor.core.model import Test
 from dmonitor.operator import report, silence, terminal
 
 
@@ -151,7 +153,45 @@ def test_a_silence_that_has_ended_is_in_nobodys_way(tmp_path: Path) -> None:
     os.utime(host, (time.time() - 601.0, time.time() - 601.0))
     silence.say(str(tmp_path), "www.example.com/http", "until up by jo on oslo")
     assert silence.lift(str(tmp_path), "www.example.com/http")
-    for lasts in ("until 2001-01-01\nevery sun 03:00-04:00\n", "until up\n", "# moved\n"):
+    for lasts in ("until 2001-01-01\nevery sun 03:00-04:00\n", "# moved\n"):
         host.write_text(lasts)
         with pytest.raises(silence.Refused, match="is silenced as a whole already"):
             silence.say(str(tmp_path), "www.example.com/http", "")
+
+
+def test_an_acknowledgement_is_in_no_silences_way(tmp_path: Path) -> None:
+    """Neither that of a test for a silence of the host, nor that of the host for one of a test."""
+    directory, up = str(tmp_path), "until up by anna on oslo"
+    silences = tmp_path / "silence.d"
+
+    def read() -> list[tuple[str, str, bool]]:
+        found = load_silences(directory, Problems())
+        return [(file.host, file.name, file.silence(time.time()) is not None) for file in found]
+
+    silence.say(directory, "web/http", up)
+    silence.say(directory, "web", "until 2050-01-01")
+    assert read() == [("web", "", True), ("web", "http", False)]
+    assert (silences / "web/.all").read_text() == "until 2050-01-01\n"
+    assert len(silence.lift(directory, "web")) == 2 and not list(silences.iterdir())
+    silence.say(directory, "web", up)
+    silence.say(directory, "web/http", "until 2050-01-01")
+    assert read() == [("web", "", False), ("web", "http", True)]
+    silence.say(directory, "web", "until 2051-01-01")
+    assert (silences / "web/.all").read_text() == "until 2051-01-01\n"
+
+
+def test_the_silence_of_a_host_beside_those_of_its_tests_is_looked_at(tmp_path: Path) -> None:
+    host = tmp_path / "silence.d/web"
+    host.mkdir(parents=True)
+    (host / ".all").write_text("for ever\n")
+    problems = Problems()
+    (file,) = load_silences(str(tmp_path), problems, {Test("wbe", "http"): {}})
+    assert (file.host, file.name, file.silence(time.time())) == ("web", "", None)
+    texts = [problem.statement.replace(f"{host}/", "") for problem in problems]
+    assert texts[0] == ".all: silences nothing: no such host in hosts.d; did you mean wbe?"
+    assert texts[1].startswith(".all:1: 'for ever' is no silence")
+    (host / ".all").unlink()
+    (host / ".all").symlink_to("nowhere")
+    problems = Problems()
+    assert load_silences(str(tmp_path), problems) == []
+    assert "dangling link to nowhere" in problems[0].text

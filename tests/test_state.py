@@ -23,6 +23,7 @@ from dmonitor.core.model import (
     Acknowledgement,
     Answer,
     Change,
+    Circle,
     Handing,
     Incident,
     Judgement,
@@ -192,6 +193,20 @@ def test_nothing_is_known_at_first(tmp_path: Path) -> None:
 
 _times = st.floats(0, 2e9)
 _names = st.sampled_from(("oslo", "rome", "node.example.com", ""))
+_circles = st.builds(
+    Circle,
+    st.sampled_from(("0" * 16, "1" * 16)),
+    _times,
+    _names,
+    _names,
+    _names,
+    st.integers(0, 99),
+    st.booleans(),
+    _times,
+    st.integers(0, 99),
+    _names,
+    _names,
+)
 _incidents = st.builds(
     Incident,
     st.sets(st.integers(0, 2**32), min_size=1, max_size=4).map(lambda ids: tuple(sorted(f"{each:08x}" for each in ids))),
@@ -222,6 +237,8 @@ _incidents = st.builds(
     silenced=st.sampled_from(("", "on oslo")),
     alert_stated_by=_names,
     recovery_stated_by=_names,
+    circles=st.lists(_circles, max_size=2, unique_by=lambda circle: circle.name).map(tuple),
+    circle=st.just(""),  # of a view, which is not stored
 )  # fmt: skip
 
 
@@ -638,6 +655,31 @@ def test_an_outbox_by_number_is_read_and_taken_over(tmp_path: Path, version: int
     with open_store(tmp_path) as store:
         store.save(Save(settled=tuple(owed)))
         assert store.memory().outbox == []
+
+
+def test_a_long_outbox_is_taken_over_in_one_statement_that_may_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a limit of its own: one that is broken off would count as a broken database."""
+    path = str(tmp_path / "old.db")
+    rows = [(1, "alert", f"user{number}@example.com", NOW, 0) for number in range(30_000)]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in database._statements(database._MADE_BY[4]):
+            db.execute(statement)
+        db.execute("INSERT INTO incident VALUES (1, 1, NULL, '')")
+        db.execute("INSERT INTO known VALUES ('a', 1)")
+        db.executemany("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", rows)
+        db.execute("PRAGMA user_version = 4")
+        db.commit()
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.0)
+    counting = "SELECT count(*) FROM outbox WHERE incident = 'a'"
+    with contextlib.closing(database.connect(path)) as store:
+        database.prepare(store)
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            store.execute(f"{counting} AND address NOT IN (SELECT address || '' FROM outbox)")
+        monkeypatch.undo()
+        assert store.execute(counting).fetchone() == (len(rows),)
+        assert database.schema_version(store) == database.SCHEMA_VERSION
 
 
 def test_a_database_of_another_version_is_left_alone(tmp_path: Path) -> None:

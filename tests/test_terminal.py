@@ -70,6 +70,7 @@ def a_test(name: str, state: str, text: str, **more: Any) -> dict[str, Any]:
         "silences": [],
         "acknowledged": None,
         "look_age": None,
+        "duration": None,
         "flakes": 0,
         "last_flake_age": None,
         **more,

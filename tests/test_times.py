@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from dmonitor.config import times
+from dmonitor.config import silences, times
 from dmonitor.core import hours
 from dmonitor.core.hours import Hours
+from dmonitor.operator import silence
 
 
 @pytest.fixture
@@ -56,6 +57,24 @@ def test_what_is_no_duration(text: str) -> None:
         times.read_duration(text)
 
 
+@pytest.mark.parametrize(("text", "meant"), [("1h30", "1h30m"), ("-2h", "2h"), ("90", "90m")])
+def test_what_is_nearly_a_duration(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{text}' is no duration; did you mean {meant}\\?"):
+        times.read_duration(text)
+
+
+@pytest.mark.parametrize("clock", ["6:00", "06:00", "6:00:00", "06:00:00"])
+def test_an_end_is_read_alike_wherever_it_stands(clock: str, berlin: None) -> None:
+    """In a file, and typed."""
+    expected = at("2037-12-24T06:00")
+    for words in (f"2037-12-24T{clock} x y", f"2037-12-24 {clock} x y"):
+        assert times.read_end(words.split(), 0.0) == (expected, ["x", "y"])
+        term = silences.read_term(f"until {words}")
+        assert (term.until, term.reason) == (expected, "x y")
+        assert silence.order(["until", *words.split()]).until == expected
+    assert times.read_moment(clock, at("2026-11-29T05:00")) == at("2026-11-29T06:00")
+
+
 def test_a_duration_out_of_range_is_told_the_range() -> None:
     read = times.duration("10min", "1d")
     assert (read("10m"), read("24h")) == (600, 86400)
@@ -81,14 +100,14 @@ def test_hours(words: str, expected: Hours) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("", "not hours such as"),
-        ("mon-fri", "not hours such as"),
-        ("01:00-02:00 03:00-04:00", "not hours such as"),
-        ("08:00 mon", "'' is not a time of day"),
-        ("08:00-20:60", "'20:60' is not a time of day"),
-        ("08:00-24:01", "'24:01' is not a time of day"),
-        ("24:00-08:00", "24:00-08:00 is no time at all"),
-        ("08:00-08:00", "08:00-08:00 is no time at all"),
+        ("", "'' is no hours; write 08:00-20:00, or"),
+        ("mon-fri", "'mon-fri' is no hours; write 08:00-20:00, or"),
+        ("01:00-02:00 03:00-04:00", "'01:00-02:00 03:00-04:00' is no hours; write"),
+        ("08:00 mon", "'08:00' is no hours; write 08:00-20:00"),
+        ("08:00-20:60", "'20:60' is no time of day; write 00:00 to 24:00"),
+        ("08:00-24:01", "'24:01' is no time of day"),
+        ("24:00-08:00", "'24:00-08:00' is no time at all"),
+        ("08:00-08:00", "'08:00-08:00' is no time at all"),
         ("08:00-20:00 weekdays", "'weekdays' is no day"),
         ("08:00-20:00 mon-", "'mon-' is no day"),
         ("08:00-20:00 mon-xxx", "'mon-xxx' is no day"),

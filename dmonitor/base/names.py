@@ -121,17 +121,20 @@ def is_key(key: bytes) -> bool:
     return re.fullmatch(rb"[!-~]{32,1000}", key) is not None
 
 
+_INTERFACE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"  # such as br-lan or eth0.5
+
+
 def is_ip_address(text: str) -> bool:
     """Return whether `text` is an IPv4 or IPv6 address; a link-local one may name its interface."""
     import socket
 
-    plain, _, interface = text.partition("%")
+    plain, zone, interface = text.partition("%")
     family = socket.AF_INET6 if ":" in plain else socket.AF_INET
     try:
         socket.inet_pton(family, plain)
     except (OSError, ValueError):
         return False
-    return interface.isalnum() if "%" in text else True
+    return not zone or re.fullmatch(_INTERFACE, interface) is not None
 
 
 def read_ip_address(text: str) -> str:
@@ -195,3 +198,10 @@ def span(seconds: float) -> str:
     if not units:
         return "0 s"
     return " ".join(units[:2])
+
+
+def duration(seconds: float) -> str:
+    """Return how long a look took, such as `34 ms` or `0.14 s`; it is seldom more than 10 s."""
+    if seconds < 0.0995:
+        return f"{max(1, round(1000 * seconds))} ms"
+    return f"{seconds:.2f} s"

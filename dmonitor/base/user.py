@@ -6,9 +6,11 @@ directory that does not exist yet. It knows nothing of what the directory holds.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
+from collections.abc import Iterator
 
 NAMES = ("dmonitor", "nobody")  # the first that exists
 
@@ -46,6 +48,31 @@ def become(*directories: str | None) -> None:
         text = f"root may not become user {account.pw_name} here: {error.strerror}"
         advice = "let it have CAP_SETUID and CAP_SETGID, or start it as this user"
         raise NoUser(f"{text}; {advice}") from None
+
+
+@contextlib.contextmanager
+def acting() -> Iterator[None]:
+    """Look at files as the user that root becomes, and be root again after that.
+
+    That is no protection: whoever runs code here may be root again, too. Without such a user, or
+    where root may not become it, this process looks as who it is.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    groups, gid = os.getgroups(), os.getegid()
+    try:
+        with contextlib.suppress(NoUser, PermissionError):
+            account = find()
+            os.initgroups(account.pw_name, account.pw_gid)
+            os.setegid(account.pw_gid)
+            os.seteuid(account.pw_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        with contextlib.suppress(PermissionError):
+            os.setgroups(groups)
 
 
 def _make(directory: str, account: pwd.struct_passwd) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dmonitor.base import log, names, regular, user
 from dmonitor.base.names import pluralize
@@ -20,7 +20,8 @@ from dmonitor.config.problems import Problems, Severity, did_you_mean
 from dmonitor.config.silences import SilenceFile
 from dmonitor.config.tests import A_HOST_NAME, RHYTHM, file_of, read_rhythm
 from dmonitor.core import health
-from dmonitor.core.model import Trouble
+from dmonitor.core.model import Test, Trouble, node_test
+from dmonitor.core.wants import Audience
 from dmonitor.store import lock
 
 # Troubles that do not end by themselves.
@@ -35,12 +36,17 @@ _KEY_LINES = "`dmonitor key new` with the names of all nodes makes such lines"
 
 
 def report(
-    directory: str, state: str, troubles: Iterable[Trouble], interval: int | None = None
+    directory: str,
+    state: str,
+    troubles: Iterable[Trouble],
+    interval: int | None = None,
+    down: Collection[Test] | None = None,
 ) -> int:
     """Print each problem below `directory` and with `state` to stderr, and then a summary.
 
     `troubles` are those that the last round knew, `interval` is the minutes from one round to the
-    next, if that is known. Return the exit status: EX_CONFIG if there is an error.
+    next, and `down` the tests with an open incident, if that is known. Return the exit status:
+    EX_CONFIG if there is an error.
     """
     configuration = load_configuration(directory)
     cluster = resolve_cluster(configuration.nodes, configuration.settings, {})
@@ -48,6 +54,8 @@ def report(
     packages = examine(configuration, cluster, problems)
     if interval:
         _examine_rhythms(configuration, interval, problems)
+    if down is not None:
+        _examine_acknowledgements(configuration, down, problems)
     _examine_state(state, problems)
     _add_troubles(state, troubles, problems)
     for problem in problems:
@@ -153,7 +161,9 @@ def _inventory(configuration: Configuration, cluster: Cluster) -> str:
     """Return how many hosts, tests, nodes, addresses, hooks and silences there are."""
     hosts = {test.host for test in configuration.tests}
     hooks = [address for address in configuration.addresses if names.is_hook(address)]
-    silences = [file for file in configuration.silences if not _ended_at(file)]
+    silences = [
+        file for file in configuration.silences if not (_ended_at(file) or file.only_acknowledges)
+    ]
     counts = [
         pluralize(len(hosts), "host"),
         pluralize(len(configuration.tests), "test"),
@@ -195,6 +205,7 @@ def examine(configuration: Configuration, cluster: Cluster, problems: Problems) 
     _examine_hosts(configuration, problems)
     _examine_completeness(configuration, problems)
     _examine_silences(configuration, problems)
+    _examine_recipients(configuration, cluster, problems)
     return sorted(packages)
 
 
@@ -365,6 +376,25 @@ def _examine_completeness(configuration: Configuration, problems: Problems) -> N
         problems.error(f"{configuration.directory}/alert.d", text)
 
 
+def _examine_recipients(configuration: Configuration, cluster: Cluster, problems: Problems) -> None:
+    """Find patterns that match nothing, and tests that nobody is told of."""
+    if not configuration.wants or not configuration.complete:
+        return
+    tests = sorted(configuration.tests)
+    tests += [node_test(node.name) for node in (cluster.me, *(p.node for p in cluster.peers))]
+    for address, wants in configuration.wants.items():
+        for pattern in (*wants.only, *wants.never):
+            if not any(map(pattern.matches, tests)):
+                text = f"{pattern.key}={names.printable(pattern.text)} matches no test and no node"
+                problems.warning(configuration.hook(address), text, pattern.line)
+    audience = Audience(configuration.addresses, configuration.wants)
+    told = ("", *audience.after)
+    for test in tests:
+        if not any(audience.recipients(test, circle) for circle in told):
+            text = f"nobody is told of {test}; touch an address, or change its ONLY and NOT"
+            problems.warning(f"{configuration.directory}/alert.d", text)
+
+
 def _examine_silences(configuration: Configuration, problems: Problems) -> None:
     """Warn of silences that ended, because their files are still there, and of forgotten ones."""
     for file in configuration.silences:
@@ -385,6 +415,27 @@ def _examine_silences(configuration: Configuration, problems: Problems) -> None:
                 f" it, or remove it: `dmonitor silence {subject} off`"
             )
             problems.warning(file.path, text)
+
+
+def _examine_acknowledgements(
+    configuration: Configuration, down: Collection[Test], problems: Problems
+) -> None:
+    """Warn of acknowledgements that cover nothing, because nothing is DOWN there."""
+    for file in configuration.silences:
+        if not any(term.is_up for term in file.terms) or _is_down(file, down):
+            continue
+        subject = f"{file.host}/{file.name}" if file.name else file.host
+        if file.only_acknowledges:
+            advice = "it may be removed"
+        else:
+            advice = "that line may be removed"
+        text = f"`until up` covers nothing, because nothing of {subject} is DOWN; {advice}"
+        problems.warning(file.path, text)
+
+
+def _is_down(file: SilenceFile, down: Collection[Test]) -> bool:
+    """Return whether something is DOWN of what `file` is about."""
+    return any(test.host == file.host and file.name in ("", test.name) for test in down)
 
 
 def _day(at: float) -> str:

@@ -5,10 +5,11 @@ What is wrong here is a problem, and the test is told by itself: an extra mail i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from dmonitor.config.problems import Problems, did_you_mean
-from dmonitor.config.tests import BEHIND, Tests, file_of, read_tests
+from dmonitor.config.tests import BEHIND, FOR_ALL, Tests, file_of, read_tests
 from dmonitor.core.model import Test
 
 Parents = Mapping[Test, tuple[Test, ...]]
@@ -22,7 +23,10 @@ def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
     wanted: dict[Test, Sequence[Test]] = {}
     for test, parameters in tests.items():
         if parameters and BEHIND in parameters:
-            parents = [each for each in read_tests(parameters[BEHIND]) if each != test]
+            named = read_tests(parameters[BEHIND])
+            parents = [each for each in named if each != test]
+            if len(parents) < len(named):
+                _complain_of_itself(directory, test, problems)
             unknown = [parent for parent in parents if parent not in tests]
             _complain_of_unknown(directory, test, unknown, tests, problems)
             if parents and not unknown:
@@ -32,6 +36,13 @@ def load_behind(directory: str, tests: Tests, problems: Problems) -> Parents:
         text = f"{BEHIND} leads back to this test: {' behind '.join(map(str, way))}"
         problems.error(file_of(directory, test, BEHIND), text)
     return {test: tuple(parents) for test, parents in wanted.items() if test not in circles}
+
+
+def _complain_of_itself(directory: str, test: Test, problems: Problems) -> None:
+    """Add an error if the file of `test` says that it stands behind itself, and not its .all."""
+    path = file_of(directory, test, BEHIND)
+    if os.path.basename(path) != FOR_ALL:
+        problems.error(path, f"{BEHIND}={test} is this test itself; name the one before it")
 
 
 def _complain_of_unknown(

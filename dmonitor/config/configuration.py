@@ -23,6 +23,7 @@ from dmonitor.config.settings import Settings, load_settings
 from dmonitor.config.silences import SilenceFile, load_silences
 from dmonitor.config.tests import Tests, hidden_tests, load_tests
 from dmonitor.core.model import Node, Rhythm, Test
+from dmonitor.core.wants import Wants, digest_recipients
 
 
 class Configuration(NamedTuple):
@@ -43,6 +44,13 @@ class Configuration(NamedTuple):
     # The tests that stand behind others, with those.
     behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
     heartbeats: Mapping[str, str] = MappingProxyType({})  # the URL of each, by its name
+    # What some of the addresses want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
+
+    @property
+    def addresses_digest(self) -> str:
+        """The digest of alert.d, by which nodes see whether theirs is the same."""
+        return digest_recipients(self.addresses, self.wants)
 
     @property
     def complete(self) -> bool:
@@ -85,7 +93,7 @@ def load_configuration(directory: str) -> Configuration:
     if _is_absent(f"{directory}/nodes.txt"):
         problems.unreadable.discard(f"{directory}/nodes.txt")  # no node could be missing
     tests = load_tests(directory, problems)
-    addresses = load_recipients(directory, problems)
+    addresses, wants = load_recipients(directory, problems)
     unreadable = frozenset(problems.unreadable)
     rhythms = _load_rhythms(directory, tests, problems)
     behind = load_behind(directory, tests, problems)
@@ -108,6 +116,7 @@ def load_configuration(directory: str) -> Configuration:
         rhythms=rhythms,
         behind=behind,
         heartbeats=heartbeats,
+        wants=wants,
     )
 
 

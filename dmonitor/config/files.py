@@ -62,6 +62,20 @@ def read_statements(
             yield Line(number, text)
 
 
+def read_head(path: str, problems: Problems, mark: str) -> Iterator[Line]:
+    """Yield what stands after `mark` in the comments at the head of the program `path`.
+
+    The head ends with the first line that is neither empty nor a comment. A program that is no text
+    has none.
+    """
+    for number, line in enumerate(read_lines(path, problems), 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            return
+        if text.startswith(mark):
+            yield Line(number, text.removeprefix(mark).strip())
+
+
 class Assignment(NamedTuple):
     """A line KEY=VALUE, or a line that should have been one."""
 
@@ -71,7 +85,7 @@ class Assignment(NamedTuple):
     value: str | None  # None if there is no equals sign
 
 
-def _assignment(line: Line) -> Assignment:
+def assignment_of(line: Line) -> Assignment:
     """Return `line` as KEY=VALUE, without space around the equals sign."""
     key, equals_sign, value = line.text.partition("=")
     if equals_sign:
@@ -84,7 +98,7 @@ def read_assignments(
 ) -> Iterator[Assignment]:
     """Yield the lines of `path` that are neither empty nor a comment, as KEY=VALUE."""
     lines = read_statements(path, problems, comment_marks=comment_marks, optional=optional)
-    return map(_assignment, lines)
+    return map(assignment_of, lines)
 
 
 class Entry(NamedTuple):
@@ -150,12 +164,22 @@ def _examine(item: os.DirEntry[str], problems: Problems) -> Entry | None:
     try:
         if item.is_dir(follow_symlinks=False):  # the listing knows this without a system call
             return Entry(item.name, item.path, stat.S_IFDIR)
-        status = os.stat(item.path)
-    except FileNotFoundError:
-        if os.path.lexists(item.path):
-            return Entry(item.name, item.path, mode=0)
-        return None
     except OSError as error:
         problems.add_unreadable(item.path, error)
         return None
-    return Entry(item.name, item.path, status.st_mode, status.st_size)
+    return examine(item.path, problems)
+
+
+def examine(path: str, problems: Problems) -> Entry | None:
+    """Return the entry at `path`; None if there is none, or if it cannot be read."""
+    name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            return Entry(name, path, mode=0)
+        return None
+    except OSError as error:
+        problems.add_unreadable(path, error)
+        return None
+    return Entry(name, path, status.st_mode, status.st_size)

@@ -22,7 +22,7 @@ def load_heartbeats(directory: str, problems: Problems) -> Mapping[str, str]:
     found = {}
     for entry in scan_directory(path, problems, names.is_site, _A_NAME, optional=True):
         if not entry.is_file():
-            problems.error(entry.path, f"is not a file; {_FORM}")
+            problems.add_wrong_kind(entry.path, f"is not a file; {_FORM}")
         elif url := _load_url(entry, problems):
             found[entry.name] = url
     return found

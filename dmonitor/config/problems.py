@@ -59,6 +59,12 @@ class Problems(list[Problem]):
         """Add a warning about the file `path`."""
         self.append(Problem(Severity.WARNING, path, text, line))
 
+    def add_wrong_kind(self, path: str, text: str) -> None:
+        """Add an error because `path` is not what it should be, or a link to nothing."""
+        if os.path.islink(path) and not os.path.exists(path):
+            text = f"is a dangling link to {names.printable(os.readlink(path))}; remove it"
+        self.error(path, text)
+
     def add_unreadable(self, path: str, error: OSError) -> None:
         """Add an error because `path` cannot be read."""
         self.unreadable.add(path)

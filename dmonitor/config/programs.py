@@ -156,15 +156,9 @@ def _examine_recipients(configuration: Configuration, problems: Problems) -> set
 
 def _examine_address(path: str, address: str, problems: Problems) -> None:
     """Look at the file `path` in alert.d, which stands for a mail address."""
-    hook = "if it is a hook, chmod 750 and chgrp dmonitor"
     if plugin.text(path):
         text = "is a script, but it is mailed as an address, because it is not executable"
-        problems.error(path, f"{text}; {hook}")
-    elif any(line.partition("#")[0].strip() for line in read_lines(path, Problems())):
-        text = (
-            "what is in it does nothing, because it is not executable: it is mailed as an address"
-        )
-        problems.warning(path, f"{text}; {hook}")
+        problems.error(path, f"{text}; if it is a hook, chmod 750 and chgrp dmonitor")
     if "@" not in address and not _is_local(address):
         text = "is neither a user of this machine nor in /etc/aliases, so it may reach nobody"
         problems.warning(path, f"{text}; remove it, or write the whole address")

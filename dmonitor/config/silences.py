@@ -1,24 +1,23 @@
 """Read silence.d: the silences and acknowledgements that an operator ordered (R9).
 
-A file HOST silences a host, and HOST/TEST a test of it. node/NAME silences what is said about a
-node. An empty file lasts until it is removed; otherwise each line says when it holds, and a line
-that is not understood silences nothing. Writing these files is the operator's command
+A file HOST, or HOST/.all, silences a host, and HOST/TEST a test of it. node/NAME silences what is
+said about a node. An empty file lasts until it is removed; otherwise each line says when it holds,
+and a line that is not understood silences nothing. Writing these files is the operator's command
 `dmonitor silence`, not this module.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from dmonitor.base import names
-from dmonitor.config.files import Entry, read_statements, scan_directory
-from dmonitor.config.problems import Problems, did_you_mean
-from dmonitor.config.tests import A_HOST_NAME, Tests
-from dmonitor.config.times import read_moment
+from dmonitor.config.files import Entry, examine, read_statements, scan_directory
+from dmonitor.config.problems import Problems, did_you_mean, quoted
+from dmonitor.config.tests import A_HOST_NAME, FOR_ALL, Tests
+from dmonitor.config.times import is_clock, read_end, read_moment
 from dmonitor.core.model import Acknowledgement, Node, Silence
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 # be told its end.
 LONGEST_SILENCE = 9e8
 _AHEAD = 691_200.0  # seconds, 8 days: hours that go on for longer are stated to end then
-_DATE = r"\d{4}-\d\d-\d\d"
-_CLOCK = r"\d\d?:\d\d(:\d\d)?"
+_WRITE_END = "write until 2026-11-29T06:00"
 _FORMS = "until 2026-11-29T06:00 REASON, until up REASON or every sun 03:00-04:00 REASON"
 
 
@@ -47,6 +45,12 @@ class Term(NamedTuple):
     def is_up(self) -> bool:
         """Whether this is an acknowledgement."""
         return self.until is None and self.hours is None
+
+    def begins(self, now: float) -> float | None:
+        """Return when its hours begin next; None if they are hours that hold `now`, or none."""
+        if self.hours is None or self.hours.ends(now) is not None:
+            return None
+        return self.hours.next_beginning(now)
 
     def ends(self, now: float) -> float | None:
         """Return when the silence ends that holds `now`; None if none holds."""
@@ -67,6 +71,11 @@ class SilenceFile(NamedTuple):
     is_empty: bool = True  # no line says anything, so it lasts until it is removed
     terms: tuple[Term, ...] = ()  # the lines that were understood
     is_ahead: bool = False  # the time of the file is still to come
+
+    @property
+    def only_acknowledges(self) -> bool:
+        """Whether it silences nothing, and only says that somebody is on what is DOWN."""
+        return bool(self.terms) and all(term.is_up for term in self.terms)
 
     def silence(self, now: float) -> Silence | None:
         """Return the silence that holds `now`, to the end of the last of the lines that follow."""
@@ -92,6 +101,26 @@ class SilenceFile(NamedTuple):
         """Return the last end of those that its lines name; None if it may hold again."""
         ends = [term.until for term in self.terms if term.until is not None]
         return max(ends) if ends and len(ends) == len(self.terms) else None
+
+
+class Planned(NamedTuple):
+    """Hours in which a file will silence something."""
+
+    begins: float  # in seconds since the epoch
+    silence: Silence
+
+
+def planned(files: Iterable[SilenceFile], now: float) -> list[Planned]:
+    """Return the next hours of each line with hours, if they do not hold `now`."""
+    found = []
+    for file in files:
+        for term in file.terms:
+            begins = term.begins(now)
+            if begins is not None:
+                until = term.ends(begins)
+                silence = Silence(file.host, file.name, until, term.reason)
+                found.append(Planned(begins, silence))
+    return found
 
 
 def holding(files: Iterable[SilenceFile], now: float) -> list[Silence]:
@@ -121,25 +150,22 @@ def read_term(text: str) -> Term:
     if word == "until" and words:
         if words[0] == "up":
             return Term(reason=_reason(words[1:]))
-        if re.match(_DATE, words[0]):
+        if words[0][:4].isdecimal():
             return _read_end(words)
-        if re.fullmatch(_CLOCK, words[0]):
+        if is_clock(words[0]):
             raise ValueError(_without_date(words[0]))
     raise ValueError(f"'{names.printable(text)}' is no silence; write {_FORMS}")
 
 
 def _read_end(words: Sequence[str]) -> Term:
     """Return what `until` says with a date, and perhaps a time of day in the next word."""
-    moment, rest = words[0], words[1:]
-    if re.fullmatch(_DATE, moment) and rest and re.fullmatch(_CLOCK, rest[0]):
-        moment, rest = f"{moment}T{rest[0]}", rest[1:]
     try:
-        until = read_moment(moment, float("inf"))
+        until, rest = read_end(words, float("inf"))
     except (ValueError, OverflowError):
-        given = names.printable(moment)
-        raise ValueError(f"'{given}' is no time; write until 2026-11-29T06:00") from None
+        raise ValueError(f"{quoted(words[0])} is no time; {_WRITE_END}") from None
     if until >= time.time() + LONGEST_SILENCE:
-        raise ValueError(f"{moment} is too far away; the end must be less than 28 years away")
+        text = "is too far away; the end must be less than 28 years away"
+        raise ValueError(f"{quoted(words[0])} {text}")
     return Term(until, reason=_reason(rest))
 
 
@@ -148,7 +174,7 @@ def _without_date(clock: str) -> str:
     try:
         moment = read_moment(clock, time.time())
     except ValueError:
-        return f"'{clock}' is no time; write until 2026-11-29T06:00"
+        return f"{quoted(clock)} is no time; {_WRITE_END}"
     dated = time.strftime("%Y-%m-%dT%H:%M", time.localtime(moment))
     return f"'{clock}' has no date, and this is read again tomorrow; write until {dated}"
 
@@ -188,10 +214,10 @@ def load_silences(
 
     def add(entry: Entry, host: str, name: str, kind: str, known: Collection[str]) -> None:
         if not entry.is_file():
-            problems.error(entry.path, "is not a file; touch HOST or HOST/TEST")
+            problems.add_wrong_kind(entry.path, "is not a file; touch HOST or HOST/TEST")
             return
-        if tests is not None and entry.name not in known:
-            hint = did_you_mean(entry.name, known)
+        if tests is not None and (name or host) not in known:
+            hint = did_you_mean(name or host, known)
             problems.warning(entry.path, f"silences nothing: no such {kind}{hint}")
         try:
             status = os.stat(entry.path)
@@ -209,6 +235,9 @@ def load_silences(
         if host.name == names.NODE:
             is_allowed = names.is_node
             kind = "node in nodes.txt"
+        for_all = examine(f"{host.path}/{FOR_ALL}", problems)
+        if for_all:
+            add(for_all, host.name, "", "host in hosts.d", targets)
         for entry in scan_directory(host.path, problems, is_allowed, f"a {kind}", optional=True):
             add(entry, host.name, entry.name, kind, targets.get(host.name, ()))
     return silences

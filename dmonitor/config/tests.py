@@ -99,7 +99,7 @@ def load_tests(directory: str, problems: Problems) -> Tests:
             if entry.is_dangling():
                 problems.unreadable.add(entry.path)
             text = "is not a directory; a host is a directory, and its tests are the files in it"
-            problems.error(entry.path, text)
+            problems.add_wrong_kind(entry.path, text)
     return tests
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from dmonitor.core.incident import owed
 from dmonitor.core.ledger import Ledger
-from dmonitor.core.model import Incident, Kind, Test
+from dmonitor.core.model import Hidden, Incident, Kind, Test
 
 _NEXT_LOOK = 60.0  # seconds that a round may take, beside the interval until it begins
 
@@ -58,12 +58,43 @@ def hidden_behind(
     *,
     now: float,
     slowest: int,
-) -> dict[Test, tuple[Test, ...]]:
-    """Return for each test that is `told` those which are DOWN and hidden behind it."""
-    found: dict[Test, tuple[Test, ...]] = {}
+) -> dict[Test, Hidden]:
+    """Return for each test that is `told` which tests were hidden behind it, if any."""
+    found: dict[Test, Hidden] = {}
     for test, parents in tests.items():
+        before = told.intersection(parents)
+        if not before:
+            continue
         incident = ledger.open_for(test)
         if incident and is_hidden(incident, parents, ledger, now=now, slowest=slowest):
-            for parent in told.intersection(parents):
-                found[parent] = (*found.get(parent, ()), test)
+            for parent in before:
+                hidden = found.get(parent, Hidden())
+                found[parent] = hidden._replace(down=(*hidden.down, test))
+            continue
+        for parent in before:
+            since = _last_beginning(parent, ledger)
+            if _came_back(test, parents, since, ledger, now=now, slowest=slowest):
+                hidden = found.get(parent, Hidden())
+                found[parent] = hidden._replace(up=(*hidden.up, test))
     return found
+
+
+def _last_beginning(parent: Test, ledger: Ledger) -> float:
+    """Return when the last incident of `parent` began, if it is over; else infinity."""
+    if ledger.open_for(parent):
+        return float("inf")
+    began = [incident.began for incident in ledger.all_of(parent) if not incident.flapping]
+    return max(began, default=float("inf"))
+
+
+def _came_back(
+    test: Test, parents: Sequence[Test], since: float, ledger: Ledger, *, now: float, slowest: int
+) -> bool:
+    """Return whether a failure of `test` that ended after `since` was hidden to its end."""
+    for incident in ledger.all_of(test):
+        if not incident.void or incident.closed is None or incident.closed < since:
+            continue
+        untold = incident._replace(void=False)  # that it owes nothing is what became of it
+        if is_hidden(untold, parents, ledger, now=now, slowest=slowest):
+            return True
+    return False

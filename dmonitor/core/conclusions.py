@@ -17,7 +17,7 @@ from dmonitor.core.incident import (
     name_minute,
     open_incident,
     overtake,
-    owed,
+    owes,
     remove,
     why_open,
 )
@@ -196,7 +196,7 @@ class Conclusions:
         for incident in list(self._ledger):
             if incident.test in tests:
                 continue
-            if incident.is_open or owed(incident):
+            if incident.is_open or owes(incident):
                 removed.add(incident.test)
                 self._ledger.put(remove(incident))
                 self._note(

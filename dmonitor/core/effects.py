@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from dmonitor import __version__
-from dmonitor.core import election, model
+from dmonitor.core import circles, election, model
 from dmonitor.core.codec import Time
 from dmonitor.core.incident import owed
 from dmonitor.core.model import (
@@ -25,6 +25,7 @@ from dmonitor.core.model import (
     Test,
     TestState,
 )
+from dmonitor.core.wants import Wants
 
 # Seconds that a round may take. After that it ends, and concludes nothing (R10).
 HARD_LIMIT = 55.0
@@ -169,8 +170,10 @@ def stated_incidents(
     for incident in incidents:
         if incident.removed:
             continue
-        keys = itertools.product(incident.ids, owed(incident)) if first else ()
-        begun = [first[key] for key in keys if key in first]
+        begun = []
+        for view in circles.views(incident) if first else ():
+            keys = itertools.product(incident.ids, owed(view))
+            begun += [first[key] for key in keys if key in first]
         if begun:
             incident = incident._replace(handing=min(begun))
         yield incident
@@ -204,6 +207,10 @@ class RoundConfig(NamedTuple):
     tests_digest: str
     # The addresses and hooks in alert.d.
     addresses: tuple[str, ...]
+    # What some of these want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
+    # The circles whose hours do not hold now.
+    outside_hours: frozenset[str] = frozenset()
     # The silences in silence.d of this node.
     silences: tuple[Silence, ...] = ()
     # The acknowledgements there.
@@ -334,8 +341,8 @@ class HandOver(NamedTuple):
     # The open incidents of the tests that a mail is about: each mail tells how the test is now.
     latest: tuple[Incident, ...] = ()
     name: str = ""  # as in Handing
-    # The tests that are DOWN behind one that a mail is about, and are not told by themselves.
-    behind: Mapping[Test, tuple[Test, ...]] = MappingProxyType({})
+    # The tests that failed behind one that a mail is about, and are not told by themselves.
+    behind: Mapping[Test, model.Hidden] = MappingProxyType({})
 
 
 class LookAfter(NamedTuple):

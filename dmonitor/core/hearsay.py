@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from dmonitor.core import codec
-from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owed
-from dmonitor.core.model import Incident, Judgement, Node
+from dmonitor.core import circles, codec
+from dmonitor.core.incident import MINUTES_WINDOW, changed_at, granted, owes
+from dmonitor.core.model import Circle, Incident, Judgement, Node
 
 PEER_BYTES = 500_000  # of hearsay that is kept of one peer
 # Of these for what is over and owes nothing, and for what the peer says that it has from others.
@@ -36,11 +36,13 @@ class Bounds:
         quorum: int,
         now: float = 0.0,
         remind: float = 0.0,
+        circles: Collection[str] = (),
     ) -> None:
         """Take the `nodes` of nodes.txt and the names of the others, which are its `peers`.
 
         `minute` is that of `now`, `quorum` is the one that holds, and `remind` is the seconds from
-        one reminder to the next; 0 means that there are none.
+        one reminder to the next; 0 means that there are none. `circles` are those that are told
+        later, by the alert.d of this node.
         """
         self.peers = peers
         self.sites = {node.site for node in nodes}
@@ -49,6 +51,7 @@ class Bounds:
         self._last_minute = minute + MINUTES_WINDOW
         self._now = now
         self._remind = remind
+        self._circles = circles
 
     def evidence(self, opening: Judgement | None) -> Judgement | None:
         """Return evidence if it may be true.
@@ -64,12 +67,29 @@ class Bounds:
         """Return the minute that names an incident, or 0 if it is ahead of our clock."""
         return named if named <= self._last_minute else 0
 
-    def reminded(self, incident: Incident) -> int:
+    def reminded(self, incident: Incident, stated: int) -> int:
         """Return how many reminders of `incident` were told, which are no more than were due."""
         if not self._remind:
-            return incident.reminded
+            return stated
         due = int(max(0.0, self._now - incident.began) // self._remind)
-        return min(incident.reminded, due)
+        return min(stated, due)
+
+    def circles(self, incident: Incident, peer: str) -> tuple[Circle, ...]:
+        """Return what the circles that this node knows were told of `incident`, as `peer` states.
+
+        Each is known once. It is held here from now on.
+        """
+        found = {}
+        for circle in incident.circles:
+            if circle.name in self._circles:
+                found[circle.name] = circle._replace(
+                    since=self._now,
+                    reminded=self.reminded(incident, circle.reminded),
+                    void=circle.void and incident.closed is not None,
+                    alert_stated_by=_stated_by(circle.alert, peer),
+                    recovery_stated_by=_stated_by(circle.recovery, peer),
+                )
+        return tuple(sorted(found.values()))
 
 
 def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
@@ -87,7 +107,7 @@ def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
         failed=tuple((site, at) for site, at in stated.failed if site in bounds.sites),
         opening=bounds.evidence(stated.opening),
         minute=bounds.minute(stated.minute),
-        reminded=bounds.reminded(stated),
+        reminded=bounds.reminded(stated, stated.reminded),
         void=stated.void and is_closed,
         overtaken=stated.overtaken and is_closed,
         heard_from=source,
@@ -99,6 +119,8 @@ def cut(stated: Incident, peer: str, bounds: Bounds) -> Incident:
         handing=float("-inf"),
         removed=False,
         silenced="",
+        circles=bounds.circles(stated, peer),
+        circle="",
     )
 
 
@@ -109,7 +131,7 @@ def _stated_by(teller: str, peer: str) -> str:
 
 def is_over(incident: Incident) -> bool:
     """Return whether an incident is closed, and nobody is owed anything about it."""
-    return not incident.is_open and not owed(incident)
+    return not incident.is_open and not owes(incident)
 
 
 def size(incident: Incident) -> int:
@@ -137,7 +159,7 @@ def to_forget(incidents: Iterable[Incident], name: str, slowest: int, now: float
     forgotten = []
     kept_bytes = 0
     for incident in sorted(incidents, key=_urgency, reverse=True):
-        has_told = name in (incident.alert, incident.recovery)
+        has_told = any(name in (each.alert, each.recovery) for each in circles.views(incident))
         is_unneeded = not has_told and is_old(incident, slowest, now)
         with_it = kept_bytes + size(incident)
         if is_over(incident) and (is_unneeded or with_it > PEER_BYTES):

@@ -11,6 +11,7 @@ from dmonitor.base import names
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY = 1440  # minutes
+_FORMS = "write 08:00-20:00, or 08:00-20:00 mon-fri"
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)")
 
 
@@ -50,11 +51,13 @@ def read_hours(words: Sequence[str]) -> Hours:
     """
     spans = [word for word in words if ":" in word]
     if len(spans) != 1:
-        raise ValueError("not hours such as 08:00-20:00, or 08:00-20:00 mon-fri")
-    begin, _, end = spans[0].partition("-")
+        raise ValueError(f"{_quoted(' '.join(words))} is no hours; {_FORMS}")
+    begin, dash, end = spans[0].partition("-")
+    if not dash:
+        raise ValueError(f"{_quoted(spans[0])} is no hours; {_FORMS}")
     first, last = _minute(begin), _minute(end)
     if first in (DAY, last):
-        raise ValueError(f"{spans[0]} is no time at all; for all day, write 00:00-24:00")
+        raise ValueError(f"{_quoted(spans[0])} is no time at all; for all day, write 00:00-24:00")
     days = [day for word in words if word != spans[0] for day in _days(word)]
     return Hours(first, last, tuple(sorted(set(days))) or tuple(range(7)))
 
@@ -80,6 +83,10 @@ def _is_days(word: str) -> bool:
         return False
 
 
+def _quoted(text: str) -> str:
+    return f"'{names.printable(text)}'"
+
+
 def _minute(text: str) -> int:
     """Return the minute of the day that `text` names, such as 1439 for `23:59`."""
     match = _CLOCK.fullmatch(text)
@@ -87,7 +94,7 @@ def _minute(text: str) -> int:
         minute = 60 * int(match[1]) + int(match[2])
         if minute <= DAY:
             return minute
-    raise ValueError(f"'{names.printable(text)}' is not a time of day from 00:00 to 24:00")
+    raise ValueError(f"{_quoted(text)} is no time of day; write 00:00 to 24:00")
 
 
 def _days(word: str) -> list[int]:
@@ -96,8 +103,8 @@ def _days(word: str) -> list[int]:
     if not dash:
         last = first
     if first not in DAYS or last not in DAYS:
-        given = names.printable(word)
-        raise ValueError(f"'{given}' is no day; write {', '.join(DAYS)}, or two with - between")
+        forms = f"{', '.join(DAYS)}, or two of them such as mon-fri"
+        raise ValueError(f"{_quoted(word)} is no day; write {forms}")
     begin = DAYS.index(first)
     count = (DAYS.index(last) - begin) % 7 + 1
     return [(begin + number) % 7 for number in range(count)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from dmonitor.core import circles
 from dmonitor.core.model import Confirming, Incident, Judgement, Kind, Test, Verdict, Vote
 
 # Seconds for which a site counts as failing that failed when it was last heard, and is silent now.
@@ -244,6 +245,11 @@ def owed(incident: Incident) -> tuple[Kind, ...]:
     elif incident.alert and incident.acknowledged is not None and not incident.ack:
         kinds.append(Kind.ACK)
     return tuple(kinds)
+
+
+def owes(incident: Incident) -> bool:
+    """Return whether `incident` owes a notification to some circle."""
+    return any(map(owed, circles.views(incident)))
 
 
 def is_untold(incident: Incident, kind: Kind, remind: float, now: float) -> bool:

@@ -7,10 +7,11 @@ incident opens and closes, and what it owes, is for `incident` to say.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from dmonitor.core import hearsay
+from dmonitor.core import circles, hearsay
 from dmonitor.core.incident import LISTED_SECONDS, first_of_window, is_fresh, overtake, owed
-from dmonitor.core.model import Incident, Test
+from dmonitor.core.model import Circle, Incident, Kind, Test
 
 # How often a recovery is told again, because a node has told the alert after it: no more than a few
 # nodes can have done so, and a broken one could say so for ever.
@@ -81,7 +82,12 @@ class Ledger:
         return self.find(sorted(self._ids_by_test.get(test, ())))
 
     def put(self, incident: Incident) -> None:
-        """Keep `incident` in place of all incidents that it shares an id with."""
+        """Keep `incident` in place of all incidents that it shares an id with.
+
+        Of an incident by the eyes of a circle, only what that was told is new.
+        """
+        if incident.circle:
+            incident = circles.fold(self.find(incident.ids)[0], incident)
         for replaced in self.find(incident.ids):
             self.changed.pop(replaced.id, None)
         self._keep([incident])
@@ -280,11 +286,15 @@ def _is_known(heard: Incident, ours: Incident) -> bool:
         return False
     if ours.overtaken and not heard.overtaken:
         return False
-    if heard.reminded > ours.reminded or heard.again > ours.again:
-        return False
-    if _is_alert_later(heard, ours):
-        return False
     if heard.minute and heard.minute < ours.minute:
+        return False
+    our_circles = {circle.name: circle for circle in ours.circles}
+    for circle in heard.circles:
+        if circle.name not in our_circles:
+            return False
+        if not _is_telling_known(circle, our_circles[circle.name]):
+            return False
+    if not _is_telling_known(heard, ours):
         return False
     for heard_fact, our_fact in zip(_facts(heard), _facts(ours), strict=True):
         if heard_fact and not our_fact:
@@ -295,35 +305,50 @@ def _is_known(heard: Incident, ours: Incident) -> bool:
 def _facts(incident: Incident) -> tuple[bool, ...]:
     return (
         incident.closed is not None,
-        incident.alert != "",
-        incident.recovery != "",
-        incident.void,
         incident.overtaken,
         incident.opening is not None,
         incident.acknowledged is not None,
-        incident.ack != "",
     )
+
+
+def _is_telling_known(heard: Incident | Circle, ours: Incident | Circle) -> bool:
+    """Return whether `heard` says nothing of what was told that `ours` does not say."""
+    if heard.reminded > ours.reminded or heard.again > ours.again:
+        return False
+    if _is_alert_later(heard, ours):
+        return False
+    heard_facts = (heard.alert, heard.recovery, heard.ack, heard.void)
+    our_facts = (ours.alert, ours.recovery, ours.ack, ours.void)
+    return all(our or not new for new, our in zip(heard_facts, our_facts, strict=True))
 
 
 def _unite(ours: Sequence[Incident], heard: Incident, now: float) -> Incident:
     """Return the one incident that `ours` and `heard` are together."""
     our_one = ours[0]._replace(test=heard.test, removed=False)
-    owed_before = owed(our_one)
+    owed_before = _all_owed(our_one)
     for incident in ours[1:]:
         our_one = _merge(our_one, incident)
-    if _said_still_down(ours) and our_one.again < AGAIN_LIMIT:
-        # It counts as told now, so that the recovery that peers know is older than the alert.
-        again = our_one.again + 1
-        our_one = our_one._replace(recovery="", recovery_stated_by="", again=again, told_at=now)
+    for view in list(circles.views(our_one)):
+        before = [circles.view_for(incident, view.circle) for incident in ours]
+        if _said_still_down(before) and view.again < AGAIN_LIMIT:
+            # It counts as told now, so that the recovery that peers know is older than the alert.
+            again = view.again + 1
+            view = view._replace(recovery="", recovery_stated_by="", again=again, told_at=now)
+            our_one = circles.fold(our_one, view)
     heard = _with_few_ids(heard, our_one)
     united = _merge(our_one, heard)._replace(held=our_one.held)
     if heard.ids == our_one.ids or heard.began < now - LISTED_SECONDS:
         # The peer states no id that is new, so its rounded beginning tells nothing. Or it could
         # have reminders mailed at any time: the next one is due some time after the beginning.
         united = united._replace(began=our_one.began)
-    if owed(united) != owed_before:
+    if _all_owed(united) != owed_before:
         united = united._replace(held=now)
     return united
+
+
+def _all_owed(incident: Incident) -> list[tuple[Kind, ...]]:
+    """Return what `incident` owes to each circle."""
+    return [owed(view) for view in circles.views(incident)]
 
 
 def _said_still_down(ours: Sequence[Incident]) -> bool:
@@ -349,6 +374,27 @@ def _merge(first: Incident, second: Incident) -> Incident:
     lasting = first
     if first.overtaken or (first.closed is None and not second.overtaken):
         lasting = second  # says whether it is open: a node that was away does not
+    acknowledged = _first_acknowledged(first, second)
+    return first._replace(
+        **_merge_telling(first, second),
+        circles=_merge_circles(first, second),
+        acknowledged=acknowledged.acknowledged,
+        acknowledgement=acknowledged.acknowledgement,
+        ids=tuple(sorted({*first.ids, *second.ids})),
+        began=min(first.began, second.began),
+        minute=_first_minute(first.minute, second.minute),
+        seen=max(first.seen, second.seen),
+        opening=first.opening or second.opening,
+        closed=lasting.closed,
+        closing=first.closing or second.closing,
+        flapping=max(first.flapping, second.flapping),
+        overtaken=first.overtaken and second.overtaken,
+        held=min(first.held, second.held),
+    )
+
+
+def _merge_telling(first: Incident | Circle, second: Incident | Circle) -> dict[str, Any]:
+    """Return the fields of `first` that say what was told, with what `second` tells in addition."""
     recovery, recovery_stated_by = first.recovery, first.recovery_stated_by
     if not recovery:
         recovery, recovery_stated_by = second.recovery, second.recovery_stated_by
@@ -358,30 +404,28 @@ def _merge(first: Incident, second: Incident) -> Incident:
             if recovered.again < AGAIN_LIMIT:
                 recovery = recovery_stated_by = ""
             again = max(alerted.again, min(recovered.again + 1, AGAIN_LIMIT))
-    acknowledged = _first_acknowledged(first, second)
-    return first._replace(
-        acknowledged=acknowledged.acknowledged,
-        acknowledgement=acknowledged.acknowledgement,
-        ack=first.ack or second.ack,
-        ids=tuple(sorted({*first.ids, *second.ids})),
-        began=min(first.began, second.began),
-        minute=_first_minute(first.minute, second.minute),
-        seen=max(first.seen, second.seen),
-        opening=first.opening or second.opening,
-        closed=lasting.closed,
-        closing=first.closing or second.closing,
-        flapping=max(first.flapping, second.flapping),
-        alert=first.alert or second.alert,
-        alert_stated_by=first.alert_stated_by if first.alert else second.alert_stated_by,
-        recovery=recovery,
-        recovery_stated_by=recovery_stated_by,
-        again=again,
-        told_at=max(first.told_at, second.told_at),
-        reminded=max(first.reminded, second.reminded),
-        void=first.void or second.void,
-        overtaken=first.overtaken and second.overtaken,
-        held=min(first.held, second.held),
-    )
+    return {
+        "alert": first.alert or second.alert,
+        "alert_stated_by": first.alert_stated_by if first.alert else second.alert_stated_by,
+        "recovery": recovery,
+        "recovery_stated_by": recovery_stated_by,
+        "ack": first.ack or second.ack,
+        "again": again,
+        "told_at": max(first.told_at, second.told_at),
+        "reminded": max(first.reminded, second.reminded),
+        "void": first.void or second.void,
+    }
+
+
+def _merge_circles(first: Incident, second: Incident) -> tuple[Circle, ...]:
+    """Return what each circle was told of an incident that `first` and `second` are."""
+    merged = {circle.name: circle for circle in first.circles}
+    for circle in second.circles:
+        if circle.name in merged:
+            ours = merged[circle.name]
+            circle = ours._replace(**_merge_telling(ours, circle))
+        merged[circle.name] = circle
+    return tuple(sorted(merged.values()))
 
 
 def _first_acknowledged(first: Incident, second: Incident) -> Incident:
@@ -400,7 +444,7 @@ def _with_few_ids(heard: Incident, ours: Incident) -> Incident:
     return heard._replace(ids=tuple(sorted([*ours.ids, *new[:room]])))
 
 
-def _is_alert_later(alerted: Incident, recovered: Incident) -> bool:
+def _is_alert_later(alerted: Incident | Circle, recovered: Incident | Circle) -> bool:
     """Return whether one node has told an alert after another one had told the recovery.
 
     They had not heard of each other. Whoever reads both believes that the test is down, so the

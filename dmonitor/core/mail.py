@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from dmonitor.base import names
 from dmonitor.core import mail_text
 from dmonitor.core.mail_text import LINE, Zone
-from dmonitor.core.model import Incident, Kind, Notification, Test, Vote
+from dmonitor.core.model import Hidden, Incident, Kind, Notification, Test, Vote
 from dmonitor.core.story import Story, alerted, states_of, stories_of
 
 # Lines may be long: a mail that is not encoded can be read as it is, in a log or a mailbox.
@@ -44,8 +44,9 @@ class Composer:
 
     Very many addresses may be owed the same, so that is worded once. `latest` are the open
     incidents of all tests that something is owed about. `secret` is a key that all nodes share;
-    with it, nobody else can foretell the Message-ID. `behind` has the tests that are DOWN behind a
-    test that is told, and are not told by themselves.
+    with it, nobody else can foretell the Message-ID. `behind` has the tests that failed behind a
+    test that is told, and are not told by themselves. `usual` has how many seconds a look takes at
+    this node that passes.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Composer:
         zone: Zone = None,
         latest: Iterable[Incident] = (),
         secret: bytes = b"",
-        behind: Mapping[Test, Sequence[Test]] = MappingProxyType({}),
+        behind: Mapping[Test, Hidden] = MappingProxyType({}),
+        usual: Mapping[Test, float] = MappingProxyType({}),
     ) -> None:
         self._node = node
         self._now = now
@@ -66,6 +68,10 @@ class Composer:
         self._latest = tuple(latest)
         self._secret = secret
         self._behind = behind
+        self._usual = {
+            test: f"It usually takes {names.duration(seconds)} on {node}."
+            for test, seconds in usual.items()
+        }
         self._worded: dict[_Contents, _Worded] = {}
 
     def mail(self, notifications: Sequence[Notification]) -> bytes:
@@ -101,11 +107,12 @@ class Composer:
         At one moment an id names one incident.
         """
         contents = tuple(
-            (each.incident.id, each.kind, each.since, each.refusals) for each in notifications
+            (each.incident.id, each.incident.circle, each.kind, each.since, each.refusals)
+            for each in notifications
         )
         if contents not in self._worded:
             stories = stories_of(notifications, self._latest)
-            lines = mail_text.body(stories, self._now, self._zone, self._behind)
+            lines = mail_text.body(stories, self._now, self._zone, self._behind, self._usual)
             lines += mail_text.lateness(notifications, self._now, self._zone)
             self._worded[contents] = _Worded(
                 stories,
@@ -117,7 +124,7 @@ class Composer:
         return self._worded[contents]
 
 
-_Contents = tuple[tuple[str, Kind, float, int], ...]  # what is told, and not to whom
+_Contents = tuple[tuple[str, str, Kind, float, int], ...]  # what is told, and not to whom
 
 
 class _Worded(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from dmonitor.base import names
 from dmonitor.core.incident import FLAPPING_ENDS_AFTER, FLAPPING_WINDOW
-from dmonitor.core.model import Answer, Incident, Judgement, Notification, Test, Vote
+from dmonitor.core.model import Answer, Hidden, Incident, Judgement, Notification, Test, Vote
 from dmonitor.core.story import ACK, DOWN, FLAPPING, STEADY, STILL_DOWN, UP, Story, is_node
 
 Zone = datetime.tzinfo | None  # the time zone that times are shown in; None is the machine's
@@ -119,17 +119,24 @@ def _share(judgement: Judgement) -> str:
 
 
 def body(
-    stories: Sequence[Story], now: float, zone: Zone, behind: Mapping[Test, Sequence[Test]]
+    stories: Sequence[Story],
+    now: float,
+    zone: Zone,
+    behind: Mapping[Test, Hidden],
+    usual: Mapping[Test, str],
 ) -> list[str]:
-    """Return the lines that tell all stories, and which tests are DOWN `behind` theirs.
+    """Return the lines that tell all stories, and which tests failed `behind` theirs.
 
-    If there are several, what is well again has its line in the summary, and no section.
+    `usual` has a sentence on how long a look takes, for a story of a TIMEOUT. If there are several
+    stories, what is well again has its line in the summary, and no section.
     """
     lines = _summary(stories)
+    lines += _behind_brief(stories, behind)
     told = [story for story in stories if len(stories) == 1 or not _is_brief(story)]
     shown = _shown(told)
     for story in shown:
-        lines += _section(story, now, zone, behind.get(story.test, ()))
+        hidden = behind.get(story.test, Hidden())
+        lines += _section(story, now, zone, hidden, usual.get(story.test, ""))
     left_out = len(told) - len(shown)
     if left_out:
         lines += [f"… and {left_out} more; on any node: dmonitor-check --dry-run", ""]
@@ -222,7 +229,7 @@ def _shown(stories: Sequence[Story]) -> list[Story]:
     return [stories[index] for index in shown]
 
 
-def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> list[str]:
+def _section(story: Story, now: float, zone: Zone, behind: Hidden, usual: str) -> list[str]:
     """Tell one story: how the test is and was, what is behind it, who saw what if it fails."""
     main = story.main
     evidence: list[str] = []
@@ -241,19 +248,45 @@ def _section(story: Story, now: float, zone: Zone, behind: Sequence[Test]) -> li
     for incident, following in itertools.pairwise(in_order):
         if incident.closed is not None:
             lead.append(_past(incident, following, zone))
-    if behind and main.closed is None:
-        lead.append(_behind(behind))
+    if main.closed is not None:
+        lead += _came_back(behind, "it")
+    elif behind.down:
+        lead.append(_listed_tests("And", behind.down, "behind it"))
+    if usual and evidence and main.has_timed_out and not main.flapping:
+        evidence.append(usual)
     for incident in in_order:
         if incident.flapping and incident.closed is None:
             evidence += ["", _quiet(incident, is_main=incident is main)]
     return [*lead, "", *evidence, ""] if evidence else [*lead, ""]
 
 
-def _behind(tests: Sequence[Test]) -> str:
-    """Return the sentence that names the tests which are DOWN behind this one."""
-    listed = ", ".join(map(str, tests))
-    begin = f"And {names.pluralize(len(tests), 'test')} behind it: "
+def _behind_brief(stories: Sequence[Story], behind: Mapping[Test, Hidden]) -> list[str]:
+    """Return what became of the tests behind those that have no section, because they are well."""
+    if len(stories) == 1:
+        return []
+    lines: list[str] = []
+    for story in stories:
+        if _is_brief(story) and story.test in behind:
+            lines += _came_back(behind[story.test], str(story.test))
+    return [*lines, ""] if lines else []
+
+
+def _came_back(behind: Hidden, before: str) -> list[str]:
+    """Return what became of the tests behind `before`, which is over: nobody was told of them."""
+    lines = []
+    if behind.up:
+        lines.append(_listed_tests("With it,", behind.up, f"behind {before} came back"))
+    if behind.down:
+        lines.append(_listed_tests("Not yet UP:", behind.down, f"behind {before}"))
+        lines.append("What still fails when it is looked at again is mailed by itself.")
+    return lines
+
+
+def _listed_tests(begin: str, tests: Sequence[Test], end: str) -> str:
+    """Return how many `tests` there are, and their names, as far as there is room."""
+    begin = f"{begin} {names.pluralize(len(tests), 'test')} {end}: "
     room = max(_SHORTEST_LIST, LINE - len(begin))
+    listed = ", ".join(map(str, tests))
     return begin + textwrap.shorten(listed, room, placeholder=" …", break_on_hyphens=False)
 
 

@@ -211,6 +211,26 @@ class Judgement(NamedTuple):
         return sites
 
 
+class Circle(NamedTuple):
+    """What a circle was told of an incident: the addresses that have the same HOURS and AFTER.
+
+    There is one once the circle is to be told. Its fields mean what those of the incident mean for
+    the addresses that are told at once.
+    """
+
+    name: Digest
+    since: Time  # since when this node has held that the circle is to be told
+    alert: NodeName = ""
+    recovery: NodeName = ""
+    ack: NodeName = ""
+    reminded: int = 0
+    void: bool = False
+    told_at: Time = float("-inf")
+    again: int = 0
+    alert_stated_by: NodeName = ""
+    recovery_stated_by: NodeName = ""
+
+
 class Incident(NamedTuple):
     """What happens from the first DOWN verdict of a test until its recovery (rule R4).
 
@@ -258,6 +278,11 @@ class Incident(NamedTuple):
     # The peer that was the first to state that another node handed this over; "": that node itself.
     alert_stated_by: NodeName = ""
     recovery_stated_by: NodeName = ""
+    # What those were told who are told at other times, by the name of the circle.
+    circles: tuple[Circle, ...] = ()
+    # The circle by whose eyes this is: what is told is what that was told; "": those who are told
+    # at once. It is made for the telling, and not kept: see `circles`.
+    circle: Digest = ""
 
     @property
     def id(self) -> str:
@@ -266,6 +291,12 @@ class Incident(NamedTuple):
     @property
     def is_open(self) -> bool:
         return self.closed is None and not self.removed
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether a node saw TIMEOUT when it began."""
+        answers = self.opening.answers if self.opening else ()
+        return any(answer.seen == Outcome.TIMEOUT.value for answer in answers)
 
     @property
     def is_fact(self) -> bool:
@@ -359,12 +390,14 @@ class RefusedAddress(NamedTuple):
 class Quiet(NamedTuple):
     """That an incident owes what this node may not tell yet, or might not for a while (R9).
 
-    Its test is silenced or flaps, or its alert was told a moment ago. Such a wait is wanted.
+    Its test is silenced or flaps, its alert was told a moment ago, or the hours of those who are to
+    be told have not begun. Such a wait is wanted.
     """
 
     incident: NodeId
     ended: Time = 0.0  # when this node first found that it may tell; 0: it may not yet
     silenced: Text = ""  # by which silence, for people; "": by none
+    circle: Digest = ""  # who waits; "": those who are told at once
 
 
 class Refusals(NamedTuple):
@@ -411,6 +444,13 @@ class Acknowledgement(NamedTuple):
         if self.host != test.host or self.name not in ("", test.name):
             return False
         return incident.is_open and not incident.flapping and incident.began < self.written
+
+
+class Hidden(NamedTuple):
+    """The tests that failed behind one that is told, and were not told by themselves."""
+
+    down: tuple[Test, ...] = ()
+    up: tuple[Test, ...] = ()  # they have come back with it; only if that is over
 
 
 class Rehearsal(NamedTuple):

@@ -6,14 +6,19 @@ Pure. `election` decides which node tells an incident; `telling` hands the mails
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmonitor.base import names
+from dmonitor.core import circles
 from dmonitor.core.incident import owed as owed_by
 from dmonitor.core.model import Incident, Kind, Notification, Test
+from dmonitor.core.wants import Audience
 
 _Key = tuple[str, Kind, str]  # of a notification: the incident's id, the kind, the address
-_Told = tuple[str, Kind]  # what is told, to whichever address: the incident's id, and the kind
+# What is told, to whichever address: the incident's id, the kind, and the circle that is told.
+_Told = tuple[str, Kind, str]
+_Handed = tuple[str, Kind]  # what was handed to an address: the incident's id, and the kind
 
 Mail = Sequence[Notification]  # all that one address gets at one moment
 
@@ -21,28 +26,42 @@ Mail = Sequence[Notification]  # all that one address gets at one moment
 class Taken(NamedTuple):
     """What follows from a mail that was taken."""
 
-    # The kinds that were told for the first time, by the incident's id.
-    told: dict[str, list[Kind]]
+    # The kinds that were told for the first time, by the incident's id and the circle.
+    told: dict[tuple[str, str], list[Kind]]
     # What this node owes from now on, because it has told it to one address and not to all.
     owed: tuple[Notification, ...]
 
 
-def owing(incidents: Iterable[Incident], left: Iterable[Notification]) -> set[str]:
-    """Return the ids of the incidents that owe something to all, or are `left` over for some."""
-    ids = {incident.id for incident in incidents if owed_by(incident)}
-    return ids | {notification.incident.id for notification in left}
+def owing(
+    incidents: Iterable[Incident],
+    left: Iterable[Notification],
+    audience: Audience,
+    is_quiet: Callable[[Incident], bool],
+) -> set[str]:
+    """Return the ids of the incidents that owe something to all, or are `left` over for some.
+
+    What nobody wants, and what `is_quiet` may not be mailed now, is not owed now.
+    """
+    owed = []
+    for incident in incidents:
+        for view in circles.views(incident):
+            if owed_by(view) and audience.is_told(view):
+                owed.append(incident)
+    owed += [notification.incident for notification in left]
+    return {incident.id for incident in owed if not is_quiet(incident)}
 
 
 class Outbox:
     """The notifications that this node has told to some address, and still owes to others."""
 
-    def __init__(self, left: Iterable[Notification]) -> None:
+    def __init__(self, left: Iterable[Notification], audience: Audience) -> None:
         self._owed = _by_key(left)
+        self._audience = audience
         # What was handed to each address in this round, by hand-over, whatever came of it.
-        self._tried: dict[str, list[set[_Told]]] = {}
+        self._tried: dict[str, list[set[_Handed]]] = {}
         # What was handed to each address and has no outcome yet, by hand-over. It is perhaps
         # taken, so it is not tried.
-        self.handing: Mapping[str, Sequence[Collection[_Told]]] = {}
+        self.handing: Mapping[str, Sequence[Collection[_Handed]]] = {}
         # What this node is telling now, and no address has taken yet, by what it tells and by its
         # address: once one address has taken it, it is owed to all others, and looked for no more.
         self._untold: dict[_Told, dict[str, Notification]] = {}
@@ -50,11 +69,15 @@ class Outbox:
     def drop_removed(
         self, addresses: Collection[str], tests: Collection[Test]
     ) -> list[Notification]:
-        """Drop what is owed to a removed address, or about a removed test; return it."""
+        """Drop what is owed to a removed address, or about a removed test; return it.
+
+        Nor is an address owed what it does not want any more.
+        """
         dropped = []
         addresses = frozenset(addresses)
         for notification in list(self._owed.values()):
-            if notification.address in addresses and notification.incident.test in tests:
+            address, test = notification.address, notification.incident.test
+            if address in addresses and test in tests and self._audience.wants(address, test):
                 continue
             del self._owed[_key(notification)]
             dropped.append(notification)
@@ -94,20 +117,21 @@ class Outbox:
         self,
         due: Iterable[Notification],
         find: Callable[[Collection[str]], Sequence[Incident]],
-        is_silenced: Callable[[Incident], bool],
-        resting: Collection[str] = (),
+        is_quiet: Callable[[Incident], bool],
+        resting: Mapping[str, float] = MappingProxyType({}),
     ) -> dict[str, list[Notification]]:
         """Return one mail for each address: what is `due` now, and what it is still owed.
 
         `find` returns the incidents that have one of the ids, as they are known now. A notification
         is tried once in a round, so the mails count as tried from now on. An alert that is left
         over waits for its recovery if the incident is closed: one mail tells both. The `resting`
-        addresses have refused what they are still owed: they get it with the next news, or later.
+        addresses have refused what they are still owed, at these times: they get it with the next
+        news, or later.
         """
         candidates = list(due)
         self.tell(candidates, find)
         for notification in self._owed.values():
-            if self._is_untold(notification) or is_silenced(notification.incident):
+            if self._is_untold(notification) or is_quiet(notification.incident):
                 continue
             if self._is_told_to_be_over(notification):
                 continue  # the next round renews it
@@ -119,8 +143,8 @@ class Outbox:
         for notification in candidates:
             if self._may_be_tried(notification):
                 mails.setdefault(notification.address, []).append(notification)
-        for address in resting:
-            if address in mails and not self._has_news(mails[address]):
+        for address, refused_at in resting.items():
+            if address in mails and not self._has_news(mails[address], refused_at):
                 del mails[address]
         for address, mail in mails.items():
             self._note_tried(address, mail)
@@ -150,8 +174,9 @@ class Outbox:
         """Take each incident as it is known now: its ids may have grown, or two may be one."""
         owed = []
         for notification in self._owed.values():
+            circle = self._audience.circle_of(notification.address)
             incident = find(notification.incident.ids)[0]
-            owed.append(notification._replace(incident=incident))
+            owed.append(notification._replace(incident=circles.view_for(incident, circle)))
         self._owed = _by_key(owed)
 
     def _may_be_tried(self, notification: Notification) -> bool:
@@ -161,6 +186,9 @@ class Outbox:
         has no outcome yet, it waits also if another node has told the alert meanwhile: the address
         may still get it here.
         """
+        address = notification.address
+        if address not in self._tried and address not in self.handing:
+            return True
         if self._was_tried(notification, notification.kind):
             return False
         if self._was_handed(notification, Kind.ALERT, self.handing):
@@ -178,7 +206,7 @@ class Outbox:
 
     @staticmethod
     def _was_handed(
-        notification: Notification, kind: Kind, handed: Mapping[str, Sequence[Collection[_Told]]]
+        notification: Notification, kind: Kind, handed: Mapping[str, Sequence[Collection[_Handed]]]
     ) -> bool:
         """Return whether `kind` of the incident is among what was `handed` to this address.
 
@@ -197,32 +225,43 @@ class Outbox:
                 tried.add((incident_id, notification.kind))
         self._tried.setdefault(address, []).append(tried)
 
-    def _has_news(self, mail: Mail) -> bool:
-        """Return whether `mail` tells something that its address has not refused yet."""
-        return self.tells(mail) or any(not notification.refusals for notification in mail)
+    def _has_news(self, mail: Mail, refused_at: float) -> bool:
+        """Return whether `mail` tells something that its address has not refused yet.
+
+        What a circle is told, each node tries in its turn, and so each has its rests.
+        """
+        for notification in mail:
+            if not self._is_untold(notification):
+                if not notification.refusals:
+                    return True
+            elif not notification.incident.circle or notification.since > refused_at:
+                return True
+        return False
 
     def tells(self, mail: Mail) -> bool:
         """Return whether `mail` tells something that no address has taken yet."""
         return any(map(self._is_untold, mail))
 
-    def take(self, mail: Mail, hooks: Iterable[str]) -> Taken:
+    def take(self, mail: Mail) -> Taken:
         """Note that `mail` was taken.
 
         What it told counts as told. This node owes it from now on to each address that has not
-        got it, and to `hooks`.
+        got it, and to the hooks that want it.
         """
-        told: dict[str, list[Kind]] = {}
+        told: dict[tuple[str, str], list[Kind]] = {}
         owed: list[Notification] = []
-        hooks = tuple(hooks)
         for notification in mail:
             self._owed.pop(_key(notification), None)
             if not self._is_untold(notification):
                 continue
             others = self._untold.pop(_told(notification))
             del others[notification.address]
-            told.setdefault(notification.incident.id, []).append(notification.kind)
+            incident = notification.incident
+            told.setdefault((incident.id, incident.circle), []).append(notification.kind)
             owed += others.values()
-            for hook in hooks:
+            if names.is_hook(notification.address):
+                continue
+            for hook in self._audience.hooks(incident.test, incident.circle):
                 if hook not in others:
                     owed.append(notification._replace(address=hook, refusals=0))
         self._owed |= _by_key(owed)
@@ -258,7 +297,7 @@ def _key(notification: Notification) -> _Key:
 
 
 def _told(notification: Notification) -> _Told:
-    return notification.incident.id, notification.kind
+    return notification.incident.id, notification.kind, notification.incident.circle
 
 
 def _by_key(notifications: Iterable[Notification]) -> dict[_Key, Notification]:

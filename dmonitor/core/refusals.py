@@ -50,16 +50,19 @@ class RefusalMemory:
         handed over. A hook says nothing of the mail system, unless there are only hooks. Nobody may
         move to the front while another node hands over. So what was left in the outbox changes
         nothing. A success changes nothing either if this node speaks only because the first node
-        does not count for that incident; nor does what may still be taken.
+        does not count for that incident; nor does what may still be taken. Of an address with HOURS
+        or AFTER only the first refusal counts: it may be the only one that is told then, and if its
+        name is wrong, no mail system takes it.
         """
         situation = self._situation
         memory = situation.node_memory
         has_mails = not all(map(names.is_hook, situation.config.addresses))
-        outcomes = []
+        counted = {}
         for address, taken in told.items():
             if not (has_mails and names.is_hook(address)):
-                outcomes.append(taken)
-        if outcomes and all(taken is False for taken in outcomes):
+                counted[address] = taken
+        outcomes = counted.values()
+        if counted and all(taken is False for taken in outcomes) and self._is_new(counted):
             now = situation.clock.now()
             situation.node_memory = memory._replace(refused=memory.refused + 1, refused_at=now)
         elif any(outcomes) and was_first:
@@ -67,6 +70,17 @@ class RefusalMemory:
         refused = situation.node_memory.refused
         if refused != memory.refused:
             situation.note_refusals(situation.me.name, situation.config.node_id, refused)
+
+    def _is_new(self, refused: Collection[str]) -> bool:
+        """Return whether one of the addresses that have just `refused` counts."""
+        audience = self._situation.audience
+        known = {each.address: each for each in self._situation.node_memory.refused_addresses}
+        for address in refused:
+            if not audience.circle_of(address):
+                return True
+            if known[address].since == known[address].at:  # its first refusal
+                return True
+        return False
 
     def forget_old(self, owed: Collection[str]) -> None:
         """Forget refusals that say nothing of now: a mail was taken since, or they are old.
@@ -91,15 +105,17 @@ class RefusalMemory:
         situation.node_memory = memory
 
 
-def resting(memory: NodeMemory, now: float) -> set[str]:
+def resting(memory: NodeMemory, now: float) -> dict[str, float]:
     """Return the addresses that get what they have refused not now, but in some minutes.
+
+    Each is there with the time at which it has refused last.
 
     Each rests for as long again as it has refused. So it is tried again after 1, 2, 4, … minutes,
     and what else it refuses meanwhile, because there was news, makes its rest no longer.
     """
-    found = set()
+    found = {}
     for each in memory.refused_addresses:
         rest = min(max(_SHORTEST_REST, each.at - each.since), _LONGEST_REST)
         if now - each.at < rest - _EARLY:
-            found.add(each.address)
+            found[each.address] = each.at
     return found

@@ -43,7 +43,7 @@ def run_round(
     situation = Situation(config, memory, clock, note)
     situation.begin()
     conclusions = Conclusions(situation, memory.test_states, fresh_id)
-    outbox = Outbox(memory.outbox)
+    outbox = Outbox(memory.outbox, situation.audience)
     telling = Telling(situation, outbox, fresh_id)
     self_check = SelfCheck(situation)
 
@@ -74,6 +74,7 @@ def run_round(
     judgements = self_check.mark_suspects(judged)
     conclusions.conclude(judgements, observation.asked, open_before)
     conclusions.close_removed()
+    situation.settle_unwanted()
     conclusions.find_flapping(judgements)
     flakes.count(situation, observation.flakes)
     standing = _standing_judgements(situation, memory, resting)
@@ -83,6 +84,7 @@ def run_round(
     situation.node_memory = situation.node_memory._replace(slow=slow)
     renewed, recoveries = outbox.renew(situation.ledger.find, situation.names_at_work())
     dropped = _drop_removed(situation, outbox)
+    situation.widen()
 
     # Store. A node that holds something untold stores itself too, although nothing has changed:
     # whether that can be stored decides who speaks.
@@ -140,7 +142,7 @@ def run_woken(
     this node states of its rounds.
     """
     situation = Situation(config, memory, clock, note)
-    outbox = Outbox(memory.outbox)
+    outbox = Outbox(memory.outbox, situation.audience)
     telling = Telling(situation, outbox, fresh_id)
     observation: Observation = yield Observe(
         frozenset(), tuple(situation.ledger), config.quorum, situation.sites

@@ -10,7 +10,19 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from dmonitor.base import names
-from dmonitor.core import ability, absence, behind, digest, election, hearsay, round_log, verdict
+from dmonitor.core import (
+    ability,
+    absence,
+    behind,
+    circles,
+    digest,
+    election,
+    hearsay,
+    quiet,
+    round_log,
+    verdict,
+    wants,
+)
 from dmonitor.core.effects import (
     HARD_LIMIT,
     Effect,
@@ -21,11 +33,12 @@ from dmonitor.core.effects import (
     RoundConfig,
     Save,
 )
-from dmonitor.core.incident import correct_reminded, owed
+from dmonitor.core.incident import LISTED_SECONDS, correct_reminded, owed
 from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Confirming,
     Contact,
+    Hidden,
     Incident,
     Kind,
     Node,
@@ -66,8 +79,10 @@ class Situation:
             quorum=config.quorum,
             confirm=config.confirm,
             nodes=digest.digest_nodes(config.nodes),
-            addresses=digest.digest(config.addresses),
+            addresses=wants.digest_recipients(config.addresses, config.wants),
         )
+        # Who is told of what.
+        self.audience = wants.Audience(config.addresses, config.wants, config.outside_hours)
         # When the last round of this node began that tests: this one, unless it was woken. What it
         # has heard since then it has not asked the peers about.
         self.asked_at = max(memory.node.begins, default=float("-inf"))
@@ -99,9 +114,10 @@ class Situation:
         begins = (*self.node_memory.begins, began)[-_BEGINS_KEPT:]
         self.node_memory = self.node_memory._replace(begins=begins)
         for incident in self.ledger:
-            corrected = correct_reminded(incident, self.config.remind, began)
-            if corrected != incident:
-                self.ledger.put(corrected)
+            for view in circles.views(incident):
+                corrected = correct_reminded(view, self.config.remind, began)
+                if corrected != view:
+                    self.ledger.put(corrected)
 
     def has_slept(self) -> bool:
         """Return whether this round is over its limit, because the machine slept (R10).
@@ -271,6 +287,7 @@ class Situation:
             quorum=self.quorum(),
             now=now,
             remind=self.config.remind,
+            circles=self.audience.after,
         )
         stated = []
         for contact in self.contacts:
@@ -294,26 +311,88 @@ class Situation:
                 machines[contact.node.name] = contact.node_id
         return machines
 
+    def is_quiet(self, view: Incident) -> bool:
+        """Return whether those who are told `view` may not be mailed about it now.
+
+        It is silenced, their hours have not begun, or its test is DOWN again and they are not told
+        of that yet.
+        """
+        if view.circle:
+            if self.audience.is_outside_hours(view.circle) or self._is_down_again(view):
+                return True
+        return self.is_silenced(view)
+
+    def _is_down_again(self, view: Incident) -> bool:
+        """Return whether `view` is over, and its test DOWN, of which its circle is not to be told.
+
+        A late mail says STILL DOWN then (R6), and after it nobody would tell the circle of the end.
+        """
+        following = self.ledger.open_for(view.test)
+        if view.closed is None or view.flapping or following is None:
+            return False
+        return circles.view_for(following, view.circle).circle != view.circle
+
+    def widen(self) -> None:
+        """Note of which incidents a circle is to be told from now on (R5).
+
+        Its hours have begun, and an incident that has lasted for so long is open. What somebody is
+        on already needs no more people. Peers hear it with the incident, so that they tell it if
+        this node cannot. What is over before that is never told to the circle.
+        """
+        now = self.clock.now()
+        for name, after in self.audience.after.items():
+            if self.audience.is_outside_hours(name):
+                continue
+            for incident in list(self.ledger):
+                if self._is_due_for(incident, name, after, now) and not self.is_silenced(incident):
+                    self.ledger.put(circles.widen(incident, name, now))
+
+    def _is_due_for(self, incident: Incident, name: str, after: float, now: float) -> bool:
+        """Return whether a circle that is told `after` so many seconds is to hear of `incident`."""
+        if not incident.is_open or incident.test not in self.tests:
+            return False
+        if any(circle.name == name for circle in incident.circles):
+            return False
+        if now - incident.began < after or (after and incident.acknowledged is not None):
+            return False
+        return bool(self.audience.recipients(incident.test, name))
+
+    def settle_unwanted(self) -> None:
+        """Owe nothing any more of what is over, and what no address here wants to hear (R4).
+
+        That takes an hour: another node may have an address that does.
+        """
+        if not self.config.complete:
+            return
+        now = self.clock.now()
+        for incident in list(self.ledger):
+            if incident.closed is None or now - incident.closed < LISTED_SECONDS:
+                continue
+            for view in circles.views(incident):
+                if owed(view) and not self.audience.is_told(view):
+                    settled = view._replace(void=True)
+                    if view.alert:
+                        settled = view._replace(recovery=self.me.name)
+                    self.ledger.put(settled)
+                    self.note("info", "incident-unwanted", test=str(view.test), incident=view.id)
+
     def is_silenced(self, incident: Incident) -> bool:
         """Return whether nobody may be mailed about `incident` now (R9).
 
         An operator has silenced its test, or the test flaps and only the flapping is told, or what
         stands before it is DOWN. That a test flaps is not believed of one peer.
         """
-        flapping = self.ledger.open_for(incident.test, flapping=True)
-        if flapping and flapping.is_fact and not incident.flapping:
-            return True
-        now = self.clock.now()
-        if self.silences.cover(incident.test, now):
-            return True
-        parents = self.config.behind.get(incident.test)
-        if not parents:
-            return False
-        slowest = self.node_memory.interval_that_holds()
-        return behind.is_hidden(incident, parents, self.ledger, now=now, slowest=slowest)
+        return quiet.is_quiet(
+            incident,
+            self.ledger,
+            self.silences.cover,
+            self.config.behind,
+            now=self.clock.now(),
+            slowest=self.node_memory.interval_that_holds(),
+        )
 
-    def hidden_behind(self, told: set[Test]) -> dict[Test, tuple[Test, ...]]:
-        """Return for each test that is `told` which tests are DOWN behind it, and not told."""
+    def hidden_behind(self, told: set[Test]) -> dict[Test, Hidden]:
+        """Return for each test that is `told` which tests failed behind it, and are not told."""
         now, slowest = self.clock.now(), self.node_memory.interval_that_holds()
         return behind.hidden_behind(self.config.behind, told, self.ledger, now=now, slowest=slowest)
 
@@ -355,10 +434,12 @@ class Situation:
     def _suppress_closed_in_silence(self) -> None:
         """Suppress each incident that closes in silence before its alert is told (R9)."""
         for incident in list(self.ledger.changed.values()):
-            if incident.closed is None or incident.void or Kind.ALERT not in owed(incident):
-                continue
-            if self.is_silenced(incident):
-                self.ledger.put(incident._replace(void=True))
+            for view in circles.views(incident):
+                if view.closed is None or view.void or Kind.ALERT not in owed(view):
+                    continue
+                if not self.is_silenced(view):
+                    continue
+                self.ledger.put(view._replace(void=True))
                 peers = self.silences.peers_covering(incident.test, self.clock.now())
                 self.note(
                     "info",
@@ -412,10 +493,16 @@ class Situation:
         return election.choose(status, self.candidates(), self.clock.now()).speaker == status
 
     def holds_untold(self) -> bool:
-        """Return whether this node knows of an incident that owes a notification now."""
+        """Return whether this node knows of an incident that owes a notification now.
+
+        What no address wants is not owed.
+        """
         for incident in self.ledger:
-            if owed(incident) and incident.test in self.tests and not self.is_silenced(incident):
-                return True
+            if incident.test not in self.tests:
+                continue
+            for view in circles.views(incident):
+                if owed(view) and self.audience.is_told(view) and not self.is_quiet(view):
+                    return True
         return False
 
     def is_able(self) -> bool:

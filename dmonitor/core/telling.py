@@ -6,11 +6,11 @@ Pure. `election` decides which node speaks; `outbox` knows which notification go
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dmonitor.base import names
-from dmonitor.core import election, refusals
+from dmonitor.core import circles, election, refusals
 from dmonitor.core.effects import Greet, HandOver, LookAfter, Save, Wait, Wake
 from dmonitor.core.incident import is_reminder_due, is_untold, owed, told
 from dmonitor.core.ledger import AGAIN_LIMIT
@@ -32,7 +32,7 @@ _ENDED_LATE = 60.0
 class _Due(NamedTuple):
     """What this node has to tell of one incident."""
 
-    incident: Incident
+    incident: Incident  # by the eyes of those who are to be told
     kinds: tuple[Kind, ...]
     by_hooks: bool  # the hooks are run at once, and do not wait until a mail is taken
 
@@ -44,11 +44,9 @@ class Telling:
         self._situation = situation
         self._outbox = outbox
         self._fresh_id = fresh_id
-        addresses = situation.config.addresses
-        self._hooks = [address for address in addresses if names.is_hook(address)]
         # When an alert was taken by an address that was not the first one to take it, by the id of
-        # its incident; of this hand-over.
-        self._taken_again: dict[str, float] = {}
+        # its incident, and the circle; of this hand-over.
+        self._taken_again: dict[tuple[str, str], float] = {}
         # Whether every mail that was handed over in this round was taken.
         self.all_taken = True
         self._refusals = refusals.RefusalMemory(situation)
@@ -126,11 +124,12 @@ class Telling:
         if situation.has_slept():
             return
         yield from self._look_after()
+        situation.widen()
         now = situation.clock.now()
         mails = outbox.make_mails(
             self._due_notifications(),
             situation.ledger.find,
-            situation.is_silenced,
+            situation.is_quiet,
             refusals.resting(situation.node_memory, now),
         )
         if not mails:
@@ -181,19 +180,24 @@ class Telling:
         """
         ledger, outbox = self._situation.ledger, self._outbox
         remind = self._situation.config.remind
-        handed: list[tuple[Incident, Kind]] = []
-        for incident_id, kind in hand_over.notifications:
-            handed += [(incident, kind) for incident in ledger.find([incident_id])]
+        audience = self._situation.audience
+        handed: dict[str, list[tuple[Incident, Kind]]] = {}  # by circle
+        for circle in sorted(set(map(audience.circle_of, hand_over.addresses))):
+            views = handed.setdefault(circle, [])
+            for incident_id, kind in hand_over.notifications:
+                for incident in ledger.find([incident_id]):
+                    views.append((circles.view_for(incident, circle), kind))
         untold = []
         by_hooks = _runs_hooks(hand_over)
-        for incident, kind in handed:
-            if is_untold(incident, kind, remind, hand_over.since):
-                untold.append(_Due(incident, (kind,), by_hooks))
+        for view, kind in itertools.chain.from_iterable(handed.values()):
+            if is_untold(view, kind, remind, hand_over.since):
+                untold.append(_Due(view, (kind,), by_hooks))
         outbox.tell(self._notifications(untold), ledger.find)
         was_first = self._situation.is_first()
         telling = set()
         for address, taken in outcomes.items():
-            mail = [Notification(kind, incident, address) for incident, kind in handed]
+            views = handed[audience.circle_of(address)]
+            mail = [Notification(kind, view, address) for view, kind in views]
             if outbox.tells(mail):
                 telling.add(address)
             if taken:
@@ -267,35 +271,38 @@ class Telling:
         """Return what this node has to tell now, for each address and hook that is to tell it."""
         _note_quiet(self._situation)
         _note_silenced(self._situation)
-        quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
-        return self._notifications(self._due(quiet_ended))
+        return self._notifications(self._due(_quiet_ended(self._situation)))
 
     def _notifications(self, due: Iterable[_Due]) -> list[Notification]:
-        """Return what is `due` for each address that is to be mailed.
+        """Return what is `due` for each address that wants it, by the eyes of its circle.
 
         A hook gets what a mail has told, so it is owed that later. If no mail system may take it,
-        or if there is no address to mail, the hooks themselves are told.
+        or if nobody is mailed, the hooks themselves are told.
         """
-        quiet_ended = {quiet.incident: quiet.ended for quiet in self._situation.node_memory.quiet}
+        quiet_ended = _quiet_ended(self._situation)
         now = self._situation.clock.now()
         config, refused = self._situation.config, self._situation.node_memory.refused
-        mailed = tuple(each for each in config.addresses if not names.is_hook(each))
+        audience = self._situation.audience
         told: dict[str, list[Notification]] = {address: [] for address in config.addresses}
-        for incident, kinds, by_hooks in due:
-            recipients = config.addresses if by_hooks or not mailed else mailed
+        for view, kinds, by_hooks in due:
+            recipients = audience.recipients(view.test, view.circle, by_hooks=by_hooks)
             for kind in kinds:
-                since = _due_since(incident, quiet_ended)
+                since = _due_since(view, quiet_ended)
                 if kind is Kind.REMINDER:
                     since = now
-                elif kind is Kind.ALERT and not incident.is_open:
+                elif kind is Kind.ALERT and not view.is_open:
                     # It has waited for longer than its recovery, which is held since the end.
-                    since = max(incident.began, quiet_ended.get(incident.id, 0.0))
+                    began = circles.since(view) or view.began
+                    since = max(began, quiet_ended.get((view.id, view.circle), 0.0))
                 for address in recipients:
-                    told[address].append(Notification(kind, incident, address, since, refused))
+                    told[address].append(Notification(kind, view, address, since, refused))
         return list(itertools.chain.from_iterable(told.values()))
 
-    def _due(self, quiet_ended: Mapping[str, float]) -> list[_Due]:
-        """Return the incidents of which this node has to tell something now, and what."""
+    def _due(self, quiet_ended: Mapping[tuple[str, str], float]) -> list[_Due]:
+        """Return the incidents of which this node has to tell something now, and what.
+
+        Each stands there by the eyes of those who are to be told. What nobody wants is not told.
+        """
         situation = self._situation
         status, now = situation.status(), situation.clock.now()
         peers = situation.candidates()
@@ -303,13 +310,13 @@ class Telling:
         down_since = situation.down_since()
         self._speakers = set()
         due = []
-        for incident in situation.ledger:
+        for incident in _all_views(situation):
             kinds = owed(incident)
             if self._reminds and is_reminder_due(incident, situation.config.remind, now):
                 kinds = (Kind.REMINDER,)
             if not kinds or incident.test not in situation.tests:
                 continue
-            if _must_wait(situation, incident):
+            if not situation.audience.is_told(incident) or _must_wait(situation, incident):
                 continue
             since = _due_since(incident, quiet_ended)
             choice = election.choose(
@@ -353,22 +360,24 @@ class Telling:
         An alert says who is on it, unless it was made before that was known: what is told late.
         """
         situation = self._situation
-        hooks: list[str] = []
-        if not names.is_hook(mail[0].address):
-            hooks = self._hooks
-        taken = self._outbox.take(mail, hooks)
+        taken = self._outbox.take(mail)
         now = situation.clock.now()
         remind = situation.config.remind
-        for incident in situation.ledger.find(taken.told):
-            kinds = taken.told[incident.id]
-            if Kind.ALERT in kinds and incident.acknowledged is not None and not is_late:
+        for (incident_id, circle), kinds in taken.told.items():
+            view = self._find(incident_id, circle)
+            if Kind.ALERT in kinds and view.acknowledged is not None and not is_late:
                 kinds = [*kinds, Kind.ACK]
-            situation.ledger.put(told(incident, kinds, situation.me.name, now, remind))
+            situation.ledger.put(told(view, kinds, situation.me.name, now, remind))
         for notification in mail:
-            is_new = notification.incident.id in taken.told
-            if notification.kind is Kind.ALERT and not is_new:
-                self._taken_again[notification.incident.id] = now
+            key = notification.incident.id, notification.incident.circle
+            if notification.kind is Kind.ALERT and key not in taken.told:
+                self._taken_again[key] = now
         yield from situation.store(Save(outbox=taken.owed, settled=tuple(mail), told=tuple(mail)))
+
+    def _find(self, incident_id: str, circle: str) -> Incident:
+        """Return the incident that has this id, by the eyes of `circle`."""
+        (incident,) = self._situation.ledger.find([incident_id])
+        return circles.view_for(incident, circle)
 
     def _store_taken_again(self) -> Steps:
         """Store when the alerts were taken last that some address had taken before.
@@ -378,10 +387,10 @@ class Telling:
         addresses had each incident stored anew, they would take longer than there is time.
         """
         situation = self._situation
-        for incident in situation.ledger.find(self._taken_again):
-            at = self._taken_again[incident.id]
-            if incident.told_at < at:
-                situation.ledger.put(incident._replace(told_at=at, held=at))
+        for (incident_id, circle), at in self._taken_again.items():
+            view = self._find(incident_id, circle)
+            if view.told_at < at:
+                situation.ledger.put(view._replace(told_at=at, held=at))
         self._taken_again = {}
         yield from situation.store(Save())
 
@@ -429,12 +438,24 @@ def _outcomes_of(
     return outcomes
 
 
-def _due_since(incident: Incident, quiet_ended: Mapping[str, float]) -> float:
-    """Return since when this node knows that what `incident` owes may be told.
+def _all_views(situation: Situation) -> Iterator[Incident]:
+    """Yield each incident by the eyes of each circle that is to be told of it."""
+    for incident in situation.ledger:
+        yield from circles.views(incident)
 
-    `quiet_ended` says when the quiet of an incident ended, by its id.
+
+def _quiet_ended(situation: Situation) -> dict[tuple[str, str], float]:
+    """Return when the quiet of incidents has ended, by their ids and the circles."""
+    quiet = situation.node_memory.quiet
+    return {(each.incident, each.circle): each.ended for each in quiet}
+
+
+def _due_since(view: Incident, quiet_ended: Mapping[tuple[str, str], float]) -> float:
+    """Return since when this node knows that what `view` owes may be told.
+
+    `quiet_ended` says when the quiet of an incident ended, by its id and the circle.
     """
-    return max(incident.held, quiet_ended.get(incident.id, 0.0))
+    return max(view.held, quiet_ended.get((view.id, view.circle), 0.0))
 
 
 def _must_wait(situation: Situation, incident: Incident) -> bool:
@@ -450,7 +471,7 @@ def _must_wait(situation: Situation, incident: Incident) -> bool:
         return True
     if owed(incident) == (Kind.RECOVERY,) and _is_too_soon(situation, incident):
         return True
-    return situation.is_silenced(incident)
+    return situation.is_quiet(incident)
 
 
 def _is_too_soon(situation: Situation, incident: Incident) -> bool:
@@ -492,9 +513,9 @@ def _note_quiet(situation: Situation) -> None:
     A mail that had to wait for the end of a silence is not late. So the time counts from the first
     round that might tell it, whichever node speaks.
     """
-    before = {quiet.incident: quiet for quiet in situation.node_memory.quiet}
+    before = {(quiet.incident, quiet.circle): quiet for quiet in situation.node_memory.quiet}
     noted = []
-    for incident in situation.ledger:
+    for incident in _all_views(situation):
         if not owed(incident):
             continue
         quiet = _find_quiet(before, incident)
@@ -503,9 +524,9 @@ def _note_quiet(situation: Situation) -> None:
             silenced = situation.silences.why(incident.test, now, situation.me.name)
             if quiet and not silenced:
                 silenced = quiet.silenced
-            noted.append(Quiet(incident.id, silenced=silenced))
+            noted.append(Quiet(incident.id, silenced=silenced, circle=incident.circle))
         elif quiet:
-            noted.append(Quiet(incident.id, quiet.ended or now, quiet.silenced))
+            noted.append(quiet._replace(incident=incident.id, ended=quiet.ended or now))
     situation.node_memory = situation.node_memory._replace(quiet=tuple(noted))
 
 
@@ -519,9 +540,9 @@ def _note_silenced(situation: Situation) -> None:
                 situation.ledger.put(incident._replace(silenced=quiet.silenced))
 
 
-def _find_quiet(noted: Mapping[str, Quiet], incident: Incident) -> Quiet | None:
+def _find_quiet(noted: Mapping[tuple[str, str], Quiet], incident: Incident) -> Quiet | None:
     """Return what was noted of `incident`, which may have got a smaller id since then."""
     for incident_id in incident.ids:
-        if incident_id in noted:
-            return noted[incident_id]
+        if (incident_id, incident.circle) in noted:
+            return noted[incident_id, incident.circle]
     return None

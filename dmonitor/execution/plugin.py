@@ -94,7 +94,7 @@ def fault(path: str) -> str:
     reason = why_not_executable(path)
     if reason:
         return reason
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=True):
         return f"is not readable for user {user.name()}; run chmod 755 on it"
     return _format_fault(path)
 
@@ -109,7 +109,7 @@ def is_monitoring_plugin(path: str) -> bool:
 
 def why_not_executable(path: str) -> str:
     """Return why this user cannot execute the file `path`, and what to do; '' if it can."""
-    if os.access(path, os.X_OK):
+    if os.access(path, os.X_OK, effective_ids=True):
         return ""
     if os.statvfs(path).f_flag & os.ST_NOEXEC:
         return "lies on a file system that is mounted noexec; move it, or remount that with exec"
@@ -131,7 +131,7 @@ def _format_fault(path: str) -> str:
     if first_line.endswith(b"\r"):
         return "has lines that end in CR LF, so its interpreter is not found; let them end in LF"
     interpreter, _, argument = os.fsdecode(first_line.strip()).partition(" ")
-    if not os.access(interpreter, os.X_OK):
+    if not os.access(interpreter, os.X_OK, effective_ids=True):
         return f"names an interpreter that does not exist: '{names.printable(interpreter)}'"
     if os.path.basename(interpreter) == "env":
         program = _program_of_env(argument.strip())

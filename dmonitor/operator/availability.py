@@ -7,6 +7,7 @@ it; the module `report` has the facts of the other verbs.
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,17 +82,7 @@ def availability(
     """
     absences = _absences(view, of)
     unseen = _within([*absences, _unrecorded(view, of)], of)
-    changes_of: dict[Test, list[Change]] = {}
-    for change in changes:
-        changes_of.setdefault(change.test, []).append(change)
-    incidents_of: dict[Test, list[Incident]] = {}
-    for incident in incidents:
-        if _counts(incident, of):
-            incidents_of.setdefault(incident.test, []).append(incident)
-    records = {}
-    for test in sorted(view.tests, key=lambda test: (test.host == names.NODE, test)):
-        known = incidents_of.get(test, [])
-        records[test] = _record(known, changes_of.get(test, []), unseen, of)
+    records = _records(view, incidents, changes, unseen, of)
     seen = (of.until - of.since) - _total(unseen)
     return {
         "node": view.me,
@@ -104,6 +95,90 @@ def availability(
         "absences": [{"from": moment(each[0]), "to": moment(each[1])} for each in absences],
         "hosts": _hosts(records, of),
     }
+
+
+def _records(
+    view: NodeReport,
+    incidents: Iterable[Incident],
+    changes: Iterable[Change],
+    unseen: Sequence[Span],
+    of: Period,
+) -> dict[Test, _Record]:
+    """Return what is known of each test, those of nodes last."""
+    changes_of: dict[Test, list[Change]] = {}
+    for change in changes:
+        changes_of.setdefault(change.test, []).append(change)
+    incidents_of: dict[Test, list[Incident]] = {}
+    for incident in incidents:
+        if _counts(incident, of):
+            incidents_of.setdefault(incident.test, []).append(incident)
+    records = {}
+    for test in sorted(view.tests, key=lambda test: (test.host == names.NODE, test)):
+        known = incidents_of.get(test, [])
+        records[test] = _record(known, changes_of.get(test, []), unseen, of)
+    return records
+
+
+DOWN_DAY, UP_DAY, UNKNOWN_DAY = "d", "u", "-"
+
+
+class Days(NamedTuple):
+    """How a test was in some days, of which the last one is today."""
+
+    letters: str  # one for each day
+    available: float | None  # the share of what was seen; None: nothing was
+    down_seconds: float
+    incidents: int
+
+
+def days(
+    view: NodeReport, incidents: Iterable[Incident], changes: Iterable[Change], count: int
+) -> dict[Test, Days]:
+    """Return how each test was in the last `count` days.
+
+    A day in which it was down, however shortly, is a day down; one of which nothing is known is
+    unknown.
+    """
+    bounds = _midnights(view.now, count)
+    of = Period("", bounds[0], view.now)
+    unseen = _within([*_absences(view, of), _unrecorded(view, of)], of)
+    found = {}
+    for test, record in _records(view, incidents, changes, unseen, of).items():
+        down, unknown = _total(record.down), _total(record.unknown)
+        seen = of.until - of.since - unknown
+        available = (seen - down) / seen if seen > 0 else None
+        letters = _letters(record, bounds)
+        found[test] = Days(letters, available, down, len(record.incidents))
+    return found
+
+
+def _midnights(now: float, count: int) -> list[float]:
+    """Return the beginnings of the last `count` days, and now."""
+    today = datetime.datetime.fromtimestamp(now).date()
+    days = [today - datetime.timedelta(days=ago) for ago in range(count - 1, -1, -1)]
+    midnight = datetime.time()
+    return [*(datetime.datetime.combine(day, midnight).timestamp() for day in days), now]
+
+
+def _letters(record: _Record, bounds: Sequence[float]) -> str:
+    letters = [UP_DAY] * (len(bounds) - 1)
+    unknown = [0.0] * len(letters)
+    for since, until in record.unknown:
+        for index in _days_of(since, until, bounds):
+            unknown[index] += min(until, bounds[index + 1]) - max(since, bounds[index])
+    for index, seconds in enumerate(unknown):
+        if seconds >= bounds[index + 1] - bounds[index] - 1.0:
+            letters[index] = UNKNOWN_DAY
+    for since, until in record.down:
+        for index in _days_of(since, until, bounds):
+            letters[index] = DOWN_DAY
+    return "".join(letters)
+
+
+def _days_of(since: float, until: float, bounds: Sequence[float]) -> range:
+    """Return the indexes of the days with which a span overlaps."""
+    first = bisect.bisect_right(bounds, since) - 1
+    return range(max(0, first), min(bisect.bisect_left(bounds, until), len(bounds) - 1))
 
 
 def _absences(view: NodeReport, of: Period) -> list[Span]:

@@ -13,17 +13,26 @@ import shlex
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dmonitor.base import log, names, user
 from dmonitor.config import programs
+from dmonitor.config.behind import load_behind
 from dmonitor.config.configuration import Configuration
 from dmonitor.config.files import Entry
 from dmonitor.config.problems import Problem, Problems, Severity, did_you_mean, quoted
 from dmonitor.config.rhythms import load_rhythms
 from dmonitor.config.settings import Settings
-from dmonitor.config.tests import A_HOST_NAME, A_TEST_NAME, FOR_ALL, load_host_parameters, load_test
+from dmonitor.config.tests import (
+    A_HOST_NAME,
+    A_TEST_NAME,
+    BEHIND,
+    FOR_ALL,
+    load_host_parameters,
+    load_test,
+    load_tests,
+)
 from dmonitor.core.model import Test
 
 _DRAFT = ".add."  # begins the name of a file that is being made; every reader passes over it
@@ -163,17 +172,26 @@ def add(directory: str, wanted: Iterable[Wanted], problems: Problems) -> Done:
     """
     _require_writable(f"{directory}/hosts.d")
     done = Done([], [], [problem.path for problem in problems], problems)
-    for test in wanted:
+    tests = dict(load_tests(directory, Problems()))
+    for test in sorted(wanted, key=_is_behind):  # so that what they are behind is there by then
         found = Problems()
-        if _is_added(directory, test, found):
+        if _is_added(directory, test, tests, found):
             done.changed.append(str(test))
             log.info("test-added", test=str(test))
         elif _errors(found):
             done.refused.append(str(test))
         else:
             done.unchanged.append(str(test))
-        problems.extend(_placed(problem, directory, test) for problem in found)
+        for problem in found:
+            placed = _placed(problem, directory, test)
+            if placed not in problems:  # several tests may have a host that is none
+                problems.append(placed)
     return done
+
+
+def _is_behind(wanted: Wanted) -> bool:
+    """Return whether a test says that it stands behind others."""
+    return any(parameter.partition("=")[0].strip() == BEHIND for parameter in wanted.parameters)
 
 
 def _errors(problems: Iterable[Problem]) -> list[Problem]:
@@ -189,8 +207,13 @@ def _placed(problem: Problem, directory: str, test: Wanted) -> Problem:
     return problem._replace(path=test.place.path, line=test.place.line, text=text)
 
 
-def _is_added(directory: str, wanted: Wanted, problems: Problems) -> bool:
-    """Make the file of one test; return False if it is there already or there is an error."""
+def _is_added(
+    directory: str, wanted: Wanted, tests: dict[Test, Mapping[str, str] | None], problems: Problems
+) -> bool:
+    """Make the file of one test; return False if it is there already or there is an error.
+
+    `tests` are all that are there, to which this one is added.
+    """
     hosts = f"{directory}/hosts.d"
     if not _is_proper(wanted, hosts, problems):
         return False
@@ -211,10 +234,12 @@ def _is_added(directory: str, wanted: Wanted, problems: Problems) -> bool:
         if os.path.lexists(path):
             _compare(directory, test, parameters, problems, given=bool(wanted.parameters))
             return False
-        _examine(directory, test, parameters, problems)
-        ways = (path, host_path, f"{host_path}/{FOR_ALL}")
+        with user.acting():  # what root may read, a round may not
+            merged = _examine(directory, test, parameters, tests, problems)
+        ways = _ways(directory, test)
         if any(problem.path in ways for problem in _errors(problems)):
             return False
+        tests[test] = merged
         return _put(draft, path)
 
 
@@ -284,14 +309,38 @@ def _compare(
         problems.error(path, text)
 
 
-def _examine(directory: str, test: Test, parameters: dict[str, str], problems: Problems) -> None:
-    """Look at all parameters of `test`, at its plugin, and at the name of its host."""
+def _examine(
+    directory: str,
+    test: Test,
+    parameters: dict[str, str],
+    others: Mapping[Test, Mapping[str, str] | None],
+    problems: Problems,
+) -> Mapping[str, str]:
+    """Look at all parameters of `test`, at its plugin, and at the name of its host.
+
+    Return the parameters that it has together with those of its host. It is to stand beside the
+    `others`.
+    """
     for_all = load_host_parameters(f"{directory}/hosts.d/{test.host}", problems)
-    tests = {test: {**(for_all or {}), **parameters}}
+    merged = {**(for_all or {}), **parameters}
+    tests = {test: merged}
     load_rhythms(directory, tests, problems)
+    if BEHIND in merged:
+        found = Problems()
+        load_behind(directory, {**others, test: merged}, found)
+        for problem in found:
+            if problem.path in _ways(directory, test) and problem not in problems:
+                problems.append(problem)
     configuration = Configuration(directory, Settings(), (), tests, (), ())
     for package in sorted(programs.examine_tests(configuration, problems)):
         problems.warning(configuration.plugin(test), f"to have it: apt install {package}")
+    return merged
+
+
+def _ways(directory: str, test: Test) -> tuple[str, str, str]:
+    """Return the paths of what a mistake is in that keeps `test` from being made."""
+    host = f"{directory}/hosts.d/{test.host}"
+    return f"{directory}/hosts.d/{test}", host, f"{host}/{FOR_ALL}"
 
 
 def _put(draft: str, path: str) -> bool:

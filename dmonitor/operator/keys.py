@@ -57,7 +57,21 @@ def change(directory: str, what: str, say: Callable[[str], None] = print) -> int
         return _install(directory, secrets.token_hex(32).encode(), say, is_new=True)
     if what == "set":
         return _install(directory, sys.stdin.buffer.read(FILE_LIMIT + 1).strip(), say)
-    return _drop(f"{directory}/{KEY_FILES[1]}", say)
+    return _drop(directory, say)
+
+
+def why_not_dropped(directory: str) -> str:
+    """Return why the old key must stay, whatever the peers have; '' if it need not."""
+    path, old_path = (f"{directory}/{name}" for name in KEY_FILES)
+    if not os.path.lexists(old_path):
+        return ""
+    key_set = keyfile.load_key_set(path, Problems())
+    if key_set and (key_set.secret or key_set.pairs):
+        return ""
+    return (
+        f"the old key was not dropped, because this node would have no key then: {path} holds none"
+        f" that can be used; `dmonitor key set`, or make the old one the key: mv {old_path} {path}"
+    )
 
 
 def fingerprints(directory: str, problems: Problems) -> list[Fingerprint]:
@@ -85,8 +99,12 @@ def digits(key: bytes) -> str:
     return hmac.digest(key, b"fingerprint", "sha256").hex()[:16]
 
 
-def _drop(old_path: str, say: Callable[[str], None]) -> int:
+def _drop(directory: str, say: Callable[[str], None]) -> int:
     """Accept the old key no more."""
+    if refusal := why_not_dropped(directory):
+        log.complain(refusal)
+        return os.EX_DATAERR
+    old_path = f"{directory}/{KEY_FILES[1]}"
     if os.path.exists(old_path):
         os.unlink(old_path)
         log.info("old-key-dropped")

@@ -25,7 +25,7 @@ def metrics(
 
     `seconds` has times since the epoch: of each test since when it is in its state, by the
     test's name, and of the last round as `last_round`. `looks` has when this node last looked at
-    each test that it does not look at in each round.
+    each test.
     """
     families = _Families()
     _add_node(families, status, seconds)
@@ -76,7 +76,7 @@ def _add_node(families: _Families, status: Facts, seconds: Mapping[str, float]) 
     families.add_one("addresses", "Addresses and hooks that are told.", len(status["addresses"]))
     families.add_one(
         "incidents_owed",
-        "Incidents of which something has not been told to everybody yet.",
+        "Incidents of which something is to be told now and has not been told to everybody.",
         status["owed"],
     )
     families.add_one("state_stored", "Whether its state can be written.", status["stored"])
@@ -92,6 +92,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
     flapping: list[_Sample] = []
     failing_here: list[_Sample] = []
     silenced: list[_Sample] = []
+    behind: list[_Sample] = []
     acknowledged: list[_Sample] = []
     since: list[_Sample] = []
     flakes: list[_Sample] = []
@@ -101,6 +102,7 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         flapping.append((labels, float(test["state"] == FLAPPING)))
         failing_here.append((labels, _FAILING_HERE.get(test["here"], _NAN)))
         silenced.append((labels, float(bool(test["silenced_by"]))))
+        behind.append((labels, float(bool(test["behind"]))))
         acknowledged.append((labels, float(bool(test["acknowledged"]))))
         flakes.append((labels, float(test["flakes"])))
         if test["test"] in seconds:
@@ -113,6 +115,8 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
         failing_here,
     )
     families.add("test_silenced", "Whether nobody is mailed about it.", silenced)
+    text = "Whether it is not mailed by itself, because all that it is behind is DOWN."
+    families.add("test_behind", text, behind)
     text = "Whether an operator has acknowledged its incident."
     families.add("test_acknowledged", text, acknowledged)
     families.add(
@@ -127,14 +131,28 @@ def _add_tests(families: _Families, status: Facts, seconds: Mapping[str, float])
 
 
 def _add_looks(families: _Families, status: Facts, looks: Mapping[str, float]) -> None:
-    samples: list[_Sample] = []
+    """Add when this node last looked at each test, how often, and how long the last look took."""
+    times: list[_Sample] = []
+    durations: list[_Sample] = []
+    runs: list[_Sample] = []
     for test in status["tests"]:
+        labels = {"host": test["host"], "test": test["name"]}
         if test["test"] in looks:
-            samples.append(({"host": test["host"], "test": test["name"]}, looks[test["test"]]))
+            times.append((labels, looks[test["test"]]))
+        if test["duration"] is not None:
+            durations.append((labels, test["duration"]))
+            runs.append((labels, test["runs"]))
     families.add(
-        "test_last_look_timestamp_seconds",
-        "When this node last looked at a test that has EVERY; the others are in each round.",
-        samples,
+        "test_last_look_timestamp_seconds", "When this node last looked at the test.", times
+    )
+    families.add(
+        "test_duration_seconds", "How long the last look took, whatever came of it.", durations
+    )
+    families.add(
+        "test_looks_total",
+        "In how many rounds this node has looked at the test since the machine was started.",
+        runs,
+        "counter",
     )
 
 

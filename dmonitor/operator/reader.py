@@ -17,7 +17,7 @@ from dmonitor.config.problems import Severity
 from dmonitor.config.silences import holding
 from dmonitor.core.model import Test, node_test
 from dmonitor.operator import report
-from dmonitor.store import state
+from dmonitor.store import durations, state
 
 _ADVICE = "check that cron starts dmonitor-check"
 
@@ -35,12 +35,14 @@ def read(
     more: Callable[[state.Store, report.NodeReport], Any] = lambda store, view: None,
     *,
     evidence: bool = False,
+    trends: bool = False,
     quiet: bool = False,
 ) -> Reading:
     """Return what this node knows, with all times on the wall clock.
 
     `more` reads further in the same state. With `evidence`, the last change of each test has all
-    answers and not only our own. Mistakes in the configuration are named unless `quiet`.
+    answers and not only our own. With `trends`, there is how long looks took in the last 24 hours.
+    Mistakes in the configuration are named unless `quiet`.
     Raise StateError if no round has run here yet.
     """
     user.become()
@@ -51,8 +53,12 @@ def read(
     configuration = load(options, quiet=quiet)
 
     def read_all(store: state.Store) -> tuple[report.NodeReport, Any, str, str]:
-        store.shift_times(store.clock.to_wall())
-        view = _view(configuration, store, evidence)
+        ahead = store.clock.to_wall()
+        store.shift_times(ahead)
+        view = view_of(configuration, store, evidence=evidence)
+        view = view._replace(looks=durations.last_looks(options.run_dir, ahead))
+        if trends:
+            view = view._replace(trends=durations.trends(options.state, store.clock.now()))
         return view, more(store, view), store.history.broken, store.unusable
 
     try:
@@ -94,7 +100,10 @@ def _is_readable(path: str) -> bool:
     return True
 
 
-def _view(configuration: Configuration, store: state.Store, evidence: bool) -> report.NodeReport:
+def view_of(
+    configuration: Configuration, store: state.Store, *, evidence: bool = False
+) -> report.NodeReport:
+    """Return what this node knows, as `read` does; the times of `store` are on the wall clock."""
     memory = store.memory()
     me = memory.node.name or configuration.settings.name or os.uname().nodename
     if not configuration.complete:  # what cannot be read may well be there
@@ -116,6 +125,8 @@ def _view(configuration: Configuration, store: state.Store, evidence: bool) -> r
         unstored=store.failed,
         rebooted=store.clock.rebooted,
         whole=configuration.complete,
+        behind=configuration.behind,
+        wants=configuration.wants,
     )
     tests.update(node_test(node.name) for node in view.peers)
     return view

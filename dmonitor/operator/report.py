@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmonitor.base import names
+from dmonitor.config import silences as config_silences
+from dmonitor.config.silences import SilenceFile
 from dmonitor.core import ability as core_ability
-from dmonitor.core import election, health, hearsay, model, outbox
+from dmonitor.core import behind as core_behind
+from dmonitor.core import circles, durations, election, health, hearsay, model, outbox, quiet
 from dmonitor.core.effects import NodeMemory
+from dmonitor.core.ledger import Ledger
 from dmonitor.core.model import (
     Answer,
     Change,
@@ -32,6 +37,7 @@ from dmonitor.core.model import (
     Verdict,
     Vote,
 )
+from dmonitor.core.wants import Audience, Wants
 
 Facts = dict[str, Any]
 
@@ -62,6 +68,13 @@ class NodeReport(NamedTuple):
     rebooted: bool = False  # no round has ended since this machine was started
     # False: some of the configuration could not be read, and earlier tests and addresses stand in.
     whole: bool = True
+    # The tests that stand behind others, with those.
+    behind: Mapping[Test, Sequence[Test]] = MappingProxyType({})
+    # The last look at each test, and how long looks took in the last 24 hours, as far as known.
+    looks: Mapping[Test, durations.Look] = MappingProxyType({})
+    trends: Mapping[Test, durations.Trend] = MappingProxyType({})
+    # What some of the addresses want; the others want everything at once.
+    wants: Mapping[str, Wants] = MappingProxyType({})
 
     @property
     def peers(self) -> list[Node]:
@@ -124,7 +137,6 @@ def ability(view: NodeReport) -> Facts:
     age = view.now - view.node.finished
     late = view.rebooted or age > election.living_limit(view.node.status(view.me, "", view.now))
     why_not = _why_not_able(view, heard, late)
-    owing = outbox.owing(view.incidents, view.outbox)
     troubles = []
     for trouble in view.node.troubles:
         if health.is_serious(trouble, view.now):
@@ -143,13 +155,49 @@ def ability(view: NodeReport) -> Facts:
         "last_round": finished,
         "last_round_age": round(age, 1) if finished else None,
         "addresses": list(view.addresses),
-        "owed": len(owing),
+        "owed": len(_owing(view)),
         "refused_in_a_row": view.node.refused,
         "stored": not view.unstored,
         "not_stored": view.unstored,
         "whole": view.whole,
         "troubles": troubles,
     }
+
+
+def _owing(view: NodeReport) -> set[str]:
+    """Return the ids of the incidents of which something is to be told now."""
+    ledger = Ledger(view.incidents, _recall_nothing)
+
+    def is_silenced(test: Test, _: float) -> bool:
+        return bool(_silencers(view, test))
+
+    def is_quiet(incident: Incident) -> bool:
+        slowest = view.node.interval_that_holds()
+        return quiet.is_quiet(
+            incident, ledger, is_silenced, view.behind, now=view.now, slowest=slowest
+        )
+
+    audience = Audience(view.addresses, view.wants)
+    return outbox.owing(view.incidents, view.outbox, audience, is_quiet)
+
+
+def _recall_nothing(_: Iterable[str]) -> Iterable[Incident]:
+    """Find no incident that closed long ago, because none of those hides another one."""
+    return ()
+
+
+def _hidden_behind(view: NodeReport, known: Iterable[Incident]) -> list[str]:
+    """Return the tests that are DOWN and behind which a test with these incidents is not told."""
+    for incident in known:
+        before = view.behind.get(incident.test)
+        if not before:
+            continue
+        related = [each for each in view.incidents if each.test in before]
+        ledger = Ledger(related, _recall_nothing)
+        slowest = view.node.interval_that_holds()
+        if core_behind.is_hidden(incident, before, ledger, now=view.now, slowest=slowest):
+            return [str(test) for test in before]
+    return []
 
 
 def check_status(facts: Facts) -> int:
@@ -243,10 +291,23 @@ def _test(
         "incident": shown.id if shown else None,
         "silenced_by": _silencers(view, test),
         "silences": silences(view.silences, view.now, test)["silences"],
+        "behind": _hidden_behind(view, open_incidents),
         "acknowledged": moment(shown.acknowledged) if shown else None,
         "acknowledgement": shown.acknowledgement if shown else "",
     }
-    return {**facts, **_look_facts(look, view.now), **_flake_facts(flake, view.now)}
+    return {
+        **facts,
+        **_look_facts(look, view.now),
+        **_flake_facts(flake, view.now),
+        **_run_facts(view.looks.get(test), view.now),
+    }
+
+
+def state_words(test: Facts) -> str:
+    """Return the state of a test, and whether this node has no part in it."""
+    if test["state"] == Verdict.UP.value and test["here"] == Outcome.UNKNOWN.value:
+        return "UP (unknown here)"
+    return test["state"] or "not tested yet"
 
 
 def is_flapping(known: Incident) -> bool:
@@ -294,6 +355,25 @@ def _flake_facts(flake: Flake | None, now: float) -> Facts:
         "last_flake_age": round(now - flake.last),
         "last_flake_text": flake.text,
     }
+
+
+def _run_facts(last: durations.Look | None, now: float) -> Facts:
+    """Return what came of the last look at a test, in a round or by EVERY, and how long it took."""
+    if last is None:
+        return {"runs": 0, "last_run": None, "last_run_age": None, "duration": None}
+    return {
+        "runs": last.runs,
+        "last_run": moment(last.at),
+        "last_run_age": max(0, round(now - last.at)),
+        "duration": round(last.duration, 4),
+    }
+
+
+def usual(view: NodeReport, test: Test) -> float | None:
+    """Return how long a look at a test takes that passes, in seconds; None: not known."""
+    trend = view.trends.get(test)
+    seconds = trend.usual() if trend else None
+    return None if seconds is None else round(seconds, 4)
 
 
 def _telling(incidents: Iterable[Incident]) -> Incident | None:
@@ -365,15 +445,24 @@ def past(known: Incident, now: float, handed: Iterable[Handed] = ()) -> Facts:
         "acknowledgement": known.acknowledgement,
         "stated_by": hearsay.charged_to(known) or None,
         "seen_by": known.opening.nodes(Vote.FAILING) if known.opening else [],
-        "alert_by": known.alert or None,
+        "alert_by": _first_told(known, model.Kind.ALERT),
         "alert_stated_by": known.alert_stated_by or None,
-        "recovery_by": known.recovery or None,
+        "recovery_by": _first_told(known, model.Kind.RECOVERY),
         "recovery_stated_by": known.recovery_stated_by or None,
         "alert_to": _handed_over(mine, model.Kind.ALERT),
         "recovery_to": _handed_over(mine, model.Kind.RECOVERY),
         "opening": evidence(known.opening),
         "closing": evidence(known.closing),
     }
+
+
+def _first_told(known: Incident, kind: model.Kind) -> str | None:
+    """Return which node handed it over to those who are told at once, or else to a circle."""
+    for view in circles.views(known):
+        node = view.alert if kind is model.Kind.ALERT else view.recovery
+        if node:
+            return node
+    return None
 
 
 def _handed_over(handed: Iterable[Handed], kind: model.Kind) -> list[Facts]:
@@ -431,9 +520,46 @@ def why(view: NodeReport, test: Test, known: Sequence[Incident], handed: Sequenc
     return {
         **_test(view, test, is_open, _flakes(view).get(test)),
         **_last_change(view.latest.get(test)),
+        "usual_duration": usual(view, test),
         "last_incident": past(shown, view.now, handed) if shown else None,
+        "recipients": _recipients(view, test, is_open),
         **_age(view),
     }
+
+
+def _recipients(view: NodeReport, test: Test, is_open: Sequence[Incident]) -> list[Facts]:
+    """Return for each address whether it is told of `test`, when, and by which lines.
+
+    If an incident of the test is open, `at` is when it is told of that at the earliest.
+    """
+    began = min((each.began for each in is_open), default=view.now)
+    is_acknowledged = any(each.acknowledged is not None for each in is_open)
+    found = []
+    for address in view.addresses:
+        wants = view.wants.get(address, Wants())
+        excluded_by = wants.excluded_by(test)
+        by = wants.times
+        told, at = "at-once", None
+        if excluded_by:
+            told, by = "never", (str(excluded_by),)
+        elif wants.after and not is_open:
+            told = "if-it-lasts"
+        elif wants.after or wants.is_outside_hours(view.now):
+            told, at = "later", wants.told_at(max(view.now, began + wants.after))
+            if at <= view.now:
+                told, at = "at-once", None
+        if wants.after and is_acknowledged and told != "never":
+            told, at = "acknowledged", None
+        found.append(
+            {
+                "address": address,
+                "told": told,
+                "at": moment(at),
+                "after": wants.after,
+                "by": list(by),
+            }
+        )
+    return found
 
 
 def _age(view: NodeReport) -> Facts:
@@ -465,6 +591,17 @@ def silences(
                 holding.append(_silence(silence, node, now))
     holding.sort(key=lambda facts: (str(facts["what"]), str(facts["node"])))
     return {"silences": holding}
+
+
+def planned(files: Iterable[SilenceFile], me: str, now: float) -> list[Facts]:
+    """Return the next hours in which this node, `me`, silences something, the first ones first."""
+    listed = []
+    for begins, silence in sorted(
+        config_silences.planned(files, now), key=lambda each: each.begins
+    ):
+        facts = _silence(silence, me, now)
+        listed.append({**facts, "begins": moment(begins)})
+    return listed
 
 
 def _silence(silence: Silence, node: str, now: float) -> Facts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,12 +16,11 @@ from dmonitor.config.configuration import load_configuration
 from dmonitor.config.files import read_statements
 from dmonitor.config.problems import Problems
 from dmonitor.config.silences import LONGEST_SILENCE, read_file, read_term
-from dmonitor.config.times import read_duration, read_moment
+from dmonitor.config.tests import FOR_ALL
+from dmonitor.config.times import read_duration, read_end
 from dmonitor.operator import publish, report
 
 _READ_AFTER = 600.0  # seconds after which a round has read a new file
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_CLOCK = re.compile(r"\d{1,2}:\d\d")
 
 
 class Refused(Exception):
@@ -33,20 +31,25 @@ def say(directory: str, subject: str, line: str) -> None:
     """Silence `subject`, a host or one test of it, as `line` says; if it is empty, until lifted.
 
     A new end takes the place of the last one. All other lines are added to those that are there.
-    Raise Refused if there is no such directory, or if a wider or narrower silence is in the way.
+    Raise Refused if there is no such directory, or if a wider silence is in the way.
     """
     host, name = _host_and_test(subject)
     host_path = _host_path(directory, host, name)
-    path = f"{host_path}/{name}" if name else host_path
     if not os.path.isdir(directory):
         raise Refused(f"there is no directory {directory}")
     os.umask(0o022)  # the rounds, which are not root's, read it
     _remove(host_path, only_ended=True)
+    path = f"{host_path}/{name}" if name else host_path
+    if not name and _is_directory(host_path):
+        path = f"{host_path}/{FOR_ALL}"  # its tests have files there, which stay
     off = f"`dmonitor silence {host} off` first"
     if name and os.path.isfile(host_path):
-        raise Refused(f"{host} is silenced as a whole already: {off}")
+        file = read_file(host_path, host, "", os.stat(host_path), Problems())
+        if not file.only_acknowledges:
+            raise Refused(f"{host} is silenced as a whole already: {off}")
+        _make_directory(host_path)
     if os.path.isdir(path):
-        raise Refused(f"tests of {host} are silenced already: {off}")
+        raise Refused(f"{path} is a directory, and no file of a silence; remove it")
     if line and not _is_end(line) and os.path.isfile(path) and not os.path.getsize(path):
         raise Refused(f"{subject} is silenced until that is lifted: {off}")
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -133,14 +136,12 @@ def _end(words: Sequence[str], text: str) -> tuple[float, Sequence[str]]:
                 return now + read_duration(" ".join(words[:count])), words[count:]
     else:
         words = words[1:]
-    moment, rest = "".join(words[:1]), words[1:]
-    if rest and _DAY.fullmatch(moment) and _CLOCK.fullmatch(rest[0]):
-        moment, rest = f"{moment}T{rest[0].zfill(5)}", rest[1:]
+    moment = "".join(words[:1])
     try:
-        until = read_moment(moment, now)
+        until, rest = read_end(words, now)
     except (ValueError, OverflowError):
         forms = (
-            "neither 2h, 30min or 1d, nor until 18:00 or 2026-12-24T18:00, nor every sun"
+            "neither 2h, 30min or 1h30m, nor until 18:00 or 2026-12-24T18:00, nor every sun"
             " 03:00-04:00, nor off"
         )
         raise Refused(f"'{names.printable(text)}' is {forms}") from None
@@ -201,6 +202,15 @@ def _is_directory(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
+def _make_directory(host_path: str) -> None:
+    """Turn the file of a host into a directory that holds it, so that tests may have theirs."""
+    directory, host = os.path.split(host_path)
+    draft = f"{directory}/.{host}"
+    os.rename(host_path, draft)
+    os.mkdir(host_path)
+    os.rename(draft, f"{host_path}/{FOR_ALL}")
+
+
 def _has_ended(path: str) -> bool:
     """Return whether the silence of this file had an end, which is over.
 
@@ -209,7 +219,7 @@ def _has_ended(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     file = read_file(path, "", "", os.stat(path), Problems())
-    if file.terms and all(term.is_up for term in file.terms):
+    if file.only_acknowledges:
         return file.written < time.time() - _READ_AFTER
     end = file.last_end()
     return end is not None and end <= time.time()

@@ -33,6 +33,10 @@ _TEST = Column("TEST", Cut.MIDDLE)
 _TEXT = Column("TEXT", Cut.END)
 _STATUS = (_STATE, _TEST, Column("SINCE"), _TEXT)
 _NARROW_STATUS = (_STATE, _TEST, Column("FOR"), _TEXT)
+_TOOK = Column("TOOK")
+_TOOK_AT = 2  # its place in a row of `status`
+_WIDE = 100  # columns of a terminal in which `status` says how long looks took
+_RECIPIENTS = (Column(""), Column(""))
 _EVIDENCE = (Column(""), Column("", is_state=True), Column(""), Column(""))
 _HISTORY = (
     Column("BEGAN"),
@@ -130,12 +134,26 @@ def status(facts: Facts, paint: Paint) -> list[str]:
 
     Where the table is too wide, how long a test has been in its state stands for since when.
     """
-    head = _STATUS
-    rows = [_status_row(test, _since(test)) for test in facts["tests"]]
+    tests = facts["tests"]
+    head, rows = _with_took(_STATUS, [_status_row(test, _since(test)) for test in tests], tests)
     if not columns.fits(head, rows, paint.width):
-        head = _NARROW_STATUS
-        rows = [_status_row(test, _lasting(test)) for test in facts["tests"]]
+        head, rows = _NARROW_STATUS, [_status_row(test, _lasting(test)) for test in tests]
+        if paint.width is not None and paint.width >= _WIDE:
+            head, rows = _with_took(head, rows, tests)
     return [*ability(facts, paint), "", *_table_or("no tests", head, rows, paint)]
+
+
+def _with_took(
+    head: Sequence[Column], rows: Sequence[Sequence[str]], tests: Sequence[Facts]
+) -> tuple[Sequence[Column], Sequence[Sequence[str]]]:
+    """Return a table of `tests` with how long their last looks took, if that is known of any."""
+    if all(test["duration"] is None for test in tests):
+        return head, rows
+    wider = []
+    for row, test in zip(rows, tests, strict=True):
+        took = "-" if test["duration"] is None else names.duration(test["duration"])
+        wider.append((*row[:_TOOK_AT], took, *row[_TOOK_AT:]))
+    return (*head[:_TOOK_AT], _TOOK, *head[_TOOK_AT:]), wider
 
 
 def _since(test: Facts) -> str:
@@ -158,19 +176,14 @@ def _status_row(test: Facts, since: str) -> tuple[str, str, str, str]:
         text = f"[OK here] {text}"
     if test["acknowledged"]:
         text = f"[{acknowledged_words(test)}] {text}"
+    if test["behind"]:
+        text = f"[{behind_words(test)}] {text}"
     for silence in test["silences"]:
         text = f"[silenced {silence_words(silence)}] {text}"
     if test["flakes"] and test["last_flake_age"] < _FLAKES_SHOWN:
         last = _ago(test["last_flake_age"])
         text = f"{text} ({names.pluralize(test['flakes'], 'flake')}, the last {last})"
-    return _state(test), test["test"], since, text
-
-
-def _state(test: Facts) -> str:
-    """Return the state of a test, and whether this node has no part in it."""
-    if test["state"] == "UP" and test["here"] == "UNKNOWN":
-        return "UP (unknown here)"
-    return test["state"] or "not tested yet"
+    return report.state_words(test), test["test"], since, text
 
 
 def ability(facts: Facts, paint: Paint) -> list[str]:
@@ -221,6 +234,7 @@ def why(facts: Facts, paint: Paint) -> list[str]:
     lines = _stale(facts, paint)
     lines += _state_and_evidence(facts, paint)
     lines.append("")
+    lines += [*_who_is_told(facts["recipients"], paint), ""]
     incident = facts["last_incident"]
     if not incident:
         return [*lines, "It has had no incident that this node remembers."]
@@ -233,23 +247,55 @@ def why(facts: Facts, paint: Paint) -> list[str]:
         lines += ["When it ended:", *_evidence(incident["closing"], paint)]
     if incident["acknowledged"]:
         lines.append(f"It was {acknowledged_words(incident)}.")
-    return [*lines, *_told(incident)]
+    if facts["behind"] and incident["open"] and not incident["alert_by"]:
+        return [*lines, f"The alert waits, because it is {behind_words(facts)}."]
+    is_wanted = any(each["told"] != "never" for each in facts["recipients"])
+    return [*lines, *_told(incident, is_wanted=is_wanted)]
+
+
+def _who_is_told(recipients: Sequence[Facts], paint: Paint) -> list[str]:
+    """Return a line for each address: when it is told of a test, and by which lines of its file."""
+    if not recipients:
+        return ["Nobody is told of it: alert.d names no address."]
+    rows = []
+    for each in recipients:
+        match each["told"]:
+            case "never":
+                when = "never"
+            case "if-it-lasts":
+                when = f"after {names.span(each['after'])}, if it lasts so long"
+            case "later":
+                when = f"at {day(each['at'])}, if it lasts until then"
+            case "acknowledged":
+                when = "not by itself: somebody is on it"
+            case _:
+                when = "at once"
+        by = f" ({'; '.join(each['by'])})" if each["by"] else ""
+        rows.append((each["address"], when + by))
+    table = columns.table(_RECIPIENTS, rows, paint)[1:]
+    return ["Who is told of it:", *(f"  {line}" for line in table)]
 
 
 def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
     if not facts["state"]:
         line = f"{facts['test']} is not tested yet"
     else:
-        line = f"{facts['test']} is {paint(facts['state'], _state(facts))}"
+        line = f"{facts['test']} is {paint(facts['state'], report.state_words(facts))}"
         if facts["since"]:
             line += f" since {day(facts['since'])} ({names.span(facts['seconds'])})"
     lines = [f"{line}."]
     for silence in facts["silences"]:
         lines.append(f"It is silenced {silence_words(silence)}.")
+    if facts["behind"]:
+        lines.append(
+            f"It is {behind_words(facts)}, so it is not told by itself. If it still fails when that"
+            " has come back, it is told then."
+        )
     if facts["look_age"] is not None:
         lines.append(f"It is not looked at in each round. The last look here: {last_look(facts)}.")
         if facts["text"]:
             lines.append(f"That look said: {facts['text']}")
+    lines += _took(facts)
     lines += _flakes(facts)
     if facts["evidence"]:
         when = "when that was concluded"
@@ -257,6 +303,17 @@ def _state_and_evidence(facts: Facts, paint: Paint) -> list[str]:
             when = f"at {day(facts['evidence_at'])}, when that last changed"
         lines += ["", f"What was seen {when}:", *_evidence(facts["evidence"], paint)]
     return lines
+
+
+def _took(facts: Facts) -> list[str]:
+    """Return how long the last look took, and how long looks usually take, if that is known."""
+    if facts["duration"] is None:
+        return []
+    line = f"The last look here took {names.duration(facts['duration'])}"
+    line += f", {_ago(facts['last_run_age'])}"
+    if facts["usual_duration"] is not None:
+        line += f"; usually one that passes takes {names.duration(facts['usual_duration'])}"
+    return [f"{line}."]
 
 
 def _flakes(facts: Facts) -> list[str]:
@@ -290,8 +347,11 @@ def _evidence(facts: Facts, paint: Paint) -> list[str]:
     return [f"  {line}" for line in (*without_head, count)]
 
 
-def _told(incident: Facts) -> list[str]:
-    """Return who handed the alert and the recovery over, and what is still owed."""
+def _told(incident: Facts, *, is_wanted: bool) -> list[str]:
+    """Return who handed the alert and the recovery over, and what is still owed.
+
+    Nothing is, unless the test `is_wanted` by an address.
+    """
     if incident["void"] and not incident["alert_by"]:
         return [
             "Nobody was told of it by itself: it came and went in a silence, while its test was"
@@ -305,7 +365,7 @@ def _told(incident: Facts) -> list[str]:
             recipients = _recipients(incident[f"{kind}_to"])
             stated = report.as_stated(incident[f"{kind}_stated_by"])
             lines.append(f"The {kind} was handed over by {by}{stated}{recipients}")
-        elif owes[kind] and not incident["removed"]:
+        elif owes[kind] and is_wanted and not incident["removed"]:
             lines.append(f"The {kind} is still owed.")
     return lines
 
@@ -354,12 +414,15 @@ def _stale(facts: Facts, paint: Paint) -> list[str]:
 
 
 def silences(facts: Facts, paint: Paint) -> list[str]:
-    """Return a line for each silence that holds."""
+    """Return a line for each silence that holds, and for those that are planned here."""
     rows = []
     for silence in facts["silences"]:
         until = day(silence["until"]) if silence["until"] else "it is removed"
         age = "-" if silence["age"] is None else names.span(silence["age"])
         rows.append((silence["what"], until, age, silence["node"], silence["reason"]))
+    for silence in facts["planned"]:
+        hours = f"from {day(silence['begins'])}"
+        rows.append((silence["what"], hours, "-", silence["node"], silence["reason"]))
     return _table_or("no silences", _SILENCES, rows, paint)
 
 
@@ -372,6 +435,11 @@ def silence_words(silence: Facts) -> str:
     if silence["reason"]:
         words += f": {silence['reason']}"
     return words
+
+
+def behind_words(facts: Facts) -> str:
+    """Return behind which tests that are DOWN a test is not told by itself."""
+    return f"behind {', '.join(facts['behind'])}"
 
 
 def acknowledged_words(facts: Facts) -> str:

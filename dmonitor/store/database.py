@@ -67,7 +67,7 @@ _OUTBOX_BY_ADDRESS = f"""
 CREATE TEMP TABLE owed AS {_ROWS_BY_ADDRESS};
 DROP TABLE outbox;
 {_OUTBOX}
-REPLACE INTO outbox SELECT * FROM owed;
+REPLACE INTO outbox SELECT * FROM owed ORDER BY address, incident, kind;
 DROP TABLE owed;
 """
 _HISTORY = """
@@ -85,6 +85,9 @@ CREATE INDEX handed_incident ON handed (incident);
 _ROWS_NAMED = 5  # in the log
 _LOG_BYTES = 1_000_000  # that the file of what is not yet in the database keeps when it is empty
 STATEMENT_SECONDS = 5.0  # of processor time, for one statement
+# The same while the state of an earlier version is converted, because one statement has all rows.
+# It is less than a round may take, so the round that converts ends by itself.
+CONVERSION_SECONDS = 30.0
 _BROKEN_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_INTERRUPT)
 _FILE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _BATCH = 1000  # rows that are written with one limit
@@ -128,6 +131,7 @@ class Connection(sqlite3.Connection):
         super().__init__(*args, **named)
         self.unusable: dict[Row, str] = {}  # rows that were left out, and why
         self._limit = float("inf")  # of the thread's processor time, for the present statement
+        self.is_converting = False
         self.set_progress_handler(self._takes_too_long, _STEPS_BETWEEN_LOOKS)
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -136,7 +140,8 @@ class Connection(sqlite3.Connection):
         Whoever may write to the file can make a table without an end. Time that passes while a disk
         is waited for does not count.
         """
-        self._limit = time.thread_time() + STATEMENT_SECONDS
+        seconds = CONVERSION_SECONDS if self.is_converting else STATEMENT_SECONDS
+        self._limit = time.thread_time() + seconds
         return super().execute(*args)
 
     def executemany(self, statement: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
@@ -403,10 +408,14 @@ def prepare(db: Connection) -> None:
     db.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
     if version == SCHEMA_VERSION:
         return
-    with transaction(db):
-        for statement in _statements(_MIGRATIONS[version]):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.is_converting = True
+    try:
+        with transaction(db):
+            for statement in _statements(_MIGRATIONS[version]):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    finally:
+        db.is_converting = False
 
 
 @contextlib.contextmanager

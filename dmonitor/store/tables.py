@@ -15,7 +15,7 @@ from dmonitor.base import names
 from dmonitor.core import codec
 from dmonitor.core.codec import Time
 from dmonitor.core.effects import NodeMemory
-from dmonitor.core.incident import changed_at, owed
+from dmonitor.core.incident import changed_at, owes
 from dmonitor.core.model import (
     Incident,
     Kind,
@@ -241,7 +241,7 @@ def write_incident(db: Connection, incident: Incident) -> None:
             ids.add(incident_id)
             replaced.add(number)
     united = incident._replace(ids=tuple(sorted(ids)))
-    is_alive = united.is_open or bool(owed(united))
+    is_alive = united.is_open or owes(united)
     row = (
         min(replaced, default=None),  # sqlite gives a new number in place of NULL
         is_alive,

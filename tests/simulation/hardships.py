@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from dmonitor.core.hours import Hours
 from dmonitor.core.model import Outcome, Test
+from dmonitor.core.wants import Pattern, Wants
 
 from .history import Failure
 from .liar import Lie
@@ -513,6 +515,73 @@ def swallow(world: World) -> Setup:
     world.mailed.append(mailed)
     # The mail that tells that the first node is back may be the second one's death.
     return failures, settle + deaths * (400.0 + 120.0)
+
+
+# What addresses want.
+
+_CHOOSY = tuple(f"{name}@example.com" for name in ("all", "some", "late", "day", "both"))
+
+
+def choosy(world: World) -> Setup:
+    """Addresses with patterns, hours and AFTER; in some histories nobody is told at once.
+
+    Nodes may lose their power, also when they have just mailed; rounds may be killed, or links cut.
+    """
+    chance = world.plan
+    _make_nodes(world, chance.choice((2, 3, 3, 4)), tests=2)
+    host = Test("host1", "ssh")
+    failures: list[Failure] = []
+    for test in (TEST, host):
+        at = chance.uniform(60.0, 400.0)
+        for _ in range(chance.choice((1, 1, 2))):
+            length = chance.uniform(150.0, 1800.0)
+            failures.append(Failure(test, at, at + length))
+            at += length + chance.uniform(300.0, 900.0)
+    last = max(failure.ended for failure in failures)
+    some, late, day, both = _CHOOSY[1:]
+    only, never = Pattern("host0*"), Pattern(chance.choice(("host1", "host1/*")), "NOT")
+    world.wants[some] = chance.choice((Wants(only=(only,)), Wants(never=(never,))))
+    world.wants[late] = Wants(after=chance.uniform(200.0, 1200.0))
+    if chance.random() < 0.3:
+        world.wants[late] = world.wants[late]._replace(never=(Pattern("node", "NOT"),))
+    for number, address in enumerate((day, both)):
+        world.wants[address] = Wants(hours=(Hours(number, number + 1, ()),))
+        world.hours[address] = _hours(world, last)
+    world.wants[both] = world.wants[both]._replace(after=chance.uniform(200.0, 900.0))
+    addresses = chance.sample(_CHOOSY, chance.choice((1, 2, 3, 4, 5)))
+    for node in world.nodes:
+        node.addresses = tuple(sorted(addresses))
+    if chance.random() < 0.3:
+        _disturb(world, failures)
+    if chance.random() < 0.4:
+        _strike_mailers(world, chance.choice((1, 1, 2)))
+    return failures, _settle(world) + 1500.0
+
+
+def _hours(world: World, last: float) -> Callable[[float], bool]:
+    """Return whether somebody's hours hold, as a function of the time; they do at the end."""
+    begins = []
+    at = world.plan.uniform(-1000.0, 600.0)
+    while at < last:
+        begins.append((at, at + world.plan.uniform(300.0, 1500.0)))
+        at = begins[-1][1] + world.plan.uniform(200.0, 1500.0)
+    begins.append((at, float("inf")))
+    return lambda now: any(begin <= now < end for begin, end in begins)
+
+
+def _strike_mailers(world: World, deaths: int) -> None:
+    """Let nodes lose their power a moment after they have mailed, or some seconds."""
+    off = world.plan.uniform(5.0, 400.0)
+
+    def mailed(mail: Mail) -> None:
+        nonlocal deaths
+        if deaths and world.chance.random() < 0.3:
+            deaths -= 1
+            (node,) = [node for node in world.nodes if node.name == mail.node]
+            seconds = world.chance.choice((0.05, 20.0))
+            world.after(world.chance.uniform(0.0, seconds), _power_cutter(world, node, off))
+
+    world.mailed.append(mailed)
 
 
 # What operators do.

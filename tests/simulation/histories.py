@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from dmonitor.core import incident
+from dmonitor.core import circles, incident
+from dmonitor.core.wants import Audience
 
 from . import hardships, judges, mailbox, setups
 from .history import History, truth
@@ -56,6 +57,7 @@ READ = {
     "noisy": hardships.noisy,
     "leaky": hardships.leaky,
     "settling": hardships.settling,
+    "choosy": hardships.choosy,
 }
 KINDS.update({kind: (setup, mailbox.judge) for kind, setup in READ.items()})
 WATCHED = (
@@ -96,7 +98,7 @@ def play(
     history = History(seed, world, failures, [], watch=watching)
     try:
         world.run(end)
-        while world.now < end + _OVERTIME and any(map(_owes, world.nodes)):
+        while world.now < end + _OVERTIME and any(_owes(world, node) for node in world.nodes):
             world.run(world.now + 60.0)
     except AssertionError as error:
         history.wrong.append(str(error))
@@ -104,6 +106,11 @@ def play(
     return history
 
 
-def _owes(node: SimNode) -> bool:
-    """Return whether a node owes a notification to some address."""
-    return bool(node.disk.outbox) or any(map(incident.owed, node.disk.incidents.values()))
+def _owes(world: World, node: SimNode) -> bool:
+    """Return whether a node owes a notification to some address, which wants it."""
+    audience = Audience(node.addresses, world.wants)
+    for known in node.disk.incidents.values():
+        for view in circles.views(known):
+            if incident.owed(view) and audience.is_told(view):
+                return True
+    return bool(node.disk.outbox)

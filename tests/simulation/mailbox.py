@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dmonitor.base import names
 from dmonitor.core import verdict
 from dmonitor.core.model import Kind, Test, node_test
+from dmonitor.core.wants import Wants
 
 from .history import Failure, History, is_node
 from .node import Disk, SimNode
@@ -464,6 +465,9 @@ class Reader:
         self.doubles: Counter[str] = Counter()  # by what they say
         world = watching.world
         self.is_owed_all = test not in world.unowed and address not in world.removed_addresses
+        self.wants = world.wants.get(address, Wants())
+        self._lasts_at = self._lasting()
+        self._hours_hold = world.hours.get(address, _always)
 
     def wrong(self, text: str) -> None:
         self._wrong(f"{self.address}: {text}")
@@ -478,6 +482,7 @@ class Reader:
         """Say what is false in a mail that is not read yet."""
         believed = self.beliefs[-1][1]
         self._judge_by_sender(said)
+        self._judge_by_wants(said)
         if is_node(self.test):
             self._judge_node(said)
         elif said.is_down:
@@ -507,6 +512,47 @@ class Reader:
                 " which holds no open incident"
             )
 
+    def _judge_by_wants(self, said: Said) -> None:
+        """Nobody is told what he does not want, at another time, or before it has lasted so long.
+
+        A round goes by the hours that hold when it begins.
+        """
+        words = f"{said.state} {self.test} told at {said.at:.0f}"
+        if not self.wants.covers(self.test):
+            self.wrong(f"{words}, which it does not want")
+        if not self._hours_hold(said.handed) and not self._hours_hold(said.handed - ROUND):
+            self.wrong(f"{words}, outside its hours")
+        was_told = any(belief == "DOWN" for _, belief in self.beliefs)
+        if self.wants.circle and said.is_up and Kind.ALERT not in said.kinds and not was_told:
+            self.wrong(f"{words}, and it was never told DOWN")
+        if not self.wants.after or Kind.ALERT not in said.kinds or is_node(self.test):
+            return
+        if self.watch.faults_until(said.at):
+            return  # an incident lasts for as long as too few nodes are there to end it
+        begun = [outage for outage in self.watch.outages[self.test] if outage[0] <= said.at]
+        if begun and min(said.at, begun[-1][1]) - begun[-1][0] < self.wants.after - ROUND:
+            self.wrong(f"{words}, {said.at - begun[-1][0]:.0f} s after it began")
+
+    def _is_its_time(self, at: float) -> bool:
+        """Return whether the reader is to be told now what is so."""
+        return self.wants.covers(self.test) and self._hours_hold(at)
+
+    def _lasting(self) -> set[float]:
+        """Return the moments at which the test could be told for as long as the reader wants.
+
+        Before that a node has to see it, and after it there has to be time for a mail.
+        """
+        lasting = set()
+        since = None
+        for moment in self.watch.moments:
+            if self.test not in moment.tellable:
+                since = None
+                continue
+            since = moment.at if since is None else since
+            if not self.wants.after or moment.at - since >= self.wants.after + self.watch.prompt():
+                lasting.add(moment.at)
+        return lasting
+
     def _judge_down(self, said: Said) -> None:
         """DOWN is told of what fails, or has failed a moment before the mail was handed over.
 
@@ -522,10 +568,21 @@ class Reader:
             self.wrong(f"{said.state} {self.test} told at {said.at:.0f}, and it has never failed")
             return
         ended = begun[-1][1]
-        if said.can_say_up and said.handed - ended > self.watch.prompt():
+        if self._could_say_up(said) and said.handed - ended > self.watch.prompt():
             self.wrong(
                 f"{said.state} {self.test} told at {said.at:.0f}, and it ended at {ended:.0f}"
             )
+
+    def _could_say_up(self, said: Said) -> bool:
+        """Return whether the sender of a mail could know that the test is UP.
+
+        Where mails are held, one may leave in a round that has not tested, or began before that.
+        """
+        if not self.watch.world.wants:
+            return said.can_say_up
+        since = said.at - 2 * ROUND * self.watch.slowest
+        lately = [moment for moment in self.watch.moments if since <= moment.at <= said.at]
+        return all(said.node in moment.can_say_up.get(self.test, ()) for moment in lately)
 
     def _judge_up(self, said: Said) -> None:
         """UP is told of what does not fail; or of an end that is real, if nothing else is known."""
@@ -643,15 +700,21 @@ class Reader:
     def _is_untold_down(self, moment: Moment, believed: str) -> bool:
         if self.address in moment.refused or believed == "DOWN":
             return False
-        return self.test in moment.tellable
+        return self._is_its_time(moment.at) and moment.at in self._lasts_at
 
     def _is_untold_up(self, moment: Moment, believed: str) -> bool:
         if self.address in moment.refused or believed != "DOWN":
+            return False
+        if not self._is_its_time(moment.at):
             return False
         if is_node(self.test):
             name = self.watch.world.aliases.get(self.test.name, self.test.name)
             return not moment.is_disturbed and name not in moment.away
         return self.test in moment.clearable
+
+
+def _always(_: float) -> bool:
+    return True
 
 
 def _belief(said: Said) -> str:

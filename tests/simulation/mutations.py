@@ -15,6 +15,7 @@ from dmonitor.base import names
 from dmonitor.config.silences import SilenceFile
 from dmonitor.core import (
     behind,
+    circles,
     conclusions,
     effects,
     election,
@@ -31,6 +32,7 @@ from dmonitor.core import (
     story,
     telling,
     verdict,
+    wants,
 )
 from dmonitor.core.model import (
     Acknowledgement,
@@ -782,8 +784,8 @@ def owes_no_mail_that_a_hook_has_told() -> Iterator[None]:
     """What a hook has told no address is owed any more."""
     original = outbox.Outbox.take
 
-    def take(self: outbox.Outbox, mail: outbox.Mail, hooks: Iterable[str]) -> outbox.Taken:
-        taken = original(self, mail, hooks)
+    def take(self: outbox.Outbox, mail: outbox.Mail) -> outbox.Taken:
+        taken = original(self, mail)
         if not names.is_hook(mail[0].address):
             return taken
         self._owed = {key: each for key, each in self._owed.items() if each not in taken.owed}
@@ -999,6 +1001,92 @@ LONG = (
     looks_after_nothing,
     counts_old_refusals_for_ever,
 )
+
+
+@contextlib.contextmanager
+def tells_everybody_everything() -> Iterator[None]:
+    """ONLY and NOT do nothing."""
+    with mock.patch.object(wants.Audience, "wants", lambda *_: True):
+        yield
+
+
+@contextlib.contextmanager
+def heeds_no_hours() -> Iterator[None]:
+    """HOURS does nothing."""
+    with mock.patch.object(wants.Audience, "is_outside_hours", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def waits_for_nothing_to_last() -> Iterator[None]:
+    """AFTER does nothing."""
+    original = situation.Situation._is_due_for
+
+    def is_due(self: situation.Situation, known: Incident, name: str, _: float, now: float) -> bool:
+        return original(self, known, name, 0.0, now)
+
+    with mock.patch.object(situation.Situation, "_is_due_for", is_due):
+        yield
+
+
+@contextlib.contextmanager
+def keeps_to_itself_what_a_circle_was_told() -> Iterator[None]:
+    """A node takes no peer's word for what those were told who are told later."""
+    with mock.patch.object(ledger, "_merge_circles", lambda ours, _: ours.circles):
+        yield
+
+
+@contextlib.contextmanager
+def says_still_down_to_who_is_not_told_of_it() -> Iterator[None]:
+    """A late end says STILL DOWN also to those who are never told of what is DOWN now."""
+    with mock.patch.object(situation.Situation, "_is_down_again", lambda *_: False):
+        yield
+
+
+@contextlib.contextmanager
+def takes_hours_for_turns() -> Iterator[None]:
+    """What is held until somebody's hours begin is late then: each node's turn is over."""
+
+    def due_since(view: Incident, quiet_ended: object) -> float:
+        return view.held
+
+    with mock.patch.object(telling, "_due_since", due_since):
+        yield
+
+
+@contextlib.contextmanager
+def tells_a_circle_of_the_end_only() -> Iterator[None]:
+    """The end is told to all, also to those who were not told the beginning."""
+
+    def widen(self: situation.Situation) -> None:
+        for name in self.audience.after:
+            for known in list(self.ledger):
+                is_told = any(circle.name == name for circle in known.circles)
+                if known.closed and known.recovery and not is_told:
+                    wider = circles.widen(known, name, self.clock.now())
+                    view = circles.view_for(wider, name)._replace(alert=known.alert)
+                    self.ledger.put(circles.fold(wider, view))
+        original(self)
+
+    original = situation.Situation.widen
+    with mock.patch.object(situation.Situation, "widen", widen):
+        yield
+
+
+@contextlib.contextmanager
+def escalates_what_somebody_is_on() -> Iterator[None]:
+    """An acknowledged incident is told after a while all the same."""
+    original = situation.Situation._is_due_for
+
+    def is_due(
+        self: situation.Situation, known: Incident, name: str, after: float, now: float
+    ) -> bool:
+        return original(self, known._replace(acknowledged=None), name, after, now)
+
+    with mock.patch.object(situation.Situation, "_is_due_for", is_due):
+        yield
+
+
 EIGHT = (
     marks_told_before_sending,
     counts_a_peer_twice,
@@ -1060,4 +1148,14 @@ WOKEN = (
     begins_with_its_cron,
     waits_for_a_speaker_that_is_down,
     takes_a_wake_for_the_next_round,
+)
+CHOOSY = (
+    tells_everybody_everything,
+    heeds_no_hours,
+    waits_for_nothing_to_last,
+    keeps_to_itself_what_a_circle_was_told,
+    says_still_down_to_who_is_not_told_of_it,
+    takes_hours_for_turns,
+    tells_a_circle_of_the_end_only,
+    escalates_what_somebody_is_on,
 )

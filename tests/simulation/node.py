@@ -274,6 +274,10 @@ def _shift_incident(stated: Incident, seconds: float) -> Incident:
         acknowledged=_shift(stated.acknowledged, seconds),
         held=stated.held + seconds,
         failed=tuple((site, at + seconds) for site, at in stated.failed),
+        circles=tuple(
+            each._replace(since=each.since + seconds, told_at=each.told_at + seconds)
+            for each in stated.circles
+        ),
     )
 
 

@@ -14,8 +14,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from dmonitor.config.silences import SilenceFile, Term
 from dmonitor.core import refusals
+from dmonitor.core.incident import owes
 from dmonitor.core.model import Kind, Outcome, Rhythm, Test, node_test
+from dmonitor.core.wants import Pattern, Wants
 
 from . import hardships, histories, judges, mailbox, mutations, setups
 from .by_hand import TEST, Script, states, told
@@ -50,6 +53,7 @@ FOUND_IN = {
     **dict.fromkeys((mutation.__name__ for mutation in mutations.QUIET), "quiet"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.HOOKED), "hooked"),
     **dict.fromkeys((mutation.__name__ for mutation in mutations.PLACES), "behind"),
+    **dict.fromkeys((mutation.__name__ for mutation in mutations.CHOOSY), "choosy"),
     "wakes_who_knows_no_wake": "mixed",
     "counts_a_wake_as_a_round": "slow",
     "looks_as_often_as_it_is_woken": "woken",
@@ -65,6 +69,7 @@ _EVERY = (
     *mutations.HOOKED,
     *mutations.PLACES,
     *mutations.QUIET,
+    *mutations.CHOOSY,
 )
 # What these break is found by tests of their own.
 COUNTED = (
@@ -95,6 +100,7 @@ COUNTED = (
     mutations.ends_all_turns_when_a_site_dies,
     mutations.tells_what_a_node_hands_over_that_is_late,
     mutations.forgets_a_tests_own_confirm,
+    mutations.escalates_what_somebody_is_on,
     mutations.takes_a_hook_for_the_mail_system,
     *mutations.LIAR,
 )
@@ -140,6 +146,7 @@ COUNTED = (
         ("noisy", 60),
         ("leaky", 40),
         ("settling", 25),
+        ("choosy", 60),
         ("liar", 1),
         ("seldom", 60),
     ],
@@ -1416,3 +1423,67 @@ def test_retry_is_the_time_from_one_look_at_what_fails_to_the_next() -> None:
         assert len(gaps) > 5 and min(gaps) > 239.0 and max(gaps) < 361.0, gaps
     assert states(told(history)) == ["DOWN", "UP"]
     assert history.watch is not None and history.watch.said[-1].at < 12000.0 + 300.0 + 100.0
+
+
+# What addresses want.
+
+LATE = ADDRESSES[1]
+
+
+def _escalated(script: Script, after: float) -> None:
+    """Let the second address be told what lasts for `after` seconds."""
+    script.world.wants[LATE] = Wants(after=after)
+
+
+def test_an_escalation_is_told_by_another_node_if_the_speaker_is_dead_by_then() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0), addresses=2)
+    _escalated(script, 400.0)
+    script.fail(70.0, 900.0)
+    script.cut_power_after_first_mail(60.0, until=1300.0)
+    history = script.play(2200.0)
+    assert not history.wrong
+    assert [node for node, state in told(history) if state == "DOWN"] == ["node1"]
+    assert told(history, LATE) == [("node2", "DOWN"), ("node2", "UP")]
+
+
+def test_the_end_goes_to_who_was_told_of_it_also_if_that_node_is_dead_by_then() -> None:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0), addresses=2)
+    _escalated(script, 300.0)
+    script.fail(70.0, 900.0)
+    script.at(600.0, script.world.power_cut, script.nodes[0], 700.0)
+    history = script.play(2200.0)
+    assert not history.wrong
+    assert told(history, LATE) == [("node1", "DOWN"), ("node2", "UP")]
+
+
+def _acknowledged_at(script: Script, at: float) -> None:
+    file = SilenceFile("silence.d/host0", "host0", "", at, False, (Term(reason="jo"),))
+    script.at(at, lambda: setattr(script.nodes[2], "files", (file,)))
+
+
+def _told_while_acknowledged() -> list[tuple[str, str]]:
+    script = Script((1, 0.0), (1, 20.0), (1, 40.0), addresses=2)
+    _escalated(script, 400.0)
+    script.fail(70.0, 900.0)
+    _acknowledged_at(script, 200.0)
+    history = script.play(1500.0)
+    assert states(told(history)) == ["DOWN", "ACK", "UP"]
+    return told(history, LATE)
+
+
+def test_what_somebody_is_on_is_not_escalated() -> None:
+    assert not _told_while_acknowledged()
+    with mutations.escalates_what_somebody_is_on():
+        assert states(_told_while_acknowledged()) == ["DOWN", "UP"]
+
+
+def test_what_nobody_wants_is_not_owed_and_keeps_nobody_waiting() -> None:
+    script = Script((1, 0.0), (1, 20.0))
+    script.world.wants[ADDRESSES[0]] = Wants(never=(Pattern("host0", "NOT"),))
+    script.fail(70.0, 400.0)
+    history = script.play(6000.0)
+    assert not history.wrong
+    assert len(script.world.opened) == 1 and not script.world.mails
+    for node in script.nodes:
+        assert not any(map(owes, node.disk.incidents.values())), "it is settled after an hour"
+        assert node.disk.node_memory.refused == 0

@@ -103,6 +103,8 @@ class VirtualRound:
             tests=node.tests.union(node_test(line.name) for line, _ in self._lines()),
             tests_digest=str(hash(node.tests)),
             addresses=node.addresses,
+            wants=world.wants,
+            outside_hours=world.outside_hours(),
             silences=node.silences_at(world.now),
             acknowledgements=() if node.is_old else node.acknowledgements(),
             nodes=self._listed_nodes(),

@@ -27,6 +27,7 @@ from dmonitor.core.model import (
     Statement,
     Test,
 )
+from dmonitor.core.wants import Wants
 
 from .node import Disk, Flight, SimNode, Visit, shift_memory, shift_statement, shift_status
 from .process import Check
@@ -126,6 +127,9 @@ class World(Timeline):
         self.settings: dict[str, Any] = {"flapping": False}
         self.quorum = 2
         self.confirm = 1
+        # What addresses want, and whether the hours of those hold that have some.
+        self.wants: dict[str, Wants] = {}
+        self.hours: dict[str, Callable[[float], bool]] = {}
         self.behind: dict[Test, tuple[Test, ...]] = {}  # the tests that each test stands behind
         self.confirmations: dict[Test, int] = {}  # of the tests that have their own
         self.rhythms: dict[Test, Rhythm] = {}  # of the tests with EVERY
@@ -596,6 +600,12 @@ class World(Timeline):
             if node.name == name:
                 return node
         return None
+
+    def outside_hours(self) -> frozenset[str]:
+        """Return the circles that are not told anything now."""
+        return frozenset(
+            self.wants[address].circle for address, hold in self.hours.items() if not hold(self.now)
+        )
 
     # What is known of the incidents of all nodes.
 

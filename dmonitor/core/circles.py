@@ -1,0 +1,81 @@
+"""An incident by the eyes of a circle: the addresses that have the same HOURS and AFTER (rule R5).
+
+Pure. Most addresses are told at once, and what they were told stands in the incident itself. The
+others are told later, so the incident has for each of their circles what that was told. A *view* is
+the incident with what one circle was told in the place of that. So the rules that decide who tells
+what, and when, are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dmonitor.core.model import Circle, Incident
+
+
+def views(incident: Incident) -> Iterator[Incident]:
+    """Yield the incident by the eyes of those who are told at once, and then of each circle."""
+    yield incident
+    for circle in incident.circles:
+        yield _view(incident, circle)
+
+
+def view_for(incident: Incident, name: str) -> Incident:
+    """Return the incident by the eyes of the circle `name`; unchanged if that is not to be told."""
+    for circle in incident.circles:
+        if circle.name == name:
+            return _view(incident, circle)
+    return incident
+
+
+def _view(incident: Incident, circle: Circle) -> Incident:
+    return incident._replace(
+        circle=circle.name,
+        held=max(incident.held, circle.since),
+        alert=circle.alert,
+        recovery=circle.recovery,
+        ack=circle.ack,
+        reminded=circle.reminded,
+        void=circle.void,
+        told_at=circle.told_at,
+        again=circle.again,
+        alert_stated_by=circle.alert_stated_by,
+        recovery_stated_by=circle.recovery_stated_by,
+    )
+
+
+def since(view: Incident) -> float | None:
+    """Return since when the circle of `view` is to be told; None if that is told at once."""
+    for circle in view.circles:
+        if circle.name == view.circle:
+            return circle.since
+    return None
+
+
+def fold(incident: Incident, view: Incident) -> Incident:
+    """Return `incident` with what was told by `view`, which is made of it."""
+    if not view.circle:
+        return view
+    found = [_fold(circle, view) for circle in incident.circles]
+    return incident._replace(circles=tuple(found), held=max(incident.held, view.held))
+
+
+def _fold(circle: Circle, view: Incident) -> Circle:
+    if circle.name != view.circle:
+        return circle
+    return circle._replace(
+        alert=view.alert,
+        recovery=view.recovery,
+        ack=view.ack,
+        reminded=view.reminded,
+        void=view.void,
+        told_at=view.told_at,
+        again=view.again,
+        alert_stated_by=view.alert_stated_by,
+        recovery_stated_by=view.recovery_stated_by,
+    )
+
+
+def widen(incident: Incident, name: str, now: float) -> Incident:
+    """Return `incident`, of which the circle `name` is to be told from `now` on."""
+    return incident._replace(circles=tuple(sorted([*incident.circles, Circle(name, now)])))
