@@ -105,13 +105,14 @@ class Teller:
         db.set_trace_callback(lambda _: work.update(["statement"]))
         sys.setprofile(lambda _, event, __: work.update([event]))
         try:
-            self._tell()
+            self.tell_unwatched()
         finally:
             sys.setprofile(None)
             db.set_trace_callback(None)
         return work
 
-    def _tell(self) -> None:
+    def tell_unwatched(self) -> None:
+        """Tell the same, and count nothing."""
         memory = self.store.memory()
         config = effects.RoundConfig(
             "aaaaaaaa", frozenset(self._tests), "d", self.addresses, nodes=(ME,)

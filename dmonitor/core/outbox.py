@@ -186,6 +186,9 @@ class Outbox:
         has no outcome yet, it waits also if another node has told the alert meanwhile: the address
         may still get it here.
         """
+        address = notification.address
+        if address not in self._tried and address not in self.handing:
+            return True
         if self._was_tried(notification, notification.kind):
             return False
         if self._was_handed(notification, Kind.ALERT, self.handing):

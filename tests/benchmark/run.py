@@ -36,6 +36,7 @@ import part_round  # noqa: E402
 import part_size  # noqa: E402
 import part_slow  # noqa: E402
 import part_start  # noqa: E402
+import part_told  # noqa: E402
 from frame import Bench, Failed, Row  # noqa: E402
 
 PARTS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
@@ -46,6 +47,7 @@ PARTS: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "daemon": part_daemon.daemon,
     "idle": part_daemon.idle,
     "mass": part_mass.rows,
+    "told": part_told.rows,
 }
 _HEAD = ["what", "median", "min – max", "unit", "target", "holds"]
 
