@@ -1411,5 +1411,5 @@ def test_the_history_of_some_days(three: list[LocalNode], story: Callable[[str],
     assert said("history") == said("history", "9d")
     assert len(said.json("history", WEB, "9d")["changes"]) == 3
     ran = said.run("history", WEB, "soon")
-    assert ran.returncode == os.EX_USAGE and "'soon': not a time such as" in ran.stderr, ran
+    assert ran.returncode == os.EX_USAGE and "'soon' is no duration" in ran.stderr, ran
     assert said.run("history", "gone.example.com", "7d").returncode == os.EX_USAGE
