@@ -72,7 +72,6 @@ def a_test(name: str, state: str, text: str, **more: Any) -> dict[str, Any]:
         "acknowledged": None,
         "look_age": None,
         "duration": None,
-        "behind": [],
         "flakes": 0,
         "last_flake_age": None,
         **more,
