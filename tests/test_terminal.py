@@ -132,7 +132,9 @@ TROUBLED = ability(
     node=LONG_HOST,
     can_alert=False,
     why_not=["alert.d names no address"],
-    troubles=[{"since": "2026-11-28T01:02:03+01:00", "text": f"{HOSTILE[2]} /{'p' * 300}"}],
+    troubles=[
+        {"since": "2026-11-28T01:02:03+01:00", "text": f"{HOSTILE[2]} /{'p' * 300}", "told": []}
+    ],
 )
 VIEWS = {
     **ability(),
