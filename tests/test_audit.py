@@ -89,9 +89,9 @@ def test_every_mistake(node: LocalNode) -> None:
     ]
     assert len(unresolved) == 1
     assert [line for line in said if line not in unresolved] == [
-        "error: dmonitor.conf:4: unknown key 'qorum'; did you mean quorum?",
-        "error: dmonitor.conf:5: confirm = often: not a whole number from 1 to 100",
-        "warning: dmonitor.conf:7: sendmail is set twice; the last line counts",
+        "error: dmonitor.conf:5: unknown key 'qorum'; did you mean quorum?",
+        "error: dmonitor.conf:6: confirm = often: not a whole number from 1 to 100",
+        "warning: dmonitor.conf:8: sendmail is set twice; the last line counts",
         "error: hosts.d/bad host: 'bad host' is not a host name; use ASCII letters, digits and . _ - : only",
         "error: hosts.d/node: the host name 'node' is reserved for the nodes in nodes.txt; rename this host",
         "error: alert.d/on call@example.com: 'on call@example.com' is not a mail address that is taken here; use ASCII letters, digits and . _ + = - before the @, or an alias that has no other characters",

@@ -92,7 +92,7 @@ class Teller:
             "_name": "me",
             "_woken": False,
             "_hand_over": None,
-            "_handing": (),
+            "_kept_files": set(),
             "_directories": (),
         }
         for name, fact in facts.items():

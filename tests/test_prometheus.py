@@ -31,7 +31,7 @@ def written() -> str:
     """Return the metrics of a node with one test and one trouble."""
     node = seen()
     status = report.status(node)
-    status["troubles"] = [{"kind": "isolated", "since": None, "text": ""}]
+    status["troubles"] = [{"kind": "isolated", "node": status["node"], "since": None, "text": ""}]
     times = {"last_round": 1.0, str(Test("www.example.com", "web")): 2.0}
     return metrics.metrics(status, times, {"www.example.com/web": 3.0})
 

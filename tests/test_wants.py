@@ -106,7 +106,7 @@ def test_hours_hold_and_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("NOT=/http", 1, "'/http' is no pattern"),
         ("NOT=a/b/c", 1, "'a/b/c' is no pattern"),
         ("NOT=www/", 1, "'www/' is no pattern"),
-        ("HOURS=8-20", 1, "not hours such as 08:00-20:00"),
+        ("HOURS=8-20", 1, "'8-20' is no hours; write 08:00-20:00"),
         ("HOURS=08:00-20:00 monday", 1, "'monday' is no day"),
         ("AFTER=soon", 1, "not a time from 1m to 7d"),
         ("AFTER=8d", 1, "not a time from 1m to 7d"),

@@ -566,7 +566,7 @@ def test_a_late_recovery_goes_by_what_was_heard_when_its_round_began() -> None:
         address == ADDRESSES[1] and 290.0 < script.world.now < 950.0
     )
     script.at(740.0, script.world.power_cut, second, 224.0)
-    with mock.patch.object(refusals, "resting", lambda *_: set()):
+    with mock.patch.object(refusals, "resting", lambda *_: {}):
         history = script.play(2200.0)
     late = [mail for mail in history.world.mails if mail.address == ADDRESSES[1]][1]
     assert 964.0 < late.at < 1000.0 and late.node == first.name
@@ -656,6 +656,7 @@ def _two_rounds_fail() -> History:
 def test_one_of_two_nodes_says_that_the_cron_of_the_other_one_is_dead() -> None:
     script = Script((5, 0.0), (5, 100.0))
     first, second = script.nodes
+    script.world.settings["troubles"] = "root"
     script.fail(0.0, 0.0)
     script.at(650.0, setattr, second, "cron", False)
     history = script.play(650.0 + 37 * 60.0)
