@@ -30,10 +30,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mix the tests, always in the same way, if xdist hands them out.
 
     It hands out many at once. In the order of the files, one worker gets most of those that wait. The cases of
-    one function stay together, because some of them share a costly fixture.
+    one function stay together, because some of them share a costly fixture. Those of the simulator share none,
+    and take seconds each: together, they would keep one worker at work for minutes after the others.
     """
+
+    def place(item: pytest.Item) -> int:
+        is_simulation = item.path.parent.name == "simulation"
+        name = item.nodeid if is_simulation else item.nodeid.partition("[")[0]
+        return zlib.crc32(name.encode())
+
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: zlib.crc32(item.nodeid.partition("[")[0].encode()))
+        items.sort(key=place)
 
 
 @pytest.fixture

@@ -80,9 +80,9 @@ class Machine:
 
 
 @pytest.fixture
-def machine(place: Place) -> Iterator[Machine]:
+def machine(place: Place, port: int) -> Iterator[Machine]:
     """Return a node that has run a round, and has two peers."""
-    nodes = [LocalNode(place, name, NAMES) for name in NAMES]
+    nodes = [LocalNode(place, name, NAMES, port=port) for name in NAMES]
     machine = Machine(place, nodes[0])
     for node in nodes:
         # Each plugin has the parameters of its like, and says OK.
