@@ -144,7 +144,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dmonitor-prometheus.") as directory:
         place = Place(Path(directory))
-        place.replace("core/health.py", '"no-daemon": 300.0', '"no-daemon": 0.0')
+        place.replace("core/complaints.py", '"no-daemon": 300.0', '"no-daemon": 0.0')
         nodes = nodes_of(place)
         with running(nodes):
             for _ in range(2):
