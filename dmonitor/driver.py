@@ -176,11 +176,11 @@ class Driver:
                 self._configuration = self._configuration.with_sender(self._name)
                 return self._next_outcome(effect)
             case effects.LookAfter(handing):
-                return self._look_after(handing)
+                return self._look_after(handing, _log_late)
             case effects.TellTroubles():
                 return self._tell_troubles(effect)
             case effects.LookAfterTroubles(handing):
-                return self._look_after_troubles(handing)
+                return self._look_after(handing, _log_late_trouble)
             case effects.Wait(seconds):
                 clock.wait(seconds)
             case effects.Complain(text, is_new):
@@ -235,17 +235,21 @@ class Driver:
                 keeper.Places(self._directories).forget(self._kept_files)
         return is_stored
 
-    def _look_after(self, handing: Iterable[model.Handing]) -> dict[tuple[str, str], bool | None]:
+    def _look_after(
+        self,
+        handing: Iterable[model.Handing | model.TroubleHanding],
+        log_ended: Callable[[str, float, delivery.Delivery | None], None],
+    ) -> dict[tuple[str, str], bool | None]:
         """Return which mails of earlier hand-overs have ended, and whether they were taken."""
         from dmonitor.execution import keeper
 
         places = keeper.Places(self._directories)
         ended: dict[tuple[str, str], bool | None] = {}
         for hand_over in handing:
-            outcomes = keeper.look_after(places, hand_over.known_as, hand_over.addresses)
-            for address, outcome in outcomes.items():
-                ended[hand_over.known_as, address] = outcome.taken if outcome else None
-                _log_late(address, self._clock.now() - hand_over.since, outcome)
+            name, seconds = hand_over.known_as, self._clock.now() - hand_over.since
+            for address, outcome in keeper.look_after(places, name, hand_over.addresses).items():
+                ended[name, address] = outcome.taken if outcome else None
+                log_ended(address, seconds, outcome)
         return ended
 
     def _next_outcome(self, hand_over: effects.HandOver) -> tuple[str, bool | None]:
@@ -335,21 +339,6 @@ class Driver:
                 _log_trouble_mailed(address, outcome)
         return {address: each.taken if each else None for address, each in outcomes.items()}
 
-    def _look_after_troubles(
-        self, handing: Iterable[model.TroubleHanding]
-    ) -> dict[tuple[str, str], bool | None]:
-        """Return which mails about troubles have ended, and whether they were taken."""
-        from dmonitor.execution import keeper
-
-        places = keeper.Places(self._directories)
-        ended: dict[tuple[str, str], bool | None] = {}
-        for hand_over in handing:
-            name = hand_over.known_as
-            for address, outcome in keeper.look_after(places, name, hand_over.addresses).items():
-                ended[name, address] = outcome.taken if outcome else None
-                _log_trouble_mailed(address, outcome)
-        return ended
-
     def _mail_trouble(self, text: str) -> bool:
         """Mail a trouble of this node to each address; return whether one of them took it.
 
@@ -420,6 +409,10 @@ def _log_trouble_mailed(address: str, outcome: delivery.Delivery | None) -> None
     write = log.info if outcome.taken else log.error
     taken = "yes" if outcome.taken else "no"
     write("trouble-mailed", address=address, taken=taken, reason=outcome.text or None)
+
+
+def _log_late_trouble(address: str, _: float, outcome: delivery.Delivery | None) -> None:
+    _log_trouble_mailed(address, outcome)
 
 
 def _log_late(address: str, seconds: float, outcome: delivery.Delivery | None) -> None:

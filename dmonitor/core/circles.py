@@ -9,8 +9,12 @@ what, and when, are the same for all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from dmonitor.core.model import Circle, Incident
+
+# What stands in an incident for those who are told at once, and in a circle for the others.
+_TOLD = tuple(field for field in Circle._fields if field not in ("name", "since"))
 
 
 def views(incident: Incident) -> Iterator[Incident]:
@@ -29,19 +33,13 @@ def view_for(incident: Incident, name: str) -> Incident:
 
 
 def _view(incident: Incident, circle: Circle) -> Incident:
-    return incident._replace(
-        circle=circle.name,
-        held=max(incident.held, circle.since),
-        alert=circle.alert,
-        recovery=circle.recovery,
-        ack=circle.ack,
-        reminded=circle.reminded,
-        void=circle.void,
-        told_at=circle.told_at,
-        again=circle.again,
-        alert_stated_by=circle.alert_stated_by,
-        recovery_stated_by=circle.recovery_stated_by,
-    )
+    held = max(incident.held, circle.since)
+    return incident._replace(circle=circle.name, held=held, **_told(circle))
+
+
+def _told(by: Incident | Circle) -> dict[str, Any]:
+    """Return the fields that say what was told."""
+    return {field: getattr(by, field) for field in _TOLD}
 
 
 def since(view: Incident) -> float | None:
@@ -63,17 +61,7 @@ def fold(incident: Incident, view: Incident) -> Incident:
 def _fold(circle: Circle, view: Incident) -> Circle:
     if circle.name != view.circle:
         return circle
-    return circle._replace(
-        alert=view.alert,
-        recovery=view.recovery,
-        ack=view.ack,
-        reminded=view.reminded,
-        void=view.void,
-        told_at=view.told_at,
-        again=view.again,
-        alert_stated_by=view.alert_stated_by,
-        recovery_stated_by=view.recovery_stated_by,
-    )
+    return circle._replace(**_told(view))
 
 
 def widen(incident: Incident, name: str, now: float) -> Incident:

@@ -8,7 +8,7 @@ round is killed. A mail is stored before it leaves and never waited for, so it h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dmonitor.core import complaints, mute_peers, refusals
 from dmonitor.core.effects import Complain, LookAfterTroubles, Save, TellTroubles, TroubleNews
@@ -63,7 +63,10 @@ class TroubleTelling:
         """Note what became of the hand-overs that had no outcome yet."""
         if not self._handing:
             return
-        ended = yield LookAfterTroubles(self._handing)
+        self._note_ended((yield LookAfterTroubles(self._handing)))
+
+    def _note_ended(self, ended: Mapping[tuple[str, str], Outcome]) -> None:
+        """Note what came of the mails that have `ended`, by their hand-over and address."""
         left = []
         for handing in self._handing:
             running = []
@@ -213,18 +216,11 @@ class TroubleTelling:
             self._handing = earlier
             return
         outcomes = yield TellTroubles(mails, name)
-        left = []
-        for handing in self._handing:
-            running = []
-            for address in handing.addresses:
-                outcome = outcomes.get(address) if handing.known_as == name else None
-                if outcome is None:
-                    running.append(address)
-                else:
-                    self._note(handing, address, outcome)
-            if running:
-                left.append(handing._replace(addresses=tuple(running)))
-        self._handing = tuple(left)
+        ended = {}
+        for address, outcome in outcomes.items():
+            if outcome is not None:  # else it goes on
+                ended[name, address] = outcome
+        self._note_ended(ended)
 
     def _mails(self) -> dict[str, Sequence[TroubleNews]]:
         """Return one mail for each address that has news, and no mail under way.
